@@ -1,0 +1,2 @@
+//! matrix
+fn main() {}
