@@ -1,2 +1,5 @@
-//! bitnet
-fn main() {}
+//! The program `bitnet`; everything is in the library, which `cargo xtask` shares.
+
+fn main() -> std::process::ExitCode {
+    bitnet_cli::main()
+}

@@ -1,0 +1,210 @@
+//! `bitnet infer`
+
+use super::{Format, print_json};
+use crate::common::{self, ComputeArgs, ModelArgs};
+use anyhow::Context;
+use bitnet_engine::chat::{Message, PromptTemplate};
+use bitnet_engine::inference::{GenerateOptions, Generation, SamplerOptions, StopReason, generate};
+use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// The text to continue, or the question to answer.
+    #[arg(short, long, conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// A file with the prompt; `-` is stdin, which is also read if neither is given.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// A system message, for templates that know one.
+    #[arg(long)]
+    system: Option<String>,
+    /// How the prompt is wrapped: raw continues it; auto uses the chat template of the GGUF if it has one.
+    #[arg(long, default_value = "raw", value_parser = ["auto", "raw", "instruct", "llama3-chat"])]
+    prompt_template: String,
+    /// Most tokens to make.
+    #[arg(short = 'n', long, default_value_t = 128)]
+    max_tokens: usize,
+    /// 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+    /// Choose among the k most likely tokens (0: all).
+    #[arg(long, default_value_t = 40)]
+    top_k: usize,
+    /// Choose among the most likely tokens that together reach this probability.
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Leave out tokens below this share of the most likely one's probability.
+    #[arg(long, default_value_t = 0.05)]
+    min_p: f32,
+    /// Make recent tokens less likely (1: off).
+    #[arg(long, default_value_t = 1.1)]
+    repetition_penalty: f32,
+    /// Repeats the text exactly [default: $BITNET_SEED, else a new one each time].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// End before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after the end of the model's answer.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print only what the model adds, not the prompt that it continues.
+    #[arg(long)]
+    no_echo: bool,
+    /// Output; json is one document at the end.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    model: String,
+    architecture: &'a str,
+    device: String,
+    threads: usize,
+    template: &'a str,
+    seed: u64,
+    prompt: &'a str,
+    prompt_tokens: &'a [u32],
+    load_seconds: f64,
+    #[serde(flatten)]
+    generation: &'a Generation,
+}
+
+impl Args {
+    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
+        anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
+        let compute = self.compute.start(settings)?;
+        let (loaded, load_time) = common::load_model(&self.model, &self.compute, &compute, settings)?;
+        let tokenizer = &*loaded.tokenizer;
+        let template = PromptTemplate::choose(&self.prompt_template, loaded.file.metadata())?;
+        let text = self.render(&template, &prompt, tokenizer)?;
+        let ids = encode(tokenizer, &template, &text)?;
+        let mut session = self.compute.session(&loaded, &compute)?;
+
+        let seed = settings.seed(self.seed);
+        let options = self.options(&template, seed);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+        let streaming = self.format == Format::Text;
+        let echo = streaming && !self.no_echo && template == PromptTemplate::Raw;
+        // A closed pipe ends the generation; the error is looked at when it is over.
+        let mut written = if echo { write(&prompt) } else { Ok(()) };
+        let generation = generate(&mut session, tokenizer, &ids, &options, &cancel, &mut |piece| {
+            if streaming && written.is_ok() {
+                written = write(piece);
+                if written.is_err() {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            }
+        })?;
+        if streaming {
+            written.and_then(|()| write("\n"))?;
+        }
+        let report = Report {
+            model: common::model_name(&self.model, settings),
+            architecture: &loaded.model.config.architecture,
+            device: format!("cpu-{}", compute.kernels.name()),
+            threads: compute.pool.threads(),
+            template: template.name(),
+            seed,
+            prompt: &text,
+            prompt_tokens: &ids,
+            load_seconds: load_time.as_secs_f64(),
+            generation: &generation,
+        };
+        if !streaming {
+            print_json(&report)?;
+        }
+        eprintln!("{}", summary(&report, load_time));
+        let cancelled = generation.stop == StopReason::Cancelled;
+        Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    }
+
+    fn render(&self, template: &PromptTemplate, prompt: &str, tokenizer: &dyn Tokenizer) -> anyhow::Result<String> {
+        let mut messages: Vec<Message> = self.system.iter().map(Message::system).collect();
+        messages.push(Message::user(prompt));
+        let token_text = |id: Option<u32>| {
+            let bytes = id.and_then(|id| tokenizer.token_bytes(id, true)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let special = tokenizer.special();
+        Ok(template.render(&messages, &token_text(special.bos), &token_text(special.eos))?)
+    }
+
+    fn options(&self, template: &PromptTemplate, seed: u64) -> GenerateOptions {
+        let stops = template.stops().iter().map(ToString::to_string);
+        GenerateOptions {
+            sampler: SamplerOptions {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                repetition_penalty: if self.temperature == 0.0 { 1.0 } else { self.repetition_penalty },
+                seed,
+                ..SamplerOptions::default()
+            },
+            max_tokens: Some(self.max_tokens),
+            stop: self.stop.iter().cloned().chain(stops).collect(),
+            ignore_eos: self.ignore_eos,
+        }
+    }
+}
+
+/// A template that writes the first token itself gets no second one.
+fn encode(tokenizer: &dyn Tokenizer, template: &PromptTemplate, text: &str) -> anyhow::Result<Vec<u32>> {
+    let parse_special = template.has_control_tokens();
+    let mut ids = tokenizer.encode(text, EncodeOptions { add_special: true, parse_special })?;
+    let special = tokenizer.special();
+    if parse_special && special.add_bos && ids.len() > 1 && ids[0] == ids[1] && special.bos == Some(ids[0]) {
+        ids.remove(0);
+    }
+    Ok(ids)
+}
+
+fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn summary(report: &Report<'_>, load: Duration) -> String {
+    let t = &report.generation.timings;
+    format!(
+        "[{} on {}, {} threads, seed {} | load {:.0} ms | prompt {} tokens, {:.1} ms, {:.0} tokens/s | {} new tokens, \
+         {:.1} ms, {:.0} tokens/s | {}]",
+        report.model,
+        report.device,
+        report.threads,
+        report.seed,
+        load.as_secs_f64() * 1e3,
+        t.prompt_tokens,
+        t.prefill.as_secs_f64() * 1e3,
+        t.prefill_rate(),
+        t.generated_tokens,
+        t.decode.as_secs_f64() * 1e3,
+        t.decode_rate(),
+        match report.generation.stop {
+            StopReason::EndOfGeneration => "end of generation",
+            StopReason::MaxTokens => "--max-tokens reached",
+            StopReason::StopText => "stop text",
+            StopReason::ContextFull => "context full",
+            StopReason::Cancelled => "cancelled",
+        }
+    )
+}

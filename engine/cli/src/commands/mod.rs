@@ -1,0 +1,72 @@
+//! One file per command.
+
+pub mod completions;
+pub mod convert;
+pub mod detokenize;
+pub mod devices;
+pub mod infer;
+pub mod inspect;
+pub mod perplexity;
+pub mod tokenize;
+
+use bitnet_engine::settings::Settings;
+use std::process::ExitCode;
+
+/// The commands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Continue a prompt, streaming the text.
+    Infer(infer::Args),
+    /// Turn a text into token ids.
+    Tokenize(tokenize::Args),
+    /// Turn token ids into a text.
+    Detokenize(detokenize::Args),
+    /// Show what a GGUF holds and what would run.
+    Inspect(inspect::Args),
+    /// Measure how well a model predicts a text.
+    Perplexity(perplexity::Args),
+    /// Write a model in another weight format.
+    Convert(convert::Args),
+    /// List the devices and whether they can be used here.
+    Devices(devices::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Runs the command with the process's environment.
+    ///
+    /// # Errors
+    /// What went wrong, with its causes.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let settings = Settings::from_env()?;
+        match self {
+            Self::Infer(args) => args.run(&settings),
+            Self::Tokenize(args) => args.run(&settings),
+            Self::Detokenize(args) => args.run(&settings),
+            Self::Inspect(args) => args.run(&settings),
+            Self::Perplexity(args) => args.run(&settings),
+            Self::Convert(args) => args.run(&settings),
+            Self::Devices(args) => args.run(),
+            Self::Completions(args) => args.run(),
+        }
+    }
+}
+
+/// Output of a command that prints one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Prints a JSON document to stdout.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! `bitnet perplexity`
+
+use super::{Format, print_json};
+use crate::common::{self, ComputeArgs, ModelArgs};
+use bitnet_engine::inference::{Perplexity, perplexity};
+use bitnet_engine::settings::Settings;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bitnet perplexity --model model.gguf --text-file book.txt --format json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// The text; `-` is stdin.
+    #[arg(long, value_name = "FILE")]
+    text_file: PathBuf,
+    /// Output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    model: String,
+    device: &'a str,
+    #[serde(flatten)]
+    result: Perplexity,
+}
+
+impl Args {
+    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let compute = self.compute.start(settings)?;
+        let text = common::text(None, Some(&self.text_file), "text")?;
+        let (loaded, _) = common::load_model(&self.model, &self.compute, &compute, settings)?;
+        let mut session = self.compute.session(&loaded, &compute)?;
+        let bar = common::progress(0, "tokens");
+        let result = perplexity(&mut session, &*loaded.tokenizer, &text, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        let model = common::model_name(&self.model, settings);
+        let device = format!("cpu-{}", compute.kernels.name());
+        if self.format == Format::Json {
+            print_json(&Report { model, device: &device, result })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let r = &result;
+        writeln!(
+            std::io::stdout().lock(),
+            "{model} on {device}: {} tokens in {} characters, {} windows\n\
+             perplexity          {:.4}\nbits per token      {:.4}\nbits per character  {:.4}\n\
+             first choice right  {:.2} %",
+            r.tokens,
+            r.characters,
+            r.windows,
+            r.perplexity,
+            r.bits_per_token,
+            r.bits_per_character,
+            100.0 * r.top1
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,146 @@
+//! What several commands share: choosing and loading a model, threads, devices, texts.
+
+use crate::embedded;
+use anyhow::Context;
+use bitnet_engine::device;
+use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::inference::{Session, SessionOptions, self_check};
+use bitnet_engine::load::{Loaded, load};
+use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::Diagnostic;
+use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::{Kernels, Pool};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Which model.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// The GGUF file [default: $BITNET_GGUF, else the embedded tiny model].
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    pub(crate) fn open(&self, settings: &Settings) -> anyhow::Result<GgufFile> {
+        Ok(match self.model.as_ref().or(settings.gguf.as_ref()) {
+            Some(path) => GgufFile::open(path)?,
+            None => GgufFile::from_static(embedded::model())?,
+        })
+    }
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ComputeArgs {
+    /// auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Threads [default: $BITNET_THREADS, else one a processor].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Tokens that the context holds [default: what the model was trained for].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// Prompt tokens computed together; changes the speed, never the result.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub chunk: u32,
+    /// How I2_S tensors are laid out, which the format does not record.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm"])]
+    pub i2s_layout: String,
+}
+
+/// Devices and threads of a command.
+pub(crate) struct Compute {
+    pub(crate) kernels: &'static dyn Kernels,
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl ComputeArgs {
+    pub(crate) fn start(&self, settings: &Settings) -> anyhow::Result<Compute> {
+        let name = self.device.as_deref().or(settings.device.as_deref()).unwrap_or("auto");
+        let kernels = device::kernels(name)?;
+        if settings.deterministic {
+            self_check(kernels)?;
+        }
+        let default = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map(usize::from).or(settings.threads).unwrap_or_else(default);
+        let pool = Pool::new(threads).with_context(|| format!("cannot start {threads} threads"))?;
+        Ok(Compute { kernels, pool: Arc::new(pool) })
+    }
+
+    pub(crate) fn layout(&self) -> Option<I2sLayout> {
+        I2sLayout::from_name(&self.i2s_layout)
+    }
+
+    pub(crate) fn session(&self, loaded: &Loaded, compute: &Compute) -> anyhow::Result<Session> {
+        let options = SessionOptions {
+            context: self.context.map(|n| n as usize),
+            chunk: self.chunk as usize,
+            ..SessionOptions::new(compute.kernels, Arc::clone(&compute.pool))
+        };
+        Ok(Session::new(Arc::clone(&loaded.model), options)?)
+    }
+}
+
+/// Loads a model with a spinner on a terminal, and says what the user should know about it.
+pub(crate) fn load_model(
+    model: &ModelArgs,
+    args: &ComputeArgs,
+    compute: &Compute,
+    settings: &Settings,
+) -> anyhow::Result<(Loaded, Duration)> {
+    let started = Instant::now();
+    let spinner = ProgressBar::new_spinner().with_message("loading the model");
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let loaded = model
+        .open(settings)
+        .and_then(|file| Ok(load(file, args.layout(), compute.kernels, &compute.pool)?))
+        .with_context(|| format!("cannot use {}", model_name(model, settings)));
+    spinner.finish_and_clear();
+    let loaded = loaded?;
+    print_diagnostics(&loaded.diagnostics);
+    Ok((loaded, started.elapsed()))
+}
+
+/// What to call the model in messages.
+pub(crate) fn model_name(model: &ModelArgs, settings: &Settings) -> String {
+    match model.model.as_ref().or(settings.gguf.as_ref()) {
+        Some(path) => path.display().to_string(),
+        None => embedded::NAME.to_owned(),
+    }
+}
+
+pub(crate) fn print_diagnostics(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        eprintln!("{diagnostic}");
+    }
+}
+
+/// A bar on stderr, invisible when that is no terminal.
+pub(crate) fn progress(total: u64, unit: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left"));
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A text from an argument, a file (`-` is stdin), or stdin if it is no terminal.
+pub(crate) fn text(argument: Option<&str>, file: Option<&Path>, what: &str) -> anyhow::Result<String> {
+    let stdin = || -> anyhow::Result<String> {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
+        String::from_utf8(bytes).context("stdin is not UTF-8")
+    };
+    match (argument, file) {
+        (Some(text), _) => Ok(text.to_owned()),
+        (None, Some(path)) if path == Path::new("-") => stdin(),
+        (None, Some(path)) => {
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
+        }
+        (None, None) if !std::io::stdin().is_terminal() => stdin(),
+        (None, None) => anyhow::bail!("no {what}: give one as an argument, in a file, or on stdin (see --help)"),
+    }
+}

@@ -1,0 +1,51 @@
+//! The command line of BitNet.rs: thin commands over the engine.
+//!
+//! stdout carries results only; progress, diagnostics and timings go to stderr. Exit codes: 0 done, 1 an error (on
+//! stderr), 2 wrong usage, 130 ended by Ctrl-C.
+
+pub mod commands;
+mod common;
+mod embedded;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Run ternary (BitNet b1.58) language models: a GGUF in, text out.
+#[derive(Debug, Parser)]
+#[command(name = "bitnet", version, after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o smaller.gguf")]
+pub struct Cli {
+    /// Say more on stderr (twice: everything).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+    report(cli.command.run())
+}
+
+/// Turns a command's result into an exit code, the error with its causes on stderr.
+#[must_use]
+pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // A reader that closed the pipe has what it wanted.
+            if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Devices by name: `auto`, `cpu` (the best instruction set here), `cpu-scalar`, `cpu-avx2`, ...
+
+use bitnet_kernels::{KernelError, Kernels, Unavailable, best, by_name, kernel_sets};
+
+/// Names before the instruction set.
+const CPU: &str = "cpu";
+
+/// A device that this build knows.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Device {
+    /// `cpu-avx2`.
+    pub name: String,
+    /// What it needs and uses.
+    pub description: &'static str,
+    /// Why it cannot be used here, if so.
+    pub unavailable: Option<String>,
+    /// Whether `auto` takes it.
+    pub automatic: bool,
+}
+
+/// An unknown or unavailable device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("unknown device `{name}`; there are auto, cpu, {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Known, but not on this machine.
+    #[error("device `{name}` is not available: {reason}; `bitnet devices` lists what is")]
+    Unavailable {
+        /// What was asked for.
+        name: String,
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Every device of this build, and whether it can be used here.
+#[must_use]
+pub fn devices() -> Vec<Device> {
+    let automatic = best().name();
+    kernel_sets()
+        .iter()
+        .map(|set| Device {
+            name: format!("{CPU}-{}", set.name),
+            description: set.description,
+            unavailable: (set.detect)().err().map(|Unavailable { reason, .. }| reason.to_string()),
+            automatic: set.name == automatic,
+        })
+        .collect()
+}
+
+/// The kernels of a device.
+///
+/// # Errors
+/// A name that is unknown, or an instruction set that this processor lacks.
+pub fn kernels(name: &str) -> Result<&'static dyn Kernels, DeviceError> {
+    if name == "auto" || name == CPU {
+        return Ok(best());
+    }
+    let unknown = || DeviceError::Unknown {
+        name: name.to_owned(),
+        known: devices().into_iter().map(|d| d.name).collect::<Vec<_>>().join(", "),
+    };
+    let set = name.strip_prefix("cpu-").ok_or_else(unknown)?;
+    by_name(set).map_err(|error| match error {
+        KernelError::Unavailable(Unavailable { reason, .. }) => {
+            DeviceError::Unavailable { name: name.to_owned(), reason: reason.to_string() }
+        }
+        _ => unknown(),
+    })
+}

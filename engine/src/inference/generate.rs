@@ -1,0 +1,252 @@
+//! Text out: prefill, decode loop, stop conditions, UTF-8-safe streaming.
+
+use super::{InferenceError, Sampler, SamplerOptions, Session};
+use crate::tokenizer::{StreamDecoder, Tokenizer};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What ends a generation, besides its own end.
+#[derive(Debug, Clone, Default)]
+pub struct GenerateOptions {
+    /// How tokens are chosen.
+    pub sampler: SamplerOptions,
+    /// At most this many new tokens; as many as fit if absent.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the generation; they are not part of it.
+    pub stop: Vec<String>,
+    /// Go on after an end-of-generation token, as benchmarks do.
+    pub ignore_eos: bool,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model said so.
+    EndOfGeneration,
+    /// `max_tokens` were made.
+    MaxTokens,
+    /// A stop text appeared.
+    StopText,
+    /// The context is full.
+    ContextFull,
+    /// The caller's flag was raised.
+    Cancelled,
+}
+
+/// Times of a generation.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Timings {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Seconds from the first prompt token to the first logits.
+    #[serde(serialize_with = "seconds")]
+    pub prefill: Duration,
+    /// Tokens that were made.
+    pub generated_tokens: usize,
+    /// Decode steps: forward passes of one new token.
+    pub decode_steps: usize,
+    /// Seconds in decode steps and sampling.
+    #[serde(serialize_with = "seconds")]
+    pub decode: Duration,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+impl Timings {
+    /// Prompt tokens a second.
+    #[must_use]
+    pub fn prefill_rate(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill.as_secs_f64().max(1e-9)
+    }
+
+    /// Decode steps a second; 0 if there was none.
+    #[must_use]
+    pub fn decode_rate(&self) -> f64 {
+        self.decode_steps as f64 / self.decode.as_secs_f64().max(1e-9)
+    }
+}
+
+/// A finished generation.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Generation {
+    /// The new tokens, an end-of-generation token included.
+    pub tokens: Vec<u32>,
+    /// Their text, without control tokens and stop texts.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// Feeds `prompt` to the session and generates. `on_text` receives the text piece by piece, each valid UTF-8 and final
+/// (what could be the beginning of a stop text is held back). `cancel` is looked at between forward passes.
+///
+/// # Errors
+/// An empty prompt, one that does not fit the context, or sampling options out of range.
+pub fn generate(
+    session: &mut Session,
+    tokenizer: &dyn Tokenizer,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    cancel: &AtomicBool,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<Generation, InferenceError> {
+    let mut sampler = Sampler::new(options.sampler.clone())?;
+    if prompt.is_empty() {
+        return Err(InferenceError::EmptyPrompt);
+    }
+    let room = session.context() - session.position();
+    if prompt.len() >= room {
+        return Err(InferenceError::PromptTooLong { prompt: prompt.len(), room });
+    }
+    let mut timings = Timings { prompt_tokens: prompt.len(), ..Timings::default() };
+    let mut history = prompt.to_vec();
+    let mut tokens = Vec::new();
+    let mut text = Text::new(&options.stop);
+    let started = Instant::now();
+
+    // Whole chunks first, so that a cancelled prefill ends soon.
+    let mut rest = prompt;
+    while rest.len() > session.options().chunk && !cancel.load(Ordering::Relaxed) {
+        let (chunk, tail) = rest.split_at(session.options().chunk);
+        session.forward(chunk, super::Want::Nothing, &mut |_, _| {})?;
+        rest = tail;
+    }
+    let mut next = rest.to_vec();
+    let stop = loop {
+        if cancel.load(Ordering::Relaxed) {
+            break StopReason::Cancelled;
+        }
+        if options.max_tokens.is_some_and(|max| tokens.len() >= max) {
+            break StopReason::MaxTokens;
+        }
+        if next.len() > session.context() - session.position() {
+            break StopReason::ContextFull;
+        }
+        let step = Instant::now();
+        let logits = session.logits(&next)?;
+        if tokens.is_empty() {
+            timings.prefill = started.elapsed();
+        }
+        let token = sampler.sample(logits, &history);
+        if !tokens.is_empty() {
+            timings.decode += step.elapsed();
+            timings.decode_steps += 1;
+        }
+        history.push(token);
+        tokens.push(token);
+        next.clear();
+        next.push(token);
+        if tokenizer.is_eog(token) && !options.ignore_eos {
+            break StopReason::EndOfGeneration;
+        }
+        let bytes = tokenizer.token_bytes(token, false).unwrap_or_default();
+        if text.push(&bytes, on_text) {
+            break StopReason::StopText;
+        }
+    };
+    text.finish(stop, on_text);
+    timings.generated_tokens = tokens.len();
+    Ok(Generation { tokens, text: text.all, stop, timings })
+}
+
+/// Collects the text, holding back what may be the beginning of a stop text.
+struct Text<'a> {
+    stop: Vec<&'a str>,
+    decoder: StreamDecoder,
+    all: String,
+    /// How much of `all` was given out.
+    emitted: usize,
+}
+
+impl<'a> Text<'a> {
+    fn new(stop: &'a [String]) -> Self {
+        let stop = stop.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
+        Self { stop, decoder: StreamDecoder::new(), all: String::new(), emitted: 0 }
+    }
+
+    /// Takes the bytes of a token; true when a stop text is complete.
+    fn push(&mut self, bytes: &[u8], on_text: &mut dyn FnMut(&str)) -> bool {
+        let piece = self.decoder.push(bytes);
+        self.take(&piece, on_text)
+    }
+
+    fn take(&mut self, piece: &str, on_text: &mut dyn FnMut(&str)) -> bool {
+        self.all.push_str(piece);
+        let fresh = &self.all[self.emitted..];
+        if let Some(at) = self.stop.iter().filter_map(|s| fresh.find(s)).min() {
+            self.all.truncate(self.emitted + at);
+            self.emit(self.all.len(), on_text);
+            return true;
+        }
+        let held = self.stop.iter().map(|s| overlap(fresh, s)).max().unwrap_or(0);
+        self.emit(self.all.len() - held, on_text);
+        false
+    }
+
+    fn emit(&mut self, upto: usize, on_text: &mut dyn FnMut(&str)) {
+        if upto > self.emitted {
+            on_text(&self.all[self.emitted..upto]);
+            self.emitted = upto;
+        }
+    }
+
+    fn finish(&mut self, stop: StopReason, on_text: &mut dyn FnMut(&str)) {
+        if stop != StopReason::StopText {
+            let tail = self.decoder.finish();
+            self.all.push_str(&tail);
+            self.emit(self.all.len(), on_text);
+        }
+    }
+}
+
+/// Length of the longest proper beginning of `stop` that `text` ends with.
+fn overlap(text: &str, stop: &str) -> usize {
+    stop.char_indices().map(|(i, _)| i).rev().find(|&i| text.ends_with(&stop[..i])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(stop: &[&str], pieces: &[&str]) -> (String, Vec<String>, bool) {
+        let stop: Vec<String> = stop.iter().map(ToString::to_string).collect();
+        let mut text = Text::new(&stop);
+        let mut out = Vec::new();
+        for piece in pieces {
+            if text.push(piece.as_bytes(), &mut |s| out.push(s.to_owned())) {
+                return (text.all, out, true);
+            }
+        }
+        text.finish(StopReason::MaxTokens, &mut |s| out.push(s.to_owned()));
+        (text.all, out, false)
+    }
+
+    #[test]
+    fn a_stop_text_across_tokens_is_never_shown() {
+        let (all, out, stopped) = stream(&["\nUser:"], &["Yes.", "\n", "Us", "er", ": no"]);
+        assert_eq!((all.as_str(), out.concat().as_str(), stopped), ("Yes.", "Yes.", true));
+        let (all, out, stopped) = stream(&["\nUser:"], &["a\n", "Used", "\nU"]);
+        assert_eq!((all.as_str(), stopped), ("a\nUsed\nU", false));
+        assert_eq!(out.concat(), all, "what was held back comes at the end");
+    }
+
+    #[test]
+    fn the_earliest_stop_wins_and_empty_ones_do_nothing() {
+        let (all, _, stopped) = stream(&["", "def", "b"], &["abcdef"]);
+        assert_eq!((all.as_str(), stopped), ("a", true));
+        assert!(!stream(&[""], &["x"]).2);
+    }
+
+    #[test]
+    fn overlap_is_the_longest_proper_prefix() {
+        assert_eq!(overlap("xabab", "ababc"), 4);
+        assert_eq!(overlap("xaba", "ababc"), 3);
+        assert_eq!(overlap("xyz", "ababc"), 0);
+        assert_eq!(overlap("ü", "üü"), 2);
+    }
+}

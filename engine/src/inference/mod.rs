@@ -1,0 +1,82 @@
+//! Running a model: executor, KV cache, sampling, generation, perplexity.
+
+mod cache;
+mod generate;
+mod observer;
+mod perplexity;
+mod sampler;
+mod selfcheck;
+mod session;
+
+pub use cache::KvCache;
+pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
+pub use observer::{Observer, StepResult};
+pub use perplexity::{Perplexity, nll, perplexity};
+pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
+pub use selfcheck::{BrokenContract, self_check};
+pub use session::{Session, SessionOptions, Want};
+
+use crate::tokenizer::TokenizerError;
+
+/// Why a sequence cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum InferenceError {
+    /// Nothing to start from.
+    #[error("the prompt has no tokens: give some text (this model adds no beginning-of-sequence token by itself)")]
+    EmptyPrompt,
+    /// No room for the prompt and one token of answer.
+    #[error(
+        "the prompt has {prompt} tokens, the context has room for {} and one new token: shorten the prompt or raise \
+         --context (the model was trained for the context that `bitnet inspect` shows)",
+        room.saturating_sub(1)
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Positions that are free.
+        room: usize,
+    },
+    /// More tokens than the KV cache holds.
+    #[error("{tokens} tokens do not fit into a context of {context}")]
+    ContextOverflow {
+        /// Tokens in all.
+        tokens: usize,
+        /// Positions.
+        context: usize,
+    },
+    /// The KV cache would be larger than memory can be.
+    #[error("a context of {context} tokens is more than this machine can address: lower --context")]
+    ContextTooLarge {
+        /// Positions asked for.
+        context: usize,
+    },
+    /// A token id that the model has no embedding for.
+    #[error(
+        "token {token} is outside of the model's vocabulary of {vocab}: the tokenizer belongs to another model, see \
+         `bitnet inspect`"
+    )]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// A text with nothing to predict.
+    #[error("the text has {tokens} tokens; at least two are needed, so that one can be predicted from another")]
+    TextTooShort {
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// An option without sense.
+    #[error("{what}")]
+    Option {
+        /// Which and why.
+        what: &'static str,
+    },
+    /// A sampling option out of range.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The text cannot be encoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}

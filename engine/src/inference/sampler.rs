@@ -1,0 +1,231 @@
+//! From logits to a token: penalties, top-k, softmax, top-p, min-p, temperature, one seeded draw.
+//!
+//! The exponential is the kernels' own and the generator's output is pinned by its crate, so a seed gives the same
+//! text on every machine. Ties are broken by the lower token id.
+
+use bitnet_kernels::numerics::exp;
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+/// How tokens are chosen. The default is greedy.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct SamplerOptions {
+    /// 0 takes the most likely token; 1 samples from the model's own distribution.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of tokens whose probability reaches this; 1 keeps all.
+    pub top_p: f32,
+    /// Drop tokens below this share of the most likely one's probability; 0 keeps all.
+    pub min_p: f32,
+    /// Divide (multiply, if negative) the logits of recent tokens by this; 1 is off.
+    pub repetition_penalty: f32,
+    /// How many of the last tokens the penalty looks at.
+    pub repetition_window: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            repetition_window: 64,
+            seed: 0,
+        }
+    }
+}
+
+/// An option out of range.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("sampling option {option} is {value}, expected {expected}")]
+pub struct SamplerError {
+    /// Which one.
+    pub option: &'static str,
+    /// What was given.
+    pub value: f32,
+    /// What is valid.
+    pub expected: &'static str,
+}
+
+/// Chooses tokens by [`SamplerOptions`]; keeps its buffers and the state of its generator.
+#[derive(Debug)]
+pub struct Sampler {
+    options: SamplerOptions,
+    rng: Pcg64,
+    candidates: Vec<(u32, f32)>,
+    penalised: Vec<f32>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its seed's sequence.
+    ///
+    /// # Errors
+    /// An option that is not a number in its range.
+    pub fn new(options: SamplerOptions) -> Result<Self, SamplerError> {
+        let check = |option, value: f32, ok: bool, expected| {
+            if ok && value.is_finite() { Ok(()) } else { Err(SamplerError { option, value, expected }) }
+        };
+        let o = &options;
+        check("temperature", o.temperature, o.temperature >= 0.0, "0 or more")?;
+        check("top_p", o.top_p, o.top_p > 0.0 && o.top_p <= 1.0, "more than 0, at most 1")?;
+        check("min_p", o.min_p, (0.0..=1.0).contains(&o.min_p), "0 to 1")?;
+        check("repetition_penalty", o.repetition_penalty, o.repetition_penalty > 0.0, "more than 0")?;
+        let rng = Pcg64::seed_from_u64(options.seed);
+        Ok(Self { options, rng, candidates: Vec::new(), penalised: Vec::new() })
+    }
+
+    /// The options in force.
+    #[must_use]
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Chooses the next token. `logits` is `[vocab]`, `recent` the tokens so far (prompt included).
+    pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> u32 {
+        let mut penalised = std::mem::take(&mut self.penalised);
+        let logits = self.penalise(logits, recent, &mut penalised);
+        let token = if self.options.temperature == 0.0 { argmax(logits) } else { self.draw(logits) };
+        self.penalised = penalised;
+        token
+    }
+
+    fn penalise<'a>(&self, logits: &'a [f32], recent: &[u32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let penalty = self.options.repetition_penalty;
+        if penalty == 1.0 {
+            return logits;
+        }
+        buffer.clear();
+        buffer.extend_from_slice(logits);
+        let window = &recent[recent.len().saturating_sub(self.options.repetition_window)..];
+        for &token in window {
+            // Each distinct token once: the source is the untouched array.
+            if let Some(&logit) = logits.get(token as usize) {
+                buffer[token as usize] = if logit > 0.0 { logit / penalty } else { logit * penalty };
+            }
+        }
+        buffer
+    }
+
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        let o = &self.options;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        candidates.extend(logits.iter().enumerate().map(|(i, &l)| (i as u32, l)));
+        // Most likely first, equal ones by id: a total order, so that the draw does not depend on the algorithm.
+        let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if o.top_k > 0 && o.top_k < candidates.len() {
+            candidates.select_nth_unstable_by(o.top_k - 1, order);
+            candidates.truncate(o.top_k);
+        }
+        candidates.sort_unstable_by(order);
+        let top = candidates[0].1;
+        if o.top_p < 1.0 || o.min_p > 0.0 {
+            let weight = |logit: f32| exp(logit - top);
+            let keep = candidates.iter().position(|c| weight(c.1) < o.min_p).unwrap_or(candidates.len());
+            let total: f32 = candidates.iter().map(|c| weight(c.1)).sum();
+            candidates.truncate(keep.max(1));
+            let mut reached = 0.0;
+            let nucleus = candidates.iter().position(|c| {
+                reached += weight(c.1);
+                reached >= o.top_p * total
+            });
+            candidates.truncate(nucleus.map_or(candidates.len(), |last| last + 1));
+        }
+        for c in &mut candidates {
+            c.1 = exp((c.1 - top) / o.temperature);
+        }
+        let total: f32 = candidates.iter().map(|c| c.1).sum();
+        // 24 bits: every value is exact in f32, and 1 is never reached.
+        let mut rest = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32 * total;
+        let mut token = candidates[candidates.len() - 1].0;
+        for c in &candidates {
+            rest -= c.1;
+            if rest < 0.0 {
+                token = c.0;
+                break;
+            }
+        }
+        self.candidates = candidates;
+        token
+    }
+}
+
+/// The most likely token, the lower id on a tie; NaN never wins. An empty slice gives 0.
+#[must_use]
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (i, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (i as u32, logit);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(options: SamplerOptions) -> Sampler {
+        Sampler::new(options).unwrap()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_highest() {
+        assert_eq!(sampler(SamplerOptions::default()).sample(&[1.0, 3.0, 3.0, -1.0], &[]), 1);
+        assert_eq!(argmax(&[f32::NAN, 2.0, f32::NAN]), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution_and_the_seed() {
+        let options = SamplerOptions { temperature: 1.0, seed: 7, ..Default::default() };
+        let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY];
+        let run = |options: &SamplerOptions| -> Vec<u32> {
+            let mut s = sampler(options.clone());
+            (0..4000).map(|_| s.sample(&logits, &[])).collect()
+        };
+        let tokens = run(&options);
+        assert_eq!(tokens, run(&options), "a seed repeats");
+        assert_ne!(tokens, run(&SamplerOptions { seed: 8, ..options.clone() }));
+        let ones = tokens.iter().filter(|&&t| t == 1).count();
+        assert!((2850..3150).contains(&ones), "3 of 4 expected, got {ones} of 4000");
+        assert!(!tokens.contains(&2));
+    }
+
+    #[test]
+    fn filters_cut_the_tail() {
+        let logits = [5.0, 4.9, 1.0, 0.9];
+        for options in [
+            SamplerOptions { top_k: 2, ..Default::default() },
+            SamplerOptions { top_p: 0.9, ..Default::default() },
+            SamplerOptions { min_p: 0.5, ..Default::default() },
+        ] {
+            let mut s = sampler(SamplerOptions { temperature: 3.0, ..options.clone() });
+            let drawn: std::collections::BTreeSet<u32> = (0..500).map(|_| s.sample(&logits, &[])).collect();
+            assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [0, 1], "{options:?}");
+        }
+    }
+
+    #[test]
+    fn repetition_penalty_looks_at_the_window_only() {
+        let options = SamplerOptions { repetition_penalty: 2.0, repetition_window: 2, ..Default::default() };
+        let logits = [1.0, 1.5, 1.2];
+        assert_eq!(sampler(options.clone()).sample(&logits, &[1, 1, 0]), 2, "1 and 0 are penalised, once each");
+        assert_eq!(sampler(options).sample(&logits, &[1, 0, 0]), 1, "1 is out of the window");
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let bad = |options| Sampler::new(options).unwrap_err().option;
+        assert_eq!(bad(SamplerOptions { temperature: -1.0, ..Default::default() }), "temperature");
+        assert_eq!(bad(SamplerOptions { temperature: f32::NAN, ..Default::default() }), "temperature");
+        assert_eq!(bad(SamplerOptions { top_p: 0.0, ..Default::default() }), "top_p");
+        assert_eq!(bad(SamplerOptions { min_p: 1.5, ..Default::default() }), "min_p");
+        assert_eq!(bad(SamplerOptions { repetition_penalty: 0.0, ..Default::default() }), "repetition_penalty");
+    }
+}

@@ -1,0 +1,110 @@
+//! A quick proof, on the machine at hand, that a kernel set keeps the numerics contract.
+//!
+//! The suite proves it at length; `BITNET_DETERMINISTIC=1` asks for this short one at every start, so that a build or
+//! a processor that breaks the contract is an error and not another text.
+
+use bitnet_kernels::quant::FORMATS;
+use bitnet_kernels::{Activations, Kernels, Matrix, OutView, Rope, by_name};
+
+/// A kernel whose bits differ from the scalar oracle's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "kernel set `{set}` breaks the numerics contract in {operation}: element {index} is {found:e}, the scalar oracle \
+     says {expected:e}; run with --device cpu-scalar and report this processor"
+)]
+pub struct BrokenContract {
+    /// The kernel set.
+    pub set: String,
+    /// The operation.
+    pub operation: String,
+    /// First element that differs.
+    pub index: usize,
+    /// The kernel's value.
+    pub found: f32,
+    /// The oracle's value.
+    pub expected: f32,
+}
+
+/// Runs every operation of `kernels` on a few hundred fixed values and compares with the scalar oracle, bit for bit.
+///
+/// # Errors
+/// The first difference.
+pub fn self_check(kernels: &dyn Kernels) -> Result<(), BrokenContract> {
+    let oracle = by_name("scalar").expect("the scalar set is always there");
+    let same = |operation: &str, run: &dyn Fn(&dyn Kernels) -> Vec<f32>| {
+        let (found, expected) = (run(kernels), run(oracle));
+        let differs = (0..expected.len()).find(|&i| found[i].to_bits() != expected[i].to_bits());
+        differs.map_or(Ok(()), |index| {
+            Err(BrokenContract {
+                set: kernels.name().to_owned(),
+                operation: operation.to_owned(),
+                index,
+                found: found[index],
+                expected: expected[index],
+            })
+        })
+    };
+    // Spread over signs and sizes, with no structure that a wrong lane order could hide behind.
+    let values = |n: usize, salt: u32| -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| {
+                let bits = (i.wrapping_add(salt)).wrapping_mul(2_654_435_761).rotate_left(13) >> 8;
+                (bits as f32 / 8_388_608.0 - 1.0) * (1.0 + (i % 17) as f32)
+            })
+            .collect()
+    };
+    let (rows, cols, tokens) = (5, 512, 3);
+    let x = values(tokens * cols, 1);
+    for format in FORMATS {
+        let source = values(rows * cols, 2);
+        let ternary: Vec<f32> = source.iter().map(|v| if v.abs() < 1.0 { 0.0 } else { 0.5f32.copysign(*v) }).collect();
+        // A format takes real numbers or, if it is a ternary one, only three of them.
+        let Ok(data) = (format.pack)(&source, rows, cols).or_else(|_| (format.pack)(&ternary, rows, cols)) else {
+            continue;
+        };
+        let Ok(matrix) = Matrix::new(format, rows, cols, &data) else { continue };
+        same(&format!("matmul {}", format.name), &|k| {
+            let mut prepared = Activations::new();
+            k.prepare(format.act, &x, tokens, &mut prepared);
+            let mut y = vec![0.0; tokens * rows];
+            k.matmul(&matrix, &prepared, 0..rows, OutView::new(&mut y, rows));
+            y
+        })?;
+    }
+    let one = &x[..cols];
+    same("rms_norm", &|k| {
+        let mut y = vec![0.0; cols];
+        k.rms_norm(one, &values(cols, 3), 1e-5, &mut y);
+        y
+    })?;
+    for kind in [Rope::Neox, Rope::Norm] {
+        same("rope", &|k| {
+            let mut head = one[..64].to_vec();
+            k.rope(kind, &mut head, &values(32, 4), &values(32, 5));
+            head
+        })?;
+    }
+    same("attention", &|k| {
+        let (dim, n) = (64, 150);
+        let mut cache = vec![0u16; 2 * n * dim];
+        k.f32_to_f16(&values(2 * n * dim, 6), &mut cache);
+        let (mut scratch, mut out) = (vec![0.0; n], vec![0.0; dim]);
+        k.attention(&one[..dim], &cache[..n * dim], &cache[n * dim..], dim, n, 0.01, &mut scratch, &mut out);
+        out
+    })?;
+    same("relu2_gate", &|k| {
+        let mut gate = one.to_vec();
+        k.relu2_gate(&mut gate, &values(cols, 7));
+        gate
+    })?;
+    same("silu_gate", &|k| {
+        let mut gate = one.to_vec();
+        k.silu_gate(&mut gate, &values(cols, 8));
+        gate
+    })?;
+    same("add", &|k| {
+        let mut sum = one.to_vec();
+        k.add(&mut sum, &values(cols, 9));
+        sum
+    })
+}

@@ -1,0 +1,399 @@
+//! The CPU executor: runs a model's plan over a sequence, chunk by chunk.
+//!
+//! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads
+//! nor the size of the chunks changes a bit of the logits.
+
+use super::{InferenceError, KvCache, Observer, StepResult};
+use crate::model::plan::Gating;
+use crate::model::{MatrixId, Model, NormId, Op, Slot};
+use bitnet_kernels::trig::RopeTable;
+use bitnet_kernels::{ActKind, Activations, Kernels, OutView, Pool, Rope};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How a session computes.
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// The instruction set.
+    pub kernels: &'static dyn Kernels,
+    /// Threads, shared between sessions that take turns.
+    pub pool: Arc<Pool>,
+    /// Positions of the KV cache; the model's own context length if absent.
+    pub context: Option<usize>,
+    /// Tokens that are computed together in a prefill.
+    pub chunk: usize,
+}
+
+impl SessionOptions {
+    /// The best kernels of this machine, the chunk size that suits them.
+    #[must_use]
+    pub fn new(kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
+        Self { kernels, pool, context: None, chunk: 128 }
+    }
+}
+
+impl std::fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("kernels", &self.kernels.name())
+            .field("threads", &self.pool.threads())
+            .field("context", &self.context)
+            .field("chunk", &self.chunk)
+            .finish()
+    }
+}
+
+/// Of which tokens of a call logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Of none: the tokens only enter the cache.
+    Nothing,
+    /// Of the last one.
+    Last,
+    /// Of every one.
+    All,
+}
+
+/// A sequence in progress: the model, its KV cache, and the buffers of the steps.
+pub struct Session {
+    model: Arc<Model>,
+    options: SessionOptions,
+    cache: KvCache,
+    position: usize,
+    slots: Vec<Vec<f32>>,
+    /// Takes results that cannot be written over their inputs; swapped with a slot afterwards.
+    spare: Vec<f32>,
+    prepared: Activations,
+    rope: RopeTable,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("options", &self.options).field("position", &self.position).finish()
+    }
+}
+
+/// Below this many multiplications a region is not worth waking the other threads.
+const SERIAL_WORK: usize = 1 << 15;
+
+impl Session {
+    /// An empty sequence.
+    ///
+    /// # Errors
+    /// A context longer than the machine can address, or zero.
+    pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, InferenceError> {
+        let config = &model.config;
+        let context = options.context.unwrap_or(config.context_length);
+        let per_position = config.kv_width().checked_mul(2 * config.block_count * size_of::<u16>());
+        if context == 0 || options.chunk == 0 {
+            return Err(InferenceError::Option { what: "the context and the chunk must hold at least one token" });
+        }
+        // The kernel would refuse much later and by killing the process.
+        let limit = isize::MAX as usize / 2;
+        if per_position.and_then(|b| b.checked_mul(context)).is_none_or(|bytes| bytes > limit) {
+            return Err(InferenceError::ContextTooLarge { context });
+        }
+        let cache = KvCache::new(config.block_count, context, config.kv_heads, config.head_dim);
+        let rope = RopeTable::new(
+            config.rope_dims,
+            config.rope_theta,
+            config.rope_scale,
+            model.weights.rope_factors.as_deref(),
+        );
+        Ok(Self {
+            cache,
+            position: 0,
+            slots: vec![Vec::new(); Slot::ALL.len()],
+            spare: Vec::new(),
+            prepared: Activations::new(),
+            rope,
+            model,
+            options,
+        })
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// How it computes.
+    #[must_use]
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// Tokens in the cache.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Tokens that fit.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    /// Forgets all tokens from `position` on.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Appends tokens and gives the logits that were asked for to `sink(position, logits [vocab])`, in order.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, or more tokens than the context holds; nothing is computed then.
+    pub fn forward(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), InferenceError> {
+        self.forward_observed(tokens, want, sink, None)
+    }
+
+    /// [`Session::forward`] with a look at every step.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn forward_observed(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        sink: &mut dyn FnMut(usize, &[f32]),
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<(), InferenceError> {
+        let vocab = self.model.config.vocab_size;
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(InferenceError::TokenOutOfRange { token, vocab });
+        }
+        if tokens.len() > self.context() - self.position {
+            return Err(InferenceError::ContextOverflow {
+                tokens: self.position + tokens.len(),
+                context: self.context(),
+            });
+        }
+        let chunks = tokens.len().div_ceil(self.options.chunk);
+        for (i, chunk) in tokens.chunks(self.options.chunk).enumerate() {
+            let first = match want {
+                Want::All => 0,
+                Want::Last if i + 1 == chunks => chunk.len() - 1,
+                Want::Last | Want::Nothing => chunk.len(),
+            };
+            self.run(chunk, first, &mut observer);
+            for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
+                sink(self.position + first + row, logits);
+            }
+            self.position += chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Appends tokens and returns the logits of the last one, `[vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::forward`], or no token at all.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<&[f32], InferenceError> {
+        if tokens.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        self.forward(tokens, Want::Last, &mut |_, _| {})?;
+        Ok(&self.slots[Slot::Logits.index()])
+    }
+
+    /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot.
+    fn run(&mut self, tokens: &[u32], first: usize, observer: &mut Option<&mut dyn Observer>) {
+        let model = Arc::clone(&self.model);
+        self.rope.extend_to(self.position + tokens.len());
+        self.slots[Slot::Logits.index()].clear();
+        // After `SelectRows` only these are computed.
+        let (mut rows, mut position) = (tokens.len(), self.position);
+        let mut index = 0;
+        while let Some(step) = model.plan.get(index) {
+            let mut done = 1;
+            match step.op {
+                Op::Embed { table, dst } => self.embed(table, tokens, dst),
+                Op::RmsNorm { src, dst, weight } => self.rms_norm(src, dst, weight),
+                Op::Linear { src, .. } => {
+                    let group = linear_group(&model.plan[index..], src);
+                    done = group.len();
+                    self.linear(src, &group, rows);
+                }
+                Op::Rope { slot, heads, kind } => self.rotate(slot, heads, kind, position),
+                Op::CacheAppend { layer } => self.cache.append(
+                    self.options.kernels,
+                    layer,
+                    position,
+                    &self.slots[Slot::Key.index()],
+                    &self.slots[Slot::Value.index()],
+                ),
+                Op::Attention { layer } => self.attention(layer, position),
+                Op::Gate(gating) => self.gate(gating),
+                Op::Add { src } => self.add(src),
+                Op::SelectRows => {
+                    if first == tokens.len() {
+                        return;
+                    }
+                    let width = model.config.embedding_length;
+                    self.slots[Slot::Residual.index()].drain(..first * width);
+                    rows -= first;
+                    position += first;
+                }
+            }
+            if let Some(observer) = observer {
+                for step in &model.plan[index..index + done] {
+                    let Some(slot) = step.op.result() else { continue };
+                    let values = &self.slots[slot.index()];
+                    let width = values.len() / rows;
+                    observer.step(StepResult { name: &step.name, position, rows, width, values });
+                }
+            }
+            index += done;
+        }
+    }
+
+    fn embed(&mut self, table: MatrixId, tokens: &[u32], dst: Slot) {
+        let table = self.model.weights.matrix(table);
+        let out = &mut self.slots[dst.index()];
+        out.resize(tokens.len() * table.cols, 0.0);
+        for (row, &token) in out.chunks_exact_mut(table.cols).zip(tokens) {
+            table.unpack_row(token as usize, row);
+        }
+    }
+
+    fn rms_norm(&mut self, src: Slot, dst: Slot, weight: NormId) {
+        let weight = self.model.weights.norm(weight);
+        let (kernels, eps) = (self.options.kernels, self.model.config.rms_eps);
+        let input = &self.slots[src.index()];
+        let width = weight.len();
+        self.spare.resize(input.len(), 0.0);
+        self.options.pool.for_rows(&mut self.spare, width, SERIAL_WORK / width / 4, &|i, row| {
+            kernels.rms_norm(&input[i * width..(i + 1) * width], weight, eps, row);
+        });
+        std::mem::swap(&mut self.spare, &mut self.slots[dst.index()]);
+    }
+
+    /// Computes linear steps that share an input: it is prepared once per kind, and their rows are one region.
+    fn linear(&mut self, src: Slot, group: &[(MatrixId, Slot)], tokens: usize) {
+        let model = Arc::clone(&self.model);
+        let kernels = self.options.kernels;
+        for kind in [ActKind::F32, ActKind::I8, ActKind::Q8] {
+            let members: Vec<_> = group
+                .iter()
+                .map(|&(id, dst)| (model.weights.matrix(id), dst))
+                .filter(|(matrix, _)| matrix.format.act == kind)
+                .collect();
+            if members.is_empty() {
+                continue;
+            }
+            kernels.prepare(kind, &self.slots[src.index()], tokens, &mut self.prepared);
+            let mut outputs: Vec<Vec<f32>> =
+                members.iter().map(|(_, dst)| std::mem::take(&mut self.slots[dst.index()])).collect();
+            let mut parts = Vec::with_capacity(members.len());
+            let mut total = 0;
+            for ((matrix, _), output) in members.iter().zip(&mut outputs) {
+                output.resize(tokens * matrix.rows, 0.0);
+                parts.push((total..total + matrix.rows, matrix, OutView::new(output, matrix.rows)));
+                total += matrix.rows;
+            }
+            let prepared = &self.prepared;
+            let compute = |range: Range<usize>| {
+                for (span, matrix, out) in &parts {
+                    let (start, end) = (range.start.max(span.start), range.end.min(span.end));
+                    if start < end {
+                        kernels.matmul(matrix, prepared, start - span.start..end - span.start, *out);
+                    }
+                }
+            };
+            let threads = self.options.pool.threads();
+            if threads == 1 || total * members[0].0.cols * tokens < SERIAL_WORK {
+                compute(0..total);
+            } else {
+                // Whole register tiles, and several chunks a thread, so that a slow thread can be helped out.
+                let chunk = (total / (threads * 6)).next_multiple_of(16).max(16);
+                self.options.pool.for_chunks(total, chunk, &compute);
+            }
+            drop(parts);
+            for ((_, dst), output) in members.iter().zip(outputs) {
+                self.slots[dst.index()] = output;
+            }
+        }
+    }
+
+    fn rotate(&mut self, slot: Slot, heads: usize, kind: Rope, position: usize) {
+        let (kernels, dim, rope) = (self.options.kernels, self.model.config.head_dim, &self.rope);
+        let width = heads * dim;
+        self.options.pool.for_rows(&mut self.slots[slot.index()], width, SERIAL_WORK / width, &|token, row| {
+            let (cos, sin) = rope.at(position + token);
+            for head in row.chunks_exact_mut(dim) {
+                kernels.rope(kind, head, cos, sin);
+            }
+        });
+    }
+
+    fn attention(&mut self, layer: usize, position: usize) {
+        thread_local! {
+            static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        }
+        let config = &self.model.config;
+        let (kernels, dim, heads) = (self.options.kernels, config.head_dim, config.heads);
+        let group = heads / config.kv_heads;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let query = &self.slots[Slot::Query.index()];
+        let cache = &self.cache;
+        self.spare.resize(query.len(), 0.0);
+        let last = position + query.len() / (heads * dim);
+        self.options.pool.for_rows(&mut self.spare, dim, SERIAL_WORK / (last * dim), &|i, out| {
+            let (token, head) = (i / heads, i % heads);
+            let (keys, values) = cache.head(layer, head / group);
+            let n = position + token + 1;
+            SCORES.with_borrow_mut(|scores| {
+                scores.resize(scores.len().max(n), 0.0);
+                kernels.attention(&query[i * dim..(i + 1) * dim], keys, values, dim, n, scale, scores, out);
+            });
+        });
+        std::mem::swap(&mut self.spare, &mut self.slots[Slot::Query.index()]);
+    }
+
+    fn gate(&mut self, gating: Gating) {
+        let kernels = self.options.kernels;
+        let mut gate = std::mem::take(&mut self.slots[Slot::Gate.index()]);
+        let up = &self.slots[Slot::Up.index()];
+        // Elementwise: any split gives the same bits.
+        let piece = 4096;
+        self.options.pool.for_rows(&mut gate, piece, SERIAL_WORK / piece, &|i, part| {
+            let up = &up[i * piece..i * piece + part.len()];
+            match gating {
+                Gating::Relu2 => kernels.relu2_gate(part, up),
+                Gating::Silu => kernels.silu_gate(part, up),
+            }
+        });
+        self.slots[Slot::Gate.index()] = gate;
+    }
+
+    fn add(&mut self, src: Slot) {
+        let mut residual = std::mem::take(&mut self.slots[Slot::Residual.index()]);
+        self.options.kernels.add(&mut residual, &self.slots[src.index()]);
+        self.slots[Slot::Residual.index()] = residual;
+    }
+}
+
+/// The run of linear steps at the start of `steps` that read `src`, none of which writes it.
+fn linear_group(steps: &[crate::model::Step], src: Slot) -> Vec<(MatrixId, Slot)> {
+    let mut group = Vec::with_capacity(3);
+    for step in steps {
+        match step.op {
+            Op::Linear { src: from, dst, weight } if from == src => {
+                group.push((weight, dst));
+                if dst == src {
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    group
+}

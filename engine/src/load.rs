@@ -1,0 +1,167 @@
+//! From a path to a model that is ready to talk: container, tokenizer, I2_S layout, weights, all checked against each
+//! other before any compute.
+
+use crate::gguf::{GgufError, GgufFile};
+use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
+use crate::model::{Model, ModelError, family_of};
+use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
+use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::{Kernels, Pool};
+use std::sync::Arc;
+
+/// Metadata key under which our own converter records the layout of I2_S tensors.
+pub const LAYOUT_KEY: &str = "bitnet.i2_s.layout";
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The container.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The probe of the layout could not run.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// More tokens than embeddings.
+    #[error(
+        "the tokenizer has {tokens} tokens, the embedding only {rows} rows: the file mixes two models; download or \
+         convert it again"
+    )]
+    VocabularyTooLarge {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A value of [`LAYOUT_KEY`] that names no layout.
+    #[error("`{LAYOUT_KEY}` is `{value}`, expected x86 or arm; say --i2s-layout")]
+    LayoutKey {
+        /// The value.
+        value: String,
+    },
+}
+
+/// How the layout of I2_S tensors was found.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LayoutReport {
+    /// `x86` or `arm`.
+    pub layout: &'static str,
+    /// Why this one.
+    pub why: String,
+}
+
+/// A model that is ready to run.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The container.
+    pub file: GgufFile,
+    /// Plan and weights.
+    pub model: Arc<Model>,
+    /// The embedded tokenizer.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// What the user should know.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The I2_S layout, if the model has such tensors.
+    pub layout: Option<LayoutReport>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("file", &self.file.path()).field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+/// Loads a model: validates every tensor, builds the tokenizer, checks one against the other, and settles the I2_S
+/// layout (`layout`, or by metadata, or by a short probe).
+///
+/// # Errors
+/// What is wrong with the file, and where.
+pub fn load(
+    file: GgufFile,
+    layout: Option<I2sLayout>,
+    kernels: &'static dyn Kernels,
+    pool: &Arc<Pool>,
+) -> Result<Loaded, LoadError> {
+    // An unknown architecture is named before anything else that may be odd about its file.
+    family_of(&file)?;
+    let tokenizer::Loaded { tokenizer, mut diagnostics } = tokenizer::from_gguf(file.metadata())?;
+    let recorded = match file.metadata().str(LAYOUT_KEY)? {
+        None => None,
+        Some(value) => {
+            Some(I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?)
+        }
+    };
+    let mut model = Arc::new(Model::load(&file, layout.or(recorded).unwrap_or_default(), pool)?);
+    let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
+    if tokens > rows {
+        return Err(LoadError::VocabularyTooLarge { tokens, rows });
+    }
+    if tokens < rows {
+        diagnostics.push(Diagnostic {
+            severity: Severity::Info,
+            code: "padded-embedding",
+            message: format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding"),
+            hint: None,
+        });
+    }
+    let report = if !model.has_i2s() {
+        None
+    } else if let Some(layout) = layout {
+        Some(LayoutReport { layout: layout.name(), why: "chosen by the caller".into() })
+    } else if let Some(layout) = recorded {
+        Some(LayoutReport { layout: layout.name(), why: format!("recorded in `{LAYOUT_KEY}`") })
+    } else {
+        let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
+        model = chosen;
+        Some(report)
+    };
+    Ok(Loaded { file, model, tokenizer, diagnostics, layout: report })
+}
+
+/// A text that every English model has seen; its loss under the right layout is far below that of noise.
+const PROBE: &str = "In the beginning God created the heavens and the earth. Now the earth was formless and empty, and \
+                     darkness was over the surface of the deep.";
+const PROBE_TOKENS: usize = 24;
+
+/// Both layouts hold valid codes and the file does not say which one it uses: a model read in the wrong one babbles.
+fn probe(
+    file: &GgufFile,
+    model: &Arc<Model>,
+    tokenizer: &dyn Tokenizer,
+    kernels: &'static dyn Kernels,
+    pool: &Arc<Pool>,
+) -> Result<(Arc<Model>, LayoutReport), LoadError> {
+    let mut ids = tokenizer.encode(PROBE, EncodeOptions { add_special: true, parse_special: false })?;
+    ids.truncate(PROBE_TOKENS.min(model.config.context_length));
+    let loss = |model: &Arc<Model>| -> Result<f64, LoadError> {
+        let options = SessionOptions { context: Some(PROBE_TOKENS), ..SessionOptions::new(kernels, Arc::clone(pool)) };
+        let mut session = Session::new(Arc::clone(model), options)?;
+        let mut nats = 0.0;
+        session.forward(&ids, Want::All, &mut |position, logits| {
+            if let Some(&target) = ids.get(position + 1) {
+                nats += nll(logits, target as usize);
+            }
+        })?;
+        Ok(nats / (ids.len().max(2) - 1) as f64)
+    };
+    let noise = (model.config.vocab_size as f64).ln();
+    let x86 = loss(model)?;
+    let report = |layout: I2sLayout, why| LayoutReport { layout: layout.name(), why };
+    if x86 < 0.7 * noise {
+        let why = format!("a probe text has {x86:.2} nats a token, noise would have {noise:.2}");
+        return Ok((Arc::clone(model), report(I2sLayout::X86, why)));
+    }
+    let other = Arc::new(Model::open(file, I2sLayout::Arm)?);
+    let arm = loss(&other)?;
+    if arm + 1.0 < x86 {
+        let why = format!("a probe text has {arm:.2} nats a token, read as x86 {x86:.2}");
+        return Ok((other, report(I2sLayout::Arm, why)));
+    }
+    let why = format!("the usual one; a probe text did not decide ({x86:.2} nats a token, read as arm {arm:.2})");
+    Ok((Arc::clone(model), report(I2sLayout::X86, why)))
+}

@@ -1,0 +1,136 @@
+//! What can be wrong with a model file whose container is sound.
+
+use crate::gguf::GgufError;
+use bitnet_kernels::quant::QuantError;
+
+/// Why a GGUF cannot be run as a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The container or a metadata value is broken.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A metadata key that every model needs is absent.
+    #[error(
+        "the metadata lacks `{key}`: the file is incomplete or was not written for inference; \
+         convert the model again, or look at what is there with `bitnet inspect`"
+    )]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// A count outside of what can be.
+    #[error("`{key}` is {value}, expected {min} to {max}")]
+    OutOfRange {
+        /// The key.
+        key: String,
+        /// What the file says.
+        value: String,
+        /// Least sensible value.
+        min: u64,
+        /// Greatest sensible value.
+        max: u64,
+    },
+    /// A constant that must be a positive number.
+    #[error("`{key}` is {value}, expected a positive finite number")]
+    BadFloat {
+        /// The key.
+        key: String,
+        /// What the file says.
+        value: f32,
+    },
+    /// Two sizes contradict each other.
+    #[error("sizes do not fit: {what}")]
+    Mismatch {
+        /// Which ones.
+        what: String,
+    },
+    /// The architecture is not one that this engine computes.
+    #[error(
+        "architecture `{architecture}` is not supported; supported are {known}. \
+         `bitnet inspect` shows what the file holds"
+    )]
+    UnknownArchitecture {
+        /// `general.architecture`.
+        architecture: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// A known architecture uses a feature that this engine does not compute.
+    #[error("the model uses {what}, which this engine does not compute")]
+    Unsupported {
+        /// The feature.
+        what: String,
+    },
+    /// A tensor of the architecture is absent.
+    #[error("tensor `{name}` is missing: the file is incomplete, convert or download it again")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor that the architecture does not know, which would change the result if it were ignored.
+    #[error(
+        "tensor `{name}` is not part of architecture `{architecture}`: ignoring it would compute something else \
+         than the model's author meant"
+    )]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+        /// The architecture.
+        architecture: String,
+    },
+    /// A tensor has other dimensions than the hyper-parameters ask for.
+    #[error("tensor `{name}` has dimensions {found:?}, the metadata asks for {expected:?} (inner dimension first)")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// What the metadata asks for, ggml order.
+        expected: Vec<u64>,
+        /// What the file says.
+        found: Vec<u64>,
+    },
+    /// A tensor's type has no kernel.
+    #[error(
+        "tensor `{name}` at byte {offset} is stored as {type_name} (ggml type {ggml_type}), which this engine cannot \
+         compute; supported are {known}"
+    )]
+    TensorType {
+        /// Its name.
+        name: String,
+        /// Where its data begins in the file.
+        offset: u64,
+        /// The ggml type.
+        ggml_type: u32,
+        /// The type's name.
+        type_name: String,
+        /// The formats that are known.
+        known: String,
+    },
+    /// A tensor's bytes are invalid in its format.
+    #[error("tensor `{name}` at byte {offset}: {source}. The file is damaged; download or convert it again")]
+    TensorData {
+        /// Its name.
+        name: String,
+        /// Where its data begins in the file.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        source: QuantError,
+    },
+    /// A norm's weight is not a finite number of sensible size.
+    #[error(
+        "norm `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
+         The file is damaged; download or convert it again"
+    )]
+    NormValue {
+        /// Its name.
+        name: String,
+        /// Where its data begins in the file.
+        offset: u64,
+        /// The element.
+        index: usize,
+        /// Its value.
+        value: f32,
+        /// The bound.
+        limit: f32,
+    },
+}

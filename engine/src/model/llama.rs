@@ -1,0 +1,15 @@
+//! LLaMA 2 and 3, and what is built alike: SmolLM2, Mistral, Falcon3, and their 1.58-bit conversions, whose linear
+//! layers are ternary tensors in the same graph. GGUF stores the query and key rows permuted, so that rotary
+//! embeddings pair neighbouring dimensions.
+
+use super::decoder::Family;
+use super::plan::{Gating, Rope};
+
+/// The architecture `llama`.
+pub static LLAMA: Family = Family {
+    name: "LLaMA",
+    architectures: &["llama"],
+    rope: Rope::Norm,
+    gating: Gating::Silu,
+    sub_norms: false,
+};

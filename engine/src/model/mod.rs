@@ -1,0 +1,109 @@
+//! Model families: from a GGUF to a plan and its weights.
+//!
+//! A new family is one file that describes its decoder and one line in [`FAMILIES`]. Everything is validated here,
+//! before the first multiplication: keys, shapes, sizes to the byte, codes, scales, norm weights.
+
+mod bitnet;
+mod config;
+mod decoder;
+mod error;
+mod llama;
+pub mod plan;
+mod weights;
+
+pub use config::Config;
+pub use decoder::Family;
+pub use error::ModelError;
+pub use plan::{MatrixId, NormId, Op, Slot, Step};
+pub use weights::{TensorSource, Weights};
+
+use crate::gguf::GgufFile;
+use bitnet_kernels::Pool;
+use bitnet_kernels::quant::I2sLayout;
+
+/// Every family, one line each.
+pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA];
+
+/// A model that is ready to run: hyper-parameters, plan, weights.
+#[derive(Debug)]
+pub struct Model {
+    /// Hyper-parameters.
+    pub config: Config,
+    /// The family.
+    pub family: &'static Family,
+    /// What to compute, in order.
+    pub plan: Vec<Step>,
+    /// With what.
+    pub weights: Weights,
+    /// How I2_S tensors were read.
+    pub i2s_layout: I2sLayout,
+}
+
+impl Model {
+    /// Builds the plan of a file and validates every tensor. `layout` says how I2_S tensors are laid out, which the
+    /// format does not record; `pool` shares the work of validation.
+    ///
+    /// # Errors
+    /// What is wrong, in which key or tensor.
+    pub fn load(file: &GgufFile, layout: I2sLayout, pool: &Pool) -> Result<Self, ModelError> {
+        let model = Self::open(file, layout)?;
+        model.weights.validate(pool)?;
+        Ok(model)
+    }
+
+    /// [`Model::load`] without reading the tensors' bytes: for `inspect`.
+    ///
+    /// # Errors
+    /// As [`Model::load`], but for damage inside of tensors.
+    pub fn open(file: &GgufFile, layout: I2sLayout) -> Result<Self, ModelError> {
+        let family = family_of(file)?;
+        let mut config = Config::from_metadata(file.metadata(), family.rope)?;
+        config.vocab_size = vocab_size(file, &config)?;
+        let mut source = TensorSource::new(file, &config, layout);
+        let plan = family.plan(&mut source)?;
+        let weights = source.finish()?;
+        Ok(Self { config, family, plan, weights, i2s_layout: layout })
+    }
+
+    /// Whether any tensor is stored as I2_S, whose layout the file does not say.
+    #[must_use]
+    pub fn has_i2s(&self) -> bool {
+        self.weights.matrices().any(|(_, m)| m.format.ggml_type == bitnet_kernels::quant::I2S_TYPE)
+    }
+}
+
+/// The family of a file's architecture.
+///
+/// # Errors
+/// The key is absent or names an architecture that no family knows.
+pub fn family_of(file: &GgufFile) -> Result<&'static Family, ModelError> {
+    let architecture = file
+        .metadata()
+        .str("general.architecture")?
+        .ok_or_else(|| ModelError::MissingKey { key: "general.architecture".into() })?;
+    FAMILIES.iter().copied().find(|f| f.architectures.contains(&architecture)).ok_or_else(|| {
+        ModelError::UnknownArchitecture {
+            architecture: architecture.to_owned(),
+            known: FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
+        }
+    })
+}
+
+/// Rows of the embedding; the metadata may leave the number out, but must not contradict it.
+fn vocab_size(file: &GgufFile, config: &Config) -> Result<usize, ModelError> {
+    let name = "token_embd.weight";
+    let view = file.tensor(name).ok_or_else(|| ModelError::MissingTensor { name: name.into() })?;
+    let rows = view.info.dims.get(1).copied().unwrap_or(1);
+    if config.vocab_size != 0 && config.vocab_size as u64 != rows {
+        return Err(ModelError::Mismatch {
+            what: format!(
+                "the metadata names a vocabulary of {} tokens, the embedding `{name}` has {rows} rows",
+                config.vocab_size
+            ),
+        });
+    }
+    usize::try_from(rows)
+        .ok()
+        .filter(|&rows| rows <= 1 << 24)
+        .ok_or_else(|| ModelError::Mismatch { what: format!("an embedding of {rows} rows") })
+}

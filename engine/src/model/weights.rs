@@ -1,0 +1,232 @@
+//! The tensors of a model: found by name, checked against the hyper-parameters, validated, and used where they lie.
+
+use super::{Config, MatrixId, ModelError, NormId};
+use crate::gguf::{GgufFile, TensorView, ggml_type_name};
+use bitnet_kernels::quant::{self, Format, I2sLayout};
+use bitnet_kernels::{Matrix, Pool};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
+const NORM_LIMIT: f32 = 1e6;
+
+/// A matrix in the file.
+#[derive(Debug)]
+struct Stored {
+    name: String,
+    format: &'static Format,
+    rows: usize,
+    cols: usize,
+    bytes: Range<usize>,
+    offset: u64,
+}
+
+/// The tensors of a model. Matrices stay in the file's mapping; norm weights (a few kilobytes) are copied, since they
+/// need not be aligned there.
+#[derive(Debug)]
+pub struct Weights {
+    file: GgufFile,
+    matrices: Vec<Stored>,
+    norms: Vec<(String, Vec<f32>)>,
+    /// Divisors of the rotary frequencies (`rope_freqs.weight`, LLaMA-3.1), if the file has them.
+    pub(crate) rope_factors: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// A matrix, ready for a kernel.
+    #[must_use]
+    pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
+        let m = &self.matrices[id.0];
+        Matrix { format: m.format, rows: m.rows, cols: m.cols, data: &self.file.bytes()[m.bytes.clone()] }
+    }
+
+    /// Name of a matrix's tensor.
+    #[must_use]
+    pub fn matrix_name(&self, id: MatrixId) -> &str {
+        &self.matrices[id.0].name
+    }
+
+    /// The weight of a norm.
+    #[must_use]
+    pub fn norm(&self, id: NormId) -> &[f32] {
+        &self.norms[id.0].1
+    }
+
+    /// Every matrix with its name, in the order of the plan.
+    pub fn matrices(&self) -> impl Iterator<Item = (&str, Matrix<'_>)> {
+        self.matrices.iter().enumerate().map(|(i, m)| (m.name.as_str(), self.matrix(MatrixId(i))))
+    }
+
+    /// The file that the tensors lie in.
+    #[must_use]
+    pub fn file(&self) -> &GgufFile {
+        &self.file
+    }
+
+    /// Reads every byte once: codes, scales, sizes. Work is split by tensor over the pool.
+    ///
+    /// # Errors
+    /// The first invalid tensor, by name and place.
+    pub(crate) fn validate(&self, pool: &Pool) -> Result<(), ModelError> {
+        let worst: Mutex<Option<(usize, ModelError)>> = Mutex::new(None);
+        pool.for_chunks(self.matrices.len(), 1, &|range| {
+            for index in range {
+                let m = &self.matrices[index];
+                let matrix = self.matrix(MatrixId(index));
+                if let Err(source) = (m.format.validate)(matrix.data, m.rows, m.cols) {
+                    let error = ModelError::TensorData { name: m.name.clone(), offset: m.offset, source };
+                    let mut worst = worst.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if worst.as_ref().is_none_or(|(at, _)| index < *at) {
+                        *worst = Some((index, error));
+                    }
+                }
+            }
+        });
+        match worst.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds tensors while a family builds its plan, and notices what the family did not ask for.
+pub struct TensorSource<'a> {
+    config: &'a Config,
+    layout: I2sLayout,
+    weights: Weights,
+    taken: HashSet<String>,
+}
+
+impl<'a> TensorSource<'a> {
+    pub(crate) fn new(file: &GgufFile, config: &'a Config, layout: I2sLayout) -> Self {
+        let weights = Weights { file: file.clone(), matrices: Vec::new(), norms: Vec::new(), rope_factors: None };
+        Self { config, layout, weights, taken: HashSet::new() }
+    }
+
+    /// The hyper-parameters.
+    #[must_use]
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// Whether the file has a tensor of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.file.tensor(name).is_some()
+    }
+
+    /// Takes the matrix `name`, `[rows][cols]` (outputs, inputs).
+    ///
+    /// # Errors
+    /// The tensor is missing, of another shape, of a type without kernels, or of the wrong size.
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<MatrixId, ModelError> {
+        let file = self.weights.file.clone();
+        let view = take(&file, &mut self.taken, name)?;
+        check_shape(&view, &[cols as u64, rows as u64])?;
+        let info = view.info;
+        let format =
+            quant::by_ggml_type(info.ggml_type, self.layout).ok_or_else(|| ModelError::TensorType {
+                name: name.to_owned(),
+                offset: info.offset,
+                ggml_type: info.ggml_type,
+                type_name: ggml_type_name(info.ggml_type).to_owned(),
+                known: quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+            })?;
+        Matrix::new(format, rows, cols, view.data).map_err(|source| ModelError::TensorData {
+            name: name.to_owned(),
+            offset: info.offset,
+            source,
+        })?;
+        let start = view.data.as_ptr() as usize - file.bytes().as_ptr() as usize;
+        self.weights.matrices.push(Stored {
+            name: name.to_owned(),
+            format,
+            rows,
+            cols,
+            bytes: start..start + view.data.len(),
+            offset: info.offset,
+        });
+        Ok(MatrixId(self.weights.matrices.len() - 1))
+    }
+
+    /// Takes the norm weight `name` of `width` elements; F32, F16 and BF16 are read.
+    ///
+    /// # Errors
+    /// As [`TensorSource::matrix`], or a value that is no sensible weight.
+    pub fn norm(&mut self, name: &str, width: usize) -> Result<NormId, ModelError> {
+        let values = self.vector(name, width)?;
+        self.weights.norms.push((name.to_owned(), values));
+        Ok(NormId(self.weights.norms.len() - 1))
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Vec<f32>, ModelError> {
+        let file = self.weights.file.clone();
+        let view = take(&file, &mut self.taken, name)?;
+        check_shape(&view, &[width as u64])?;
+        let info = view.info;
+        let format = quant::by_ggml_type(info.ggml_type, self.layout)
+            .filter(|f| f.block_len == 1)
+            .ok_or_else(|| ModelError::TensorType {
+                name: name.to_owned(),
+                offset: info.offset,
+                ggml_type: info.ggml_type,
+                type_name: ggml_type_name(info.ggml_type).to_owned(),
+                known: "f32, f16, bf16 (for vectors)".to_owned(),
+            })?;
+        let matrix = Matrix::new(format, 1, width, view.data).map_err(|source| ModelError::TensorData {
+            name: name.to_owned(),
+            offset: info.offset,
+            source,
+        })?;
+        let mut values = vec![0.0; width];
+        matrix.unpack_row(0, &mut values);
+        if let Some(index) = values.iter().position(|v| !v.is_finite() || v.abs() > NORM_LIMIT) {
+            return Err(ModelError::NormValue {
+                name: name.to_owned(),
+                offset: info.offset,
+                index,
+                value: values[index],
+                limit: NORM_LIMIT,
+            });
+        }
+        Ok(values)
+    }
+
+    /// Ends the search: takes the rotary divisors if there are any and refuses tensors that nobody asked for.
+    pub(crate) fn finish(mut self) -> Result<Weights, ModelError> {
+        const ROPE_FREQS: &str = "rope_freqs.weight";
+        if self.has(ROPE_FREQS) {
+            self.weights.rope_factors = Some(self.vector(ROPE_FREQS, self.config.rope_dims / 2)?);
+        }
+        let unknown = self.weights.file.tensors().iter().find(|t| {
+            // Precomputed frequencies that old converters wrote; every reader computes them itself.
+            !self.taken.contains(&t.name) && !t.name.ends_with(".attn_rot_embd") && t.name != "rope_freqs"
+        });
+        if let Some(tensor) = unknown {
+            return Err(ModelError::UnknownTensor {
+                name: tensor.name.clone(),
+                architecture: self.config.architecture.clone(),
+            });
+        }
+        Ok(self.weights)
+    }
+}
+
+fn take<'f>(file: &'f GgufFile, taken: &mut HashSet<String>, name: &str) -> Result<TensorView<'f>, ModelError> {
+    let view = file.tensor(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+    taken.insert(name.to_owned());
+    Ok(view)
+}
+
+/// Trailing dimensions of 1 are written by some converters and mean nothing.
+fn check_shape(view: &TensorView<'_>, expected: &[u64]) -> Result<(), ModelError> {
+    let found = &view.info.dims;
+    let fits = found.len() >= expected.len()
+        && found[..expected.len()] == *expected
+        && found[expected.len()..].iter().all(|&d| d == 1);
+    if fits {
+        return Ok(());
+    }
+    Err(ModelError::Shape { name: view.info.name.clone(), expected: expected.to_vec(), found: found.clone() })
+}

@@ -1,0 +1,125 @@
+//! The environment: every variable that BitNet.rs looks at is read here and nowhere else.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BITNET_GGUF` | the model, where no `--model` names one |
+//! | `BITNET_SEED` | seed of the sampler, where no `--seed` names one |
+//! | `BITNET_DETERMINISTIC` | pin the seed (to `BITNET_SEED`, else 0) and refuse kernels that break the numerics contract |
+//! | `BITNET_THREADS` | threads, where no `--threads` names a number |
+//! | `BITNET_DEVICE` | device, where no `--device` names one |
+//!
+//! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on.
+
+use std::path::PathBuf;
+
+/// What the environment says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `BITNET_GGUF`.
+    pub gguf: Option<PathBuf>,
+    /// `BITNET_SEED`.
+    pub seed: Option<u64>,
+    /// `BITNET_DETERMINISTIC`.
+    pub deterministic: bool,
+    /// `BITNET_THREADS`.
+    pub threads: Option<usize>,
+    /// `BITNET_DEVICE`.
+    pub device: Option<String>,
+}
+
+/// A variable whose value has no meaning.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the environment variable {name} is `{value}`, expected {expected}; unset it or correct it")]
+pub struct SettingsError {
+    /// The variable.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is valid.
+    pub expected: &'static str,
+}
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// A variable whose value is not what it must be.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::from_lookup(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
+    /// Reads from any source of variables.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn from_lookup(lookup: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, SettingsError> {
+        let text = |name| lookup(name).filter(|v| !v.is_empty());
+        Ok(Self {
+            gguf: text("BITNET_GGUF").map(PathBuf::from),
+            seed: number(lookup, "BITNET_SEED", "a whole number from 0 to 18446744073709551615", |_| true)?,
+            deterministic: text("BITNET_DETERMINISTIC").is_some_and(|v| is_on(&v)),
+            threads: number(lookup, "BITNET_THREADS", "a number of threads from 1 to 1024", |n: usize| {
+                (1..=1024).contains(&n)
+            })?,
+            device: text("BITNET_DEVICE"),
+        })
+    }
+
+    /// The seed of a run: the argument, else the environment, else 0 if pinned, else one from the clock.
+    #[must_use]
+    pub fn seed(&self, argument: Option<u64>) -> u64 {
+        argument.or(self.seed).unwrap_or_else(|| {
+            if self.deterministic {
+                return 0;
+            }
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.map_or(0, |d| d.as_nanos() as u64)
+        })
+    }
+}
+
+fn number<T: std::str::FromStr + Copy>(
+    lookup: &dyn Fn(&'static str) -> Option<String>,
+    name: &'static str,
+    expected: &'static str,
+    valid: impl Fn(T) -> bool,
+) -> Result<Option<T>, SettingsError> {
+    let Some(value) = lookup(name).filter(|v| !v.is_empty()) else { return Ok(None) };
+    match value.trim().parse::<T>() {
+        Ok(n) if valid(n) => Ok(Some(n)),
+        _ => Err(SettingsError { name, value, expected }),
+    }
+}
+
+/// Whether the value of a switch means on.
+#[must_use]
+pub fn is_on(value: &str) -> bool {
+    !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "false" | "off" | "no")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::from_lookup(&|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+    }
+
+    #[test]
+    fn switches_and_numbers() {
+        for (value, on) in [("", false), ("0", false), ("False", false), ("off", false), ("1", true), ("yes", true)] {
+            assert_eq!(settings(&[("BITNET_DETERMINISTIC", value)]).unwrap().deterministic, on, "{value:?}");
+        }
+        assert_eq!(settings(&[("BITNET_SEED", "42")]).unwrap().seed, Some(42));
+        assert_eq!(settings(&[("BITNET_SEED", "")]).unwrap(), Settings::default());
+        assert_eq!(settings(&[("BITNET_SEED", "-1")]).unwrap_err().name, "BITNET_SEED");
+        assert_eq!(settings(&[("BITNET_THREADS", "0")]).unwrap_err().name, "BITNET_THREADS");
+    }
+
+    #[test]
+    fn the_seed_comes_from_the_nearest_source() {
+        let env = settings(&[("BITNET_SEED", "5")]).unwrap();
+        assert_eq!((env.seed(Some(9)), env.seed(None)), (9, 5));
+        assert_eq!(settings(&[("BITNET_DETERMINISTIC", "1")]).unwrap().seed(None), 0);
+    }
+}
