@@ -1,1 +1,2 @@
 //! Placeholder while the rooms are being built.
+pub mod gguf;

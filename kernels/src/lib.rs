@@ -1,1 +1,46 @@
-//! Placeholder while the rooms are being built.
+//! Quant formats, the numerics contract and the compute kernels of BitNet.rs.
+//!
+//! The crate is a leaf: it knows bytes, shapes and arithmetic, and nothing of files, models or threads.
+//!
+//! * [`quant`]: one file per weight format, with its layout, packing, unpacking, validation and a naive dot product.
+//! * [`activations`]: the input side of a matrix product, prepared once and used by every row.
+//! * [`numerics`], [`trig`]: the order of every float reduction, and our own `exp`, `sin`, `cos`. They are why logits
+//!   have the same bits on every machine, at every thread count and for every batch shape.
+//! * [`cpu`]: one kernel set per instruction set. [`cpu::scalar`] is the oracle; all others equal it bit for bit.
+//! * [`dispatch`]: which sets exist, which of them can run here, and why not.
+//!
+//! ```
+//! use bitnet_kernels::{Activations, Matrix, OutView, best, quant};
+//!
+//! let (rows, cols) = (4, 128);
+//! let format = quant::by_name("i2_s")?;
+//! let weights: Vec<f32> = (0..rows * cols).map(|i| [0.5, 0.0, -0.5][i % 3]).collect();
+//! let bytes = (format.pack)(&weights, rows, cols)?;
+//! let w = Matrix::new(format, rows, cols, &bytes)?;
+//!
+//! let kernels = best();
+//! let mut x = Activations::default();
+//! kernels.prepare(format.act, &[1.0; 128], 1, &mut x);
+//! let mut y = [0.0; 4];
+//! kernels.matmul(&w, &x, 0..rows, OutView::new(&mut y, 1, rows));
+//! assert_eq!(y[0], 0.5);
+//! # Ok::<(), bitnet_kernels::QuantError>(())
+//! ```
+
+pub mod activations;
+pub mod contract;
+pub mod cpu;
+pub mod dispatch;
+pub mod error;
+pub mod numerics;
+pub mod quant;
+pub mod trig;
+pub mod view;
+
+pub use activations::{ActKind, Activations, I8Token, Q8Token};
+pub use contract::{Kernels, Rope, check_matmul};
+pub use dispatch::{KernelSetInfo, best, by_name, kernel_sets};
+pub use error::{KernelError, QuantError, Unavailable};
+pub use quant::{Format, I2sLayout, Matrix};
+pub use trig::{rope_table, sincos};
+pub use view::OutView;

@@ -1,0 +1,5 @@
+//! Kernel sets for CPUs: [`scalar`], the oracle, and one module per instruction set.
+//!
+//! What a set must do is the trait [`crate::Kernels`]; how sets are listed and chosen is [`crate::dispatch`].
+
+pub mod scalar;

@@ -1,0 +1,63 @@
+//! F16 (ggml type 1): IEEE binary16, two little-endian bytes per weight, no blocks.
+//!
+//! ```text
+//! | w0 w0 | w1 w1 | ...        bit 15 sign, 14-10 exponent (bias 15), 9-0 fraction
+//! ```
+
+use super::{ActKind, Activations, Format, Matrix, half_at, row_of};
+use crate::QuantError;
+use crate::numerics::reduce64;
+
+const BYTES: usize = 2;
+const _: () = assert!(BYTES == size_of::<half::f16>());
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "f16",
+    ggml_type: 1,
+    block_len: 1,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    act: ActKind::F32,
+    validate,
+    unpack_row,
+    pack,
+    dot,
+};
+
+fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
+    FORMAT.check_size(data.len(), rows, cols)?;
+    // All exponent bits set: infinite or NaN.
+    match data.chunks_exact(BYTES).position(|w| w[1] & 0x7c == 0x7c) {
+        None => Ok(()),
+        Some(i) => {
+            let value = half_at(data, i * BYTES);
+            Err(QuantError::NotFinite {
+                format: FORMAT.name,
+                row: i / cols,
+                col: i % cols,
+                value,
+            })
+        }
+    }
+}
+
+fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
+    let bytes = row_of(&FORMAT, data, cols, row);
+    for (i, out) in out[..cols].iter_mut().enumerate() {
+        *out = half_at(bytes, i * BYTES);
+    }
+}
+
+/// Rounds to nearest even; a weight beyond +-65504 is an error.
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+        out.copy_from_slice(&super::scale_bits(FORMAT.name, w[0], row, col)?.to_le_bytes());
+        Ok(())
+    })
+}
+
+fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
+    let (w, x) = (w.row(row), x.f32(token));
+    reduce64(x.len(), |i, lane| half_at(w, i * BYTES).mul_add(x[i], lane))
+}

@@ -1,0 +1,62 @@
+//! F32 (ggml type 0): four little-endian bytes per weight, no blocks.
+//!
+//! ```text
+//! | w0 w0 w0 w0 | w1 w1 w1 w1 | ...
+//! ```
+
+use super::{ActKind, Activations, Format, Matrix, row_of};
+use crate::QuantError;
+use crate::numerics::reduce64;
+
+const BYTES: usize = 4;
+const _: () = assert!(BYTES == size_of::<f32>());
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "f32",
+    ggml_type: 0,
+    block_len: 1,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    act: ActKind::F32,
+    validate,
+    unpack_row,
+    pack,
+    dot,
+};
+
+fn at(row: &[u8], i: usize) -> f32 {
+    f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]])
+}
+
+fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
+    FORMAT.check_size(data.len(), rows, cols)?;
+    match (0..rows * cols).find(|&i| !at(data, i).is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(QuantError::NotFinite {
+            format: FORMAT.name,
+            row: i / cols,
+            col: i % cols,
+            value: at(data, i),
+        }),
+    }
+}
+
+fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
+    let bytes = row_of(&FORMAT, data, cols, row);
+    for (i, out) in out[..cols].iter_mut().enumerate() {
+        *out = at(bytes, i);
+    }
+}
+
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    super::pack_blocks(&FORMAT, weights, rows, cols, |w, _, _, out| {
+        out.copy_from_slice(&w[0].to_le_bytes());
+        Ok(())
+    })
+}
+
+fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
+    let (w, x) = (w.row(row), x.f32(token));
+    reduce64(x.len(), |i, lane| at(w, i).mul_add(x[i], lane))
+}

@@ -1,0 +1,159 @@
+//! I2_S (ggml type 36 of bitnet.cpp), x86 layout: ternary weights in two bits and one f32 scale for the matrix.
+//! `w = scale * (code - 1)`, codes 0, 1, 2; code 3 means nothing and is refused.
+//!
+//! ```text
+//! 128 weights in 32 bytes, row by row:
+//!     byte p (0..32)   bits 7-6     5-4      3-2      1-0
+//!                      weight p     p + 32   p + 64   p + 96
+//! after the last row (byte rows * cols / 4):
+//!     | scale, f32 little-endian | 28 bytes of zero |
+//! ```
+//!
+//! Builds for ARM of 2026 write another layout under the same type id: [`super::i2_s_arm`]. The ternary helpers that both
+//! share are here.
+
+use super::{ActKind, Activations, Format, I2S_TRAILER, Matrix, row_of};
+use crate::QuantError;
+
+/// Weights per block.
+pub const LEN: usize = 128;
+/// Bytes per block.
+pub const BYTES: usize = 32;
+const _: () = assert!(BYTES * 4 == LEN && I2S_TRAILER == 4 + 28);
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "i2_s",
+    ggml_type: 36,
+    block_len: LEN,
+    block_bytes: BYTES,
+    trailer_bytes: I2S_TRAILER,
+    act: ActKind::I8,
+    validate: |data, rows, cols| validate(&FORMAT, data, rows, cols),
+    unpack_row: |data, _, cols, row, out| unpack_row(&FORMAT, place, data, cols, row, out),
+    pack: |weights, rows, cols| pack(&FORMAT, place, weights, rows, cols),
+    dot: |w, row, x, token| dot(place, w, row, x, token),
+};
+
+/// Where weight `i` of a row lies: `(byte, shift)`.
+fn place(i: usize) -> (usize, u32) {
+    let (block, j) = (i / LEN, i % LEN);
+    (block * BYTES + j % 32, 6 - 2 * (j as u32 / 32))
+}
+
+/// A layout: from the column to its byte in the row and the shift in the byte.
+pub(super) type Place = fn(usize) -> (usize, u32);
+
+/// The scale of the whole matrix.
+pub(crate) fn scale(data: &[u8]) -> f32 {
+    let at = data.len() - I2S_TRAILER;
+    f32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]])
+}
+
+pub(super) fn validate(
+    format: &'static Format,
+    data: &[u8],
+    rows: usize,
+    cols: usize,
+) -> Result<(), QuantError> {
+    format.check_size(data.len(), rows, cols)?;
+    let scale = scale(data);
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(QuantError::Scale {
+            format: format.name,
+            what: "scale",
+            row: 0,
+            block: 0,
+            value: scale,
+        });
+    }
+    let codes = &data[..data.len() - I2S_TRAILER];
+    // Code 3: both bits of a pair set. Eight bytes at a time, this runs over every byte of a model at load.
+    let three = |bytes: u64| bytes & bytes >> 1 & 0x5555_5555_5555_5555 != 0;
+    let (words, rest) = codes.as_chunks::<8>();
+    let word = words.iter().position(|w| three(u64::from_le_bytes(*w)));
+    let from = word.map_or(codes.len() - rest.len(), |w| w * 8);
+    match codes[from..].iter().position(|&b| three(u64::from(b))) {
+        None => Ok(()),
+        Some(at) => {
+            let byte = from + at;
+            Err(QuantError::Code {
+                format: format.name,
+                row: byte / format.row_bytes(cols),
+                byte,
+            })
+        }
+    }
+}
+
+pub(super) fn unpack_row(
+    format: &Format,
+    place: Place,
+    data: &[u8],
+    cols: usize,
+    row: usize,
+    out: &mut [f32],
+) {
+    let (codes, scale) = (row_of(format, data, cols, row), scale(data));
+    for (i, out) in out[..cols].iter_mut().enumerate() {
+        *out = scale * weight(codes, place, i) as f32;
+    }
+}
+
+fn weight(codes: &[u8], place: Place, i: usize) -> i32 {
+    let (byte, shift) = place(i);
+    i32::from(codes[byte] >> shift & 3) - 1
+}
+
+/// Takes only what is ternary already: -s, 0 and +s, with one s for the matrix (1 if all weights are zero).
+pub(super) fn pack(
+    format: &'static Format,
+    place: Place,
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+) -> Result<Vec<u8>, QuantError> {
+    let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
+    let scale = weights.iter().find(|w| **w != 0.0).map_or(1.0, |w| w.abs());
+    let (codes, trailer) = out.split_at_mut(format.row_bytes(cols) * rows);
+    for (n, &value) in weights.iter().enumerate() {
+        let (row, col) = (n / cols, n % cols);
+        if !value.is_finite() {
+            return Err(QuantError::NotFinite {
+                format: format.name,
+                row,
+                col,
+                value,
+            });
+        }
+        let code = if value == 0.0 {
+            1
+        } else if value == scale {
+            2
+        } else if value == -scale {
+            0
+        } else {
+            return Err(QuantError::NotTernary {
+                format: format.name,
+                row,
+                col,
+                value,
+                scale,
+            });
+        };
+        let (byte, shift) = place(col);
+        codes[row * format.row_bytes(cols) + byte] |= code << shift;
+    }
+    trailer[..4].copy_from_slice(&scale.to_le_bytes());
+    Ok(out)
+}
+
+/// `(sum(w q) / s) * scale`, the sum exact in i32.
+pub(super) fn dot(place: Place, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
+    let (codes, x) = (w.row(row), x.i8(token));
+    let mut sum = 0i32;
+    for (i, q) in x.q.iter().enumerate() {
+        sum += weight(codes, place, i) * i32::from(*q);
+    }
+    sum as f32 / x.scale * scale(w.data)
+}

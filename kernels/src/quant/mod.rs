@@ -1,0 +1,383 @@
+//! Weight formats: one file each, one line each in [`FORMATS`].
+//!
+//! A format is a struct of plain functions. Its `dot` is the oracle of the whole project: a loop that one can check
+//! against the layout drawing above it. Property tests, the harness' cells and the benches run over the table, so a new
+//! format needs its file and its line; instruction sets fall back on `dot` until they have a kernel for it.
+//!
+//! [`Format`]'s functions take data whose size [`Matrix::new`] (or [`Format::check_size`]) has checked; with other data
+//! they panic, they never read out of bounds.
+
+pub mod bf16;
+pub mod f16;
+pub mod f32;
+pub mod i2_s;
+pub mod i2_s_arm;
+pub mod q4_0;
+pub mod q4_1;
+pub mod q6_k;
+pub mod q8_0;
+
+use crate::QuantError;
+use crate::activations::{ActKind, Activations, Q8_BLOCK, Q8Token};
+use crate::numerics::{f16_to_f32, f32_to_f16, tree};
+
+/// Every format.
+pub static FORMATS: &[&Format] = &[
+    &f32::FORMAT,
+    &f16::FORMAT,
+    &bf16::FORMAT,
+    &q8_0::FORMAT,
+    &q4_0::FORMAT,
+    &q4_1::FORMAT,
+    &q6_k::FORMAT,
+    &i2_s::FORMAT,
+    &i2_s_arm::FORMAT,
+];
+
+/// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
+pub const I2S_TRAILER: usize = 32;
+
+/// A weight format.
+#[derive(Debug)]
+pub struct Format {
+    /// Stable name, e.g. `i2_s`.
+    pub name: &'static str,
+    /// The tensor type id in GGUF files.
+    pub ggml_type: u32,
+    /// Weights per block; K must be a multiple.
+    pub block_len: usize,
+    /// Bytes per block.
+    pub block_bytes: usize,
+    /// Bytes after the last row.
+    pub trailer_bytes: usize,
+    /// What the weights are multiplied with.
+    pub act: ActKind,
+    /// `(matrix, rows, cols)`: the size, and that every code and scale is one a quantiser can have written.
+    pub validate: fn(&[u8], usize, usize) -> Result<(), QuantError>,
+    /// `(matrix, rows, cols, row, out)`: the exact values of one row, `out` has `cols` elements.
+    pub unpack_row: fn(&[u8], usize, usize, usize, &mut [f32]),
+    /// `(weights [rows][cols], rows, cols)`: quantises.
+    pub pack: fn(&[f32], usize, usize) -> Result<Vec<u8>, QuantError>,
+    /// `(matrix, row, activations, token)`: the canonical dot product, naively.
+    pub dot: fn(&Matrix<'_>, usize, &Activations, usize) -> f32,
+}
+
+impl Format {
+    /// Bytes of one row of `cols` weights, without the trailer. `cols` is a multiple of the block length.
+    pub const fn row_bytes(&self, cols: usize) -> usize {
+        cols / self.block_len * self.block_bytes
+    }
+
+    /// Bytes of a matrix, with the trailer of I2_S.
+    pub fn matrix_bytes(&self, rows: usize, cols: usize) -> Result<usize, QuantError> {
+        let format = self.name;
+        if rows == 0 || cols == 0 {
+            return Err(QuantError::Empty { format, rows, cols });
+        }
+        if !cols.is_multiple_of(self.block_len) {
+            return Err(QuantError::Columns {
+                format,
+                cols,
+                block_len: self.block_len,
+            });
+        }
+        // The number of weights must fit too: everything else indexes by it.
+        rows.checked_mul(cols)
+            .and(self.row_bytes_checked(cols))
+            .and_then(|row| row.checked_mul(rows))
+            .and_then(|bytes| bytes.checked_add(self.trailer_bytes))
+            .ok_or(QuantError::TooLarge { format, rows, cols })
+    }
+
+    fn row_bytes_checked(&self, cols: usize) -> Option<usize> {
+        (cols / self.block_len).checked_mul(self.block_bytes)
+    }
+
+    /// Checks that `got` bytes are exactly a matrix of this shape.
+    pub fn check_size(&self, got: usize, rows: usize, cols: usize) -> Result<(), QuantError> {
+        let expected = self.matrix_bytes(rows, cols)?;
+        if got == expected {
+            Ok(())
+        } else {
+            Err(QuantError::Size {
+                format: self.name,
+                rows,
+                cols,
+                expected,
+                got,
+            })
+        }
+    }
+
+    /// Checks that `got` numbers are `rows * cols`, and the shape; returns the bytes of the matrix.
+    fn check_count(&self, got: usize, rows: usize, cols: usize) -> Result<usize, QuantError> {
+        let bytes = self.matrix_bytes(rows, cols)?;
+        let expected = rows * cols;
+        if got == expected {
+            Ok(bytes)
+        } else {
+            Err(QuantError::Count {
+                format: self.name,
+                rows,
+                cols,
+                expected,
+                got,
+            })
+        }
+    }
+}
+
+/// Which of the two I2_S layouts a file uses; nothing in the file tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum I2sLayout {
+    /// 128 weights in 32 bytes: x86 builds, and all of late 2024.
+    #[default]
+    X86,
+    /// 64 weights in 16 bytes: NEON builds of 2026.
+    Arm,
+}
+
+/// The format of this name.
+pub fn by_name(name: &str) -> Result<&'static Format, QuantError> {
+    FORMATS
+        .iter()
+        .copied()
+        .find(|f| f.name == name)
+        .ok_or_else(|| QuantError::UnknownName {
+            name: name.to_owned(),
+            known: FORMATS
+                .iter()
+                .map(|f| f.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+}
+
+/// The format of this GGUF tensor type; `layout` decides between the two that share the id of I2_S.
+pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
+    let wanted = |f: &&Format| {
+        f.ggml_type == ggml_type
+            && (f.ggml_type != i2_s::FORMAT.ggml_type
+                || match layout {
+                    I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
+                    I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
+                })
+    };
+    FORMATS
+        .iter()
+        .copied()
+        .find(wanted)
+        .ok_or_else(|| QuantError::UnknownType {
+            ggml_type,
+            known: FORMATS
+                .iter()
+                .map(|f| format!("{} {}", f.ggml_type, f.name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+}
+
+/// Weights `[rows][cols]` in their format: `rows` outputs, `cols` inputs (K). The bytes are used as they lie in the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The format of `data`.
+    pub format: &'static Format,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs (K).
+    pub cols: usize,
+    /// All bytes, with the trailer of I2_S; any alignment.
+    pub data: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// Checks the size to the byte, not the contents: those are [`validate`](Self::validate)'s.
+    pub fn new(
+        format: &'static Format,
+        rows: usize,
+        cols: usize,
+        data: &'a [u8],
+    ) -> Result<Self, QuantError> {
+        format.check_size(data.len(), rows, cols)?;
+        Ok(Self {
+            format,
+            rows,
+            cols,
+            data,
+        })
+    }
+
+    /// Checks every code and scale.
+    pub fn validate(&self) -> Result<(), QuantError> {
+        (self.format.validate)(self.data, self.rows, self.cols)
+    }
+
+    /// The exact values of one row.
+    pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
+        (self.format.unpack_row)(self.data, self.rows, self.cols, row, out);
+    }
+
+    /// The canonical dot product of one row and one token.
+    pub fn dot(&self, row: usize, x: &Activations, token: usize) -> f32 {
+        (self.format.dot)(self, row, x, token)
+    }
+
+    /// The bytes of one row.
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        row_of(self.format, self.data, self.cols, row)
+    }
+}
+
+/// The bytes of one row.
+fn row_of<'a>(format: &Format, data: &'a [u8], cols: usize, row: usize) -> &'a [u8] {
+    let bytes = format.row_bytes(cols);
+    &data[row * bytes..][..bytes]
+}
+
+/// The canonical block dot without minimum: 16 lanes; block `b` of 32 weights, group `g` of 4 goes to lane
+/// `(b % 2) * 8 + g` by `fma(d_w * d_a, t, lane)`, where `t` is the exact integer sum of the group's products.
+///
+/// `scale(b)` is the weights' scale of block `b`, `weight(i)` the integer weight of column `i`.
+pub fn block_lanes(
+    x: &Q8Token<'_>,
+    scale: impl Fn(usize) -> f32,
+    weight: impl Fn(usize) -> i32,
+) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for b in 0..x.d.len() {
+        let d = scale(b) * x.d[b];
+        for g in 0..8 {
+            let first = b * Q8_BLOCK + g * 4;
+            let t: i32 = (first..first + 4)
+                .map(|i| weight(i) * i32::from(x.q[i]))
+                .sum();
+            let lane = &mut lanes[(b % 2) * 8 + g];
+            *lane = d.mul_add(t as f32, *lane);
+        }
+    }
+    tree(lanes)
+}
+
+/// Two bytes as f16.
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+/// A block scale as f16 bits, or the error that it does not fit.
+fn scale_bits(format: &'static str, value: f32, row: usize, col: usize) -> Result<u16, QuantError> {
+    let bits = f32_to_f16(value);
+    if f16_to_f32(bits).is_finite() {
+        Ok(bits)
+    } else {
+        Err(QuantError::Overflow {
+            format,
+            row,
+            col,
+            value,
+        })
+    }
+}
+
+/// Checks that the f16 at `at` in every block is finite.
+fn finite_halves(
+    format: &'static Format,
+    data: &[u8],
+    rows: usize,
+    cols: usize,
+    parts: &[(usize, &'static str)],
+) -> Result<(), QuantError> {
+    format.check_size(data.len(), rows, cols)?;
+    let per_row = cols / format.block_len;
+    for (i, block) in data.chunks_exact(format.block_bytes).enumerate() {
+        for &(at, what) in parts {
+            let value = half_at(block, at);
+            if !value.is_finite() {
+                let (row, block) = (i / per_row, i % per_row);
+                return Err(QuantError::Scale {
+                    format: format.name,
+                    what,
+                    row,
+                    block,
+                    value,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packs block by block: `block(weights, row, col, out)` writes the bytes of one block.
+fn pack_blocks(
+    format: &'static Format,
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+    block: impl Fn(&[f32], usize, usize, &mut [u8]) -> Result<(), QuantError>,
+) -> Result<Vec<u8>, QuantError> {
+    let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
+    let blocks = weights
+        .chunks_exact(format.block_len)
+        .zip(out.chunks_exact_mut(format.block_bytes));
+    for (i, (weights, out)) in blocks.enumerate() {
+        let (row, col) = (i * format.block_len / cols, i * format.block_len % cols);
+        if let Some(at) = weights.iter().position(|w| !w.is_finite()) {
+            return Err(QuantError::NotFinite {
+                format: format.name,
+                row,
+                col: col + at,
+                value: weights[at],
+            });
+        }
+        block(weights, row, col, out)?;
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups() {
+        for f in FORMATS {
+            assert!(std::ptr::eq(by_name(f.name).unwrap(), *f));
+        }
+        assert_eq!(by_ggml_type(36, I2sLayout::X86).unwrap().name, "i2_s");
+        assert_eq!(by_ggml_type(36, I2sLayout::Arm).unwrap().name, "i2_s-arm");
+        assert_eq!(by_ggml_type(14, I2sLayout::Arm).unwrap().name, "q6_k");
+        assert!(
+            by_ggml_type(39, I2sLayout::X86)
+                .unwrap_err()
+                .to_string()
+                .contains("36 i2_s")
+        );
+        assert!(by_name("q9").unwrap_err().to_string().contains("i2_s-arm"));
+    }
+
+    #[test]
+    fn sizes_do_not_overflow() {
+        for f in FORMATS {
+            assert!(
+                matches!(
+                    f.matrix_bytes(usize::MAX / 2, 1 << 40),
+                    Err(QuantError::TooLarge { .. })
+                ),
+                "{}",
+                f.name
+            );
+            assert!(matches!(
+                f.matrix_bytes(0, f.block_len),
+                Err(QuantError::Empty { .. })
+            ));
+        }
+        assert_eq!(i2_s::FORMAT.matrix_bytes(3, 256), Ok(3 * 64 + 32));
+        assert_eq!(
+            i2_s::FORMAT.matrix_bytes(3, 64),
+            Err(QuantError::Columns {
+                format: "i2_s",
+                cols: 64,
+                block_len: 128
+            })
+        );
+    }
+}

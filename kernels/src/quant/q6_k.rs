@@ -1,0 +1,149 @@
+//! Q6_K (ggml type 14): super-blocks of 256 six-bit codes, an int8 scale for each 16 and one f16 scale, 210 bytes.
+//! `w_i = d * scale[i / 16] * (code_i - 32)`.
+//!
+//! ```text
+//! byte  0 ... 127  ql  low four bits     two halves of 64 bytes, one for each 128 weights
+//!     128 ... 191  qh  high two bits     two halves of 32 bytes
+//!     192 ... 207  scale[0..16], int8
+//!     208 209      d
+//!
+//! in a half, for l in 0..32:           ql byte  nibble   qh byte  bits
+//!     weight l                          l        low      l        1-0
+//!     weight l + 32                     l + 32   low      l        3-2
+//!     weight l + 64                     l        high     l        5-4
+//!     weight l + 96                     l + 32   high     l        7-6
+//! ```
+
+use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use crate::QuantError;
+
+/// Weights per super-block.
+pub const LEN: usize = 256;
+/// Bytes per super-block.
+pub const BYTES: usize = 210;
+/// Where the high bits, the sub-scales and the scale start.
+pub(crate) const QH: usize = 128;
+pub(crate) const SCALES: usize = 192;
+pub(crate) const D: usize = 208;
+const SUB: usize = 16;
+const _: () =
+    assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + LEN / SUB && BYTES == D + 2);
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "q6_k",
+    ggml_type: 14,
+    block_len: LEN,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    act: ActKind::Q8,
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(D, "scale")]),
+    unpack_row,
+    pack,
+    dot,
+};
+
+/// Where weight `i` of a super-block lies: `(ql byte, its shift, qh byte, its shift)`.
+fn place(i: usize) -> (usize, u32, usize, u32) {
+    let (half, quarter, l) = (i / 128, i % 128 / 32, i % 32);
+    (
+        half * 64 + quarter % 2 * 32 + l,
+        quarter as u32 / 2 * 4,
+        QH + half * 32 + l,
+        quarter as u32 * 2,
+    )
+}
+
+/// `code - 32` of weight `i` of a super-block.
+fn weight(block: &[u8], i: usize) -> i32 {
+    let (low, low_shift, high, high_shift) = place(i);
+    let code = (block[low] >> low_shift & 15) | (block[high] >> high_shift & 3) << 4;
+    i32::from(code) - 32
+}
+
+fn sub_scale(block: &[u8], i: usize) -> i32 {
+    i32::from(block[SCALES + i / SUB] as i8)
+}
+
+fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
+    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
+    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
+        let d = half_at(block, D);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * sub_scale(block, i) as f32 * weight(block, i) as f32;
+        }
+    }
+}
+
+/// Each 16 weights get the scale that minimises the error weighted by w^2, searched around `largest / -32`; the
+/// sub-scales are then rounded to int8 steps of d (the largest becomes -128), and the codes follow from those.
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+        let mut scales = [0.0f32; LEN / SUB];
+        for (scale, w) in scales.iter_mut().zip(w.chunks_exact(SUB)) {
+            *scale = best_scale(w);
+        }
+        let largest = scales
+            .iter()
+            .fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
+        let bits = super::scale_bits(FORMAT.name, largest / -128.0, row, col)?;
+        let d = crate::numerics::f16_to_f32(bits);
+        out[D..].copy_from_slice(&bits.to_le_bytes());
+        if d == 0.0 {
+            // Too small for f16: everything is zero, code 32.
+            out[QH..SCALES].fill(0b1010_1010);
+            return Ok(());
+        }
+        for (i, scale) in scales.iter().enumerate() {
+            out[SCALES + i] = (scale / d).round().clamp(-128.0, 127.0) as i8 as u8;
+        }
+        for (i, w) in w.iter().enumerate() {
+            let step = d * sub_scale(out, i) as f32;
+            let code = if step == 0.0 { 32 } else { code_of(*w / step) };
+            let (low, low_shift, high, high_shift) = place(i);
+            out[low] |= (code & 15) << low_shift;
+            out[high] |= (code >> 4) << high_shift;
+        }
+        Ok(())
+    })
+}
+
+fn code_of(steps: f32) -> u8 {
+    (steps.round_ties_even().clamp(-32.0, 31.0) + 32.0) as u8
+}
+
+/// The scale of 16 weights: of some candidate roundings, the one whose least-squares scale explains most.
+fn best_scale(w: &[f32]) -> f32 {
+    let largest = w
+        .iter()
+        .fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
+    if largest.abs() < 1e-15 {
+        return 0.0;
+    }
+    let (mut best, mut best_gain) = (largest / -32.0, 0.0f64);
+    for tenth in -9..=9 {
+        let inverse = -(32.0 + 0.1 * tenth as f32) / largest;
+        // With weights w^2, the scale sum(w^2 w q) / sum(w^2 q^2) leaves the error total - gain.
+        let (mut wq, mut qq) = (0.0f64, 0.0f64);
+        for &w in w {
+            let (q, w) = (f64::from(code_of(w * inverse)) - 32.0, f64::from(w));
+            wq += w * w * w * q;
+            qq += w * w * q * q;
+        }
+        if qq > 0.0 && wq * wq / qq > best_gain {
+            best_gain = wq * wq / qq;
+            best = (wq / qq) as f32;
+        }
+    }
+    best
+}
+
+fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
+    let (w, x) = (w.row(row), x.q8(token));
+    let block = |i: usize| &w[i / LEN * BYTES..][..BYTES];
+    block_lanes(
+        &x,
+        |b| half_at(block(b * crate::activations::Q8_BLOCK), D),
+        |i| weight(block(i), i % LEN) * sub_scale(block(i), i % LEN),
+    )
+}
