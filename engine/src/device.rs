@@ -47,7 +47,7 @@ pub fn devices() -> Vec<Device> {
         .iter()
         .map(|set| Device {
             name: format!("{CPU}-{}", set.name),
-            description: set.description,
+            description: set.isa,
             unavailable: (set.detect)().err().map(|Unavailable { reason, .. }| reason.to_string()),
             automatic: set.name == automatic,
         })

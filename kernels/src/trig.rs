@@ -41,7 +41,7 @@ pub fn sincos(x: f64) -> (f64, f64) {
 }
 
 /// ln x for normal positive x, within about 1e-15 of the larger of 1 and |ln x|.
-fn ln(x: f64) -> f64 {
+pub fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut e = ((bits >> 52) & 0x7ff) as i32 - 1023;
     let mut m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));

@@ -4,6 +4,7 @@ mod cache;
 mod generate;
 mod observer;
 mod perplexity;
+mod rope;
 mod sampler;
 mod selfcheck;
 mod session;

@@ -2,7 +2,8 @@
 
 use super::{InferenceError, Session, Want, argmax};
 use crate::tokenizer::Tokenizer;
-use bitnet_kernels::numerics::{exp, ln, sum64};
+use bitnet_kernels::numerics::{exp, sum};
+use bitnet_kernels::trig::ln;
 
 /// Result of [`perplexity`].
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -30,7 +31,7 @@ pub struct Perplexity {
 pub fn nll(logits: &[f32], target: usize) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weights: Vec<f32> = logits.iter().map(|&l| exp(l - max)).collect();
-    ln(f64::from(sum64(&weights))) + f64::from(max) - f64::from(logits[target])
+    ln(f64::from(sum(&weights))) + f64::from(max) - f64::from(logits[target])
 }
 
 /// Predicts every token of `text` from those before it. A text longer than the session's context is cut into windows

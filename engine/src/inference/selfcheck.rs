@@ -64,10 +64,10 @@ pub fn self_check(kernels: &dyn Kernels) -> Result<(), BrokenContract> {
         };
         let Ok(matrix) = Matrix::new(format, rows, cols, &data) else { continue };
         same(&format!("matmul {}", format.name), &|k| {
-            let mut prepared = Activations::new();
+            let mut prepared = Activations::default();
             k.prepare(format.act, &x, tokens, &mut prepared);
             let mut y = vec![0.0; tokens * rows];
-            k.matmul(&matrix, &prepared, 0..rows, OutView::new(&mut y, rows));
+            k.matmul(&matrix, &prepared, 0..rows, OutView::new(&mut y, tokens, rows));
             y
         })?;
     }

@@ -6,10 +6,10 @@
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{MatrixId, Model, NormId, Op, Slot};
-use bitnet_kernels::trig::RopeTable;
-use bitnet_kernels::{ActKind, Activations, Kernels, OutView, Pool, Rope};
+use super::rope::RopeTable;
+use bitnet_kernels::parallel::{self, Product};
+use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
 use std::cell::RefCell;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// How a session computes.
@@ -106,7 +106,7 @@ impl Session {
             position: 0,
             slots: vec![Vec::new(); Slot::ALL.len()],
             spare: Vec::new(),
-            prepared: Activations::new(),
+            prepared: Activations::default(),
             rope,
             model,
             options,
@@ -292,31 +292,12 @@ impl Session {
             kernels.prepare(kind, &self.slots[src.index()], tokens, &mut self.prepared);
             let mut outputs: Vec<Vec<f32>> =
                 members.iter().map(|(_, dst)| std::mem::take(&mut self.slots[dst.index()])).collect();
-            let mut parts = Vec::with_capacity(members.len());
-            let mut total = 0;
-            for ((matrix, _), output) in members.iter().zip(&mut outputs) {
+            let mut products = Vec::with_capacity(members.len());
+            for (&(matrix, _), output) in members.iter().zip(&mut outputs) {
                 output.resize(tokens * matrix.rows, 0.0);
-                parts.push((total..total + matrix.rows, matrix, OutView::new(output, matrix.rows)));
-                total += matrix.rows;
+                products.push(Product { matrix, out: output });
             }
-            let prepared = &self.prepared;
-            let compute = |range: Range<usize>| {
-                for (span, matrix, out) in &parts {
-                    let (start, end) = (range.start.max(span.start), range.end.min(span.end));
-                    if start < end {
-                        kernels.matmul(matrix, prepared, start - span.start..end - span.start, *out);
-                    }
-                }
-            };
-            let threads = self.options.pool.threads();
-            if threads == 1 || total * members[0].0.cols * tokens < SERIAL_WORK {
-                compute(0..total);
-            } else {
-                // Whole register tiles, and several chunks a thread, so that a slow thread can be helped out.
-                let chunk = (total / (threads * 6)).next_multiple_of(16).max(16);
-                self.options.pool.for_chunks(total, chunk, &compute);
-            }
-            drop(parts);
+            parallel::matmul(&self.options.pool, kernels, &mut products, &self.prepared);
             for ((_, dst), output) in members.iter().zip(outputs) {
                 self.slots[dst.index()] = output;
             }

@@ -1,7 +1,7 @@
 //! What can be wrong with a model file whose container is sound.
 
 use crate::gguf::GgufError;
-use bitnet_kernels::quant::QuantError;
+use bitnet_kernels::QuantError;
 
 /// Why a GGUF cannot be run as a model.
 #[derive(Debug, thiserror::Error)]

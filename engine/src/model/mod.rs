@@ -68,7 +68,7 @@ impl Model {
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.
     #[must_use]
     pub fn has_i2s(&self) -> bool {
-        self.weights.matrices().any(|(_, m)| m.format.ggml_type == bitnet_kernels::quant::I2S_TYPE)
+        self.weights.matrices().any(|(_, m)| m.format.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
     }
 }
 

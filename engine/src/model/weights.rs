@@ -1,11 +1,10 @@
 //! The tensors of a model: found by name, checked against the hyper-parameters, validated, and used where they lie.
 
 use super::{Config, MatrixId, ModelError, NormId};
-use crate::gguf::{GgufFile, TensorView, ggml_type_name};
+use crate::gguf::{GgufFile, TensorInfo, TensorView};
 use bitnet_kernels::quant::{self, Format, I2sLayout};
-use bitnet_kernels::{Matrix, Pool};
+use bitnet_kernels::{Matrix, Pool, QuantError};
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Mutex;
 
 /// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
@@ -18,7 +17,8 @@ struct Stored {
     format: &'static Format,
     rows: usize,
     cols: usize,
-    bytes: Range<usize>,
+    /// Index of the tensor in the file.
+    tensor: usize,
     offset: u64,
 }
 
@@ -38,7 +38,9 @@ impl Weights {
     #[must_use]
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
-        Matrix { format: m.format, rows: m.rows, cols: m.cols, data: &self.file.bytes()[m.bytes.clone()] }
+        // The index was taken from this file.
+        let data = self.file.views().nth(m.tensor).map_or(&[][..], |view| view.data);
+        Matrix { format: m.format, rows: m.rows, cols: m.cols, data }
     }
 
     /// Name of a matrix's tensor.
@@ -125,29 +127,28 @@ impl<'a> TensorSource<'a> {
         let view = take(&file, &mut self.taken, name)?;
         check_shape(&view, &[cols as u64, rows as u64])?;
         let info = view.info;
-        let format =
-            quant::by_ggml_type(info.ggml_type, self.layout).ok_or_else(|| ModelError::TensorType {
-                name: name.to_owned(),
-                offset: info.offset,
-                ggml_type: info.ggml_type,
-                type_name: ggml_type_name(info.ggml_type).to_owned(),
-                known: quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
-            })?;
-        Matrix::new(format, rows, cols, view.data).map_err(|source| ModelError::TensorData {
-            name: name.to_owned(),
-            offset: info.offset,
-            source,
-        })?;
-        let start = view.data.as_ptr() as usize - file.bytes().as_ptr() as usize;
+        let format = self.format(info)?;
+        Matrix::new(format, rows, cols, view.data).map_err(|source| damaged(info, source))?;
+        let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
         self.weights.matrices.push(Stored {
             name: name.to_owned(),
             format,
             rows,
             cols,
-            bytes: start..start + view.data.len(),
-            offset: info.offset,
+            tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
+            offset: info.file_offset,
         });
         Ok(MatrixId(self.weights.matrices.len() - 1))
+    }
+
+    fn format(&self, info: &TensorInfo) -> Result<&'static Format, ModelError> {
+        quant::by_ggml_type(info.ggml_type, self.layout).map_err(|_| ModelError::TensorType {
+            name: info.name.clone(),
+            offset: info.file_offset,
+            ggml_type: info.ggml_type,
+            type_name: self.weights.file.type_name(info).to_owned(),
+            known: quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Takes the norm weight `name` of `width` elements; F32, F16 and BF16 are read.
@@ -165,26 +166,14 @@ impl<'a> TensorSource<'a> {
         let view = take(&file, &mut self.taken, name)?;
         check_shape(&view, &[width as u64])?;
         let info = view.info;
-        let format = quant::by_ggml_type(info.ggml_type, self.layout)
-            .filter(|f| f.block_len == 1)
-            .ok_or_else(|| ModelError::TensorType {
-                name: name.to_owned(),
-                offset: info.offset,
-                ggml_type: info.ggml_type,
-                type_name: ggml_type_name(info.ggml_type).to_owned(),
-                known: "f32, f16, bf16 (for vectors)".to_owned(),
-            })?;
-        let matrix = Matrix::new(format, 1, width, view.data).map_err(|source| ModelError::TensorData {
-            name: name.to_owned(),
-            offset: info.offset,
-            source,
-        })?;
+        let format = self.format(info)?;
+        let matrix = Matrix::new(format, 1, width, view.data).map_err(|source| damaged(info, source))?;
         let mut values = vec![0.0; width];
         matrix.unpack_row(0, &mut values);
         if let Some(index) = values.iter().position(|v| !v.is_finite() || v.abs() > NORM_LIMIT) {
             return Err(ModelError::NormValue {
                 name: name.to_owned(),
-                offset: info.offset,
+                offset: info.file_offset,
                 index,
                 value: values[index],
                 limit: NORM_LIMIT,
@@ -217,6 +206,10 @@ fn take<'f>(file: &'f GgufFile, taken: &mut HashSet<String>, name: &str) -> Resu
     let view = file.tensor(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
     taken.insert(name.to_owned());
     Ok(view)
+}
+
+fn damaged(info: &TensorInfo, source: QuantError) -> ModelError {
+    ModelError::TensorData { name: info.name.clone(), offset: info.file_offset, source }
 }
 
 /// Trailing dimensions of 1 are written by some converters and mean nothing.

@@ -137,6 +137,21 @@ pub enum I2sLayout {
     Arm,
 }
 
+impl I2sLayout {
+    /// `x86` or `arm`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86 => "x86",
+            Self::Arm => "arm",
+        }
+    }
+
+    /// The layout of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::X86, Self::Arm].into_iter().find(|layout| layout.name() == name)
+    }
+}
+
 /// The format of this name.
 pub fn by_name(name: &str) -> Result<&'static Format, QuantError> {
     FORMATS

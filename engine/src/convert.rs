@@ -1,0 +1,189 @@
+//! Writing a model in another weight format.
+//!
+//! Linear layers are unpacked to f32 and packed again, tensor by tensor, into a file that replaces its target only
+//! when it is complete. Ternary formats take only weights that are ternary already, and between them nothing is lost:
+//! the codes and the scale are the same, so the logits are too.
+
+use crate::gguf::{GgufError, GgufWriter, KEY_ALIGNMENT};
+use crate::load::LAYOUT_KEY;
+use crate::model::{Model, Op};
+use bitnet_kernels::quant::{Format, I2sLayout};
+use bitnet_kernels::{Matrix, QuantError, quant};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// What to write.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvertOptions {
+    /// Format of the linear layers.
+    pub linear: &'static Format,
+    /// Format of the embedding and of an output matrix of its own; as they are if absent.
+    pub embedding: Option<&'static Format>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ConvertReport {
+    /// Tensors in a new format.
+    pub converted: usize,
+    /// Tensors copied as they were.
+    pub copied: usize,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// Why a model cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// A tensor does not fit the format.
+    #[error("tensor `{tensor}` cannot be written as {format}: {source}")]
+    Pack {
+        /// The tensor.
+        tensor: String,
+        /// The format.
+        format: &'static str,
+        /// Why.
+        #[source]
+        source: QuantError,
+    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+}
+
+/// Names of the formats that can be written.
+#[must_use]
+pub fn targets() -> Vec<&'static str> {
+    quant::FORMATS.iter().map(|f| f.name).collect()
+}
+
+/// `general.file_type`, the field's number for the format of most weights. Source: `llama_ftype` in llama.h; 40 is the
+/// one of bitnet.cpp's fork.
+fn file_type(format: &Format) -> Option<u32> {
+    Some(match format.name {
+        "f32" => 0,
+        "f16" => 1,
+        "q4_0" => 2,
+        "q4_1" => 3,
+        "q8_0" => 7,
+        "q6_k" => 18,
+        "bf16" => 32,
+        "i2_s" | "i2_s-arm" => 40,
+        _ => return None,
+    })
+}
+
+const KEY_FILE_TYPE: &str = "general.file_type";
+
+/// Writes `model` to `path` in the formats of `options`; `progress(done, total)` counts tensors.
+///
+/// # Errors
+/// A tensor that does not fit its format (it is named, and nothing is left at `path` that was not there before), or an
+/// output that cannot be written.
+pub fn convert(
+    model: &Model,
+    options: &ConvertOptions,
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<ConvertReport, ConvertError> {
+    let file = model.weights.file();
+    let targets = targets_of(model, options);
+    let metadata = file.metadata();
+    let mut writer = GgufWriter::new(3, file.alignment())?;
+    writer.copy_all_meta(metadata, |key| !matches!(key, KEY_FILE_TYPE | LAYOUT_KEY | KEY_ALIGNMENT))?;
+    if let Some(number) = file_type(options.linear) {
+        writer.meta(KEY_FILE_TYPE, number)?;
+    }
+    let layout = if options.linear.name == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 };
+    if options.linear.ggml_type == quant::i2_s::FORMAT.ggml_type {
+        // The format itself does not record it.
+        writer.meta(LAYOUT_KEY, layout.name())?;
+    }
+
+    let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
+    let step = || {
+        let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.0 += 1;
+        let count = done.0;
+        (done.1)(count, total);
+    };
+    // A closure that writes can only return an I/O error; the real one is kept here.
+    let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
+    let mut converted = 0;
+    for view in file.views() {
+        let name = view.info.name.as_str();
+        match targets.get(name) {
+            Some(&(matrix, format)) if !std::ptr::eq(matrix.format, format) => {
+                converted += 1;
+                let pack_error = move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
+                let size = format.matrix_bytes(matrix.rows, matrix.cols).map_err(pack_error)?;
+                let (failure, step) = (&failure, &step);
+                writer.tensor_with(name, &view.info.dims, format.ggml_type, size as u64, move |out| {
+                    step();
+                    repack(&matrix, format, out).map_err(|error| match error {
+                        RepackError::Io(error) => error,
+                        RepackError::Quant(source) => {
+                            let text = source.to_string();
+                            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(pack_error(source));
+                            std::io::Error::other(text)
+                        }
+                    })
+                })?;
+            }
+            _ => {
+                let step = &step;
+                writer.tensor_with(name, &view.info.dims, view.info.ggml_type, view.info.size, move |out| {
+                    step();
+                    out.write_all(view.data)
+                })?;
+            }
+        }
+    }
+    let written = writer.write_file(path);
+    if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        return Err(error);
+    }
+    Ok(ConvertReport { converted, copied: total - converted, bytes: written? })
+}
+
+/// The format that each matrix is to have, by tensor name.
+fn targets_of<'m>(model: &'m Model, options: &ConvertOptions) -> HashMap<&'m str, (Matrix<'m>, &'static Format)> {
+    let mut targets = HashMap::new();
+    for step in &model.plan {
+        let (id, format) = match step.op {
+            Op::Embed { table, .. } => (table, options.embedding),
+            Op::Linear { weight, dst, .. } if dst == crate::model::Slot::Logits => (weight, options.embedding),
+            Op::Linear { weight, .. } => (weight, Some(options.linear)),
+            _ => continue,
+        };
+        let matrix = model.weights.matrix(id);
+        targets.insert(model.weights.matrix_name(id), (matrix, format.unwrap_or(matrix.format)));
+    }
+    targets
+}
+
+enum RepackError {
+    Io(std::io::Error),
+    Quant(QuantError),
+}
+
+/// Rows that are unpacked at a time where rows are independent of each other.
+const ROWS: usize = 256;
+
+fn repack(matrix: &Matrix<'_>, format: &'static Format, out: &mut dyn Write) -> Result<(), RepackError> {
+    // A format with a trailer has one scale for all rows.
+    let step = if format.trailer_bytes == 0 { ROWS } else { matrix.rows };
+    let mut values = vec![0.0; step.min(matrix.rows) * matrix.cols];
+    for first in (0..matrix.rows).step_by(step) {
+        let rows = step.min(matrix.rows - first);
+        let values = &mut values[..rows * matrix.cols];
+        for (row, target) in values.chunks_exact_mut(matrix.cols).enumerate() {
+            matrix.unpack_row(first + row, target);
+        }
+        let bytes = (format.pack)(values, rows, matrix.cols).map_err(RepackError::Quant)?;
+        out.write_all(&bytes).map_err(RepackError::Io)?;
+    }
+    Ok(())
+}
