@@ -58,6 +58,7 @@ impl BpeTokenizer {
             eos: Some(11),
             unk: None,
             add_bos: pre.add_bos,
+            untyped: false,
         };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let pairs = pairs(&vocab, &source.merges, diagnostics)?;

@@ -6,7 +6,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF now, other files later) is turned into, and its checks |
-//! | [`gguf`] | filling a `VocabSource` from GGUF metadata |
+//! | [`from_gguf`] | filling a `VocabSource` from GGUF metadata |
 //! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
@@ -25,6 +25,7 @@ pub mod bpe;
 pub mod byte_alphabet;
 pub mod error;
 pub mod fingerprint;
+pub mod from_gguf;
 pub mod merge;
 pub mod pretokenize;
 pub mod special;
@@ -35,6 +36,7 @@ pub mod vocab;
 pub mod words;
 
 pub use error::{Diagnostic, Severity, TokenizerError};
+pub use from_gguf::from_gguf;
 pub use stream::StreamDecoder;
 pub use vocab::{TokenKind, VocabSource};
 

@@ -48,6 +48,7 @@ impl SpmTokenizer {
             eos: Some(2),
             unk: Some(0),
             add_bos: true,
+            untyped: true,
         };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         if source.scores.is_empty() {

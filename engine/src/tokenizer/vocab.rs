@@ -187,7 +187,7 @@ impl Vocab {
             });
         }
         let by_text = index(&tokens, diagnostics);
-        let mut special = roles(source, defaults, &by_text, &kinds, n, diagnostics)?;
+        let special = roles(source, defaults, &by_text, &kinds, n, diagnostics)?;
         if kinds.is_empty() {
             kinds = guess_kinds(&tokens, &special);
             diagnostics.push(Diagnostic::warning(
@@ -196,7 +196,15 @@ impl Vocab {
                 "convert the model again with its tokenizer",
             ));
         }
-        let eog = end_markers(&mut special, &by_text, &mut kinds, &tokens, diagnostics);
+        let eog = end_markers(&special, &by_text, &kinds);
+        let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
+        mend_kinds(
+            source.model == "gpt2",
+            &frame,
+            &tokens,
+            &mut kinds,
+            diagnostics,
+        );
         let mut vocab = Self {
             tokens,
             kinds,
@@ -431,52 +439,55 @@ pub(crate) fn byte_token(text: &[u8]) -> Option<u8> {
     Some((digit(hi)? * 16 + digit(lo)?) as u8)
 }
 
-/// Ids that end a generation; end markers that are typed as ordinary text are made control tokens.
-fn end_markers(
-    special: &mut SpecialTokens,
-    by_text: &WordMap,
-    kinds: &mut [TokenKind],
-    tokens: &[Vec<u8>],
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<u32> {
+/// Ids that end a generation.
+fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[TokenKind]) -> Vec<u32> {
+    let find =
+        |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
     let mut eog: Vec<u32> = [special.eos, special.eot, special.eom]
         .into_iter()
         .flatten()
         .collect();
-    eog.extend(END_MARKERS.iter().filter_map(|m| by_text.get(m.as_bytes())));
-    eog.extend(
-        CONTROL_END_MARKERS
-            .iter()
-            .filter_map(|m| by_text.get(m.as_bytes()))
-            .filter(|&id| kinds[id as usize] == TokenKind::Control),
-    );
+    eog.extend(find(END_MARKERS));
+    eog.extend(find(CONTROL_END_MARKERS).filter(|&id| kinds[id as usize] == TokenKind::Control));
     eog.sort_unstable();
     eog.dedup();
+    eog
+}
+
+/// Types tokens as control that can only be meant so: BOS, what ends a generation, and in a byte-level BPE every
+/// `<|name|>` (no text becomes such a token, for pre-tokenizers cut it).
+fn mend_kinds(
+    byte_level: bool,
+    frame: &[u32],
+    tokens: &[Vec<u8>],
+    kinds: &mut [TokenKind],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let mut mended = Vec::new();
-    // In a byte-level BPE no text becomes such a token, for pre-tokenizers cut it: it can only be meant as control.
-    let looks_control = |id: &u32| {
-        byte_level && tokens.get(*id as usize).is_some_and(|t| is_bar_marker(t)) && kinds_before[*id as usize] == TokenKind::Normal
-    };
-    let marked = (0..tokens.len() as u32).filter(looks_control);
-    for id in eog.iter().copied().chain(special.bos).chain(marked) {
-        let kind = &mut kinds[id as usize];
-        if !matches!(kind, TokenKind::Control | TokenKind::Unknown) {
+    for (id, (text, kind)) in tokens.iter().zip(kinds).enumerate() {
+        let framing = !matches!(kind, TokenKind::Control | TokenKind::Unknown)
+            && frame.contains(&(id as u32));
+        let marker = byte_level && *kind == TokenKind::Normal && is_bar_marker(text);
+        if framing || marker {
             *kind = TokenKind::Control;
-            mended.push(format!(
-                "{id} `{}`",
-                tokens.get(id as usize).map(|t| show(t)).unwrap_or_default()
-            ));
+            mended.push((id, show(text)));
         }
     }
-    if !mended.is_empty() {
+    if let Some((id, text)) = mended.first() {
         diagnostics.push(Diagnostic::warning(
             "control_type_mended",
-            format!(
-                "tokens that frame or end a text were not typed as control tokens and are now: {}",
-                mended.join(", ")
-            ),
+            format!("{} tokens that can only be control tokens were not typed as such and are now; the first is {id} `{text}`", mended.len()),
             "convert the model again; its converter wrote wrong token types",
         ));
     }
-    eog
+}
+
+/// `<|name|>`
+fn is_bar_marker(text: &[u8]) -> bool {
+    text.strip_prefix(b"<|")
+        .and_then(|t| t.strip_suffix(b"|>"))
+        .is_some_and(|name| {
+            name.iter().any(u8::is_ascii_alphabetic)
+                && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        })
 }

@@ -1,0 +1,71 @@
+//! Where the bytes of a file live: mapped, static or owned; shared by everything that views them.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::GgufError;
+
+/// The bytes of one file. Clones share them.
+#[derive(Clone)]
+pub(super) struct FileBytes(Arc<Source>);
+
+enum Source {
+    Mapped(memmap2::Mmap),
+    Static(&'static [u8]),
+    Owned(Vec<u8>),
+}
+
+impl FileBytes {
+    pub(super) fn from_static(bytes: &'static [u8]) -> Self {
+        FileBytes(Arc::new(Source::Static(bytes)))
+    }
+
+    pub(super) fn from_vec(bytes: Vec<u8>) -> Self {
+        FileBytes(Arc::new(Source::Owned(bytes)))
+    }
+
+    /// Maps a regular, non-empty file.
+    pub(super) fn map(path: &Path) -> Result<Self, GgufError> {
+        // Asked before opening, because to open a named pipe would wait for its writer.
+        let meta = fs::metadata(path).map_err(|e| GgufError::from_io(path, "open", e))?;
+        if !meta.is_file() {
+            let kind = if meta.is_dir() {
+                "a directory"
+            } else {
+                "a special file"
+            };
+            return Err(GgufError::NotAFile {
+                path: path.to_owned(),
+                kind,
+            });
+        }
+        let file = File::open(path).map_err(|e| GgufError::from_io(path, "open", e))?;
+        let len = file
+            .metadata()
+            .map_err(|e| GgufError::from_io(path, "read the size of", e))?
+            .len();
+        if len == 0 {
+            return Err(GgufError::Empty);
+        }
+        if usize::try_from(len).is_err() {
+            return Err(GgufError::TooLargeToMap { len });
+        }
+        // SAFETY: the map is read-only and private to this process's view; the invariant is that nobody
+        // truncates or rewrites the file in place while it is mapped. Our own writer never does (it
+        // renames a new file over the old one, which keeps the mapped one alive), and neither do
+        // downloaders that rename. A foreign truncation would be a SIGBUS on access, a foreign rewrite a
+        // change of values: no length or offset is read twice without being checked again.
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| GgufError::from_io(path, "map", e))?;
+        Ok(FileBytes(Arc::new(Source::Mapped(map))))
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match &*self.0 {
+            Source::Mapped(map) => map,
+            Source::Static(bytes) => bytes,
+            Source::Owned(bytes) => bytes,
+        }
+    }
+}
