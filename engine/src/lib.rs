@@ -1,2 +1,3 @@
 //! Placeholder while the rooms are being built.
 pub mod gguf;
+pub mod tokenizer;

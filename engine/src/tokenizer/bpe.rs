@@ -1,0 +1,309 @@
+//! Byte-level BPE (`tokenizer.ggml.model = gpt2`): GPT-2, LLaMA-3, SmolLM2, Qwen2...
+//!
+//! Text is split into pieces by the [pre-tokenizer](super::pretokenize); a piece that is a token as it stands *and*
+//! that the merges would arrive at is found with one probe of an exact table; the others are merged from their bytes.
+//! Which tokens the merges arrive at is worked out once while loading, by merging every one of them. Where the family
+//! says `ignore_merges` (LLaMA-3 has 588 tokens that no merges reach) every token is taken as it stands.
+//!
+//! Bytes without a token (SmolLM2 lacks 21) are left out before merging, as HuggingFace does; llama.cpp leaves them
+//! out after merging, so that they keep their neighbours apart.
+
+use super::error::{Diagnostic, TokenizerError};
+use super::merge::{Merge, NO_SYMBOL, PairTable, Scratch, merge_all};
+use super::pretokenize::PreSpec;
+use super::special::Part;
+use super::vocab::{Defaults, Vocab, VocabSource, check_length, show};
+use super::words::WordMap;
+use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, fingerprint};
+use std::borrow::Cow;
+
+/// A byte-level BPE tokenizer.
+#[derive(Debug)]
+pub struct BpeTokenizer {
+    vocab: Vocab,
+    pre: &'static PreSpec,
+    /// The pieces that are one token.
+    words: WordMap,
+    pairs: PairTable,
+    /// Token of each byte, [`NO_SYMBOL`] where there is none.
+    bytes: [u32; 256],
+}
+
+impl BpeTokenizer {
+    /// Builds it; what was mended goes to `diagnostics`.
+    ///
+    /// # Errors
+    /// See [`TokenizerError`].
+    pub fn new(
+        mut source: VocabSource,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Self, TokenizerError> {
+        if source.tokens.is_empty() {
+            return Err(TokenizerError::BadVocabSize {
+                found: 0,
+                limit: super::vocab::MAX_TOKENS,
+            });
+        }
+        if source.merges.is_empty() {
+            return Err(TokenizerError::NoMerges);
+        }
+        let pre = fingerprint::resolve(
+            source.pre.as_deref(),
+            &source.tokens,
+            fingerprint::KNOWN,
+            diagnostics,
+        )?;
+        let defaults = Defaults {
+            bos: Some(11),
+            eos: Some(11),
+            unk: None,
+            add_bos: pre.add_bos,
+            untyped: false,
+        };
+        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let pairs = pairs(&vocab, &source.merges, diagnostics)?;
+        to_bytes(&mut vocab, diagnostics);
+        let bytes = byte_tokens(&vocab, diagnostics);
+        let words = words(&vocab, &pairs, &bytes, pre.ignore_merges);
+        Ok(Self {
+            vocab,
+            pre,
+            words,
+            pairs,
+            bytes,
+        })
+    }
+
+    fn encode_text(&self, text: &[u8], work: &mut Work) {
+        let done: Result<(), std::convert::Infallible> = self.pre.pre.for_each(text, |piece| {
+            match self.words.get(piece) {
+                Some(id) => work.ids.push(id),
+                None => self.merge_piece(piece, work),
+            }
+            Ok(())
+        });
+        match done {
+            Ok(()) => {}
+        }
+    }
+
+    #[cold]
+    fn merge_piece(&self, piece: &[u8], work: &mut Work) {
+        merge_bytes(
+            piece,
+            &self.bytes,
+            &self.pairs,
+            &mut work.symbols,
+            &mut work.scratch,
+        );
+        work.ids.extend_from_slice(&work.symbols);
+    }
+}
+
+#[derive(Default)]
+struct Work {
+    ids: Vec<u32>,
+    symbols: Vec<u32>,
+    scratch: Scratch,
+}
+
+fn merge_bytes(
+    piece: &[u8],
+    bytes: &[u32; 256],
+    pairs: &PairTable,
+    symbols: &mut Vec<u32>,
+    scratch: &mut Scratch,
+) {
+    symbols.clear();
+    symbols.extend(
+        piece
+            .iter()
+            .map(|&b| bytes[usize::from(b)])
+            .filter(|&id| id != NO_SYMBOL),
+    );
+    merge_all(pairs, symbols, scratch);
+}
+
+/// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
+fn pairs(
+    vocab: &Vocab,
+    merges: &[Vec<u8>],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<PairTable, TokenizerError> {
+    let mut table = PairTable::with_capacity(merges.len());
+    let (mut duplicates, mut strangers) = (0usize, 0usize);
+    let mut joined = Vec::new();
+    for (index, merge) in merges.iter().enumerate() {
+        let bad = || TokenizerError::BadMerge {
+            index,
+            merge: show(merge),
+        };
+        let space = merge
+            .iter()
+            .skip(1)
+            .position(|&b| b == b' ')
+            .ok_or_else(bad)?
+            + 1;
+        let (left, right) = (&merge[..space], &merge[space + 1..]);
+        if right.is_empty() {
+            return Err(bad());
+        }
+        joined.clear();
+        joined.extend_from_slice(left);
+        joined.extend_from_slice(right);
+        let find = |text: &[u8]| {
+            vocab
+                .by_text
+                .get(text)
+                .filter(|&id| vocab.kinds[id as usize].is_text())
+        };
+        match (find(left), find(right), find(&joined)) {
+            (Some(left), Some(right), Some(id)) => {
+                let rank = u32::try_from(index)
+                    .ok()
+                    .filter(|&r| r < u32::MAX)
+                    .ok_or_else(bad)?;
+                duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
+            }
+            _ => strangers += 1,
+        }
+    }
+    if duplicates > 0 {
+        diagnostics.push(Diagnostic::info(
+            "duplicate_merges",
+            format!("{duplicates} merges repeat an earlier one, which counts"),
+            "",
+        ));
+    }
+    if strangers > 0 {
+        diagnostics.push(Diagnostic::warning(
+            "merges_outside_vocabulary",
+            format!("{strangers} of {} merges join or make pieces that are no ordinary tokens; they are left out", merges.len()),
+            "convert the model again with its tokenizer",
+        ));
+    }
+    if table.is_empty() {
+        return Err(TokenizerError::NoMerges);
+    }
+    Ok(table)
+}
+
+/// Ordinary tokens from GPT-2's alphabet to the bytes they stand for, in place.
+fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
+    let mut odd = Vec::new();
+    for (id, (text, kind)) in vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate() {
+        if matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused) {
+            match byte_alphabet::decode(text) {
+                Some(bytes) => *text = bytes,
+                None => {
+                    // It can be decoded to its own text, but no piece of text ever becomes it.
+                    *kind = super::TokenKind::Byte;
+                    odd.push(id);
+                }
+            }
+        }
+    }
+    if let Some(first) = odd.first() {
+        diagnostics.push(Diagnostic::warning(
+            "tokens_outside_byte_alphabet",
+            format!("{} tokens are not written in the byte alphabet (the first is {first}); text never becomes them", odd.len()),
+            "type them as user-defined (4) or control (3) tokens when converting",
+        ));
+    }
+}
+
+fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
+    let mut text = [0; 4];
+    let bytes: [u32; 256] = std::array::from_fn(|b| {
+        let text = byte_alphabet::to_char(b as u8).encode_utf8(&mut text);
+        vocab
+            .by_text
+            .get(text.as_bytes())
+            .filter(|&id| vocab.kinds[id as usize].is_text())
+            .unwrap_or(NO_SYMBOL)
+    });
+    let missing: Vec<String> = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, id)| **id == NO_SYMBOL)
+        .map(|(b, _)| format!("{b:02x}"))
+        .collect();
+    if !missing.is_empty() {
+        diagnostics.push(Diagnostic::info(
+            "bytes_without_token",
+            format!(
+                "the vocabulary has no token for {} bytes, which are left out of text: {}",
+                missing.len(),
+                missing.join(" ")
+            ),
+            "",
+        ));
+    }
+    bytes
+}
+
+/// The pieces that are one token as they stand: all, or those that the merges arrive at.
+fn words(vocab: &Vocab, pairs: &PairTable, bytes: &[u32; 256], ignore_merges: bool) -> WordMap {
+    let mut words = WordMap::with_capacity(vocab.tokens.len());
+    let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
+    for (id, (text, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
+        let id = id as u32;
+        if text.is_empty() || !matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused) {
+            continue;
+        }
+        if !ignore_merges {
+            merge_bytes(text, bytes, pairs, &mut symbols, &mut scratch);
+            if symbols != [id] {
+                continue;
+            }
+        }
+        words.insert(text, id);
+    }
+    words
+}
+
+impl Tokenizer for BpeTokenizer {
+    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        check_length(bytes)?;
+        let mut work = Work {
+            ids: Vec::with_capacity(bytes.len() / 3 + 4),
+            ..Work::default()
+        };
+        work.ids.extend(self.vocab.front(opts));
+        self.vocab.matcher(opts).split(bytes, |part| {
+            match part {
+                Part::Text { text, .. } => self.encode_text(text, &mut work),
+                Part::Special(id) => work.ids.push(id),
+            }
+            Ok::<(), TokenizerError>(())
+        })?;
+        work.ids.extend(self.vocab.back(opts));
+        Ok(work.ids)
+    }
+
+    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
+        let text = self.vocab.tokens.get(id as usize)?;
+        let hidden = !special && self.vocab.is_special(id);
+        Some(Cow::Borrowed(if hidden { &[] } else { text }))
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab.tokens.len()
+    }
+
+    fn special(&self) -> &SpecialTokens {
+        &self.vocab.special
+    }
+
+    fn is_eog(&self, id: u32) -> bool {
+        self.vocab.is_eog(id)
+    }
+
+    fn kind(&self) -> &'static str {
+        "bpe"
+    }
+
+    fn pre(&self) -> Option<&str> {
+        Some(self.pre.name)
+    }
+}

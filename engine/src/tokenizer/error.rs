@@ -1,0 +1,185 @@
+//! What can go wrong with a tokenizer, and what is worth telling without failing.
+
+use std::fmt;
+
+/// Why a tokenizer could not be built or could not encode.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TokenizerError {
+    /// The metadata lacks a key without which there is no tokenizer.
+    #[error(
+        "the tokenizer metadata has no `{key}`: the file carries no usable tokenizer. \
+         Convert the model again with its tokenizer, or name a tokenizer file beside it (--tokenizer PATH)"
+    )]
+    MissingKey {
+        /// The missing key.
+        key: String,
+    },
+    /// A key is there but cannot be read.
+    #[error(
+        "the tokenizer metadata key cannot be read: {reason}. Check the file with `bitnet inspect FILE`"
+    )]
+    BadKey {
+        /// What the metadata reader said (names the key and the types).
+        reason: String,
+    },
+    /// `tokenizer.ggml.model` names an algorithm this engine does not have.
+    #[error(
+        "tokenizer model `{found}` is not supported; known are `llama` (SentencePiece BPE) and `gpt2` (byte-level BPE). \
+         Name a tokenizer file of one of those kinds (--tokenizer PATH)"
+    )]
+    UnsupportedModel {
+        /// The name found.
+        found: String,
+    },
+    /// `tokenizer.ggml.pre` names a pre-tokenizer that is unknown, and the vocabulary is unknown too.
+    #[error(
+        "pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is unknown, and the vocabulary of {vocab_size} tokens \
+         (sha256 {digest}) is not one that is known by its fingerprint. Known pre-tokenizers: {known}. \
+         If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME`"
+    )]
+    UnknownPre {
+        /// The name found.
+        found: String,
+        /// Names that would work, comma separated.
+        known: String,
+        /// Tokens in the vocabulary.
+        vocab_size: usize,
+        /// Digest of the whole token list.
+        digest: String,
+    },
+    /// The vocabulary is empty or beyond any plausible size.
+    #[error(
+        "the vocabulary has {found} tokens; between 1 and {limit} are possible. The file is damaged: download or convert it again"
+    )]
+    BadVocabSize {
+        /// Tokens found.
+        found: usize,
+        /// Largest supported number.
+        limit: usize,
+    },
+    /// Two lists that must have one entry a token do not.
+    #[error(
+        "`{key}` has {found} entries for {expected} tokens. The file is damaged: download or convert it again"
+    )]
+    LengthMismatch {
+        /// Key of the list.
+        key: String,
+        /// Entries of the list.
+        found: usize,
+        /// Tokens.
+        expected: usize,
+    },
+    /// A special token id points outside the vocabulary.
+    #[error(
+        "`{key}` is {id}, but the vocabulary ends at {last}. Mend the file: `bitnet convert FILE --set {key}=ID`"
+    )]
+    IdOutOfRange {
+        /// The key.
+        key: String,
+        /// Its value.
+        id: u32,
+        /// Largest valid id.
+        last: u32,
+    },
+    /// A score is NaN, so that no order of merges exists.
+    #[error(
+        "the score of token {id} is not a number. The file is damaged: download or convert it again"
+    )]
+    BadScore {
+        /// The token.
+        id: u32,
+    },
+    /// A merge is not two pieces.
+    #[error(
+        "merge {index} (`{merge}`) is not two pieces with a space between. The file is damaged: download or convert it again"
+    )]
+    BadMerge {
+        /// Index in the list.
+        index: usize,
+        /// Its text, shortened.
+        merge: String,
+    },
+    /// A byte-level BPE without merges cannot encode.
+    #[error(
+        "the vocabulary says byte-level BPE (`gpt2`) but has no merges (`tokenizer.ggml.merges`). Convert the model again with its tokenizer"
+    )]
+    NoMerges,
+    /// The vocabulary cannot express some text and has no unknown token either.
+    #[error(
+        "the vocabulary has no token for {text:?} at byte {offset}: neither the text, nor its bytes (`<0xXX>`), nor an unknown token. \
+         Convert the model again with its whole tokenizer"
+    )]
+    NoTokenForText {
+        /// The character or byte.
+        text: String,
+        /// Offset in the text given to encode.
+        offset: usize,
+    },
+    /// Offsets are kept in 31 bits.
+    #[error(
+        "the text has {bytes} bytes; at most {limit} can be encoded in one call. Encode it in parts"
+    )]
+    TextTooLong {
+        /// Bytes given.
+        bytes: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+}
+
+/// How much a [`Diagnostic`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; ids are right.
+    Info,
+    /// Something was mended or guessed; ids may differ from other programs.
+    Warning,
+}
+
+/// Something noticed while loading that did not stop it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How much it matters.
+    pub severity: Severity,
+    /// Stable name, for tests and filters.
+    pub code: &'static str,
+    /// What was found and what was done.
+    pub message: String,
+    /// How to mend the file, or empty.
+    pub hint: String,
+}
+
+impl Diagnostic {
+    pub(crate) fn warning(code: &'static str, message: String, hint: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            code,
+            message,
+            hint: hint.into(),
+        }
+    }
+
+    pub(crate) fn info(code: &'static str, message: String, hint: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Info,
+            code,
+            message,
+            hint: hint.into(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        if self.hint.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", self.hint)
+        }
+    }
+}

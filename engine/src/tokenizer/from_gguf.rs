@@ -1,0 +1,150 @@
+//! The tokenizer that a GGUF carries in its metadata (`tokenizer.ggml.*`, keys as in the GGUF specification).
+
+use super::error::{Diagnostic, TokenizerError};
+use super::vocab::{MAX_TOKENS, TokenKind, VocabSource};
+use super::{Loaded, from_source};
+use crate::gguf::{ArrayView, GgufError, Metadata, Value};
+
+const PREFIX: &str = "tokenizer.ggml.";
+
+fn bad(error: GgufError) -> TokenizerError {
+    TokenizerError::BadKey {
+        reason: error.to_string(),
+    }
+}
+
+fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// Builds the tokenizer of a model file.
+///
+/// # Errors
+/// [`TokenizerError`]: a key that is missing, of a wrong type or inconsistent, or a tokenizer of an unknown kind.
+pub fn from_gguf(metadata: &Metadata) -> Result<Loaded, TokenizerError> {
+    let mut diagnostics = Vec::new();
+    let source = source(metadata, &mut diagnostics)?;
+    let mut loaded = from_source(source)?;
+    diagnostics.append(&mut loaded.diagnostics);
+    loaded.diagnostics = diagnostics;
+    Ok(loaded)
+}
+
+/// What the metadata says, unchecked but for types.
+///
+/// # Errors
+/// [`TokenizerError::MissingKey`] without `model` or `tokens`; [`TokenizerError::BadKey`] for wrong types.
+pub fn source(
+    metadata: &Metadata,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<VocabSource, TokenizerError> {
+    let model = metadata
+        .str(&key("model"))
+        .map_err(bad)?
+        .ok_or_else(|| TokenizerError::MissingKey { key: key("model") })?;
+    // Before the lists are read: the message about an unknown kind is the useful one.
+    if !matches!(model, "gpt2" | "llama") {
+        return Err(TokenizerError::UnsupportedModel {
+            found: model.to_owned(),
+        });
+    }
+    let tokens = list(metadata, "tokens")?
+        .ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
+    let text = |name: &str| {
+        metadata
+            .str(&key(name))
+            .map_err(bad)
+            .map(|s| s.map(str::to_owned))
+    };
+    let flag = |name: &str| metadata.bool(&key(name)).map_err(bad);
+    Ok(VocabSource {
+        model: model.to_owned(),
+        pre: text("pre")?,
+        tokens: strings(&tokens)?,
+        scores: match list(metadata, "scores")? {
+            Some(scores) => scores.f32s().map_err(bad)?.collect(),
+            None => Vec::new(),
+        },
+        token_types: match list(metadata, "token_type")? {
+            Some(types) => kinds(&types, diagnostics)?,
+            None => Vec::new(),
+        },
+        merges: match list(metadata, "merges")? {
+            Some(merges) => strings(&merges)?,
+            None => Vec::new(),
+        },
+        bos: id(metadata, "bos_token_id")?,
+        eos: id(metadata, "eos_token_id")?,
+        eot: id(metadata, "eot_token_id")?,
+        eom: id(metadata, "eom_token_id")?,
+        unk: id(metadata, "unknown_token_id")?,
+        pad: id(metadata, "padding_token_id")?,
+        add_bos: flag("add_bos_token")?,
+        add_eos: flag("add_eos_token")?,
+        add_space_prefix: flag("add_space_prefix")?,
+    })
+}
+
+fn list<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<ArrayView<'a>>, TokenizerError> {
+    let list = metadata.array(&key(name)).map_err(bad)?;
+    match list {
+        // Merges may be more than tokens, but not without measure.
+        Some(list) if list.len() > 4 * MAX_TOKENS => Err(TokenizerError::BadVocabSize {
+            found: list.len(),
+            limit: MAX_TOKENS,
+        }),
+        list => Ok(list),
+    }
+}
+
+fn strings(list: &ArrayView<'_>) -> Result<Vec<Vec<u8>>, TokenizerError> {
+    Ok(list.strings().map_err(bad)?.map(<[u8]>::to_vec).collect())
+}
+
+fn kinds(
+    list: &ArrayView<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<Vec<TokenKind>, TokenizerError> {
+    let (mut unknown, mut example) = (0usize, None);
+    let mut kinds = Vec::with_capacity(list.len().min(MAX_TOKENS));
+    for (id, value) in list.iter().enumerate() {
+        let number = value.as_integer().ok_or_else(|| TokenizerError::BadKey {
+            reason: format!(
+                "`{}` holds {}, not integers",
+                key("token_type"),
+                value.describe()
+            ),
+        })?;
+        kinds.push(
+            i64::try_from(number)
+                .ok()
+                .and_then(TokenKind::from_gguf)
+                .unwrap_or_else(|| {
+                    unknown += 1;
+                    example.get_or_insert((id, number));
+                    TokenKind::Normal
+                }),
+        );
+    }
+    if let Some((id, number)) = example {
+        diagnostics.push(Diagnostic::warning(
+            "unknown_token_type",
+            format!("{unknown} tokens have a type without meaning (token {id}: {number}; 1 to 6 are known) and count as ordinary text"),
+            "convert the model again with its tokenizer",
+        ));
+    }
+    Ok(kinds)
+}
+
+/// An id; negative numbers are how some converters write "none".
+fn id(metadata: &Metadata, name: &str) -> Result<Option<u32>, TokenizerError> {
+    let key = key(name);
+    match metadata.get(&key) {
+        Some(value @ (Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_)))
+            if value.as_integer().is_some_and(|n| n < 0) =>
+        {
+            Ok(Some(u32::MAX))
+        }
+        _ => metadata.u32(&key).map_err(bad),
+    }
+}

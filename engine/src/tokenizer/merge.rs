@@ -1,0 +1,238 @@
+//! The merge loop that byte-level BPE and SPM share.
+//!
+//! Both do the same: of all neighbouring symbols that may merge take the pair of lowest rank, of equal ranks the
+//! leftmost, until none is left. For BPE the rank is the index of the merge; for SPM it is the place of the merged
+//! token's score among all scores (equal scores, equal rank). Short words are scanned (a few numbers in one cache
+//! line beat any heap), long ones go through a heap over a linked list: O(n log n) whatever the text.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A symbol that is no token and merges with nothing (a byte the vocabulary lacks).
+pub const NO_SYMBOL: u32 = u32::MAX;
+
+const NO_RANK: u32 = u32::MAX;
+
+/// Words up to this many symbols are scanned.
+const SCAN_LIMIT: usize = 48;
+
+/// What two neighbours become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merge {
+    /// Lower goes first. Below `u32::MAX`.
+    pub rank: u32,
+    /// The merged symbol.
+    pub id: u32,
+}
+
+/// (left, right) -> [`Merge`], open addressing, 16 bytes an entry.
+#[derive(Debug, Clone)]
+pub struct PairTable {
+    entries: Vec<(u64, Merge)>,
+    shift: u32,
+    len: usize,
+}
+
+const EMPTY: (u64, Merge) = (
+    u64::MAX,
+    Merge {
+        rank: NO_RANK,
+        id: NO_SYMBOL,
+    },
+);
+const NONE: Merge = EMPTY.1;
+
+#[inline]
+fn key(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+impl PairTable {
+    /// A table for `n` pairs.
+    #[must_use]
+    pub fn with_capacity(n: usize) -> Self {
+        let slots = (n.max(4) * 2).next_power_of_two();
+        Self {
+            entries: vec![EMPTY; slots],
+            shift: 64 - slots.trailing_zeros(),
+            len: 0,
+        }
+    }
+
+    /// Pairs in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn slot(&self, key: u64) -> usize {
+        let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> self.shift) as usize
+    }
+
+    /// Adds a pair unless it is there already (of duplicate merges the first counts); says whether it was added.
+    pub fn insert(&mut self, left: u32, right: u32, merge: Merge) -> bool {
+        if (self.len + 1) * 2 > self.entries.len() {
+            let mut bigger = Self::with_capacity(self.entries.len());
+            for &(k, m) in self.entries.iter().filter(|e| e.0 != u64::MAX) {
+                bigger.insert((k >> 32) as u32, k as u32, m);
+            }
+            *self = bigger;
+        }
+        let key = key(left, right);
+        let mask = self.entries.len() - 1;
+        let mut slot = self.slot(key);
+        while self.entries[slot].0 != u64::MAX {
+            if self.entries[slot].0 == key {
+                return false;
+            }
+            slot = (slot + 1) & mask;
+        }
+        self.entries[slot] = (key, merge);
+        self.len += 1;
+        true
+    }
+
+    /// What `left` and `right` become, if they merge.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        let merge = self.find(left, right);
+        (merge.rank != NO_RANK).then_some(merge)
+    }
+
+    #[inline]
+    fn find(&self, left: u32, right: u32) -> Merge {
+        let key = key(left, right);
+        let mask = self.entries.len() - 1;
+        let mut slot = self.slot(key);
+        loop {
+            let (k, merge) = self.entries[slot & mask];
+            if k == key {
+                return merge;
+            }
+            if k == u64::MAX {
+                return NONE;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+}
+
+/// Reusable memory of [`merge_all`].
+#[derive(Debug, Default)]
+pub struct Scratch {
+    merges: Vec<Merge>,
+    next: Vec<u32>,
+    prev: Vec<u32>,
+    heap: Vec<Reverse<u64>>,
+}
+
+/// Merges `symbols` in place until nothing merges any more. At most `u32::MAX - 1` symbols.
+pub fn merge_all(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+    scratch.merges.clear();
+    scratch
+        .merges
+        .extend(symbols.windows(2).map(|w| table.find(w[0], w[1])));
+    if symbols.len() <= SCAN_LIMIT {
+        scan(table, symbols, &mut scratch.merges);
+    } else {
+        heap(table, symbols, scratch);
+    }
+}
+
+/// `merges[i]` is what `symbols[i]` and `symbols[i + 1]` become.
+fn scan(table: &PairTable, symbols: &mut Vec<u32>, merges: &mut Vec<Merge>) {
+    loop {
+        let (mut best, mut at) = (NO_RANK, 0);
+        for (i, m) in merges.iter().enumerate() {
+            if m.rank < best {
+                (best, at) = (m.rank, i);
+            }
+        }
+        if best == NO_RANK {
+            return;
+        }
+        symbols[at] = merges[at].id;
+        symbols.remove(at + 1);
+        merges.remove(at);
+        if at > 0 {
+            merges[at - 1] = table.find(symbols[at - 1], symbols[at]);
+        }
+        if at < merges.len() {
+            merges[at] = table.find(symbols[at], symbols[at + 1]);
+        }
+    }
+}
+
+/// The same over a linked list; an entry of the heap is stale unless its rank is still that of its place.
+fn heap(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+    const END: u32 = u32::MAX;
+    let n = symbols.len();
+    let Scratch {
+        merges,
+        next,
+        prev,
+        heap,
+    } = scratch;
+    merges.push(NONE);
+    next.clear();
+    next.extend((1..n as u32).chain([END]));
+    prev.clear();
+    prev.extend([END].into_iter().chain(0..n as u32 - 1));
+    let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
+    let mut storage = std::mem::take(heap);
+    storage.clear();
+    storage.extend(
+        merges
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| m.rank != NO_RANK)
+            .map(|(i, m)| entry(m.rank, i as u32)),
+    );
+    let mut queue = BinaryHeap::from(storage);
+    while let Some(Reverse(top)) = queue.pop() {
+        let (rank, at) = ((top >> 32) as u32, top as u32 as usize);
+        if merges[at].rank != rank {
+            continue;
+        }
+        let gone = next[at] as usize;
+        let after = next[gone];
+        symbols[at] = merges[at].id;
+        symbols[gone] = NO_SYMBOL;
+        merges[gone] = NONE;
+        next[at] = after;
+        merges[at] = NONE;
+        if after != END {
+            prev[after as usize] = at as u32;
+            merges[at] = table.find(symbols[at], symbols[after as usize]);
+            if merges[at].rank != NO_RANK {
+                queue.push(entry(merges[at].rank, at as u32));
+            }
+        }
+        let before = prev[at];
+        if before != END {
+            let before = before as usize;
+            merges[before] = table.find(symbols[before], symbols[at]);
+            if merges[before].rank != NO_RANK {
+                queue.push(entry(merges[before].rank, before as u32));
+            }
+        }
+    }
+    *heap = queue.into_vec();
+    // Compact along the list (a barrier symbol is NO_SYMBOL too, so the list decides, not the value).
+    let (mut from, mut to) = (0u32, 0);
+    while from != END {
+        symbols[to] = symbols[from as usize];
+        to += 1;
+        from = next[from as usize];
+    }
+    symbols.truncate(to);
+}

@@ -1,0 +1,167 @@
+//! Tokenizers: text to token ids and back, exactly as the model was trained.
+//!
+//! A language model is only as good as its ids: one wrong pre-tokenizer and a 2B model babbles. So this room
+//! has one rule, *equal ids or an error that says why*, and these parts:
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF now, other files later) is turned into, and its checks |
+//! | [`from_gguf`] | filling a `VocabSource` from GGUF metadata |
+//! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
+//! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
+//! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
+//! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
+//! | [`bpe`], [`spm`] | the two tokenizers |
+//! | [`special`] | finding special tokens in text |
+//! | [`stream`] | turning token bytes into valid UTF-8 while they arrive |
+//!
+//! Where HuggingFace `tokenizers` and llama.cpp differ, HuggingFace is followed (it is what the models were
+//! trained with), and the difference is named where it is decided.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub mod bpe;
+pub mod byte_alphabet;
+pub mod error;
+pub mod fingerprint;
+pub mod from_gguf;
+pub mod merge;
+pub mod pretokenize;
+pub mod special;
+pub mod spm;
+pub mod stream;
+pub mod unicode;
+pub mod vocab;
+pub mod words;
+
+pub use error::{Diagnostic, Severity, TokenizerError};
+pub use from_gguf::from_gguf;
+pub use stream::StreamDecoder;
+pub use vocab::{TokenKind, VocabSource};
+
+/// How [`Tokenizer::encode`] treats the special tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EncodeOptions {
+    /// Put BOS in front and EOS behind where the model's own flags say so.
+    pub add_special: bool,
+    /// Read control tokens (`<|eot_id|>`, `</s>`, ...) that are spelled out in the text as those tokens. Leave it off
+    /// for text that comes from a user.
+    pub parse_special: bool,
+}
+
+/// The ids with a role, and whether text is framed by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpecialTokens {
+    /// Begin of sequence.
+    pub bos: Option<u32>,
+    /// End of sequence.
+    pub eos: Option<u32>,
+    /// End of turn.
+    pub eot: Option<u32>,
+    /// End of message.
+    pub eom: Option<u32>,
+    /// Unknown text.
+    pub unk: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+    /// Whether `add_special` puts BOS in front.
+    pub add_bos: bool,
+    /// Whether `add_special` puts EOS behind.
+    pub add_eos: bool,
+}
+
+/// A ready tokenizer. Immutable and shareable between threads.
+pub trait Tokenizer: Send + Sync {
+    /// Ids of `bytes`, which need not be UTF-8: a byte-level BPE keeps every byte; SPM goes through its byte tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TextTooLong`] beyond 2^31 bytes; [`TokenizerError::NoTokenForText`] where the vocabulary
+    /// has neither the text, nor its bytes, nor an unknown token.
+    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError>;
+
+    /// Ids of `text`. Errors as [`Tokenizer::encode_bytes`].
+    fn encode(&self, text: &str, opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_bytes(text.as_bytes(), opts)
+    }
+
+    /// The text bytes of one token, or `None` if there is no such id. Control and unknown tokens are empty unless
+    /// `special`; the bytes of one token need not be whole UTF-8 characters (see [`StreamDecoder`]).
+    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>>;
+
+    /// The bytes that `ids` stand for; ids outside the vocabulary give nothing. With `skip_special` control tokens
+    /// are left out. The prefix space that SPM encoding added is taken off again.
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            if let Some(bytes) = self.token_bytes(id, !skip_special) {
+                out.extend_from_slice(&bytes);
+            }
+        }
+        if self.adds_prefix_space() && out.first() == Some(&b' ') {
+            out.remove(0);
+        }
+        out
+    }
+
+    /// Number of ids, special ones included.
+    fn vocab_size(&self) -> usize;
+
+    /// The ids with a role.
+    fn special(&self) -> &SpecialTokens;
+
+    /// Whether generation ends at `id` (end of sequence, turn or message).
+    fn is_eog(&self, id: u32) -> bool;
+
+    /// The algorithm: `"bpe"` or `"spm"`.
+    fn kind(&self) -> &'static str;
+
+    /// The pre-tokenizer's name, where the algorithm has one.
+    fn pre(&self) -> Option<&str>;
+
+    /// Whether encoding puts a space in front of the text that decoding takes off again.
+    fn adds_prefix_space(&self) -> bool {
+        false
+    }
+}
+
+/// A tokenizer and what was noticed (and mended) while loading it.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Ready to use.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// To be shown to the person who loaded the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("kind", &self.tokenizer.kind())
+            .field("pre", &self.tokenizer.pre())
+            .field("vocab_size", &self.tokenizer.vocab_size())
+            .field("diagnostics", &self.diagnostics)
+            .finish()
+    }
+}
+
+/// Builds the tokenizer that `source` describes.
+///
+/// # Errors
+/// See [`TokenizerError`]; every inconsistency of the source is either an error or a diagnostic, never a panic.
+pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
+    let mut diagnostics = Vec::new();
+    let tokenizer: Arc<dyn Tokenizer> = match source.model.as_str() {
+        "gpt2" => Arc::new(bpe::BpeTokenizer::new(source, &mut diagnostics)?),
+        "llama" => Arc::new(spm::SpmTokenizer::new(source, &mut diagnostics)?),
+        other => {
+            return Err(TokenizerError::UnsupportedModel {
+                found: other.to_owned(),
+            });
+        }
+    };
+    Ok(Loaded {
+        tokenizer,
+        diagnostics,
+    })
+}

@@ -1,0 +1,371 @@
+//! Pre-tokenizers: splitting text into the pieces that BPE never merges across.
+//!
+//! Each is a regular expression in the model's own files. Here they are scanners written by hand: linear in the
+//! text whatever it is, and free of a regex engine. The expression stands above its scanner, and the tests compare
+//! piece by piece with Oniguruma running that expression.
+//!
+//! Names are those of llama.cpp's `tokenizer.ggml.pre`. Differences that are decided here, always for HuggingFace:
+//! - `(?i:'s)` also takes `'ſ` (U+017F folds to `s`); llama.cpp spells the cases out and does not.
+//! - Unicode is 16.0 (see [`super::unicode`]); llama.cpp's tables are another version. HuggingFace's `Digits`
+//!   (SmolLM) asks Rust's `char::is_numeric` instead, which is newer: numbers that came after Unicode 16.0 split there.
+
+use super::unicode::{LETTER, NUMBER, PUNCT, SPACE, class_at};
+use std::ops::Range;
+
+/// A splitting rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pre {
+    /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+    Gpt2,
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    Llama3,
+    /// As [`Pre::Llama3`] with `\p{N}` instead of `\p{N}{1,3}`.
+    Qwen2,
+    /// Every `\p{N}` apart, then [`Pre::Gpt2`] between.
+    Smollm,
+    /// llama.cpp's four passes: `[\p{P}\$\+<=>\^~\|]+`, then [`Pre::Gpt2`], `\p{N}+`, `[0-9][0-9][0-9]`.
+    Default,
+}
+
+/// What comes with a name in `tokenizer.ggml.pre`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreSpec {
+    /// The name.
+    pub name: &'static str,
+    /// The splitting rule.
+    pub pre: Pre,
+    /// A piece that is a token as it stands is that token, whatever the merges say.
+    pub ignore_merges: bool,
+    /// BOS is put in front unless `add_bos_token` says otherwise.
+    pub add_bos: bool,
+}
+
+const fn spec(name: &'static str, pre: Pre, llama3: bool) -> PreSpec {
+    PreSpec {
+        name,
+        pre,
+        ignore_merges: llama3,
+        add_bos: llama3,
+    }
+}
+
+/// Every known name. To add one: a line here, and a variant of [`Pre`] if the rule is new.
+pub static KNOWN: &[PreSpec] = &[
+    spec("default", Pre::Default, false),
+    spec("gpt-2", Pre::Gpt2, false),
+    spec("phi-2", Pre::Gpt2, false),
+    spec("mpt", Pre::Gpt2, false),
+    spec("olmo", Pre::Gpt2, false),
+    spec("llama-bpe", Pre::Llama3, true),
+    spec("llama3", Pre::Llama3, true),
+    spec("llama-v3", Pre::Llama3, true),
+    spec("falcon3", Pre::Llama3, true),
+    spec("pixtral", Pre::Llama3, true),
+    spec("smollm", Pre::Smollm, false),
+    spec("starcoder", Pre::Smollm, false),
+    spec("refact", Pre::Smollm, false),
+    spec("command-r", Pre::Smollm, false),
+    spec("codeshell", Pre::Smollm, false),
+    spec("qwen2", Pre::Qwen2, false),
+    spec("stablelm2", Pre::Qwen2, false),
+];
+
+/// The entry of `name`.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static PreSpec> {
+    KNOWN.iter().find(|s| s.name == name)
+}
+
+/// Known names, comma separated, for messages.
+#[must_use]
+pub fn known_names() -> String {
+    KNOWN.iter().map(|s| s.name).collect::<Vec<_>>().join(", ")
+}
+
+impl Pre {
+    /// Calls `piece` with every piece of `text` in order; the pieces cover the text. Stops early at an error.
+    ///
+    /// # Errors
+    /// What `piece` returned.
+    #[inline]
+    pub fn for_each<E>(
+        self,
+        text: &[u8],
+        mut piece: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Self::Gpt2 => pieces(text, gpt2, &mut piece),
+            Self::Llama3 => pieces(text, llama3::<3>, &mut piece),
+            Self::Qwen2 => pieces(text, llama3::<1>, &mut piece),
+            Self::Smollm => runs(text, is_number, true, &mut |part, number| {
+                if number {
+                    piece(part)
+                } else {
+                    pieces(part, gpt2, &mut piece)
+                }
+            }),
+            Self::Default => default_passes(text, &mut piece),
+        }
+    }
+
+    /// The pieces as ranges of `text`; for tests and tools.
+    #[must_use]
+    pub fn split(self, text: &[u8]) -> Vec<Range<usize>> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        let done: Result<(), std::convert::Infallible> = self.for_each(text, |p| {
+            out.push(at..at + p.len());
+            at += p.len();
+            Ok(())
+        });
+        match done {
+            Ok(()) => out,
+        }
+    }
+}
+
+#[inline]
+fn pieces<E>(
+    text: &[u8],
+    scan: impl Fn(&[u8], usize) -> usize,
+    piece: &mut impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = 0;
+    while at < text.len() {
+        let end = scan(text, at);
+        piece(&text[at..end])?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Splits into runs of characters that `wanted` takes (each alone if `single`) and the text between.
+fn runs<E>(
+    text: &[u8],
+    wanted: impl Fn(&[u8], usize) -> (bool, usize),
+    single: bool,
+    part: &mut impl FnMut(&[u8], bool) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut start, mut at, mut inside) = (0, 0, false);
+    while at < text.len() {
+        let (hit, len) = wanted(text, at);
+        if at > start && (hit != inside || (hit && single)) {
+            part(&text[start..at], inside)?;
+            start = at;
+        }
+        inside = hit;
+        at += len;
+    }
+    if at > start {
+        part(&text[start..at], inside)
+    } else {
+        Ok(())
+    }
+}
+
+fn is_number(text: &[u8], at: usize) -> (bool, usize) {
+    let (class, len) = class_at(text, at);
+    (class & NUMBER != 0, len)
+}
+
+/// `[\p{P}\$\+<=>\^~\|]`
+fn is_default_punct(text: &[u8], at: usize) -> (bool, usize) {
+    let (class, len) = class_at(text, at);
+    let symbol = matches!(
+        text[at],
+        b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'~' | b'|'
+    );
+    (class & PUNCT != 0 || symbol, len)
+}
+
+fn default_passes<E>(text: &[u8], piece: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    runs(text, is_default_punct, false, &mut |part, _| {
+        pieces(part, gpt2, &mut |word: &[u8]| {
+            // Only ` ?\p{N}+` of the second pass has numbers, at its end.
+            let digits = match word {
+                [b' ', rest @ ..] => rest,
+                all => all,
+            };
+            if digits.is_empty() || !is_number(digits, 0).0 {
+                return piece(word);
+            }
+            if digits.len() < word.len() {
+                piece(&word[..1])?;
+            }
+            ascii_triples(digits, piece)
+        })
+    })
+}
+
+/// `[0-9][0-9][0-9]` apart, and what is between.
+fn ascii_triples<E>(
+    digits: &[u8],
+    piece: &mut impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut start, mut at) = (0, 0);
+    while at + 3 <= digits.len() {
+        if digits[at..at + 3].iter().all(u8::is_ascii_digit) {
+            if at > start {
+                piece(&digits[start..at])?;
+            }
+            piece(&digits[at..at + 3])?;
+            at += 3;
+            start = at;
+        } else {
+            at += 1;
+        }
+    }
+    if start < digits.len() {
+        piece(&digits[start..])
+    } else {
+        Ok(())
+    }
+}
+
+/// Moves on while the character has one of the properties in `mask` (or, if `negate`, while it has none of them).
+#[inline]
+fn advance(text: &[u8], mut at: usize, mask: u8, negate: bool) -> usize {
+    while at < text.len() {
+        let (class, len) = class_at(text, at);
+        if (class & mask != 0) == negate {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+const WORD_OR_SPACE: u8 = LETTER | NUMBER | SPACE;
+
+/// `[^\s\p{L}\p{N}]+` from `at`.
+#[inline]
+fn others(text: &[u8], at: usize) -> usize {
+    advance(text, at, WORD_OR_SPACE, true)
+}
+
+/// `\s+(?!\S)|\s+` at a white space: all of the run at the end of the text, else all but its last character, which
+/// belongs to what follows (unless it is the only one).
+#[inline]
+fn spaces(text: &[u8], at: usize) -> usize {
+    let (mut end, mut last) = (at, at);
+    while end < text.len() {
+        let (class, len) = class_at(text, end);
+        if class & SPACE == 0 {
+            return if last == at { end } else { last };
+        }
+        last = end;
+        end += len;
+    }
+    end
+}
+
+/// End of the piece that starts at `at` ([`Pre::Gpt2`]).
+#[inline]
+fn gpt2(text: &[u8], at: usize) -> usize {
+    let lead = text[at];
+    if lead == b'\'' {
+        let len = match &text[at + 1..] {
+            [b's' | b't' | b'm' | b'd', ..] => 2,
+            [b'r' | b'v', b'e', ..] | [b'l', b'l', ..] => 3,
+            _ => 0,
+        };
+        if len > 0 {
+            return at + len;
+        }
+    }
+    let from = at + usize::from(lead == b' ');
+    if from == text.len() {
+        return from;
+    }
+    let (class, len) = class_at(text, from);
+    if class & SPACE != 0 {
+        return spaces(text, at);
+    }
+    match class & WORD_OR_SPACE {
+        0 => others(text, from + len),
+        kind => advance(text, from + len, kind, false),
+    }
+}
+
+/// Length of `(?i:'s|'t|'re|'ve|'m|'ll|'d)` at an apostrophe, or 0.
+#[inline]
+fn contraction(text: &[u8], at: usize) -> usize {
+    match &text[at + 1..] {
+        [b's' | b'S' | b't' | b'T' | b'm' | b'M' | b'd' | b'D', ..] => 2,
+        [b'r' | b'R' | b'v' | b'V', b'e' | b'E', ..] | [b'l' | b'L', b'l' | b'L', ..] => 3,
+        [0xC5, 0xBF, ..] => 3, // U+017F, the long s, folds to s
+        _ => 0,
+    }
+}
+
+/// End of the piece that starts at `at` ([`Pre::Llama3`], and [`Pre::Qwen2`] with `DIGITS` = 1).
+#[inline]
+fn llama3<const DIGITS: usize>(text: &[u8], at: usize) -> usize {
+    let lead = text[at];
+    if lead == b'\'' {
+        let len = contraction(text, at);
+        if len > 0 {
+            return at + len;
+        }
+    }
+    let (class, len) = class_at(text, at);
+    let second = at + len;
+    if class & LETTER != 0 {
+        return advance(text, second, LETTER, false);
+    }
+    if class & NUMBER != 0 {
+        let mut end = second;
+        for _ in 1..DIGITS {
+            if end == text.len() {
+                break;
+            }
+            match class_at(text, end) {
+                (class, len) if class & NUMBER != 0 => end += len,
+                _ => break,
+            }
+        }
+        return end;
+    }
+    let newline = lead == b'\r' || lead == b'\n';
+    if second < text.len() {
+        let (next, next_len) = class_at(text, second);
+        // [^\r\n\p{L}\p{N}]?\p{L}+
+        if next & LETTER != 0 && !newline {
+            return advance(text, second + next_len, LETTER, false);
+        }
+        // ' ' of ` ?[^\s\p{L}\p{N}]+[\r\n]*`
+        if lead == b' ' && next & WORD_OR_SPACE == 0 {
+            return newlines(text, others(text, second + next_len));
+        }
+    }
+    if class & SPACE == 0 {
+        return newlines(text, others(text, second));
+    }
+    // `\s*[\r\n]+`: through the last line break of the run, if it has one.
+    let (mut end, mut last, mut after_break) = (at, at, None);
+    while end < text.len() {
+        let (class, len) = class_at(text, end);
+        if class & SPACE == 0 {
+            break;
+        }
+        if matches!(text[end], b'\r' | b'\n') {
+            after_break = Some(end + 1);
+        }
+        last = end;
+        end += len;
+    }
+    match after_break {
+        Some(end) => end,
+        None if end == text.len() || last == at => end,
+        None => last,
+    }
+}
+
+/// `[\r\n]*`
+#[inline]
+fn newlines(text: &[u8], mut at: usize) -> usize {
+    while let Some(b'\r' | b'\n') = text.get(at) {
+        at += 1;
+    }
+    at
+}

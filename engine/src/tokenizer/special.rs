@@ -1,0 +1,139 @@
+//! Finding special tokens in text: leftmost-longest, as HuggingFace does.
+//!
+//! llama.cpp instead goes through the tokens by length and cuts the text with each; that differs only where two
+//! special tokens overlap in the text without one containing the other from its start (`<a` and `ab>` in `<ab>`).
+
+/// Longest special token that is looked for. The walk costs at most this many steps a byte of text.
+pub const MAX_LEN: usize = 1024;
+
+/// A byte trie over the special tokens.
+#[derive(Debug, Clone)]
+pub struct SpecialMatcher {
+    /// Which bytes start a token.
+    first: [bool; 256],
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    /// Ascending by byte.
+    children: Vec<(u8, u32)>,
+    id: Option<u32>,
+}
+
+impl Default for SpecialMatcher {
+    fn default() -> Self {
+        Self {
+            first: [false; 256],
+            nodes: vec![Node::default()],
+        }
+    }
+}
+
+impl SpecialMatcher {
+    /// Adds a token; of equal texts the first counts. Empty texts and those beyond [`MAX_LEN`] are refused (`false`).
+    pub fn add(&mut self, text: &[u8], id: u32) -> bool {
+        let Some(&lead) = text.first() else {
+            return false;
+        };
+        if text.len() > MAX_LEN {
+            return false;
+        }
+        self.first[usize::from(lead)] = true;
+        let mut at = 0;
+        for &byte in text {
+            at = match self.nodes[at].children.binary_search_by_key(&byte, |c| c.0) {
+                Ok(i) => self.nodes[at].children[i].1 as usize,
+                Err(i) => {
+                    let new = self.nodes.len();
+                    self.nodes[at].children.insert(i, (byte, new as u32));
+                    self.nodes.push(Node::default());
+                    new
+                }
+            };
+        }
+        self.nodes[at].id.get_or_insert(id);
+        true
+    }
+
+    /// The longest token that starts exactly at `at`: its id and its end.
+    fn longest_at(&self, text: &[u8], at: usize) -> Option<(u32, usize)> {
+        let (mut node, mut best) = (0, None);
+        for (i, &byte) in text[at..].iter().enumerate() {
+            match self.nodes[node]
+                .children
+                .binary_search_by_key(&byte, |c| c.0)
+            {
+                Ok(child) => node = self.nodes[node].children[child].1 as usize,
+                Err(_) => break,
+            }
+            if let Some(id) = self.nodes[node].id {
+                best = Some((id, at + i + 1));
+            }
+        }
+        best
+    }
+
+    /// The first token at or after `from`: start, end, id.
+    #[must_use]
+    pub fn find(&self, text: &[u8], from: usize) -> Option<(usize, usize, u32)> {
+        if self.nodes.len() == 1 {
+            return None;
+        }
+        let mut at = from;
+        while at < text.len() {
+            at += text[at..]
+                .iter()
+                .position(|&b| self.first[usize::from(b)])?;
+            if let Some((id, end)) = self.longest_at(text, at) {
+                return Some((at, end, id));
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// Cuts `text`: `part` gets every stretch of plain text (never empty) and every special token, in order.
+    ///
+    /// # Errors
+    /// What `part` returned.
+    pub fn split<E>(
+        &self,
+        text: &[u8],
+        mut part: impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = 0;
+        while let Some((start, end, id)) = self.find(text, at) {
+            if start > at {
+                part(Part::Text {
+                    text: &text[at..start],
+                    offset: at,
+                })?;
+            }
+            part(Part::Special(id))?;
+            at = end;
+        }
+        if at < text.len() {
+            part(Part::Text {
+                text: &text[at..],
+                offset: at,
+            })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What [`SpecialMatcher::split`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Plain text and where it starts.
+    Text {
+        /// Never empty.
+        text: &'a [u8],
+        /// In the text given.
+        offset: usize,
+    },
+    /// A special token's id.
+    Special(u32),
+}

@@ -1,0 +1,179 @@
+//! An exact map from byte strings to ids: the whole vocabulary at one probe a word.
+//!
+//! Open addressing, one 16-byte entry a word. Strings of up to 8 bytes are their own key, so that a hit needs no
+//! second look; longer ones are found by hash and compared with the bytes kept in one arena. No hash stands for a
+//! string unverified.
+
+/// Bytes to id.
+#[derive(Debug, Clone, Default)]
+pub struct WordMap {
+    entries: Vec<Entry>,
+    arena: Vec<u8>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: u64,
+    /// Bytes of the word, plus 1; 0 is an empty slot.
+    len_plus_1: u32,
+    /// Up to 8 bytes: the id. Longer: index into `arena` of the id (4 bytes) and the word.
+    value: u32,
+}
+
+const EMPTY: Entry = Entry {
+    key: 0,
+    len_plus_1: 0,
+    value: 0,
+};
+const SHORT: usize = 8;
+const K: u64 = 0x9E37_79B9_7F4A_7C15;
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+/// Up to 8 bytes as a little-endian number.
+#[inline]
+fn load(word: &[u8]) -> u64 {
+    if let Some((chunk, _)) = word.split_first_chunk::<8>() {
+        return u64::from_le_bytes(*chunk);
+    }
+    if let (Some((a, _)), Some((_, b))) =
+        (word.split_first_chunk::<4>(), word.split_last_chunk::<4>())
+    {
+        let shift = 8 * (word.len() as u32 - 4);
+        return u64::from(u32::from_le_bytes(*a)) | u64::from(u32::from_le_bytes(*b)) << shift;
+    }
+    match *word {
+        [] => 0,
+        [a] => u64::from(a),
+        [a, b] => u64::from(a) | u64::from(b) << 8,
+        [a, b, c, ..] => u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16,
+    }
+}
+
+/// The word itself up to 8 bytes, a hash beyond.
+#[inline]
+fn key_of(word: &[u8]) -> u64 {
+    if word.len() <= SHORT {
+        return load(word);
+    }
+    let mut h = word.len() as u64;
+    let mut chunks = word.chunks_exact(8);
+    for chunk in &mut chunks {
+        h = fold(h ^ load(chunk), K);
+    }
+    // The last 8 bytes, overlapping: no tail loop.
+    fold(h ^ load(&word[word.len() - 8..]), K ^ h)
+}
+
+impl WordMap {
+    /// A map for at most `n` words.
+    #[must_use]
+    pub fn with_capacity(n: usize) -> Self {
+        let slots = (n.max(4) * 2).next_power_of_two();
+        Self {
+            entries: vec![EMPTY; slots],
+            arena: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Words in the map.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn slot(&self, key: u64, len: usize) -> usize {
+        // The high half of a product mixes best.
+        (fold(key ^ len as u64, K) as usize) & (self.entries.len() - 1)
+    }
+
+    /// Adds `word` unless it is there; gives the id that it has then. The map grows if need be.
+    pub fn insert(&mut self, word: &[u8], id: u32) -> u32 {
+        if let Some(id) = self.get(word) {
+            return id;
+        }
+        if (self.len + 1) * 2 > self.entries.len() {
+            self.grow();
+        }
+        let value = if word.len() <= SHORT {
+            id
+        } else {
+            let at = self.arena.len() as u32;
+            self.arena.extend_from_slice(&id.to_le_bytes());
+            self.arena.extend_from_slice(word);
+            at
+        };
+        let entry = Entry {
+            key: key_of(word),
+            len_plus_1: word.len() as u32 + 1,
+            value,
+        };
+        self.place(entry);
+        self.len += 1;
+        id
+    }
+
+    fn place(&mut self, entry: Entry) {
+        let mask = self.entries.len() - 1;
+        let mut slot = self.slot(entry.key, entry.len_plus_1 as usize - 1);
+        while self.entries[slot].len_plus_1 != 0 {
+            slot = (slot + 1) & mask;
+        }
+        self.entries[slot] = entry;
+    }
+
+    fn grow(&mut self) {
+        let slots = (self.entries.len() * 2).max(8);
+        let old = std::mem::replace(&mut self.entries, vec![EMPTY; slots]);
+        for entry in old.into_iter().filter(|e| e.len_plus_1 != 0) {
+            self.place(entry);
+        }
+    }
+
+    /// The id of `word`.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, word: &[u8]) -> Option<u32> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let key = key_of(word);
+        let len_plus_1 = word.len() as u32 + 1;
+        let mask = self.entries.len() - 1;
+        let mut slot = self.slot(key, word.len());
+        loop {
+            let entry = self.entries[slot & mask];
+            if entry.len_plus_1 == 0 {
+                return None;
+            }
+            if entry.key == key && entry.len_plus_1 == len_plus_1 {
+                if word.len() <= SHORT {
+                    return Some(entry.value);
+                }
+                let at = entry.value as usize;
+                if let Some((id, rest)) = self
+                    .arena
+                    .get(at..)
+                    .and_then(|a| a.split_first_chunk::<4>())
+                    && rest.get(..word.len()) == Some(word)
+                {
+                    return Some(u32::from_le_bytes(*id));
+                }
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+}
