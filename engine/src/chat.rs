@@ -4,6 +4,7 @@
 //! limit on work (fuel), on nesting and on the size of its output, and has no access to anything but the messages.
 
 use crate::gguf::{GgufError, Metadata};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
 
@@ -159,8 +160,7 @@ fn render(template: &str, messages: &[Message], bos: &str, eos: &str) -> Result<
     let mut env = Environment::new();
     env.set_fuel(Some(FUEL));
     env.set_recursion_limit(RECURSION);
-    env.set_trim_blocks(true);
-    env.set_lstrip_blocks(true);
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     // Templates are written for Python's Jinja: they call methods of str, list and dict.
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -172,13 +172,15 @@ fn render(template: &str, messages: &[Message], bos: &str, eos: &str) -> Result<
     });
     env.add_template("chat", template)?;
     let mut out = Bounded { bytes: Vec::new() };
+    let messages: Vec<Value> =
+        messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
     let context = context! {
         messages => messages,
         add_generation_prompt => true,
         bos_token => bos,
         eos_token => eos,
     };
-    env.get_template("chat")?.render_to_write(context, &mut out)?;
+    env.get_template("chat")?.render_captured_to(context, &mut out)?;
     String::from_utf8(out.bytes).map_err(|_| Error::new(ErrorKind::BadSerialization, "the output is not UTF-8"))
 }
 

@@ -91,6 +91,16 @@ pub fn convert(
     let file = model.weights.file();
     let targets = targets_of(model, options);
     let metadata = file.metadata();
+    let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
+    let step = || {
+        let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.0 += 1;
+        let count = done.0;
+        (done.1)(count, total);
+    };
+    // A closure that writes can only return an I/O error; the real one is kept here.
+    let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
+    // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
     writer.copy_all_meta(metadata, |key| !matches!(key, KEY_FILE_TYPE | LAYOUT_KEY | KEY_ALIGNMENT))?;
     if let Some(number) = file_type(options.linear) {
@@ -102,15 +112,6 @@ pub fn convert(
         writer.meta(LAYOUT_KEY, layout.name())?;
     }
 
-    let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
-    let step = || {
-        let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.0 += 1;
-        let count = done.0;
-        (done.1)(count, total);
-    };
-    // A closure that writes can only return an I/O error; the real one is kept here.
-    let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
     let mut converted = 0;
     for view in file.views() {
         let name = view.info.name.as_str();

@@ -1,3 +1,32 @@
-//! Placeholder while the rooms are being built.
+//! The engine of BitNet.rs: a GGUF in, text out.
+//!
+//! ```text
+//! gguf ──> tokenizer ──┐
+//!   └────> model ──────┴─> load ──> inference ──> text
+//!            plan, weights            executor, KV cache, sampler
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`gguf`] | the container: reading with validation before use, writing without half-written files |
+//! | [`tokenizer`] | text to ids and back |
+//! | [`model`] | families: a plan of named steps, and the weights where they lie in the file |
+//! | [`load`] | all of these checked against each other |
+//! | [`inference`] | running a plan: sessions, sampling, generation, perplexity |
+//! | [`chat`] | prompt templates |
+//! | [`convert`] | a model in another weight format |
+//! | [`device`] | kernel sets by name |
+//! | [`settings`] | the environment, read in one place |
+//!
+//! The engine knows nothing of its tests: the harness looks at it from outside, through the same interfaces as
+//! everybody else.
+
+pub mod chat;
+pub mod convert;
+pub mod device;
 pub mod gguf;
+pub mod inference;
+pub mod load;
+pub mod model;
+pub mod settings;
 pub mod tokenizer;

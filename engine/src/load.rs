@@ -106,7 +106,7 @@ pub fn load(
             severity: Severity::Info,
             code: "padded-embedding",
             message: format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding"),
-            hint: None,
+            hint: String::new(),
         });
     }
     let report = if !model.has_i2s() {

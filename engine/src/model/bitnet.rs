@@ -5,7 +5,7 @@ use super::decoder::Family;
 use super::plan::{Gating, Rope};
 
 /// BitNet b1.58 2B-4T and its first release: squared ReLU.
-pub static B158: Family = Family {
+pub(super) static B158: Family = Family {
     name: "BitNet b1.58",
     architectures: &["bitnet-b1.58", "bitnet-25"],
     rope: Rope::Neox,
@@ -14,5 +14,5 @@ pub static B158: Family = Family {
 };
 
 /// The first open BitNet models (0.7B, 3B): the same with SiLU.
-pub static BITNET: Family =
+pub(super) static BITNET: Family =
     Family { name: "BitNet", architectures: &["bitnet"], gating: Gating::Silu, ..B158 };

@@ -6,7 +6,7 @@ use super::decoder::Family;
 use super::plan::{Gating, Rope};
 
 /// The architecture `llama`.
-pub static LLAMA: Family = Family {
+pub(super) static LLAMA: Family = Family {
     name: "LLaMA",
     architectures: &["llama"],
     rope: Rope::Norm,
