@@ -1,1 +1,71 @@
-//! Placeholder while the rooms are being built.
+//! The truth as data, and the small crate that reads it.
+//!
+//! Everything that decides whether BitNet.rs is right lives in this folder as files that a person can
+//! read and a diff can show: which cells exist ([`matrix`], `matrix.toml`), which of them are known to
+//! fail and why ([`expect`], `expect.toml`), and what they must answer (`snapshots/`). The crate is a
+//! leaf: it knows nothing of the engine or of the harness, so that neither can bend the truth while it
+//! reads it. It only reads; the one writer of snapshots is the blessing command of the harness.
+//!
+//! Every reader denies unknown fields: a misspelt key in a data file is an error, never a default.
+
+pub mod expect;
+pub mod matrix;
+pub mod pattern;
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong while the data files are read.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    /// The file could not be read at all.
+    #[error("cannot read {path}: {source}; it is part of the repository: `git checkout -- {path}` restores it", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not what its schema says.
+    #[error("{path}: {message}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// The file was written for another version of this reader.
+    #[error("{path}: schema {found}, but this build reads schema {wanted}; update the file or the checkout", path = path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The version that this crate reads.
+        wanted: u32,
+    },
+}
+
+/// Reads `path` as TOML into `T`, naming the file in every error.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
+    let text = std::fs::read_to_string(path).map_err(|source| GoldenError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| GoldenError::Parse {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// Refuses a file of another schema version.
+pub(crate) fn check_schema(path: &Path, found: u32, wanted: u32) -> Result<(), GoldenError> {
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(GoldenError::Schema {
+            path: path.to_owned(),
+            found,
+            wanted,
+        })
+    }
+}

@@ -1,1 +1,48 @@
-//! Placeholder while the rooms are being built.
+//! The verification suite of BitNet.rs: axes, cells, trials, verdicts, records, reports.
+//!
+//! The matrix is model x quant x device x backend x check. Which cells exist is data
+//! (`golden/matrix.toml`), what they must answer is data (`golden/snapshots/`), which of them are known
+//! to fail is data (`golden/expect.toml`). This crate turns the data into libtest-mimic trials, judges
+//! what comes out and keeps one record per cell. It is written so that no green can mean "not checked":
+//! every declared cell is accounted for, everything that is not run says why, and the suite turns itself
+//! red in its own tests (`tests/selftest.rs`).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`axes`] | axes and cells |
+//! | [`select`] | flags, environment twins, requirements |
+//! | [`setup`] | reading and validating the declaration |
+//! | [`host`] | what this machine has |
+//! | [`check`] | the trait of a check, the table of all checks |
+//! | [`verdict`] | outcomes, as pure functions |
+//! | [`trials`], [`matrix`] | the run |
+//! | [`golden`] | snapshots and blessing |
+//! | [`record`], [`account`], [`report`] | what is left of a run |
+//!
+//! The user manual is the module documentation of `tests/matrix.rs`.
+
+pub mod account;
+mod atomic;
+pub mod axes;
+pub mod check;
+mod diff;
+pub mod env;
+pub mod golden;
+pub mod host;
+pub mod matrix;
+pub mod metrics;
+pub mod paths;
+pub mod provenance;
+pub mod record;
+pub mod report;
+pub mod select;
+pub mod setup;
+pub mod trials;
+pub mod verdict;
+
+pub use axes::{Axis, Cell};
+pub use bitnet_golden as data;
+pub use check::{Check, Context, Failure};
+pub use matrix::Suite;
+pub use metrics::Metrics;
+pub use verdict::{Availability, Outcome};

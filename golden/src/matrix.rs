@@ -1,0 +1,228 @@
+//! `matrix.toml`: which cells exist.
+//!
+//! The file declares the axes (models with the quants in which they exist, devices, backends) and, for
+//! every check, the rectangles of the matrix that it covers. This module only reads; the meaning (names
+//! that must exist, rectangles that must not be empty, the expansion into cells) is the harness's, which
+//! reports all mistakes at once.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::GoldenError;
+use crate::pattern::Pattern;
+
+/// The version of `matrix.toml` that this crate reads.
+pub const SCHEMA: u32 = 1;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// Version of the file's layout, [`SCHEMA`].
+    pub schema: u32,
+    /// Models, in the order in which reports show them.
+    #[serde(default, rename = "model")]
+    pub models: Vec<Model>,
+    /// Devices: an instruction set of the CPU, or an accelerator.
+    #[serde(default, rename = "device")]
+    pub devices: Vec<Named>,
+    /// What a cell is checked against.
+    #[serde(default, rename = "backend")]
+    pub backends: Vec<Named>,
+    /// Checks and the cells to which they apply.
+    #[serde(default, rename = "check")]
+    pub checks: Vec<CheckDecl>,
+    /// Cells that are declared but cannot mean anything, with the reason.
+    #[serde(default, rename = "unsupported")]
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// A value of an axis with a sentence about it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// The name as it stands in a cell.
+    pub name: String,
+    /// One sentence for people.
+    pub about: String,
+}
+
+/// One model of the matrix.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The name as it stands in a cell.
+    pub name: String,
+    /// One sentence for people.
+    pub about: String,
+    /// `general.architecture` of its GGUF (`bitnet-b1.58`, `bitnet`, `llama`), or `none`.
+    pub family: String,
+    /// The weight formats in which the model exists, by the names of the kernels' formats.
+    pub quants: Vec<String>,
+    /// Where its bytes come from.
+    pub source: Source,
+}
+
+/// Where a model's bytes come from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Source {
+    /// In the repository. Always available; other quants than the stored one are packed from it.
+    Embedded {
+        /// Path below `golden/`.
+        file: String,
+    },
+    /// Downloaded once by `cargo xtask fixtures fetch`; unavailable until then.
+    Fixture {
+        /// File name in the fixtures folder.
+        file: String,
+    },
+    /// Made from a seed at run time. Always available.
+    Generated {
+        /// Seed of the weights.
+        seed: u64,
+        /// Kind of the generated tokenizer: `spm` or `bpe`.
+        tokenizer: String,
+        /// Its dimensions.
+        shape: Shape,
+    },
+    /// A file of the user's, named by an environment variable; unavailable while that is not set.
+    Path {
+        /// The variable that holds the path.
+        env: String,
+    },
+    /// Not a model: stands for the bare weight formats in checks that need no model. `*` in a check's
+    /// `models` does not include it, it has to be named.
+    Formats,
+}
+
+/// Dimensions of a generated model, in elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Number of transformer blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the feed-forward part.
+    pub ffn: usize,
+    /// Query heads; the head size is `hidden / heads`.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Longest sequence.
+    pub context: usize,
+}
+
+/// A check and the part of the matrix that it covers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckDecl {
+    /// The name as it stands in a cell, and of the file `harness/src/check/<name>.rs`.
+    pub name: String,
+    /// One sentence for people: what a green cell proves.
+    pub about: String,
+    /// Rectangles of the matrix; the check covers their union. Overlap is an error.
+    pub cells: Vec<Rectangle>,
+}
+
+/// A product of axis values. An axis that is left out, or `["*"]`, means all its values.
+///
+/// A quant counts only for the models that exist in it, so that `quants` may name the formats of
+/// several models at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rectangle {
+    /// Names of models; `*` = all that have weights.
+    #[serde(default = "all")]
+    pub models: Vec<String>,
+    /// Names of weight formats.
+    #[serde(default = "all")]
+    pub quants: Vec<String>,
+    /// Names of devices.
+    #[serde(default = "all")]
+    pub devices: Vec<String>,
+    /// Names of backends.
+    #[serde(default = "all")]
+    pub backends: Vec<String>,
+}
+
+fn all() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// Cells that are declared so that nobody wonders where they are, but that nothing can run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsupported {
+    /// Which cells.
+    pub cells: Pattern,
+    /// Why they mean nothing.
+    pub reason: String,
+}
+
+impl Matrix {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`GoldenError`] if it cannot be read, does not fit the schema, or is of another version.
+    pub fn read(path: &Path) -> Result<Self, GoldenError> {
+        let matrix: Self = crate::read_toml(path)?;
+        crate::check_schema(path, matrix.schema, SCHEMA)?;
+        Ok(matrix)
+    }
+
+    /// The model of that name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_file_reads() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix.toml");
+        let matrix = Matrix::read(&path).expect("golden/matrix.toml");
+        assert!(matrix.model("tiny-bitnet").is_some());
+        assert!(matrix.model("no-such-model").is_none());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let text = "schema = 1\n[[device]]\nname = \"d\"\nabuot = \"x\"\n";
+        let error = toml::from_str::<Matrix>(text).expect_err("unknown field");
+        assert!(error.to_string().contains("abuot"), "{error}");
+    }
+
+    #[test]
+    fn sources_deny_unknown_fields_too() {
+        let ok: Source = toml::from_str("kind = \"fixture\"\nfile = \"a.gguf\"").expect("fixture");
+        assert_eq!(
+            ok,
+            Source::Fixture {
+                file: "a.gguf".to_owned()
+            }
+        );
+        let error = toml::from_str::<Source>("kind = \"fixture\"\nfile = \"a\"\nsha = \"b\"")
+            .expect_err("unknown field");
+        assert!(error.to_string().contains("sha"), "{error}");
+    }
+
+    #[test]
+    fn another_schema_is_refused() {
+        let dir = std::env::temp_dir().join(format!("bitnet-golden-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("temp dir");
+        let path = dir.join("matrix.toml");
+        std::fs::write(&path, "schema = 99\n").expect("write");
+        let error = Matrix::read(&path).expect_err("schema 99");
+        std::fs::remove_dir_all(&dir).expect("clean up");
+        assert!(error.to_string().contains("schema 99"), "{error}");
+    }
+}

@@ -1,0 +1,229 @@
+//! What this host has: the table of devices and backends, and whether a model's bytes are here.
+//!
+//! Asked when the cells are listed, so every answer is cheap: a CPU feature, the presence of a file. What
+//! is declared in `matrix.toml` and what stands here must agree both ways.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bitnet_golden::matrix::{Model, Source};
+
+use crate::axes::{Axis, Cell};
+use crate::env::Env;
+use crate::paths::Paths;
+use crate::setup::{Declaration, Problem, implementations};
+use crate::verdict::Availability;
+
+/// Where a device or backend is registered, for messages.
+const PLACE: &str = "harness/src/host.rs";
+
+type Detect = Arc<dyn Fn() -> Availability + Send + Sync>;
+
+/// The devices and backends that this build knows, with how to detect them.
+#[derive(Clone, Default)]
+pub struct Host {
+    devices: Vec<(&'static str, Detect)>,
+    backends: Vec<(&'static str, Detect)>,
+    env: Env,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |table: &[(&'static str, Detect)]| -> Vec<&'static str> {
+            table.iter().map(|(name, _)| *name).collect()
+        };
+        f.debug_struct("Host")
+            .field("devices", &names(&self.devices))
+            .field("backends", &names(&self.backends))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// A host that knows nothing yet.
+    #[must_use]
+    pub fn empty(env: Env) -> Self {
+        Self {
+            env,
+            ..Self::default()
+        }
+    }
+
+    /// This build's table.
+    #[must_use]
+    pub fn here(env: Env) -> Self {
+        Self::empty(env)
+            .device("cpu-scalar", || Availability::Available)
+            .device("cpu-avx2", avx2)
+            .backend("native", || Availability::Available)
+    }
+
+    /// Adds a device.
+    #[must_use]
+    pub fn device(
+        mut self,
+        name: &'static str,
+        detect: impl Fn() -> Availability + Send + Sync + 'static,
+    ) -> Self {
+        self.devices.push((name, Arc::new(detect)));
+        self
+    }
+
+    /// Adds a backend.
+    #[must_use]
+    pub fn backend(
+        mut self,
+        name: &'static str,
+        detect: impl Fn() -> Availability + Send + Sync + 'static,
+    ) -> Self {
+        self.backends.push((name, Arc::new(detect)));
+        self
+    }
+
+    /// Compares the table with the declaration.
+    pub fn validate(&self, declaration: &Declaration, problems: &mut Vec<Problem>) {
+        for (axis, table) in [
+            (Axis::Device, &self.devices),
+            (Axis::Backend, &self.backends),
+        ] {
+            let registered: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+            let declared = declaration.axes.values(axis);
+            implementations(axis, declared, &registered, PLACE, problems);
+        }
+    }
+
+    /// Asks every device, backend and model once.
+    #[must_use]
+    pub fn survey(&self, declaration: &Declaration, paths: &Paths) -> Survey {
+        let mut answers = BTreeMap::new();
+        for (axis, table) in [
+            (Axis::Device, &self.devices),
+            (Axis::Backend, &self.backends),
+        ] {
+            for (name, detect) in table {
+                answers.insert((axis, (*name).to_owned()), detect());
+            }
+        }
+        for model in &declaration.matrix.models {
+            answers.insert((Axis::Model, model.name.clone()), self.model(model, paths));
+        }
+        Survey { answers }
+    }
+
+    fn model(&self, model: &Model, paths: &Paths) -> Availability {
+        match &model.source {
+            // What is in the repository or made from a seed is always here: should it be missing, that is
+            // a failure of its cells, not a property of the host.
+            Source::Embedded { .. } | Source::Generated { .. } | Source::Formats => {
+                Availability::Available
+            }
+            Source::Fixture { file } => {
+                let path = paths.fixtures.join(file);
+                if path.is_file() {
+                    Availability::Available
+                } else {
+                    Availability::unavailable(
+                        &model.name,
+                        format!("the fixture {file} has not been fetched"),
+                        format!("cargo xtask fixtures fetch {}", model.name),
+                    )
+                }
+            }
+            Source::Path { env } => match self.env.get(env) {
+                Some(path) if paths.root.join(path).is_file() => Availability::Available,
+                Some(path) => Availability::unavailable(
+                    &model.name,
+                    format!("{env} names {path}, which is no file"),
+                    format!("set {env} to the path of the model"),
+                ),
+                None => Availability::unavailable(
+                    &model.name,
+                    format!("{env} is not set"),
+                    format!("set {env} to the path of the model"),
+                ),
+            },
+        }
+    }
+}
+
+/// The answers of one host.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    answers: BTreeMap<(Axis, String), Availability>,
+}
+
+impl Survey {
+    /// The first of device, backend and model that is missing for a cell.
+    #[must_use]
+    pub fn cell(&self, cell: &Cell) -> Availability {
+        for axis in [Axis::Device, Axis::Backend, Axis::Model] {
+            let name = cell.get(axis);
+            match self.answers.get(&(axis, name.to_owned())) {
+                Some(Availability::Available) => {}
+                Some(missing) => return missing.clone(),
+                // Unreachable after `Host::validate`; an answer that nobody gave is not a yes.
+                None => {
+                    let reason = format!("nothing detects the {} `{name}`", axis.name());
+                    return Availability::unavailable(name, reason, format!("add it to {PLACE}"));
+                }
+            }
+        }
+        Availability::Available
+    }
+}
+
+fn avx2() -> Availability {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+        {
+            return Availability::Available;
+        }
+    }
+    Availability::unavailable(
+        "cpu-avx2",
+        "this CPU has no AVX2 with FMA and F16C",
+        "run on an x86-64 machine of 2013 or later",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn this_build_implements_the_committed_axes() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden");
+        let declaration = crate::setup::declare(&golden).expect("golden folder");
+        let mut problems = Vec::new();
+        Host::here(Env::default()).validate(&declaration, &mut problems);
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(lines, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_model_by_path_names_its_variable() {
+        let model: Model = toml::from_str(
+            "name = \"big\"\nabout = \"\"\nfamily = \"f\"\nquants = [\"q\"]\nsource = { kind = \"path\", env = \"BIG_GGUF\" }",
+        )
+        .expect("model");
+        let paths = Paths::discover(&Env::default());
+        let answer =
+            |pairs: &[(&str, &str)]| Host::empty(Env::from_pairs(pairs)).model(&model, &paths);
+        assert_eq!(
+            answer(&[("BIG_GGUF", "Cargo.toml")]),
+            Availability::Available
+        );
+        for pairs in [&[][..], &[("BIG_GGUF", "no/such/file")]] {
+            let Availability::Unavailable { mend, missing, .. } = answer(pairs) else {
+                panic!("available: {pairs:?}");
+            };
+            assert_eq!(missing, "big");
+            assert!(mend.contains("BIG_GGUF"), "{mend}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The report for CI systems: JUnit's XML.
+//!
+//! JUnit knows passed, failed and skipped. An expected failure is passed, with its reason as output;
+//! unavailable and unsupported cells are skipped, with their reason.
+
+use crate::report::{Report, escape};
+use crate::verdict::Outcome;
+
+/// One test suite with one test case per record.
+#[must_use]
+pub fn junit(report: &Report) -> String {
+    let account = report.account();
+    let skipped = account.of(Outcome::Unavailable) + account.of(Outcome::Unsupported);
+    let seconds: f64 = report.records().values().map(|r| r.duration_ms / 1e3).sum();
+    let counts = format!(
+        "tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\" errors=\"0\" time=\"{seconds:.3}\"",
+        report.records().len(),
+        account.of(Outcome::Fail),
+    );
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"bitnet\" {counts}>\n<testsuite name=\"matrix\" {counts}>\n"
+    );
+    for record in report.records().values() {
+        let reason = escape(record.reason.as_deref().unwrap_or_default());
+        let first = reason.lines().next().unwrap_or_default();
+        let body = match record.outcome {
+            Outcome::Pass => String::new(),
+            Outcome::Xfail => format!("<system-out>xfail: {reason}</system-out>"),
+            Outcome::Fail => format!("<failure message=\"{first}\">{reason}</failure>"),
+            Outcome::Unavailable | Outcome::Unsupported => {
+                format!("<skipped message=\"{}: {first}\"/>", record.outcome.name())
+            }
+        };
+        out += &format!(
+            "<testcase classname=\"matrix\" name=\"{}\" time=\"{:.6}\" timestamp=\"{}\">{body}</testcase>\n",
+            escape(&record.name),
+            record.duration_ms / 1e3,
+            escape(&record.timestamp),
+        );
+    }
+    out + "</testsuite>\n</testsuites>\n"
+}
