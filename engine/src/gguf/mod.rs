@@ -36,11 +36,14 @@
 mod bytes;
 mod cursor;
 mod encode;
+mod entry;
 mod error;
 mod file;
+mod hints;
 mod metadata;
 mod output;
 mod reader;
+mod sink;
 mod tensor;
 mod types;
 mod value;

@@ -3,9 +3,10 @@
 
 use super::bytes::FileBytes;
 use super::cursor::Cursor;
+use super::entry::TextBudget;
 use super::error::GgufError;
 use super::file::Header;
-use super::metadata::{Metadata, TextBudget};
+use super::metadata::Metadata;
 use super::tensor::{self, Described};
 use super::value::Value;
 use super::{

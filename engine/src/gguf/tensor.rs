@@ -1,8 +1,8 @@
 //! Tensor descriptions: read, then proved to lie inside the data section without touching each other.
 
 use super::cursor::Cursor;
+use super::entry::TextBudget;
 use super::error::GgufError;
-use super::metadata::TextBudget;
 use super::types::tensor_size;
 use super::{MAX_DIMS, MAX_KEY_BYTES};
 

@@ -12,6 +12,7 @@ use super::encode::MetaValue;
 use super::error::GgufError;
 use super::metadata::Metadata;
 use super::output::replace_file;
+use super::sink::{Counted, Limited, pad};
 use super::tensor::TensorView;
 use super::types::{ValueType, tensor_size};
 use super::{
@@ -96,15 +97,17 @@ impl<'a> GgufWriter<'a> {
         self.add_key(key, Cow::Borrowed(raw), text as u64)
     }
 
-    /// Adds every key of another file that `keep` accepts, except `general.alignment`, which is this
-    /// file's own affair.
+    /// Adds every key of another file that `keep` accepts, except a `general.alignment` other than this
+    /// writer's own.
     pub fn copy_all_meta(
         &mut self,
         from: &'a Metadata,
         mut keep: impl FnMut(&str) -> bool,
     ) -> Result<&mut Self, GgufError> {
         for (key, _) in from.iter() {
-            if key != KEY_ALIGNMENT && keep(key) {
+            let other_alignment =
+                key == KEY_ALIGNMENT && from.raw(key) != Some(&*self.alignment_value());
+            if !other_alignment && keep(key) {
                 self.copy_meta(from, key)?;
             }
         }
@@ -254,10 +257,7 @@ impl<'a> GgufWriter<'a> {
             let why = format!("keys, names and strings may have {MAX_HEADER_TEXT} bytes together");
             return Err(refuse(format!("{} bytes of text", self.text), &why));
         }
-        let mut out = Counted {
-            inner: BufWriter::with_capacity(BUFFER, out),
-            written: 0,
-        };
+        let mut out = Counted::new(BufWriter::with_capacity(BUFFER, out));
         self.write_header(&mut out)
             .map_err(|source| GgufError::Output {
                 what: "the header".to_owned(),
@@ -316,11 +316,7 @@ impl<'a> GgufWriter<'a> {
 }
 
 fn stream(out: &mut impl Write, name: &str, size: u64, write: Stream<'_>) -> Result<(), GgufError> {
-    let mut limited = Limited {
-        inner: out,
-        left: size,
-        excess: 0,
-    };
+    let mut limited = Limited::new(out, size);
     let result = write(&mut limited);
     let (left, excess) = (limited.left, limited.excess);
     if excess > 0 {
@@ -352,17 +348,6 @@ fn failed(tensor: &str, source: io::Error) -> GgufError {
 fn write_string(out: &mut dyn Write, s: &str) -> io::Result<()> {
     out.write_all(&(s.len() as u64).to_le_bytes())?;
     out.write_all(s.as_bytes())
-}
-
-fn pad<W: Write>(out: &mut Counted<W>, alignment: u64) -> io::Result<()> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut left = out.written.next_multiple_of(alignment) - out.written;
-    while left > 0 {
-        let n = left.min(ZEROS.len() as u64);
-        out.write_all(ZEROS.get(..n as usize).unwrap_or_default())?;
-        left -= n;
-    }
-    Ok(())
 }
 
 fn check_name(kind: &str, name: &str) -> Result<(), GgufError> {
@@ -408,52 +393,5 @@ fn shape_problem(e: &GgufError) -> String {
             format!("{type_name} needs rows of a multiple of {block} elements, it has {found}")
         }
         other => other.to_string(),
-    }
-}
-
-/// Counts what was written.
-struct Counted<W> {
-    inner: W,
-    written: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.written += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// Lets `left` more bytes pass and refuses the rest.
-struct Limited<'w, W> {
-    inner: &'w mut W,
-    left: u64,
-    excess: u64,
-}
-
-impl<W: Write> Write for Limited<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        if self.left < buf.len() as u64 {
-            self.excess = buf.len() as u64;
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "more bytes than the tensor has",
-            ));
-        }
-        let n = self.inner.write(buf)?;
-        self.left -= n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
