@@ -88,6 +88,25 @@ pub fn convert(
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<ConvertReport, ConvertError> {
+    write(model, options, progress, |writer| writer.write_file(path))
+}
+
+/// [`convert`] into memory.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
+    let mut bytes = Vec::new();
+    write(model, options, &mut |_, _| {}, |writer| writer.write_to(&mut bytes))?;
+    Ok(bytes)
+}
+
+fn write(
+    model: &Model,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(usize, usize),
+    finish: impl FnOnce(GgufWriter<'_>) -> Result<u64, GgufError>,
+) -> Result<ConvertReport, ConvertError> {
     let file = model.weights.file();
     let targets = targets_of(model, options);
     let metadata = file.metadata();
@@ -142,7 +161,7 @@ pub fn convert(
             }
         }
     }
-    let written = writer.write_file(path);
+    let written = finish(writer);
     if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         return Err(error);
     }

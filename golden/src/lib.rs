@@ -11,6 +11,9 @@
 pub mod expect;
 pub mod matrix;
 pub mod pattern;
+pub mod texts;
+pub mod thresholds;
+pub mod trainer;
 
 use std::path::{Path, PathBuf};
 

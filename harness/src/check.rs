@@ -4,6 +4,15 @@
 //! in [`checks`]. Which cells it runs on is data: its `[[check]]` table in `golden/matrix.toml`. A check
 //! without a table, or a table without a check, is an error before anything runs.
 
+pub mod digest;
+pub mod greedy;
+pub mod kernel;
+pub mod load;
+pub mod ops;
+pub mod perplexity;
+pub mod tokenize;
+pub mod trainer;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,7 +29,16 @@ use crate::verdict::Availability;
 /// All checks, one line each.
 #[must_use]
 pub fn checks() -> Vec<Arc<dyn Check>> {
-    vec![]
+    vec![
+        Arc::new(kernel::Kernel),
+        Arc::new(ops::Ops),
+        Arc::new(load::Load),
+        Arc::new(tokenize::Tokenize),
+        Arc::new(greedy::Greedy),
+        Arc::new(digest::Digest),
+        Arc::new(perplexity::Perplexity),
+        Arc::new(trainer::Trainer),
+    ]
 }
 
 /// One kind of question to ask of a cell.

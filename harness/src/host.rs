@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bitnet_golden::matrix::{Model, Source};
+use bitnet_kernels::kernel_sets;
 
 use crate::axes::{Axis, Cell};
 use crate::env::Env;
@@ -23,15 +24,15 @@ type Detect = Arc<dyn Fn() -> Availability + Send + Sync>;
 /// The devices and backends that this build knows, with how to detect them.
 #[derive(Clone, Default)]
 pub struct Host {
-    devices: Vec<(&'static str, Detect)>,
-    backends: Vec<(&'static str, Detect)>,
+    devices: Vec<(String, Detect)>,
+    backends: Vec<(String, Detect)>,
     env: Env,
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |table: &[(&'static str, Detect)]| -> Vec<&'static str> {
-            table.iter().map(|(name, _)| *name).collect()
+        let names = |table: &[(String, Detect)]| -> Vec<String> {
+            table.iter().map(|(name, _)| name.clone()).collect()
         };
         f.debug_struct("Host")
             .field("devices", &names(&self.devices))
@@ -53,20 +54,28 @@ impl Host {
     /// This build's table.
     #[must_use]
     pub fn here(env: Env) -> Self {
-        Self::empty(env)
-            .device("cpu-scalar", || Availability::Available)
-            .device("cpu-avx2", avx2)
-            .backend("native", || Availability::Available)
+        let host = Self::empty(env).backend("native", || Availability::Available);
+        // Every kernel set of the engine is a device, so that none can be left out of the matrix.
+        kernel_sets().iter().fold(host, |host, set| {
+            host.device(format!("cpu-{}", set.name), || match (set.detect)() {
+                Ok(_) => Availability::Available,
+                Err(missing) => Availability::unavailable(
+                    &format!("cpu-{}", set.name),
+                    missing.reason,
+                    format!("run on a processor with {}", set.isa),
+                ),
+            })
+        })
     }
 
     /// Adds a device.
     #[must_use]
     pub fn device(
         mut self,
-        name: &'static str,
+        name: impl Into<String>,
         detect: impl Fn() -> Availability + Send + Sync + 'static,
     ) -> Self {
-        self.devices.push((name, Arc::new(detect)));
+        self.devices.push((name.into(), Arc::new(detect)));
         self
     }
 
@@ -74,10 +83,10 @@ impl Host {
     #[must_use]
     pub fn backend(
         mut self,
-        name: &'static str,
+        name: impl Into<String>,
         detect: impl Fn() -> Availability + Send + Sync + 'static,
     ) -> Self {
-        self.backends.push((name, Arc::new(detect)));
+        self.backends.push((name.into(), Arc::new(detect)));
         self
     }
 
@@ -87,7 +96,7 @@ impl Host {
             (Axis::Device, &self.devices),
             (Axis::Backend, &self.backends),
         ] {
-            let registered: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+            let registered: Vec<&str> = table.iter().map(|(name, _)| name.as_str()).collect();
             let declared = declaration.axes.values(axis);
             implementations(axis, declared, &registered, PLACE, problems);
         }
@@ -102,7 +111,7 @@ impl Host {
             (Axis::Backend, &self.backends),
         ] {
             for (name, detect) in table {
-                answers.insert((axis, (*name).to_owned()), detect());
+                answers.insert((axis, name.clone()), detect());
             }
         }
         for model in &declaration.matrix.models {
@@ -171,23 +180,6 @@ impl Survey {
         }
         Availability::Available
     }
-}
-
-fn avx2() -> Availability {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            return Availability::Available;
-        }
-    }
-    Availability::unavailable(
-        "cpu-avx2",
-        "this CPU has no AVX2 with FMA and F16C",
-        "run on an x86-64 machine of 2013 or later",
-    )
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | [`setup`] | reading and validating the declaration |
 //! | [`host`] | what this machine has |
 //! | [`check`] | the trait of a check, the table of all checks |
+//! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
 //! | [`golden`] | snapshots and blessing |
@@ -27,10 +28,12 @@ pub mod axes;
 pub mod check;
 mod diff;
 pub mod env;
+pub mod generate;
 pub mod golden;
 pub mod host;
 pub mod matrix;
 pub mod metrics;
+pub mod models;
 pub mod paths;
 pub mod provenance;
 pub mod record;

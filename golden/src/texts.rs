@@ -1,0 +1,87 @@
+//! The texts on which models are checked, and how much of them each model is given.
+
+use crate::{GoldenError, read_toml};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How much a model is asked. The oracle computes all of it, so large models are asked less.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Prompts of the greedy check.
+    #[serde(default)]
+    pub prompts: Vec<String>,
+    /// Tokens of each free run.
+    #[serde(default)]
+    pub new_tokens: usize,
+    /// Tokens of the passage whose logits are digested.
+    pub digest_tokens: usize,
+    /// Characters of the passage whose perplexity is measured.
+    #[serde(default)]
+    pub perplexity_characters: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plans {
+    default: Plan,
+    model: BTreeMap<String, Plan>,
+}
+
+/// The plan of a model, else the default one, from `texts/plan.toml`.
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn plan(golden: &Path, model: &str) -> Result<Plan, GoldenError> {
+    let mut plans: Plans = read_toml(&golden.join("texts/plan.toml"))?;
+    Ok(plans.model.remove(model).unwrap_or(plans.default))
+}
+
+/// A page of prose (`texts/passage.txt`).
+///
+/// # Errors
+/// The file cannot be read.
+pub fn passage(golden: &Path) -> Result<String, GoldenError> {
+    read(&golden.join("texts/passage.txt"))
+}
+
+/// Strings that strain tokenizers (`texts/strings.json`).
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn strings(golden: &Path) -> Result<Vec<String>, GoldenError> {
+    json(&golden.join("texts/strings.json"))
+}
+
+#[derive(Deserialize)]
+struct RecordedIds {
+    cases: Vec<RecordedCase>,
+}
+
+#[derive(Deserialize)]
+struct RecordedCase {
+    text: String,
+    ids: Vec<u32>,
+}
+
+/// Texts with the ids that HuggingFace `tokenizers` gave for a model's tokenizer; none for models without a recording.
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn recorded_ids(golden: &Path, model: &str) -> Result<Vec<(String, Vec<u32>)>, GoldenError> {
+    if !matches!(model, "tiny-bitnet" | "tiny-bitnet-silu") {
+        return Ok(Vec::new());
+    }
+    let recorded: RecordedIds = json(&golden.join("reference/trainer/tiny-tokenizer.json"))?;
+    Ok(recorded.cases.into_iter().map(|case| (case.text, case.ids)).collect())
+}
+
+pub(crate) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
+    serde_json::from_str(&read(path)?)
+        .map_err(|e| GoldenError::Parse { path: path.to_owned(), message: e.to_string() })
+}
+
+fn read(path: &Path) -> Result<String, GoldenError> {
+    std::fs::read_to_string(path).map_err(|source| GoldenError::Read { path: path.to_owned(), source })
+}

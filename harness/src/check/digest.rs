@@ -1,0 +1,86 @@
+//! `digest`: the bits of all logits of a fixed text, for every number of threads and every chunk size.
+
+use super::{Check, Context, Failure};
+use crate::axes::Cell;
+use crate::golden::ORACLE_DEVICE;
+use crate::metrics::Metrics;
+use crate::models;
+use bitnet_engine::inference::Want;
+use bitnet_engine::load::Loaded;
+use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_golden::texts;
+use bitnet_kernels::Kernels;
+use sha2::{Digest as _, Sha256};
+
+/// The check.
+pub struct Digest;
+
+const THREADS: [usize; 3] = [1, 2, 4];
+const CHUNKS: [usize; 3] = [1, 7, 64];
+
+impl Check for Digest {
+    fn name(&self) -> &'static str {
+        "digest"
+    }
+
+    fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
+        let loaded = models::loaded(ctx, cell)?;
+        let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
+        let ids = ids(&loaded, &texts::passage(&ctx.paths.golden)?, plan.digest_tokens)?;
+        let kernels = models::kernels(cell)?;
+        // The oracle is slow and its threads do nothing of their own: the corners are enough.
+        let runs: Vec<(usize, usize)> = if cell.device == ORACLE_DEVICE {
+            vec![(1, 1), (2, 7)]
+        } else {
+            THREADS.into_iter().flat_map(|t| CHUNKS.map(|c| (t, c))).collect()
+        };
+        let mut digests = Vec::new();
+        for &(threads, chunk) in &runs {
+            digests.push(digest(&loaded, kernels, &ids, threads, chunk)?);
+        }
+        if let Some(odd) = digests.iter().position(|d| *d != digests[0]) {
+            let ((t0, c0), (t, c)) = (runs[0], runs[odd]);
+            return Err(Failure::new(format_args!(
+                "{t} threads and chunks of {c} give other bits than {t0} threads and chunks of {c0}"
+            )));
+        }
+        ctx.assert_golden(cell, "", &format!("{} tokens: {}", ids.len(), digests[0]))?;
+        Ok(Metrics::new()
+            .with("tokens", ids.len() as u64)
+            .with("runs", runs.len() as u64)
+            .with("digest", digests[0].clone())
+            .with("kernels", cell.device.clone())
+            .with("model_sha256", loaded.file.content_hash().to_owned()))
+    }
+}
+
+/// The first `limit` tokens of a text, the beginning-of-sequence token included.
+pub(crate) fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
+    let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
+    ids.truncate(limit);
+    if ids.len() < limit {
+        return Err(Failure::new(format_args!("the passage has {} tokens, {limit} are needed", ids.len())));
+    }
+    Ok(ids)
+}
+
+/// SHA-256 over the logits of every position, as little-endian f32.
+///
+/// # Errors
+/// The tokens cannot be computed.
+pub fn digest(
+    loaded: &Loaded,
+    kernels: &'static dyn Kernels,
+    ids: &[u32],
+    threads: usize,
+    chunk: usize,
+) -> Result<String, Failure> {
+    let mut session = models::session(loaded, kernels, threads, chunk, ids.len())?;
+    let mut hash = Sha256::new();
+    session.forward(ids, Want::All, &mut |_, logits| {
+        for logit in logits {
+            hash.update(logit.to_le_bytes());
+        }
+    })?;
+    Ok(hex::encode(hash.finalize()))
+}

@@ -1,0 +1,71 @@
+//! `greedy`: the most likely token at every position of a fixed text, and a free continuation, token by token.
+
+use super::{Check, Context, Failure};
+use crate::axes::Cell;
+use crate::metrics::Metrics;
+use crate::models;
+use bitnet_engine::inference::{GenerateOptions, Want, argmax, generate};
+use bitnet_engine::load::Loaded;
+use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_golden::texts;
+use bitnet_kernels::Kernels;
+use serde::Serialize;
+use std::sync::atomic::AtomicBool;
+
+/// The check.
+pub struct Greedy;
+
+/// What is held against the snapshot.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct Answer {
+    prompt: String,
+    /// Most likely token after each position of the prompt, teacher-forced.
+    argmax: String,
+    /// Tokens of the free run.
+    tokens: String,
+    text: String,
+}
+
+impl Check for Greedy {
+    fn name(&self) -> &'static str {
+        "greedy"
+    }
+
+    fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
+        let loaded = models::loaded(ctx, cell)?;
+        let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
+        let answers: Vec<Answer> = plan
+            .prompts
+            .iter()
+            .map(|prompt| answer(&loaded, models::kernels(cell)?, prompt, plan.new_tokens))
+            .collect::<Result<_, Failure>>()?;
+        ctx.assert_golden_json(cell, "", &answers)?;
+        Ok(Metrics::new()
+            .with("prompts", answers.len() as u64)
+            .with("new_tokens", (answers.len() * plan.new_tokens) as u64)
+            .with("kernels", cell.device.clone())
+            .with("model_sha256", loaded.file.content_hash().to_owned()))
+    }
+}
+
+/// The answer of a model to a prompt on a kernel set.
+///
+/// # Errors
+/// The prompt cannot be encoded or computed.
+pub fn answer(
+    loaded: &Loaded,
+    kernels: &'static dyn Kernels,
+    prompt: &str,
+    new_tokens: usize,
+) -> Result<Answer, Failure> {
+    let tokenizer = &*loaded.tokenizer;
+    let ids = tokenizer.encode(prompt, EncodeOptions { add_special: true, parse_special: false })?;
+    let mut session = models::session(loaded, kernels, 1, 16, ids.len() + new_tokens + 1)?;
+    let mut forced = Vec::new();
+    session.forward(&ids, Want::All, &mut |_, logits| forced.push(argmax(logits)))?;
+    session.truncate(0);
+    let options = GenerateOptions { max_tokens: Some(new_tokens), ignore_eos: true, ..Default::default() };
+    let free = generate(&mut session, tokenizer, &ids, &options, &AtomicBool::new(false), &mut |_| {})?;
+    let join = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    Ok(Answer { prompt: prompt.to_owned(), argmax: join(&forced), tokens: join(&free.tokens), text: free.text })
+}

@@ -1,0 +1,113 @@
+//! `load`: the model opens, validates and names what it is; damaged copies of it are refused, each with its place.
+
+use super::{Check, Context, Failure};
+use crate::axes::Cell;
+use crate::metrics::Metrics;
+use crate::models;
+use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::load::{LAYOUT_KEY, load};
+use bitnet_kernels::best;
+use bitnet_kernels::quant;
+use bitnet_golden::matrix::Source;
+
+/// The check.
+pub struct Load;
+
+impl Check for Load {
+    fn name(&self) -> &'static str {
+        "load"
+    }
+
+    fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
+        let model = ctx.model(cell)?;
+        let file = models::file(ctx, model, &cell.quant)?;
+        let pool = models::pool(2)?;
+        // The layout of I2_S is found, not said.
+        let loaded = load(file.clone(), None, best(), &pool)?;
+        let family = &loaded.model.config.architecture;
+        if *family != model.family {
+            return Err(Failure::new(format_args!("the architecture is {family}, declared as {}", model.family)));
+        }
+        let formats: Vec<&str> = loaded.model.weights.matrices().map(|(_, m)| m.format.name).collect();
+        let trained = !matches!(model.source, Source::Generated { .. });
+        let expected = models::layout(&cell.quant).name();
+        if let Some(report) = &loaded.layout
+            && report.layout != expected
+            && (trained || file.metadata().contains(LAYOUT_KEY))
+        {
+            return Err(Failure::new(format_args!("I2_S taken for {}, it is {expected}: {}", report.layout, report.why)));
+        }
+        let refused = damages(&file)?;
+        Ok(Metrics::new()
+            .with("tensors", file.tensors().len() as u64)
+            .with("matrices", formats.len() as u64)
+            .with("steps", loaded.model.plan.len() as u64)
+            .with("layout", loaded.layout.map_or_else(String::new, |l| l.layout.to_owned()))
+            .with("damages_refused", refused)
+            .with("model_sha256", file.content_hash().to_owned()))
+    }
+}
+
+/// Copies of the file, each broken in one way, must be refused with a message that holds the given words.
+fn damages(file: &GgufFile) -> Result<u64, Failure> {
+    let mut bytes = Vec::new();
+    file.copy_to(&mut bytes)?;
+    let mut refused = 0;
+    let mut refuse = |what: &str, bytes: Vec<u8>, words: &[&str]| -> Result<(), Failure> {
+        let result = GgufFile::from_vec(bytes)
+            .map_err(|e| e.to_string())
+            .and_then(|file| load(file, Some(Default::default()), best(), &models::pool(1).map_err(|f| f.message)?).map_err(|e| e.to_string()));
+        let Err(message) = result else {
+            return Err(Failure::new(format_args!("accepted although {what}")));
+        };
+        if let Some(word) = words.iter().find(|w| !message.contains(**w)) {
+            return Err(Failure::new(format_args!("{what}: the message lacks `{word}`: {message}")));
+        }
+        refused += 1;
+        Ok(())
+    };
+    let data = file.data_start() as usize;
+    for (what, cut) in [
+        ("only the magic is left", 4),
+        ("the header is cut", 20),
+        ("the metadata is cut", data / 2),
+        ("the tensor data begins and ends", data + 1),
+        ("the last byte is gone", bytes.len() - 1),
+    ] {
+        refuse(what, bytes[..cut].to_vec(), &["truncated"])?;
+    }
+    let changed = |at: usize, with: &[u8]| {
+        let mut copy = bytes.clone();
+        copy[at..at + with.len()].copy_from_slice(with);
+        copy
+    };
+    refuse("the magic is wrong", changed(0, b"GGML"), &["GGUF"])?;
+    refuse("the version is 77", changed(4, &77u32.to_le_bytes()), &["77"])?;
+    refuse("2^63 tensors are announced", changed(8, &(1u64 << 63).to_le_bytes()), &["tensor"])?;
+    let nan = f32::NAN.to_le_bytes();
+    let norm = "blk.0.attn_norm.weight";
+    let place = |name: &str| -> Result<(usize, usize, u32), Failure> {
+        let view = file.tensor(name).ok_or_else(|| Failure::new(format_args!("no tensor {name}")))?;
+        Ok((view.info.file_offset as usize, view.info.size as usize, view.info.ggml_type))
+    };
+    refuse("a norm is NaN", changed(place(norm)?.0 + 8, &nan), &[norm, "element 2"])?;
+    let linear = "blk.0.ffn_up.weight";
+    let (at, size, ggml_type) = place(linear)?;
+    if ggml_type == quant::i2_s::FORMAT.ggml_type {
+        let scale = at + size - quant::I2S_TRAILER;
+        refuse("a code is 3", changed(at + 5, &[0b1100_0000]), &[linear, "code"])?;
+        refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
+        refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
+    } else {
+        // Every other format has a float at the start of its first block or ends with one.
+        let format = quant::by_ggml_type(ggml_type, Default::default())?;
+        let at = if format.name == "q6_k" { at + format.block_bytes - 2 } else { at };
+        let nan: &[u8] = match format.name {
+            "f32" => &nan,
+            "bf16" => &[0xC0, 0x7F],
+            _ => &[0x00, 0x7E],
+        };
+        refuse("a scale or weight is NaN", changed(at, nan), &[linear])?;
+    }
+    Ok(refused)
+}

@@ -1,0 +1,206 @@
+//! Small models of every family, made from a seed: noise for weights, a real (if short) tokenizer.
+//!
+//! Their texts are nonsense, but every number in them is exact, and they come in shapes and formats in which no small
+//! trained model exists. The vocabulary is the beginning of the trained tiny model's: the first merges of a BPE are a
+//! BPE.
+
+use crate::check::Failure;
+use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
+use bitnet_golden::matrix::Shape;
+use bitnet_kernels::quant::{self, Format};
+
+/// The GGUF of a model.
+///
+/// # Errors
+/// A family, quant or tokenizer that is unknown here, or a shape that the format does not take.
+pub fn model(
+    family: &str,
+    quant: &str,
+    seed: u64,
+    tokenizer: &str,
+    shape: &Shape,
+    vocabulary: &GgufFile,
+) -> Result<Vec<u8>, Failure> {
+    let format = quant::by_name(quant)?;
+    let mut writer = GgufWriter::new(3, 32)?;
+    let bitnet = match family {
+        "llama" => false,
+        "bitnet" | "bitnet-b1.58" => true,
+        _ => return Err(Failure::new(format_args!("no generator for the family `{family}`"))),
+    };
+    let head_dim = shape.hidden / shape.heads;
+    writer.meta("general.architecture", family.to_owned())?;
+    writer.meta("general.name", format!("generated from seed {seed}"))?;
+    for (key, value) in [
+        ("vocab_size", shape.vocab),
+        ("context_length", shape.context),
+        ("embedding_length", shape.hidden),
+        ("block_count", shape.layers),
+        ("feed_forward_length", shape.ffn),
+        ("rope.dimension_count", head_dim),
+        ("attention.head_count", shape.heads),
+        ("attention.head_count_kv", shape.kv_heads),
+    ] {
+        writer.meta(&format!("{family}.{key}"), u32::try_from(value)?)?;
+    }
+    writer.meta(&format!("{family}.rope.freq_base"), 10_000f32)?;
+    writer.meta(&format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
+    let pieces = Pieces::read(vocabulary)?;
+    match tokenizer {
+        "bpe" => pieces.write_bpe(&mut writer, shape.vocab, if bitnet { "gpt-2" } else { "llama-bpe" })?,
+        "spm" => pieces.write_spm(&mut writer, shape.vocab)?,
+        _ => return Err(Failure::new(format_args!("no generator for the tokenizer `{tokenizer}`"))),
+    }
+
+    let mut noise = Noise(seed);
+    let f16 = quant::by_name("f16")?;
+    let (kv, width) = (shape.kv_heads * head_dim, shape.hidden);
+    matrix(&mut writer, &mut noise, "token_embd.weight", f16, shape.vocab, width)?;
+    for layer in 0..shape.layers {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        for (part, rows, cols) in [
+            ("attn_q", width, width),
+            ("attn_k", kv, width),
+            ("attn_v", kv, width),
+            ("attn_output", width, width),
+            ("ffn_gate", shape.ffn, width),
+            ("ffn_up", shape.ffn, width),
+            ("ffn_down", width, shape.ffn),
+        ] {
+            matrix(&mut writer, &mut noise, &name(part), format, rows, cols)?;
+        }
+        norm(&mut writer, &mut noise, &name("attn_norm"), width)?;
+        norm(&mut writer, &mut noise, &name("ffn_norm"), width)?;
+        if bitnet {
+            norm(&mut writer, &mut noise, &name("attn_sub_norm"), width)?;
+            norm(&mut writer, &mut noise, &name("ffn_sub_norm"), shape.ffn)?;
+        }
+    }
+    norm(&mut writer, &mut noise, "output_norm.weight", width)?;
+    if !bitnet {
+        // An output matrix of its own, where the other family ties it to the embedding.
+        matrix(&mut writer, &mut noise, "output.weight", format, shape.vocab, width)?;
+    }
+    let mut bytes = Vec::new();
+    writer.write_to(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn matrix(
+    writer: &mut GgufWriter<'_>,
+    noise: &mut Noise,
+    name: &str,
+    format: &'static Format,
+    rows: usize,
+    cols: usize,
+) -> Result<(), Failure> {
+    // Uniform with variance 1 / cols: activations keep their size from layer to layer.
+    let size = (3.0 / cols as f32).sqrt();
+    let ternary = format.ggml_type == quant::i2_s::FORMAT.ggml_type;
+    let values: Vec<f32> = (0..rows * cols)
+        .map(|_| {
+            let x = noise.next();
+            if !ternary {
+                x * size
+            } else if x.abs() < 1.0 / 3.0 {
+                0.0
+            } else {
+                (size * 0.7).copysign(x)
+            }
+        })
+        .collect();
+    let data = (format.pack)(&values, rows, cols)?;
+    writer.tensor(name, &[cols as u64, rows as u64], format.ggml_type, data)?;
+    Ok(())
+}
+
+fn norm(writer: &mut GgufWriter<'_>, noise: &mut Noise, name: &str, width: usize) -> Result<(), Failure> {
+    let values: Vec<u8> = (0..width).flat_map(|_| (1.0 + 0.25 * noise.next()).to_le_bytes()).collect();
+    writer.tensor(name, &[width as u64], quant::f32::FORMAT.ggml_type, values)?;
+    Ok(())
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere from a seed of 64 bits.
+#[derive(Debug, Clone)]
+pub struct Noise(pub u64);
+
+impl Noise {
+    /// Uniform in -1..1, in steps of 2^-23: exact in f32.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / 8_388_608.0 - 1.0
+    }
+
+    /// Uniform in `0..n`, for small `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.bits()) * n as u128) >> 64) as usize
+    }
+
+    /// Sixty-four random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// The vocabulary of a byte-level BPE, in the order in which it was learned.
+struct Pieces {
+    tokens: Vec<String>,
+    merges: Vec<String>,
+}
+
+impl Pieces {
+    fn read(file: &GgufFile) -> Result<Self, Failure> {
+        let strings = |key: &str| -> Result<Vec<String>, Failure> {
+            let array = file.metadata().array(key)?.ok_or_else(|| Failure::new(format_args!("no `{key}`")))?;
+            Ok(array.strs()?.map(|s| s.map(str::to_owned)).collect::<Result<_, _>>()?)
+        };
+        Ok(Self { tokens: strings("tokenizer.ggml.tokens")?, merges: strings("tokenizer.ggml.merges")? })
+    }
+
+    /// One control token, 256 bytes, then one token a merge.
+    fn write_bpe(&self, writer: &mut GgufWriter<'_>, vocab: usize, pre: &str) -> Result<(), Failure> {
+        let merges = vocab.checked_sub(257).filter(|n| *n <= self.merges.len() && vocab <= self.tokens.len());
+        let merges = merges.ok_or_else(|| Failure::new(format_args!("no vocabulary of {vocab} tokens")))?;
+        let types: Vec<i32> = (0..vocab).map(|i| if i == 0 { 3 } else { 1 }).collect();
+        writer.meta("tokenizer.ggml.model", "gpt2".to_owned())?;
+        writer.meta("tokenizer.ggml.pre", pre.to_owned())?;
+        writer.meta("tokenizer.ggml.tokens", MetaValue::strings(&self.tokens[..vocab]))?;
+        writer.meta("tokenizer.ggml.token_type", types)?;
+        writer.meta("tokenizer.ggml.merges", MetaValue::strings(&self.merges[..merges]))?;
+        writer.meta("tokenizer.ggml.bos_token_id", 0u32)?;
+        writer.meta("tokenizer.ggml.eos_token_id", 0u32)?;
+        writer.meta("tokenizer.ggml.add_bos_token", true)?;
+        Ok(())
+    }
+
+    /// The layout of LLaMA-2's vocabulary: three specials, 256 byte tokens, merged pieces by descending score, then
+    /// single characters with the lowest scores.
+    fn write_spm(&self, writer: &mut GgufWriter<'_>, vocab: usize) -> Result<(), Failure> {
+        const CHARACTERS: &str = "\u{2581}etaoinshrdlucmfwygpbvkxqjzETAOINSHRDLUCMFWYGPBVKXQJZ0123456789.,;:!?'\"-()";
+        let mut tokens = vec![("<unk>".to_owned(), 2), ("<s>".to_owned(), 3), ("</s>".to_owned(), 3)];
+        tokens.extend((0..=255u8).map(|b| (format!("<0x{b:02X}>"), 6)));
+        let room = vocab.checked_sub(tokens.len() + CHARACTERS.chars().count());
+        let room = room.ok_or_else(|| Failure::new(format_args!("no SPM vocabulary of {vocab} tokens")))?;
+        // A merged piece is reachable if both of its halves are; the order of learning guarantees it as long as all of
+        // its characters are in the table. In the byte-level alphabet a space is `Ġ`.
+        let pieces = self.merges.iter().map(|m| m.replace(' ', "").replace('Ġ', "\u{2581}"));
+        let known = pieces.filter(|p| p.chars().all(|c| CHARACTERS.contains(c)));
+        tokens.extend(known.take(room).map(|p| (p, 1)));
+        tokens.extend(CHARACTERS.chars().map(|c| (c.to_string(), 1)));
+        if tokens.len() != vocab {
+            return Err(Failure::new(format_args!("only {} pieces for a vocabulary of {vocab}", tokens.len())));
+        }
+        let scores: Vec<f32> = (0..vocab).map(|i| if i < 259 { 0.0 } else { 259.0 - i as f32 }).collect();
+        writer.meta("tokenizer.ggml.model", "llama".to_owned())?;
+        writer.meta("tokenizer.ggml.tokens", MetaValue::strings(tokens.iter().map(|t| &t.0)))?;
+        writer.meta("tokenizer.ggml.scores", scores)?;
+        writer.meta("tokenizer.ggml.token_type", tokens.iter().map(|t| t.1).collect::<Vec<i32>>())?;
+        writer.meta("tokenizer.ggml.bos_token_id", 1u32)?;
+        writer.meta("tokenizer.ggml.eos_token_id", 2u32)?;
+        writer.meta("tokenizer.ggml.unknown_token_id", 0u32)?;
+        Ok(())
+    }
+}

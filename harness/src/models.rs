@@ -1,0 +1,121 @@
+//! The models of the matrix, ready to run: from the repository, from the fixtures, from a seed.
+//!
+//! Each (model, quant) is made once a process and shared. Quants other than the stored one are written by the engine's
+//! own converter, in memory, so a cell also proves that what `bitnet convert` writes can be read.
+
+use crate::axes::Cell;
+use crate::check::{Context, Failure};
+use crate::generate;
+use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
+use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::inference::{Session, SessionOptions};
+use bitnet_engine::load::{Loaded, load};
+use bitnet_golden::matrix::{Model, Source};
+use bitnet_kernels::quant::{self, I2sLayout};
+use bitnet_kernels::{Kernels, Pool, best};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+type Slot = Arc<OnceLock<Result<Loaded, String>>>;
+
+/// The model of a cell in its quant. Loading uses the best kernels of this machine: it computes nothing that a check
+/// looks at (the layout of I2_S is said, not probed).
+///
+/// # Errors
+/// The model cannot be made or loaded.
+pub fn loaded(ctx: &Context, cell: &Cell) -> Result<Loaded, Failure> {
+    static MODELS: OnceLock<Mutex<HashMap<String, Slot>>> = OnceLock::new();
+    let slot = {
+        let mut models = MODELS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(models.entry(format!("{}::{}", cell.model, cell.quant)).or_default())
+    };
+    let make = || -> Result<Loaded, Failure> {
+        let file = file(ctx, ctx.model(cell)?, &cell.quant)?;
+        Ok(load(file, Some(layout(&cell.quant)), best(), &pool(1)?)?)
+    };
+    slot.get_or_init(|| make().map_err(|failure| failure.message)).clone().map_err(Failure::new)
+}
+
+/// The GGUF of a model in a quant.
+///
+/// # Errors
+/// The model cannot be read, made or converted.
+pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failure> {
+    let stored = |file: GgufFile| -> Result<GgufFile, Failure> {
+        let native = native_quant(&file);
+        if native == Some(quant) {
+            return Ok(file);
+        }
+        let loaded = load(file, Some(I2sLayout::X86), best(), &pool(1)?)?;
+        let options = ConvertOptions { linear: quant::by_name(quant)?, embedding: None };
+        Ok(GgufFile::from_vec(convert_to_vec(&loaded.model, &options)?)?)
+    };
+    match &model.source {
+        Source::Embedded { file } => stored(GgufFile::open(ctx.paths.golden.join(file))?),
+        Source::Fixture { file } => stored(GgufFile::open(ctx.paths.fixtures.join(file))?),
+        Source::Path { env } => {
+            let path = std::env::var_os(env).ok_or_else(|| Failure::new(format_args!("{env} is not set")))?;
+            stored(GgufFile::open(ctx.paths.root.join(path))?)
+        }
+        Source::Generated { seed, tokenizer, shape } => {
+            let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
+            let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, &vocabulary)?;
+            Ok(GgufFile::from_vec(bytes)?)
+        }
+        Source::Formats => Err(Failure::new(format_args!("`{}` is no model and has no file", model.name))),
+    }
+}
+
+/// Format of the first linear layer.
+fn native_quant(file: &GgufFile) -> Option<&'static str> {
+    let ggml_type = file.tensor("blk.0.attn_q.weight")?.info.ggml_type;
+    quant::by_ggml_type(ggml_type, I2sLayout::X86).ok().map(|format| format.name)
+}
+
+/// The layout that a quant's name says.
+#[must_use]
+pub fn layout(quant: &str) -> I2sLayout {
+    if quant == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 }
+}
+
+/// The kernels of a cell's device.
+///
+/// # Errors
+/// The device is unknown or not here.
+pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
+    Ok(bitnet_engine::device::kernels(&cell.device)?)
+}
+
+/// A pool of threads, made once a process for each size. Sessions of several cells take turns in it.
+///
+/// # Errors
+/// The threads cannot be started.
+pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
+    static POOLS: OnceLock<Mutex<HashMap<usize, Arc<Pool>>>> = OnceLock::new();
+    let mut pools = POOLS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pools.get(&threads) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = Arc::new(Pool::new(threads)?);
+    pools.insert(threads, Arc::clone(&pool));
+    Ok(pool)
+}
+
+/// An empty sequence of a model.
+///
+/// # Errors
+/// The session cannot be made.
+pub fn session(
+    loaded: &Loaded,
+    kernels: &'static dyn Kernels,
+    threads: usize,
+    chunk: usize,
+    context: usize,
+) -> Result<Session, Failure> {
+    let options = SessionOptions {
+        chunk,
+        context: Some(context.min(loaded.model.config.context_length)),
+        ..SessionOptions::new(kernels, pool(threads)?)
+    };
+    Ok(Session::new(Arc::clone(&loaded.model), options)?)
+}
