@@ -28,6 +28,7 @@ cases![
     a_name_filter_that_matches_nothing,
     an_unknown_axis_value,
     a_required_cell_that_is_unavailable,
+    a_check_that_is_unavailable_by_itself,
     an_unknown_requirement,
     a_panicking_check,
     a_missing_snapshot,
@@ -164,7 +165,7 @@ fn an_unknown_axis_value() {
 fn a_required_cell_that_is_unavailable() {
     let toy = Toy::new();
     toy.run(&["--require", "gpu"])
-        .is(101, "`gpu` is required, but not available: no driver")
+        .is(101, "it is required, but `gpu` is not available: no driver")
         .is(101, "to mend it: install the driver")
         .is(
             101,
@@ -174,11 +175,23 @@ fn a_required_cell_that_is_unavailable() {
     toy.run_with(&[], &[("MATRIX_REQUIRE", "native,far")])
         .is(
             101,
-            "`far` is required, but not available: the fixture far.gguf has not been fetched",
+            "it is required, but `far` is not available: the fixture far.gguf has not been fetched",
         )
         .is(101, "fail 1 + unavailable 3");
     toy.run(&["--require", "native,cpu-scalar,toy"])
         .is(0, GREEN);
+}
+
+fn a_check_that_is_unavailable_by_itself() {
+    let toy = Toy::new();
+    toy.let_panics_apply_to_q2();
+    toy.run(&[])
+        .is(0, "unavailable: 1 cell: only q1 panics")
+        .is(0, "declared 11 = pass 3");
+    for required in ["panics", "cpu-scalar", "toy"] {
+        let message = "it is required, but `panics` is not available: only q1 panics";
+        toy.run(&["--require", required]).is(101, message);
+    }
 }
 
 fn an_unknown_requirement() {
