@@ -177,7 +177,7 @@ fn a_required_cell_that_is_unavailable() {
             101,
             "it is required, but `far` is not available: the fixture far.gguf has not been fetched",
         )
-        .is(101, "fail 1 + unavailable 3");
+        .is(101, "fail 2 + unavailable 2");
     toy.run(&["--require", "native,cpu-scalar,toy"])
         .is(0, GREEN);
 }
@@ -278,8 +278,8 @@ fn blessing_is_explicit_and_refused_in_ci() {
 }
 
 fn accounting_that_does_not_add_up() {
-    // No run can be made to lose a cell from outside, so this is asked of the books themselves; that the
-    // run consults them shows in `filters_are_accounted_for`.
+    // No run can be made to lose a cell from outside, so this is asked of the books themselves; that a
+    // run obeys them is tested where it closes them (`src/matrix.rs`).
     let settled = BTreeMap::from([("a".to_owned(), Outcome::Pass)]);
     let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
     let account = Account::new(3, 1, settled.values());
