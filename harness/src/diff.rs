@@ -73,7 +73,7 @@ mod tests {
     fn insertions_and_repeats_do_not_overlap() {
         assert_eq!(
             lines("a\na", "a\na\na"),
-            "  first difference in line 3\n  + a"
+            "  first difference in line 3\n    a\n    a\n  + a"
         );
         assert_eq!(lines("", "a"), "  first difference in line 1\n  + a");
     }

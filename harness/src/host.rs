@@ -163,22 +163,24 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// The first of device, backend and model that is missing for a cell.
+    /// Everything that is missing for a cell, of device, backend and model, in this order.
     #[must_use]
-    pub fn cell(&self, cell: &Cell) -> Availability {
-        for axis in [Axis::Device, Axis::Backend, Axis::Model] {
+    pub fn missing(&self, cell: &Cell) -> Vec<Availability> {
+        let answer = |axis: Axis| {
             let name = cell.get(axis);
             match self.answers.get(&(axis, name.to_owned())) {
-                Some(Availability::Available) => {}
-                Some(missing) => return missing.clone(),
+                Some(Availability::Available) => None,
+                Some(missing) => Some(missing.clone()),
                 // Unreachable after `Host::validate`; an answer that nobody gave is not a yes.
                 None => {
                     let reason = format!("nothing detects the {} `{name}`", axis.name());
-                    return Availability::unavailable(name, reason, format!("add it to {PLACE}"));
+                    let mend = format!("add it to {PLACE}");
+                    Some(Availability::unavailable(name, reason, mend))
                 }
             }
-        }
-        Availability::Available
+        };
+        let axes = [Axis::Device, Axis::Backend, Axis::Model];
+        axes.into_iter().filter_map(answer).collect()
     }
 }
 

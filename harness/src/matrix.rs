@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use crate::account::Account;
 use crate::atomic;
@@ -220,21 +220,10 @@ impl Run {
             }
         }
         let conclusion = libtest_mimic::run(&self.args, self.trials);
-        let records = self.session.records();
-        let settled: BTreeMap<String, Outcome> = records
-            .iter()
-            .map(|(name, record)| (name.clone(), record.outcome))
-            .collect();
-        let filtered = self.declared.len().saturating_sub(self.wanted.len());
-        let account = Account::new(self.declared.len(), filtered, settled.values());
-        let books = account.verify(&self.wanted, &settled, Some(&conclusion));
-        let report = Report::of(records, self.declared.iter().map(Cell::to_string));
-        eprint!("{}", report::terminal(&report));
-        let mut failed = conclusion.has_failed() || account.of(Outcome::Fail) > 0;
-        if let Err(unbalanced) = books {
-            eprintln!("matrix: {unbalanced}");
-            failed = true;
-        }
+        let names = self.declared.iter().map(Cell::to_string);
+        let report = Report::of(self.session.records(), names);
+        let (text, mut failed) = close(&report, &self.wanted, &conclusion);
+        eprint!("{text}");
         // nextest runs one process per cell: none of them has a summary to write.
         if !self.nextest {
             let path = self.paths.out.join("summary.md");
@@ -251,8 +240,87 @@ impl Run {
     }
 }
 
+/// Closes the books of a run: what to print, and whether the run is red. The accounting line is the last
+/// line unless it does not add up.
+fn close(report: &Report, wanted: &BTreeSet<String>, seen: &Conclusion) -> (String, bool) {
+    let account = report.account();
+    let settled: BTreeMap<String, Outcome> = report
+        .records()
+        .iter()
+        .map(|(name, record)| (name.clone(), record.outcome))
+        .collect();
+    let mut text = report::terminal(report);
+    let mut red = seen.has_failed() || account.of(Outcome::Fail) > 0;
+    // `filtered` of the report is what has no record; here it is known what should have none, and the
+    // difference is what the books are for.
+    let filtered = account.declared.saturating_sub(wanted.len());
+    let account = Account {
+        filtered,
+        ..account
+    };
+    if let Err(unbalanced) = account.verify(wanted, &settled, Some(seen)) {
+        text += &format!("matrix: {unbalanced}\n");
+        red = true;
+    }
+    (text, red)
+}
+
 impl Session {
     fn blessing(&self) -> bool {
         self.context().golden.mode() == Mode::Bless
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::sample;
+
+    const CELLS: [&str; 3] = ["m::q::d::b::a", "m::q::d::b::b", "m::q::d::b::c"];
+
+    fn report(settled: &[(&str, Outcome)]) -> Report {
+        let record =
+            |(name, outcome): &(&str, Outcome)| ((*name).to_owned(), sample(name, *outcome));
+        Report::of(
+            settled.iter().map(record).collect(),
+            CELLS.map(str::to_owned),
+        )
+    }
+
+    fn seen(passed: u64) -> Conclusion {
+        Conclusion {
+            num_filtered_out: 0,
+            num_passed: passed,
+            num_failed: 0,
+            num_ignored: 0,
+            num_measured: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_that_loses_a_cell_is_red() {
+        let wanted = BTreeSet::from([CELLS[0].to_owned(), CELLS[1].to_owned()]);
+        let both = report(&[(CELLS[0], Outcome::Pass), (CELLS[1], Outcome::Pass)]);
+        let (text, red) = close(&both, &wanted, &seen(2));
+        assert!(!red && text.ends_with("filtered 1\n"), "{text}");
+        let one = report(&[(CELLS[0], Outcome::Pass)]);
+        let (text, red) = close(&one, &wanted, &seen(2));
+        assert!(red, "{text}");
+        assert!(text.contains("the accounting does not add up"), "{text}");
+        assert!(
+            text.contains("m::q::d::b::b should have been settled"),
+            "{text}"
+        );
+        assert!(
+            text.contains("the runner saw 2 passed, the records say 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_failed_record_is_red_whatever_the_runner_saw() {
+        let wanted = BTreeSet::from([CELLS[0].to_owned()]);
+        let (text, red) = close(&report(&[(CELLS[0], Outcome::Fail)]), &wanted, &seen(1));
+        assert!(red && text.contains("the runner saw 0 failed"), "{text}");
     }
 }

@@ -41,19 +41,22 @@ impl Planned {
         line: &CommandLine,
     ) -> Self {
         let cell = &declared.cell;
-        let host = survey.cell(cell);
-        let (availability, by_check) = if host.is_available() {
-            (check.availability(cell, ctx), true)
-        } else {
-            (host, false)
-        };
-        let required = match &availability {
+        let missing = survey.missing(cell);
+        let required = |missing: &Availability| match missing {
             Availability::Available => false,
-            // What a check misses may be a property of several axes at once: any of them being required
-            // is enough.
-            Availability::Unavailable { missing, .. } => {
-                line.requires(missing)
-                    || (by_check && cell.parts().into_iter().any(|name| line.requires(name)))
+            Availability::Unavailable { missing, .. } => line.requires(missing),
+        };
+        // Of several things that are missing, one that is required decides.
+        let first = missing.iter().find(|m| required(m)).or(missing.first());
+        let (availability, required) = match first {
+            Some(missing) => (missing.clone(), required(missing)),
+            None => {
+                let answer = check.availability(cell, ctx);
+                // What a check misses may be a property of several axes at once: any of them being
+                // required is enough.
+                let any = cell.parts().into_iter().any(|name| line.requires(name));
+                let required = required(&answer) || (any && !answer.is_available());
+                (answer, required)
             }
         };
         Self {

@@ -152,7 +152,7 @@ pub fn before(situation: &Situation<'_>) -> Option<Verdict> {
         return None;
     };
     let (outcome, reason) = if situation.required {
-        let reason = format!("`{missing}` is required, but not available: {reason}");
+        let reason = format!("it is required, but `{missing}` is not available: {reason}");
         (Outcome::Fail, reason)
     } else if situation.forced {
         let reason = format!("it was asked to run, but `{missing}` is not available: {reason}");
@@ -302,7 +302,7 @@ mod tests {
             verdict
                 .reason
                 .expect("reason")
-                .contains("`gpu` is required")
+                .contains("it is required, but `gpu` is not available")
         );
     }
 }
