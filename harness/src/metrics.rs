@@ -95,6 +95,20 @@ impl Metrics {
         self
     }
 
+    /// Names the kernel set that ran.
+    #[must_use]
+    pub fn ran(mut self, kernel: &str) -> Self {
+        self.kernel = Some(kernel.to_owned());
+        self
+    }
+
+    /// Names the model file by the SHA-256 of its bytes.
+    #[must_use]
+    pub fn of_model(mut self, sha256: &str) -> Self {
+        self.model_sha256 = Some(sha256.to_owned());
+        self
+    }
+
     /// Adds one figure, for building in one expression.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

@@ -46,11 +46,11 @@ impl Check for Digest {
         }
         ctx.assert_golden(cell, "", &format!("{} tokens: {}", ids.len(), digests[0]))?;
         Ok(Metrics::new()
-            .with("tokens", ids.len() as u64)
-            .with("runs", runs.len() as u64)
+            .with("tokens", ids.len())
+            .with("runs", runs.len())
             .with("digest", digests[0].clone())
-            .with("kernels", cell.device.clone())
-            .with("model_sha256", loaded.file.content_hash().to_owned()))
+            .ran(models::kernels(cell)?.name())
+            .of_model(loaded.file.content_hash()))
     }
 }
 

@@ -41,10 +41,10 @@ impl Check for Greedy {
             .collect::<Result<_, Failure>>()?;
         ctx.assert_golden_json(cell, "", &answers)?;
         Ok(Metrics::new()
-            .with("prompts", answers.len() as u64)
-            .with("new_tokens", (answers.len() * plan.new_tokens) as u64)
-            .with("kernels", cell.device.clone())
-            .with("model_sha256", loaded.file.content_hash().to_owned()))
+            .with("prompts", answers.len())
+            .with("new_tokens", (answers.len() * plan.new_tokens))
+            .ran(models::kernels(cell)?.name())
+            .of_model(loaded.file.content_hash()))
     }
 }
 

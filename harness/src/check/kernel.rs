@@ -19,7 +19,7 @@ impl Check for Kernel {
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
         let format = quant::by_name(&cell.quant)?;
         let compared = compare(models::kernels(cell)?, format, ctx.seed(cell))?;
-        Ok(Metrics::new().with("outputs_compared", compared as u64).with("kernels", cell.device.clone()))
+        Ok(Metrics::new().with("outputs_compared", compared).ran(models::kernels(cell)?.name()))
     }
 }
 

@@ -39,17 +39,17 @@ impl Check for Load {
         }
         let refused = damages(&file)?;
         Ok(Metrics::new()
-            .with("tensors", file.tensors().len() as u64)
-            .with("matrices", formats.len() as u64)
-            .with("steps", loaded.model.plan.len() as u64)
+            .with("tensors", file.tensors().len())
+            .with("matrices", formats.len())
+            .with("steps", loaded.model.plan.len())
             .with("layout", loaded.layout.map_or_else(String::new, |l| l.layout.to_owned()))
             .with("damages_refused", refused)
-            .with("model_sha256", file.content_hash().to_owned()))
+            .of_model(file.content_hash()))
     }
 }
 
 /// Copies of the file, each broken in one way, must be refused with a message that holds the given words.
-fn damages(file: &GgufFile) -> Result<u64, Failure> {
+fn damages(file: &GgufFile) -> Result<usize, Failure> {
     let mut bytes = Vec::new();
     file.copy_to(&mut bytes)?;
     let mut refused = 0;

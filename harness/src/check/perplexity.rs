@@ -29,11 +29,11 @@ impl Check for Perplexity {
             &format!("{} tokens, {:?} nats, {:.4} bits per token", result.tokens, result.nats, result.bits_per_token),
         )?;
         Ok(Metrics::new()
-            .with("tokens", result.tokens as u64)
+            .with("tokens", result.tokens)
             .with("perplexity", result.perplexity)
             .with("bits_per_token", result.bits_per_token)
             .with("bits_per_character", result.bits_per_character)
-            .with("kernels", cell.device.clone())
-            .with("model_sha256", loaded.file.content_hash().to_owned()))
+            .ran(models::kernels(cell)?.name())
+            .of_model(loaded.file.content_hash()))
     }
 }

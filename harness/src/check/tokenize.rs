@@ -44,8 +44,8 @@ impl Check for Tokenize {
             }
         }
         Ok(Metrics::new()
-            .with("texts", strings.len() as u64)
-            .with("reference_texts", recorded.len() as u64)
+            .with("texts", strings.len())
+            .with("reference_texts", recorded.len())
             .with("tokenizer", tokenizer.kind().to_owned()))
     }
 }

@@ -49,7 +49,8 @@ impl Check for Trainer {
             })?;
             found.loss(nats / (ids.len() - 1) as f64, passage.mean_nll_nats);
         }
-        let metrics = found.metrics();
+        let mut metrics = found.metrics().ran(models::kernels(cell)?.name()).of_model(&reference.model_sha256);
+        metrics.reference = Some("golden/train/infer.py (numpy)".to_owned());
         match found.verdict(&limits) {
             None => Ok(metrics),
             Some(message) => Err(Failure::new(message).with_metrics(metrics)),
@@ -60,8 +61,8 @@ impl Check for Trainer {
 /// What was found over all passages.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    positions: u64,
-    clear: u64,
+    positions: usize,
+    clear: usize,
     mistakes: Vec<String>,
     least_cosine: f64,
     loss: f64,
@@ -103,7 +104,7 @@ impl Comparison {
         Metrics::new()
             .with("positions", self.positions)
             .with("clear_positions", self.clear)
-            .with("clear_disagreements", self.mistakes.len() as u64)
+            .with("clear_disagreements", self.mistakes.len())
             .with("least_cosine", self.least_cosine)
             .with("mean_loss_nats", self.loss / self.passages)
             .with("relative_loss_difference", self.relative_loss())
