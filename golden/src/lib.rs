@@ -9,6 +9,7 @@
 //! Every reader denies unknown fields: a misspelt key in a data file is an error, never a default.
 
 pub mod expect;
+pub mod fixtures;
 pub mod matrix;
 pub mod pattern;
 pub mod texts;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Which model.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     /// The GGUF file [default: $BITNET_GGUF, else the embedded tiny model].
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
@@ -35,7 +35,7 @@ impl ModelArgs {
 
 /// Where and how to compute.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ComputeArgs {
+pub(crate) struct ComputeArgs {
     /// auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
     #[arg(long)]
     pub device: Option<String>,

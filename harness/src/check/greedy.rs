@@ -42,7 +42,7 @@ impl Check for Greedy {
         ctx.assert_golden_json(cell, "", &answers)?;
         Ok(Metrics::new()
             .with("prompts", answers.len())
-            .with("new_tokens", (answers.len() * plan.new_tokens))
+            .with("new_tokens", answers.len() * plan.new_tokens)
             .ran(models::kernels(cell)?.name())
             .of_model(loaded.file.content_hash()))
     }

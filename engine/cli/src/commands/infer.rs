@@ -85,7 +85,11 @@ struct Report<'a> {
 }
 
 impl Args {
-    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What went wrong, with its causes.
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
         anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
         let compute = self.compute.start(settings)?;
