@@ -1,14 +1,13 @@
 //! f32, f16 and bf16 weights times f32 activations: the 64-lane dot, exactly widened.
 //!
-//! One token: eight accumulators per row, straight from the weights' bytes; memory is the limit. Several tokens: a piece
-//! of a row is widened once into a buffer in L1, then two of the eight registers of lanes at a time are swept over it for
-//! four tokens, so that the eight accumulators and their operands stay in registers. Lanes are independent of each other,
-//! so sweeping them in turn changes no order.
+//! Eight accumulators per row and token, straight from the weights' bytes: with one token memory is the limit. Tiles of
+//! several rows and tokens were tried, with the weights widened into a buffer and a register of lanes swept at a time;
+//! 64 lanes are all the accumulators there are, and the sweeps were slower than taking the tokens one by one.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load, store, tail64, tree64};
+use super::lanes::{load, prefetch, tail64, tree64};
 use crate::numerics::f16_to_f32;
 use crate::{Activations, Matrix, OutView};
 
@@ -82,9 +81,10 @@ impl Dense for Bf16 {
     }
 }
 
-/// Weights widened at a time, and tokens that share them.
-const PIECE: usize = 1024;
-const TOKENS: usize = 16;
+/// Tokens that a row meets while it is in L1; so many stay in L2 for the next row.
+const TOKENS: usize = 64;
+/// How far ahead of a row memory is asked for.
+const AHEAD: usize = 4096;
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -94,16 +94,11 @@ pub(super) fn matmul<D: Dense>(
     rows: Range<usize>,
     y: &mut OutView<'_>,
 ) {
-    if x.n_tokens() == 1 {
-        for row in rows {
-            y.set(0, row, dot::<D>(w.row(row), x.f32(0)));
-        }
-        return;
-    }
     for first in (0..x.n_tokens()).step_by(TOKENS) {
-        let tokens = first..x.n_tokens().min(first + TOKENS);
         for row in rows.clone() {
-            many::<D>(w.row(row), x, tokens.clone(), row, y);
+            for t in first..x.n_tokens().min(first + TOKENS) {
+                y.set(t, row, dot::<D>(w.row(row), x.f32(t)));
+            }
         }
     }
 }
@@ -113,11 +108,14 @@ pub(super) fn matmul<D: Dense>(
 fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<64>();
     let mut acc = [_mm256_setzero_ps(); 8];
-    for (w, x) in w.chunks_exact(64 * D::BYTES).zip(blocks) {
+    for (block, x) in w.chunks_exact(64 * D::BYTES).zip(blocks) {
         let x = x.as_chunks::<8>().0;
+        for line in 0..D::BYTES {
+            prefetch(block, AHEAD + 64 * line);
+        }
         for j in 0..8 {
-            // SAFETY: w has 64 weights, this reads eight from 8 * j <= 56.
-            let w = unsafe { D::load(w.as_ptr().add(8 * j * D::BYTES)) };
+            // SAFETY: the block has 64 weights, this reads eight from 8 * j <= 56.
+            let w = unsafe { D::load(block.as_ptr().add(8 * j * D::BYTES)) };
             acc[j] = _mm256_fmadd_ps(w, load(&x[j]), acc[j]);
         }
     }
@@ -127,76 +125,4 @@ fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
     tail64(acc, x.len() - rest.len(), x.len(), |i, lane| {
         D::one(w, i).mul_add(x[i], lane)
     })
-}
-
-/// One row and up to [`TOKENS`] tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn many<D: Dense>(
-    w: &[u8],
-    x: &Activations,
-    tokens: Range<usize>,
-    row: usize,
-    y: &mut OutView<'_>,
-) {
-    let n = x.cols();
-    let whole = n / 64 * 64;
-    let mut lanes = [[_mm256_setzero_ps(); 8]; TOKENS];
-    let mut wide = [[0.0f32; 8]; PIECE / 8];
-    for from in (0..whole).step_by(PIECE) {
-        let piece = from..whole.min(from + PIECE);
-        let wide = &mut wide[..piece.len() / 8];
-        for (w, wide) in w[from * D::BYTES..]
-            .chunks_exact(8 * D::BYTES)
-            .zip(wide.iter_mut())
-        {
-            // SAFETY: w has eight weights.
-            store(wide, unsafe { D::load(w.as_ptr()) });
-        }
-        let mut t = tokens.start;
-        while t + 4 <= tokens.end {
-            let x = [0, 1, 2, 3].map(|i| x.f32(t + i)[piece.clone()].as_chunks::<8>().0);
-            sweep(wide, x, &mut lanes[t - tokens.start..][..4]);
-            t += 4;
-        }
-        for t in t..tokens.end {
-            sweep(
-                wide,
-                [x.f32(t)[piece.clone()].as_chunks::<8>().0],
-                &mut lanes[t - tokens.start..][..1],
-            );
-        }
-    }
-    for (t, lanes) in tokens.zip(lanes) {
-        let value = if whole == n {
-            tree64(lanes)
-        } else {
-            let x = x.f32(t);
-            tail64(lanes, whole, n, |i, lane| D::one(w, i).mul_add(x[i], lane))
-        };
-        y.set(t, row, value);
-    }
-}
-
-/// Adds a piece of a row, times `T` tokens, to their lanes; two registers of lanes at a time.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn sweep<const T: usize>(w: &[[f32; 8]], x: [&[[f32; 8]]; T], lanes: &mut [[__m256; 8]]) {
-    let w = w.as_chunks::<8>().0;
-    let x = x.map(|x| &x.as_chunks::<8>().0[..w.len()]);
-    for j in [0, 2, 4, 6] {
-        let mut acc = [[_mm256_setzero_ps(); 2]; T];
-        for t in 0..T {
-            acc[t] = [lanes[t][j], lanes[t][j + 1]];
-        }
-        for i in 0..w.len() {
-            let (w0, w1) = (load(&w[i][j]), load(&w[i][j + 1]));
-            for t in 0..T {
-                acc[t][0] = _mm256_fmadd_ps(w0, load(&x[t][i][j]), acc[t][0]);
-                acc[t][1] = _mm256_fmadd_ps(w1, load(&x[t][i][j + 1]), acc[t][1]);
-            }
-        }
-        for t in 0..T {
-            [lanes[t][j], lanes[t][j + 1]] = acc[t];
-        }
-    }
 }

@@ -6,13 +6,13 @@
 //! no i16 wraps on any input. (bitnet.cpp adds up to 128 and does.) The offset of the codes, `w = code - 1`, is
 //! taken off once per row: `sum(w q) = sum(code q) - sum(q)`.
 //!
-//! One token: four rows at a time straight from the packed bytes. Several tokens: four rows are unpacked piece by piece
+//! A few tokens: some rows at a time straight from the packed bytes. Many tokens: four rows are unpacked piece by piece
 //! into bytes in L1 and multiplied with two tokens at a time, eight accumulators.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load_i8, sum_i32};
+use super::lanes::{load_i8, prefetch, sum_i32};
 use crate::quant::i2_s::{BYTES, LEN, scale};
 use crate::quant::i2_s_arm;
 use crate::{Activations, I8Token, Matrix, OutView};
@@ -125,19 +125,18 @@ pub(super) fn matmul<L: Layout>(
     y: &mut OutView<'_>,
 ) {
     let scale = scale(w.data);
-    if x.n_tokens() == 1 {
-        let x = x.i8(0);
+    if x.n_tokens() <= DIRECT {
         let mut row = rows.start;
-        while row + 4 <= rows.end {
-            let sums = gemv::<L, 4>([0, 1, 2, 3].map(|r| w.row(row + r)), x.q);
-            for (r, sum) in sums.into_iter().enumerate() {
-                y.set(0, row + r, finish(sum, &x, scale));
-            }
+        while row + 4 <= rows.end && x.n_tokens() == 1 {
+            direct::<L, 4, 1>(w, x, 0, row, scale, y);
             row += 4;
         }
+        while row + 2 <= rows.end {
+            tokens_of::<L, 2>(w, x, row, scale, y);
+            row += 2;
+        }
         for row in row..rows.end {
-            let [sum] = gemv::<L, 1>([w.row(row)], x.q);
-            y.set(0, row, finish(sum, &x, scale));
+            tokens_of::<L, 1>(w, x, row, scale, y);
         }
         return;
     }
@@ -154,46 +153,92 @@ pub(super) fn matmul<L: Layout>(
     }
 }
 
-/// `sum(code * q)` of `R` rows.
+/// Up to so many tokens, rows are multiplied straight from the packed bytes.
+const DIRECT: usize = 12;
+
+/// `R` rows from `row` on, all tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn gemv<L: Layout, const R: usize>(w: [&[u8]; R], q: &[i8]) -> [i32; R] {
-    let q = q.as_chunks::<LEN>().0;
-    let w = w.map(|w| &w.as_chunks::<BYTES>().0[..q.len()]);
-    let mut total = [_mm256_setzero_si256(); R];
+fn tokens_of<L: Layout, const R: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    row: usize,
+    scale: f32,
+    y: &mut OutView<'_>,
+) {
+    let mut t = 0;
+    while t + 4 <= x.n_tokens() {
+        direct::<L, R, 4>(w, x, t, row, scale, y);
+        t += 4;
+    }
+    while t + 2 <= x.n_tokens() {
+        direct::<L, R, 2>(w, x, t, row, scale, y);
+        t += 2;
+    }
+    if t < x.n_tokens() {
+        direct::<L, R, 1>(w, x, t, row, scale, y);
+    }
+}
+
+/// `R` rows from `row` on, `T` tokens from `token` on, straight from the packed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn direct<L: Layout, const R: usize, const T: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    token: usize,
+    row: usize,
+    scale: f32,
+    y: &mut OutView<'_>,
+) {
+    let blocks = w.cols / LEN;
+    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
+    let mut codes_of = [std::ptr::null::<[u8; BYTES]>(); R];
+    for r in 0..R {
+        codes_of[r] = w.row(row + r).as_chunks().0[..blocks].as_ptr();
+    }
+    let mut q = [std::ptr::null::<[i8; LEN]>(); T];
+    for t in 0..T {
+        q[t] = x.i8(token + t).q.as_chunks().0[..blocks].as_ptr();
+    }
+    let mut total = [[_mm256_setzero_si256(); T]; R];
     let mut from = 0;
-    while from < q.len() {
-        let to = q.len().min(from + SPAN);
-        let mut sums = [_mm256_setzero_si256(); R];
+    while from < blocks {
+        let to = blocks.min(from + SPAN);
+        let mut sums = [[_mm256_setzero_si256(); T]; R];
         for b in from..to {
-            let mut a = [_mm256_setzero_si256(); 4];
-            for (j, a) in a.iter_mut().enumerate() {
-                // SAFETY: this function has the features.
-                *a = unsafe { L::activations(&q[b], j) };
-            }
             for r in 0..R {
-                let c = codes(&w[r][b]);
-                let high = _mm256_add_epi16(
-                    _mm256_maddubs_epi16(c[0], a[0]),
-                    _mm256_maddubs_epi16(c[1], a[1]),
-                );
-                let low = _mm256_add_epi16(
-                    _mm256_maddubs_epi16(c[2], a[2]),
-                    _mm256_maddubs_epi16(c[3], a[3]),
-                );
-                sums[r] = _mm256_add_epi16(sums[r], _mm256_add_epi16(high, low));
+                // SAFETY: b < blocks.
+                let block = unsafe { &*codes_of[r].add(b) };
+                // The same place in the row that takes this one's turn next.
+                prefetch(block, R * blocks * BYTES);
+                let c = codes(block);
+                for t in 0..T {
+                    let mut products = [_mm256_setzero_si256(); 4];
+                    for j in 0..4 {
+                        // SAFETY: b < blocks, and this function has the features.
+                        let a = unsafe { L::activations(&*q[t].add(b), j) };
+                        products[j] = _mm256_maddubs_epi16(c[j], a);
+                    }
+                    let high = _mm256_add_epi16(products[0], products[1]);
+                    let low = _mm256_add_epi16(products[2], products[3]);
+                    sums[r][t] = _mm256_add_epi16(sums[r][t], _mm256_add_epi16(high, low));
+                }
             }
         }
         for r in 0..R {
-            total[r] = widen(sums[r], total[r]);
+            for t in 0..T {
+                total[r][t] = widen(sums[r][t], total[r][t]);
+            }
         }
         from = to;
     }
-    let mut out = [0; R];
-    for r in 0..R {
-        out[r] = sum_i32(total[r]);
+    for t in 0..T {
+        let x = x.i8(token + t);
+        for r in 0..R {
+            y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scale));
+        }
     }
-    out
 }
 
 /// Blocks unpacked at a time (4,096 weights of four rows are 16 KiB), and tokens that share them.
@@ -225,16 +270,17 @@ fn gemm<L: Layout, const R: usize>(
                 }
             }
         }
-        let wide = wide.each_ref().map(|wide| &wide[..piece.len()]);
+        let n = piece.len();
         let mut t = tokens.clone();
         while t.len() >= 2 {
-            let q = [0, 1].map(|i| &x.i8(t.start + i).q.as_chunks::<LEN>().0[piece.clone()]);
-            tile(wide, q, &mut sums[t.start - tokens.start..]);
+            let q0 = &x.i8(t.start).q.as_chunks().0[piece.clone()];
+            let q1 = &x.i8(t.start + 1).q.as_chunks().0[piece.clone()];
+            tile(&wide, [q0, q1], n, &mut sums[t.start - tokens.start..]);
             t.start += 2;
         }
         for t in t {
-            let q = [&x.i8(t).q.as_chunks::<LEN>().0[piece.clone()]];
-            tile(wide, q, &mut sums[t - tokens.start..]);
+            let q = &x.i8(t).q.as_chunks().0[piece.clone()];
+            tile(&wide, [q], n, &mut sums[t - tokens.start..]);
         }
     }
     for (t, sums) in tokens.zip(sums) {
@@ -245,17 +291,24 @@ fn gemm<L: Layout, const R: usize>(
     }
 }
 
-/// Adds `sum(code * q)` of unpacked rows and some tokens.
+/// Adds `sum(code * q)` of the first `blocks` unpacked blocks of `R` rows and of `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<const R: usize, const T: usize>(
-    w: [&[[u8; LEN]]; R],
+    w: &[[[u8; LEN]; PIECE]; R],
     q: [&[[i8; LEN]]; T],
+    blocks: usize,
     out: &mut [[i32; R]],
 ) {
-    let blocks = w[0].len();
-    let w = w.map(|w| &w[..blocks]);
-    let q = q.map(|q| &q[..blocks]);
+    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
+    let mut w_at = [std::ptr::null::<[u8; LEN]>(); R];
+    for r in 0..R {
+        w_at[r] = w[r][..blocks].as_ptr();
+    }
+    let mut q_at = [std::ptr::null::<[i8; LEN]>(); T];
+    for t in 0..T {
+        q_at[t] = q[t][..blocks].as_ptr();
+    }
     let mut total = [[_mm256_setzero_si256(); T]; R];
     let mut from = 0;
     while from < blocks {
@@ -265,12 +318,12 @@ fn tile<const R: usize, const T: usize>(
             for j in 0..LEN / 32 {
                 let mut a = [_mm256_setzero_si256(); T];
                 for t in 0..T {
-                    a[t] = load_i8(&q[t][b].as_chunks::<32>().0[j]);
+                    // SAFETY: b < blocks.
+                    a[t] = load_i8(&unsafe { &*q_at[t].add(b) }.as_chunks::<32>().0[j]);
                 }
                 for r in 0..R {
-                    let w = w[r][b].as_chunks::<32>().0[j].as_ptr();
-                    // SAFETY: the array has 32 bytes.
-                    let w = unsafe { _mm256_loadu_si256(w.cast()) };
+                    // SAFETY: b < blocks, and the array of a block has four times 32 bytes.
+                    let w = unsafe { _mm256_loadu_si256(w_at[r].add(b).cast::<__m256i>().add(j)) };
                     for t in 0..T {
                         sums[r][t] = _mm256_add_epi16(sums[r][t], _mm256_maddubs_epi16(w, a[t]));
                     }
