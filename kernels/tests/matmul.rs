@@ -267,3 +267,91 @@ fn rows_of_another_view_are_refused() {
     let (left, _) = OutView::new(&mut y, 1, 4).split_at(2);
     bitnet_kernels::best().matmul(&w, &x, 1..3, left);
 }
+
+/// Many tokens and long rows: the tiles of a set, over several of their pieces, with every remainder.
+#[test]
+fn batches_equal_the_naive_loop() {
+    for (rows, cols, tokens) in [(5, 4352, 13), (7, 8448, 67), (3, 2304, 18), (2, 256, 131)] {
+        for format in quant::FORMATS {
+            for fill in [Fill::Packed, Fill::Wild] {
+                let r = &mut Random::new(11);
+                let bytes = matrix(format, rows, cols, fill, r);
+                let w = Matrix::new(format, rows, cols, &bytes).unwrap();
+                let x = input(by_name("scalar").unwrap(), format, tokens, cols, r);
+                let want = oracle(&w, &x);
+                for k in fast_sets() {
+                    let what = format!("{} {} {rows}x{cols}x{tokens}", k.name(), format.name);
+                    assert_bits(&matmul(k, &w, &x), &want, &what);
+                }
+            }
+        }
+    }
+}
+
+/// A planted mutant: a set of another crate that wraps one of ours and is wrong in one bit of one output.
+struct OneBitOff(&'static dyn Kernels);
+
+impl Kernels for OneBitOff {
+    fn name(&self) -> &'static str {
+        "one-bit-off"
+    }
+    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
+        self.0.prepare(kind, x, n_tokens, out);
+    }
+    fn matmul(
+        &self,
+        w: &Matrix<'_>,
+        x: &Activations,
+        rows: std::ops::Range<usize>,
+        mut y: OutView<'_>,
+    ) {
+        let last = rows.end.checked_sub(1);
+        self.0.matmul(w, x, rows, y.reborrow());
+        if let Some(row) = last {
+            y.set(0, row, y.get(0, row).next_up());
+        }
+    }
+    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        self.0.rms_norm(x, w, eps, y);
+    }
+    fn rope(&self, kind: bitnet_kernels::Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        self.0.rope(kind, x, cos, sin);
+    }
+    fn attention(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        self.0.attention(q, k, v, stride, n, scale, scratch, out);
+    }
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        self.0.relu2_gate(gate, up);
+    }
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        self.0.silu_gate(gate, up);
+    }
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        self.0.add(x, y);
+    }
+    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
+        self.0.f32_to_f16(x, out);
+    }
+}
+
+#[test]
+#[should_panic(expected = "one-bit-off: [4] is")]
+fn a_mutant_of_one_bit_is_caught() {
+    let format = quant::by_name("i2_s").unwrap();
+    let r = &mut Random::new(5);
+    let bytes = matrix(format, 5, 256, Fill::Packed, r);
+    let w = Matrix::new(format, 5, 256, &bytes).unwrap();
+    let k = OneBitOff(bitnet_kernels::best());
+    let x = input(&k, format, 1, 256, r);
+    assert_bits(&matmul(&k, &w, &x), &oracle(&w, &x), &k.name());
+}
