@@ -3,7 +3,8 @@
 //! Bit-identical to [`super::scalar`]. The files, by what they multiply:
 //!
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
-//! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S in both layouts. `block`: Q8_0, Q4_0, Q4_1, Q6_K.
+//! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S in both layouts. `block`: Q8_0, Q4_0, Q4_1, Q6_K, which
+//!   `unpack` makes registers of.
 //! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
@@ -18,6 +19,7 @@ mod dense;
 mod lanes;
 mod rows;
 mod ternary;
+mod unpack;
 
 use std::ops::Range;
 
@@ -57,10 +59,10 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&bf16::FORMAT, dense::matmul::<dense::Bf16>),
     (&i2_s::FORMAT, ternary::matmul::<ternary::X86>),
     (&i2_s_arm::FORMAT, ternary::matmul::<ternary::Arm>),
-    (&q8_0::FORMAT, block::matmul::<block::Q8_0>),
-    (&q4_0::FORMAT, block::matmul::<block::Q4_0>),
-    (&q4_1::FORMAT, block::matmul::<block::Q4_1>),
-    (&q6_k::FORMAT, block::matmul::<block::Q6K>),
+    (&q8_0::FORMAT, block::matmul::<unpack::Q8_0>),
+    (&q4_0::FORMAT, block::matmul::<unpack::Q4_0>),
+    (&q4_1::FORMAT, block::matmul::<unpack::Q4_1>),
+    (&q6_k::FORMAT, block::matmul::<unpack::Q6K>),
 ];
 
 impl Kernels for Avx2 {
