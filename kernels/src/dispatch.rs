@@ -28,11 +28,37 @@ pub struct KernelSetInfo {
     pub detect: fn() -> Result<&'static dyn Kernels, Unavailable>,
 }
 
-static SETS: &[KernelSetInfo] = &[KernelSetInfo {
-    name: "scalar",
-    isa: "plain Rust, any CPU (the oracle)",
-    detect: || Ok(&Scalar),
-}];
+static SETS: &[KernelSetInfo] = &[
+    KernelSetInfo {
+        name: "scalar",
+        isa: "plain Rust, any CPU (the oracle)",
+        detect: || Ok(&Scalar),
+    },
+    KernelSetInfo {
+        name: "avx2",
+        isa: "x86-64 with AVX2, FMA and F16C",
+        detect: avx2,
+    },
+];
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
+    match crate::cpu::avx2::Avx2::detect() {
+        Ok(set) => Ok(set),
+        Err(missing) => Err(Unavailable {
+            name: "avx2",
+            reason: format!("this CPU has no {missing}"),
+        }),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
+    Err(Unavailable {
+        name: "avx2",
+        reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH),
+    })
+}
 
 /// Every kernel set, runnable here or not, the fastest last.
 pub fn kernel_sets() -> &'static [KernelSetInfo] {
@@ -81,7 +107,7 @@ mod tests {
         let error = by_name("mmx").err().map(|e| e.to_string());
         assert_eq!(
             error.as_deref(),
-            Some("no kernel set is named `mmx`; the sets are: scalar")
+            Some("no kernel set is named `mmx`; the sets are: scalar, avx2")
         );
     }
 }

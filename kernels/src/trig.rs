@@ -6,7 +6,7 @@
 
 /// pi/2 as a sum of three f64, each the rounded rest.
 const PIO2: [f64; 3] = [
-    1.570_796_326_794_896_6,
+    std::f64::consts::FRAC_PI_2,
     6.123_233_995_736_766e-17,
     -1.497_384_904_859_169_8e-33,
 ];

@@ -2,4 +2,6 @@
 //!
 //! What a set must do is the trait [`crate::Kernels`]; how sets are listed and chosen is [`crate::dispatch`].
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
 pub mod scalar;

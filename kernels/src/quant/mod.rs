@@ -37,6 +37,9 @@ pub static FORMATS: &[&Format] = &[
 /// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
 pub const I2S_TRAILER: usize = 32;
 
+/// See [`Format::pack`].
+pub type Pack = fn(&[f32], usize, usize) -> Result<Vec<u8>, QuantError>;
+
 /// A weight format.
 #[derive(Debug)]
 pub struct Format {
@@ -57,7 +60,7 @@ pub struct Format {
     /// `(matrix, rows, cols, row, out)`: the exact values of one row, `out` has `cols` elements.
     pub unpack_row: fn(&[u8], usize, usize, usize, &mut [f32]),
     /// `(weights [rows][cols], rows, cols)`: quantises.
-    pub pack: fn(&[f32], usize, usize) -> Result<Vec<u8>, QuantError>,
+    pub pack: Pack,
     /// `(matrix, row, activations, token)`: the canonical dot product, naively.
     pub dot: fn(&Matrix<'_>, usize, &Activations, usize) -> f32,
 }

@@ -1,0 +1,309 @@
+//! Q8_0, Q4_0, Q4_1, Q6_K: blocks of 32 weights with a scale times int8 blocks with a scale.
+//!
+//! Eight i32 lanes of a register are the eight groups of four products of a block, which is why the contract groups by
+//! four: `maddubs` adds neighbours in i16, `madd` adds those in i32, and the register goes to the lanes of even or of odd
+//! blocks by one FMA. `maddubs` never saturates here, see `unpack`.
+//!
+//! A few tokens: up to four rows at a time from the stored bytes. More tokens: the blocks of two rows are unpacked once into a
+//! buffer in L1; a tile of two rows and four tokens then sweeps the even blocks and after them the odd ones (the lanes of
+//! the two do not meet before the tree), which keeps its eight accumulators in registers.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::lanes::{load, load_i8, prefetch, tree8};
+use super::unpack::{Blocks, SUPER, widen};
+use crate::activations::Q8_BLOCK;
+use crate::{Activations, Matrix, OutView, Q8Token};
+
+/// See [`super::Matmul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul<B: Blocks>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: &mut OutView<'_>,
+) {
+    if x.n_tokens() <= DIRECT {
+        let mut t = 0..x.n_tokens();
+        while !t.is_empty() {
+            let rows = rows.clone();
+            match t.len() {
+                1 => direct::<B, 4, 1>(w, x, t.start, rows, y),
+                2 => direct::<B, 2, 2>(w, x, t.start, rows, y),
+                3 => direct::<B, 1, 3>(w, x, t.start, rows, y),
+                _ => direct::<B, 1, 4>(w, x, t.start, rows, y),
+            }
+            t.start += t.len().min(4);
+        }
+        return;
+    }
+    // SAFETY: this function has the features; there is a first block, since a matrix is never empty.
+    let first = unsafe { B::weights(w.row(0), 0) };
+    let unpacked = UnpackedRow {
+        weights: [first; PIECE],
+        scales: [0.0; PIECE],
+        minima: [0.0; PIECE],
+    };
+    let mut wide = [unpacked; 2];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        let tokens = first..x.n_tokens().min(first + TOKENS);
+        let mut row = rows.start;
+        while row + 2 <= rows.end {
+            gemm::<B, 2>(w, x, tokens.clone(), row, &mut wide, y);
+            row += 2;
+        }
+        for row in row..rows.end {
+            let [wide, _] = &mut wide;
+            gemm::<B, 1>(w, x, tokens.clone(), row, std::array::from_mut(wide), y);
+        }
+    }
+}
+
+/// Up to so many tokens, rows are multiplied straight from the stored bytes.
+const DIRECT: usize = 12;
+
+/// `T` tokens from `token` on, `R` rows at a time.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn direct<B: Blocks, const R: usize, const T: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    token: usize,
+    rows: Range<usize>,
+    y: &mut OutView<'_>,
+) {
+    let mut x_t = [x.q8(token); T];
+    for (t, x_t) in x_t.iter_mut().enumerate() {
+        *x_t = x.q8(token + t);
+    }
+    let mut row = rows.start;
+    while row + R <= rows.end {
+        dots::<B, R, T>(w, &x_t, token, row, y);
+        row += R;
+    }
+    for row in row..rows.end {
+        dots::<B, 1, T>(w, &x_t, token, row, y);
+    }
+}
+
+/// The dots of `R` rows with `T` tokens, from the stored bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dots<B: Blocks, const R: usize, const T: usize>(
+    w: &Matrix<'_>,
+    x: &[Q8Token<'_>; T],
+    token: usize,
+    row: usize,
+    y: &mut OutView<'_>,
+) {
+    let mut rows = [w.row(row); R];
+    for (r, bytes) in rows.iter_mut().enumerate() {
+        *bytes = w.row(row + r);
+    }
+    let blocks = w.cols / Q8_BLOCK;
+    // Pointers to `blocks` entries each: the loop below stays free of range checks.
+    let mut q = [std::ptr::null::<[i8; Q8_BLOCK]>(); T];
+    let (mut d, mut bsum) = ([std::ptr::null::<f32>(); T], [std::ptr::null::<f32>(); T]);
+    for t in 0..T {
+        q[t] = x[t].q.as_chunks().0[..blocks].as_ptr();
+        (d[t], bsum[t]) = (x[t].d[..blocks].as_ptr(), x[t].bsum[..blocks].as_ptr());
+    }
+    // The rows that take their turn next begin where these end; a step is at most one line of 64 bytes in every format.
+    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks);
+    let mut acc = [[[_mm256_setzero_ps(); T]; R]; 2];
+    let mut minimum = [[0.0f32; T]; R];
+    for b in 0..blocks {
+        for r in 0..R {
+            prefetch(rows[r], ahead + b * step);
+            // SAFETY: this function has the features.
+            let weights = unsafe { B::weights(rows[r], b) };
+            let scale = widen(B::scale(rows[r], b));
+            for t in 0..T {
+                // SAFETY: this function has the features; b < blocks.
+                let (groups, d) =
+                    unsafe { (B::groups(weights, load_i8(&*q[t].add(b))), *d[t].add(b)) };
+                let scale = _mm256_set1_ps(scale * d);
+                acc[0][r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[0][r][t]);
+            }
+            if B::MINIMUM {
+                let m = widen(B::minimum(rows[r], b));
+                for t in 0..T {
+                    // SAFETY: b < blocks.
+                    minimum[r][t] = m.mul_add(unsafe { *bsum[t].add(b) }, minimum[r][t]);
+                }
+            }
+        }
+        // Even and odd blocks take turns; addition of the two at the end commutes.
+        acc.swap(0, 1);
+    }
+    for r in 0..R {
+        for t in 0..T {
+            let mut value = tree8(_mm256_add_ps(acc[0][r][t], acc[1][r][t]));
+            if B::MINIMUM {
+                value += minimum[r][t];
+            }
+            y.set(token + t, row + r, value);
+        }
+    }
+}
+
+/// Blocks unpacked at a time, and tokens that share them.
+const PIECE: usize = 64;
+const TOKENS: usize = 64;
+const _: () = assert!(PIECE.is_multiple_of(2) && PIECE.is_multiple_of(SUPER));
+
+/// Some blocks of a row, unpacked.
+#[derive(Clone, Copy)]
+struct UnpackedRow<W> {
+    weights: [W; PIECE],
+    scales: [f32; PIECE],
+    minima: [f32; PIECE],
+}
+
+/// Lanes and the sum of minima of one output.
+#[derive(Clone, Copy)]
+struct Sums {
+    lanes: [__m256; 2],
+    minimum: f32,
+}
+
+/// `R` rows from `row` on, up to [`TOKENS`] tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemm<B: Blocks, const R: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    tokens: Range<usize>,
+    row: usize,
+    wide: &mut [UnpackedRow<B::W>; R],
+    y: &mut OutView<'_>,
+) {
+    let blocks = x.cols() / Q8_BLOCK;
+    let zero = Sums {
+        lanes: [_mm256_setzero_ps(); 2],
+        minimum: 0.0,
+    };
+    let mut sums = [[zero; R]; TOKENS];
+    for from in (0..blocks).step_by(PIECE) {
+        let n = (blocks - from).min(PIECE);
+        for r in 0..R {
+            let row = w.row(row + r);
+            for b in 0..n {
+                // SAFETY: this function has the features.
+                wide[r].weights[b] = unsafe { B::weights(row, from + b) };
+                wide[r].scales[b] = widen(B::scale(row, from + b));
+                if B::MINIMUM {
+                    wide[r].minima[b] = widen(B::minimum(row, from + b));
+                }
+            }
+        }
+        let mut t = tokens.clone();
+        while t.len() >= 4 {
+            let x = [
+                x.q8(t.start),
+                x.q8(t.start + 1),
+                x.q8(t.start + 2),
+                x.q8(t.start + 3),
+            ];
+            tile::<B, R, 4>(wide, n, x, from, &mut sums[t.start - tokens.start..]);
+            t.start += 4;
+        }
+        for t in t {
+            tile::<B, R, 1>(wide, n, [x.q8(t)], from, &mut sums[t - tokens.start..]);
+        }
+    }
+    for (t, sums) in tokens.zip(sums) {
+        for (r, sums) in sums.into_iter().enumerate() {
+            let mut value = tree8(_mm256_add_ps(sums.lanes[0], sums.lanes[1]));
+            if B::MINIMUM {
+                value += sums.minimum;
+            }
+            y.set(t, row + r, value);
+        }
+    }
+}
+
+/// Adds `n` unpacked blocks of `R` rows, times `T` tokens, to their sums. `from` is the first block's number, even.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<B: Blocks, const R: usize, const T: usize>(
+    w: &[UnpackedRow<B::W>; R],
+    n: usize,
+    x: [Q8Token<'_>; T],
+    from: usize,
+    sums: &mut [[Sums; R]],
+) {
+    let sums = &mut sums[..T];
+    // Pointers to `n` entries each: the loops below stay free of range checks.
+    assert!(n <= PIECE);
+    let mut q = [std::ptr::null::<[i8; Q8_BLOCK]>(); T];
+    let (mut d, mut bsum) = ([&x[0].d[..0]; T], [std::ptr::null::<f32>(); T]);
+    for t in 0..T {
+        q[t] = x[t].q.as_chunks().0[from..from + n].as_ptr();
+        d[t] = &x[t].d[from..from + n];
+        bsum[t] = x[t].bsum[from..from + n].as_ptr();
+    }
+    // d_w * d_a for every block, eight at a time.
+    let mut scales = [[[0.0f32; PIECE]; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            let (eights, rest) = d[t].as_chunks::<8>();
+            for (i, d) in eights.iter().enumerate() {
+                let product = _mm256_mul_ps(load(&w[r].scales.as_chunks::<8>().0[i]), load(d));
+                super::lanes::store(&mut scales[r][t].as_chunks_mut::<8>().0[i], product);
+            }
+            for (i, d) in rest.iter().enumerate() {
+                let b = eights.len() * 8 + i;
+                scales[r][t][b] = w[r].scales[b] * d;
+            }
+        }
+    }
+    for parity in 0..2 {
+        let mut acc = [[_mm256_setzero_ps(); T]; R];
+        for r in 0..R {
+            for t in 0..T {
+                acc[r][t] = sums[t][r].lanes[parity];
+            }
+        }
+        let mut b = parity;
+        while b < n {
+            for t in 0..T {
+                // SAFETY: b < n.
+                let a = load_i8(unsafe { &*q[t].add(b) });
+                for r in 0..R {
+                    // SAFETY: this function has the features.
+                    let groups = unsafe { B::groups(w[r].weights[b], a) };
+                    let scale = _mm256_set1_ps(scales[r][t][b]);
+                    acc[r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[r][t]);
+                }
+            }
+            b += 2;
+        }
+        for r in 0..R {
+            for t in 0..T {
+                sums[t][r].lanes[parity] = acc[r][t];
+            }
+        }
+    }
+    if B::MINIMUM {
+        let mut minimum = [[0.0f32; T]; R];
+        for r in 0..R {
+            for t in 0..T {
+                minimum[r][t] = sums[t][r].minimum;
+            }
+        }
+        for b in 0..n {
+            for r in 0..R {
+                for t in 0..T {
+                    // SAFETY: b < n.
+                    minimum[r][t] =
+                        w[r].minima[b].mul_add(unsafe { *bsum[t].add(b) }, minimum[r][t]);
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                sums[t][r].minimum = minimum[r][t];
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! f32, f16 and bf16 weights times f32 activations: the 64-lane dot, exactly widened.
+//!
+//! Eight accumulators per row and token, straight from the weights' bytes: with one token memory is the limit. Tiles of
+//! several rows and tokens were tried, with the weights widened into a buffer and a register of lanes swept at a time;
+//! 64 lanes are all the accumulators there are, and the sweeps were slower than taking the tokens one by one.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::lanes::{load, prefetch, tail64, tree64};
+use crate::numerics::f16_to_f32;
+use crate::{Activations, Matrix, OutView};
+
+/// A stored number that widens to f32.
+pub(super) trait Dense {
+    /// Bytes per weight.
+    const BYTES: usize;
+
+    /// Eight weights.
+    ///
+    /// # Safety
+    /// `8 * BYTES` bytes can be read at `p`, and the CPU has AVX2, FMA and F16C.
+    unsafe fn load(p: *const u8) -> __m256;
+
+    /// Weight `i` of a row.
+    fn one(row: &[u8], i: usize) -> f32;
+}
+
+/// f32 weights.
+pub(super) struct F32;
+
+impl Dense for F32 {
+    const BYTES: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load(p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { _mm256_loadu_ps(p.cast()) }
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]])
+    }
+}
+
+/// f16 weights.
+pub(super) struct F16;
+
+impl Dense for F16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load(p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f16_to_f32(u16::from_le_bytes([row[2 * i], row[2 * i + 1]]))
+    }
+}
+
+/// bf16 weights.
+pub(super) struct Bf16;
+
+impl Dense for Bf16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load(p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for 16 bytes.
+        let halves = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([0, 0, row[2 * i], row[2 * i + 1]])
+    }
+}
+
+/// Tokens that a row meets while it is in L1; so many stay in L2 for the next row.
+const TOKENS: usize = 64;
+/// How far ahead of a row memory is asked for.
+const AHEAD: usize = 4096;
+
+/// See [`super::Matmul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul<D: Dense>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: &mut OutView<'_>,
+) {
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        for row in rows.clone() {
+            for t in first..x.n_tokens().min(first + TOKENS) {
+                y.set(t, row, dot::<D>(w.row(row), x.f32(t)));
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
+    let (blocks, rest) = x.as_chunks::<64>();
+    let mut acc = [_mm256_setzero_ps(); 8];
+    for (block, x) in w.chunks_exact(64 * D::BYTES).zip(blocks) {
+        let x = x.as_chunks::<8>().0;
+        for line in 0..D::BYTES {
+            prefetch(block, AHEAD + 64 * line);
+        }
+        for j in 0..8 {
+            // SAFETY: the block has 64 weights, this reads eight from 8 * j <= 56.
+            let w = unsafe { D::load(block.as_ptr().add(8 * j * D::BYTES)) };
+            acc[j] = _mm256_fmadd_ps(w, load(&x[j]), acc[j]);
+        }
+    }
+    if rest.is_empty() {
+        return tree64(acc);
+    }
+    tail64(acc, x.len() - rest.len(), x.len(), |i, lane| {
+        D::one(w, i).mul_add(x[i], lane)
+    })
+}

@@ -1,0 +1,345 @@
+//! I2_S: two-bit codes 0, 1, 2 times int8 activations, exact in i32.
+//!
+//! `maddubs` multiplies unsigned codes with signed activations and adds neighbours into i16. It is exact, and its sums can
+//! be added in i16 for a while before they are widened: one is at most 2 * (3 * 128) = 768 in magnitude even for the
+//! invalid code 3 (512 for valid ones), and [`SPAN`] = 8 blocks add 8 * 4 = 32 of them: 32 * 768 = 24,576 < 32,767. So
+//! no i16 wraps on any input. (bitnet.cpp adds up to 128 and does.) The offset of the codes, `w = code - 1`, is
+//! taken off once per row: `sum(w q) = sum(code q) - sum(q)`.
+//!
+//! A few tokens: some rows at a time straight from the packed bytes. Many tokens: four rows are unpacked piece by piece
+//! into bytes in L1 and multiplied with two tokens at a time, eight accumulators.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::lanes::{load_i8, prefetch, sum_i32};
+use crate::quant::i2_s::{BYTES, LEN, scale};
+use crate::quant::i2_s_arm;
+use crate::{Activations, I8Token, Matrix, OutView};
+
+const _: () = assert!(i2_s_arm::BYTES == BYTES && i2_s_arm::LEN == LEN);
+
+/// Blocks whose `maddubs` sums are added in i16.
+const SPAN: usize = 8;
+const _: () = assert!(SPAN * (LEN / 32) * 2 * 3 * 128 <= i16::MAX as usize);
+
+/// Where the codes of a 32-byte block lie.
+pub(super) trait Layout {
+    /// The activations that the codes at shift `6 - 2 * j` multiply with.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i;
+
+    /// Stores the codes at shift `6 - 2 * j` in the order of the weights.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]);
+}
+
+/// Byte p: weights p, p + 32, p + 64, p + 96.
+pub(super) struct X86;
+
+impl Layout for X86 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
+        load_i8(&a.as_chunks::<32>().0[j])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+        let out = &mut out.as_chunks_mut::<32>().0[j];
+        // SAFETY: 32 bytes of room.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), codes) }
+    }
+}
+
+/// Two groups of 16 bytes; byte p of a group: weights p, p + 16, p + 32, p + 48 of its 64.
+pub(super) struct Arm;
+
+impl Layout for Arm {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
+        let a = a.as_chunks::<16>().0;
+        // SAFETY: both arrays have 16 bytes.
+        unsafe {
+            _mm256_set_m128i(
+                _mm_loadu_si128(a[4 + j].as_ptr().cast()),
+                _mm_loadu_si128(a[j].as_ptr().cast()),
+            )
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+        let out = out.as_chunks_mut::<16>().0;
+        // SAFETY: both arrays have room for 16 bytes.
+        unsafe {
+            _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
+            _mm_storeu_si128(
+                out[4 + j].as_mut_ptr().cast(),
+                _mm256_extracti128_si256::<1>(codes),
+            );
+        }
+    }
+}
+
+/// The four vectors of codes in a block, from the high bits down.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn codes(block: &[u8; BYTES]) -> [__m256i; 4] {
+    // SAFETY: the array has the 32 bytes.
+    let block = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
+    let three = _mm256_set1_epi8(3);
+    [
+        _mm256_and_si256(_mm256_srli_epi16::<6>(block), three),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(block), three),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(block), three),
+        _mm256_and_si256(block, three),
+    ]
+}
+
+/// Adds i16 pairs to i32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen(sums: __m256i, total: __m256i) -> __m256i {
+    _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
+}
+
+/// `(sum(w q) / s) * scale` from the sum of `code * q`. Wrapping, since only the difference has to fit.
+fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
+    codes.wrapping_sub(x.isum) as f32 / x.scale * scale
+}
+
+/// See [`super::Matmul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul<L: Layout>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: &mut OutView<'_>,
+) {
+    let scale = scale(w.data);
+    if x.n_tokens() <= DIRECT {
+        let mut row = rows.start;
+        while row + 4 <= rows.end && x.n_tokens() == 1 {
+            direct::<L, 4, 1>(w, x, 0, row, scale, y);
+            row += 4;
+        }
+        while row + 2 <= rows.end {
+            tokens_of::<L, 2>(w, x, row, scale, y);
+            row += 2;
+        }
+        for row in row..rows.end {
+            tokens_of::<L, 1>(w, x, row, scale, y);
+        }
+        return;
+    }
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        let tokens = first..x.n_tokens().min(first + TOKENS);
+        let mut row = rows.start;
+        while row + 4 <= rows.end {
+            gemm::<L, 4>(w, x, tokens.clone(), row, scale, y);
+            row += 4;
+        }
+        for row in row..rows.end {
+            gemm::<L, 1>(w, x, tokens.clone(), row, scale, y);
+        }
+    }
+}
+
+/// Up to so many tokens, rows are multiplied straight from the packed bytes.
+const DIRECT: usize = 12;
+
+/// `R` rows from `row` on, all tokens.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tokens_of<L: Layout, const R: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    row: usize,
+    scale: f32,
+    y: &mut OutView<'_>,
+) {
+    let mut t = 0;
+    while t + 4 <= x.n_tokens() {
+        direct::<L, R, 4>(w, x, t, row, scale, y);
+        t += 4;
+    }
+    while t + 2 <= x.n_tokens() {
+        direct::<L, R, 2>(w, x, t, row, scale, y);
+        t += 2;
+    }
+    if t < x.n_tokens() {
+        direct::<L, R, 1>(w, x, t, row, scale, y);
+    }
+}
+
+/// `R` rows from `row` on, `T` tokens from `token` on, straight from the packed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn direct<L: Layout, const R: usize, const T: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    token: usize,
+    row: usize,
+    scale: f32,
+    y: &mut OutView<'_>,
+) {
+    let blocks = w.cols / LEN;
+    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
+    let mut codes_of = [std::ptr::null::<[u8; BYTES]>(); R];
+    for r in 0..R {
+        codes_of[r] = w.row(row + r).as_chunks().0[..blocks].as_ptr();
+    }
+    let mut q = [std::ptr::null::<[i8; LEN]>(); T];
+    for t in 0..T {
+        q[t] = x.i8(token + t).q.as_chunks().0[..blocks].as_ptr();
+    }
+    let mut total = [[_mm256_setzero_si256(); T]; R];
+    let mut from = 0;
+    while from < blocks {
+        let to = blocks.min(from + SPAN);
+        let mut sums = [[_mm256_setzero_si256(); T]; R];
+        for b in from..to {
+            for r in 0..R {
+                // SAFETY: b < blocks.
+                let block = unsafe { &*codes_of[r].add(b) };
+                // The same place in the row that takes this one's turn next.
+                prefetch(block, R * blocks * BYTES);
+                let c = codes(block);
+                for t in 0..T {
+                    let mut products = [_mm256_setzero_si256(); 4];
+                    for j in 0..4 {
+                        // SAFETY: b < blocks, and this function has the features.
+                        let a = unsafe { L::activations(&*q[t].add(b), j) };
+                        products[j] = _mm256_maddubs_epi16(c[j], a);
+                    }
+                    let high = _mm256_add_epi16(products[0], products[1]);
+                    let low = _mm256_add_epi16(products[2], products[3]);
+                    sums[r][t] = _mm256_add_epi16(sums[r][t], _mm256_add_epi16(high, low));
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                total[r][t] = widen(sums[r][t], total[r][t]);
+            }
+        }
+        from = to;
+    }
+    for t in 0..T {
+        let x = x.i8(token + t);
+        for r in 0..R {
+            y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scale));
+        }
+    }
+}
+
+/// Blocks unpacked at a time (4,096 weights of four rows are 16 KiB), and tokens that share them.
+const PIECE: usize = 32;
+const TOKENS: usize = 64;
+const _: () = assert!(PIECE.is_multiple_of(SPAN));
+
+/// `R` rows from `row` on, up to [`TOKENS`] tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemm<L: Layout, const R: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    tokens: Range<usize>,
+    row: usize,
+    scale: f32,
+    y: &mut OutView<'_>,
+) {
+    let blocks = x.cols() / LEN;
+    let mut sums = [[0i32; R]; TOKENS];
+    let mut wide = [[[0u8; LEN]; PIECE]; R];
+    for from in (0..blocks).step_by(PIECE) {
+        let piece = from..blocks.min(from + PIECE);
+        for r in 0..R {
+            let packed = &w.row(row + r).as_chunks::<BYTES>().0[piece.clone()];
+            for (packed, wide) in packed.iter().zip(&mut wide[r]) {
+                for (j, codes) in codes(packed).into_iter().enumerate() {
+                    // SAFETY: this function has the features.
+                    unsafe { L::spread(codes, j, wide) };
+                }
+            }
+        }
+        let n = piece.len();
+        let mut t = tokens.clone();
+        while t.len() >= 2 {
+            let q0 = &x.i8(t.start).q.as_chunks().0[piece.clone()];
+            let q1 = &x.i8(t.start + 1).q.as_chunks().0[piece.clone()];
+            tile(&wide, [q0, q1], n, &mut sums[t.start - tokens.start..]);
+            t.start += 2;
+        }
+        for t in t {
+            let q = &x.i8(t).q.as_chunks().0[piece.clone()];
+            tile(&wide, [q], n, &mut sums[t - tokens.start..]);
+        }
+    }
+    for (t, sums) in tokens.zip(sums) {
+        let x = x.i8(t);
+        for (r, sum) in sums.into_iter().enumerate() {
+            y.set(t, row + r, finish(sum, &x, scale));
+        }
+    }
+}
+
+/// Adds `sum(code * q)` of the first `blocks` unpacked blocks of `R` rows and of `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<const R: usize, const T: usize>(
+    w: &[[[u8; LEN]; PIECE]; R],
+    q: [&[[i8; LEN]]; T],
+    blocks: usize,
+    out: &mut [[i32; R]],
+) {
+    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
+    let mut w_at = [std::ptr::null::<[u8; LEN]>(); R];
+    for r in 0..R {
+        w_at[r] = w[r][..blocks].as_ptr();
+    }
+    let mut q_at = [std::ptr::null::<[i8; LEN]>(); T];
+    for t in 0..T {
+        q_at[t] = q[t][..blocks].as_ptr();
+    }
+    let mut total = [[_mm256_setzero_si256(); T]; R];
+    let mut from = 0;
+    while from < blocks {
+        let to = blocks.min(from + SPAN);
+        let mut sums = [[_mm256_setzero_si256(); T]; R];
+        for b in from..to {
+            for j in 0..LEN / 32 {
+                let mut a = [_mm256_setzero_si256(); T];
+                for t in 0..T {
+                    // SAFETY: b < blocks.
+                    a[t] = load_i8(&unsafe { &*q_at[t].add(b) }.as_chunks::<32>().0[j]);
+                }
+                for r in 0..R {
+                    // SAFETY: b < blocks, and the array of a block has four times 32 bytes.
+                    let w = unsafe { _mm256_loadu_si256(w_at[r].add(b).cast::<__m256i>().add(j)) };
+                    for t in 0..T {
+                        sums[r][t] = _mm256_add_epi16(sums[r][t], _mm256_maddubs_epi16(w, a[t]));
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                total[r][t] = widen(sums[r][t], total[r][t]);
+            }
+        }
+        from = to;
+    }
+    for r in 0..R {
+        for t in 0..T {
+            out[t][r] = out[t][r].wrapping_add(sum_i32(total[r][t]));
+        }
+    }
+}

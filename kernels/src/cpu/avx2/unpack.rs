@@ -1,0 +1,215 @@
+//! How the blocks of Q8_0, Q4_0, Q4_1 and Q6_K become registers, and the exact products of one block.
+//!
+//! `maddubs` never saturates here; each format says why.
+
+use std::arch::x86_64::*;
+
+use crate::activations::Q8_BLOCK;
+use crate::quant::{q4_0, q4_1, q6_k, q8_0};
+
+/// A format of blocks of 32, or of super-blocks of several.
+pub(super) trait Blocks {
+    /// An unpacked block.
+    type W: Copy;
+    /// Whether blocks have a minimum.
+    const MINIMUM: bool = false;
+
+    /// Unpacks block `b` of a row.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C; so for the others.
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W;
+
+    /// The f16 scale of block `b`.
+    fn scale(row: &[u8], b: usize) -> u16;
+
+    /// The f16 minimum of block `b`.
+    fn minimum(_row: &[u8], _b: usize) -> u16 {
+        0
+    }
+
+    /// The eight exact sums of four products.
+    ///
+    /// # Safety
+    /// As `weights`.
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i;
+}
+
+#[inline]
+fn bits(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn widen(half: u16) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half))))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_u8(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the array has 32 bytes.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// The bytes `at..at + N` of a row.
+#[inline]
+fn part<const N: usize>(row: &[u8], at: usize) -> &[u8; N] {
+    // The range check is one comparison; it is what keeps a damaged caller out of other memory.
+    row[at..].first_chunk().expect("a row has whole blocks")
+}
+
+/// i16 pairs to i32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pairs(v: __m256i) -> __m256i {
+    _mm256_madd_epi16(v, _mm256_set1_epi16(1))
+}
+
+/// 16 bytes of nibbles: the low ones are weights 0..16, the high ones 16..32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn nibbles(bytes: &[u8; 16]) -> __m256i {
+    // SAFETY: the array has 16 bytes.
+    let packed = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+/// Signed weights times activations: |w| unsigned, its sign given to the activation. Exact: |w| <= 128 (as u8) and
+/// |a| <= 127 (which [`crate::Activations`] keeps), so negating `a` does not wrap and 2 * 128 * 127 = 32,512 fits i16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signed(w: [__m256i; 2], a: __m256i) -> __m256i {
+    pairs(_mm256_maddubs_epi16(w[0], _mm256_sign_epi8(a, w[1])))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_abs(w: __m256i) -> [__m256i; 2] {
+    [_mm256_abs_epi8(w), w]
+}
+
+/// See [`q8_0`].
+pub(super) struct Q8_0;
+
+impl Blocks for Q8_0 {
+    type W = [__m256i; 2];
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W {
+        with_abs(load_u8(part(row, b * q8_0::BYTES + 2)))
+    }
+
+    #[inline]
+    fn scale(row: &[u8], b: usize) -> u16 {
+        bits(row, b * q8_0::BYTES)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
+        signed(w, a)
+    }
+}
+
+/// See [`q4_0`].
+pub(super) struct Q4_0;
+
+impl Blocks for Q4_0 {
+    type W = [__m256i; 2];
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W {
+        let codes = nibbles(part(row, b * q4_0::BYTES + 2));
+        with_abs(_mm256_sub_epi8(codes, _mm256_set1_epi8(8)))
+    }
+
+    #[inline]
+    fn scale(row: &[u8], b: usize) -> u16 {
+        bits(row, b * q4_0::BYTES)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
+        signed(w, a)
+    }
+}
+
+/// See [`q4_1`]. Codes are unsigned as they are: 2 * 15 * 127 = 3,810 fits i16.
+pub(super) struct Q4_1;
+
+impl Blocks for Q4_1 {
+    type W = __m256i;
+    const MINIMUM: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W {
+        nibbles(part(row, b * q4_1::BYTES + 4))
+    }
+
+    #[inline]
+    fn scale(row: &[u8], b: usize) -> u16 {
+        bits(row, b * q4_1::BYTES)
+    }
+
+    #[inline]
+    fn minimum(row: &[u8], b: usize) -> u16 {
+        bits(row, b * q4_1::BYTES + 2)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
+        pairs(_mm256_maddubs_epi16(w, a))
+    }
+}
+
+/// See [`q6_k`]. `|q - 32| <= 32`: two products are at most 2 * 32 * 127 = 8,128; `madd` then multiplies by the sub-scale
+/// (i16) and adds in i32. The block of 32 has two sub-scales, one for each half of the register.
+pub(super) struct Q6K;
+
+/// Blocks of 32 in a super-block.
+pub(super) const SUPER: usize = q6_k::LEN / Q8_BLOCK;
+
+impl Blocks for Q6K {
+    /// |q - 32|, q - 32, sub-scales as i16.
+    type W = [__m256i; 3];
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W {
+        let block: &[u8; q6_k::BYTES] = part(row, b / SUPER * q6_k::BYTES);
+        let (half, quarter) = (b % SUPER / 4, b % 4);
+        let low = load_u8(part(block, half * 64 + quarter % 2 * 32));
+        let high = load_u8(part(block, q6_k::QH + half * 32));
+        // 16-bit shifts move bits between bytes; the masks drop what came from the neighbour.
+        let low = _mm256_srl_epi16(low, _mm_cvtsi32_si128((quarter / 2 * 4) as i32));
+        let high = _mm256_srl_epi16(high, _mm_cvtsi32_si128((quarter * 2) as i32));
+        let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+        let high = _mm256_slli_epi16::<4>(_mm256_and_si256(high, _mm256_set1_epi8(3)));
+        let w = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
+        let [s0, s1] = *part::<2>(block, q6_k::SCALES + b % SUPER * 2);
+        let scales = _mm256_set_m128i(
+            _mm_set1_epi16(i16::from(s1 as i8)),
+            _mm_set1_epi16(i16::from(s0 as i8)),
+        );
+        [_mm256_abs_epi8(w), w, scales]
+    }
+
+    #[inline]
+    fn scale(row: &[u8], b: usize) -> u16 {
+        bits(row, b / SUPER * q6_k::BYTES + q6_k::D)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
+        _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], _mm256_sign_epi8(a, w[1])), w[2])
+    }
+}

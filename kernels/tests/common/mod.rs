@@ -1,0 +1,161 @@
+//! Shared by the tests: seeded input, matrices with any legal bytes, exact comparison.
+
+// Each test binary uses its own part.
+#![allow(dead_code, unreachable_pub)]
+
+use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, kernel_sets};
+
+/// A small seeded generator (xorshift64*), so that a failure names everything that made it.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    /// -1..1
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() & 0xff_ffff) as f32 / 8_388_608.0 - 1.0
+    }
+
+    pub fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.unit() * scale).collect()
+    }
+}
+
+/// The kernel sets other than the oracle that can run here. A machine that has none fails: then nothing was compared.
+pub fn fast_sets() -> Vec<&'static dyn Kernels> {
+    let sets: Vec<_> = kernel_sets()
+        .iter()
+        .filter(|set| set.name != "scalar")
+        .filter_map(|set| (set.detect)().ok())
+        .collect();
+    let reasons: Vec<_> = kernel_sets()
+        .iter()
+        .filter_map(|set| (set.detect)().err())
+        .map(|e| e.to_string())
+        .collect();
+    assert!(
+        !sets.is_empty(),
+        "no kernel set to compare with the oracle: {reasons:?}"
+    );
+    sets
+}
+
+/// What the bytes of a matrix are made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fill {
+    /// Packed from random weights.
+    Packed,
+    /// Every code and scale that is legal, at random.
+    Wild,
+    /// The smallest codes, and the largest.
+    Lowest,
+    Highest,
+}
+
+pub const FILLS: [Fill; 4] = [Fill::Packed, Fill::Wild, Fill::Lowest, Fill::Highest];
+
+/// A valid matrix of a format.
+pub fn matrix(
+    format: &'static Format,
+    rows: usize,
+    cols: usize,
+    fill: Fill,
+    r: &mut Random,
+) -> Vec<u8> {
+    let ternary = format.act == ActKind::I8;
+    let byte = |r: &mut Random| match fill {
+        Fill::Lowest => 0,
+        Fill::Highest => 0xff,
+        _ => r.bits() as u8,
+    };
+    // Byte offsets of the f16 scales in a block; formats that are not listed are packed.
+    let halves: &[usize] = match format.name {
+        "q8_0" | "q4_0" => &[0],
+        "q4_1" => &[0, 2],
+        "q6_k" => &[208],
+        "i2_s" | "i2_s-arm" | "f16" | "bf16" | "f32" => &[],
+        _ => return pack(format, rows, cols, r),
+    };
+    if fill == Fill::Packed {
+        return pack(format, rows, cols, r);
+    }
+    let mut out = vec![0u8; format.matrix_bytes(rows, cols).unwrap()];
+    let end = out.len() - format.trailer_bytes;
+    for block in out[..end].chunks_exact_mut(format.block_bytes) {
+        block.fill_with(|| byte(r));
+        for &at in halves {
+            // Any finite f16: subnormal, negative, huge.
+            let mut bits = r.bits() as u16;
+            if bits & 0x7c00 == 0x7c00 {
+                bits ^= 0x4000;
+            }
+            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        }
+        match format.name {
+            "f16" if block[1] & 0x7c == 0x7c => block[1] ^= 0x40,
+            // Keep products finite too: infinity minus infinity would hide the order.
+            "bf16" | "f32" => {
+                let top = format.block_bytes - 1;
+                block[top] = block[top] & 0x81 | 0x3c | (r.bits() as u8 & 0x02);
+            }
+            _ => {}
+        }
+        if ternary {
+            for b in block.iter_mut() {
+                // 3 becomes 2 in every pair.
+                *b &= !(*b >> 1 & *b & 0x55);
+            }
+        }
+    }
+    if ternary {
+        out[end..end + 4].copy_from_slice(&(r.unit().abs() + 1e-3).to_le_bytes());
+    }
+    let m = Matrix::new(format, rows, cols, &out).unwrap();
+    m.validate().unwrap();
+    out
+}
+
+/// Random weights that the format can hold.
+pub fn weights(format: &Format, n: usize, r: &mut Random) -> Vec<f32> {
+    if format.act == ActKind::I8 {
+        (0..n).map(|_| [-0.75, 0.0, 0.75][r.below(3)]).collect()
+    } else {
+        r.floats(n, 2.0)
+    }
+}
+
+fn pack(format: &Format, rows: usize, cols: usize, r: &mut Random) -> Vec<u8> {
+    (format.pack)(&weights(format, rows * cols, r), rows, cols).unwrap()
+}
+
+/// Equal bits; any NaN equals any NaN.
+#[track_caller]
+pub fn assert_bits(got: &[f32], want: &[f32], what: &dyn std::fmt::Display) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(
+            g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan(),
+            "{what}: [{i}] is {g:?}, must be {w:?}"
+        );
+    }
+}
+
+/// `[n_tokens][rows]` of a set.
+pub fn matmul(k: &dyn Kernels, w: &Matrix<'_>, x: &Activations) -> Vec<f32> {
+    let mut y = vec![f32::NAN; x.n_tokens() * w.rows];
+    k.matmul(w, x, 0..w.rows, OutView::new(&mut y, x.n_tokens(), w.rows));
+    y
+}
