@@ -12,6 +12,9 @@ use proptest::prelude::*;
 use std::sync::OnceLock;
 use tokenizer_support::*;
 
+/// Keys behind `tokenizer.ggml.`; `None` is left out.
+type Keys = Vec<(&'static str, Option<MetaValue>)>;
+
 const PLAIN: EncodeOptions = EncodeOptions {
     add_special: false,
     parse_special: false,
@@ -47,10 +50,7 @@ fn load(change: impl FnOnce(&mut VocabSource)) -> Result<Loaded, TokenizerError>
     from_source(source)
 }
 
-fn gguf(
-    source: &VocabSource,
-    change: impl FnOnce(&mut Vec<(&'static str, Option<MetaValue>)>),
-) -> GgufFile {
+fn gguf(source: &VocabSource, change: impl FnOnce(&mut Keys)) -> GgufFile {
     let text = |list: &[Vec<u8>]| -> Vec<String> {
         list.iter()
             .map(|t| String::from_utf8(t.clone()).unwrap())
@@ -68,7 +68,7 @@ fn gguf(
             TokenKind::Byte => 6,
         })
         .collect();
-    let mut keys: Vec<(&'static str, Option<MetaValue>)> = vec![
+    let mut keys: Keys = vec![
         ("model", Some(source.model.as_str().into())),
         ("pre", source.pre.as_deref().map(Into::into)),
         ("tokens", Some(text(&source.tokens).into())),
@@ -91,11 +91,7 @@ fn gguf(
     GgufFile::from_vec(bytes).unwrap()
 }
 
-fn set(
-    keys: &mut Vec<(&'static str, Option<MetaValue>)>,
-    key: &'static str,
-    value: impl Into<MetaValue>,
-) {
+fn set(keys: &mut Keys, key: &'static str, value: impl Into<MetaValue>) {
     keys.retain(|k| k.0 != key);
     keys.push((key, Some(value.into())));
 }
@@ -138,7 +134,7 @@ fn a_gguf_gives_the_tokenizer_it_was_made_from() {
 
 #[test]
 fn what_a_gguf_lacks_or_mistypes_is_an_error_that_names_it() {
-    let fail = |change: &dyn Fn(&mut Vec<(&'static str, Option<MetaValue>)>)| {
+    let fail = |change: &dyn Fn(&mut Keys)| {
         from_gguf(gguf(&source(), |keys| change(keys)).metadata()).unwrap_err()
     };
     let missing = |key: &str| TokenizerError::MissingKey {
