@@ -56,7 +56,7 @@ fn train(whole: bool) -> VocabSource {
         .partition(|p| p.chars().count() > 1);
     let mut tokens: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
     tokens.extend((0..256).map(|b| format!("<0x{b:02X}>")));
-    tokens.extend(["▁▁", "▁▁▁▁", "▁▁▁", "<|x|>"].map(String::from));
+    tokens.extend(["▁▁", "▁▁▁▁", "▁▁▁", "<|x|>", "n▁", "n▁a", "=▁", "の▁の"].map(String::from));
     tokens.extend(long);
     tokens.extend(chars.into_iter().filter(|c| {
         whole || c.is_ascii() || !c.ends_with(|c: char| c as u32 % 2 == 1) || c == "▁"
@@ -227,6 +227,25 @@ fn nasty_strings_have_the_naive_encoders_ids() {
         if text.len() < 2000 {
             check(&text);
         }
+    }
+}
+
+#[test]
+fn words_are_cut_wherever_no_token_joins_them() {
+    // Without a token of two spaces even runs of spaces are cut.
+    let mut source = source();
+    for id in [259, 260, 261, 263, 264, 265, 266] {
+        source.tokens[id] = format!("unused{id}").into_bytes();
+        source.token_types[id] = TokenKind::Unused;
+    }
+    let naive = Naive::new(&source);
+    let ours = from_source(source).unwrap().tokenizer;
+    for text in nasty().iter().filter(|t| t.len() < 2000) {
+        assert_eq!(
+            ours.encode(text, PARSE).unwrap(),
+            naive.encode_all(text, true),
+            "{text:?}"
+        );
     }
 }
 

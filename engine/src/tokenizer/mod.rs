@@ -12,6 +12,8 @@
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
 //! | [`bpe`], [`spm`] | the two tokenizers |
+//! | `roles` | which tokens frame a text, end a generation or are control tokens |
+//! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`stream`] | turning token bytes into valid UTF-8 while they arrive |
 //!
@@ -28,6 +30,7 @@ pub mod fingerprint;
 pub mod from_gguf;
 pub mod merge;
 pub mod pretokenize;
+mod roles;
 pub mod special;
 pub mod spm;
 pub mod stream;

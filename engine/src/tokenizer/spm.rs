@@ -29,6 +29,9 @@ pub struct SpmTokenizer {
     /// Characters that are tokens.
     chars: WordMap,
     pairs: PairTable,
+    /// Stretches between cuts that are one token.
+    words: WordMap,
+    cuts: Cuts,
     /// `<0xXX>`.
     bytes: [Option<u32>; 256],
     prefix_space: bool,
@@ -69,11 +72,15 @@ impl SpmTokenizer {
             }
         }
         let pairs = pairs(&vocab, &source.scores, &chars, &pieces);
+        let words = words(&vocab, &chars, &pairs);
+        let cuts = Cuts::new(&vocab);
         let prefix_space = source.add_space_prefix.unwrap_or(true);
         Ok(Self {
             vocab,
             chars,
             pairs,
+            words,
+            cuts,
             bytes,
             prefix_space,
         })
@@ -85,32 +92,47 @@ impl SpmTokenizer {
         offset: usize,
         work: &mut Work,
     ) -> Result<(), TokenizerError> {
-        work.symbols.clear();
+        let mut start = 0;
         if self.prefix_space {
-            work.symbols.push(symbol(SPACE, 0, &self.chars).0);
+            // The first word, with its space, in a buffer of its own.
+            start = if text[0] == b' ' && self.cuts.between_spaces {
+                0
+            } else {
+                self.cuts.next(text, 0)
+            };
+            let mut word = std::mem::take(&mut work.word);
+            word.clear();
+            word.push(b' ');
+            word.extend_from_slice(&text[..start]);
+            let done = self.encode_word(&word, work);
+            work.word = word;
+            // The buffer is one byte ahead of the text.
+            done.map_err(|e| shift(e, offset, 1))?;
         }
-        let mut at = 0;
-        while at < text.len() {
-            if text[at] == b' ' {
-                work.symbols.push(symbol(SPACE, 0, &self.chars).0);
-                at += 1;
-                continue;
-            }
-            let (symbol, len) = symbol(text, at, &self.chars);
-            work.symbols.push(symbol);
-            at += len;
+        while start < text.len() {
+            let end = self.cuts.next(text, start);
+            self.encode_word(&text[start..end], work)
+                .map_err(|e| shift(e, offset + start, 0))?;
+            start = end;
         }
+        Ok(())
+    }
+
+    /// A stretch that no token crosses the ends of.
+    fn encode_word(&self, word: &[u8], work: &mut Work) -> Result<(), TokenizerError> {
+        if let Some(id) = self.words.get(word) {
+            work.ids.push(id);
+            return Ok(());
+        }
+        symbols(word, &self.chars, &mut work.symbols);
         merge_all(&self.pairs, &mut work.symbols, &mut work.scratch);
         // Where a symbol stands is only needed for an error, so it is only found then.
         for &symbol in &work.symbols {
             if symbol < CHAR {
                 work.ids.push(symbol);
             } else if !self.leftover(symbol, &mut work.ids) {
-                let (text, at) = locate(symbol, text);
-                return Err(TokenizerError::NoTokenForText {
-                    text,
-                    offset: offset + at,
-                });
+                let (text, offset) = locate(symbol, word);
+                return Err(TokenizerError::NoTokenForText { text, offset });
             }
         }
         Ok(())
@@ -134,6 +156,92 @@ struct Work {
     ids: Vec<u32>,
     symbols: Vec<u32>,
     scratch: Scratch,
+    word: Vec<u8>,
+}
+
+/// Moves an error's offset from a word to the text.
+fn shift(error: TokenizerError, by: usize, ahead: usize) -> TokenizerError {
+    match error {
+        TokenizerError::NoTokenForText { text, offset } => TokenizerError::NoTokenForText {
+            text,
+            offset: (offset + by).saturating_sub(ahead),
+        },
+        other => other,
+    }
+}
+
+/// The symbols of `text`, spaces as `▁`.
+fn symbols(text: &[u8], chars: &WordMap, out: &mut Vec<u32>) {
+    out.clear();
+    let mut at = 0;
+    while at < text.len() {
+        if text[at] == b' ' {
+            out.push(symbol(SPACE, 0, chars).0);
+            at += 1;
+            continue;
+        }
+        let (symbol, len) = symbol(text, at, chars);
+        out.push(symbol);
+        at += len;
+    }
+}
+
+/// Where text can be cut without changing what merges: in front of a space, after a character that no token has in
+/// front of a `▁`. In the usual vocabularies that is every word.
+#[derive(Debug)]
+struct Cuts {
+    /// By last byte of the character in front: whether some token has one that ends so in front of a `▁`. (Coarser
+    /// than by character, and right for any bytes.)
+    joined: [bool; 256],
+    /// Whether `▁` `▁` are never together in a token.
+    between_spaces: bool,
+}
+
+impl Cuts {
+    fn new(vocab: &Vocab) -> Self {
+        let mut joined = [false; 256];
+        for (_, text) in mergeable(vocab) {
+            for at in 1..text.len() {
+                if text[at..].starts_with(SPACE) {
+                    joined[usize::from(text[at - 1])] = true;
+                }
+            }
+        }
+        // A space in the text is a `▁` like any other.
+        let last = SPACE[SPACE.len() - 1];
+        joined[usize::from(b' ')] |= joined[usize::from(last)];
+        Self {
+            joined,
+            between_spaces: !joined[usize::from(b' ')],
+        }
+    }
+
+    /// The first cut after `start`, or the end.
+    #[inline]
+    fn next(&self, text: &[u8], start: usize) -> usize {
+        let mut at = start + 1;
+        while at < text.len() {
+            if text[at] == b' ' && !self.joined[usize::from(text[at - 1])] {
+                return at;
+            }
+            at += 1;
+        }
+        text.len()
+    }
+}
+
+/// The words that are one token: spelled as in text, and what the merges arrive at.
+fn words(vocab: &Vocab, chars: &WordMap, pairs: &PairTable) -> WordMap {
+    let mut words = WordMap::with_capacity(vocab.tokens.len());
+    let (mut parts, mut scratch) = (Vec::new(), Scratch::default());
+    for (id, text) in mergeable(vocab) {
+        symbols(text, chars, &mut parts);
+        merge_all(pairs, &mut parts, &mut scratch);
+        if parts == [id] && !text.contains(&b' ') {
+            words.insert(&unescape(text), id);
+        }
+    }
+    words
 }
 
 /// The symbol at `at` and its length in bytes.
