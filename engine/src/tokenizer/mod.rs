@@ -6,7 +6,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF now, other files later) is turned into, and its checks |
-//! | [`from_gguf`] | filling a `VocabSource` from GGUF metadata |
+//! | [`mod@from_gguf`] | filling a `VocabSource` from GGUF metadata |
 //! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
@@ -33,6 +33,7 @@ pub mod pretokenize;
 mod roles;
 pub mod special;
 pub mod spm;
+mod spm_tables;
 pub mod stream;
 pub mod unicode;
 pub mod vocab;

@@ -1,7 +1,7 @@
 //! The plain data of a tokenizer, and the checks that every source goes through.
 //!
 //! [`VocabSource`] is the seam: GGUF metadata fills it today, other tokenizer files can fill it later, and the
-//! tokenizers see nothing else. [`Vocab`] is what is left after the checks: every id in range, every list as long as
+//! tokenizers see nothing else. `Vocab` is what is left after the checks: every id in range, every list as long as
 //! the tokens, every token of a known kind.
 
 use super::error::{Diagnostic, TokenizerError};
