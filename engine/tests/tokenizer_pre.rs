@@ -62,7 +62,7 @@ fn nasty_strings_split_as_the_expressions_do() {
 fn every_code_point_splits_as_the_expressions_do() {
     let all: Vec<char> = (0..=0x10_FFFF)
         .filter_map(char::from_u32)
-        .filter(|c| (*c as u32) < 0x3_3000 || *c as u32 % 251 == 0)
+        .filter(|c| (*c as u32) < 0x3_3000 || (*c as u32).is_multiple_of(251))
         .collect();
     for chunk in all.chunks(512) {
         // After an apostrophe (case folding), alone between letters, and next to spaces and digits.

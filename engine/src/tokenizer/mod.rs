@@ -6,12 +6,14 @@
 //! | file | owns |
 //! |---|---|
 //! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF now, other files later) is turned into, and its checks |
-//! | [`from_gguf`] | filling a `VocabSource` from GGUF metadata |
+//! | [`mod@from_gguf`] | filling a `VocabSource` from GGUF metadata |
 //! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
 //! | [`bpe`], [`spm`] | the two tokenizers |
+//! | `roles` | which tokens frame a text, end a generation or are control tokens |
+//! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`stream`] | turning token bytes into valid UTF-8 while they arrive |
 //!
@@ -28,8 +30,10 @@ pub mod fingerprint;
 pub mod from_gguf;
 pub mod merge;
 pub mod pretokenize;
+mod roles;
 pub mod special;
 pub mod spm;
+mod spm_tables;
 pub mod stream;
 pub mod unicode;
 pub mod vocab;

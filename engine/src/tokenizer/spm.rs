@@ -9,18 +9,16 @@
 //! token into two symbols. The rank is the place of the token's score among all scores.
 
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{Merge, PairTable, Scratch, merge_all};
+use super::merge::{PairTable, Scratch, merge_all};
 use super::special::Part;
+use super::spm_tables::{
+    CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, unescape, words,
+};
 use super::unicode::decode;
 use super::vocab::{Defaults, Vocab, VocabSource, byte_token, check_length};
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer};
 use std::borrow::Cow;
-
-/// U+2581, SentencePiece's space.
-const SPACE: &[u8] = "\u{2581}".as_bytes();
-const CHAR: u32 = 0x8000_0000;
-const RAW_BYTE: u32 = 0xC000_0000;
 
 /// A SentencePiece BPE tokenizer.
 #[derive(Debug)]
@@ -29,6 +27,9 @@ pub struct SpmTokenizer {
     /// Characters that are tokens.
     chars: WordMap,
     pairs: PairTable,
+    /// Stretches between cuts that are one token.
+    words: WordMap,
+    cuts: Cuts,
     /// `<0xXX>`.
     bytes: [Option<u32>; 256],
     prefix_space: bool,
@@ -69,11 +70,15 @@ impl SpmTokenizer {
             }
         }
         let pairs = pairs(&vocab, &source.scores, &chars, &pieces);
+        let words = words(&vocab, &chars, &pairs);
+        let cuts = Cuts::new(&vocab);
         let prefix_space = source.add_space_prefix.unwrap_or(true);
         Ok(Self {
             vocab,
             chars,
             pairs,
+            words,
+            cuts,
             bytes,
             prefix_space,
         })
@@ -85,32 +90,47 @@ impl SpmTokenizer {
         offset: usize,
         work: &mut Work,
     ) -> Result<(), TokenizerError> {
-        work.symbols.clear();
+        let mut start = 0;
         if self.prefix_space {
-            work.symbols.push(symbol(SPACE, 0, &self.chars).0);
+            // The first word, with its space, in a buffer of its own.
+            start = if text[0] == b' ' && self.cuts.between_spaces {
+                0
+            } else {
+                self.cuts.next(text, 0)
+            };
+            let mut word = std::mem::take(&mut work.word);
+            word.clear();
+            word.push(b' ');
+            word.extend_from_slice(&text[..start]);
+            let done = self.encode_word(&word, work);
+            work.word = word;
+            // The buffer is one byte ahead of the text.
+            done.map_err(|e| shift(e, offset, 1))?;
         }
-        let mut at = 0;
-        while at < text.len() {
-            if text[at] == b' ' {
-                work.symbols.push(symbol(SPACE, 0, &self.chars).0);
-                at += 1;
-                continue;
-            }
-            let (symbol, len) = symbol(text, at, &self.chars);
-            work.symbols.push(symbol);
-            at += len;
+        while start < text.len() {
+            let end = self.cuts.next(text, start);
+            self.encode_word(&text[start..end], work)
+                .map_err(|e| shift(e, offset + start, 0))?;
+            start = end;
         }
+        Ok(())
+    }
+
+    /// A stretch that no token crosses the ends of.
+    fn encode_word(&self, word: &[u8], work: &mut Work) -> Result<(), TokenizerError> {
+        if let Some(id) = self.words.get(word) {
+            work.ids.push(id);
+            return Ok(());
+        }
+        symbols(word, &self.chars, &mut work.symbols);
         merge_all(&self.pairs, &mut work.symbols, &mut work.scratch);
         // Where a symbol stands is only needed for an error, so it is only found then.
         for &symbol in &work.symbols {
             if symbol < CHAR {
                 work.ids.push(symbol);
             } else if !self.leftover(symbol, &mut work.ids) {
-                let (text, at) = locate(symbol, text);
-                return Err(TokenizerError::NoTokenForText {
-                    text,
-                    offset: offset + at,
-                });
+                let (text, offset) = locate(symbol, word);
+                return Err(TokenizerError::NoTokenForText { text, offset });
             }
         }
         Ok(())
@@ -134,25 +154,17 @@ struct Work {
     ids: Vec<u32>,
     symbols: Vec<u32>,
     scratch: Scratch,
+    word: Vec<u8>,
 }
 
-/// The symbol at `at` and its length in bytes.
-#[inline]
-fn symbol(text: &[u8], at: usize, chars: &WordMap) -> (u32, usize) {
-    match decode(text, at) {
-        Some((c, len)) => (chars.get(&text[at..at + len]).unwrap_or(CHAR | c), len),
-        None => (RAW_BYTE | u32::from(text[at]), 1),
-    }
-}
-
-fn symbol_bytes(symbol: u32, buffer: &mut [u8; 4]) -> &[u8] {
-    if symbol >= RAW_BYTE {
-        buffer[0] = symbol as u8;
-        return &buffer[..1];
-    }
-    match char::from_u32(symbol & !CHAR) {
-        Some(c) => c.encode_utf8(buffer).as_bytes(),
-        None => &[],
+/// Moves an error's offset from a word to the text.
+fn shift(error: TokenizerError, by: usize, ahead: usize) -> TokenizerError {
+    match error {
+        TokenizerError::NoTokenForText { text, offset } => TokenizerError::NoTokenForText {
+            text,
+            offset: (offset + by).saturating_sub(ahead),
+        },
+        other => other,
     }
 }
 
@@ -164,64 +176,6 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
         .position(|w| w == bytes)
         .unwrap_or(0);
     (String::from_utf8_lossy(bytes).into_owned(), at)
-}
-
-/// Tokens that merging may produce: not control, unknown or byte tokens, as SentencePiece has it. (llama.cpp takes
-/// any token whose text comes together.)
-fn mergeable(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
-    vocab
-        .tokens
-        .iter()
-        .zip(&vocab.kinds)
-        .enumerate()
-        .filter(|(_, (text, kind))| !text.is_empty() && kind.is_text())
-        .map(|(id, (text, _))| (id as u32, text.as_slice()))
-}
-
-fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &WordMap) -> PairTable {
-    let mut order: Vec<f32> = scores.to_vec();
-    // -0.0 and 0.0 are one score.
-    order.iter_mut().for_each(|s| *s += 0.0);
-    order.sort_unstable_by(|a, b| b.total_cmp(a));
-    order.dedup();
-    let rank_of = |id: u32| {
-        let score = scores
-            .get(id as usize)
-            .copied()
-            .unwrap_or(f32::NEG_INFINITY)
-            + 0.0;
-        order
-            .binary_search_by(|s| score.total_cmp(s))
-            .unwrap_or_else(|at| at) as u32
-    };
-    let mut table = PairTable::with_capacity(vocab.tokens.len() * 2);
-    // A part of a token: a token that merging can produce, or a single character.
-    let part = |text: &[u8]| match pieces.get(text) {
-        Some(id) => Some(id),
-        None => match symbol(text, 0, chars) {
-            (symbol, len) if len == text.len() => Some(symbol),
-            _ => None,
-        },
-    };
-    for (id, text) in mergeable(vocab) {
-        if pieces.get(text) != Some(id) {
-            continue; // a duplicate
-        }
-        let merge = Merge {
-            rank: rank_of(id),
-            id,
-        };
-        let mut at = 0;
-        while at < text.len() {
-            at += decode(text, at).map_or(1, |(_, len)| len);
-            if at < text.len()
-                && let (Some(left), Some(right)) = (part(&text[..at]), part(&text[at..]))
-            {
-                table.insert(left, right, merge);
-            }
-        }
-    }
-    table
 }
 
 fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
@@ -316,20 +270,4 @@ impl Tokenizer for SpmTokenizer {
     fn adds_prefix_space(&self) -> bool {
         self.prefix_space
     }
-}
-
-/// `▁` back to spaces.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        if let Some(after) = rest.strip_prefix(SPACE) {
-            out.push(b' ');
-            rest = after;
-        } else {
-            out.push(byte);
-            rest = tail;
-        }
-    }
-    out
 }

@@ -1,0 +1,190 @@
+//! Which tokens have a role: what frames a text, what ends a generation, what is a control token.
+//!
+//! Files are often silent or wrong about it. What llama.cpp recognises by its text is recognised here, what it takes
+//! blindly is not, and every mending is told.
+
+use super::SpecialTokens;
+use super::error::{Diagnostic, TokenizerError};
+use super::vocab::{Defaults, TokenKind, VocabSource, byte_token, key, show};
+use super::words::WordMap;
+
+/// Texts that end a generation wherever they are a token (llama.cpp's list).
+const END_MARKERS: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+];
+/// Texts that end a generation only where the token is a control token already: as ordinary text they are common.
+const CONTROL_END_MARKERS: &[&str] = &["</s>", "[EOT]", "<eos>", "[EOS]"];
+/// Texts of an end of turn, the first that exists is it.
+const EOT_MARKERS: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+    "_<EOT>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "<end_of_utterance>",
+];
+
+/// The ids with a role, checked against the vocabulary.
+pub(super) fn roles(
+    source: &VocabSource,
+    defaults: Defaults,
+    by_text: &WordMap,
+    kinds: &[TokenKind],
+    n: usize,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<SpecialTokens, TokenizerError> {
+    let last = n as u32 - 1;
+    // llama.cpp takes its default ids blindly; in a GPT-2 vocabulary 11 is the comma, and would end every text.
+    let plausible = |id: &u32| match kinds.get(*id as usize) {
+        Some(kind) => matches!(kind, TokenKind::Control | TokenKind::Unknown),
+        None => defaults.untyped && *id <= last,
+    };
+    // BOS and EOS frame every text, so a wrong one is an error; -1 is how some converters write "none".
+    let strict = |name: &str, id: Option<u32>, default: Option<u32>| match id {
+        Some(u32::MAX) => Ok(None),
+        Some(id) if id > last => Err(TokenizerError::IdOutOfRange {
+            key: key(name),
+            id,
+            last,
+        }),
+        Some(id) => Ok(Some(id)),
+        None => Ok(default.filter(plausible)),
+    };
+    let bos = strict("bos_token_id", source.bos, defaults.bos)?;
+    let eos = strict("eos_token_id", source.eos, defaults.eos)?;
+    let mut lenient = |name: &str, id: Option<u32>, default: Option<u32>| match id {
+        Some(u32::MAX) => None,
+        Some(id) if id > last => {
+            diagnostics.push(Diagnostic::warning(
+                "id_out_of_range",
+                format!(
+                    "`{}` is {id}, but the vocabulary ends at {last}; it is ignored",
+                    key(name)
+                ),
+                format!("bitnet convert FILE --set {}=ID", key(name)),
+            ));
+            None
+        }
+        Some(id) => Some(id),
+        None => default.filter(plausible),
+    };
+    let find = |names: &[&str]| names.iter().find_map(|name| by_text.get(name.as_bytes()));
+    let eot = lenient("eot_token_id", source.eot, None).or_else(|| find(EOT_MARKERS));
+    let eom = lenient("eom_token_id", source.eom, None).or_else(|| find(&["<|eom_id|>"]));
+    let unk = lenient("unknown_token_id", source.unk, defaults.unk);
+    let pad = lenient("padding_token_id", source.pad, None);
+    if eos.is_none() && eot.is_none() && eom.is_none() {
+        diagnostics.push(Diagnostic::warning(
+            "no_end_token",
+            format!("the file names no end of sequence (`{}`) and none is recognised: generation ends only at the token limit", key("eos_token_id")),
+            format!("bitnet convert FILE --set {}=ID", key("eos_token_id")),
+        ));
+    }
+    Ok(SpecialTokens {
+        bos,
+        eos,
+        eot,
+        eom,
+        unk,
+        pad,
+        add_bos: source.add_bos.unwrap_or(defaults.add_bos),
+        add_eos: source.add_eos.unwrap_or(false),
+    })
+}
+
+/// Kinds where the file gives none.
+pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<TokenKind> {
+    let mut kinds: Vec<_> = tokens
+        .iter()
+        .map(|t| {
+            if byte_token(t).is_some() {
+                TokenKind::Byte
+            } else {
+                TokenKind::Normal
+            }
+        })
+        .collect();
+    for id in [special.bos, special.eos, special.eot, special.eom]
+        .into_iter()
+        .flatten()
+    {
+        kinds[id as usize] = TokenKind::Control;
+    }
+    if let Some(id) = special.unk {
+        kinds[id as usize] = TokenKind::Unknown;
+    }
+    kinds
+}
+
+/// Ids that end a generation.
+pub(super) fn end_markers(
+    special: &SpecialTokens,
+    by_text: &WordMap,
+    kinds: &[TokenKind],
+) -> Vec<u32> {
+    let find =
+        |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
+    let mut eog: Vec<u32> = [special.eos, special.eot, special.eom]
+        .into_iter()
+        .flatten()
+        .collect();
+    eog.extend(find(END_MARKERS));
+    eog.extend(find(CONTROL_END_MARKERS).filter(|&id| kinds[id as usize] == TokenKind::Control));
+    eog.sort_unstable();
+    eog.dedup();
+    eog
+}
+
+/// Types tokens as control that can only be meant so: BOS, what ends a generation, and in a byte-level BPE every
+/// `<|name|>` (no text becomes such a token, for pre-tokenizers cut it).
+pub(super) fn mend_kinds(
+    byte_level: bool,
+    frame: &[u32],
+    tokens: &[Vec<u8>],
+    kinds: &mut [TokenKind],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let mut mended = Vec::new();
+    for (id, (text, kind)) in tokens.iter().zip(kinds).enumerate() {
+        let framing = !matches!(kind, TokenKind::Control | TokenKind::Unknown)
+            && frame.contains(&(id as u32));
+        let marker = byte_level && *kind == TokenKind::Normal && is_bar_marker(text);
+        if framing || marker {
+            *kind = TokenKind::Control;
+            mended.push((id, show(text)));
+        }
+    }
+    if let Some((id, text)) = mended.first() {
+        diagnostics.push(Diagnostic::warning(
+            "control_type_mended",
+            format!("{} tokens that can only be control tokens were not typed as such and are now; the first is {id} `{text}`", mended.len()),
+            "convert the model again; its converter wrote wrong token types",
+        ));
+    }
+}
+
+/// `<|name|>`
+fn is_bar_marker(text: &[u8]) -> bool {
+    text.strip_prefix(b"<|")
+        .and_then(|t| t.strip_suffix(b"|>"))
+        .is_some_and(|name| {
+            name.iter().any(u8::is_ascii_alphabetic)
+                && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        })
+}
