@@ -1,1 +1,3 @@
 //! Placeholder while the rooms are being built.
+
+pub mod hub;

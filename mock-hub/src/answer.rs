@@ -143,20 +143,21 @@ fn refusal(status: u16, code: &str, message: &str) -> Answer {
 }
 
 /// The repository, if this asker may know of it.
-pub(crate) fn visible<'a>(state: &'a State, name: &str, ask: &Ask) -> Result<&'a Repo, Answer> {
+pub(crate) fn visible<'a>(
+    state: &'a State,
+    name: &str,
+    ask: &Ask,
+) -> Result<&'a Repo, Box<Answer>> {
     let repo = state.repos.get(name).filter(|repo| match &repo.access {
         Access::Private(token) => ask.token.as_ref() == Some(token),
         Access::Public | Access::Gated(_) => true,
     });
-    match (repo, &ask.token) {
-        (Some(repo), _) => Ok(repo),
-        (None, None) => Err(refusal(
-            401,
-            "RepoNotFound",
-            "Invalid username or password.",
-        )),
-        (None, Some(_)) => Err(refusal(404, "RepoNotFound", "Repository not found")),
-    }
+    repo.ok_or_else(|| {
+        Box::new(match ask.token {
+            None => refusal(401, "RepoNotFound", "Invalid username or password."),
+            Some(_) => refusal(404, "RepoNotFound", "Repository not found"),
+        })
+    })
 }
 
 fn hub(state: &State, path: &str, ask: &Ask) -> Answer {
@@ -213,7 +214,7 @@ fn resolve(
 ) -> Answer {
     let repo = match visible(state, name, ask) {
         Ok(repo) => repo,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if let Access::Gated(token) = &repo.access {
         match &ask.token {

@@ -24,7 +24,7 @@ pub(crate) fn models(state: &State, rest: &[&str], ask: &Ask) -> Answer {
     }
     let repo = match visible(state, &name, ask) {
         Ok(repo) => repo,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let revision = rest
         .get(at + 1)
