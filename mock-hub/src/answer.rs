@@ -346,7 +346,10 @@ fn contents(
     match slice(ask.range.as_deref(), ask.if_range.as_deref(), etag, len) {
         Slice::Whole => (
             200,
-            headers(200).set_body_raw(bytes, "application/octet-stream"),
+            // named, because hyper leaves it out of the HEAD of an empty file
+            headers(200)
+                .insert_header("Content-Length", len.to_string())
+                .set_body_raw(bytes, "application/octet-stream"),
         ),
         Slice::Unsatisfiable => (
             416,

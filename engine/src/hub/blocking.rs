@@ -14,7 +14,8 @@ use super::settings::HubSettings;
 #[derive(Debug)]
 pub struct BlockingDownload {
     client: SmartTokenizerDownload,
-    runtime: tokio::runtime::Runtime,
+    /// `None` only while this is being dropped.
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl BlockingDownload {
@@ -27,7 +28,10 @@ impl BlockingDownload {
             .map_err(|cause| HubError::Client {
                 why: format!("no runtime: {cause}"),
             })?;
-        Ok(Self { client, runtime })
+        Ok(Self {
+            client,
+            runtime: Some(runtime),
+        })
     }
 
     /// See [`SmartTokenizerDownload::fetch`].
@@ -64,7 +68,12 @@ impl BlockingDownload {
         &self,
         work: impl Future<Output = Result<T, HubError>> + Send,
     ) -> Result<T, HubError> {
-        let task = || self.runtime.block_on(work);
+        let Some(runtime) = &self.runtime else {
+            return Err(HubError::Client {
+                why: "the client is being dropped".to_owned(),
+            });
+        };
+        let task = || runtime.block_on(work);
         let span = tracing::Span::current();
         std::thread::scope(|scope| scope.spawn(|| span.in_scope(task)).join()).unwrap_or_else(
             |_| {
@@ -73,5 +82,14 @@ impl BlockingDownload {
                 })
             },
         )
+    }
+}
+
+impl Drop for BlockingDownload {
+    /// A runtime may not be waited for inside another one, where this may well be dropped.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

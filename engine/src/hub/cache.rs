@@ -198,7 +198,7 @@ impl Cache {
         fs::create_dir_all(&dir).map_err(|cause| HubError::io("create", &dir, cause))?;
         if size <= COMPRESS_UP_TO {
             let packed = dir.join(format!("{digest}.zst"));
-            let mut pack = || -> io::Result<bool> {
+            let pack = || -> io::Result<bool> {
                 let temp = Temp::beside(&packed);
                 let mut encoder = zstd::Encoder::new(File::create(&temp.0)?, LEVEL)?;
                 io::copy(&mut File::open(partial)?, &mut encoder)?;

@@ -15,7 +15,7 @@ use super::event::{Event, Observer};
 use super::fetch::{FOREVER, Job, blocking, fetch};
 use super::hf_cache;
 use super::http::{Again, Failure, Http, Metadata, Target};
-use super::lock::lock;
+use super::lock::{Lock, lock};
 use super::metrics::{Counters, HubMetrics, add};
 use super::names::{check_path, check_repo, check_revision, encode, is_commit};
 use super::settings::HubSettings;
@@ -497,7 +497,7 @@ impl SmartTokenizerDownload {
         if let Some(hit) = self.adopted(job, target, &meta).await? {
             return Ok(hit);
         }
-        let _lock = lock(self.0.cache.lock_file(&meta.digest.to_string()), || {
+        let lock = lock(self.0.cache.lock_file(&meta.digest.to_string()), || {
             add(&counters.lock_waits, 1);
             job.tell(Event::Waiting {
                 path: job.path.clone(),
@@ -509,7 +509,7 @@ impl SmartTokenizerDownload {
         }
         add(&counters.misses, 1);
         let transferred = fetch(&self.0.http, &self.0.cache, job, target, &meta).await?;
-        let entry = self.keep(target, &meta).await?;
+        let entry = self.keep(target, &meta, lock).await?;
         add(&counters.downloads, 1);
         let took = started.elapsed();
         tracing::info!(
@@ -529,8 +529,14 @@ impl SmartTokenizerDownload {
         Ok(self.fetched(entry, Source::Network, None))
     }
 
-    /// Moves the verified partial file into the cache, names it, and makes room.
-    async fn keep(&self, target: Target<'_>, meta: &Metadata) -> Result<CacheEntry, HubError> {
+    /// Moves the verified partial file into the cache, names it, and makes room. The lock goes along: if the caller's deadline passes
+    /// meanwhile, the background task still holds it until it is done.
+    async fn keep(
+        &self,
+        target: Target<'_>,
+        meta: &Metadata,
+        lock: Lock,
+    ) -> Result<CacheEntry, HubError> {
         let (cache, meta, budget) = (
             self.0.cache.clone(),
             meta.clone(),
@@ -543,6 +549,7 @@ impl SmartTokenizerDownload {
             let _ = std::fs::remove_file(note);
             let entry = cache.adopt(&repo, &meta.commit, &path, &meta.digest, meta.size)?;
             cache.evict(budget, std::slice::from_ref(&meta.digest))?;
+            drop(lock);
             entry.ok_or_else(|| {
                 HubError::io(
                     "read",

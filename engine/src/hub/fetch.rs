@@ -263,13 +263,17 @@ pub(crate) async fn fetch(
                     *failure.error,
                     HubError::Checksum { .. } | HubError::Size { .. }
                 );
-                let progress = !checksum
-                    && transferred - before >= (meta.size / 20).max(1)
-                    && failure.again != Again::No;
+                let progress =
+                    !checksum && carried(transferred - before, meta) && failure.again != Again::No;
                 attempts.again(failure, progress).await?;
             }
         }
     }
+}
+
+/// Whether an attempt brought the file forward: by a twentieth at least, so that a file needs no more than about twenty of them.
+fn carried(bytes: u64, meta: &Metadata) -> bool {
+    bytes >= (meta.size / 20).max(1)
 }
 
 /// One request: appends to the partial file until it is complete.
@@ -342,6 +346,7 @@ async fn attempt(
             partial.restart(validator)?;
         }
     }
+    let before = *transferred;
     let started = Instant::now();
     let result = loop {
         if partial.done == meta.size {
@@ -393,8 +398,9 @@ async fn attempt(
     };
     add_time(&job.counters.transfer_us, started.elapsed());
     match &result {
-        Ok(()) => permit.success(),
-        Err(failure) => permit.failure(&failure.cause),
+        // a line that brings the file forward is bad, not dead
+        Err(failure) if !carried(*transferred - before, meta) => permit.failure(&failure.cause),
+        _ => permit.success(),
     }
     result
 }

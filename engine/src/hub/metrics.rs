@@ -42,7 +42,7 @@ pub struct HubMetrics {
     /// Milliseconds of body transfer.
     pub transfer_ms: f64,
     /// `bytes` over `transfer_ms`, bytes a second; 0 without a transfer.
-    pub bandwidth: f64,
+    pub bandwidth: u64,
     /// Share of the files that needed no download, 0 to 1; 0 without files.
     pub hit_rate: f64,
 }
@@ -98,7 +98,7 @@ impl Counters {
             lock_waits: get(&self.lock_waits),
             waited_ms: get(&self.waited_us) / 1000,
             transfer_ms: us as f64 / 1000.0,
-            bandwidth: ratio(bytes as f64, us as f64 / 1e6),
+            bandwidth: ratio(bytes as f64, us as f64 / 1e6) as u64,
             hit_rate: ratio(hits as f64, get(&self.files) as f64),
         }
     }
