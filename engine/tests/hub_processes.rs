@@ -2,12 +2,13 @@
 
 mod hub_common;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitnet_engine::hub::HubSettings;
 use bitnet_engine::hub::blocking::BlockingDownload;
+use bitnet_engine::hub::{Cache, HubError, HubSettings};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
 use hub_common::*;
 
@@ -75,74 +76,201 @@ fn ten_processes_fetch_each_file_once() {
     );
     assert_eq!(hub.log().requests("GET", "config.json"), 1);
     assert_eq!(hub.log().bytes(Side::Cdn), BIG as u64);
-    assert_eq!(
-        bitnet_engine::hub::Cache::new(dir.path())
-            .verify()
-            .unwrap()
-            .sound
-            .len(),
-        2
-    );
+    assert_eq!(Cache::new(dir.path()).verify().unwrap().sound.len(), 2);
 }
 
 #[test]
 fn kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes() {
+    const NAME: &str = "kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes";
     be_child_if_told();
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
-    hub.fault(
-        Fault::Drip {
-            chunk: 10_000,
-            pause: Duration::from_millis(5),
-        }
-        .always()
-        .on(Side::Cdn),
-    );
-    let mut killed = 0;
-    for round in 0..12u64 {
-        let mut child = child(
-            "kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes",
-            &hub,
-            dir.path(),
-        );
-        // wait until it transfers (or is done), then a little longer each round
-        let started = Instant::now();
-        let seen = hub.log().len();
+    // the whole transfer takes about 150 ms
+    let drip = Fault::Drip {
+        chunk: 10_000,
+        pause: Duration::from_millis(3),
+    };
+    hub.fault(drip.always().on(Side::Cdn));
+    let cache = Cache::new(dir.path());
+    let (mut killed, mut complete) = (0, 0);
+    for round in 0..24u64 {
+        let mut child = child(NAME, &hub, dir.path());
+        // until it transfers (or is done), then a little longer: from the first byte to after the last rename
+        let (started, seen) = (Instant::now(), hub.log().len());
         while hub.log().len() < seen + 3
             && child.try_wait().unwrap().is_none()
             && started.elapsed() < Duration::from_secs(10)
         {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(round * 3));
+        std::thread::sleep(Duration::from_millis(round * 37 % 190));
         killed += u32::from(child.try_wait().unwrap().is_none());
         let _ = child.kill(); // SIGKILL; it may have ended by itself
         child.wait().unwrap();
         // whatever is visible is whole
-        let cache = bitnet_engine::hub::Cache::new(dir.path());
         let found = cache.verify().unwrap();
         assert_eq!(found.damaged, [], "round {round}");
+        if found.sound.len() == 2 {
+            complete += 1;
+            cache.clear().unwrap();
+        }
     }
     assert!(
-        killed >= 3,
-        "only {killed} of the children were still alive to be killed"
+        killed >= 6,
+        "only {killed} of the children were alive to be killed"
     );
-    hub.heal();
-    // the locks died with their owners: the last run ends, and quickly
-    let started = Instant::now();
-    let status = child(
-        "kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes",
-        &hub,
-        dir.path(),
-    )
-    .wait()
-    .unwrap();
-    assert!(status.success() && started.elapsed() < Duration::from_secs(10));
+    assert!(complete >= 1, "no run ever got to its end");
     let ranges = hub
         .log()
         .count(|entry| entry.side == Side::Cdn && entry.range.is_some());
-    assert!(ranges > 0, "no run resumed");
-    let cache = bitnet_engine::hub::Cache::new(dir.path());
+    assert!(ranges >= 3, "only {ranges} runs resumed");
+    // the locks died with their owners: the last run ends, and quickly
+    hub.heal();
+    let started = Instant::now();
+    assert!(child(NAME, &hub, dir.path()).wait().unwrap().success());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(cache.verify().unwrap().sound.len(), 2);
+}
+
+/// Files of the soak, and bytes of each.
+const SOAK: (u64, usize) = (6, 4000);
+
+/// Fetches soak files for ever; notes each outcome in a file of its own: `o` for a sound file, `e` for a reported error.
+fn be_soak_child_if_told() {
+    let (Ok(endpoint), Ok(cache), Ok(notes)) = (
+        std::env::var("HUB_CHILD_ENDPOINT"),
+        std::env::var("HUB_CHILD_CACHE"),
+        std::env::var("HUB_CHILD_NOTES"),
+    ) else {
+        return;
+    };
+    let notes = Path::new(&notes).join(std::process::id().to_string());
+    let mut notes = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(notes)
+        .unwrap();
+    for round in 0u64.. {
+        let mut settings = HubSettings::new(&cache);
+        settings.endpoint = endpoint.clone();
+        settings.system_proxy = false;
+        settings.ref_ttl = Duration::ZERO;
+        settings.retry.base = Duration::from_millis(2);
+        settings.timeouts.stall = Duration::from_millis(300);
+        settings.timeouts.overall = Duration::from_secs(20);
+        let client = BlockingDownload::new(settings, None).unwrap();
+        let n = (u64::from(std::process::id()) + round) % SOAK.0;
+        let outcome = match client
+            .fetch("soak/repo", "main", &format!("f{n}"))
+            .and_then(|file| file.read())
+        {
+            Ok(bytes) if *bytes == noise(SOAK.1, n) => b"o",
+            Ok(_) => b"W",
+            Err(HubError::Io { .. } | HubError::Corrupt { .. } | HubError::Deadline { .. }) => b"D",
+            Err(_) => b"e",
+        };
+        notes.write_all(outcome).unwrap();
+    }
+}
+
+/// `HUB_SOAK=500` (or more) makes it as long as one likes.
+#[test]
+fn soak_of_processes_under_random_faults_and_kills() {
+    be_soak_child_if_told();
+    let wanted = std::env::var("HUB_SOAK")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(200);
+    let repo = (0..SOAK.0).fold(Repo::new("soak/repo"), |repo, n| {
+        repo.file(&format!("f{n}"), noise(SOAK.1, n), Storage::Lfs)
+    });
+    let mut builder = MockHub::builder().repo(repo).seed(5);
+    for rule in [
+        "cut=900,on=cdn,chance=25",
+        "corrupt=9,on=cdn,chance=5",
+        "html=500,chance=3",
+        "html=200,chance=3",
+        "status=503,chance=3",
+        "refuse,chance=5",
+        "length=-800,on=cdn,chance=10",
+        "stall=500/10s,on=cdn,chance=3",
+        "norange,chance=20",
+    ] {
+        builder = builder.rule(rule.parse().unwrap());
+    }
+    let (hub, dir) = (builder.start().unwrap(), tempfile::tempdir().unwrap());
+    let (cache, notes) = (dir.path().join("cache"), dir.path().join("notes"));
+    std::fs::create_dir(&notes).unwrap();
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "soak_of_processes_under_random_faults_and_kills",
+                "--nocapture",
+            ])
+            .env("HUB_CHILD_ENDPOINT", hub.endpoint())
+            .env("HUB_CHILD_CACHE", &cache)
+            .env("HUB_CHILD_NOTES", &notes)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let count = || {
+        let mut all = Vec::new();
+        for file in std::fs::read_dir(&notes).unwrap() {
+            all.extend(std::fs::read(file.unwrap().path()).unwrap());
+        }
+        let of = |kind| all.iter().filter(|note| **note == kind).count();
+        (of(b'o'), of(b'e'), of(b'W'), of(b'D'))
+    };
+    let mut children: Vec<Child> = (0..8).map(|_| start()).collect();
+    let (began, mut kills) = (Instant::now(), 0usize);
+    while count().0 < wanted && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(120));
+        let victim = kills * 5 % children.len();
+        children[victim].kill().unwrap();
+        children[victim].wait().unwrap();
+        children[victim] = start();
+        kills += 1;
+    }
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (sound, errors, wrong, damaged) = count();
+    assert!(
+        sound >= wanted,
+        "{sound} of {wanted} in {:?}: hanging?",
+        began.elapsed()
+    );
+    assert_eq!(
+        (wrong, damaged),
+        (0, 0),
+        "wrong bytes, or damage, I/O trouble or a deadline"
+    );
+    assert!(
+        errors * 10 <= sound,
+        "{errors} errors to {sound} sound files"
+    );
+    let found = Cache::new(&cache).verify().unwrap();
+    assert_eq!(
+        (found.damaged.len(), found.sound.len()),
+        (0, SOAK.0 as usize)
+    );
+    let share = hub.log().bytes(Side::Cdn) as f64 / (sound * SOAK.1) as f64;
+    assert!(
+        kills >= 1 && share < 0.25,
+        "{kills} kills, {:.1} % of the bytes were fetched",
+        share * 100.0
+    );
+    eprintln!(
+        "{sound} sound, {errors} errors, {kills} kills, {:.1} % of the bytes fetched, {:?}",
+        share * 100.0,
+        began.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //!        refs/<org--name>/<revision>             the commit that a branch had; its mtime says when we saw that
 //!        partial/<digest>.part, .json            what has arrived so far, and the server's ETag for If-Range
 //!        locks/<digest>.lock                     one fetcher per blob
+//!        tmp/                                    what is being written; old ones belong to the dead
 //! ```
 //!
 //! Files appear by `rename` after `fsync`, so that a reader or a crash meets either all of a file or none. Contents are checked
@@ -120,7 +121,7 @@ impl Cache {
         revision: &str,
         commit: &str,
     ) -> Result<(), HubError> {
-        write_atomic(&self.ref_file(repo, revision), commit.as_bytes())
+        self.write(&self.ref_file(repo, revision), commit.as_bytes())
     }
 
     /// A file of a commit, if it is here. Its contents are not looked at; [`Cache::read`] does that.
@@ -154,7 +155,7 @@ impl Cache {
         }
         let text = serde_json::to_vec(&record)
             .map_err(|cause| HubError::io("write", &self.root, cause))?;
-        write_atomic(&self.entry_file(repo, commit, path), &text)?;
+        self.write(&self.entry_file(repo, commit, path), &text)?;
         Ok(self.with_blob(record))
     }
 
@@ -192,6 +193,19 @@ impl Cache {
         plain.is_file().then_some((plain, false))
     }
 
+    fn temp(&self) -> io::Result<Temp> {
+        let dir = self.root.join("tmp");
+        fs::create_dir_all(&dir)?;
+        Ok(Temp::beside(&dir.join("file")))
+    }
+
+    /// Writes a small file of the cache so that it is seen whole or not at all.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), HubError> {
+        self.temp()
+            .and_then(|temp| publish(&temp, path, bytes))
+            .map_err(|cause| HubError::io("write", path, cause))
+    }
+
     /// Moves a verified file into the cache. `partial` is gone afterwards.
     pub(crate) fn store(&self, partial: &Path, digest: &Digest, size: u64) -> Result<(), HubError> {
         let dir = self.root.join("blobs");
@@ -199,7 +213,7 @@ impl Cache {
         if size <= COMPRESS_UP_TO {
             let packed = dir.join(format!("{digest}.zst"));
             let pack = || -> io::Result<bool> {
-                let temp = Temp::beside(&packed);
+                let temp = self.temp()?;
                 let mut encoder = zstd::Encoder::new(File::create(&temp.0)?, LEVEL)?;
                 io::copy(&mut File::open(partial)?, &mut encoder)?;
                 let file = encoder.finish()?;
@@ -309,17 +323,17 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a small file so that it is seen whole or not at all.
+/// Writes a file outside the cache so that it is seen whole or not at all.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-    let write = || -> io::Result<()> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let temp = Temp::beside(path);
-        let mut file = File::create(&temp.0)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        temp.publish(path)
-    };
-    write().map_err(|cause| HubError::io("write", path, cause))
+    publish(&Temp::beside(path), path, bytes).map_err(|cause| HubError::io("write", path, cause))
+}
+
+fn publish(temp: &Temp, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut file = File::create(&temp.0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    temp.publish(path)
 }

@@ -203,8 +203,8 @@ impl Cache {
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed > age))
         };
-        for file in files(&self.root().join("blobs"))? {
-            if blob_name(&file).is_none() && older(&file, TEMP_AGE) {
+        for file in files(&self.root().join("tmp"))? {
+            if older(&file, TEMP_AGE) {
                 remove(&file)?;
             }
         }

@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Cache, write_atomic};
+use super::cache::Cache;
 use super::digest::Hasher;
 use super::error::{HubError, Tried};
 use super::event::{Event, Observer};
@@ -133,6 +133,7 @@ struct Note {
 
 /// A partial file that is being filled.
 struct Partial {
+    cache: Cache,
     file: File,
     part: PathBuf,
     note: PathBuf,
@@ -184,6 +185,7 @@ impl Partial {
             .and_then(|text| serde_json::from_slice::<Note>(&text).ok())
             .and_then(|note| note.validator);
         Ok(Self {
+            cache: cache.clone(),
             file,
             fresh,
             hasher,
@@ -210,7 +212,7 @@ impl Partial {
         self.validator = validator.clone();
         // before the first byte: a note without bytes is harmless, bytes without their note lose If-Range
         let text = serde_json::to_vec(&Note { validator }).map_err(|cause| self.fail(cause))?;
-        write_atomic(&self.note, &text).map_err(Failure::fatal)
+        self.cache.write(&self.note, &text).map_err(Failure::fatal)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
