@@ -235,6 +235,9 @@ fn soak_of_processes_under_random_faults_and_kills() {
         children[victim].wait().unwrap();
         children[victim] = start();
         kills += 1;
+        if kills % 8 == 0 {
+            Cache::new(&cache).clear().unwrap(); // so that there is something to fetch, and to disturb
+        }
     }
     for child in &mut children {
         child.kill().unwrap();
@@ -255,12 +258,21 @@ fn soak_of_processes_under_random_faults_and_kills() {
         errors * 10 <= sound,
         "{errors} errors to {sound} sound files"
     );
+    let share = hub.log().bytes(Side::Cdn) as f64 / (sound * SOAK.1) as f64;
+    // nothing that the dead left behind is in anybody's way
+    hub.heal();
+    let mut settings = settings(&hub, &cache);
+    settings.ref_ttl = Duration::ZERO;
+    let client = BlockingDownload::new(settings, None).unwrap();
+    for n in 0..SOAK.0 {
+        let file = client.fetch("soak/repo", "main", &format!("f{n}")).unwrap();
+        assert_eq!(*file.read().unwrap(), noise(SOAK.1, n));
+    }
     let found = Cache::new(&cache).verify().unwrap();
     assert_eq!(
         (found.damaged.len(), found.sound.len()),
         (0, SOAK.0 as usize)
     );
-    let share = hub.log().bytes(Side::Cdn) as f64 / (sound * SOAK.1) as f64;
     assert!(
         kills >= 1 && share < 0.25,
         "{kills} kills, {:.1} % of the bytes were fetched",

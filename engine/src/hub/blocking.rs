@@ -3,9 +3,10 @@
 use std::future::Future;
 
 use super::cache::Cache;
-use super::download::{Fetched, Listing, SmartTokenizerDownload};
+use super::download::SmartTokenizerDownload;
 use super::error::HubError;
 use super::event::Observer;
+use super::fetched::{Fetched, Listing};
 use super::metrics::HubMetrics;
 use super::settings::HubSettings;
 

@@ -127,19 +127,29 @@ impl Cache {
         Ok(out)
     }
 
-    /// Removes everything but the lock files. Downloads under way start again.
+    /// Removes every file, and says how many bytes that freed. What is being fetched at this moment stays, and so do the lock files.
     pub fn clear(&self) -> Result<u64, HubError> {
-        let freed = self.stats()?.stored;
-        for name in ["entries", "refs", "blobs", "partial"] {
-            let dir = self.root().join(name);
-            match fs::remove_dir_all(&dir) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(HubError::io("remove", &dir, cause));
-                }
-                _ => {}
+        let before = self.stats()?.stored;
+        for (note, _) in self.records()? {
+            remove(&note)?;
+        }
+        for repo in files(&self.root().join("refs"))? {
+            for file in files(&repo)? {
+                remove(&file)?;
             }
         }
-        Ok(freed)
+        for name in ["blobs", "partial"] {
+            for file in files(&self.root().join(name))? {
+                // `<digest>`, `<digest>.zst`, `<digest>.part` and `<digest>.json` belong to the owner of `<digest>.lock`
+                let stem = file
+                    .file_stem()
+                    .map(|stem| stem.to_string_lossy().into_owned());
+                if let Some(_lock) = try_lock(&self.lock_file(&stem.unwrap_or_default()))? {
+                    remove(&file)?;
+                }
+            }
+        }
+        Ok(before.saturating_sub(self.stats()?.stored))
     }
 
     /// The cache's size.

@@ -26,6 +26,7 @@
 //! [`SmartTokenizerDownload`] is the async client, [`blocking::BlockingDownload`] the same for programs without a runtime.
 //! [`HubSettings`] holds every setting; [`HubSettings::from_env_map`] reads them from an environment that the caller hands in.
 
+mod attempts;
 pub mod blocking;
 mod breaker;
 mod cache;
@@ -34,22 +35,27 @@ mod digest;
 mod download;
 mod error;
 mod event;
+mod failure;
 mod fetch;
+mod fetched;
 mod hf_cache;
 mod http;
 mod lock;
 mod metrics;
 mod names;
+mod partial;
 mod retry;
 mod settings;
+mod steps;
 
 pub use breaker::{BreakerPolicy, BreakerState};
 pub use cache::{Cache, CacheEntry};
 pub use cache_admin::{CacheStats, Eviction, Verification};
 pub use digest::{Algorithm, Digest};
-pub use download::{Fetched, Listing, SmartTokenizerDownload, Source};
+pub use download::SmartTokenizerDownload;
 pub use error::{HubError, Tried};
 pub use event::{Event, Observer};
+pub use fetched::{Fetched, Listing, Source};
 pub use http::Metadata;
 pub use metrics::HubMetrics;
 pub use retry::RetryPolicy;
