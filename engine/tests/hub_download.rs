@@ -560,6 +560,50 @@ fn the_blocking_facade_works_with_and_without_a_runtime_around_it() {
 }
 
 #[tokio::test]
+async fn endpoints_with_a_slash_a_path_or_https() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    let mut settings = settings(&hub, dir.path());
+    settings.endpoint += "/";
+    assert!(
+        client_with(settings.clone())
+            .0
+            .fetch(REPO, "main", "config.json")
+            .await
+            .is_ok()
+    );
+    // a mirror below a path: it is asked there (and our hub knows nothing there)
+    settings.endpoint += "mirror";
+    settings.ref_ttl = Duration::ZERO;
+    assert!(
+        client_with(settings.clone())
+            .0
+            .fetch("org/other", "main", "x")
+            .await
+            .is_err()
+    );
+    assert!(
+        hub.log()
+            .entries()
+            .last()
+            .unwrap()
+            .path
+            .starts_with("/mirror/org/other/resolve/")
+    );
+    // TLS is set up (certificates, provider), and a plain server behind https:// is an error, not a downgrade
+    settings.endpoint = hub.endpoint().replace("http://", "https://");
+    settings.retry.retries = 1;
+    let before = hub.log().len();
+    let error = client_with(settings)
+        .0
+        .fetch("org/other", "main", "x")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HubError::Network { .. }), "{error}");
+    assert_eq!(hub.log().len(), before);
+    assert!(SmartTokenizerDownload::new(HubSettings::new(dir.path())).is_ok());
+}
+
+#[tokio::test]
 async fn names_and_endpoints_that_cannot_be_are_refused_before_any_packet() {
     let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
     let (client, _) = client(&hub, dir.path());

@@ -285,6 +285,58 @@ fn soak_of_processes_under_random_faults_and_kills() {
     );
 }
 
+#[test]
+fn the_systems_proxy_is_used_and_no_proxy_is_heeded() {
+    const NAME: &str = "the_systems_proxy_is_used_and_no_proxy_is_heeded";
+    if let (Ok(endpoint), Ok(cache)) = (
+        std::env::var("HUB_CHILD_ENDPOINT"),
+        std::env::var("HUB_CHILD_CACHE"),
+    ) {
+        let mut settings = HubSettings::new(cache);
+        settings.endpoint = endpoint;
+        settings.retry.retries = 0;
+        settings.timeouts.overall = Duration::from_secs(5);
+        let file =
+            BlockingDownload::new(settings, None)
+                .unwrap()
+                .fetch(REPO, "main", "config.json");
+        std::process::exit(if file.is_ok_and(|file| *file.read().unwrap() == json()) {
+            0
+        } else {
+            7
+        });
+    }
+    // the endpoint's host does not exist; only a proxy can know what is meant, and our hub answers whatever the host
+    let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
+    let run = |no_proxy: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        for name in [
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+            "no_proxy",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "REQUEST_METHOD",
+        ] {
+            command.env_remove(name);
+        }
+        let status = command
+            .args(["--exact", NAME, "--nocapture"])
+            .env("HTTP_PROXY", hub.endpoint())
+            .env("NO_PROXY", no_proxy)
+            .env("HUB_CHILD_ENDPOINT", "http://hub.invalid")
+            .env("HUB_CHILD_CACHE", dir.path())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        status.code()
+    };
+    assert_eq!((run("hub.invalid"), hub.log().len()), (Some(7), 0));
+    assert_eq!(run(""), Some(0));
+    assert_eq!(hub.log().requests("GET", "config.json"), 1);
+}
+
 #[tokio::test]
 async fn many_tasks_of_one_process_fetch_once_too() {
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
