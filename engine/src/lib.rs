@@ -16,6 +16,7 @@
 //! | [`chat`] | prompt templates |
 //! | [`convert`] | a model in another weight format |
 //! | [`device`] | kernel sets by name |
+//! | [`hub`] | files from the HuggingFace hub: verified, resumed, cached, fetched once |
 //! | [`settings`] | the environment, read in one place |
 //!
 //! The engine knows nothing of its tests: the harness looks at it from outside, through the same interfaces as
@@ -25,6 +26,7 @@ pub mod chat;
 pub mod convert;
 pub mod device;
 pub mod gguf;
+pub mod hub;
 pub mod inference;
 pub mod load;
 pub mod model;

@@ -1,0 +1,300 @@
+//! What can go wrong with a download, with the data to act on and the command that mends it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::digest::Algorithm;
+
+/// What was tried before giving up, one line an attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tried(pub Vec<String>);
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("tried: nothing else");
+        }
+        write!(f, "tried: {}", self.0.join("; "))
+    }
+}
+
+/// An error of the hub module. URLs in it carry no query, and no text ever holds a token.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A repository id, revision or path that no hub would accept, or that would leave the cache folder.
+    #[error("`{value}` is not a valid {kind}: {why}")]
+    Name {
+        /// "repository", "revision" or "path".
+        kind: &'static str,
+        /// What was given.
+        value: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// A setting that cannot be used.
+    #[error(
+        "setting {name}=`{value}` cannot be used: {why}; set it as in {name}={example}, or unset {name}"
+    )]
+    Setting {
+        /// The environment variable.
+        name: &'static str,
+        /// Its value (never a token).
+        value: String,
+        /// What is wrong with it.
+        why: String,
+        /// A value that works.
+        example: &'static str,
+    },
+    /// Offline, and no cache holds the file.
+    #[error(
+        "offline, and {path} of {repo} ({revision}) is in no cache ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
+         TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {revision} --files {path}"
+    )]
+    Offline {
+        /// The repository.
+        repo: String,
+        /// The revision that was asked for.
+        revision: String,
+        /// The file.
+        path: String,
+        /// The caches that were searched.
+        tried: Tried,
+    },
+    /// The hub knows no such repository, or does not show it to this token.
+    #[error(
+        "{endpoint} has no repository {repo}, or it is private ({message}); check the name{}",
+        if *authenticated { ", or whether HF_TOKEN may read it: https://huggingface.co/settings/tokens" }
+        else { ", or log in: export HF_TOKEN=hf_..." }
+    )]
+    RepoNotFound {
+        /// The endpoint.
+        endpoint: String,
+        /// The repository.
+        repo: String,
+        /// The hub's words.
+        message: String,
+        /// Whether a token was sent.
+        authenticated: bool,
+    },
+    /// The repository's terms must be accepted first.
+    #[error(
+        "{repo} is gated ({message}); accept its terms at {endpoint}/{repo}{}",
+        if *authenticated { " with the account of your HF_TOKEN" } else { ", then: export HF_TOKEN=hf_..." }
+    )]
+    Gated {
+        /// The endpoint.
+        endpoint: String,
+        /// The repository.
+        repo: String,
+        /// The hub's words.
+        message: String,
+        /// Whether a token was sent.
+        authenticated: bool,
+    },
+    /// No such branch, tag or commit.
+    #[error("{repo} has no revision `{revision}`; run: bitnet download {repo} --revision main")]
+    RevisionNotFound {
+        /// The repository.
+        repo: String,
+        /// The revision.
+        revision: String,
+    },
+    /// No such file in this revision.
+    #[error(
+        "{repo} has no file {path} in revision `{revision}`; its files: {endpoint}/{repo}/tree/{revision}"
+    )]
+    EntryNotFound {
+        /// The endpoint.
+        endpoint: String,
+        /// The repository.
+        repo: String,
+        /// The revision.
+        revision: String,
+        /// The file.
+        path: String,
+    },
+    /// The hub wants us to wait longer than we may.
+    #[error(
+        "{url} is rate limited and asks for {wait:?} of patience, more than the {limit:?} left ({tried}); log in for a higher \
+         limit (export HF_TOKEN=hf_...), or allow more time: export BITNET_DOWNLOAD_TIMEOUT={}", wait.as_secs() * 2 + 60
+    )]
+    RateLimited {
+        /// The address.
+        url: String,
+        /// The wait that it asked for.
+        wait: Duration,
+        /// What was left of our patience.
+        limit: Duration,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// An HTTP status that is no success.
+    #[error(
+        "{url} answers {status} {message} ({tried}); run the command again later, or try a mirror: export HF_ENDPOINT=https://..."
+    )]
+    Status {
+        /// The address.
+        url: String,
+        /// The status.
+        status: u16,
+        /// The server's words, shortened.
+        message: String,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// An answer that no hub gives: a login page, missing metadata.
+    #[error(
+        "{url} does not answer like a HuggingFace hub: {why} ({tried}); is there a login page or proxy in between? See: curl -I {url}"
+    )]
+    BadAnswer {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        why: String,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// A redirect that must not be followed.
+    #[error("{url} redirects to {to}: {why}; check HF_ENDPOINT, and see: curl -I {url}")]
+    Redirect {
+        /// The address.
+        url: String,
+        /// Where it leads.
+        to: String,
+        /// Why we do not go there.
+        why: &'static str,
+    },
+    /// No connection, or it broke too often.
+    #[error(
+        "cannot reach {url}: {why} ({tried}); check network and proxy (curl -I {url}), then run the command again: it resumes"
+    )]
+    Network {
+        /// The address.
+        url: String,
+        /// The last cause.
+        why: String,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// The overall deadline passed.
+    #[error("{what} took longer than {limit:?} ({tried}); run the command again: it resumes, or allow more: export BITNET_DOWNLOAD_TIMEOUT={}", limit.as_secs() * 4 + 60)]
+    Deadline {
+        /// What was being done.
+        what: String,
+        /// The deadline.
+        limit: Duration,
+        /// Attempts so far.
+        tried: Tried,
+    },
+    /// Too many failures in a row: the origin is left alone for a while.
+    #[error(
+        "{origin} failed {failures} times in a row (last: {last}) and is left alone for {retry_in:?}; check it (curl -I {origin}), then run the command again"
+    )]
+    CircuitOpen {
+        /// `scheme://host:port`.
+        origin: String,
+        /// Failures in a row.
+        failures: u32,
+        /// When the next probe is allowed.
+        retry_in: Duration,
+        /// The last failure.
+        last: String,
+    },
+    /// All bytes came and they are the wrong ones.
+    #[error(
+        "{url} sent a file with {algorithm} {got}, but the hub promises {expected} ({tried}); nothing was kept. Run the command again, or \
+         try another network or mirror: export HF_ENDPOINT=https://..."
+    )]
+    Checksum {
+        /// The address.
+        url: String,
+        /// The kind of checksum.
+        algorithm: Algorithm,
+        /// The hub's.
+        expected: String,
+        /// Ours.
+        got: String,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// The body has the wrong length.
+    #[error(
+        "{url} sent {got} bytes where the hub promises {expected} ({tried}); nothing was kept. Run the command again"
+    )]
+    Size {
+        /// The address.
+        url: String,
+        /// The hub's.
+        expected: u64,
+        /// Ours.
+        got: u64,
+        /// Earlier attempts.
+        tried: Tried,
+    },
+    /// A file of the cache could not be read or written.
+    #[error("cannot {doing} {}: {why}; check space and permissions (df -h, ls -ld), or use another folder: export BITNET_TOKENIZER_CACHE=DIR", path.display())]
+    Io {
+        /// What was attempted: "read", "write", "lock"...
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A cached file is not what it was when it was stored.
+    #[error("cached file {} is damaged: {why}; run: bitnet cache verify", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The HTTP client could not be set up.
+    #[error(
+        "cannot set up HTTPS: {why}; are CA certificates installed (apt install ca-certificates), or is SSL_CERT_FILE wrong?"
+    )]
+    Client {
+        /// Why not.
+        why: String,
+    },
+}
+
+impl HubError {
+    pub(crate) fn io(doing: &'static str, path: &Path, why: impl fmt::Display) -> Self {
+        HubError::Io {
+            doing,
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    /// Whether the network, and not the request, is to blame: then a cached answer may stand in.
+    pub fn is_network(&self) -> bool {
+        match self {
+            HubError::Network { .. } | HubError::Deadline { .. } | HubError::CircuitOpen { .. } => {
+                true
+            }
+            HubError::RateLimited { .. } | HubError::BadAnswer { .. } => true,
+            HubError::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
+    /// The same error with what was tried before it.
+    pub(crate) fn with_tried(mut self, lines: Vec<String>) -> Self {
+        match &mut self {
+            HubError::Offline { tried, .. }
+            | HubError::RateLimited { tried, .. }
+            | HubError::Status { tried, .. }
+            | HubError::BadAnswer { tried, .. }
+            | HubError::Network { tried, .. }
+            | HubError::Deadline { tried, .. }
+            | HubError::Checksum { tried, .. }
+            | HubError::Size { tried, .. } => *tried = Tried(lines),
+            _ => {}
+        }
+        self
+    }
+}

@@ -1,0 +1,358 @@
+//! Every setting of the hub module, in one plain struct. Environment variables are named here and read elsewhere:
+//! [`HubSettings::from_env_map`] takes the environment as a function, so that it can be tested and only one module of the
+//! engine ever asks the process.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
+//! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one call, waiting included (600) |
+//! | `BITNET_TOKENIZER_CACHE` | our cache folder; else the platform's cache folder + `bitnet/tokenizers` |
+//! | `BITNET_TOKENIZER_CACHE_BYTES` | its budget in bytes, `K`/`M`/`G` allowed (4G) |
+//! | `HF_ENDPOINT` | the hub or a mirror of it |
+//! | `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`/token | the access token; `HF_HUB_DISABLE_IMPLICIT_TOKEN` sends none |
+//! | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`/hub, `XDG_CACHE_HOME`/huggingface/hub | caches of other tools, read only |
+//! | `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT` | seconds for metadata, and of silence in a body (10, 30) |
+//! | `BITNET_SEED` | seed of the backoff's jitter |
+//! | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | read by reqwest itself |
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::breaker::BreakerPolicy;
+use super::error::HubError;
+use super::retry::RetryPolicy;
+
+/// An access token that cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// A token; surrounding white space (the newline of a token file) is dropped. `None` if nothing is left.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// Where the token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// No token is sent.
+    None,
+    /// This one.
+    Value(Token),
+    /// The contents of a file, if it exists when the client is made.
+    File(PathBuf),
+}
+
+impl TokenSource {
+    /// The token, if there is one. A missing file is no error; an unreadable one is.
+    pub(crate) fn load(&self) -> Result<Option<Token>, HubError> {
+        match self {
+            TokenSource::None => Ok(None),
+            TokenSource::Value(token) => Ok(Some(token.clone())),
+            TokenSource::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Token::new(&text)),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(cause) => Err(HubError::io("read", path, cause)),
+            },
+        }
+    }
+}
+
+/// How long everything may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// For one request of metadata.
+    pub metadata: Duration,
+    /// Silence inside a transfer.
+    pub stall: Duration,
+    /// For one call as a whole: retries, rate limits and waiting for other processes included.
+    pub overall: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connect: seconds(10),
+            metadata: seconds(10),
+            stall: seconds(30),
+            overall: seconds(600),
+        }
+    }
+}
+
+/// Settings of a [`SmartTokenizerDownload`](super::SmartTokenizerDownload).
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// `https://huggingface.co`, or a mirror.
+    pub endpoint: String,
+    /// The access token.
+    pub token: TokenSource,
+    /// No packet leaves.
+    pub offline: bool,
+    /// Root of our cache.
+    pub cache_dir: PathBuf,
+    /// Bytes that our cache may hold; the least recently used files go first.
+    pub cache_budget: u64,
+    /// Existing caches in HuggingFace's layout, read only.
+    pub hf_caches: Vec<PathBuf>,
+    /// A branch's commit is asked for again after this long.
+    pub ref_ttl: Duration,
+    /// How long everything may take.
+    pub timeouts: Timeouts,
+    /// Attempts and waits.
+    pub retry: RetryPolicy,
+    /// When an origin is left alone.
+    pub breaker: BreakerPolicy,
+    /// Files of one repository that are fetched at the same time.
+    pub concurrency: usize,
+    /// Whether the system's proxy settings apply.
+    pub system_proxy: bool,
+}
+
+impl HubSettings {
+    /// Defaults, with our cache at `cache_dir`, no token and no other caches.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: "https://huggingface.co".to_owned(),
+            token: TokenSource::None,
+            offline: false,
+            cache_dir: cache_dir.into(),
+            cache_budget: 4 << 30,
+            hf_caches: Vec::new(),
+            ref_ttl: Duration::from_secs(3600),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            breaker: BreakerPolicy::default(),
+            concurrency: 4,
+            system_proxy: true,
+        }
+    }
+
+    /// Settings from an environment; `get` answers like `std::env::var(..).ok()`.
+    pub fn from_env_map(get: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
+        let text = |name: &str| {
+            get(name)
+                .map(|value| value.trim().to_owned())
+                .filter(|value| !value.is_empty())
+        };
+        let path = |name: &str| text(name).map(PathBuf::from);
+        let on = |name: &str| {
+            text(name).is_some_and(|value| {
+                !matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "0" | "false" | "off" | "no"
+                )
+            })
+        };
+
+        let home = path("HOME").or_else(|| path("USERPROFILE"));
+        let system_cache = if cfg!(target_os = "macos") {
+            home.as_ref().map(|home| home.join("Library/Caches"))
+        } else if cfg!(windows) {
+            path("LOCALAPPDATA")
+        } else {
+            path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")))
+        };
+        let cache_dir = path("BITNET_TOKENIZER_CACHE")
+            .or_else(|| system_cache.map(|dir| dir.join("bitnet").join("tokenizers")))
+            .ok_or_else(|| HubError::Setting {
+                name: "BITNET_TOKENIZER_CACHE",
+                value: String::new(),
+                why: "neither it nor a home folder is set, so there is no place for the cache"
+                    .to_owned(),
+                example: "/var/cache/bitnet",
+            })?;
+        // HuggingFace's tools use ~/.cache on every system
+        let hf_base =
+            path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
+        let hf_home = path("HF_HOME").or_else(|| hf_base.map(|base| base.join("huggingface")));
+        let hf_cache = path("HF_HUB_CACHE")
+            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| hf_home.as_deref().map(|home| home.join("hub")));
+        let token = if on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+            TokenSource::None
+        } else if let Some(token) = text("HF_TOKEN").and_then(|value| Token::new(&value)) {
+            TokenSource::Value(token)
+        } else {
+            let file = path("HF_TOKEN_PATH")
+                .or_else(|| hf_home.as_deref().map(|home: &Path| home.join("token")));
+            file.map_or(TokenSource::None, TokenSource::File)
+        };
+
+        let mut settings = Self::new(cache_dir);
+        settings.token = token;
+        settings.hf_caches = hf_cache.into_iter().collect();
+        settings.offline = ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+            .iter()
+            .any(|name| on(name));
+        if let Some(endpoint) = text("HF_ENDPOINT") {
+            settings.endpoint = endpoint;
+        }
+        if let Some(value) = text("BITNET_TOKENIZER_CACHE_BYTES") {
+            settings.cache_budget = bytes("BITNET_TOKENIZER_CACHE_BYTES", &value)?;
+        }
+        for (name, slot) in [
+            ("BITNET_DOWNLOAD_TIMEOUT", &mut settings.timeouts.overall),
+            ("HF_HUB_ETAG_TIMEOUT", &mut settings.timeouts.metadata),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", &mut settings.timeouts.stall),
+        ] {
+            if let Some(value) = text(name) {
+                *slot = seconds(name, &value)?;
+            }
+        }
+        if let Some(value) = text("BITNET_SEED") {
+            let seed = value.parse().map_err(|_| HubError::Setting {
+                name: "BITNET_SEED",
+                value: value.clone(),
+                why: "it must be a whole number".to_owned(),
+                example: "42",
+            })?;
+            settings.retry.seed = Some(seed);
+        }
+        Ok(settings)
+    }
+}
+
+fn seconds(name: &'static str, value: &str) -> Result<Duration, HubError> {
+    value
+        .parse::<f64>()
+        .ok()
+        .filter(|s| *s > 0.0)
+        .and_then(|s| Duration::try_from_secs_f64(s.min(1e7)).ok())
+        .ok_or_else(|| HubError::Setting {
+            name,
+            value: value.to_owned(),
+            why: "it must be a number of seconds above 0".to_owned(),
+            example: "600",
+        })
+}
+
+fn bytes(name: &'static str, value: &str) -> Result<u64, HubError> {
+    let (digits, unit) = match value.to_ascii_uppercase().chars().last() {
+        Some('K') => (&value[..value.len() - 1], 1 << 10),
+        Some('M') => (&value[..value.len() - 1], 1 << 20),
+        Some('G') => (&value[..value.len() - 1], 1 << 30),
+        _ => (value, 1u64),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or_else(|| HubError::Setting {
+            name,
+            value: value.to_owned(),
+            why: "it must be a number of bytes".to_owned(),
+            example: "4G",
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<HubSettings, HubError> {
+        HubSettings::from_env_map(|name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_documented_order_holds() {
+        let s = from(&[("HOME", "/h"), ("HF_HOME", "/hf"), ("HF_TOKEN_PATH", "/t")]).unwrap();
+        assert_eq!(s.hf_caches, [PathBuf::from("/hf/hub")]);
+        assert_eq!(s.token, TokenSource::File("/t".into()));
+        let s = from(&[
+            ("HOME", "/h"),
+            ("HUGGINGFACE_HUB_CACHE", "/b"),
+            ("HF_HUB_CACHE", "/a"),
+            ("HF_TOKEN", " hf_x\n"),
+        ])
+        .unwrap();
+        assert_eq!(s.hf_caches, [PathBuf::from("/a")]);
+        assert_eq!(s.token, TokenSource::Value(Token("hf_x".to_owned())));
+        let s = from(&[
+            ("HOME", "/h"),
+            ("HF_TOKEN", "hf_x"),
+            ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),
+        ])
+        .unwrap();
+        assert_eq!(s.token, TokenSource::None);
+        assert_eq!(
+            from(&[("HOME", "/h"), ("BITNET_TOKENIZER_CACHE", "/c")])
+                .unwrap()
+                .cache_dir,
+            PathBuf::from("/c")
+        );
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            from(&[("HOME", "/h")]).unwrap().cache_dir,
+            PathBuf::from("/h/.cache/bitnet/tokenizers")
+        );
+    }
+
+    #[test]
+    fn offline_words_and_numbers() {
+        for (value, offline) in [
+            ("1", true),
+            ("true", true),
+            ("", false),
+            ("0", false),
+            ("off", false),
+            ("FALSE", false),
+        ] {
+            for name in ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+                assert_eq!(
+                    from(&[("HOME", "/h"), (name, value)]).unwrap().offline,
+                    offline,
+                    "{name}={value}"
+                );
+            }
+        }
+        let s = from(&[
+            ("HOME", "/h"),
+            ("BITNET_DOWNLOAD_TIMEOUT", "2.5"),
+            ("BITNET_TOKENIZER_CACHE_BYTES", "3M"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (s.timeouts.overall, s.cache_budget),
+            (Duration::from_millis(2500), 3 << 20)
+        );
+        for (name, value) in [
+            ("BITNET_DOWNLOAD_TIMEOUT", "soon"),
+            ("BITNET_TOKENIZER_CACHE_BYTES", "many"),
+            ("BITNET_SEED", "x"),
+        ] {
+            let error = from(&[("HOME", "/h"), (name, value)])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+        assert!(from(&[]).is_err(), "no home, no cache folder");
+    }
+
+    #[test]
+    fn a_token_is_never_printed() {
+        let s = from(&[("HOME", "/h"), ("HF_TOKEN", "hf_secret")]).unwrap();
+        assert!(!format!("{s:?} {s:#?}").contains("secret"));
+    }
+}

@@ -1,0 +1,371 @@
+//! The steps of one file, in the order of the picture in the module's documentation: commit, caches, HEAD, lock, GET, keep.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attempts::Job;
+use super::cache::CacheEntry;
+use super::digest::Digest;
+use super::download::SmartTokenizerDownload;
+use super::error::{HubError, Tried};
+use super::event::Event;
+use super::failure::{Again, Failure};
+use super::fetch::{blocking, fetch};
+use super::fetched::{Fetched, Source};
+use super::hf_cache;
+use super::http::{Metadata, Target};
+use super::lock::{Lock, lock};
+use super::metrics::add;
+use super::names::is_commit;
+
+/// Verified contents up to this size stay in memory, since verifying has read them anyway.
+const KEEP_UP_TO: u64 = 64 << 20;
+
+impl SmartTokenizerDownload {
+    /// The commit that a revision names, with the metadata that came along if the hub was asked.
+    pub(super) async fn commit(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+    ) -> Result<(String, Option<Metadata>), HubError> {
+        let Target { repo, revision, .. } = target;
+        if is_commit(revision) {
+            return Ok((revision.to_owned(), None));
+        }
+        let settings = &self.0.settings;
+        let known = self.0.cache.commit_of(repo, revision);
+        if let Some((commit, age)) = &known
+            && (settings.offline || *age < settings.ref_ttl)
+        {
+            return Ok((commit.clone(), None));
+        }
+        let known = known.map(|(commit, _)| commit).or_else(|| {
+            settings
+                .hf_caches
+                .iter()
+                .find_map(|root| hf_cache::commit_of(root, repo, revision))
+        });
+        if settings.offline {
+            return known
+                .map(|commit| (commit, None))
+                .ok_or_else(|| offline(target, self.places()));
+        }
+        match self.head(job, target).await {
+            Ok(meta) => {
+                // a cache that cannot be written will say so when a file is stored
+                let _ = self.0.cache.set_commit(repo, revision, &meta.commit);
+                Ok((meta.commit.clone(), Some(meta)))
+            }
+            Err(error) if error.is_network() && known.is_some() => {
+                let commit = known.unwrap_or_default();
+                tracing::warn!(repo, revision, commit, %error, "network down, using the last known commit");
+                job.tell(Event::Stale {
+                    repo: repo.to_owned(),
+                    revision: revision.to_owned(),
+                    commit: commit.clone(),
+                    why: error.to_string(),
+                });
+                Ok((commit, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn head(&self, job: &Job, target: Target<'_>) -> Result<Metadata, HubError> {
+        let mut attempts = job.attempts();
+        loop {
+            match self.0.http.metadata(&job.counters, target).await {
+                Ok(meta) => return Ok(meta),
+                Err(failure) => attempts.again(failure, false).await?,
+            }
+        }
+    }
+
+    /// One file of a commit. `asked` is the revision in the user's words.
+    pub(super) async fn one(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+        asked: &str,
+        meta: Option<Metadata>,
+    ) -> Result<Fetched, HubError> {
+        let started = Instant::now();
+        let counters = &job.counters;
+        add(&counters.files, 1);
+        if let Some(hit) = self.cached(job, target, Source::Cache).await? {
+            return Ok(hit);
+        }
+        if let Some(hit) = self
+            .hf_cached(job, target, meta.as_ref().map(|meta| &meta.digest))
+            .await?
+        {
+            return Ok(hit);
+        }
+        if self.0.settings.offline {
+            return Err(offline(
+                Target {
+                    revision: asked,
+                    ..target
+                },
+                self.places(),
+            ));
+        }
+        let meta = match meta {
+            Some(meta) => meta,
+            None => {
+                let meta = self.head(job, target).await?;
+                if let Some(hit) = self.hf_cached(job, target, Some(&meta.digest)).await? {
+                    return Ok(hit);
+                }
+                meta
+            }
+        };
+        if meta.commit != target.revision {
+            let url = self.0.http.resolve_url(target)?;
+            let why = format!(
+                "it answers for commit {} when asked for {}",
+                meta.commit, target.revision
+            );
+            let failure = Failure::bad_answer(&url, why);
+            return Err(*Failure {
+                again: Again::No,
+                ..failure
+            }
+            .error);
+        }
+        if let Some(hit) = self.adopted(job, target, &meta).await? {
+            return Ok(hit);
+        }
+        let lock = lock(self.0.cache.lock_file(&meta.digest.to_string()), || {
+            add(&counters.lock_waits, 1);
+            job.tell(Event::Waiting {
+                path: job.path.clone(),
+            });
+        })
+        .await?;
+        if let Some(hit) = self.adopted(job, target, &meta).await? {
+            return Ok(hit); // another process was faster
+        }
+        add(&counters.misses, 1);
+        let transferred = fetch(&self.0.http, &self.0.cache, job, target, &meta).await?;
+        let entry = self.keep(target, &meta, lock).await?;
+        add(&counters.downloads, 1);
+        let took = started.elapsed();
+        tracing::info!(
+            path = target.path,
+            commit = target.revision,
+            bytes = meta.size,
+            transferred,
+            ?took,
+            "downloaded"
+        );
+        job.tell(Event::Finished {
+            path: job.path.clone(),
+            total: meta.size,
+            transferred,
+            took,
+        });
+        Ok(self.fetched(entry, Source::Network, None))
+    }
+
+    /// Moves the verified partial file into the cache, names it, and makes room. The lock goes along: if the caller's deadline passes
+    /// meanwhile, the background task still holds it until it is done.
+    async fn keep(
+        &self,
+        target: Target<'_>,
+        meta: &Metadata,
+        lock: Lock,
+    ) -> Result<CacheEntry, HubError> {
+        let (cache, meta, budget) = (
+            self.0.cache.clone(),
+            meta.clone(),
+            self.0.settings.cache_budget,
+        );
+        let (repo, path) = (target.repo.to_owned(), target.path.to_owned());
+        blocking(move || {
+            let (part, note) = cache.partial(&meta.digest);
+            cache.store(&part, &meta.digest, meta.size)?;
+            let _ = std::fs::remove_file(note);
+            let entry = cache.adopt(&repo, &meta.commit, &path, &meta.digest, meta.size)?;
+            cache.evict(budget, std::slice::from_ref(&meta.digest))?;
+            drop(lock);
+            entry.ok_or_else(|| {
+                HubError::io(
+                    "read",
+                    cache.root(),
+                    "the file was removed as soon as it was stored",
+                )
+            })
+        })
+        .await
+    }
+
+    /// Our cache, by name.
+    async fn cached(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+        source: Source,
+    ) -> Result<Option<Fetched>, HubError> {
+        let cache = self.0.cache.clone();
+        let (repo, commit, path) = (
+            target.repo.to_owned(),
+            target.revision.to_owned(),
+            target.path.to_owned(),
+        );
+        let result = blocking(move || {
+            let Some(entry) = cache.find(&repo, &commit, &path) else {
+                return Ok(None);
+            };
+            if entry.size <= KEEP_UP_TO {
+                let bytes = cache.read(&entry)?;
+                return Ok(Some((entry, Some(Arc::new(bytes)))));
+            }
+            cache.check(&entry, |_| {})?;
+            Ok(Some((entry, None)))
+        })
+        .await;
+        match result {
+            Ok(Some((entry, bytes))) => {
+                let counter = if source == Source::Cache {
+                    &job.counters.cache_hits
+                } else {
+                    &job.counters.shared_hits
+                };
+                add(counter, 1);
+                add(&job.counters.avoided_bytes, entry.size);
+                tracing::debug!(path = target.path, commit = target.revision, "cache hit");
+                job.tell(Event::Hit {
+                    path: job.path.clone(),
+                    from: "cache",
+                });
+                Ok(Some(self.fetched(entry, source, bytes)))
+            }
+            Ok(None) => Ok(None),
+            Err(HubError::Corrupt { path, why }) => {
+                tracing::warn!(file = %path.display(), why, "damaged file removed from the cache");
+                add(&job.counters.damaged, 1);
+                job.tell(Event::Damaged {
+                    path: job.path.clone(),
+                    why,
+                });
+                Ok(None)
+            }
+            // evicted by another process between finding and reading
+            Err(HubError::Io { path, .. }) if !path.exists() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Our cache, by checksum.
+    async fn adopted(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+        meta: &Metadata,
+    ) -> Result<Option<Fetched>, HubError> {
+        if self
+            .0
+            .cache
+            .adopt(
+                target.repo,
+                &meta.commit,
+                target.path,
+                &meta.digest,
+                meta.size,
+            )?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        self.cached(job, target, Source::Shared).await
+    }
+
+    async fn hf_cached(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+        wanted: Option<&Digest>,
+    ) -> Result<Option<Fetched>, HubError> {
+        let (roots, wanted) = (self.0.settings.hf_caches.clone(), wanted.cloned());
+        let (repo, commit, path) = (
+            target.repo.to_owned(),
+            target.revision.to_owned(),
+            target.path.to_owned(),
+        );
+        let find = move || {
+            Ok(roots
+                .iter()
+                .find_map(|root| hf_cache::find(root, &repo, &commit, &path, wanted.as_ref())))
+        };
+        let Some(found) = blocking(find).await? else {
+            return Ok(None);
+        };
+        add(&job.counters.hf_cache_hits, 1);
+        add(&job.counters.avoided_bytes, found.size);
+        job.tell(Event::Hit {
+            path: job.path.clone(),
+            from: "huggingface cache",
+        });
+        Ok(Some(Fetched {
+            repo: target.repo.to_owned(),
+            commit: target.revision.to_owned(),
+            path: target.path.to_owned(),
+            digest: found.digest,
+            size: found.size,
+            source: Source::HuggingFaceCache,
+            file: found.file,
+            compressed: false,
+            bytes: None,
+            cache: self.0.cache.clone(),
+        }))
+    }
+
+    fn fetched(&self, entry: CacheEntry, source: Source, bytes: Option<Arc<Vec<u8>>>) -> Fetched {
+        let CacheEntry {
+            repo,
+            commit,
+            path,
+            digest,
+            size,
+            file,
+            compressed,
+            ..
+        } = entry;
+        Fetched {
+            repo,
+            commit,
+            path,
+            digest,
+            size,
+            source,
+            file,
+            compressed,
+            bytes,
+            cache: self.0.cache.clone(),
+        }
+    }
+
+    /// The caches that were searched, for people.
+    fn places(&self) -> Vec<String> {
+        std::iter::once(self.0.cache.root())
+            .chain(self.0.settings.hf_caches.iter().map(PathBuf::as_path))
+            .map(|p| p.display().to_string())
+            .collect()
+    }
+}
+
+pub(super) fn offline(target: Target<'_>, tried: Vec<String>) -> HubError {
+    let Target {
+        repo,
+        revision,
+        path,
+    } = target;
+    HubError::Offline {
+        repo: repo.to_owned(),
+        revision: revision.to_owned(),
+        path: path.to_owned(),
+        tried: Tried(tried),
+    }
+}
