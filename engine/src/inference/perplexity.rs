@@ -66,7 +66,7 @@ pub fn perplexity(
             tokens += 1;
         })?;
         windows += 1;
-        progress(windows * per_window.min(ids.len()), ids.len());
+        progress((windows * per_window).min(ids.len()), ids.len());
     }
     session.truncate(0);
     let characters = text.chars().count();

@@ -34,34 +34,54 @@ impl Check for Digest {
         } else {
             THREADS.into_iter().flat_map(|t| CHUNKS.map(|c| (t, c))).collect()
         };
-        let mut digests = Vec::new();
-        for &(threads, chunk) in &runs {
-            digests.push(digest(&loaded, kernels, &ids, threads, chunk)?);
-        }
-        if let Some(odd) = digests.iter().position(|d| *d != digests[0]) {
-            let ((t0, c0), (t, c)) = (runs[0], runs[odd]);
-            return Err(Failure::new(format_args!(
-                "{t} threads and chunks of {c} give other bits than {t0} threads and chunks of {c0}"
-            )));
-        }
-        ctx.assert_golden(cell, "", &format!("{} tokens: {}", ids.len(), digests[0]))?;
+        let digest = consistent(&loaded, kernels, &ids, &runs)?;
+        ctx.assert_golden(cell, "", &format!("{} tokens: {}", ids.len(), digest))?;
         Ok(Metrics::new()
             .with("tokens", ids.len())
             .with("runs", runs.len())
-            .with("digest", digests[0].clone())
+            .with("digest", digest)
             .ran(models::kernels(cell)?.name())
             .of_model(loaded.file.content_hash()))
     }
 }
 
 /// The first `limit` tokens of a text, the beginning-of-sequence token included.
-pub(crate) fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
+///
+/// # Errors
+/// The text is shorter than that, or cannot be encoded.
+pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
     let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
     ids.truncate(limit);
     if ids.len() < limit {
         return Err(Failure::new(format_args!("the passage has {} tokens, {limit} are needed", ids.len())));
     }
     Ok(ids)
+}
+
+/// The one digest that all runs of (threads, chunk) give.
+///
+/// # Errors
+/// Two runs give other bits, or the tokens cannot be computed.
+pub fn consistent(
+    loaded: &Loaded,
+    kernels: &'static dyn Kernels,
+    ids: &[u32],
+    runs: &[(usize, usize)],
+) -> Result<String, Failure> {
+    let mut first: Option<(String, (usize, usize))> = None;
+    for &(threads, chunk) in runs {
+        let found = digest(loaded, kernels, ids, threads, chunk)?;
+        match &first {
+            None => first = Some((found, (threads, chunk))),
+            Some((expected, _)) if *expected == found => {}
+            Some((_, (t0, c0))) => {
+                return Err(Failure::new(format_args!(
+                    "{threads} threads and chunks of {chunk} give other bits than {t0} threads and chunks of {c0}"
+                )));
+            }
+        }
+    }
+    first.map(|(digest, _)| digest).ok_or_else(|| Failure::new("no run was asked for"))
 }
 
 /// SHA-256 over the logits of every position, as little-endian f32.

@@ -9,14 +9,15 @@ use bitnet_harness::report;
 use crate::toy::{GREEN, Toy};
 
 /// A named case.
-type Case = (&'static str, fn());
+pub(crate) type Case = (&'static str, fn());
 
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         /// All cases, in the order of this file.
-        pub(crate) const CASES: &[Case] = &[$((stringify!($case), $case)),*];
+        pub(crate) const CASES: &[$crate::cases::Case] = &[$((stringify!($case), $case)),*];
     };
 }
+pub(crate) use cases;
 
 cases![
     the_toy_is_green,

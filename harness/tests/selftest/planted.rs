@@ -1,0 +1,214 @@
+//! Faults planted in the engine itself: the checks of the real matrix must see each of them.
+
+use bitnet_engine::load::Loaded;
+use bitnet_harness::check::{digest, greedy, kernel, ops};
+use bitnet_harness::data::texts;
+use bitnet_harness::env::Env;
+use bitnet_harness::golden::Golden;
+use bitnet_harness::paths::Paths;
+use bitnet_harness::{Cell, Context, models, setup};
+use bitnet_kernels::quant::FORMATS;
+use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, best};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cases::cases;
+
+cases![
+    the_kernels_without_a_fault_are_green,
+    a_wrong_product_in_every_format,
+    a_wrong_operation_of_every_kind,
+    a_wrong_token,
+    a_wrong_bit_in_one_logit,
+    a_product_that_depends_on_the_chunk,
+];
+
+/// Where the fault sits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// The last output of every product is off by one bit.
+    Product,
+    /// The same, when several tokens are computed together.
+    ProductOfMany,
+    /// One row of the head wins everywhere.
+    Token,
+    RmsNorm,
+    Rope,
+    Attention,
+    Relu2,
+    Silu,
+    Add,
+    Half,
+}
+
+/// The best kernels of this machine with one fault.
+struct Faulty(Fault);
+
+fn flip(x: &mut f32) {
+    *x = f32::from_bits(x.to_bits() ^ 1);
+}
+
+impl Faulty {
+    fn new(fault: Fault) -> &'static Self {
+        Box::leak(Box::new(Self(fault)))
+    }
+
+    fn plant(&self, fault: Fault, values: &mut [f32]) {
+        if self.0 == fault
+            && let Some(last) = values.last_mut()
+        {
+            flip(last);
+        }
+    }
+}
+
+impl Kernels for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
+        best().prepare(kind, x, n_tokens, out);
+    }
+    fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
+        best().matmul(w, x, rows.clone(), y.reborrow());
+        let many = x.n_tokens() > 1;
+        if rows.end == w.rows && (self.0 == Fault::Product || self.0 == Fault::ProductOfMany && many) {
+            let mut value = y.get(0, rows.end - 1);
+            flip(&mut value);
+            y.set(0, rows.end - 1, value);
+        }
+        // Only the head has as many rows.
+        if self.0 == Fault::Token && w.rows >= 2048 && rows.contains(&7) {
+            for token in 0..x.n_tokens() {
+                y.set(token, 7, 1e6);
+            }
+        }
+    }
+    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        best().rms_norm(x, w, eps, y);
+        self.plant(Fault::RmsNorm, y);
+    }
+    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        best().rope(kind, x, cos, sin);
+        self.plant(Fault::Rope, x);
+    }
+    fn attention(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        best().attention(q, k, v, stride, n, scale, scratch, out);
+        self.plant(Fault::Attention, out);
+    }
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        best().relu2_gate(gate, up);
+        self.plant(Fault::Relu2, gate);
+    }
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        best().silu_gate(gate, up);
+        self.plant(Fault::Silu, gate);
+    }
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        best().add(x, y);
+        self.plant(Fault::Add, x);
+    }
+    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
+        best().f32_to_f16(x, out);
+        if self.0 == Fault::Half
+            && let Some(last) = out.last_mut()
+        {
+            *last ^= 1;
+        }
+    }
+}
+
+fn the_kernels_without_a_fault_are_green() {
+    let kernels = Faulty::new(Fault::None);
+    for format in FORMATS {
+        assert!(kernel::compare(kernels, format, 1).expect(format.name) > 1000);
+    }
+    assert!(ops::compare(kernels, 1).expect("ops") > 1000);
+}
+
+fn a_wrong_product_in_every_format() {
+    for fault in [Fault::Product, Fault::ProductOfMany] {
+        for format in FORMATS {
+            let failure = kernel::compare(Faulty::new(fault), format, 1).expect_err(format.name);
+            assert!(failure.message.contains(format.name) && failure.message.contains("instead of"), "{failure:?}");
+        }
+    }
+}
+
+fn a_wrong_operation_of_every_kind() {
+    for (fault, name) in [
+        (Fault::RmsNorm, "rms_norm"),
+        (Fault::Rope, "rope"),
+        (Fault::Attention, "attention"),
+        (Fault::Relu2, "relu2_gate"),
+        (Fault::Silu, "silu_gate"),
+        (Fault::Add, "add"),
+        (Fault::Half, "f32_to_f16"),
+    ] {
+        let failure = ops::compare(Faulty::new(fault), 1).expect_err(name);
+        assert!(failure.message.contains(name), "{fault:?}: {failure:?}");
+    }
+}
+
+/// The real matrix's context and the trained model, as its cells see them.
+fn tiny(check: &str) -> (Context, Cell, Loaded) {
+    let env = Env::default();
+    let paths = Paths::discover(&env);
+    let declaration = setup::declare(&paths.golden).expect("golden folder");
+    let ctx = Context {
+        golden: Golden::new(paths.snapshots(), &env),
+        matrix: Arc::new(declaration.matrix),
+        paths,
+    };
+    let cell: Cell = format!("tiny-bitnet::i2_s::cpu-scalar::native::{check}").parse().expect("cell");
+    let loaded = models::loaded(&ctx, &cell).expect("tiny-bitnet");
+    (ctx, cell, loaded)
+}
+
+fn a_wrong_token() {
+    let (ctx, cell, loaded) = tiny("greedy");
+    let plan = texts::plan(&ctx.paths.golden, &cell.model).expect("plan");
+    let answers = |fault| -> Vec<greedy::Answer> {
+        let answer = |prompt: &String| greedy::answer(&loaded, Faulty::new(fault), prompt, plan.new_tokens);
+        plan.prompts.iter().map(answer).collect::<Result<_, _>>().expect("answers")
+    };
+    ctx.assert_golden_json(&cell, "", &answers(Fault::None)).expect("the snapshot holds without a fault");
+    let failure = ctx.assert_golden_json(&cell, "", &answers(Fault::Token)).expect_err("token 7 everywhere");
+    assert!(failure.message.contains("golden snapshot differs"), "{failure:?}");
+    assert!(failure.message.contains("7 7 7 7"), "{failure:?}");
+}
+
+fn a_wrong_bit_in_one_logit() {
+    let (ctx, cell, loaded) = tiny("digest");
+    let plan = texts::plan(&ctx.paths.golden, &cell.model).expect("plan");
+    let passage = texts::passage(&ctx.paths.golden).expect("passage");
+    let ids = digest::ids(&loaded, &passage, plan.digest_tokens).expect("ids");
+    let text = |fault| {
+        let digest = digest::consistent(&loaded, Faulty::new(fault), &ids, &[(1, 1)]).expect("digest");
+        format!("{} tokens: {digest}", ids.len())
+    };
+    ctx.assert_golden(&cell, "", &text(Fault::None)).expect("the snapshot holds without a fault");
+    let failure = ctx.assert_golden(&cell, "", &text(Fault::Product)).expect_err("one bit off");
+    assert!(failure.message.contains("golden snapshot differs"), "{failure:?}");
+}
+
+fn a_product_that_depends_on_the_chunk() {
+    let (ctx, _, loaded) = tiny("digest");
+    let passage = texts::passage(&ctx.paths.golden).expect("passage");
+    let ids = digest::ids(&loaded, &passage, 10).expect("ids");
+    let runs = [(1, 1), (2, 7)];
+    digest::consistent(&loaded, Faulty::new(Fault::None), &ids, &runs).expect("the same bits without a fault");
+    let failure = digest::consistent(&loaded, Faulty::new(Fault::ProductOfMany), &ids, &runs).expect_err("chunks");
+    assert!(failure.message.contains("chunks of 7 give other bits than 1 threads and chunks of 1"), "{failure:?}");
+}
