@@ -6,7 +6,7 @@ use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
 use crate::model::{Model, ModelError, family_of};
 use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
 use bitnet_kernels::quant::I2sLayout;
-use bitnet_kernels::{Kernels, Pool, QuantError};
+use bitnet_kernels::{Kernels, Pool};
 use std::sync::Arc;
 
 /// Metadata key under which our own converter records the layout of I2_S tensors.
@@ -96,16 +96,7 @@ pub fn load(
             Some(I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?)
         }
     };
-    let known = layout.or(recorded);
-    let mut only_arm = false;
-    let mut model = match Model::load(&file, known.unwrap_or_default(), pool) {
-        // Rows that blocks of 128 do not fill are ARM's.
-        Err(ModelError::TensorData { source: QuantError::Columns { .. }, .. }) if known.is_none() => {
-            only_arm = true;
-            Arc::new(Model::load(&file, I2sLayout::Arm, pool)?)
-        }
-        other => Arc::new(other?),
-    };
+    let mut model = Arc::new(Model::load(&file, layout.or(recorded).unwrap_or_default(), pool)?);
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens > rows {
         return Err(LoadError::VocabularyTooLarge { tokens, rows });
@@ -124,9 +115,6 @@ pub fn load(
         Some(LayoutReport { layout: layout.name(), why: "chosen by the caller".into() })
     } else if let Some(layout) = recorded {
         Some(LayoutReport { layout: layout.name(), why: format!("recorded in `{LAYOUT_KEY}`") })
-    } else if only_arm {
-        let why = "the rows are not a multiple of the 128 weights that a block of the other layout has";
-        Some(LayoutReport { layout: I2sLayout::Arm.name(), why: why.into() })
     } else {
         let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
         model = chosen;

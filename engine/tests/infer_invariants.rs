@@ -285,37 +285,6 @@ fn arm_and_back_is_the_same_model_to_the_bit() {
     assert!(logits_bits(&mut session(&forced.model, None, 16), &sequence()) != *reference(), "read wrongly on purpose");
 }
 
-#[test]
-fn rows_that_only_arm_blocks_fill_need_no_probe() {
-    // 192 is a multiple of 64 and not of 128.
-    let mut small = Small::new();
-    small.set_arch("feed_forward_length", 192u32).add("blk.0.ffn_sub_norm.weight", &[192], "f32", &[1.0; 192]);
-    for (part, rows, cols) in [
-        ("attn_q", HIDDEN, HIDDEN),
-        ("attn_k", KV, HIDDEN),
-        ("attn_v", KV, HIDDEN),
-        ("attn_output", HIDDEN, HIDDEN),
-        ("ffn_gate", 192, HIDDEN),
-        ("ffn_up", 192, HIDDEN),
-        ("ffn_down", HIDDEN, 192),
-    ] {
-        small.matrix(&format!("blk.0.{part}.weight"), "i2_s-arm", rows, cols);
-    }
-    let loaded = small.load().unwrap();
-    let report = loaded.layout.clone().unwrap();
-    assert!(report.layout == "arm" && report.why.contains("128"), "{report:?}");
-    // The same weights, as f32, say the same but for the rounding of activations.
-    let dense = load_bytes(converted(&loaded, "f32")).unwrap();
-    let logits = |loaded: &Loaded| -> Vec<f32> {
-        let mut session = session(&loaded.model, None, 8);
-        session.logits(&[1, 5, 9]).unwrap().to_vec()
-    };
-    let (a, b) = (logits(&loaded), logits(&dense));
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>();
-    let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
-    assert!(cosine > 0.99, "cosine {cosine}");
-}
-
 /// Mean negative log-likelihood of [`sequence`]'s text part.
 fn loss(loaded: &Loaded) -> f64 {
     let tokens = &sequence()[..16];

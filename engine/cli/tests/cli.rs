@@ -144,8 +144,13 @@ fn prompts_from_stdin_and_files() {
     run(&["infer", "--prompt-file", "no/such/file"]).fails_with(&["no/such/file"]);
     let long = "word ".repeat(2000);
     run_with(long.as_bytes(), &["infer"]).fails_with(&["the prompt has", "--context", "room for 511"]);
-    run(&["infer", "--prompt", "a", "--temperature", "-1"]).fails_with(&["temperature", "-1"]);
-    run(&["infer", "--prompt", "a", "--context", "4294967295", "--top-p", "2"]).fails_with(&["top_p"]);
+    run(&["infer", "--prompt", "a", "--temperature=-1"]).fails_with(&["temperature", "-1"]);
+    run(&["infer", "--prompt", "a", "--context", "4294967295"]).fails_with(&[
+        "4294967295 tokens",
+        "memory",
+        "--context",
+    ]);
+    run(&["infer", "--prompt", "a", "--top-p", "2"]).fails_with(&["top_p", "2"]);
 }
 
 #[test]
