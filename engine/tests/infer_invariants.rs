@@ -5,7 +5,8 @@ mod model_support;
 use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{
-    GenerateOptions, Generation, Session, SessionOptions, StepResult, StopReason, Want, generate, nll,
+    GenerateOptions, Generation, Sampler, SamplerOptions, Session, SessionOptions, StepResult, StopReason, Want,
+    generate, nll, perplexity,
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::model::{Op, Slot};
@@ -80,6 +81,50 @@ proptest! {
         prop_assert_eq!(session.position(), keep);
         prop_assert!(logits_bits(&mut session, &tokens[keep..]) == expected[keep..]);
     }
+}
+
+proptest! {
+    /// Whatever a broken model puts out, a token of the vocabulary is chosen, and the same one for the same seed.
+    #[test]
+    fn any_logits_give_a_token(
+        bits in prop::collection::vec(prop_oneof![any::<u32>(), Just(f32::NAN.to_bits()), Just(f32::INFINITY.to_bits())], 1..50),
+        temperature in prop_oneof![Just(0f32), 1e-30f32..100.0],
+        (top_k, top_p, min_p) in (0usize..60, 1e-6f32..=1.0, 0f32..=1.0),
+        (repetition_penalty, seed) in (1e-6f32..100.0, any::<u64>()),
+    ) {
+        let logits: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        let options = SamplerOptions { temperature, top_k, top_p, min_p, repetition_penalty, seed, ..Default::default() };
+        let draw = || Sampler::new(options.clone()).map(|mut s| s.sample(&logits, &[0, 3, 3, 1000]));
+        let token = draw().unwrap();
+        prop_assert!((token as usize) < logits.len());
+        prop_assert_eq!(draw().unwrap(), token);
+    }
+}
+
+#[test]
+fn windows_of_a_perplexity() {
+    let (loaded, text) = (tiny(), "In the beginning God created the heaven and the earth.");
+    let measure = |context| {
+        let mut steps = Vec::new();
+        let mut session = session_with(loaded, 1, Some(context), 16);
+        let result = perplexity(&mut session, &*loaded.tokenizer, text, &mut |done, total| steps.push((done, total)));
+        (result, steps)
+    };
+    let (whole, steps) = measure(256);
+    let whole = whole.unwrap();
+    assert_eq!((whole.windows, whole.characters, steps.len()), (1, text.chars().count(), 1));
+    assert!((whole.perplexity.log2() - whole.bits_per_token).abs() < 1e-9);
+    // The least context: every token is predicted from the first one alone, which is harder.
+    let (pairs, steps) = measure(2);
+    let pairs = pairs.unwrap();
+    assert_eq!((pairs.windows, pairs.tokens), (whole.tokens, whole.tokens));
+    assert!(pairs.bits_per_token > whole.bits_per_token, "{pairs:?}");
+    assert_eq!(steps.last(), Some(&(whole.tokens, whole.tokens)));
+    let (five, steps) = measure(5);
+    assert_eq!(five.unwrap().tokens, whole.tokens, "no token is lost between windows");
+    assert!(steps.iter().all(|(done, total)| done <= total), "{steps:?}");
+    let message = measure(1).0.unwrap_err().to_string();
+    assert!(message.contains("context") && message.contains("two tokens"), "{message}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -268,31 +268,38 @@ fn a_reader_that_has_enough() {
     }
 }
 
-#[cfg(unix)]
+/// Waits until a process has taken SIGINT (signal 2) into its own hands.
+#[cfg(target_os = "linux")]
+fn wait_for_handler(pid: u32) {
+    let started = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 1) != 0 {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "no handler of Ctrl-C");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn interrupted_by_the_user() {
     for format in ["text", "json"] {
-        let mut child = bitnet(&[ENDLESS, &["--format", format, "--verbose"]].concat())
+        let mut child = bitnet(&[ENDLESS, &["--format", format]].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut out = String::new();
-        if format == "text" {
-            // Text flows, so that the handler is in place.
-            let mut first = vec![0; PROMPT.len() + 1];
-            stdout.read_exact(&mut first).unwrap();
-            out = String::from_utf8_lossy(&first).into_owned();
-        } else {
-            // The model says when it is ready only in text; a second is long for loading 5 MB.
-            std::thread::sleep(Duration::from_secs(3));
-        }
+        let mut stdout = child.stdout.take().unwrap();
+        let mut first = vec![0; if format == "text" { PROMPT.len() + 20 } else { 0 }];
+        stdout.read_exact(&mut first).unwrap();
+        wait_for_handler(child.id());
         let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        let mut line = Vec::new();
-        while stdout.read_until(b'\n', &mut line).unwrap() > 0 {}
-        out.push_str(&String::from_utf8(line).unwrap());
+        stdout.read_to_end(&mut first).unwrap();
+        let out = String::from_utf8(first).unwrap();
         let output = child.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(130), "{err}");
@@ -305,4 +312,13 @@ fn interrupted_by_the_user() {
             assert_eq!(report["stop"], "cancelled");
         }
     }
+}
+
+#[test]
+fn texts_without_anything_to_predict() {
+    for (input, words) in [(&b""[..], &["0 tokens"][..]), (b"\xFF", &["not UTF-8"])] {
+        run_with(input, &["perplexity", "--text-file", "-"]).fails_with(words);
+    }
+    run_with(b"a text", &["perplexity", "--text-file", "-", "--context", "1"]).fails_with(&["two tokens", "--context"]);
+    run(&["perplexity", "--text-file", "no/such.txt"]).fails_with(&["no/such.txt"]);
 }
