@@ -8,7 +8,7 @@ pub mod set;
 
 use crate::gguf::{GgufError, GgufWriter};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op};
+use crate::model::{Model, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::collections::HashMap;
@@ -197,7 +197,7 @@ fn targets_of<'m>(
     for step in &model.plan {
         let (id, format) = match step.op {
             Op::Embed { table, .. } => (table, embedding),
-            Op::Linear { weight, dst, .. } if dst == crate::model::Slot::Logits => (weight, embedding),
+            Op::Linear { weight, dst: Slot::Logits, .. } => (weight, embedding),
             Op::Linear { weight, .. } => (weight, linear),
             _ => continue,
         };

@@ -193,7 +193,7 @@ fn a_file_without_permission() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("secret.gguf");
     std::fs::copy(tiny(), &model).unwrap();
-    std::fs::set_permissions(&model, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&model, std::fs::Permissions::from_mode(0o000)).unwrap();
     let result = run(&["inspect", text(&model)]);
     // Root may read everything; then the program may too.
     if std::fs::read(&model).is_ok() {
