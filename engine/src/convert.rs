@@ -2,11 +2,13 @@
 //!
 //! Linear layers are unpacked to f32 and packed again, tensor by tensor, into a file that replaces its target only
 //! when it is complete. Ternary formats take only weights that are ternary already, and between them nothing is lost:
-//! the codes and the scale are the same, so the logits are too.
+//! the codes and the scale are the same, so the logits are too. [`set`] changes metadata and nothing else.
 
-use crate::gguf::{GgufError, GgufWriter, KEY_ALIGNMENT};
+pub mod set;
+
+use crate::gguf::{GgufError, GgufWriter};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op};
+use crate::model::{Model, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::collections::HashMap;
@@ -88,7 +90,20 @@ pub fn convert(
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<ConvertReport, ConvertError> {
-    write(model, options, progress, |writer| writer.write_file(path))
+    write(model, Some(options.linear), options.embedding, progress, |writer| writer.write_file(path))
+}
+
+/// [`convert`] of the embedding (and an output matrix of its own) only.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_embedding(
+    model: &Model,
+    format: &'static Format,
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<ConvertReport, ConvertError> {
+    write(model, None, Some(format), progress, |writer| writer.write_file(path))
 }
 
 /// [`convert`] into memory.
@@ -97,18 +112,20 @@ pub fn convert(
 /// As [`convert`].
 pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
     let mut bytes = Vec::new();
-    write(model, options, &mut |_, _| {}, |writer| writer.write_to(&mut bytes))?;
+    write(model, Some(options.linear), options.embedding, &mut |_, _| {}, |writer| writer.write_to(&mut bytes))?;
     Ok(bytes)
 }
 
+/// Without a format of their own, linear layers stay as they are, and so does what the metadata says of them.
 fn write(
     model: &Model,
-    options: &ConvertOptions,
+    linear: Option<&'static Format>,
+    embedding: Option<&'static Format>,
     progress: &mut dyn FnMut(usize, usize),
     finish: impl FnOnce(GgufWriter<'_>) -> Result<u64, GgufError>,
 ) -> Result<ConvertReport, ConvertError> {
     let file = model.weights.file();
-    let targets = targets_of(model, options);
+    let targets = targets_of(model, linear, embedding);
     let metadata = file.metadata();
     let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
     let step = || {
@@ -121,14 +138,16 @@ fn write(
     let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
     // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
-    writer.copy_all_meta(metadata, |key| !matches!(key, KEY_FILE_TYPE | LAYOUT_KEY | KEY_ALIGNMENT))?;
-    if let Some(number) = file_type(options.linear) {
-        writer.meta(KEY_FILE_TYPE, number)?;
-    }
-    let layout = if options.linear.name == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 };
-    if options.linear.ggml_type == quant::i2_s::FORMAT.ggml_type {
-        // The format itself does not record it.
-        writer.meta(LAYOUT_KEY, layout.name())?;
+    writer.copy_all_meta(metadata, |key| linear.is_none() || !matches!(key, KEY_FILE_TYPE | LAYOUT_KEY))?;
+    if let Some(linear) = linear {
+        if let Some(number) = file_type(linear) {
+            writer.meta(KEY_FILE_TYPE, number)?;
+        }
+        let layout = if linear.name == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 };
+        if linear.ggml_type == quant::i2_s::FORMAT.ggml_type {
+            // The format itself does not record it.
+            writer.meta(LAYOUT_KEY, layout.name())?;
+        }
     }
 
     let mut converted = 0;
@@ -169,13 +188,17 @@ fn write(
 }
 
 /// The format that each matrix is to have, by tensor name.
-fn targets_of<'m>(model: &'m Model, options: &ConvertOptions) -> HashMap<&'m str, (Matrix<'m>, &'static Format)> {
+fn targets_of<'m>(
+    model: &'m Model,
+    linear: Option<&'static Format>,
+    embedding: Option<&'static Format>,
+) -> HashMap<&'m str, (Matrix<'m>, &'static Format)> {
     let mut targets = HashMap::new();
     for step in &model.plan {
         let (id, format) = match step.op {
-            Op::Embed { table, .. } => (table, options.embedding),
-            Op::Linear { weight, dst, .. } if dst == crate::model::Slot::Logits => (weight, options.embedding),
-            Op::Linear { weight, .. } => (weight, Some(options.linear)),
+            Op::Embed { table, .. } => (table, embedding),
+            Op::Linear { weight, dst: Slot::Logits, .. } => (weight, embedding),
+            Op::Linear { weight, .. } => (weight, linear),
             _ => continue,
         };
         let matrix = model.weights.matrix(id);

@@ -8,8 +8,17 @@
 //! | `BITNET_THREADS` | threads, where no `--threads` names a number |
 //! | `BITNET_DEVICE` | device, where no `--device` names one |
 //!
+//! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
+//! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one download, waiting included |
+//! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
+//! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, ... | as for HuggingFace's own tools |
+//!
+//! Those of the hub are described where they are understood, in [`HubSettings::from_env_map`]; [`hub_from_env`] hands
+//! them the environment.
+//!
 //! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on.
 
+use crate::hub::{HubError, HubSettings};
 use std::path::PathBuf;
 
 /// What the environment says.
@@ -76,6 +85,15 @@ impl Settings {
             now.map_or(0, |d| d.as_nanos() as u64)
         })
     }
+}
+
+/// The hub's settings from the process's environment. Apart from [`Settings`]: only commands that download or look
+/// after the cache need them, and a machine without a home folder can still run a model.
+///
+/// # Errors
+/// A variable whose value has no meaning, or no place for the cache.
+pub fn hub_from_env() -> Result<HubSettings, HubError> {
+    HubSettings::from_env_map(|name| std::env::var(name).ok())
 }
 
 fn number<T: std::str::FromStr + Copy>(

@@ -21,12 +21,17 @@ struct Layer {
 }
 
 impl KvCache {
-    /// An empty cache for `capacity` positions.
+    /// An empty cache for `capacity` positions; `None` if this machine has not that much memory to promise. (A vector
+    /// that cannot be had ends the process, so all of it is asked for once in a way that may fail.)
     #[must_use]
-    pub fn new(layers: usize, capacity: usize, kv_heads: usize, head_dim: usize) -> Self {
-        let len = capacity * kv_heads * head_dim;
+    pub fn new(layers: usize, capacity: usize, kv_heads: usize, head_dim: usize) -> Option<Self> {
+        let len = capacity.checked_mul(kv_heads)?.checked_mul(head_dim)?;
+        let mut all: Vec<u16> = Vec::new();
+        all.try_reserve_exact(len.checked_mul(2)?.checked_mul(layers)?).ok()?;
+        // Otherwise the compiler may see that nobody uses it and not ask at all.
+        drop(std::hint::black_box(all));
         let layer = || Layer { keys: vec![0; len], values: vec![0; len] };
-        Self { layers: (0..layers).map(|_| layer()).collect(), capacity, kv_heads, head_dim }
+        Some(Self { layers: (0..layers).map(|_| layer()).collect(), capacity, kv_heads, head_dim })
     }
 
     /// Positions that fit.

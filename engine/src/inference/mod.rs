@@ -45,8 +45,8 @@ pub enum InferenceError {
         /// Positions.
         context: usize,
     },
-    /// The KV cache would be larger than memory can be.
-    #[error("a context of {context} tokens is more than this machine can address: lower --context")]
+    /// The KV cache would be larger than memory is.
+    #[error("a context of {context} tokens needs more memory than this machine has: choose a shorter one with --context")]
     ContextTooLarge {
         /// Positions asked for.
         context: usize,

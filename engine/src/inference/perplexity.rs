@@ -39,7 +39,7 @@ pub fn nll(logits: &[f32], target: usize) -> f64 {
 /// otherwise only context. `progress(done, total)` is told after each window.
 ///
 /// # Errors
-/// A text of fewer than two tokens, or the errors of the tokenizer and of the forward pass.
+/// A text or a context of fewer than two tokens, or the errors of the tokenizer and of the forward pass.
 pub fn perplexity(
     session: &mut Session,
     tokenizer: &dyn Tokenizer,
@@ -52,8 +52,12 @@ pub fn perplexity(
     let bos = if special.add_bos { special.bos } else { None };
     let (mut nats, mut tokens, mut hits, mut windows) = (0.0, 0usize, 0usize, 0);
     let width = session.context();
+    if width < 2 {
+        let what = "the context must hold two tokens, so that one can be predicted from the other: choose a longer --context";
+        return Err(InferenceError::Option { what });
+    }
     let per_window = width - usize::from(bos.is_some());
-    if ids.len() + usize::from(bos.is_some()) < 2 || per_window < 2 {
+    if ids.len() + usize::from(bos.is_some()) < 2 {
         return Err(InferenceError::TextTooShort { tokens: ids.len() });
     }
     for window in ids.chunks(per_window) {

@@ -81,20 +81,15 @@ impl Session {
     /// An empty sequence.
     ///
     /// # Errors
-    /// A context longer than the machine can address, or zero.
+    /// A context that needs more memory than the machine has, or none.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, InferenceError> {
         let config = &model.config;
         let context = options.context.unwrap_or(config.context_length);
-        let per_position = config.kv_width().checked_mul(2 * config.block_count * size_of::<u16>());
         if context == 0 || options.chunk == 0 {
             return Err(InferenceError::Option { what: "the context and the chunk must hold at least one token" });
         }
-        // The kernel would refuse much later and by killing the process.
-        let limit = isize::MAX as usize / 2;
-        if per_position.and_then(|b| b.checked_mul(context)).is_none_or(|bytes| bytes > limit) {
-            return Err(InferenceError::ContextTooLarge { context });
-        }
-        let cache = KvCache::new(config.block_count, context, config.kv_heads, config.head_dim);
+        let cache = KvCache::new(config.block_count, context, config.kv_heads, config.head_dim)
+            .ok_or(InferenceError::ContextTooLarge { context })?;
         let rope = RopeTable::new(
             config.rope_dims,
             config.rope_theta,

@@ -142,13 +142,20 @@ impl<'a> TensorSource<'a> {
     }
 
     fn format(&self, info: &TensorInfo) -> Result<&'static Format, ModelError> {
-        quant::by_ggml_type(info.ggml_type, self.layout).map_err(|_| ModelError::TensorType {
+        quant::by_ggml_type(info.ggml_type, self.layout).map_err(|_| {
+            let known = quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
+            self.unknown_type(info, known)
+        })
+    }
+
+    fn unknown_type(&self, info: &TensorInfo, known: String) -> ModelError {
+        ModelError::TensorType {
             name: info.name.clone(),
             offset: info.file_offset,
             ggml_type: info.ggml_type,
             type_name: self.weights.file.type_name(info).to_owned(),
-            known: quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
-        })
+            known,
+        }
     }
 
     /// Takes the norm weight `name` of `width` elements; F32, F16 and BF16 are read.
@@ -166,7 +173,11 @@ impl<'a> TensorSource<'a> {
         let view = take(&file, &mut self.taken, name)?;
         check_shape(&view, &[width as u64])?;
         let info = view.info;
-        let format = self.format(info)?;
+        let known = [&quant::f32::FORMAT, &quant::f16::FORMAT, &quant::bf16::FORMAT];
+        let format = known
+            .into_iter()
+            .find(|f| f.ggml_type == info.ggml_type)
+            .ok_or_else(|| self.unknown_type(info, known.map(|f| f.name).join(", ")))?;
         let matrix = Matrix::new(format, 1, width, view.data).map_err(|source| damaged(info, source))?;
         let mut values = vec![0.0; width];
         matrix.unpack_row(0, &mut values);

@@ -8,7 +8,7 @@ pub enum TokenizerError {
     /// The metadata lacks a key without which there is no tokenizer.
     #[error(
         "the tokenizer metadata has no `{key}`: the file carries no usable tokenizer. \
-         Convert the model again with its tokenizer, or name a tokenizer file beside it (--tokenizer PATH)"
+         Convert the model again with its tokenizer, or see with `bitnet inspect FILE` what it holds"
     )]
     MissingKey {
         /// The missing key.
@@ -25,7 +25,7 @@ pub enum TokenizerError {
     /// `tokenizer.ggml.model` names an algorithm this engine does not have.
     #[error(
         "tokenizer model `{found}` is not supported; known are `llama` (SentencePiece BPE) and `gpt2` (byte-level BPE). \
-         Name a tokenizer file of one of those kinds (--tokenizer PATH)"
+         Choose a model with a tokenizer of one of those kinds"
     )]
     UnsupportedModel {
         /// The name found.
@@ -35,7 +35,7 @@ pub enum TokenizerError {
     #[error(
         "pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is unknown, and the vocabulary of {vocab_size} tokens \
          (sha256 {digest}) is not one that is known by its fingerprint. Known pre-tokenizers: {known}. \
-         If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME`"
+         If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o MENDED`"
     )]
     UnknownPre {
         /// The name found.
@@ -71,7 +71,7 @@ pub enum TokenizerError {
     },
     /// A special token id points outside the vocabulary.
     #[error(
-        "`{key}` is {id}, but the vocabulary ends at {last}. Mend the file: `bitnet convert FILE --set {key}=ID`"
+        "`{key}` is {id}, but the vocabulary ends at {last}. Mend the file: `bitnet convert FILE --set {key}=ID -o MENDED`"
     )]
     IdOutOfRange {
         /// The key.

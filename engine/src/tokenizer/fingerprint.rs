@@ -77,7 +77,7 @@ pub fn identify<'a>(tokens: &[Vec<u8>], known: &'a [Fingerprint]) -> Option<&'a 
 const PRE_KEY: &str = "tokenizer.ggml.pre";
 
 fn set(name: &str) -> String {
-    format!("bitnet convert FILE --set {PRE_KEY}={name}")
+    format!("bitnet convert FILE --set {PRE_KEY}={name} -o MENDED")
 }
 
 /// The pre-tokenizer of a byte-level BPE: what the file says, or what its vocabulary says where the file is silent,

@@ -77,7 +77,7 @@ pub(super) fn roles(
                     "`{}` is {id}, but the vocabulary ends at {last}; it is ignored",
                     key(name)
                 ),
-                format!("bitnet convert FILE --set {}=ID", key(name)),
+                format!("bitnet convert FILE --set {}=ID -o MENDED", key(name)),
             ));
             None
         }
@@ -93,7 +93,7 @@ pub(super) fn roles(
         diagnostics.push(Diagnostic::warning(
             "no_end_token",
             format!("the file names no end of sequence (`{}`) and none is recognised: generation ends only at the token limit", key("eos_token_id")),
-            format!("bitnet convert FILE --set {}=ID", key("eos_token_id")),
+            format!("bitnet convert FILE --set {}=ID -o MENDED", key("eos_token_id")),
         ));
     }
     Ok(SpecialTokens {

@@ -2,25 +2,33 @@
 
 use crate::common::{self, ComputeArgs};
 use anyhow::Context;
-use bitnet_engine::convert::{ConvertOptions, convert, targets};
+use bitnet_engine::convert::{ConvertOptions, ConvertReport, convert, convert_embedding, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
-use std::path::PathBuf;
+use bitnet_kernels::quant::Format;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n\nTernary formats can only be made from weights that are ternary already.")]
+#[command(
+    group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set"])),
+    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats can only be made from weights that are ternary already. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
+)]
 pub struct Args {
     /// The GGUF to read.
     model: PathBuf,
-    /// Format of the linear layers: f32, f16, bf16, q8_0, q4_0, q4_1, q6_k, i2_s, i2_s-arm.
+    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q6_k, i2_s, i2_s-arm.
     #[arg(long, value_name = "FORMAT")]
-    to: String,
+    to: Option<String>,
     /// Format of the embedding and the output matrix [default: as they are].
     #[arg(long, value_name = "FORMAT")]
     embedding: Option<String>,
+    /// Set a metadata key, several times if need be. A key that is there keeps its type; a new one of the tokenizer gets the
+    /// type that it must have, any other is a bool, an integer, a float or a string by its looks.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// The GGUF to write; replaced only once it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -30,34 +38,77 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let format = |name: &str| {
+        let format = |name: &String| {
             bitnet_kernels::quant::by_name(name)
                 .with_context(|| format!("unknown format `{name}`; there are {}", targets().join(", ")))
         };
-        let options = ConvertOptions {
-            linear: format(&self.to)?,
-            embedding: self.embedding.as_deref().map(format).transpose()?,
+        let linear = self.to.as_ref().map(format).transpose()?;
+        let embedding = self.embedding.as_ref().map(format).transpose()?;
+        let file = GgufFile::open(&self.model)?;
+        let before = file.file_len();
+        let assignments = set::parse(&self.set, file.metadata())?;
+        let report = if linear.is_none() && embedding.is_none() {
+            set::set_metadata(&file, &assignments, &self.output)?
+        } else if assignments.is_empty() {
+            self.convert(file, linear, embedding, settings)?
+        } else {
+            // The mended file is what must load: it exists for as long as it is read.
+            let mended = Temporary(beside(&self.output));
+            set::set_metadata(&file, &assignments, &mended.0)?;
+            self.convert(GgufFile::open(&mended.0)?, linear, embedding, settings)?
         };
+        for text in &self.set {
+            eprintln!("set {text}");
+        }
+        eprintln!(
+            "{}: {} tensors converted, {} copied, {} bytes ({:.1} % of the original)",
+            self.output.display(),
+            report.converted,
+            report.copied,
+            report.bytes,
+            100.0 * report.bytes as f64 / before as f64
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn convert(
+        &self,
+        file: GgufFile,
+        linear: Option<&'static Format>,
+        embedding: Option<&'static Format>,
+        settings: &Settings,
+    ) -> anyhow::Result<ConvertReport> {
         let compute = self.compute.start(settings)?;
-        let loaded = load(GgufFile::open(&self.model)?, self.compute.layout(), compute.kernels, &compute.pool)
+        let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);
         let bar = common::progress(0, "tensors");
-        let report = convert(&loaded.model, &options, &self.output, &mut |done, total| {
+        let mut step = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-        });
+        };
+        let report = match (linear, embedding) {
+            (Some(linear), embedding) => {
+                convert(&loaded.model, &ConvertOptions { linear, embedding }, &self.output, &mut step)
+            }
+            (None, Some(format)) => convert_embedding(&loaded.model, format, &self.output, &mut step),
+            (None, None) => anyhow::bail!("nothing to convert: give --to or --embedding"),
+        };
         bar.finish_and_clear();
-        let report = report?;
-        eprintln!(
-            "{}: {} tensors converted to {}, {} copied, {} bytes ({:.1} % of the original)",
-            self.output.display(),
-            report.converted,
-            self.to,
-            report.copied,
-            report.bytes,
-            100.0 * report.bytes as f64 / loaded.file.file_len() as f64
-        );
-        Ok(ExitCode::SUCCESS)
+        Ok(report?)
+    }
+}
+
+fn beside(output: &Path) -> PathBuf {
+    output.with_file_name(format!(".bitnet-set-{}.gguf", std::process::id()))
+}
+
+/// Removed when it is no longer needed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // If it cannot be removed there is nothing better to do; its name says whose it was.
+        let _ = std::fs::remove_file(&self.0);
     }
 }

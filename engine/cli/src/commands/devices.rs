@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  bitnet devices\n  bitnet devices --format json")]
 pub struct Args {
     /// Output.
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -107,18 +107,20 @@ impl Args {
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
         let streaming = self.format == Format::Text;
         let echo = streaming && !self.no_echo && template == PromptTemplate::Raw;
+        // Echoed with the first new text: before that the prompt may still prove too long, and stdout is for results.
+        let mut before = if echo { prompt.as_str() } else { "" };
         // A closed pipe ends the generation; the error is looked at when it is over.
-        let mut written = if echo { write(&prompt) } else { Ok(()) };
+        let mut written = Ok(());
         let generation = generate(&mut session, tokenizer, &ids, &options, &cancel, &mut |piece| {
             if streaming && written.is_ok() {
-                written = write(piece);
+                written = write(std::mem::take(&mut before)).and_then(|()| write(piece));
                 if written.is_err() {
                     cancel.store(true, Ordering::Relaxed);
                 }
             }
         })?;
         if streaming {
-            written.and_then(|()| write("\n"))?;
+            written.and_then(|()| write(before)).and_then(|()| write("\n"))?;
         }
         let report = Report {
             model: common::model_name(&self.model, settings),

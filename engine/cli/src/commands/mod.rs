@@ -1,9 +1,11 @@
 //! One file per command.
 
+pub mod cache;
 pub mod completions;
 pub mod convert;
 pub mod detokenize;
 pub mod devices;
+pub mod download;
 pub mod infer;
 pub mod inspect;
 pub mod perplexity;
@@ -25,8 +27,12 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure how well a model predicts a text.
     Perplexity(perplexity::Args),
-    /// Write a model in another weight format.
+    /// Write a model in another weight format, or with other metadata.
     Convert(convert::Args),
+    /// Fetch files from the HuggingFace hub, verified and cached.
+    Download(download::Args),
+    /// Look after the cache of downloads.
+    Cache(cache::Args),
     /// List the devices and whether they can be used here.
     Devices(devices::Args),
     /// Print a completion script for a shell.
@@ -47,6 +53,8 @@ impl Command {
             Self::Inspect(args) => args.run(&settings),
             Self::Perplexity(args) => args.run(&settings),
             Self::Convert(args) => args.run(&settings),
+            Self::Download(args) => args.run(),
+            Self::Cache(args) => args.run(),
             Self::Devices(args) => args.run(),
             Self::Completions(args) => args.run(),
         }

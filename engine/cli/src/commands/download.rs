@@ -1,0 +1,175 @@
+//! `bitnet download`
+
+use super::{Format, print_json};
+use anyhow::Context;
+use bitnet_engine::hub::blocking::BlockingDownload;
+use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, Observer, Source};
+use bitnet_engine::settings::hub_from_env;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a tokenizer is made of, as repositories on the hub name it.
+const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model"];
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command."
+)]
+pub struct Args {
+    /// The repository, org/name.
+    repo: String,
+    /// Branch, tag or commit.
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// A file of the repository, several times if need be [default: what there is of tokenizer.json, tokenizer_config.json and
+    /// tokenizer.model].
+    #[arg(long = "file", visible_alias = "files", value_name = "PATH")]
+    files: Vec<String>,
+    /// Also put the files into this folder.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    repo: &'a str,
+    revision: &'a str,
+    commit: &'a str,
+    files: Vec<Line<'a>>,
+    metrics: HubMetrics,
+}
+
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    path: &'a str,
+    size: u64,
+    digest: String,
+    source: Source,
+    /// Where it can be read: in the folder of --to, else in the cache.
+    file: PathBuf,
+    /// Whether `file` is compressed with zstd, as small files of the cache are.
+    compressed: bool,
+}
+
+impl Args {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let client = BlockingDownload::new(hub_from_env()?, Some(observer()))?;
+        let fetched = if self.files.is_empty() {
+            self.tokenizer(&client)?
+        } else {
+            let paths: Vec<&str> = self.files.iter().map(String::as_str).collect();
+            client.fetch_all(&self.repo, &self.revision, &paths)?
+        };
+        let mut files = Vec::with_capacity(fetched.len());
+        for f in &fetched {
+            let (file, compressed) = match &self.to {
+                Some(dir) => (export(f, dir)?, false),
+                None => (f.file.clone(), f.compressed),
+            };
+            let (digest, source) = (f.digest.to_string(), f.source);
+            files.push(Line { path: &f.path, size: f.size, digest, source, file, compressed });
+        }
+        let commit = fetched.first().map_or("", |f| f.commit.as_str());
+        let metrics = client.metrics();
+        let summary = format!(
+            "{} at {commit}: {} files, {} downloaded, {} bytes over the network, {} bytes from caches",
+            self.repo,
+            files.len(),
+            metrics.downloads,
+            metrics.bytes,
+            metrics.avoided_bytes
+        );
+        if self.format == Format::Json {
+            print_json(&Report { repo: &self.repo, revision: &self.revision, commit, files, metrics })?;
+        } else {
+            let mut out = std::io::stdout().lock();
+            for line in &files {
+                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file.display())?;
+            }
+        }
+        eprintln!("{summary}");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What there is of a tokenizer, all of one commit. Asked for one by one and not by the hub's list of files, which
+    /// is never cached: this way a second run needs no more than the knowledge of what is missing.
+    fn tokenizer(&self, client: &BlockingDownload) -> anyhow::Result<Vec<Fetched>> {
+        let (mut revision, mut found, mut missing) = (self.revision.clone(), Vec::new(), None);
+        for path in TOKENIZER_FILES {
+            match client.fetch(&self.repo, &revision, path) {
+                Ok(file) => {
+                    revision.clone_from(&file.commit);
+                    found.push(file);
+                }
+                Err(error @ (HubError::EntryNotFound { .. } | HubError::Offline { .. })) => missing = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match missing {
+            Some(error) if found.is_empty() => Err(error).with_context(|| {
+                format!("there is none of {}; name what you want with --file", TOKENIZER_FILES.join(", "))
+            }),
+            _ => Ok(found),
+        }
+    }
+}
+
+fn export(fetched: &Fetched, dir: &Path) -> anyhow::Result<PathBuf> {
+    // The hub module has made sure that the path stays inside.
+    let target = dir.join(&fetched.path);
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    fetched.export(&target)?;
+    Ok(target)
+}
+
+/// One bar a file on stderr, if that is a terminal; what a person should know as lines in any case.
+fn observer() -> Observer {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let (all, bars) = (MultiProgress::new(), Mutex::new(HashMap::<String, ProgressBar>::new()));
+    Arc::new(move |event: &Event| {
+        let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let say = |text: String| all.suspend(|| eprintln!("{text}"));
+        match event {
+            Event::Started { path, resumed, total } => {
+                let bar = all.add(ProgressBar::new(*total).with_style(style.clone()).with_message(path.clone()));
+                // Rate and remaining time are of this run, not of the bytes that were there.
+                bar.set_position(*resumed);
+                bar.reset_eta();
+                if let Some(old) = bars.insert(path.clone(), bar) {
+                    old.finish_and_clear();
+                }
+            }
+            Event::Progress { path, done, .. } => {
+                if let Some(bar) = bars.get(path) {
+                    bar.set_position(*done);
+                }
+            }
+            Event::Finished { path, .. } => {
+                if let Some(bar) = bars.remove(path) {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Retry { path, attempt, why, delay, .. } => {
+                say(format!("{path}: attempt {attempt} failed ({why}); the next one in {delay:.1?}"));
+            }
+            Event::Waiting { path } => say(format!("{path}: another process is fetching it; waiting")),
+            Event::Restarted { path, why } => say(format!("{path}: starting over ({why})")),
+            Event::Stale { repo, revision, commit, why } => {
+                say(format!("{repo}: {why}; using {revision} as it was last seen, {commit}"));
+            }
+            Event::Damaged { path, why } => say(format!("{path}: the cached file was damaged ({why}) and is removed")),
+            _ => {}
+        }
+    })
+}

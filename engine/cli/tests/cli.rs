@@ -1,0 +1,324 @@
+//! The program as its user meets it: exit codes, what goes to stdout and what to stderr, pipes, signals, environment.
+
+mod support;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::*;
+
+const PROMPT: &str = "In the beginning";
+
+fn infer<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["infer", "--prompt", PROMPT, "--max-tokens", "12"][..], more].concat()
+}
+
+#[test]
+fn results_on_stdout_the_rest_on_stderr() {
+    let first = run(&infer(&["--seed", "1"])).ok();
+    assert!(first.out.starts_with(PROMPT) && first.out.ends_with('\n') && first.out.len() > PROMPT.len() + 5);
+    assert!(first.err.contains("[tiny-bitnet (embedded) on cpu-") && first.err.contains("seed 1"), "{}", first.err);
+    assert!(!first.out.contains("tokens/s"), "{}", first.out);
+    let again = run(&infer(&["--seed", "1"])).ok();
+    assert_eq!(first.out, again.out, "a seed repeats its text");
+    let others: Vec<String> = (2..6).map(|seed| run(&infer(&["--seed", &seed.to_string()])).ok().out).collect();
+    assert!(others.iter().any(|other| *other != first.out), "other seeds give other texts");
+    let added = run(&infer(&["--seed", "1", "--no-echo"])).ok();
+    assert_eq!(format!("{PROMPT}{}", added.out), first.out);
+    let file = run(&infer(&["--seed", "1", "--model", text(&tiny())])).ok();
+    assert_eq!(file.out, first.out, "the file is the embedded model");
+}
+
+#[test]
+fn exit_codes_of_wrong_usage() {
+    let conflicting = ["tokenize", "--text", "a", "--text-file", "b"];
+    for args in [
+        &[][..],
+        &["--bogus"],
+        &["dream"],
+        &["infer", "--threads", "0"],
+        &["infer", "--context", "0"],
+        &["infer", "--prompt-template", "unheard-of"],
+        &["perplexity"],
+        &["convert", "model.gguf", "--to", "f16"],
+        &["convert", "model.gguf", "-o", "out.gguf"],
+        &["completions", "cmd.exe"],
+        &["download"],
+        &["cache"],
+        &["devices", "--format", "yaml"],
+        &conflicting,
+    ] {
+        let run = run(args).code(2);
+        assert!(run.out.is_empty() && run.err.contains("--help"), "{args:?}: {}{}", run.out, run.err);
+    }
+    assert!(run(&["--version"]).ok().out.starts_with("bitnet "));
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let overview = run(&["--help"]).ok().out;
+    for command in [
+        "infer",
+        "tokenize",
+        "detokenize",
+        "inspect",
+        "perplexity",
+        "convert",
+        "download",
+        "cache",
+        "devices",
+        "completions",
+    ] {
+        assert!(overview.contains(&format!("\n  {command} ")), "{command} is not in: {overview}");
+        let help = run(&[command, "--help"]).ok().out;
+        assert!(help.contains("Example") && help.contains(&format!("bitnet {command}")), "{help}");
+    }
+    assert!(overview.contains("Examples:"));
+}
+
+#[test]
+fn json_is_the_only_thing_on_stdout() {
+    let model = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let book = dir.path().join("book.txt");
+    std::fs::write(&book, "And the earth was without form, and void.").unwrap();
+
+    let infer = run(&infer(&["--seed", "3", "--format", "json"])).ok().json();
+    assert_eq!(infer["seed"], 3);
+    assert_eq!(infer["tokens"].as_array().unwrap().len(), 12);
+    assert_eq!(infer["stop"], "max_tokens");
+    assert!(infer["text"].as_str().is_some_and(|t| !t.is_empty()) && infer["timings"]["decode_steps"] == 11);
+
+    let tokens = run(&["tokenize", "--text", PROMPT, "--format", "json"]).ok().json();
+    assert_eq!(tokens["ids"].as_array().unwrap().len(), tokens["pieces"].as_array().unwrap().len());
+    let inspect = run(&["inspect", text(&model), "--tensors", "--format", "json"]).ok().json();
+    assert_eq!(inspect["metadata"]["general.architecture"], "string \"bitnet-b1.58\"");
+    assert_eq!(inspect["tensors"].as_array().unwrap().len(), 46);
+    assert_eq!(inspect["run"]["ok"]["steps"], 76);
+    let perplexity = run(&["perplexity", "--text-file", text(&book), "--format", "json"]).ok().json();
+    let bits = perplexity["bits_per_character"].as_f64().unwrap();
+    assert!((0.1..4.0).contains(&bits), "{perplexity}");
+    let devices = run(&["devices", "--format", "json"]).ok().json();
+    assert!(devices.as_array().unwrap().iter().any(|d| d["name"] == "cpu-scalar" && d["unavailable"].is_null()));
+    for action in ["list", "verify", "evict", "clear", "path"] {
+        let env = [("BITNET_TOKENIZER_CACHE", text(dir.path()))];
+        assert!(run_env(&env, &["cache", action, "--format", "json"]).ok().json().is_object(), "{action}");
+    }
+}
+
+#[test]
+fn tokens_and_back_through_pipes() {
+    let original = "In the beginning \u{2014} Gr\u{fc}\u{df}e, \u{4f60}\u{597d}!\n\tTabs  and two spaces";
+    let ids = run_with(original.as_bytes(), &["tokenize", "--no-bos"]).ok();
+    assert_eq!(ids.out.lines().count(), 1);
+    assert!(ids.out.split_whitespace().all(|id| id.parse::<u32>().is_ok()), "{}", ids.out);
+    assert_eq!(run_with(ids.out.as_bytes(), &["detokenize"]).ok().out, format!("{original}\n"));
+    let json = format!("[{}]", ids.out.split_whitespace().collect::<Vec<_>>().join(", "));
+    assert_eq!(run(&["detokenize", &json]).ok().out, format!("{original}\n"));
+
+    let framed = run_with(original.as_bytes(), &["tokenize"]).ok().out;
+    assert_eq!(framed.split_whitespace().count(), ids.out.split_whitespace().count() + 1, "with its first token");
+    assert_eq!(run_with(framed.as_bytes(), &["detokenize", "--no-special"]).ok().out, format!("{original}\n"));
+    let pieces = run_with(original.as_bytes(), &["tokenize", "--no-bos", "--format", "pieces"]).ok().out;
+    assert_eq!(pieces.lines().count(), ids.out.split_whitespace().count());
+
+    run(&["detokenize", "1", "two"]).fails_with(&["`two` is not a token id"]);
+    run(&["detokenize", "999999"]).fails_with(&["token 999999", "2048"]);
+    run_with(b"\xFF\xFE", &["tokenize"]).fails_with(&["stdin is not UTF-8"]);
+}
+
+#[test]
+fn prompts_from_stdin_and_files() {
+    let expected = run(&infer(&["--seed", "1"])).ok().out;
+    let options = ["infer", "--max-tokens", "12", "--seed", "1"];
+    assert_eq!(run_with(PROMPT.as_bytes(), &options).ok().out, expected);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("prompt.txt");
+    std::fs::write(&file, PROMPT).unwrap();
+    assert_eq!(run(&[&options[..], &["--prompt-file", text(&file)]].concat()).ok().out, expected);
+    assert_eq!(run_with(PROMPT.as_bytes(), &[&options[..], &["--prompt-file", "-"]].concat()).ok().out, expected);
+
+    run(&["infer", "--prompt", ""]).fails_with(&["the prompt is empty"]);
+    run(&options).fails_with(&["the prompt is empty"]);
+    run(&["infer", "--prompt-file", "no/such/file"]).fails_with(&["no/such/file"]);
+    let long = "word ".repeat(2000);
+    run_with(long.as_bytes(), &["infer"]).fails_with(&["the prompt has", "--context", "room for 511"]);
+    run(&["infer", "--prompt", "a", "--temperature=-1"]).fails_with(&["temperature", "-1"]);
+    run(&["infer", "--prompt", "a", "--context", "4294967295"]).fails_with(&[
+        "4294967295 tokens",
+        "memory",
+        "--context",
+    ]);
+    run(&["infer", "--prompt", "a", "--top-p", "2"]).fails_with(&["top_p", "2"]);
+}
+
+#[test]
+fn models_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let whole = std::fs::read(tiny()).unwrap();
+    std::fs::write(path("truncated.gguf"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(path("short.gguf"), &whole[..100]).unwrap();
+    std::fs::write(path("empty.gguf"), b"").unwrap();
+    std::fs::write(path("text.gguf"), "Dear reader, I am not a model at all.").unwrap();
+    std::fs::create_dir(path("folder.gguf")).unwrap();
+    for (name, word) in [
+        ("missing.gguf", "missing.gguf"),
+        ("folder.gguf", "directory"),
+        ("truncated.gguf", "truncated"),
+        ("short.gguf", "short.gguf"),
+        ("empty.gguf", "empty"),
+        ("text.gguf", "GGUF"),
+    ] {
+        let model = path(name);
+        let model = text(&model);
+        for args in [
+            &["infer", "--model", model, "--prompt", "a"][..],
+            &["tokenize", "--model", model, "--text", "a"],
+            &["inspect", model],
+            &["convert", model, "--to", "f16", "-o", "never.gguf"],
+            &["convert", model, "--set", "general.name=x", "-o", "never.gguf"],
+        ] {
+            run(args).fails_with(&[name, word]);
+        }
+    }
+    assert!(!Path::new("never.gguf").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_without_permission() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("secret.gguf");
+    std::fs::copy(tiny(), &model).unwrap();
+    std::fs::set_permissions(&model, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let result = run(&["inspect", text(&model)]);
+    // Root may read everything; then the program may too.
+    if std::fs::read(&model).is_ok() {
+        result.ok();
+    } else {
+        result.fails_with(&["secret.gguf", "permission"]);
+    }
+}
+
+#[test]
+fn devices_by_name() {
+    run(&infer(&["--device", "nonsense"])).fails_with(&["`nonsense`", "auto", "cpu-scalar", "cpu-avx2"]);
+    let listed = run(&["devices"]).ok().out;
+    assert!(listed.contains("cpu-scalar") && listed.contains("chosen by auto"), "{listed}");
+    let scalar = run(&infer(&["--seed", "1", "--device", "cpu-scalar", "--threads", "2"])).ok();
+    assert!(scalar.err.contains("on cpu-scalar, 2 threads"), "{}", scalar.err);
+    assert_eq!(scalar.out, run(&infer(&["--seed", "1"])).ok().out, "another device, the same text");
+}
+
+#[test]
+fn the_environment() {
+    let said = |env: &[(&str, &str)], more: &[&str]| run_env(env, &infer(more)).ok();
+    let seeded = said(&[("BITNET_SEED", "7")], &[]);
+    assert!(seeded.err.contains("seed 7"), "{}", seeded.err);
+    assert_eq!(seeded.out, said(&[], &["--seed", "7"]).out);
+    assert!(said(&[("BITNET_SEED", "7")], &["--seed", "8"]).err.contains("seed 8"), "the argument wins");
+    let pinned = said(&[("BITNET_DETERMINISTIC", "1")], &[]);
+    assert!(pinned.err.contains("seed 0"), "{}", pinned.err);
+    assert_eq!(pinned.out, said(&[("BITNET_DETERMINISTIC", "true")], &[]).out);
+    assert!(said(&[("BITNET_DEVICE", "cpu-scalar")], &[]).err.contains("on cpu-scalar"));
+    assert!(said(&[("BITNET_THREADS", "1")], &[]).err.contains(" 1 threads"));
+    let model = tiny();
+    let named = said(&[("BITNET_GGUF", text(&model)), ("BITNET_SEED", "7")], &[]);
+    assert!(named.err.contains("tiny-bitnet.gguf on"), "{}", named.err);
+    assert_eq!(named.out, seeded.out);
+
+    run_env(&[("BITNET_GGUF", "/no/such.gguf")], &infer(&[])).fails_with(&["/no/such.gguf"]);
+    run_env(&[("BITNET_SEED", "seven")], &infer(&[])).fails_with(&["BITNET_SEED", "`seven`"]);
+    run_env(&[("BITNET_THREADS", "0")], &infer(&[])).fails_with(&["BITNET_THREADS", "`0`"]);
+    run_env(&[("BITNET_DEVICE", "abacus")], &infer(&[])).fails_with(&["`abacus`", "cpu-scalar"]);
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).ok().out;
+        for word in ["bitnet", "infer", "prompt-template", "download"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+}
+
+/// More tokens than anybody waits for.
+const ENDLESS: &[&str] =
+    &["infer", "--prompt", PROMPT, "--max-tokens", "1000000", "--context", "1000100", "--ignore-eos", "--seed", "1"];
+
+#[test]
+fn a_reader_that_has_enough() {
+    for args in [ENDLESS, &["inspect", "--tensors"], &["completions", "bash"], &["tokenize", "--text", PROMPT]] {
+        let mut child = bitnet(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0];
+        if args == ENDLESS {
+            child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        }
+        drop(child.stdout.take());
+        let started = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {err}");
+        assert!(!err.contains("panicked") && !err.contains("error"), "{args:?}: {err}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{args:?}");
+    }
+}
+
+/// Waits until a process has taken SIGINT (signal 2) into its own hands.
+#[cfg(target_os = "linux")]
+fn wait_for_handler(pid: u32) {
+    let started = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 1) != 0 {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "no handler of Ctrl-C");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn interrupted_by_the_user() {
+    for format in ["text", "json"] {
+        let mut child = bitnet(&[ENDLESS, &["--format", format]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut first = vec![0; if format == "text" { PROMPT.len() + 20 } else { 0 }];
+        stdout.read_exact(&mut first).unwrap();
+        wait_for_handler(child.id());
+        let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        stdout.read_to_end(&mut first).unwrap();
+        let out = String::from_utf8(first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{err}");
+        assert!(err.contains("| cancelled]") && err.contains("tokens/s"), "{err}");
+        assert!(!err.contains("panicked"), "{err}");
+        if format == "text" {
+            assert!(out.starts_with(PROMPT) && out.ends_with('\n'), "what was made is there");
+        } else {
+            let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(report["stop"], "cancelled");
+        }
+    }
+}
+
+#[test]
+fn texts_without_anything_to_predict() {
+    for (input, words) in [(&b""[..], &["0 tokens"][..]), (b"\xFF", &["not UTF-8"])] {
+        run_with(input, &["perplexity", "--text-file", "-"]).fails_with(words);
+    }
+    run_with(b"a text", &["perplexity", "--text-file", "-", "--context", "1"]).fails_with(&["two tokens", "--context"]);
+    run(&["perplexity", "--text-file", "no/such.txt"]).fails_with(&["no/such.txt"]);
+}

@@ -1,0 +1,103 @@
+//! Running the real program, away from the settings of whoever runs the tests.
+#![allow(dead_code, reason = "each test target uses its part")]
+#![allow(unreachable_pub, reason = "shared by test targets")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    /// The run, which must have ended with `code`.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.code(0)
+    }
+
+    /// An error: code 1, nothing on stdout, all of `words` on stderr, no panic.
+    #[track_caller]
+    pub fn fails_with(self, words: &[&str]) -> Self {
+        let run = self.code(1);
+        assert_eq!(run.out, "", "stdout is for results");
+        assert!(run.err.contains("error: "), "{}", run.err);
+        for word in words {
+            assert!(run.err.contains(word), "no `{word}` in: {}", run.err);
+        }
+        assert!(!run.err.contains("panicked"), "{}", run.err);
+        run
+    }
+
+    /// stdout, which must be one JSON document and nothing else.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e} in: {}", self.out))
+    }
+}
+
+/// The program with an environment of its own.
+pub fn bitnet(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_ascii_uppercase();
+        let foreign = ["BITNET_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_"].iter().any(|p| upper.starts_with(p));
+        if foreign || upper.ends_with("_PROXY") || upper == "XDG_CACHE_HOME" {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end.
+pub fn finish(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
+    Run {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub fn run(args: &[&str]) -> Run {
+    finish(&mut bitnet(args))
+}
+
+pub fn run_env(env: &[(&str, &str)], args: &[&str]) -> Run {
+    finish(bitnet(args).envs(env.iter().copied()))
+}
+
+/// Runs with `input` on stdin.
+pub fn run_with(input: &[u8], args: &[&str]) -> Run {
+    let mut child = bitnet(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The model that is embedded in the program.
+pub fn tiny() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/tiny-bitnet.gguf")
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,533 @@
+//! Every way in which a sound container can hold a model that must not run, and every request that cannot be met: an
+//! error that says what and where, never a panic.
+
+mod model_support;
+
+use bitnet_engine::convert::{ConvertOptions, convert};
+use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::inference::{
+    GenerateOptions, InferenceError, SamplerOptions, Session, SessionOptions, Want, generate,
+};
+use bitnet_engine::load::LAYOUT_KEY;
+use model_support::*;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+/// What is spoilt, how, and words of the message that must name what and where.
+type Row = (&'static str, fn(&mut Small), &'static [&'static str]);
+
+/// Rows of `table` whose message lacks a word (or that load).
+fn failures(table: &[Row]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (name, spoil, words) in table {
+        let mut small = Small::new();
+        spoil(&mut small);
+        match small.load() {
+            Ok(_) => failures.push(format!("{name}: loads")),
+            Err(error) => {
+                let message = error.to_string();
+                for word in words.iter().filter(|word| !message.contains(**word)) {
+                    failures.push(format!("{name}: no `{word}` in: {message}"));
+                }
+            }
+        }
+    }
+    failures
+}
+
+fn assert_all(table: &[Row]) {
+    let failures = failures(table);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_unspoilt_model_runs() {
+    let loaded = Small::new().load().unwrap();
+    let logits = logits_bits(&mut session(&loaded.model, None, 8), &[1, 5, 9, 287]);
+    assert_eq!((logits.len(), logits[0].len()), (4, VOCAB));
+    assert!(logits.iter().flatten().all(|&bits| f32::from_bits(bits).is_finite()));
+    assert!(logits.iter().flatten().any(|&bits| f32::from_bits(bits) != 0.0));
+    // The table means something only if a row that spoils nothing is noticed.
+    assert_eq!(failures(&[("nothing", |_| {}, &["x"])]), ["nothing: loads"]);
+}
+
+#[test]
+fn hyper_parameters() {
+    assert_all(&[
+        (
+            "unknown architecture",
+            |m| {
+                m.set("general.architecture", "mamba");
+            },
+            &["`mamba`", "bitnet-b1.58", "llama", "inspect"],
+        ),
+        (
+            "no architecture",
+            |m| {
+                m.remove("general.architecture");
+            },
+            &["general.architecture"],
+        ),
+        (
+            "architecture is a number",
+            |m| {
+                m.set("general.architecture", 3u32);
+            },
+            &["general.architecture", "string", "u32"],
+        ),
+        (
+            "no block count",
+            |m| {
+                m.remove_arch("block_count");
+            },
+            &["bitnet-b1.58.block_count"],
+        ),
+        (
+            "no epsilon",
+            |m| {
+                m.remove_arch("attention.layer_norm_rms_epsilon");
+            },
+            &["layer_norm_rms_epsilon"],
+        ),
+        (
+            "2^31 blocks",
+            |m| {
+                m.set_arch("block_count", 1u32 << 31);
+            },
+            &["block_count", "2147483648", "4096"],
+        ),
+        (
+            "no blocks",
+            |m| {
+                m.set_arch("block_count", 0u32);
+            },
+            &["block_count", "0"],
+        ),
+        (
+            "negative blocks",
+            |m| {
+                m.set_arch("block_count", -1i32);
+            },
+            &["block_count", "-1"],
+        ),
+        (
+            "blocks in words",
+            |m| {
+                m.set_arch("block_count", "one");
+            },
+            &["block_count", "one"],
+        ),
+        (
+            "two blocks where one is",
+            |m| {
+                m.set_arch("block_count", 2u32);
+            },
+            &["blk.1.attn_norm.weight", "missing"],
+        ),
+        (
+            "2^40 wide",
+            |m| {
+                m.set_arch("embedding_length", 1u64 << 40);
+            },
+            &["embedding_length", "1099511627776"],
+        ),
+        (
+            "heads that do not divide",
+            |m| {
+                m.set_arch("attention.head_count", 3u32);
+            },
+            &["embedding_length 128", "head_count 3"],
+        ),
+        (
+            "no heads",
+            |m| {
+                m.set_arch("attention.head_count", 0u32);
+            },
+            &["attention.head_count"],
+        ),
+        (
+            "kv heads that do not divide",
+            |m| {
+                m.set_arch("attention.head_count_kv", 3u32);
+            },
+            &["head_count 4", "head_count_kv 3"],
+        ),
+        (
+            "more kv heads than heads",
+            |m| {
+                m.set_arch("attention.head_count_kv", 8u32);
+            },
+            &["head_count 4", "head_count_kv 8"],
+        ),
+        (
+            "odd rope",
+            |m| {
+                m.set_arch("rope.dimension_count", 31u32);
+            },
+            &["rope.dimension_count 31", "32"],
+        ),
+        (
+            "wide rope",
+            |m| {
+                m.set_arch("rope.dimension_count", 64u32);
+            },
+            &["rope.dimension_count 64", "32"],
+        ),
+        (
+            "epsilon 0",
+            |m| {
+                m.set_arch("attention.layer_norm_rms_epsilon", 0f32);
+            },
+            &["layer_norm_rms_epsilon", "is 0", "positive"],
+        ),
+        (
+            "epsilon NaN",
+            |m| {
+                m.set_arch("attention.layer_norm_rms_epsilon", f32::NAN);
+            },
+            &["layer_norm_rms_epsilon", "NaN"],
+        ),
+        (
+            "theta negative",
+            |m| {
+                m.set_arch("rope.freq_base", -1f32);
+            },
+            &["rope.freq_base", "-1"],
+        ),
+        (
+            "experts",
+            |m| {
+                m.set_arch("expert_count", 8u32);
+            },
+            &["8 experts"],
+        ),
+        (
+            "unknown scaling",
+            |m| {
+                m.set_arch("rope.scaling.type", "yarn");
+            },
+            &["rope scaling", "`yarn`"],
+        ),
+        (
+            "zero scaling",
+            |m| {
+                m.set_arch("rope.scaling.type", "linear").set_arch("rope.scaling.factor", 0f32);
+            },
+            &["rope.scaling.factor"],
+        ),
+        (
+            "other value heads",
+            |m| {
+                m.set_arch("attention.value_length", 16u32);
+            },
+            &["16", "32"],
+        ),
+        (
+            "no context",
+            |m| {
+                m.set_arch("context_length", 0u32);
+            },
+            &["context_length"],
+        ),
+        (
+            "a layout without a name",
+            |m| {
+                m.set(LAYOUT_KEY, "sparc");
+            },
+            &[LAYOUT_KEY, "`sparc`", "x86", "arm"],
+        ),
+        (
+            "a layout that is a number",
+            |m| {
+                m.set(LAYOUT_KEY, 1u32);
+            },
+            &[LAYOUT_KEY, "string"],
+        ),
+    ]);
+}
+
+#[test]
+fn tensors() {
+    assert_all(&[
+        (
+            "missing",
+            |m| {
+                m.drop_tensor("blk.0.ffn_up.weight");
+            },
+            &["`blk.0.ffn_up.weight`", "missing"],
+        ),
+        (
+            "no embedding",
+            |m| {
+                m.drop_tensor("token_embd.weight");
+            },
+            &["`token_embd.weight`", "missing"],
+        ),
+        (
+            "no sub-norm",
+            |m| {
+                m.drop_tensor("blk.0.attn_sub_norm.weight");
+            },
+            &["attn_sub_norm", "missing"],
+        ),
+        (
+            "transposed",
+            |m| {
+                m.matrix("blk.0.attn_k.weight", "i2_s", 128, KV * 2);
+            },
+            &["`blk.0.attn_k.weight`", "[128, 128]", "[128, 64]"],
+        ),
+        (
+            "short norm",
+            |m| {
+                m.add("output_norm.weight", &[64], "f32", &[1.0; 64]);
+            },
+            &["`output_norm.weight`", "[64]", "[128]"],
+        ),
+        (
+            "three-dimensional",
+            |m| {
+                m.add("output_norm.weight", &[64, 1, 2], "f32", &[1.0; 128]);
+            },
+            &["`output_norm.weight`", "[64, 1, 2]"],
+        ),
+        (
+            "unknown tensor",
+            |m| {
+                m.add("blk.0.attn_q.bias", &[128], "f32", &[0.0; 128]);
+            },
+            &["`blk.0.attn_q.bias`", "not part of", ARCH],
+        ),
+        (
+            "Q5_K",
+            |m| {
+                m.put("blk.0.ffn_down.weight", &[256, 128], 13, vec![0; 128 * 176]);
+            },
+            &["`blk.0.ffn_down.weight`", "q5_k", "13", "i2_s"],
+        ),
+        (
+            "ternary norm",
+            |m| {
+                m.add("output_norm.weight", &[128], "i2_s", &ternary(1, 128, 1));
+            },
+            &["`output_norm.weight`", "i2_s", "f32, f16, bf16"],
+        ),
+        (
+            "rows that fill no block of either layout",
+            |m| {
+                m.put("blk.0.attn_q.weight", &[32, 128], 36, vec![0; 32 * 128 / 4 + 32]);
+            },
+            &["`blk.0.attn_q.weight`"],
+        ),
+        (
+            "vocabulary larger than the embedding",
+            |m| {
+                m.remove_arch("vocab_size").matrix("token_embd.weight", "f16", 256, HIDDEN);
+            },
+            &["286 tokens", "256 rows"],
+        ),
+        (
+            "vocab_size that contradicts",
+            |m| {
+                m.set_arch("vocab_size", 300u32);
+            },
+            &["300 tokens", "token_embd.weight", "288 rows"],
+        ),
+        (
+            "embedding of another width",
+            |m| {
+                m.matrix("token_embd.weight", "f16", VOCAB, 64);
+            },
+            &["`token_embd.weight`", "[64, 288]", "[128, 288]"],
+        ),
+        (
+            "rope factors of another number",
+            |m| {
+                m.add("rope_freqs.weight", &[8], "f32", &[1.0; 8]);
+            },
+            &["`rope_freqs.weight`", "[8]", "[16]"],
+        ),
+    ]);
+}
+
+#[test]
+fn damaged_weights() {
+    assert_all(&[
+        (
+            "code 3",
+            |m| m.data("blk.0.ffn_gate.weight")[32 * 5 + 3] = 0b1100,
+            &["`blk.0.ffn_gate.weight`", "byte 163", "row 5", "code 3"],
+        ),
+        ("NaN scale", |m| scale(m, f32::NAN), &["`blk.0.attn_v.weight`", "NaN", "scale"]),
+        ("zero scale", |m| scale(m, 0.0), &["`blk.0.attn_v.weight`", "is 0", "scale"]),
+        ("infinite scale", |m| scale(m, f32::INFINITY), &["`blk.0.attn_v.weight`", "inf", "scale"]),
+        ("negative scale", |m| scale(m, -0.05), &["`blk.0.attn_v.weight`", "-0.05", "scale"]),
+        (
+            "NaN norm",
+            |m| put(m, "blk.0.ffn_norm.weight", 4 * 77, &f32::NAN.to_le_bytes()),
+            &["`blk.0.ffn_norm.weight`", "element 77", "NaN"],
+        ),
+        (
+            "huge norm",
+            |m| put(m, "output_norm.weight", 0, &1e30f32.to_le_bytes()),
+            &["`output_norm.weight`", "element 0"],
+        ),
+        (
+            "NaN embedding",
+            |m| put(m, "token_embd.weight", 2 * (128 * 3 + 9), &0x7E00u16.to_le_bytes()),
+            &["`token_embd.weight`", "row 3", "column 9", "NaN"],
+        ),
+        (
+            "infinite embedding",
+            |m| put(m, "token_embd.weight", 0, &0x7C00u16.to_le_bytes()),
+            &["`token_embd.weight`", "row 0", "inf"],
+        ),
+    ]);
+}
+
+/// Sets the scale behind the codes of `attn_v`.
+fn scale(m: &mut Small, value: f32) {
+    let data = m.data("blk.0.attn_v.weight");
+    let at = data.len() - 32;
+    data[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put(m: &mut Small, name: &str, at: usize, bytes: &[u8]) {
+    m.data(name)[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+#[test]
+fn a_tensor_type_that_nobody_knows() {
+    // The writer refuses it, so the file is spoilt afterwards: name, count, two dimensions, type.
+    let mut bytes = Small::new().bytes();
+    let name = b"blk.0.attn_q.weight";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 16;
+    assert_eq!(bytes[at], 36, "the type field of an I2_S tensor");
+    bytes[at] = 222;
+    let message = load_bytes(bytes).unwrap_err().to_string();
+    assert!(message.contains("blk.0.attn_q.weight") && message.contains("222"), "{message}");
+}
+
+#[test]
+fn requests_that_cannot_be_met() {
+    let loaded = Small::new().load().unwrap();
+    let run = |prompt: &[u32], options: GenerateOptions| -> String {
+        let mut session = session(&loaded.model, Some(8), 4);
+        let cancel = AtomicBool::new(false);
+        generate(&mut session, &*loaded.tokenizer, prompt, &options, &cancel, &mut |_| {}).unwrap_err().to_string()
+    };
+    let sampling = |sampler: SamplerOptions| run(&[1], GenerateOptions { sampler, ..Default::default() });
+    let open = |context: Option<usize>, chunk: usize| -> String {
+        let options = SessionOptions { context, chunk, ..SessionOptions::new(kernels(), pool(1)) };
+        Session::new(Arc::clone(&loaded.model), options).unwrap_err().to_string()
+    };
+    let forward = |tokens: &[u32]| -> InferenceError {
+        let mut session = session(&loaded.model, Some(8), 4);
+        let error = session.forward(tokens, Want::All, &mut |_, _| panic!("nothing is computed")).unwrap_err();
+        assert_eq!(session.position(), 0, "{error}");
+        error
+    };
+    let greedy = SamplerOptions::default;
+    for (name, message, words) in [
+        ("empty prompt", run(&[], GenerateOptions::default()), &["no tokens"][..]),
+        (
+            "prompt as long as the context",
+            run(&[1; 8], GenerateOptions::default()),
+            &["8 tokens", "room for 7", "--context"],
+        ),
+        ("prompt longer than the context", run(&[1; 9], GenerateOptions::default()), &["9 tokens", "room for 7"]),
+        ("token out of range", run(&[1, 288], GenerateOptions::default()), &["token 288", "288"]),
+        ("token far out of range", forward(&[u32::MAX]).to_string(), &["4294967295", "288"]),
+        ("nine into eight", forward(&[1; 9]).to_string(), &["9 tokens", "context of 8"]),
+        ("logits of nothing", session(&loaded.model, None, 4).logits(&[]).unwrap_err().to_string(), &["no tokens"]),
+        ("no context", open(Some(0), 4), &["context", "at least one"]),
+        ("no chunk", open(None, 0), &["chunk", "at least one"]),
+        ("boundless context", open(Some(usize::MAX / 2), 4), &["9223372036854775807 tokens", "--context"]),
+        ("more context than memory", open(Some(1 << 42), 4), &["4398046511104 tokens", "memory", "--context"]),
+        ("temperature", sampling(SamplerOptions { temperature: -0.1, ..greedy() }), &["temperature", "-0.1"]),
+        ("temperature NaN", sampling(SamplerOptions { temperature: f32::NAN, ..greedy() }), &["temperature", "NaN"]),
+        ("top_p 0", sampling(SamplerOptions { top_p: 0.0, ..greedy() }), &["top_p", "is 0"]),
+        ("top_p 1.1", sampling(SamplerOptions { top_p: 1.1, ..greedy() }), &["top_p", "1.1"]),
+        ("min_p", sampling(SamplerOptions { min_p: -1.0, ..greedy() }), &["min_p", "-1"]),
+        ("penalty", sampling(SamplerOptions { repetition_penalty: 0.0, ..greedy() }), &["repetition_penalty"]),
+        ("penalty infinite", sampling(SamplerOptions { repetition_penalty: f32::INFINITY, ..greedy() }), &["inf"]),
+    ] {
+        for word in words {
+            assert!(message.contains(word), "{name}: no `{word}` in: {message}");
+        }
+    }
+}
+
+#[test]
+fn ternary_comes_only_from_ternary() {
+    let mut small = Small::new();
+    let mut values = ternary(FFN, HIDDEN, 3);
+    values[HIDDEN * 7 + 5] = 0.031;
+    small.add("blk.0.ffn_up.weight", &[HIDDEN as u64, FFN as u64], "f32", &values);
+    let loaded = small.load().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out.gguf");
+    let options = ConvertOptions { linear: format("i2_s"), embedding: None };
+
+    let message = convert(&loaded.model, &options, &output, &mut |_, _| {}).unwrap_err().to_string();
+    for word in ["`blk.0.ffn_up.weight`", "i2_s", "row 7", "column 5", "0.031"] {
+        assert!(message.contains(word), "no `{word}` in: {message}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+
+    std::fs::write(&output, "what was there").unwrap();
+    assert!(convert(&loaded.model, &options, &output, &mut |_, _| {}).is_err());
+    assert_eq!(std::fs::read(&output).unwrap(), b"what was there");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+/// Valid files (with and without a recorded layout) and where their tensors begin.
+fn valid() -> &'static [(Vec<u8>, usize); 2] {
+    static VALID: OnceLock<[(Vec<u8>, usize); 2]> = OnceLock::new();
+    VALID.get_or_init(|| {
+        [Small::new().bytes(), Small::new().set(LAYOUT_KEY, "x86").bytes()].map(|bytes| {
+            let start = GgufFile::from_vec(bytes.clone()).unwrap().data_start() as usize;
+            (bytes, start)
+        })
+    })
+}
+
+/// Where to flip (in the header, or anywhere) and what.
+fn flips() -> impl Strategy<Value = (bool, Vec<(bool, prop::sample::Index, u8)>)> {
+    (any::<bool>(), prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 1u8..=255), 1..=8))
+}
+
+/// Weights that are flipped into other valid weights give other logits, maybe not even finite ones; all else is an
+/// error. Nothing panics.
+#[test]
+fn flipped_bytes_never_panic() {
+    let (loads, errors) = (Cell::new(0), Cell::new(0));
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&flips(), |(recorded, flips)| {
+        let (valid, start) = &valid()[usize::from(recorded)];
+        let mut bytes = valid.clone();
+        for (header, index, mask) in &flips {
+            let at = index.index(if *header { *start } else { bytes.len() });
+            bytes[at] ^= mask;
+        }
+        let Ok(loaded) = load_bytes(bytes) else {
+            errors.set(errors.get() + 1);
+            return Ok(());
+        };
+        loads.set(loads.get() + 1);
+        let options = SessionOptions { context: Some(8), chunk: 3, ..SessionOptions::new(kernels(), pool(1)) };
+        let mut session = Session::new(Arc::clone(&loaded.model), options).unwrap();
+        let vocab = loaded.model.config.vocab_size;
+        let tokens = [1, 5, 100, 285].map(|t: u32| t.min(vocab as u32 - 1));
+        let mut rows = 0;
+        let sink = &mut |_, logits: &[f32]| rows += usize::from(logits.len() == vocab);
+        session.forward(&tokens, Want::All, sink).unwrap();
+        prop_assert_eq!(rows, 4);
+        Ok(())
+    });
+    result.unwrap();
+    assert!(loads.get() > 100 && errors.get() > 100, "{} load, {} do not", loads.get(), errors.get());
+}
