@@ -50,6 +50,9 @@ pub enum ConvertError {
         #[source]
         source: QuantError,
     },
+    /// Some tensors in one I2_S layout, some in the other.
+    #[error("the file would hold I2_S tensors in both layouts, x86 and arm; choose one for --to and --embedding")]
+    MixedLayouts,
     /// The file cannot be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -126,6 +129,7 @@ fn write(
 ) -> Result<ConvertReport, ConvertError> {
     let file = model.weights.file();
     let targets = targets_of(model, linear, embedding);
+    let layout = layout_of(targets.values().map(|(_, format)| *format))?;
     let metadata = file.metadata();
     let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
     let step = || {
@@ -138,16 +142,13 @@ fn write(
     let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
     // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
-    writer.copy_all_meta(metadata, |key| linear.is_none() || !matches!(key, KEY_FILE_TYPE | LAYOUT_KEY))?;
-    if let Some(linear) = linear {
-        if let Some(number) = file_type(linear) {
-            writer.meta(KEY_FILE_TYPE, number)?;
-        }
-        let layout = if linear.name == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 };
-        if linear.ggml_type == quant::i2_s::FORMAT.ggml_type {
-            // The format itself does not record it.
-            writer.meta(LAYOUT_KEY, layout.name())?;
-        }
+    writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || key != KEY_FILE_TYPE))?;
+    if let Some(number) = linear.and_then(file_type) {
+        writer.meta(KEY_FILE_TYPE, number)?;
+    }
+    if let Some(layout) = layout {
+        // The format itself does not record it.
+        writer.meta(LAYOUT_KEY, layout.name())?;
     }
 
     let mut converted = 0;
@@ -202,9 +203,28 @@ fn targets_of<'m>(
             _ => continue,
         };
         let matrix = model.weights.matrix(id);
-        targets.insert(model.weights.matrix_name(id), (matrix, format.unwrap_or(matrix.format)));
+        let is_i2s = |format: &Format| format.ggml_type == quant::i2_s::FORMAT.ggml_type;
+        // A file has one layout: what is not asked for follows what is.
+        let kept = linear.filter(|linear| is_i2s(linear) && is_i2s(matrix.format)).unwrap_or(matrix.format);
+        targets.insert(model.weights.matrix_name(id), (matrix, format.unwrap_or(kept)));
     }
     targets
+}
+
+/// The layout of the I2_S tensors of a file, if it has any.
+fn layout_of(formats: impl Iterator<Item = &'static Format>) -> Result<Option<I2sLayout>, ConvertError> {
+    let mut found = None;
+    for format in formats {
+        let layout = match format.name {
+            name if name == quant::i2_s::FORMAT.name => I2sLayout::X86,
+            name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
+            _ => continue,
+        };
+        if *found.get_or_insert(layout) != layout {
+            return Err(ConvertError::MixedLayouts);
+        }
+    }
+    Ok(found)
 }
 
 enum RepackError {

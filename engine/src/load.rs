@@ -51,6 +51,8 @@ pub enum LoadError {
 pub struct LayoutReport {
     /// `x86` or `arm`.
     pub layout: &'static str,
+    /// Whether anything spoke for it, or it is only the usual one.
+    pub decided: bool,
     /// Why this one.
     pub why: String,
 }
@@ -104,7 +106,7 @@ pub fn load(
     if tokens < rows {
         diagnostics.push(Diagnostic {
             severity: Severity::Info,
-            code: "padded-embedding",
+            code: "padded_embedding",
             message: format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding"),
             hint: String::new(),
         });
@@ -112,15 +114,28 @@ pub fn load(
     let report = if !model.has_i2s() {
         None
     } else if let Some(layout) = layout {
-        Some(LayoutReport { layout: layout.name(), why: "chosen by the caller".into() })
+        Some(LayoutReport { layout: layout.name(), decided: true, why: "chosen by the caller".into() })
     } else if let Some(layout) = recorded {
-        Some(LayoutReport { layout: layout.name(), why: format!("recorded in `{LAYOUT_KEY}`") })
+        Some(LayoutReport { layout: layout.name(), decided: true, why: format!("recorded in `{LAYOUT_KEY}`") })
     } else {
         let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
         model = chosen;
+        diagnostics.push(layout_diagnostic(&report));
         Some(report)
     };
     Ok(Loaded { file, model, tokenizer, diagnostics, layout: report })
+}
+
+fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
+    let LayoutReport { layout, decided, why } = report;
+    let (severity, verdict, hint) = if *decided {
+        (Severity::Info, "read as", String::new())
+    } else {
+        let hint = "if the text is nonsense, try --i2s-layout arm".to_owned();
+        (Severity::Warning, "nothing tells the layout of the I2_S tensors; they are taken for", hint)
+    };
+    let verdict = if *decided { format!("I2_S tensors {verdict} {layout}") } else { format!("{verdict} {layout}") };
+    Diagnostic { severity, code: "i2s_layout", message: format!("{verdict}: {why}"), hint }
 }
 
 /// A text that every English model has seen; its loss under the right layout is far below that of noise.
@@ -136,8 +151,15 @@ fn probe(
     kernels: &'static dyn Kernels,
     pool: &Arc<Pool>,
 ) -> Result<(Arc<Model>, LayoutReport), LoadError> {
-    let mut ids = tokenizer.encode(PROBE, EncodeOptions { add_special: true, parse_special: false })?;
+    let report = |layout: I2sLayout, why| LayoutReport { layout: layout.name(), decided: true, why };
+    let undecided = |why| LayoutReport { layout: I2sLayout::X86.name(), decided: false, why };
+    let options = EncodeOptions { add_special: true, parse_special: false };
+    let mut ids = tokenizer.encode(PROBE, options).unwrap_or_default();
     ids.truncate(PROBE_TOKENS.min(model.config.context_length));
+    if ids.len() < PROBE_TOKENS / 2 {
+        let why = format!("the probe text has only {} tokens here", ids.len());
+        return Ok((Arc::clone(model), undecided(why)));
+    }
     let loss = |model: &Arc<Model>| -> Result<f64, LoadError> {
         let options = SessionOptions { context: Some(PROBE_TOKENS), ..SessionOptions::new(kernels, Arc::clone(pool)) };
         let mut session = Session::new(Arc::clone(model), options)?;
@@ -151,7 +173,6 @@ fn probe(
     };
     let noise = (model.config.vocab_size as f64).ln();
     let x86 = loss(model)?;
-    let report = |layout: I2sLayout, why| LayoutReport { layout: layout.name(), why };
     if x86 < 0.7 * noise {
         let why = format!("a probe text has {x86:.2} nats a token, noise would have {noise:.2}");
         return Ok((Arc::clone(model), report(I2sLayout::X86, why)));
@@ -162,6 +183,6 @@ fn probe(
         let why = format!("a probe text has {arm:.2} nats a token, read as x86 {x86:.2}");
         return Ok((other, report(I2sLayout::Arm, why)));
     }
-    let why = format!("the usual one; a probe text did not decide ({x86:.2} nats a token, read as arm {arm:.2})");
-    Ok((Arc::clone(model), report(I2sLayout::X86, why)))
+    let why = format!("a probe text has {x86:.2} nats a token read as x86, {arm:.2} read as arm");
+    Ok((Arc::clone(model), undecided(why)))
 }

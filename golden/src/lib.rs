@@ -6,7 +6,7 @@
 //! leaf: it knows nothing of the engine or of the harness, so that neither can bend the truth while it
 //! reads it. It only reads; the one writer of snapshots is the blessing command of the harness.
 //!
-//! Every reader denies unknown fields: a misspelt key in a data file is an error, never a default.
+//! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
 
 pub mod expect;
 pub mod fixtures;

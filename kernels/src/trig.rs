@@ -40,8 +40,11 @@ pub fn sincos(x: f64) -> (f64, f64) {
     }
 }
 
-/// ln x for normal positive x, within about 1e-15 of the larger of 1 and |ln x|.
+/// ln x for normal positive x (NaN for anything else), within about 1e-15 of the larger of 1 and |ln x|.
 pub fn ln(x: f64) -> f64 {
+    if !(x.is_normal() && x > 0.0) {
+        return f64::NAN;
+    }
     let bits = x.to_bits();
     let mut e = ((bits >> 52) & 0x7ff) as i32 - 1023;
     let mut m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Run ternary (BitNet b1.58) language models: a GGUF in, text out.
 #[derive(Debug, Parser)]
-#[command(name = "bitnet", version, after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o smaller.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct")]
+#[command(name = "bitnet", version, after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o model-q8.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct")]
 pub struct Cli {
     /// Say more on stderr (twice: everything).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -44,7 +44,12 @@ pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {error:#}");
+            // Many texts name their cause already; it is added only where they do not.
+            let text = error.chain().skip(1).fold(error.to_string(), |text, cause| {
+                let cause = cause.to_string();
+                if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+            });
+            eprintln!("error: {text}");
             ExitCode::FAILURE
         }
     }

@@ -104,6 +104,11 @@ impl GgufFile {
         by_name.get(found).and_then(get).map(|info| self.view(info))
     }
 
+    /// The tensor at `index` of [`tensors`](Self::tensors).
+    pub fn view_at(&self, index: usize) -> Option<TensorView<'_>> {
+        self.tensors().get(index).map(|info| self.view(info))
+    }
+
     /// All tensors with their bytes, in the order of the file.
     pub fn views(&self) -> impl ExactSizeIterator<Item = TensorView<'_>> {
         self.tensors().iter().map(|info| self.view(info))

@@ -56,17 +56,22 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 }
 
 impl Timings {
-    /// Prompt tokens a second.
+    /// Prompt tokens a second; 0 if there was no prefill.
     #[must_use]
     pub fn prefill_rate(&self) -> f64 {
-        self.prompt_tokens as f64 / self.prefill.as_secs_f64().max(1e-9)
+        rate(self.prompt_tokens, self.prefill)
     }
 
     /// Decode steps a second; 0 if there was none.
     #[must_use]
     pub fn decode_rate(&self) -> f64 {
-        self.decode_steps as f64 / self.decode.as_secs_f64().max(1e-9)
+        rate(self.decode_steps, self.decode)
     }
+}
+
+/// 0 where nothing was timed.
+fn rate(count: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
 /// A finished generation.

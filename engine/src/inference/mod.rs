@@ -62,6 +62,15 @@ pub enum InferenceError {
         /// Rows of the embedding.
         vocab: usize,
     },
+    /// The weights lead to infinities or to NaN.
+    #[error(
+        "the logits at position {position} are not finite numbers: the weights are damaged or beyond what f32 holds; \
+         download or convert the model again"
+    )]
+    NotFinite {
+        /// The position.
+        position: usize,
+    },
     /// A text with nothing to predict.
     #[error("the text has {tokens} tokens; at least two are needed, so that one can be predicted from another")]
     TextTooShort {

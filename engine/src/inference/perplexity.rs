@@ -10,11 +10,11 @@ use bitnet_kernels::trig::ln;
 pub struct Perplexity {
     /// Tokens that were predicted.
     pub tokens: usize,
-    /// Characters (Unicode scalar values) of the text.
+    /// Characters (Unicode scalar values) that they spell.
     pub characters: usize,
     /// Windows that the text was cut into.
     pub windows: usize,
-    /// Negative log-likelihood of the whole text, in nats.
+    /// Negative log-likelihood of these tokens, in nats.
     pub nats: f64,
     /// `exp(nats / tokens)`.
     pub perplexity: f64,
@@ -34,9 +34,9 @@ pub fn nll(logits: &[f32], target: usize) -> f64 {
     ln(f64::from(sum(&weights))) + f64::from(max) - f64::from(logits[target])
 }
 
-/// Predicts every token of `text` from those before it. A text longer than the session's context is cut into windows
-/// that start over; each starts with the beginning-of-sequence token if the model wants one, and its first token is
-/// otherwise only context. `progress(done, total)` is told after each window.
+/// Predicts every token of `text` from those before it. A text longer than the session's context is cut into windows;
+/// each starts with the beginning-of-sequence token if the model wants one, else with the last token of the window before
+/// it (the first token of the text is then only context). `progress(done, total)` is told after each window.
 ///
 /// # Errors
 /// A text or a context of fewer than two tokens, or the errors of the tokenizer and of the forward pass.
@@ -56,24 +56,35 @@ pub fn perplexity(
         let what = "the context must hold two tokens, so that one can be predicted from the other: choose a longer --context";
         return Err(InferenceError::Option { what });
     }
-    let per_window = width - usize::from(bos.is_some());
-    if ids.len() + usize::from(bos.is_some()) < 2 {
+    // Each window starts with a token that is only context: the beginning-of-sequence token, or the last one before it.
+    let stride = width - 1;
+    let Some((first, rest)) = (match bos {
+        Some(bos) => Some((bos, &ids[..])),
+        None => ids.split_first().map(|(first, rest)| (*first, rest)),
+    }) else {
+        return Err(InferenceError::TextTooShort { tokens: ids.len() });
+    };
+    if rest.is_empty() {
         return Err(InferenceError::TextTooShort { tokens: ids.len() });
     }
-    for window in ids.chunks(per_window) {
+    let mut context = first;
+    for window in rest.chunks(stride) {
         session.truncate(0);
-        let sequence: Vec<u32> = bos.iter().chain(window).copied().collect();
+        let sequence: Vec<u32> = std::iter::once(context).chain(window.iter().copied()).collect();
         session.forward(&sequence, Want::All, &mut |position, logits| {
             let Some(&target) = sequence.get(position + 1) else { return };
             nats += nll(logits, target as usize);
             hits += usize::from(argmax(logits) == target);
             tokens += 1;
         })?;
+        context = bos.unwrap_or(window[window.len() - 1]);
         windows += 1;
-        progress((windows * per_window).min(ids.len()), ids.len());
+        progress(tokens, rest.len());
     }
     session.truncate(0);
-    let characters = text.chars().count();
+    // What was predicted: without a beginning-of-sequence token the first token was only context.
+    let given = if bos.is_some() { 0 } else { String::from_utf8_lossy(&tokenizer.decode(&ids[..1], false)).chars().count() };
+    let characters = text.chars().count().saturating_sub(given).max(1);
     let bits = nats / std::f64::consts::LN_2;
     Ok(Perplexity {
         tokens,

@@ -4,7 +4,7 @@
 //! a processor that breaks the contract is an error and not another text.
 
 use bitnet_kernels::quant::FORMATS;
-use bitnet_kernels::{Activations, Kernels, Matrix, OutView, Rope, by_name};
+use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, by_name};
 
 /// A kernel whose bits differ from the scalar oracle's.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +53,21 @@ pub fn self_check(kernels: &dyn Kernels) -> Result<(), BrokenContract> {
             })
             .collect()
     };
-    let (rows, cols, tokens) = (5, 512, 3);
-    let x = values(tokens * cols, 1);
+    let (rows, tokens) = (5, 3);
     for format in FORMATS {
-        let source = values(rows * cols, 2);
-        let ternary: Vec<f32> = source.iter().map(|v| if v.abs() < 1.0 { 0.0 } else { 0.5f32.copysign(*v) }).collect();
-        // A format takes real numbers or, if it is a ternary one, only three of them.
-        let Ok(data) = (format.pack)(&source, rows, cols).or_else(|_| (format.pack)(&ternary, rows, cols)) else {
-            continue;
-        };
-        let Ok(matrix) = Matrix::new(format, rows, cols, &data) else { continue };
+        let cols = 512usize.next_multiple_of(format.block_len);
+        let x = values(tokens * cols, 1);
+        let weights: Vec<f32> = values(rows * cols, 2)
+            .into_iter()
+            .map(|v| match format.act {
+                // Ternary weights.
+                ActKind::I8 if v.abs() < 1.0 => 0.0,
+                ActKind::I8 => 0.5f32.copysign(v),
+                ActKind::F32 | ActKind::Q8 => v,
+            })
+            .collect();
+        let packed = (format.pack)(&weights, rows, cols).expect("every format packs finite weights of its kind");
+        let matrix = Matrix::new(format, rows, cols, &packed).expect("what a format packs has its size");
         same(&format!("matmul {}", format.name), &|k| {
             let mut prepared = Activations::default();
             k.prepare(format.act, &x, tokens, &mut prepared);
@@ -71,7 +76,8 @@ pub fn self_check(kernels: &dyn Kernels) -> Result<(), BrokenContract> {
             y
         })?;
     }
-    let one = &x[..cols];
+    let cols = 512;
+    let one = &values(cols, 1)[..];
     same("rms_norm", &|k| {
         let mut y = vec![0.0; cols];
         k.rms_norm(one, &values(cols, 3), 1e-5, &mut y);
@@ -91,6 +97,11 @@ pub fn self_check(kernels: &dyn Kernels) -> Result<(), BrokenContract> {
         let (mut scratch, mut out) = (vec![0.0; n], vec![0.0; dim]);
         k.attention(&one[..dim], &cache[..n * dim], &cache[n * dim..], dim, n, 0.01, &mut scratch, &mut out);
         out
+    })?;
+    same("f32_to_f16", &|k| {
+        let mut half = vec![0; cols];
+        k.f32_to_f16(one, &mut half);
+        half.into_iter().map(f32::from).collect()
     })?;
     same("relu2_gate", &|k| {
         let mut gate = one.to_vec();

@@ -76,6 +76,8 @@ impl std::fmt::Debug for Session {
 
 /// Below this many multiplications a region is not worth waking the other threads.
 const SERIAL_WORK: usize = 1 << 15;
+/// Most logits of a chunk, where those of every token are wanted: 64 MiB.
+const MAX_LOGITS: usize = 1 << 24;
 
 impl Session {
     /// An empty sequence.
@@ -140,7 +142,8 @@ impl Session {
     /// Appends tokens and gives the logits that were asked for to `sink(position, logits [vocab])`, in order.
     ///
     /// # Errors
-    /// A token outside of the vocabulary, or more tokens than the context holds; nothing is computed then.
+    /// A token outside of the vocabulary, or more tokens than the context holds; nothing is computed then. Logits that
+    /// are not numbers.
     pub fn forward(
         &mut self,
         tokens: &[u32],
@@ -171,8 +174,13 @@ impl Session {
                 context: self.context(),
             });
         }
-        let chunks = tokens.len().div_ceil(self.options.chunk);
-        for (i, chunk) in tokens.chunks(self.options.chunk).enumerate() {
+        let size = match want {
+            // All their logits are held at once.
+            Want::All => self.options.chunk.min(MAX_LOGITS / vocab).max(1),
+            Want::Last | Want::Nothing => self.options.chunk,
+        };
+        let chunks = tokens.len().div_ceil(size);
+        for (i, chunk) in tokens.chunks(size).enumerate() {
             let first = match want {
                 Want::All => 0,
                 Want::Last if i + 1 == chunks => chunk.len() - 1,
@@ -180,7 +188,11 @@ impl Session {
             };
             self.run(chunk, first, &mut observer);
             for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
-                sink(self.position + first + row, logits);
+                let position = self.position + first + row;
+                if !logits.iter().all(|l| l.is_finite()) {
+                    return Err(InferenceError::NotFinite { position });
+                }
+                sink(position, logits);
             }
             self.position += chunk.len();
         }

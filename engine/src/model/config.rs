@@ -62,10 +62,11 @@ impl Config {
         let required = |name: &str, max: u64| -> Result<usize, ModelError> {
             optional(name, 1, max)?.ok_or_else(|| ModelError::MissingKey { key: key(name) })
         };
-        let float = |name: &str| -> Result<Option<f32>, ModelError> {
+        let float = |name: &str, min: f32, max: f32| -> Result<Option<f32>, ModelError> {
             let Some(value) = meta.f32(&key(name))? else { return Ok(None) };
-            if !(value.is_finite() && value > 0.0) {
-                return Err(ModelError::BadFloat { key: key(name), value });
+            // NaN is in no range.
+            if !(min..=max).contains(&value) {
+                return Err(ModelError::BadFloat { key: key(name), value, min, max });
             }
             Ok(Some(value))
         };
@@ -105,9 +106,14 @@ impl Config {
         {
             return Err(ModelError::Unsupported { what: format!("a mixture of {experts} experts") });
         }
+        // As llama.cpp reads them: without a type it is linear, either key may hold the factor, 0 means none.
+        let factor = match float("rope.scaling.factor", 0.0, 1e6)? {
+            None => float("rope.scale_linear", 0.0, 1e6)?,
+            factor => factor,
+        };
         let rope_scale = match meta.str(&key("rope.scaling.type"))? {
-            None | Some("none") => float("rope.scale_linear")?.unwrap_or(1.0),
-            Some("linear") => float("rope.scaling.factor")?.unwrap_or(1.0),
+            Some("none") => 1.0,
+            None | Some("linear") => factor.filter(|f| *f != 0.0).unwrap_or(1.0),
             Some(other) => {
                 return Err(ModelError::Unsupported { what: format!("rope scaling of type `{other}`") });
             }
@@ -122,10 +128,10 @@ impl Config {
             kv_heads,
             head_dim,
             rope_dims,
-            rope_theta: float("rope.freq_base")?.unwrap_or(10_000.0),
+            rope_theta: float("rope.freq_base", 1.0, 1e12)?.unwrap_or(10_000.0),
             rope_scale,
             rope_kind,
-            rms_eps: float("attention.layer_norm_rms_epsilon")?
+            rms_eps: float("attention.layer_norm_rms_epsilon", 1e-12, 1.0)?
                 .ok_or_else(|| ModelError::MissingKey { key: key("attention.layer_norm_rms_epsilon") })?,
             architecture: architecture.to_owned(),
         })

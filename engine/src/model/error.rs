@@ -30,12 +30,24 @@ pub enum ModelError {
         /// Greatest sensible value.
         max: u64,
     },
-    /// A constant that must be a positive number.
-    #[error("`{key}` is {value}, expected a positive finite number")]
+    /// A constant outside of what can be.
+    #[error("`{key}` is {value}, expected a number from {min} to {max}")]
     BadFloat {
         /// The key.
         key: String,
         /// What the file says.
+        value: f32,
+        /// Least sensible value.
+        min: f32,
+        /// Greatest sensible value.
+        max: f32,
+    },
+    /// A divisor of the rotary frequencies that is not a positive number.
+    #[error("tensor `rope_freqs.weight`: element {index} is {value}, expected a positive number. The file is damaged")]
+    RopeFactor {
+        /// The element.
+        index: usize,
+        /// Its value.
         value: f32,
     },
     /// Two sizes contradict each other.

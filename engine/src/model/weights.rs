@@ -39,7 +39,7 @@ impl Weights {
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
-        let data = self.file.views().nth(m.tensor).map_or(&[][..], |view| view.data);
+        let data = self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
         Matrix { format: m.format, rows: m.rows, cols: m.cols, data }
     }
 
@@ -197,7 +197,11 @@ impl<'a> TensorSource<'a> {
     pub(crate) fn finish(mut self) -> Result<Weights, ModelError> {
         const ROPE_FREQS: &str = "rope_freqs.weight";
         if self.has(ROPE_FREQS) {
-            self.weights.rope_factors = Some(self.vector(ROPE_FREQS, self.config.rope_dims / 2)?);
+            let factors = self.vector(ROPE_FREQS, self.config.rope_dims / 2)?;
+            if let Some(index) = factors.iter().position(|f| *f < 1e-6) {
+                return Err(ModelError::RopeFactor { index, value: factors[index] });
+            }
+            self.weights.rope_factors = Some(factors);
         }
         let unknown = self.weights.file.tensors().iter().find(|t| {
             // Precomputed frequencies that old converters wrote; every reader computes them itself.

@@ -84,7 +84,9 @@ impl Comparison {
                 self.mistakes.push(format!("position {position}: token {own} instead of {best} (gap {gap})"));
             }
         }
-        let cosine = cosine(ours, theirs);
+        // `min` would drop a NaN.
+        let cosine = if ours.len() == theirs.len() { cosine(ours, theirs) } else { f64::NAN };
+        let cosine = if cosine.is_nan() { -1.0 } else { cosine };
         self.least_cosine = if self.positions == 0 { cosine } else { self.least_cosine.min(cosine) };
         self.positions += 1;
     }
@@ -158,6 +160,12 @@ mod tests {
         red(compare(&[1.0, 2.0, 2.1], &theirs, (3.0, 3.0)), "cosine");
         red(compare(&theirs, &theirs, (3.01, 3.0)), "mean loss");
         red(compare(&[1.0, f32::NAN, 2.0], &theirs, (3.0, 3.0)), "cosine");
+        red(compare(&[1.0, 0.0, 2.0, 0.0], &theirs, (3.0, 3.0)), "cosine");
+        let mut late = Comparison::default();
+        late.position(0, &theirs, &theirs, &LIMITS);
+        late.position(1, &[1.0, f32::NAN, 2.0], &theirs, &LIMITS);
+        late.loss(3.0, 3.0);
+        red(late.verdict(&LIMITS), "cosine");
         red(compare(&[1.0, 0.0, 1.1], &[1.0, 0.0, 1.1], (3.0, 3.0)), "nothing was compared");
     }
 }

@@ -23,7 +23,8 @@ pub struct Args {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let file = self.model.open(settings)?;
-        let loaded = from_gguf(file.metadata())?;
+        let loaded = from_gguf(file.metadata())
+            .with_context(|| format!("cannot use {}", common::model_name(&self.model, settings)))?;
         common::print_diagnostics(&loaded.diagnostics);
         let tokenizer = loaded.tokenizer;
         let argument = (!self.ids.is_empty()).then(|| self.ids.join(" "));

@@ -49,9 +49,9 @@ pub struct Args {
     /// Leave out tokens below this share of the most likely one's probability.
     #[arg(long, default_value_t = 0.05)]
     min_p: f32,
-    /// Make recent tokens less likely (1: off).
-    #[arg(long, default_value_t = 1.1)]
-    repetition_penalty: f32,
+    /// Make recent tokens less likely (1: off) [default: 1.1, or off at temperature 0].
+    #[arg(long)]
+    repetition_penalty: Option<f32>,
     /// Repeats the text exactly [default: $BITNET_SEED, else a new one each time].
     #[arg(long)]
     seed: Option<u64>,
@@ -161,7 +161,7 @@ impl Args {
                 top_k: self.top_k,
                 top_p: self.top_p,
                 min_p: self.min_p,
-                repetition_penalty: if self.temperature == 0.0 { 1.0 } else { self.repetition_penalty },
+                repetition_penalty: self.repetition_penalty.unwrap_or(if self.temperature == 0.0 { 1.0 } else { 1.1 }),
                 seed,
                 ..SamplerOptions::default()
             },
@@ -172,13 +172,17 @@ impl Args {
     }
 }
 
-/// A template that writes the first token itself gets no second one.
+/// The prompt's tokens: begun as the model wants it, but not ended. A template that writes the first token itself gets no
+/// second one.
 fn encode(tokenizer: &dyn Tokenizer, template: &PromptTemplate, text: &str) -> anyhow::Result<Vec<u32>> {
     let parse_special = template.has_control_tokens();
     let mut ids = tokenizer.encode(text, EncodeOptions { add_special: true, parse_special })?;
     let special = tokenizer.special();
     if parse_special && special.add_bos && ids.len() > 1 && ids[0] == ids[1] && special.bos == Some(ids[0]) {
         ids.remove(0);
+    }
+    if special.add_eos && ids.len() > 1 && ids.last().copied() == special.eos {
+        ids.pop();
     }
     Ok(ids)
 }

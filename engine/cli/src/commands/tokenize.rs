@@ -2,6 +2,7 @@
 
 use super::print_json;
 use crate::common::{self, ModelArgs};
+use anyhow::Context;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
 use std::io::Write;
@@ -50,7 +51,8 @@ struct Piece {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let file = self.model.open(settings)?;
-        let loaded = from_gguf(file.metadata())?;
+        let loaded = from_gguf(file.metadata())
+            .with_context(|| format!("cannot use {}", common::model_name(&self.model, settings)))?;
         common::print_diagnostics(&loaded.diagnostics);
         let tokenizer = loaded.tokenizer;
         let text = common::text(self.text.as_deref(), self.text_file.as_deref(), "text")?;
