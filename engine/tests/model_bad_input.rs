@@ -3,7 +3,8 @@
 
 mod model_support;
 
-use bitnet_engine::convert::{ConvertOptions, convert};
+use bitnet_engine::convert::set::set_metadata;
+use bitnet_engine::convert::{ConvertError, ConvertOptions, convert};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{
     GenerateOptions, InferenceError, SamplerOptions, Session, SessionOptions, Want, generate,
@@ -13,6 +14,7 @@ use model_support::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -472,16 +474,41 @@ fn ternary_comes_only_from_ternary() {
     let output = dir.path().join("out.gguf");
     let options = ConvertOptions { linear: format("i2_s"), embedding: None };
 
-    let message = convert(&loaded.model, &options, &output, &mut |_, _| {}).unwrap_err().to_string();
+    let message =
+        convert(&loaded.model, &options, &output, &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
     for word in ["`blk.0.ffn_up.weight`", "i2_s", "row 7", "column 5", "0.031"] {
         assert!(message.contains(word), "no `{word}` in: {message}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
 
     std::fs::write(&output, "what was there").unwrap();
-    assert!(convert(&loaded.model, &options, &output, &mut |_, _| {}).is_err());
+    assert!(convert(&loaded.model, &options, &output, &mut |_, _| ControlFlow::Continue(())).is_err());
     assert_eq!(std::fs::read(&output).unwrap(), b"what was there");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn a_cancelled_conversion_leaves_nothing() {
+    let loaded = Small::new().load().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out.gguf");
+    let options = ConvertOptions { linear: format("f16"), embedding: None };
+    let total = loaded.file.tensors().len();
+    for last in 1..=total {
+        let mut seen = Vec::new();
+        let mut stop_at = |done, all| {
+            seen.push((done, all));
+            if done == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let result = if last % 2 == 0 {
+            convert(&loaded.model, &options, &output, &mut stop_at)
+        } else {
+            set_metadata(&loaded.file, &[("a".into(), 1u32.into())], &output, &mut stop_at)
+        };
+        assert!(matches!(result, Err(ConvertError::Cancelled)), "{result:?}");
+        assert_eq!(seen, (1..=last).map(|done| (done, total)).collect::<Vec<_>>());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "after tensor {last}");
+    }
 }
 
 /// Valid files (with and without a recorded layout) and where their tensors begin.
