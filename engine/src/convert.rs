@@ -6,15 +6,16 @@
 
 pub mod set;
 
-use crate::gguf::{GgufError, GgufWriter};
+use crate::gguf::{GgufError, GgufWriter, TensorView};
 use crate::load::LAYOUT_KEY;
 use crate::model::{Model, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout};
 use bitnet_kernels::{Matrix, QuantError, quant};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Mutex;
 
 /// What to write.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,9 @@ pub enum ConvertError {
     /// Some tensors in one I2_S layout, some in the other.
     #[error("the file would hold I2_S tensors in both layouts, x86 and arm; choose one for --to and --embedding")]
     MixedLayouts,
+    /// The caller did not want to go on.
+    #[error("cancelled; nothing was written")]
+    Cancelled,
     /// The file cannot be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -82,16 +86,16 @@ fn file_type(format: &Format) -> Option<u32> {
 
 const KEY_FILE_TYPE: &str = "general.file_type";
 
-/// Writes `model` to `path` in the formats of `options`; `progress(done, total)` counts tensors.
+/// Writes `model` to `path` in the formats of `options`.
 ///
 /// # Errors
 /// A tensor that does not fit its format (it is named, and nothing is left at `path` that was not there before), or an
-/// output that cannot be written.
+/// output that cannot be written, or `progress` did not want to go on.
 pub fn convert(
     model: &Model,
     options: &ConvertOptions,
     path: &Path,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
     write(model, Some(options.linear), options.embedding, progress, |writer| writer.write_file(path))
 }
@@ -104,7 +108,7 @@ pub fn convert_embedding(
     model: &Model,
     format: &'static Format,
     path: &Path,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
     write(model, None, Some(format), progress, |writer| writer.write_file(path))
 }
@@ -115,7 +119,7 @@ pub fn convert_embedding(
 /// As [`convert`].
 pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
     let mut bytes = Vec::new();
-    write(model, Some(options.linear), options.embedding, &mut |_, _| {}, |writer| writer.write_to(&mut bytes))?;
+    write(model, Some(options.linear), options.embedding, &mut |_, _| ControlFlow::Continue(()), |writer| writer.write_to(&mut bytes))?;
     Ok(bytes)
 }
 
@@ -124,22 +128,14 @@ fn write(
     model: &Model,
     linear: Option<&'static Format>,
     embedding: Option<&'static Format>,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut Progress<'_>,
     finish: impl FnOnce(GgufWriter<'_>) -> Result<u64, GgufError>,
 ) -> Result<ConvertReport, ConvertError> {
     let file = model.weights.file();
     let targets = targets_of(model, linear, embedding);
     let layout = layout_of(targets.values().map(|(_, format)| *format))?;
     let metadata = file.metadata();
-    let (total, done) = (file.tensors().len(), Mutex::new((0, progress)));
-    let step = || {
-        let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.0 += 1;
-        let count = done.0;
-        (done.1)(count, total);
-    };
-    // A closure that writes can only return an I/O error; the real one is kept here.
-    let failure: Mutex<Option<ConvertError>> = Mutex::new(None);
+    let steps = Steps::new(file.tensors().len(), progress);
     // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
     writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || key != KEY_FILE_TYPE))?;
@@ -159,33 +155,68 @@ fn write(
                 converted += 1;
                 let pack_error = move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
                 let size = format.matrix_bytes(matrix.rows, matrix.cols).map_err(pack_error)?;
-                let (failure, step) = (&failure, &step);
+                let steps = &steps;
                 writer.tensor_with(name, &view.info.dims, format.ggml_type, size as u64, move |out| {
-                    step();
+                    steps.step()?;
                     repack(&matrix, format, out).map_err(|error| match error {
                         RepackError::Io(error) => error,
-                        RepackError::Quant(source) => {
-                            let text = source.to_string();
-                            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(pack_error(source));
-                            std::io::Error::other(text)
-                        }
+                        RepackError::Quant(source) => steps.fail(pack_error(source)),
                     })
                 })?;
             }
-            _ => {
-                let step = &step;
-                writer.tensor_with(name, &view.info.dims, view.info.ggml_type, view.info.size, move |out| {
-                    step();
-                    out.write_all(view.data)
-                })?;
-            }
+            _ => steps.copy(&mut writer, view)?,
         }
     }
     let written = finish(writer);
-    if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        return Err(error);
+    steps.report(converted, written)
+}
+
+/// Told the tensor that comes next (from 1) and how many there are; `Break` ends the conversion.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// What the closures that write tensors share. They can only return an I/O error; the real one is kept here.
+struct Steps<'p, 'q> {
+    total: usize,
+    done: RefCell<(usize, &'p mut Progress<'q>)>,
+    failure: RefCell<Option<ConvertError>>,
+}
+
+impl<'p, 'q> Steps<'p, 'q> {
+    fn new(total: usize, progress: &'p mut Progress<'q>) -> Self {
+        Self { total, done: RefCell::new((0, progress)), failure: RefCell::new(None) }
     }
-    Ok(ConvertReport { converted, copied: total - converted, bytes: written? })
+
+    fn step(&self) -> std::io::Result<()> {
+        let (count, progress) = &mut *self.done.borrow_mut();
+        *count += 1;
+        match progress(*count, self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(self.fail(ConvertError::Cancelled)),
+        }
+    }
+
+    fn fail(&self, error: ConvertError) -> std::io::Error {
+        let text = error.to_string();
+        self.failure.replace(Some(error));
+        std::io::Error::other(text)
+    }
+
+    /// Adds a tensor as it is.
+    fn copy<'a>(&'a self, writer: &mut GgufWriter<'a>, view: TensorView<'a>) -> Result<(), GgufError> {
+        let info = view.info;
+        writer.tensor_with(&info.name, &info.dims, info.ggml_type, info.size, move |out| {
+            self.step()?;
+            out.write_all(view.data)
+        })?;
+        Ok(())
+    }
+
+    fn report(self, converted: usize, written: Result<u64, GgufError>) -> Result<ConvertReport, ConvertError> {
+        match self.failure.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(ConvertReport { converted, copied: self.total - converted, bytes: written? }),
+        }
+    }
 }
 
 /// The format that each matrix is to have, by tensor name.

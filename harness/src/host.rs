@@ -60,7 +60,7 @@ impl Host {
             host.device(format!("cpu-{}", set.name), || match (set.detect)() {
                 Ok(_) => Availability::Available,
                 Err(missing) => Availability::unavailable(
-                    &format!("cpu-{}", set.name),
+                    format!("cpu-{}", set.name),
                     missing.reason,
                     format!("run on a processor with {}", set.isa),
                 ),

@@ -4,7 +4,7 @@
 //! specification gives it (the tokenizer's and the general ones); any other is a bool, an integer, a float or a string, whichever
 //! its text is first.
 
-use super::{ConvertError, ConvertReport};
+use super::{ConvertError, ConvertReport, Progress, Steps};
 use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType};
 use std::path::Path;
 use std::str::FromStr;
@@ -147,9 +147,15 @@ fn guessed(text: &str) -> MetaValue {
 /// tensor is copied byte for byte, and the model is not looked at, so that a file that cannot be loaded can be mended.
 ///
 /// # Errors
-/// An output that cannot be written; what was at `path` stays then. `path` may be the file itself.
-pub fn set_metadata(file: &GgufFile, assignments: &[Assignment], path: &Path) -> Result<ConvertReport, ConvertError> {
+/// An output that cannot be written, or `progress` did not want to go on; what was at `path` stays then. `path` may be the file itself.
+pub fn set_metadata(
+    file: &GgufFile,
+    assignments: &[Assignment],
+    path: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<ConvertReport, ConvertError> {
     let metadata = file.metadata();
+    let steps = Steps::new(file.tensors().len(), progress);
     let mut writer = GgufWriter::new(file.version(), file.alignment())?;
     for (key, old) in metadata.iter() {
         match assignments.iter().find(|(name, _)| name == key) {
@@ -163,9 +169,10 @@ pub fn set_metadata(file: &GgufFile, assignments: &[Assignment], path: &Path) ->
         writer.meta(key, value.clone())?;
     }
     for view in file.views() {
-        writer.copy_tensor(view)?;
+        steps.copy(&mut writer, view)?;
     }
-    Ok(ConvertReport { converted: 0, copied: file.tensors().len(), bytes: writer.write_file(path)? })
+    let written = writer.write_file(path);
+    steps.report(0, written)
 }
 
 #[cfg(test)]

@@ -2,13 +2,18 @@
 
 use crate::common::{self, ComputeArgs};
 use anyhow::Context;
-use bitnet_engine::convert::{ConvertOptions, ConvertReport, convert, convert_embedding, set, targets};
+use bitnet_engine::convert::{
+    ConvertError, ConvertOptions, ConvertReport, Progress, convert, convert_embedding, set, targets,
+};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
 use bitnet_kernels::quant::Format;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -47,15 +52,35 @@ impl Args {
         let file = GgufFile::open(&self.model)?;
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
-        let report = if linear.is_none() && embedding.is_none() {
-            set::set_metadata(&file, &assignments, &self.output)?
+        // Ctrl-C must leave no half-written file behind.
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+        let bar = common::progress(0, "tensors");
+        let mut step = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let result = if linear.is_none() && embedding.is_none() {
+            set::set_metadata(&file, &assignments, &self.output, &mut step)
         } else if assignments.is_empty() {
-            self.convert(file, linear, embedding, settings)?
+            self.convert(file, linear, embedding, settings, &mut step)?
         } else {
             // The mended file is what must load: it exists for as long as it is read.
             let mended = Temporary(beside(&self.output));
-            set::set_metadata(&file, &assignments, &mended.0)?;
-            self.convert(GgufFile::open(&mended.0)?, linear, embedding, settings)?
+            match set::set_metadata(&file, &assignments, &mended.0, &mut step) {
+                Ok(_) => self.convert(GgufFile::open(&mended.0)?, linear, embedding, settings, &mut step)?,
+                Err(error) => Err(error),
+            }
+        };
+        bar.finish_and_clear();
+        let report = match result {
+            Err(error @ ConvertError::Cancelled) => {
+                eprintln!("{error}");
+                return Ok(ExitCode::from(130));
+            }
+            other => other?,
         };
         for text in &self.set {
             eprintln!("set {text}");
@@ -71,31 +96,26 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The outer error is one of loading.
     fn convert(
         &self,
         file: GgufFile,
         linear: Option<&'static Format>,
         embedding: Option<&'static Format>,
         settings: &Settings,
-    ) -> anyhow::Result<ConvertReport> {
+        step: &mut Progress<'_>,
+    ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
         let compute = self.compute.start(settings)?;
         let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);
-        let bar = common::progress(0, "tensors");
-        let mut step = |done: usize, total: usize| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        };
-        let report = match (linear, embedding) {
+        Ok(match (linear, embedding) {
             (Some(linear), embedding) => {
-                convert(&loaded.model, &ConvertOptions { linear, embedding }, &self.output, &mut step)
+                convert(&loaded.model, &ConvertOptions { linear, embedding }, &self.output, step)
             }
-            (None, Some(format)) => convert_embedding(&loaded.model, format, &self.output, &mut step),
+            (None, Some(format)) => convert_embedding(&loaded.model, format, &self.output, step),
             (None, None) => anyhow::bail!("nothing to convert: give --to or --embedding"),
-        };
-        bar.finish_and_clear();
-        Ok(report?)
+        })
     }
 }
 
