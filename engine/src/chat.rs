@@ -138,8 +138,9 @@ impl PromptTemplate {
                 }
                 Ok(text + "<|start_header_id|>assistant<|end_header_id|>\n\n")
             }
-            Self::Gguf(template) => render(template, messages, bos, eos)
-                .map_err(|error| ChatError::Template { message: causes(&error) }),
+            Self::Gguf(template) => {
+                render(template, messages, bos, eos).map_err(|error| ChatError::Template { message: causes(&error) })
+            }
         }
     }
 
@@ -168,7 +169,12 @@ fn render(template: &str, messages: &[Message], bos: &str, eos: &str) -> Result<
     });
     // Some templates print the date; a fixed one keeps runs repeatable.
     env.add_function("strftime_now", |format: String| -> String {
-        format.replace("%d", "01").replace("%b", "Jan").replace("%B", "January").replace("%m", "01").replace("%Y", "2025")
+        format
+            .replace("%d", "01")
+            .replace("%b", "Jan")
+            .replace("%B", "January")
+            .replace("%m", "01")
+            .replace("%Y", "2025")
     });
     env.add_template("chat", template)?;
     let mut out = Bounded { bytes: Vec::new() };

@@ -119,7 +119,9 @@ pub fn convert_embedding(
 /// As [`convert`].
 pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
     let mut bytes = Vec::new();
-    write(model, Some(options.linear), options.embedding, &mut |_, _| ControlFlow::Continue(()), |writer| writer.write_to(&mut bytes))?;
+    write(model, Some(options.linear), options.embedding, &mut |_, _| ControlFlow::Continue(()), |writer| {
+        writer.write_to(&mut bytes)
+    })?;
     Ok(bytes)
 }
 
@@ -153,7 +155,8 @@ fn write(
         match targets.get(name) {
             Some(&(matrix, format)) if !std::ptr::eq(matrix.format, format) => {
                 converted += 1;
-                let pack_error = move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
+                let pack_error =
+                    move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
                 let size = format.matrix_bytes(matrix.rows, matrix.cols).map_err(pack_error)?;
                 let steps = &steps;
                 writer.tensor_with(name, &view.info.dims, format.ggml_type, size as u64, move |out| {

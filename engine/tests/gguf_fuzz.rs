@@ -56,27 +56,17 @@ fn walk(file: &GgufFile) -> usize {
     fn value(v: Value<'_>) -> usize {
         match v {
             Value::Array(a) => {
-                a.iter().map(value).sum::<usize>()
-                    + a.strs().map_or(0, |s| s.flatten().map(str::len).sum())
+                a.iter().map(value).sum::<usize>() + a.strs().map_or(0, |s| s.flatten().map(str::len).sum())
             }
             Value::Str(s) => s.len(),
             Value::Bytes(b) => b.len(),
             _ => 1,
         }
     }
-    let keys: usize = file
-        .metadata()
-        .iter()
-        .map(|(k, v)| k.len() + value(v))
-        .sum();
-    let data: usize = file
-        .views()
-        .map(|v| v.data.len() + v.data.iter().map(|b| usize::from(*b)).sum::<usize>())
-        .sum();
+    let keys: usize = file.metadata().iter().map(|(k, v)| k.len() + value(v)).sum();
+    let data: usize = file.views().map(|v| v.data.len() + v.data.iter().map(|b| usize::from(*b)).sum::<usize>()).sum();
     for t in file.tensors() {
-        let view = file
-            .tensor(&t.name)
-            .expect("a listed tensor is found by name");
+        let view = file.tensor(&t.name).expect("a listed tensor is found by name");
         assert_eq!(view.data.len() as u64, t.size);
         assert!(t.file_offset + t.size <= file.file_len());
         assert!(!file.type_name(t).is_empty());
@@ -120,30 +110,16 @@ fn every_byte_set_to_telling_values() {
         }
     }
     // Damage in tensor data and scalar values is not visible; damage in the structure is.
-    assert!(
-        refused > 500 && accepted > 500,
-        "{refused} refused, {accepted} accepted"
-    );
+    assert!(refused > 500 && accepted > 500, "{refused} refused, {accepted} accepted");
 }
 
 #[test]
 fn every_length_field_made_absurd() {
     let raw = sample();
-    let lengths = raw
-        .fields
-        .iter()
-        .filter(|(n, _)| n.contains("length") || n.contains("count"));
+    let lengths = raw.fields.iter().filter(|(n, _)| n.contains("length") || n.contains("count"));
     let mut tried = 0;
     for (name, range) in lengths.filter(|(_, r)| r.len() == 8) {
-        for absurd in [
-            u64::MAX,
-            1 << 63,
-            (1 << 63) - 1,
-            1 << 61,
-            5 << 30,
-            (1 << 32) + 1,
-            1 << 20,
-        ] {
+        for absurd in [u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 61, 5 << 30, (1 << 32) + 1, 1 << 20] {
             let mut damaged = raw.bytes.clone();
             damaged[range.clone()].copy_from_slice(&absurd.to_le_bytes());
             let (result, peak) = judge(damaged);
@@ -159,9 +135,7 @@ fn every_length_field_made_absurd() {
 fn a_large_vocabulary_costs_nothing_at_open() {
     const TOKENS: usize = 128_256;
     let mut raw = Raw::header(3, 0, 1);
-    raw.key(0, "tokenizer.ggml.tokens", ARRAY)
-        .u32("element", STRING)
-        .u64("count", TOKENS as u64);
+    raw.key(0, "tokenizer.ggml.tokens", ARRAY).u32("element", STRING).u64("count", TOKENS as u64);
     let mut elements = Vec::new();
     for i in 0..TOKENS {
         let token = format!("token{i}");
@@ -172,18 +146,8 @@ fn a_large_vocabulary_costs_nothing_at_open() {
     let bytes = raw.bytes;
     let (file, peak) = peak_of(|| GgufFile::from_vec(bytes).unwrap());
     assert!(peak < 16 << 10, "{peak} bytes held for {TOKENS} tokens");
-    let tokens = file
-        .metadata()
-        .array("tokenizer.ggml.tokens")
-        .unwrap()
-        .unwrap();
-    let (n, peak) = peak_of(|| {
-        tokens
-            .strings()
-            .unwrap()
-            .filter(|t| t.starts_with(b"token1"))
-            .count()
-    });
+    let tokens = file.metadata().array("tokenizer.ggml.tokens").unwrap().unwrap();
+    let (n, peak) = peak_of(|| tokens.strings().unwrap().filter(|t| t.starts_with(b"token1")).count());
     assert_eq!((n, peak), (39_367, 0));
 }
 

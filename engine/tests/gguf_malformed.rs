@@ -11,17 +11,11 @@ fn the_sample_itself_is_valid_and_says_what_was_put_in() {
     assert_eq!((file.version(), file.alignment()), (3, 64));
     let md = file.metadata();
     assert_eq!(md.len(), 7);
-    assert_eq!(
-        md.str("general.architecture").unwrap(),
-        Some("bitnet-b1.58")
-    );
+    assert_eq!(md.str("general.architecture").unwrap(), Some("bitnet-b1.58"));
     assert_eq!(md.bool("flag").unwrap(), Some(true));
     assert_eq!(md.u64("big").unwrap(), Some(u64::MAX));
     let tokens = md.array("tokens").unwrap().unwrap();
-    assert_eq!(
-        tokens.strings().unwrap().collect::<Vec<_>>(),
-        [&b"a"[..], b"", b"\xff\xfe!"]
-    );
+    assert_eq!(tokens.strings().unwrap().collect::<Vec<_>>(), [&b"a"[..], b"", b"\xff\xfe!"]);
     let ids: Vec<i32> = md.array("ids").unwrap().unwrap().i32s().unwrap().collect();
     assert_eq!(ids, [1, -1, 3]);
     let nested: Vec<Vec<u32>> = md
@@ -66,26 +60,19 @@ macro_rules! case {
 
 fn one_key(ty: u32, value: &[u8]) -> Raw {
     let mut raw = Raw::header(3, 0, 1);
-    raw.key(0, "some.key", ty)
-        .field("value", value)
-        .field("room", &[0; 64]);
+    raw.key(0, "some.key", ty).field("value", value).field("room", &[0; 64]);
     raw
 }
 
 fn one_tensor(dims: &[u64], ty: u32, offset: u64) -> Raw {
     let mut raw = Raw::header(3, 1, 0);
-    raw.tensor(0, "blk.7.attn_q.weight", dims, ty, offset)
-        .pad(32)
-        .data(1024);
+    raw.tensor(0, "blk.7.attn_q.weight", dims, ty, offset).pad(32).data(1024);
     raw
 }
 
 fn two_tensors(first: (&str, &[u64], u64), second: (&str, &[u64], u64)) -> Raw {
     let mut raw = Raw::header(3, 2, 0);
-    raw.tensor(0, first.0, first.1, 0, first.2)
-        .tensor(1, second.0, second.1, 0, second.2)
-        .pad(32)
-        .data(1024);
+    raw.tensor(0, first.0, first.1, 0, first.2).tensor(1, second.0, second.1, 0, second.2).pad(32).data(1024);
     raw
 }
 
@@ -150,9 +137,7 @@ fn metadata_that_cannot_be() {
     raw.key(0, "", BOOL).field("value", &[1; 32]);
     case! { c, "empty key", raw, E::EmptyName { at: 24, .. }, "key number 0 at byte 24" }
     let mut raw = Raw::header(3, 0, 1);
-    raw.string("key", b"ab\xffcd")
-        .u32("type", BOOL)
-        .field("value", &[1; 32]);
+    raw.string("key", b"ab\xffcd").u32("type", BOOL).field("value", &[1; 32]);
     case! { c, "key not UTF-8", raw, E::NotUtf8 { at: 32, bad_at: 34, .. }, "not UTF-8", "34" }
     let mut value = 3_u64.to_le_bytes().to_vec();
     value.extend(b"a\xc3\x28");
@@ -184,19 +169,10 @@ fn metadata_that_cannot_be() {
     let deep = array(ARRAY, 1, &deep);
     case! { c, "depth 5", one_key(ARRAY, &deep), E::NestedTooDeep { limit: 4, .. }, "some.key", "4 deep" }
     let mut raw = Raw::header(3, 0, 3);
-    raw.key_u32(0, "twice", 1)
-        .key_u32(1, "other", 1)
-        .key_u32(2, "twice", 1);
+    raw.key_u32(0, "twice", 1).key_u32(1, "other", 1).key_u32(2, "twice", 1);
     case! { c, "duplicate key", raw, E::DuplicateKey { .. }, "\"twice\"", "occurs twice" }
-    for (n, ok) in [
-        (0, false),
-        (1, true),
-        (8, true),
-        (24, false),
-        (1 << 20, true),
-        (1 << 21, false),
-        (u32::MAX, false),
-    ] {
+    for (n, ok) in [(0, false), (1, true), (8, true), (24, false), (1 << 20, true), (1 << 21, false), (u32::MAX, false)]
+    {
         let mut raw = Raw::header(3, 0, 1);
         raw.key_u32(0, "general.alignment", n);
         if ok {
@@ -266,24 +242,12 @@ fn tensors_that_cannot_be() {
     case! { c, "a large one over all", two_tensors(("a", &[256], 0), ("b", &[1], 992)),
     E::Overlap { .. }, "inside tensor \"a\"" }
     run(c);
-    assert!(
-        two_tensors(("b", &[4], 32), ("a", &[8], 0)).open().is_ok(),
-        "touching, listed backwards, is fine"
-    );
-    assert!(
-        one_tensor(&[1024], 24, 0).open().is_ok(),
-        "to the last byte is fine"
-    );
+    assert!(two_tensors(("b", &[4], 32), ("a", &[8], 0)).open().is_ok(), "touching, listed backwards, is fine");
+    assert!(one_tensor(&[1024], 24, 0).open().is_ok(), "to the last byte is fine");
 }
 
 fn run(cases: Cases) {
-    for Case {
-        name,
-        raw,
-        is,
-        says,
-    } in cases.0
-    {
+    for Case { name, raw, is, says } in cases.0 {
         let e = raw.open().expect_err(name);
         let text = e.to_string();
         assert!(is(&e), "{name}: {e:?}");

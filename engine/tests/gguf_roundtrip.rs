@@ -2,9 +2,7 @@
 
 use std::io::Write;
 
-use bitnet_engine::gguf::{
-    GgufFile, GgufWriter, MetaValue, Value, ValueType, ggml_type, tensor_size,
-};
+use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue, Value, ValueType, ggml_type, tensor_size};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -22,34 +20,24 @@ fn scalar(ty: ValueType) -> BoxedStrategy<MetaValue> {
         ValueType::Bool => any::<bool>().prop_map(MetaValue::Bool).boxed(),
         ValueType::F32 => {
             use proptest::num::f32::{INFINITE, NEGATIVE, NORMAL, POSITIVE, SUBNORMAL, ZERO};
-            (POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO | INFINITE)
-                .prop_map(MetaValue::F32)
-                .boxed()
+            (POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO | INFINITE).prop_map(MetaValue::F32).boxed()
         }
-        ValueType::F64 => any::<f64>()
-            .prop_filter("NaN is never equal", |v| !v.is_nan())
-            .prop_map(MetaValue::F64)
-            .boxed(),
-        ValueType::String | ValueType::Array => {
-            vec(any::<u8>(), 0..20).prop_map(MetaValue::Bytes).boxed()
+        ValueType::F64 => {
+            any::<f64>().prop_filter("NaN is never equal", |v| !v.is_nan()).prop_map(MetaValue::F64).boxed()
         }
+        ValueType::String | ValueType::Array => vec(any::<u8>(), 0..20).prop_map(MetaValue::Bytes).boxed(),
     }
 }
 
 fn flat_array() -> impl Strategy<Value = MetaValue> {
     prop::sample::select(&ValueType::ALL[..])
         .prop_filter("nested below", |t| *t != ValueType::Array)
-        .prop_flat_map(|element| {
-            vec(scalar(element), 0..8).prop_map(move |items| MetaValue::Array { element, items })
-        })
+        .prop_flat_map(|element| vec(scalar(element), 0..8).prop_map(move |items| MetaValue::Array { element, items }))
 }
 
 fn value() -> impl Strategy<Value = MetaValue> {
     let array = flat_array().prop_recursive(3, 24, 3, |inner| {
-        vec(inner, 0..3).prop_map(|items| MetaValue::Array {
-            element: ValueType::Array,
-            items,
-        })
+        vec(inner, 0..3).prop_map(|items| MetaValue::Array { element: ValueType::Array, items })
     });
     prop_oneof![
         prop::sample::select(&ValueType::ALL[..])
@@ -68,9 +56,7 @@ struct Tensor {
 }
 
 fn tensor() -> impl Strategy<Value = Tensor> {
-    let types = prop::sample::select(vec![
-        0_u32, 1, 2, 3, 8, 14, 24, 28, 30, 34, 35, 36, 38, 39, 135,
-    ]);
+    let types = prop::sample::select(vec![0_u32, 1, 2, 3, 8, 14, 24, 28, 30, 34, 35, 36, 38, 39, 135]);
     (types, vec(1_u64..4, 1..=4), any::<u8>()).prop_map(|(ggml_type, mut dims, seed)| {
         let ne0 = match ggml_type {
             0 | 1 | 24 | 28 | 30 => 1,
@@ -80,17 +66,9 @@ fn tensor() -> impl Strategy<Value = Tensor> {
             _ => 256,
         };
         dims[0] *= ne0;
-        let size = tensor_size("t", 0, ggml_type, &dims)
-            .unwrap()
-            .unwrap_or(100);
-        let data = (0..size)
-            .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed))
-            .collect();
-        Tensor {
-            dims,
-            ggml_type,
-            data,
-        }
+        let size = tensor_size("t", 0, ggml_type, &dims).unwrap().unwrap_or(100);
+        let data = (0..size).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect();
+        Tensor { dims, ggml_type, data }
     })
 }
 
@@ -174,10 +152,7 @@ fn every_value_type_by_hand() {
         (ValueType::I64, i64::MIN.into()),
         (ValueType::F64, f64::MAX.into()),
     ];
-    assert_eq!(
-        values.iter().map(|(t, _)| *t).collect::<Vec<_>>(),
-        ValueType::ALL
-    );
+    assert_eq!(values.iter().map(|(t, _)| *t).collect::<Vec<_>>(), ValueType::ALL);
     let mut w = GgufWriter::new(3, 32).unwrap();
     for (ty, v) in &values {
         w.meta(ty.name(), v.clone()).unwrap();
@@ -190,10 +165,7 @@ fn every_value_type_by_hand() {
         match (read, wrote) {
             // Strings inside arrays come back as bytes.
             (Value::Array(a), MetaValue::Array { .. }) => {
-                assert_eq!(
-                    a.strings().unwrap().collect::<Vec<_>>(),
-                    [&b"a"[..], b"", b"c"]
-                );
+                assert_eq!(a.strings().unwrap().collect::<Vec<_>>(), [&b"a"[..], b"", b"c"]);
             }
             (read, wrote) => assert_eq!(&MetaValue::from(read), wrote),
         }
@@ -204,10 +176,7 @@ fn every_value_type_by_hand() {
 fn a_golden_file_byte_for_byte() {
     // The specification by hand: nothing here comes from the code under test.
     let mut w = GgufWriter::new(3, 32).unwrap();
-    w.meta("a", 7_u32)
-        .unwrap()
-        .tensor("t", &[2], 0, vec![1, 2, 3, 4, 5, 6, 7, 8])
-        .unwrap();
+    w.meta("a", 7_u32).unwrap().tensor("t", &[2], 0, vec![1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
     let mut bytes = Vec::new();
     w.write_to(&mut bytes).unwrap();
     let mut expected = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
@@ -223,12 +192,7 @@ fn a_golden_file_byte_for_byte() {
 #[test]
 fn an_alignment_named_though_it_is_the_usual_one_is_copied_too() {
     let mut w = GgufWriter::new(3, 32).unwrap();
-    w.meta("a", 1_u8)
-        .unwrap()
-        .meta("general.alignment", 32_u32)
-        .unwrap()
-        .meta("b", 2_u8)
-        .unwrap();
+    w.meta("a", 1_u8).unwrap().meta("general.alignment", 32_u32).unwrap().meta("b", 2_u8).unwrap();
     let mut bytes = Vec::new();
     w.write_to(&mut bytes).unwrap();
     let file = GgufFile::from_vec(bytes.clone()).unwrap();

@@ -10,13 +10,7 @@ use gguf_support::{Raw, sample};
 #[test]
 fn truncated_at_every_byte() {
     let raw = sample();
-    let header_end = raw
-        .fields
-        .iter()
-        .find(|(n, _)| n == "padding")
-        .unwrap()
-        .1
-        .start;
+    let header_end = raw.fields.iter().find(|(n, _)| n == "padding").unwrap().1.start;
     let whole = raw.bytes.len();
     for (name, range) in &raw.fields {
         for cut in range.clone() {
@@ -26,67 +20,22 @@ fn truncated_at_every_byte() {
             if cut == 0 {
                 assert!(matches!(e, GgufError::Empty), "{text}");
             } else if cut >= header_end {
-                let GgufError::TensorOutside {
-                    missing, file_len, ..
-                } = e
-                else {
-                    panic!("cut at {cut}: {text}")
-                };
-                assert_eq!(
-                    (missing, file_len),
-                    ((whole - cut) as u64, cut as u64),
-                    "{text}"
-                );
-                assert!(
-                    text.contains("tensor \"embd\"") && text.contains("download it again"),
-                    "{text}"
-                );
+                let GgufError::TensorOutside { missing, file_len, .. } = e else { panic!("cut at {cut}: {text}") };
+                assert_eq!((missing, file_len), ((whole - cut) as u64, cut as u64), "{text}");
+                assert!(text.contains("tensor \"embd\"") && text.contains("download it again"), "{text}");
             } else if cut >= 24 && (cut - 24) / 14 < 7 {
-                assert!(
-                    matches!(
-                        e,
-                        GgufError::ImpossibleCount {
-                            count: 7,
-                            at: 16,
-                            ..
-                        }
-                    ),
-                    "cut at {cut}: {text}"
-                );
+                assert!(matches!(e, GgufError::ImpossibleCount { count: 7, at: 16, .. }), "cut at {cut}: {text}");
             } else if cut >= 24 && (cut - 24) / 34 < 3 {
-                assert!(
-                    matches!(
-                        e,
-                        GgufError::ImpossibleCount {
-                            count: 3,
-                            at: 8,
-                            ..
-                        }
-                    ),
-                    "cut at {cut}: {text}"
-                );
+                assert!(matches!(e, GgufError::ImpossibleCount { count: 3, at: 8, .. }), "cut at {cut}: {text}");
             } else if let GgufError::ImpossibleCount { what, .. } = &e {
                 // An array's count is judged before its elements are looked at.
                 let key = what.split("key ").nth(1).unwrap();
-                assert_ne!(
-                    what.replace("the ", ""),
-                    *name,
-                    "a count that is cut itself cannot be judged"
-                );
-                assert!(
-                    name.contains("element") && name.ends_with(key),
-                    "cut at {cut} in {name}: {text}"
-                );
+                assert_ne!(what.replace("the ", ""), *name, "a count that is cut itself cannot be judged");
+                assert!(name.contains("element") && name.ends_with(key), "cut at {cut} in {name}: {text}");
             } else {
-                assert!(
-                    matches!(e, GgufError::Truncated { .. }),
-                    "cut at {cut} in {name}: {text}"
-                );
+                assert!(matches!(e, GgufError::Truncated { .. }), "cut at {cut} in {name}: {text}");
                 let bare = |s: &str| s.replace("the ", "");
-                assert!(
-                    bare(&text).contains(&bare(name)),
-                    "cut at {cut} in {name}: {text}"
-                );
+                assert!(bare(&text).contains(&bare(name)), "cut at {cut} in {name}: {text}");
                 assert!(text.contains("download it again"), "{text}");
             }
         }

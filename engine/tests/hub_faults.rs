@@ -12,70 +12,40 @@ use hub_common::*;
 const FILE: &str = "tokenizer.json";
 
 /// Fetches under faults and expects the right bytes; returns the hub for questions.
-async fn survives(
-    rules: impl IntoIterator<Item = Rule>,
-) -> (MockHub, Vec<Event>, bitnet_engine::hub::HubMetrics) {
+async fn survives(rules: impl IntoIterator<Item = Rule>) -> (MockHub, Vec<Event>, bitnet_engine::hub::HubMetrics) {
     let (hub, dir) = (hub(rules), tempfile::tempdir().unwrap());
     let (client, events) = client(&hub, dir.path());
     let file = client.fetch(REPO, "main", FILE).await.unwrap();
     assert_eq!(*file.read().unwrap(), body());
     assert_eq!(client.cache().verify().unwrap().sound.len(), 1);
-    let left: Vec<_> = files_under(dir.path())
-        .into_iter()
-        .filter(|name| name.starts_with("partial"))
-        .collect();
+    let left: Vec<_> = files_under(dir.path()).into_iter().filter(|name| name.starts_with("partial")).collect();
     assert!(left.is_empty(), "{left:?}");
     (hub, events.all(), client.metrics())
 }
 
 /// Fetches under faults that do not end and expects an error, and nothing in the cache; when the faults end, all is well.
-async fn fails(
-    rules: impl IntoIterator<Item = Rule>,
-) -> (MockHub, HubError, bitnet_engine::hub::HubMetrics) {
+async fn fails(rules: impl IntoIterator<Item = Rule>) -> (MockHub, HubError, bitnet_engine::hub::HubMetrics) {
     let (hub, dir) = (hub(rules), tempfile::tempdir().unwrap());
     let (client, _) = client(&hub, dir.path());
     let started = Instant::now();
     let error = client.fetch(REPO, "main", FILE).await.unwrap_err();
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(cached(dir.path()), [""; 0], "nothing may be cached");
     let text = error.to_string();
+    assert!(!text.contains("Signature"), "the signed part of an address is shown: {text}");
     assert!(
-        !text.contains("Signature"),
-        "the signed part of an address is shown: {text}"
-    );
-    assert!(
-        text.contains("run")
-            || text.contains("check")
-            || text.contains("export")
-            || text.contains("curl"),
+        text.contains("run") || text.contains("check") || text.contains("export") || text.contains("curl"),
         "no way out is named: {text}"
     );
     let metrics = client.metrics();
     hub.heal();
     let (client, _) = client_with(settings(&hub, dir.path()));
-    assert_eq!(
-        *client
-            .fetch(REPO, "main", FILE)
-            .await
-            .unwrap()
-            .read()
-            .unwrap(),
-        body()
-    );
+    assert_eq!(*client.fetch(REPO, "main", FILE).await.unwrap().read().unwrap(), body());
     (hub, error, metrics)
 }
 
 fn gets(hub: &MockHub) -> Vec<Option<String>> {
-    hub.log()
-        .entries()
-        .into_iter()
-        .filter(|entry| entry.side == Side::Cdn)
-        .map(|entry| entry.range)
-        .collect()
+    hub.log().entries().into_iter().filter(|entry| entry.side == Side::Cdn).map(|entry| entry.range).collect()
 }
 
 // The table of shared knowledge on both official clients, row by row.
@@ -83,33 +53,22 @@ fn gets(hub: &MockHub) -> Vec<Option<String>> {
 #[tokio::test]
 async fn row_1_get_answers_403_with_html() {
     for side in [Side::Hub, Side::Cdn] {
-        let (_, error, _) =
-            fails([Fault::Html { status: 403 }.always().on(side).method("GET")]).await;
-        assert!(
-            matches!(error, HubError::Status { status: 403, .. }),
-            "{error}"
-        );
+        let (_, error, _) = fails([Fault::Html { status: 403 }.always().on(side).method("GET")]).await;
+        assert!(matches!(error, HubError::Status { status: 403, .. }), "{error}");
     }
 }
 
 #[tokio::test]
 async fn row_2_get_answers_500_with_html() {
     let (_, error, metrics) = fails([Fault::Html { status: 500 }.always().on(Side::Cdn)]).await;
-    assert!(
-        matches!(&error, HubError::Status { status: 500, tried, .. } if tried.0.len() == 5),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::Status { status: 500, tried, .. } if tried.0.len() == 5), "{error}");
     assert_eq!(metrics.retries, 5);
 }
 
 #[tokio::test]
 async fn row_3_100_of_3000_bytes() {
     // a Content-Length that lies: the answer looks complete
-    let (hub, _, metrics) = survives([Fault::WrongLength { delta: -2900 }
-        .always()
-        .on(Side::Cdn)
-        .times(1)])
-    .await;
+    let (hub, _, metrics) = survives([Fault::WrongLength { delta: -2900 }.always().on(Side::Cdn).times(1)]).await;
     assert_eq!(gets(&hub), [None, Some("bytes=100-".to_owned())]);
     assert_eq!((metrics.bytes, metrics.retries), (3000, 1));
 }
@@ -118,10 +77,7 @@ async fn row_3_100_of_3000_bytes() {
 async fn row_4_right_size_corrupt_bytes() {
     let (hub, error, metrics) = fails([Fault::Corrupt { at: 1500 }.always().on(Side::Cdn)]).await;
     assert!(matches!(error, HubError::Checksum { .. }), "{error}");
-    assert_eq!(
-        metrics.checksum_failures, 2,
-        "once more from byte 0, then no more"
-    );
+    assert_eq!(metrics.checksum_failures, 2, "once more from byte 0, then no more");
     assert_eq!(gets(&hub)[..2], [None, None]);
     survives([Fault::Corrupt { at: 0 }.always().on(Side::Cdn).times(1)]).await;
 }
@@ -129,33 +85,19 @@ async fn row_4_right_size_corrupt_bytes() {
 #[tokio::test]
 async fn row_5_revision_not_found() {
     let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
-    let error = client(&hub, dir.path())
-        .0
-        .fetch(REPO, "no-such-branch", FILE)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, HubError::RevisionNotFound { .. }),
-        "{error}"
-    );
+    let error = client(&hub, dir.path()).0.fetch(REPO, "no-such-branch", FILE).await.unwrap_err();
+    assert!(matches!(error, HubError::RevisionNotFound { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn row_6_429_with_retry_after() {
     // 30 s is more than our bound of 2 s here: one HEAD, no hammering, and the wait is named
     let (hub, error, _) = fails([Fault::RetryAfter { seconds: 30 }.always().on(Side::Hub)]).await;
-    assert!(
-        matches!(&error, HubError::RateLimited { wait, .. } if *wait == Duration::from_secs(30)),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::RateLimited { wait, .. } if *wait == Duration::from_secs(30)), "{error}");
     assert_eq!(hub.log().count(|entry| entry.status == 429), 1);
     // 1 s is waited for, visibly
     let started = Instant::now();
-    let (_, events, metrics) = survives([Fault::RetryAfter { seconds: 1 }
-        .always()
-        .on(Side::Hub)
-        .times(1)])
-    .await;
+    let (_, events, metrics) = survives([Fault::RetryAfter { seconds: 1 }.always().on(Side::Hub).times(1)]).await;
     assert!(started.elapsed() >= Duration::from_secs(1));
     assert!(metrics.waited_ms >= 1000);
     let visible = |event: &Event| matches!(event, Event::Retry { rate_limited: true, delay, .. } if *delay == Duration::from_secs(1));
@@ -164,25 +106,13 @@ async fn row_6_429_with_retry_after() {
 
 #[tokio::test]
 async fn row_7_cut_in_the_body_resumes_at_the_byte() {
-    let (hub, events, metrics) =
-        survives([Fault::Cut { at: 1234 }.always().on(Side::Cdn).times(1)]).await;
+    let (hub, events, metrics) = survives([Fault::Cut { at: 1234 }.always().on(Side::Cdn).times(1)]).await;
     assert_eq!(gets(&hub), [None, Some("bytes=1234-".to_owned())]);
-    let conditions: Vec<_> = hub
-        .log()
-        .entries()
-        .into_iter()
-        .filter_map(|entry| entry.if_range)
-        .collect();
+    let conditions: Vec<_> = hub.log().entries().into_iter().filter_map(|entry| entry.if_range).collect();
     assert!(!conditions.is_empty(), "Range needs If-Range");
-    assert_eq!(
-        (metrics.bytes, hub.log().bytes(Side::Cdn)),
-        (3000, 3000),
-        "no byte came twice"
-    );
+    assert_eq!((metrics.bytes, hub.log().bytes(Side::Cdn)), (3000, 3000), "no byte came twice");
     assert!(
-        events.iter().any(
-            |event| matches!(event, Event::Retry { why, .. } if why.contains("byte 1234 of 3000"))
-        ),
+        events.iter().any(|event| matches!(event, Event::Retry { why, .. } if why.contains("byte 1234 of 3000"))),
         "{events:?}"
     );
 }
@@ -201,35 +131,19 @@ async fn test_download_with_resume() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = settings(&hub, dir.path());
     first.retry.retries = 0;
-    let error = client_with(first)
-        .0
-        .fetch(REPO, "main", FILE)
-        .await
-        .unwrap_err();
+    let error = client_with(first).0.fetch(REPO, "main", FILE).await.unwrap_err();
     assert!(matches!(error, HubError::Network { .. }), "{error}");
     let (client, events) = client(&hub, dir.path());
     let file = client.fetch(REPO, "main", FILE).await.unwrap();
     assert_eq!(*file.read().unwrap(), body());
     let from = Some("bytes=1000-".to_owned());
     assert_eq!(gets(&hub), [None, from.clone(), from]);
-    assert!(events.all().contains(&Event::Started {
-        path: FILE.to_owned(),
-        resumed: 1000,
-        total: 3000
-    }));
+    assert!(events.all().contains(&Event::Started { path: FILE.to_owned(), resumed: 1000, total: 3000 }));
     let metrics = client.metrics();
     assert_eq!((metrics.bytes, metrics.resumed_bytes), (2000, 1000));
     // the CDN's own ETag, not the hub's, stands in If-Range
-    let last = hub
-        .log()
-        .entries()
-        .into_iter()
-        .rfind(|entry| entry.side == Side::Cdn)
-        .unwrap();
-    assert_eq!(
-        (last.status, last.if_range.map(|etag| etag.len())),
-        (206, Some(34))
-    );
+    let last = hub.log().entries().into_iter().rfind(|entry| entry.side == Side::Cdn).unwrap();
+    assert_eq!((last.status, last.if_range.map(|etag| etag.len())), (206, Some(34)));
 }
 
 #[tokio::test]
@@ -244,54 +158,26 @@ async fn a_cut_after_every_few_bytes_still_ends() {
 
 #[tokio::test]
 async fn a_server_without_ranges_starts_again() {
-    let (hub, events, metrics) = survives([
-        Fault::Cut { at: 1000 }.always().on(Side::Cdn).times(1),
-        Fault::IgnoreRange.always().on(Side::Cdn),
-    ])
-    .await;
+    let (hub, events, metrics) =
+        survives([Fault::Cut { at: 1000 }.always().on(Side::Cdn).times(1), Fault::IgnoreRange.always().on(Side::Cdn)])
+            .await;
     assert_eq!((gets(&hub).len(), metrics.bytes), (2, 4000));
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(event, Event::Restarted { .. })),
-        "{events:?}"
-    );
+    assert!(events.iter().any(|event| matches!(event, Event::Restarted { .. })), "{events:?}");
 }
 
 #[tokio::test]
 async fn a_stall_is_noticed_and_resumed() {
     let started = Instant::now();
-    let (hub, ..) = survives([Fault::Stall {
-        at: 2000,
-        pause: Duration::from_secs(60),
-    }
-    .always()
-    .on(Side::Cdn)
-    .times(1)])
-    .await;
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    let (hub, ..) =
+        survives([Fault::Stall { at: 2000, pause: Duration::from_secs(60) }.always().on(Side::Cdn).times(1)]).await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(gets(&hub), [None, Some("bytes=2000-".to_owned())]);
 }
 
 #[tokio::test]
 async fn a_slow_drip_is_no_stall_but_meets_the_deadline() {
-    survives([Fault::Drip {
-        chunk: 1000,
-        pause: Duration::from_millis(50),
-    }
-    .always()
-    .on(Side::Cdn)])
-    .await;
-    let hub = hub([Fault::Drip {
-        chunk: 1,
-        pause: Duration::from_millis(20),
-    }
-    .always()
-    .on(Side::Cdn)]);
+    survives([Fault::Drip { chunk: 1000, pause: Duration::from_millis(50) }.always().on(Side::Cdn)]).await;
+    let hub = hub([Fault::Drip { chunk: 1, pause: Duration::from_millis(20) }.always().on(Side::Cdn)]);
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(&hub, dir.path());
     settings.timeouts.overall = Duration::from_millis(500);
@@ -299,15 +185,8 @@ async fn a_slow_drip_is_no_stall_but_meets_the_deadline() {
     let started = Instant::now();
     let error = client.fetch(REPO, "main", FILE).await.unwrap_err();
     assert!(matches!(error, HubError::Deadline { .. }), "{error}");
-    assert!(
-        error.to_string().contains("BITNET_DOWNLOAD_TIMEOUT"),
-        "{error}"
-    );
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(error.to_string().contains("BITNET_DOWNLOAD_TIMEOUT"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(cached(dir.path()), [""; 0]);
 }
 
@@ -323,30 +202,17 @@ async fn wrong_lengths() {
 #[tokio::test]
 async fn html_with_200_is_a_login_page() {
     let (_, error, _) = fails([Fault::Html { status: 200 }.always().on(Side::Hub)]).await;
-    assert!(
-        matches!(&error, HubError::BadAnswer { why, .. } if why.contains("X-Repo-Commit")),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::BadAnswer { why, .. } if why.contains("X-Repo-Commit")), "{error}");
     let (_, error, _) = fails([Fault::Html { status: 200 }.always().on(Side::Cdn)]).await;
-    assert!(
-        matches!(&error, HubError::BadAnswer { why, .. } if why.contains("web page")),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::BadAnswer { why, .. } if why.contains("web page")), "{error}");
 }
 
 #[tokio::test]
 async fn the_hubs_own_ratelimit_header() {
     let (_, error, _) = fails([Fault::RateLimit { seconds: 55 }.always().on(Side::Hub)]).await;
-    assert!(
-        matches!(&error, HubError::RateLimited { wait, .. } if *wait == Duration::from_secs(56)),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::RateLimited { wait, .. } if *wait == Duration::from_secs(56)), "{error}");
     let started = Instant::now();
-    survives([Fault::RateLimit { seconds: 0 }
-        .always()
-        .on(Side::Hub)
-        .times(1)])
-    .await;
+    survives([Fault::RateLimit { seconds: 0 }.always().on(Side::Hub).times(1)]).await;
     assert!(started.elapsed() >= Duration::from_secs(1), "t + 1 s");
 }
 
@@ -354,22 +220,12 @@ async fn the_hubs_own_ratelimit_header() {
 async fn redirects_that_lead_nowhere() {
     for side in [Side::Hub, Side::Cdn] {
         let (hub, error, _) = fails([Fault::RedirectLoop.always().on(side)]).await;
-        assert!(
-            matches!(&error, HubError::Redirect { why, .. } if why.contains("circle")),
-            "{error}"
-        );
+        assert!(matches!(&error, HubError::Redirect { why, .. } if why.contains("circle")), "{error}");
         assert!(hub.log().len() < 12, "{}", hub.log().len());
     }
     let (hub, error, _) = fails([Fault::RedirectAway.always().on(Side::Hub).method("HEAD")]).await;
-    assert!(
-        matches!(&error, HubError::Redirect { why, .. } if why.contains("checksum")),
-        "{error}"
-    );
-    assert_eq!(
-        hub.log().count(|entry| entry.side == Side::Elsewhere),
-        0,
-        "nobody goes there for metadata"
-    );
+    assert!(matches!(&error, HubError::Redirect { why, .. } if why.contains("checksum")), "{error}");
+    assert_eq!(hub.log().count(|entry| entry.side == Side::Elsewhere), 0, "nobody goes there for metadata");
 }
 
 #[tokio::test]
@@ -382,15 +238,10 @@ async fn flapping() {
         Fault::Cut { at: 0 },
     ] {
         for side in [Side::Hub, Side::Cdn] {
-            let (_, _, metrics) =
-                survives([fault.clone().always().on(side).method("GET").times(3)]).await;
+            let (_, _, metrics) = survives([fault.clone().always().on(side).method("GET").times(3)]).await;
             assert_eq!(
                 metrics.retries,
-                if fault == (Fault::Cut { at: 0 }) && side == Side::Hub {
-                    0
-                } else {
-                    3
-                },
+                if fault == (Fault::Cut { at: 0 }) && side == Side::Hub { 0 } else { 3 },
                 "{fault:?} {side:?}"
             );
         }
@@ -405,40 +256,21 @@ async fn nobody_listens() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(&hub([]), dir.path()); // the hub is gone when this line ends
     settings.retry.retries = 2;
-    let error = client_with(settings)
-        .0
-        .fetch(REPO, "main", FILE)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, HubError::Network { tried, .. } if tried.0.len() == 2),
-        "{error}"
-    );
+    let error = client_with(settings).0.fetch(REPO, "main", FILE).await.unwrap_err();
+    assert!(matches!(&error, HubError::Network { tried, .. } if tried.0.len() == 2), "{error}");
 }
 
 #[tokio::test]
 async fn a_dead_hub_is_left_alone_and_probed() {
-    let (hub, dir) = (
-        hub([Fault::Status { status: 503 }.always().on(Side::Hub)]),
-        tempfile::tempdir().unwrap(),
-    );
+    let (hub, dir) = (hub([Fault::Status { status: 503 }.always().on(Side::Hub)]), tempfile::tempdir().unwrap());
     let mut settings = settings(&hub, dir.path());
-    settings.breaker = BreakerPolicy {
-        threshold: 3,
-        cooldown: Duration::from_millis(150),
-    };
+    settings.breaker = BreakerPolicy { threshold: 3, cooldown: Duration::from_millis(150) };
     let (client, _) = client_with(settings);
     let error = client.fetch(REPO, "main", FILE).await.unwrap_err();
-    assert!(
-        matches!(&error, HubError::CircuitOpen { failures: 3, last, .. } if last == "status 503"),
-        "{error}"
-    );
+    assert!(matches!(&error, HubError::CircuitOpen { failures: 3, last, .. } if last == "status 503"), "{error}");
     assert_eq!((hub.log().len(), client.breaker()), (3, BreakerState::Open));
     // open: not a packet
-    assert!(matches!(
-        client.fetch(REPO, "main", FILE).await,
-        Err(HubError::CircuitOpen { .. })
-    ));
+    assert!(matches!(client.fetch(REPO, "main", FILE).await, Err(HubError::CircuitOpen { .. })));
     assert_eq!(hub.log().len(), 3);
     // half-open: one probe, which fails and opens it again
     tokio::time::sleep(Duration::from_millis(160)).await;
@@ -448,15 +280,7 @@ async fn a_dead_hub_is_left_alone_and_probed() {
     // healed: the probe closes it
     hub.heal();
     tokio::time::sleep(Duration::from_millis(160)).await;
-    assert_eq!(
-        *client
-            .fetch(REPO, "main", FILE)
-            .await
-            .unwrap()
-            .read()
-            .unwrap(),
-        body()
-    );
+    assert_eq!(*client.fetch(REPO, "main", FILE).await.unwrap().read().unwrap(), body());
     assert_eq!(client.breaker(), BreakerState::Closed);
 }
 
@@ -473,10 +297,7 @@ async fn partial_files_from_other_hands() {
     // complete, not yet renamed: nothing is fetched; damaged prefix: checksum, then from byte 0; too long: from byte 0; complete but wrong
     for (left, ranges) in [
         (body(), vec![]),
-        (
-            wrong[..500].to_vec(),
-            vec![Some("bytes=500-".to_owned()), None],
-        ),
+        (wrong[..500].to_vec(), vec![Some("bytes=500-".to_owned()), None]),
         (long, vec![None]),
         (wrong.clone(), vec![None]),
         (Vec::new(), vec![None]),
@@ -486,10 +307,7 @@ async fn partial_files_from_other_hands() {
         hub.log().clear();
         let (client, _) = client(&hub, dir.path());
         let file = client.fetch(REPO, "main", FILE).await.unwrap();
-        assert_eq!(
-            (file.source, &*file.read().unwrap()),
-            (Source::Network, &body())
-        );
+        assert_eq!((file.source, &*file.read().unwrap()), (Source::Network, &body()));
         assert_eq!(gets(&hub), ranges, "{} bytes left", left.len());
         client.cache().clear().unwrap();
     }
@@ -525,17 +343,11 @@ async fn faults_at_random_never_corrupt() {
             // under a dead network the last known commit may serve: older, but sound
             Ok(file) => {
                 let bytes = file.read().unwrap();
-                assert!(
-                    (0..=n).any(|k| *bytes == noise(4000, k)),
-                    "round {n}: wrong bytes"
-                );
+                assert!((0..=n).any(|k| *bytes == noise(4000, k)), "round {n}: wrong bytes");
                 good += 1;
             }
             Err(error) => {
-                assert!(
-                    !matches!(error, HubError::Io { .. } | HubError::Corrupt { .. }),
-                    "round {n}: {error}"
-                );
+                assert!(!matches!(error, HubError::Io { .. } | HubError::Corrupt { .. }), "round {n}: {error}");
                 bad += 1;
             }
         }

@@ -26,9 +26,7 @@ fn be_child_if_told() {
     settings.retry.base = Duration::from_millis(5);
     settings.timeouts.overall = Duration::from_secs(30);
     let client = BlockingDownload::new(settings, None).unwrap();
-    let files = client
-        .fetch_all(REPO, "main", &["big", "config.json"])
-        .unwrap();
+    let files = client.fetch_all(REPO, "main", &["big", "config.json"]).unwrap();
     assert_eq!(*files[0].read().unwrap(), noise(BIG, 9));
     assert_eq!(*files[1].read().unwrap(), json());
     std::process::exit(0);
@@ -45,9 +43,7 @@ fn child(test: &str, hub: &MockHub, cache: &Path) -> Child {
 }
 
 fn big_hub() -> MockHub {
-    let repo = Repo::new(REPO)
-        .file("big", noise(BIG, 9), Storage::Lfs)
-        .file("config.json", json(), Storage::Git);
+    let repo = Repo::new(REPO).file("big", noise(BIG, 9), Storage::Lfs).file("config.json", json(), Storage::Git);
     MockHub::builder().repo(repo).start().unwrap()
 }
 
@@ -55,25 +51,12 @@ fn big_hub() -> MockHub {
 fn ten_processes_fetch_each_file_once() {
     be_child_if_told();
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
-    hub.fault(
-        Fault::Drip {
-            chunk: 40_000,
-            pause: Duration::from_millis(20),
-        }
-        .always()
-        .on(Side::Cdn),
-    );
-    let mut children: Vec<_> = (0..10)
-        .map(|_| child("ten_processes_fetch_each_file_once", &hub, dir.path()))
-        .collect();
+    hub.fault(Fault::Drip { chunk: 40_000, pause: Duration::from_millis(20) }.always().on(Side::Cdn));
+    let mut children: Vec<_> = (0..10).map(|_| child("ten_processes_fetch_each_file_once", &hub, dir.path())).collect();
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
-    assert_eq!(
-        hub.log()
-            .count(|entry| entry.side == Side::Cdn && entry.method == "GET"),
-        1
-    );
+    assert_eq!(hub.log().count(|entry| entry.side == Side::Cdn && entry.method == "GET"), 1);
     assert_eq!(hub.log().requests("GET", "config.json"), 1);
     assert_eq!(hub.log().bytes(Side::Cdn), BIG as u64);
     assert_eq!(Cache::new(dir.path()).verify().unwrap().sound.len(), 2);
@@ -85,10 +68,7 @@ fn kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes() {
     be_child_if_told();
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
     // the whole transfer takes about 150 ms
-    let drip = Fault::Drip {
-        chunk: 10_000,
-        pause: Duration::from_millis(3),
-    };
+    let drip = Fault::Drip { chunk: 10_000, pause: Duration::from_millis(3) };
     hub.fault(drip.always().on(Side::Cdn));
     let cache = Cache::new(dir.path());
     let (mut killed, mut complete) = (0, 0);
@@ -114,24 +94,15 @@ fn kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes() {
             cache.clear().unwrap();
         }
     }
-    assert!(
-        killed >= 6,
-        "only {killed} of the children were alive to be killed"
-    );
+    assert!(killed >= 6, "only {killed} of the children were alive to be killed");
     assert!(complete >= 1, "no run ever got to its end");
-    let ranges = hub
-        .log()
-        .count(|entry| entry.side == Side::Cdn && entry.range.is_some());
+    let ranges = hub.log().count(|entry| entry.side == Side::Cdn && entry.range.is_some());
     assert!(ranges >= 3, "only {ranges} runs resumed");
     // the locks died with their owners: the last run ends, and quickly
     hub.heal();
     let started = Instant::now();
     assert!(child(NAME, &hub, dir.path()).wait().unwrap().success());
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(cache.verify().unwrap().sound.len(), 2);
 }
 
@@ -140,19 +111,13 @@ const SOAK: (u64, usize) = (6, 4000);
 
 /// Fetches soak files for ever; notes each outcome in a file of its own: `o` for a sound file, `e` for a reported error.
 fn be_soak_child_if_told() {
-    let (Ok(endpoint), Ok(cache), Ok(notes)) = (
-        std::env::var("HUB_CHILD_ENDPOINT"),
-        std::env::var("HUB_CHILD_CACHE"),
-        std::env::var("HUB_CHILD_NOTES"),
-    ) else {
+    let (Ok(endpoint), Ok(cache), Ok(notes)) =
+        (std::env::var("HUB_CHILD_ENDPOINT"), std::env::var("HUB_CHILD_CACHE"), std::env::var("HUB_CHILD_NOTES"))
+    else {
         return;
     };
     let notes = Path::new(&notes).join(std::process::id().to_string());
-    let mut notes = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(notes)
-        .unwrap();
+    let mut notes = std::fs::File::options().create(true).append(true).open(notes).unwrap();
     for round in 0u64.. {
         let mut settings = HubSettings::new(&cache);
         settings.endpoint = endpoint.clone();
@@ -163,10 +128,7 @@ fn be_soak_child_if_told() {
         settings.timeouts.overall = Duration::from_secs(20);
         let client = BlockingDownload::new(settings, None).unwrap();
         let n = (u64::from(std::process::id()) + round) % SOAK.0;
-        let outcome = match client
-            .fetch("soak/repo", "main", &format!("f{n}"))
-            .and_then(|file| file.read())
-        {
+        let outcome = match client.fetch("soak/repo", "main", &format!("f{n}")).and_then(|file| file.read()) {
             Ok(bytes) if *bytes == noise(SOAK.1, n) => b"o",
             Ok(_) => b"W",
             Err(HubError::Io { .. } | HubError::Corrupt { .. } | HubError::Deadline { .. }) => b"D",
@@ -180,13 +142,9 @@ fn be_soak_child_if_told() {
 #[test]
 fn soak_of_processes_under_random_faults_and_kills() {
     be_soak_child_if_told();
-    let wanted = std::env::var("HUB_SOAK")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(200);
-    let repo = (0..SOAK.0).fold(Repo::new("soak/repo"), |repo, n| {
-        repo.file(&format!("f{n}"), noise(SOAK.1, n), Storage::Lfs)
-    });
+    let wanted = std::env::var("HUB_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let repo =
+        (0..SOAK.0).fold(Repo::new("soak/repo"), |repo, n| repo.file(&format!("f{n}"), noise(SOAK.1, n), Storage::Lfs));
     let mut builder = MockHub::builder().repo(repo).seed(5);
     for rule in [
         "cut=900,on=cdn,chance=25",
@@ -206,11 +164,7 @@ fn soak_of_processes_under_random_faults_and_kills() {
     std::fs::create_dir(&notes).unwrap();
     let start = || {
         Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "soak_of_processes_under_random_faults_and_kills",
-                "--nocapture",
-            ])
+            .args(["--exact", "soak_of_processes_under_random_faults_and_kills", "--nocapture"])
             .env("HUB_CHILD_ENDPOINT", hub.endpoint())
             .env("HUB_CHILD_CACHE", &cache)
             .env("HUB_CHILD_NOTES", &notes)
@@ -244,20 +198,9 @@ fn soak_of_processes_under_random_faults_and_kills() {
         child.wait().unwrap();
     }
     let (sound, errors, wrong, damaged) = count();
-    assert!(
-        sound >= wanted,
-        "{sound} of {wanted} in {:?}: hanging?",
-        began.elapsed()
-    );
-    assert_eq!(
-        (wrong, damaged),
-        (0, 0),
-        "wrong bytes, or damage, I/O trouble or a deadline"
-    );
-    assert!(
-        errors * 10 <= sound,
-        "{errors} errors to {sound} sound files"
-    );
+    assert!(sound >= wanted, "{sound} of {wanted} in {:?}: hanging?", began.elapsed());
+    assert_eq!((wrong, damaged), (0, 0), "wrong bytes, or damage, I/O trouble or a deadline");
+    assert!(errors * 10 <= sound, "{errors} errors to {sound} sound files");
     let share = hub.log().bytes(Side::Cdn) as f64 / (sound * SOAK.1) as f64;
     // nothing that the dead left behind is in anybody's way
     hub.heal();
@@ -269,15 +212,8 @@ fn soak_of_processes_under_random_faults_and_kills() {
         assert_eq!(*file.read().unwrap(), noise(SOAK.1, n));
     }
     let found = Cache::new(&cache).verify().unwrap();
-    assert_eq!(
-        (found.damaged.len(), found.sound.len()),
-        (0, SOAK.0 as usize)
-    );
-    assert!(
-        kills >= 1 && share < 0.25,
-        "{kills} kills, {:.1} % of the bytes were fetched",
-        share * 100.0
-    );
+    assert_eq!((found.damaged.len(), found.sound.len()), (0, SOAK.0 as usize));
+    assert!(kills >= 1 && share < 0.25, "{kills} kills, {:.1} % of the bytes were fetched", share * 100.0);
     eprintln!(
         "{sound} sound, {errors} errors, {kills} kills, {:.1} % of the bytes fetched, {:?}",
         share * 100.0,
@@ -288,37 +224,20 @@ fn soak_of_processes_under_random_faults_and_kills() {
 #[test]
 fn the_systems_proxy_is_used_and_no_proxy_is_heeded() {
     const NAME: &str = "the_systems_proxy_is_used_and_no_proxy_is_heeded";
-    if let (Ok(endpoint), Ok(cache)) = (
-        std::env::var("HUB_CHILD_ENDPOINT"),
-        std::env::var("HUB_CHILD_CACHE"),
-    ) {
+    if let (Ok(endpoint), Ok(cache)) = (std::env::var("HUB_CHILD_ENDPOINT"), std::env::var("HUB_CHILD_CACHE")) {
         let mut settings = HubSettings::new(cache);
         settings.endpoint = endpoint;
         settings.retry.retries = 0;
         settings.timeouts.overall = Duration::from_secs(5);
-        let file =
-            BlockingDownload::new(settings, None)
-                .unwrap()
-                .fetch(REPO, "main", "config.json");
-        std::process::exit(if file.is_ok_and(|file| *file.read().unwrap() == json()) {
-            0
-        } else {
-            7
-        });
+        let file = BlockingDownload::new(settings, None).unwrap().fetch(REPO, "main", "config.json");
+        std::process::exit(if file.is_ok_and(|file| *file.read().unwrap() == json()) { 0 } else { 7 });
     }
     // the endpoint's host does not exist; only a proxy can know what is meant, and our hub answers whatever the host
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
     let run = |no_proxy: &str| {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        for name in [
-            "http_proxy",
-            "https_proxy",
-            "all_proxy",
-            "no_proxy",
-            "HTTPS_PROXY",
-            "ALL_PROXY",
-            "REQUEST_METHOD",
-        ] {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "REQUEST_METHOD"]
+        {
             command.env_remove(name);
         }
         let status = command
@@ -343,12 +262,7 @@ async fn many_tasks_of_one_process_fetch_once_too() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let (client, _) = client(&hub, dir.path());
-        tasks.spawn(async move {
-            client
-                .fetch(REPO, "main", "big")
-                .await
-                .map(|file| file.size)
-        });
+        tasks.spawn(async move { client.fetch(REPO, "main", "big").await.map(|file| file.size) });
     }
     while let Some(done) = tasks.join_next().await {
         assert_eq!(done.unwrap().unwrap(), BIG as u64);

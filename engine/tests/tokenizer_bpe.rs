@@ -9,14 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokenizer_support::*;
 
-const PARSE: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: true,
-};
-const PLAIN: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: false,
-};
+const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 
 struct Pair {
     pre: &'static str,
@@ -53,13 +47,7 @@ fn pairs() -> &'static [Pair] {
             let loaded = from_source(source_of(&file, "gpt2", Some(pre))).unwrap();
             let mut theirs_plain = oracle(&file);
             theirs_plain.set_encode_special_tokens(true);
-            out.push(Pair {
-                pre,
-                whole_alphabet,
-                ours: loaded.tokenizer,
-                theirs: oracle(&file),
-                theirs_plain,
-            });
+            out.push(Pair { pre, whole_alphabet, ours: loaded.tokenizer, theirs: oracle(&file), theirs_plain });
         }
         out
     })
@@ -68,44 +56,17 @@ fn pairs() -> &'static [Pair] {
 fn check(text: &str) {
     for pair in pairs() {
         // The named difference of `smollm`: numbers that Rust knows and Unicode 16.0 does not.
-        if pair.pre == "smollm"
-            && text
-                .chars()
-                .any(|c| c.is_numeric() && class(c as u32) & NUMBER == 0)
-        {
+        if pair.pre == "smollm" && text.chars().any(|c| c.is_numeric() && class(c as u32) & NUMBER == 0) {
             continue;
         }
         let ids = pair.ours.encode(text, PARSE).unwrap();
-        assert_eq!(
-            ids,
-            oracle_ids(&pair.theirs, text),
-            "{} on {text:?}",
-            pair.pre
-        );
+        assert_eq!(ids, oracle_ids(&pair.theirs, text), "{} on {text:?}", pair.pre);
         let plain = pair.ours.encode(text, PLAIN).unwrap();
-        assert_eq!(
-            plain,
-            oracle_ids(&pair.theirs_plain, text),
-            "{} without specials on {text:?}",
-            pair.pre
-        );
+        assert_eq!(plain, oracle_ids(&pair.theirs_plain, text), "{} without specials on {text:?}", pair.pre);
         if pair.whole_alphabet {
-            assert_eq!(
-                pair.ours.decode(&ids, false),
-                text.as_bytes(),
-                "{} does not come back",
-                pair.pre
-            );
-            assert_eq!(
-                pair.ours.decode(&plain, true),
-                text.as_bytes(),
-                "{} does not come back",
-                pair.pre
-            );
-            assert_eq!(
-                pair.theirs.decode(&ids, true).unwrap().as_bytes(),
-                pair.ours.decode(&ids, true)
-            );
+            assert_eq!(pair.ours.decode(&ids, false), text.as_bytes(), "{} does not come back", pair.pre);
+            assert_eq!(pair.ours.decode(&plain, true), text.as_bytes(), "{} does not come back", pair.pre);
+            assert_eq!(pair.theirs.decode(&ids, true).unwrap().as_bytes(), pair.ours.decode(&ids, true));
         }
     }
 }
@@ -114,10 +75,8 @@ fn check(text: &str) {
 fn the_vocabularies_merge_deeply_and_some_tokens_are_out_of_reach() {
     // Guards the tests themselves: a vocabulary of bytes would pass everything.
     for pair in pairs() {
-        let longest = (0..pair.ours.vocab_size() as u32)
-            .filter_map(|id| pair.ours.token_bytes(id, false))
-            .map(|b| b.len())
-            .max();
+        let longest =
+            (0..pair.ours.vocab_size() as u32).filter_map(|id| pair.ours.token_bytes(id, false)).map(|b| b.len()).max();
         assert!(longest >= Some(8), "{}: {longest:?}", pair.pre);
     }
     let file = byte_level_json_file(train_byte_level("gpt-2", 600, true), "gpt-2", SPECIALS);
@@ -129,15 +88,8 @@ fn the_vocabularies_merge_deeply_and_some_tokens_are_out_of_reach() {
     let merged = from_source(source).unwrap().tokenizer;
     let id = (tokens.len() - SPECIALS.len() - 1) as u32;
     let text = exact.token_bytes(id, false).unwrap();
-    assert_eq!(
-        exact.encode_bytes(&text, PLAIN).unwrap(),
-        [id],
-        "ignore_merges takes {text:?} as it stands"
-    );
-    assert!(
-        merged.encode_bytes(&text, PLAIN).unwrap().len() > 1,
-        "merges do not reach {text:?}"
-    );
+    assert_eq!(exact.encode_bytes(&text, PLAIN).unwrap(), [id], "ignore_merges takes {text:?} as it stands");
+    assert!(merged.encode_bytes(&text, PLAIN).unwrap().len() > 1, "merges do not reach {text:?}");
 }
 
 #[test]
@@ -153,56 +105,28 @@ fn frames_follow_the_flags() {
     let mut source = source_of(&file, "gpt2", Some("llama-bpe"));
     let n = source.tokens.len() as u32;
     (source.bos, source.eos) = (Some(n - 5), Some(n - 4));
-    let opts = EncodeOptions {
-        add_special: true,
-        parse_special: false,
-    };
+    let opts = EncodeOptions { add_special: true, parse_special: false };
     let with = |add_bos, add_eos, pre: &str| {
-        let source = bitnet_engine::tokenizer::VocabSource {
-            add_bos,
-            add_eos,
-            pre: Some(pre.into()),
-            ..source.clone()
-        };
-        from_source(source)
-            .unwrap()
-            .tokenizer
-            .encode("", opts)
-            .unwrap()
+        let source =
+            bitnet_engine::tokenizer::VocabSource { add_bos, add_eos, pre: Some(pre.into()), ..source.clone() };
+        from_source(source).unwrap().tokenizer.encode("", opts).unwrap()
     };
-    assert_eq!(
-        with(None, None, "llama-bpe"),
-        [n - 5],
-        "the LLaMA-3 family adds BOS by itself"
-    );
+    assert_eq!(with(None, None, "llama-bpe"), [n - 5], "the LLaMA-3 family adds BOS by itself");
     assert_eq!(with(None, None, "gpt-2"), [] as [u32; 0]);
     assert_eq!(with(Some(false), None, "llama-bpe"), [] as [u32; 0]);
     assert_eq!(with(Some(true), Some(true), "gpt-2"), [n - 5, n - 4]);
-    assert_eq!(
-        from_source(source)
-            .unwrap()
-            .tokenizer
-            .encode("", PLAIN)
-            .unwrap(),
-        [] as [u32; 0]
-    );
+    assert_eq!(from_source(source).unwrap().tokenizer.encode("", PLAIN).unwrap(), [] as [u32; 0]);
 }
 
 #[test]
 fn a_million_characters_of_one_kind_stay_linear() {
     for pair in pairs().iter().take(3) {
-        for unit in [
-            "a", "ab", " ", "\n", " \n", "1", "!", "é", "日", "\u{301}", "<", "'",
-        ] {
+        for unit in ["a", "ab", " ", "\n", " \n", "1", "!", "é", "日", "\u{301}", "<", "'"] {
             let text = unit.repeat(1_000_000 / unit.len());
             let start = Instant::now();
             let ids = pair.ours.encode(&text, PARSE).unwrap();
             let took = start.elapsed();
-            assert!(
-                took < Duration::from_secs(2),
-                "{} {unit:?}: {took:?}",
-                pair.pre
-            );
+            assert!(took < Duration::from_secs(2), "{} {unit:?}: {took:?}", pair.pre);
             assert_eq!(pair.ours.decode(&ids, false), text.as_bytes());
         }
     }

@@ -5,8 +5,7 @@ mod tokenizer_support;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_engine::tokenizer::fingerprint::{self, Fingerprint, digest, identify};
 use bitnet_engine::tokenizer::{
-    Diagnostic, EncodeOptions, Loaded, Severity, TokenKind, TokenizerError, VocabSource, from_gguf,
-    from_source,
+    Diagnostic, EncodeOptions, Loaded, Severity, TokenKind, TokenizerError, VocabSource, from_gguf, from_source,
 };
 use proptest::prelude::*;
 use std::sync::OnceLock;
@@ -15,23 +14,13 @@ use tokenizer_support::*;
 /// Keys behind `tokenizer.ggml.`; `None` is left out.
 type Keys = Vec<(&'static str, Option<MetaValue>)>;
 
-const PLAIN: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: false,
-};
-const PARSE: EncodeOptions = EncodeOptions {
-    add_special: true,
-    parse_special: true,
-};
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+const PARSE: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 
 fn source() -> VocabSource {
     static SOURCE: OnceLock<VocabSource> = OnceLock::new();
     let make = || {
-        let file = byte_level_json_file(
-            train_byte_level("llama-bpe", 500, true),
-            "llama-bpe",
-            SPECIALS,
-        );
+        let file = byte_level_json_file(train_byte_level("llama-bpe", 500, true), "llama-bpe", SPECIALS);
         let mut source = source_of(&file, "gpt2", Some("llama-bpe"));
         let n = source.tokens.len() as u32;
         (source.bos, source.eos) = (Some(n - 5), Some(n - 4));
@@ -51,11 +40,8 @@ fn load(change: impl FnOnce(&mut VocabSource)) -> Result<Loaded, TokenizerError>
 }
 
 fn gguf(source: &VocabSource, change: impl FnOnce(&mut Keys)) -> GgufFile {
-    let text = |list: &[Vec<u8>]| -> Vec<String> {
-        list.iter()
-            .map(|t| String::from_utf8(t.clone()).unwrap())
-            .collect()
-    };
+    let text =
+        |list: &[Vec<u8>]| -> Vec<String> { list.iter().map(|t| String::from_utf8(t.clone()).unwrap()).collect() };
     let kinds: Vec<i32> = source
         .token_types
         .iter()
@@ -81,9 +67,7 @@ fn gguf(source: &VocabSource, change: impl FnOnce(&mut Keys)) -> GgufFile {
     let mut writer = GgufWriter::new(3, 32).unwrap();
     for (key, value) in keys {
         if let Some(value) = value {
-            writer
-                .meta(&format!("tokenizer.ggml.{key}"), value)
-                .unwrap();
+            writer.meta(&format!("tokenizer.ggml.{key}"), value).unwrap();
         }
     }
     let mut bytes = Vec::new();
@@ -103,56 +87,30 @@ fn a_gguf_gives_the_tokenizer_it_was_made_from() {
     let file = gguf(&source(), |keys| set(keys, "add_eos_token", true));
     let loaded = from_gguf(file.metadata()).unwrap();
     assert_eq!(loaded.diagnostics, []);
-    assert_eq!(
-        (loaded.tokenizer.kind(), loaded.tokenizer.pre()),
-        ("bpe", Some("llama-bpe"))
-    );
+    assert_eq!((loaded.tokenizer.kind(), loaded.tokenizer.pre()), ("bpe", Some("llama-bpe")));
     assert_eq!(loaded.tokenizer.vocab_size(), source().tokens.len());
     let special = loaded.tokenizer.special();
-    assert_eq!(
-        (special.bos, special.eos, special.add_bos, special.add_eos),
-        (source().bos, source().eos, true, true)
-    );
+    assert_eq!((special.bos, special.eos, special.add_bos, special.add_eos), (source().bos, source().eos, true, true));
     let eot = special.eot.unwrap();
-    assert_eq!(
-        loaded.tokenizer.token_bytes(eot, true).unwrap().as_ref(),
-        b"<|eot_id|>"
-    );
-    assert_eq!(
-        loaded.tokenizer.token_bytes(eot, false).unwrap().as_ref(),
-        b""
-    );
+    assert_eq!(loaded.tokenizer.token_bytes(eot, true).unwrap().as_ref(), b"<|eot_id|>");
+    assert_eq!(loaded.tokenizer.token_bytes(eot, false).unwrap().as_ref(), b"");
     assert!(loaded.tokenizer.is_eog(eot) && loaded.tokenizer.is_eog(special.eos.unwrap()));
     for text in nasty() {
-        let (ours, wanted) = (
-            loaded.tokenizer.encode(&text, PLAIN).unwrap(),
-            direct.tokenizer.encode(&text, PLAIN).unwrap(),
-        );
+        let (ours, wanted) =
+            (loaded.tokenizer.encode(&text, PLAIN).unwrap(), direct.tokenizer.encode(&text, PLAIN).unwrap());
         assert_eq!(ours, wanted);
     }
 }
 
 #[test]
 fn what_a_gguf_lacks_or_mistypes_is_an_error_that_names_it() {
-    let fail = |change: &dyn Fn(&mut Keys)| {
-        from_gguf(gguf(&source(), |keys| change(keys)).metadata()).unwrap_err()
-    };
-    let missing = |key: &str| TokenizerError::MissingKey {
-        key: format!("tokenizer.ggml.{key}"),
-    };
+    let fail = |change: &dyn Fn(&mut Keys)| from_gguf(gguf(&source(), |keys| change(keys)).metadata()).unwrap_err();
+    let missing = |key: &str| TokenizerError::MissingKey { key: format!("tokenizer.ggml.{key}") };
     assert_eq!(fail(&|k| k.retain(|k| k.0 != "model")), missing("model"));
     assert_eq!(fail(&|k| k.retain(|k| k.0 != "tokens")), missing("tokens"));
-    assert_eq!(
-        fail(&|k| k.retain(|k| k.0 != "merges")),
-        TokenizerError::NoMerges
-    );
+    assert_eq!(fail(&|k| k.retain(|k| k.0 != "merges")), TokenizerError::NoMerges);
     for model in ["bert", "t5", "rwkv", "no_vocab", "none", ""] {
-        assert_eq!(
-            fail(&|k| set(k, "model", model)),
-            TokenizerError::UnsupportedModel {
-                found: model.into()
-            }
-        );
+        assert_eq!(fail(&|k| set(k, "model", model)), TokenizerError::UnsupportedModel { found: model.into() });
     }
     for (key, value) in [
         ("model", MetaValue::from(7u32)),
@@ -165,23 +123,12 @@ fn what_a_gguf_lacks_or_mistypes_is_an_error_that_names_it() {
         ("pre", MetaValue::from(false)),
     ] {
         let error = fail(&|k| set(k, key, value.clone()));
-        let TokenizerError::BadKey { reason } = &error else {
-            panic!("{key}: {error}")
-        };
+        let TokenizerError::BadKey { reason } = &error else { panic!("{key}: {error}") };
         assert!(reason.contains(&format!("tokenizer.ggml.{key}")), "{error}");
     }
     assert_eq!(
-        from_gguf(
-            gguf(
-                &VocabSource {
-                    model: "llama".into(),
-                    ..source()
-                },
-                |k| k.retain(|k| k.0 != "pre")
-            )
-            .metadata()
-        )
-        .unwrap_err(),
+        from_gguf(gguf(&VocabSource { model: "llama".into(), ..source() }, |k| k.retain(|k| k.0 != "pre")).metadata())
+            .unwrap_err(),
         missing("scores")
     );
 }
@@ -194,73 +141,33 @@ fn negative_ids_mean_none_and_odd_types_are_told() {
         set(keys, "token_type", vec![9i32; source().tokens.len()]);
     });
     let loaded = from_gguf(file.metadata()).unwrap();
-    assert_eq!(
-        (
-            loaded.tokenizer.special().bos,
-            loaded.tokenizer.special().pad
-        ),
-        (None, None)
-    );
-    assert_eq!(
-        codes(&loaded.diagnostics),
-        [
-            "unknown_token_type",
-            "id_out_of_range",
-            "control_type_mended"
-        ]
-    );
+    assert_eq!((loaded.tokenizer.special().bos, loaded.tokenizer.special().pad), (None, None));
+    assert_eq!(codes(&loaded.diagnostics), ["unknown_token_type", "id_out_of_range", "control_type_mended"]);
     // Specials that were typed as text (as some converters do) are found again.
-    assert_eq!(
-        loaded.tokenizer.encode("<|eot_id|>", PARSE).unwrap(),
-        [loaded.tokenizer.special().eot.unwrap()]
-    );
+    assert_eq!(loaded.tokenizer.encode("<|eot_id|>", PARSE).unwrap(), [loaded.tokenizer.special().eot.unwrap()]);
 }
 
 #[test]
 fn inconsistent_vocabularies_are_refused() {
     let n = source().tokens.len();
     let fail = |change: &dyn Fn(&mut VocabSource)| load(|s| change(s)).unwrap_err();
-    assert!(matches!(
-        fail(&|s| s.tokens.clear()),
-        TokenizerError::BadVocabSize { found: 0, .. }
-    ));
-    assert!(matches!(
-        fail(&|s| s.tokens = vec![Vec::new(); (1 << 24) + 1]),
-        TokenizerError::BadVocabSize { .. }
-    ));
+    assert!(matches!(fail(&|s| s.tokens.clear()), TokenizerError::BadVocabSize { found: 0, .. }));
+    assert!(matches!(fail(&|s| s.tokens = vec![Vec::new(); (1 << 24) + 1]), TokenizerError::BadVocabSize { .. }));
     assert!(
         matches!(fail(&|s| s.token_types.truncate(3)), TokenizerError::LengthMismatch { found: 3, expected, .. } if expected == n)
     );
-    assert!(matches!(
-        fail(&|s| s.scores = vec![0.0; 2]),
-        TokenizerError::LengthMismatch { found: 2, .. }
-    ));
+    assert!(matches!(fail(&|s| s.scores = vec![0.0; 2]), TokenizerError::LengthMismatch { found: 2, .. }));
     assert!(
         matches!(fail(&|s| s.bos = Some(n as u32)), TokenizerError::IdOutOfRange { last, .. } if last as usize == n - 1)
     );
-    assert!(matches!(
-        fail(&|s| s.eos = Some(u32::MAX - 1)),
-        TokenizerError::IdOutOfRange { .. }
-    ));
-    assert!(matches!(
-        fail(&|s| s.merges.clear()),
-        TokenizerError::NoMerges
-    ));
+    assert!(matches!(fail(&|s| s.eos = Some(u32::MAX - 1)), TokenizerError::IdOutOfRange { .. }));
+    assert!(matches!(fail(&|s| s.merges.clear()), TokenizerError::NoMerges));
     for bad in ["", " ", "ab", " a", "a ", "a", "  "] {
         let error = fail(&|s| s.merges.push(bad.into()));
-        assert!(
-            matches!(error, TokenizerError::BadMerge { .. }),
-            "{bad:?}: {error}"
-        );
+        assert!(matches!(error, TokenizerError::BadMerge { .. }), "{bad:?}: {error}");
     }
-    assert!(matches!(
-        fail(&|s| s.merges = vec![b"nobody knows".to_vec()]),
-        TokenizerError::NoMerges
-    ));
-    assert!(matches!(
-        fail(&|s| s.model = "wordpiece".into()),
-        TokenizerError::UnsupportedModel { .. }
-    ));
+    assert!(matches!(fail(&|s| s.merges = vec![b"nobody knows".to_vec()]), TokenizerError::NoMerges));
+    assert!(matches!(fail(&|s| s.model = "wordpiece".into()), TokenizerError::UnsupportedModel { .. }));
     let spm = |s: &mut VocabSource| {
         s.model = "llama".into();
         s.scores = vec![0.0; n];
@@ -272,38 +179,19 @@ fn inconsistent_vocabularies_are_refused() {
 #[test]
 fn what_can_be_mended_is_mended_and_told() {
     let told = |change: &dyn Fn(&mut VocabSource)| codes(&load(|s| change(s)).unwrap().diagnostics);
-    assert_eq!(
-        told(&|s| s.tokens[400] = s.tokens[300].clone()),
-        ["duplicate_tokens", "merges_outside_vocabulary"]
-    );
+    assert_eq!(told(&|s| s.tokens[400] = s.tokens[300].clone()), ["duplicate_tokens", "merges_outside_vocabulary"]);
     let an_empty_token = |s: &mut VocabSource| {
         s.tokens.push(Vec::new());
         s.token_types.push(TokenKind::Unused);
     };
     assert_eq!(told(&an_empty_token), ["empty_tokens"]);
-    assert_eq!(
-        told(&|s| s.merges.push(s.merges[0].clone())),
-        ["duplicate_merges"]
-    );
-    assert_eq!(
-        told(&|s| s.merges.push(b"zzz qqq".to_vec())),
-        ["merges_outside_vocabulary"]
-    );
+    assert_eq!(told(&|s| s.merges.push(s.merges[0].clone())), ["duplicate_merges"]);
+    assert_eq!(told(&|s| s.merges.push(b"zzz qqq".to_vec())), ["merges_outside_vocabulary"]);
     assert_eq!(told(&|s| s.eom = Some(1 << 20)), ["id_out_of_range"]);
-    assert_eq!(
-        told(&|s| s.tokens[499] = "日".into()),
-        ["merges_outside_vocabulary", "tokens_outside_byte_alphabet"]
-    );
+    assert_eq!(told(&|s| s.tokens[499] = "日".into()), ["merges_outside_vocabulary", "tokens_outside_byte_alphabet"]);
     let untyped = load(|s| s.token_types.clear()).unwrap();
-    assert_eq!(
-        codes(&untyped.diagnostics),
-        ["no_token_types", "control_type_mended"]
-    );
-    assert_eq!(
-        untyped.tokenizer.encode("<|eot_id|>", PARSE).unwrap().len(),
-        2,
-        "BOS and the token"
-    );
+    assert_eq!(codes(&untyped.diagnostics), ["no_token_types", "control_type_mended"]);
+    assert_eq!(untyped.tokenizer.encode("<|eot_id|>", PARSE).unwrap().len(), 2, "BOS and the token");
 }
 
 #[test]
@@ -316,13 +204,7 @@ fn default_ids_are_not_taken_from_ordinary_text() {
         }
     })
     .unwrap();
-    assert_eq!(
-        (
-            loaded.tokenizer.special().bos,
-            loaded.tokenizer.special().eos
-        ),
-        (None, None)
-    );
+    assert_eq!((loaded.tokenizer.special().bos, loaded.tokenizer.special().eos), (None, None));
     assert_eq!(codes(&loaded.diagnostics), ["no_end_token"]);
     assert!((0..loaded.tokenizer.vocab_size() as u32).all(|id| !loaded.tokenizer.is_eog(id)));
 }
@@ -351,20 +233,8 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
         assert_eq!(name, Ok("llama-bpe"));
         assert_eq!(codes(&told), ["pre_from_fingerprint"]);
         assert_eq!(told[0].severity, Severity::Warning);
-        assert!(
-            told[0]
-                .to_string()
-                .contains("bitnet convert FILE --set tokenizer.ggml.pre=llama-bpe"),
-            "{}",
-            told[0]
-        );
-        assert!(
-            told[0]
-                .message
-                .contains(pre.unwrap_or("no `tokenizer.ggml.pre`")),
-            "{}",
-            told[0]
-        );
+        assert!(told[0].to_string().contains("bitnet convert FILE --set tokenizer.ggml.pre=llama-bpe"), "{}", told[0]);
+        assert!(told[0].message.contains(pre.unwrap_or("no `tokenizer.ggml.pre`")), "{}", told[0]);
     }
     assert_eq!(
         resolve(Some("llama3"), &tokens),
@@ -372,11 +242,7 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
         "another name of the same rule is no contradiction"
     );
     let (name, told) = resolve(Some("gpt-2"), &tokens);
-    assert_eq!(
-        (name, codes(&told)),
-        (Ok("gpt-2"), vec!["pre_contradicts_vocabulary"]),
-        "what a file says is used"
-    );
+    assert_eq!((name, codes(&told)), (Ok("gpt-2"), vec!["pre_contradicts_vocabulary"]), "what a file says is used");
 
     // Renamed special tokens leave the fingerprint alone; one changed ordinary token does not.
     let mut renamed = tokens.clone();
@@ -393,36 +259,20 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
     for pre in [None, Some("default")] {
         let (name, told) = resolve(pre, &changed);
         assert_eq!((name, codes(&told)), (Ok("default"), vec!["pre_unknown"]));
-        assert!(
-            told[0].message.contains(&digest(&changed)),
-            "the message has what a new line of the table needs"
-        );
+        assert!(told[0].message.contains(&digest(&changed)), "the message has what a new line of the table needs");
     }
     let (error, _) = resolve(Some("made-up"), &changed);
     let text = error.unwrap_err().to_string();
-    assert!(
-        text.contains("made-up") && text.contains("llama-bpe, ") && text.contains("--set"),
-        "{text}"
-    );
+    assert!(text.contains("made-up") && text.contains("llama-bpe, ") && text.contains("--set"), "{text}");
 }
 
 #[test]
 fn the_digest_keeps_tokens_apart() {
-    let of = |tokens: &[&str]| {
-        digest(
-            &tokens
-                .iter()
-                .map(|t| t.as_bytes().to_vec())
-                .collect::<Vec<_>>(),
-        )
-    };
+    let of = |tokens: &[&str]| digest(&tokens.iter().map(|t| t.as_bytes().to_vec()).collect::<Vec<_>>());
     assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
     assert_ne!(of(&["a"]), of(&["a", ""]));
     // sha256 of 01 00 00 00 61
-    assert_eq!(
-        of(&["a"]),
-        "f9f2eff042fb3ba78744d4688e6cd19f9055d8d08fb3d72170e8aa9e6c5b7592"
-    );
+    assert_eq!(of(&["a"]), "f9f2eff042fb3ba78744d4688e6cd19f9055d8d08fb3d72170e8aa9e6c5b7592");
 }
 
 proptest! {

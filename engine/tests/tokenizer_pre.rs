@@ -7,9 +7,7 @@ use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use tokenizer_support::*;
-use tokenizers::{
-    OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
-};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
 const NAMES: [&str; 5] = ["gpt-2", "llama-bpe", "qwen2", "smollm", "default"];
 
@@ -17,21 +15,14 @@ fn oracles() -> &'static [(Pre, PreTokenizerWrapper)] {
     static ORACLES: OnceLock<Vec<(Pre, PreTokenizerWrapper)>> = OnceLock::new();
     ORACLES.get_or_init(|| {
         let oracle = |name: &str| serde_json::from_value(pre_json(name)).unwrap();
-        NAMES
-            .iter()
-            .map(|name| (by_name(name).unwrap().pre, oracle(name)))
-            .collect()
+        NAMES.iter().map(|name| (by_name(name).unwrap().pre, oracle(name))).collect()
     })
 }
 
 fn check(text: &str) {
     for (pre, oracle) in oracles() {
         // The named difference: numbers that Rust knows and Unicode 16.0 does not.
-        if *pre == Pre::Smollm
-            && text
-                .chars()
-                .any(|c| c.is_numeric() && class(c as u32) & NUMBER == 0)
-        {
+        if *pre == Pre::Smollm && text.chars().any(|c| c.is_numeric() && class(c as u32) & NUMBER == 0) {
             continue;
         }
         let mut pretokenized = PreTokenizedString::from(text);
@@ -42,11 +33,7 @@ fn check(text: &str) {
             .map(|(_, (start, end), _)| &text[start..end])
             .filter(|piece| !piece.is_empty())
             .collect();
-        let ours: Vec<&str> = pre
-            .split(text.as_bytes())
-            .into_iter()
-            .map(|r| &text[r])
-            .collect();
+        let ours: Vec<&str> = pre.split(text.as_bytes()).into_iter().map(|r| &text[r]).collect();
         assert_eq!(ours, wanted, "{pre:?} on {text:?}");
     }
 }
@@ -78,19 +65,12 @@ fn every_code_point_splits_as_the_expressions_do() {
 #[test]
 fn names_are_unique_and_default_is_there() {
     for (i, a) in KNOWN.iter().enumerate() {
-        assert!(
-            KNOWN[i + 1..].iter().all(|b| a.name != b.name),
-            "{} twice",
-            a.name
-        );
+        assert!(KNOWN[i + 1..].iter().all(|b| a.name != b.name), "{} twice", a.name);
     }
     assert_eq!(by_name("default").unwrap().pre, Pre::Default);
     for name in ["llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"] {
         let spec = by_name(name).unwrap();
-        assert!(
-            spec.pre == Pre::Llama3 && spec.ignore_merges && spec.add_bos,
-            "{name}"
-        );
+        assert!(spec.pre == Pre::Llama3 && spec.ignore_merges && spec.add_bos, "{name}");
     }
     assert!(by_name("gpt2").is_none());
 }

@@ -3,9 +3,7 @@
 
 mod tokenizer_support;
 
-use bitnet_engine::tokenizer::{
-    EncodeOptions, TokenKind, Tokenizer, TokenizerError, VocabSource, from_source,
-};
+use bitnet_engine::tokenizer::{EncodeOptions, TokenKind, Tokenizer, TokenizerError, VocabSource, from_source};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -15,14 +13,8 @@ use tokenizer_support::*;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 
-const PARSE: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: true,
-};
-const PLAIN: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: false,
-};
+const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 
 /// `<unk> <s> </s>`, 256 bytes, then pieces trained on the corpus, best first; scores fall, some of them equal.
 fn source() -> VocabSource {
@@ -34,33 +26,20 @@ fn source() -> VocabSource {
 /// (SentencePiece, llama.cpp), while HuggingFace turns such characters into bytes before merging. Vocabularies that
 /// SentencePiece trained are whole.
 fn train(whole: bool) -> VocabSource {
-    let mut trainer = TrainerWrapper::BpeTrainer(
-        BpeTrainer::builder()
-            .vocab_size(900)
-            .show_progress(false)
-            .build(),
-    );
+    let mut trainer = TrainerWrapper::BpeTrainer(BpeTrainer::builder().vocab_size(900).show_progress(false).build());
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-    tokenizer
-        .train(
-            &mut trainer,
-            CORPUS.split([' ', '\n']).map(|w| format!("▁{w}")),
-        )
-        .unwrap();
+    tokenizer.train(&mut trainer, CORPUS.split([' ', '\n']).map(|w| format!("▁{w}"))).unwrap();
     let mut pieces: Vec<(String, u32)> = tokenizer.get_vocab(false).into_iter().collect();
     pieces.sort_by_key(|p| p.1);
     // Characters last, as SentencePiece has them; a few runs of spaces at the very end of the order.
-    let (long, chars): (Vec<_>, Vec<_>) = pieces
-        .into_iter()
-        .map(|p| p.0)
-        .partition(|p| p.chars().count() > 1);
+    let (long, chars): (Vec<_>, Vec<_>) = pieces.into_iter().map(|p| p.0).partition(|p| p.chars().count() > 1);
     let mut tokens: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
     tokens.extend((0..256).map(|b| format!("<0x{b:02X}>")));
     tokens.extend(["▁▁", "▁▁▁▁", "▁▁▁", "<|x|>", "n▁", "n▁a", "=▁", "の▁の"].map(String::from));
     tokens.extend(long);
-    tokens.extend(chars.into_iter().filter(|c| {
-        whole || c.is_ascii() || !c.ends_with(|c: char| c as u32 % 2 == 1) || c == "▁"
-    }));
+    tokens.extend(
+        chars.into_iter().filter(|c| whole || c.is_ascii() || !c.ends_with(|c: char| c as u32 % 2 == 1) || c == "▁"),
+    );
     let scores = (0..tokens.len()).map(|i| match i {
         0..259 => 0.0,
         259..262 => -1e9,
@@ -98,17 +77,9 @@ struct Naive {
 impl Naive {
     fn new(source: &VocabSource) -> Self {
         let text = |i: usize| String::from_utf8(source.tokens[i].clone()).unwrap();
-        let mergeable = |i: &usize| {
-            matches!(
-                source.token_types[*i],
-                TokenKind::Normal | TokenKind::UserDefined
-            )
-        };
+        let mergeable = |i: &usize| matches!(source.token_types[*i], TokenKind::Normal | TokenKind::UserDefined);
         Self {
-            ids: (0..source.tokens.len())
-                .filter(mergeable)
-                .map(|i| (text(i), i as u32))
-                .collect(),
+            ids: (0..source.tokens.len()).filter(mergeable).map(|i| (text(i), i as u32)).collect(),
             scores: source.scores.clone(),
         }
     }
@@ -139,15 +110,9 @@ impl Naive {
 
     /// With the special tokens of [`source`] cut out first.
     fn encode_all(&self, text: &str, parse_special: bool) -> Vec<u32> {
-        let specials: &[(&str, u32)] = if parse_special {
-            &[("<|x|>", 262), ("</s>", 2), ("<unk>", 0), ("<s>", 1)]
-        } else {
-            &[("<|x|>", 262)]
-        };
-        let found = specials
-            .iter()
-            .filter_map(|&(s, id)| Some((text.find(s)?, s, id)))
-            .min_by_key(|f| f.0);
+        let specials: &[(&str, u32)] =
+            if parse_special { &[("<|x|>", 262), ("</s>", 2), ("<unk>", 0), ("<s>", 1)] } else { &[("<|x|>", 262)] };
+        let found = specials.iter().filter_map(|&(s, id)| Some((text.find(s)?, s, id))).min_by_key(|f| f.0);
         match found {
             _ if text.is_empty() => Vec::new(),
             None => self.encode(text),
@@ -169,29 +134,17 @@ fn naive() -> &'static Naive {
 fn check(text: &str) {
     for opts in [PARSE, PLAIN] {
         let ids = ours().encode(text, opts).unwrap();
-        assert_eq!(
-            ids,
-            naive().encode_all(text, opts.parse_special),
-            "{opts:?} on {text:?}"
-        );
+        assert_eq!(ids, naive().encode_all(text, opts.parse_special), "{opts:?} on {text:?}");
         let specials = ["<|x|>", "<s>", "</s>", "<unk>", "▁"];
         if specials.iter().all(|s| !text.contains(s)) {
-            assert_eq!(
-                ours().decode(&ids, true),
-                text.as_bytes(),
-                "does not come back"
-            );
+            assert_eq!(ours().decode(&ids, true), text.as_bytes(), "does not come back");
         }
     }
 }
 
 /// The same vocabulary as HuggingFace has it: every way to make a piece from two, by the piece's score.
 fn huggingface(source: &VocabSource, ids: &HashMap<String, u32>) -> tokenizers::Tokenizer {
-    let text: Vec<String> = source
-        .tokens
-        .iter()
-        .map(|t| String::from_utf8(t.clone()).unwrap())
-        .collect();
+    let text: Vec<String> = source.tokens.iter().map(|t| String::from_utf8(t.clone()).unwrap()).collect();
     let mut merges: Vec<(f32, u32, u32)> = Vec::new();
     for (piece, &id) in ids {
         for (at, _) in piece.char_indices().skip(1) {
@@ -201,15 +154,8 @@ fn huggingface(source: &VocabSource, ids: &HashMap<String, u32>) -> tokenizers::
         }
     }
     merges.sort_by(|a, b| a.partial_cmp(b).unwrap());
-    let merges: Vec<Value> = merges
-        .iter()
-        .map(|&(_, l, r)| json!([text[l as usize], text[r as usize]]))
-        .collect();
-    let vocab: serde_json::Map<String, Value> = text
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (t.clone(), json!(i)))
-        .collect();
+    let merges: Vec<Value> = merges.iter().map(|&(_, l, r)| json!([text[l as usize], text[r as usize]])).collect();
+    let vocab: serde_json::Map<String, Value> = text.iter().enumerate().map(|(i, t)| (t.clone(), json!(i))).collect();
     let added = |id: u32, special: bool| json!({"id": id, "content": text[id as usize], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": special});
     oracle(&json!({
         "version": "1.0", "truncation": null, "padding": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -241,11 +187,7 @@ fn words_are_cut_wherever_no_token_joins_them() {
     let naive = Naive::new(&source);
     let ours = from_source(source).unwrap().tokenizer;
     for text in nasty().iter().filter(|t| t.len() < 2000) {
-        assert_eq!(
-            ours.encode(text, PARSE).unwrap(),
-            naive.encode_all(text, true),
-            "{text:?}"
-        );
+        assert_eq!(ours.encode(text, PARSE).unwrap(), naive.encode_all(text, true), "{text:?}");
     }
 }
 
@@ -261,11 +203,7 @@ fn text_has_huggingfaces_ids() {
     let backwards: Vec<String> = CORPUS.lines().map(|l| l.chars().rev().collect()).collect();
     let fixed = [CORPUS, "a</s> b<s>", "<|x|>é\u{10ffff}", "日本<unk>"];
     let mut tokens = 0;
-    for text in CORPUS
-        .lines()
-        .chain(fixed)
-        .chain(backwards.iter().map(String::as_str))
-    {
+    for text in CORPUS.lines().chain(fixed).chain(backwards.iter().map(String::as_str)) {
         let ids = ours.encode(text, PARSE).unwrap();
         assert_eq!(ids, oracle_ids(&theirs, text), "{text:?}");
         tokens += ids.len();
@@ -275,38 +213,20 @@ fn text_has_huggingfaces_ids() {
 
 #[test]
 fn prefix_space_can_be_off() {
-    let without = from_source(VocabSource {
-        add_space_prefix: Some(false),
-        ..source()
-    })
-    .unwrap()
-    .tokenizer;
+    let without = from_source(VocabSource { add_space_prefix: Some(false), ..source() }).unwrap().tokenizer;
     let with = ours();
-    assert_eq!(
-        without.encode(" the dog", PLAIN).unwrap(),
-        with.encode("the dog", PLAIN).unwrap()
-    );
+    assert_eq!(without.encode(" the dog", PLAIN).unwrap(), with.encode("the dog", PLAIN).unwrap());
     let ids = without.encode(" the dog", PLAIN).unwrap();
     assert_eq!(without.decode(&ids, true), b" the dog");
     assert_eq!(with.decode(&ids, true), b"the dog");
-    assert_eq!(
-        with.token_bytes(ids[0], false).unwrap()[0],
-        b' ',
-        "only a whole text loses its space"
-    );
+    assert_eq!(with.token_bytes(ids[0], false).unwrap()[0], b' ', "only a whole text loses its space");
 }
 
 #[test]
 fn frames_and_hidden_tokens() {
     let t = ours();
-    let opts = EncodeOptions {
-        add_special: true,
-        parse_special: true,
-    };
-    assert_eq!(
-        (t.special().bos, t.special().eos, t.special().unk),
-        (Some(1), Some(2), Some(0))
-    );
+    let opts = EncodeOptions { add_special: true, parse_special: true };
+    assert_eq!((t.special().bos, t.special().eos, t.special().unk), (Some(1), Some(2), Some(0)));
     assert!(t.special().add_bos && !t.special().add_eos);
     assert_eq!(t.encode("", opts).unwrap(), [1]);
     assert!(t.is_eog(2) && !t.is_eog(1) && !t.is_eog(300));
@@ -327,24 +247,13 @@ fn without_byte_tokens_the_unknown_token_stands_in_or_it_is_an_error() {
         source.token_types[id] = TokenKind::Unused;
     }
     let loaded = from_source(source.clone()).unwrap();
-    assert!(
-        loaded
-            .diagnostics
-            .iter()
-            .any(|d| d.code == "no_byte_fallback")
-    );
+    assert!(loaded.diagnostics.iter().any(|d| d.code == "no_byte_fallback"));
     let ids = loaded.tokenizer.encode("a\u{10ffff}", PLAIN).unwrap();
     assert_eq!(*ids.last().unwrap(), 0);
     source.unk = Some(u32::MAX);
     let none = from_source(source).unwrap().tokenizer;
     let error = none.encode("ab \u{10ffff}", PLAIN).unwrap_err();
-    assert_eq!(
-        error,
-        TokenizerError::NoTokenForText {
-            text: "\u{10ffff}".into(),
-            offset: 3
-        }
-    );
+    assert_eq!(error, TokenizerError::NoTokenForText { text: "\u{10ffff}".into(), offset: 3 });
 }
 
 #[test]

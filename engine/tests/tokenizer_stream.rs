@@ -11,10 +11,7 @@ fn stream<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut out = String::new();
     for chunk in chunks {
         out += &decoder.push(chunk);
-        assert!(
-            decoder.held() <= 3,
-            "no more is held back than may become one character"
-        );
+        assert!(decoder.held() <= 3, "no more is held back than may become one character");
     }
     out + &decoder.finish()
 }
@@ -27,11 +24,7 @@ fn text_comes_as_soon_as_it_is_certain() {
     assert_eq!(decoder.held(), 3);
     assert_eq!(decoder.push(b"\x80b"), "😀b");
     assert_eq!(decoder.push(b"\xE4"), "");
-    assert_eq!(
-        decoder.push(b"x"),
-        "\u{fffd}x",
-        "a broken character is known to be broken at the next byte"
-    );
+    assert_eq!(decoder.push(b"x"), "\u{fffd}x", "a broken character is known to be broken at the next byte");
     assert_eq!(decoder.push(b"\xE4\xBD"), "");
     assert_eq!(decoder.finish(), "\u{fffd}");
     assert_eq!(decoder.finish(), "");
@@ -45,37 +38,14 @@ fn text_comes_as_soon_as_it_is_certain() {
 #[test]
 fn tokens_that_cut_characters_stream_whole() {
     let file = byte_level_json_file(train_byte_level("gpt-2", 300, true), "gpt-2", SPECIALS);
-    let tokenizer = from_source(source_of(&file, "gpt2", Some("gpt-2")))
-        .unwrap()
-        .tokenizer;
+    let tokenizer = from_source(source_of(&file, "gpt2", Some("gpt-2"))).unwrap().tokenizer;
     let text = "日本語 👩‍👩‍👧‍👦<|eot_id|>é";
-    let ids = tokenizer
-        .encode(
-            text,
-            EncodeOptions {
-                add_special: false,
-                parse_special: true,
-            },
-        )
-        .unwrap();
+    let ids = tokenizer.encode(text, EncodeOptions { add_special: false, parse_special: true }).unwrap();
     let mut decoder = StreamDecoder::new();
-    let pieces: Vec<String> = ids
-        .iter()
-        .map(|&id| decoder.push_token(&*tokenizer, id))
-        .collect();
-    assert_eq!(
-        pieces.concat() + &decoder.finish(),
-        text.replace("<|eot_id|>", "")
-    );
-    assert!(
-        pieces.iter().any(String::is_empty),
-        "some tokens end inside a character"
-    );
-    assert_eq!(
-        decoder.push_token(&*tokenizer, u32::MAX),
-        "",
-        "an id that does not exist is nothing"
-    );
+    let pieces: Vec<String> = ids.iter().map(|&id| decoder.push_token(&*tokenizer, id)).collect();
+    assert_eq!(pieces.concat() + &decoder.finish(), text.replace("<|eot_id|>", ""));
+    assert!(pieces.iter().any(String::is_empty), "some tokens end inside a character");
+    assert_eq!(decoder.push_token(&*tokenizer, u32::MAX), "", "an id that does not exist is nothing");
 }
 
 proptest! {

@@ -53,12 +53,7 @@ fn generated(properties: &[(&str, &str, Vec<bool>)]) -> String {
         if i > 0 {
             out.push('\n');
         }
-        writeln!(
-            out,
-            "/// `{expression}`\npub(super) static {name}: [(u32, u32); {}] = [",
-            ranges.len()
-        )
-        .unwrap();
+        writeln!(out, "/// `{expression}`\npub(super) static {name}: [(u32, u32); {}] = [", ranges.len()).unwrap();
         let mut line = "   ".to_owned();
         for (first, last) in ranges {
             let item = format!(" (0x{first:x}, 0x{last:x}),");
@@ -79,11 +74,7 @@ fn every_code_point_equals_oniguruma_and_the_tables_are_what_it_generates() {
     for (name, expression, bit) in PROPERTIES {
         let has = ask_oniguruma(expression);
         for c in (0..0x11_0000u32).filter(|&c| char::from_u32(c).is_some()) {
-            assert_eq!(
-                class(c) & bit != 0,
-                has[c as usize],
-                "{expression} of U+{c:04X}"
-            );
+            assert_eq!(class(c) & bit != 0, has[c as usize], "{expression} of U+{c:04X}");
         }
         properties.push((name, expression, has));
     }
@@ -110,11 +101,7 @@ fn characters_are_decoded_as_the_standard_library_does() {
             for tail in [&[][..], &[0x80], &[0xBF, 0xBF], &[0x80, 0x41], &[0xC0]] {
                 let text = [&[a, b], tail].concat();
                 let first = text.utf8_chunks().next().unwrap().valid().chars().next();
-                assert_eq!(
-                    decode(&text, 0),
-                    first.map(|c| (c as u32, c.len_utf8())),
-                    "{text:x?}"
-                );
+                assert_eq!(decode(&text, 0), first.map(|c| (c as u32, c.len_utf8())), "{text:x?}");
             }
         }
     }
@@ -130,10 +117,7 @@ fn numbers_newer_than_the_tables_are_the_only_difference_to_rusts_is_numeric() {
         .map(|c| c as u32)
         .collect();
     for &c in &differ {
-        assert!(
-            char::from_u32(c).unwrap().is_numeric() && class(c) == 0,
-            "U+{c:04X} is new, not moved"
-        );
+        assert!(char::from_u32(c).unwrap().is_numeric() && class(c) == 0, "U+{c:04X} is new, not moved");
     }
     assert!(differ.len() < 100, "{differ:x?}");
 }

@@ -51,25 +51,11 @@ pub enum GoldenError {
 
 /// Reads `path` as TOML into `T`, naming the file in every error.
 pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
-    let text = std::fs::read_to_string(path).map_err(|source| GoldenError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    toml::from_str(&text).map_err(|error| GoldenError::Parse {
-        path: path.to_owned(),
-        message: error.to_string(),
-    })
+    let text = std::fs::read_to_string(path).map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| GoldenError::Parse { path: path.to_owned(), message: error.to_string() })
 }
 
 /// Refuses a file of another schema version.
 pub(crate) fn check_schema(path: &Path, found: u32, wanted: u32) -> Result<(), GoldenError> {
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(GoldenError::Schema {
-            path: path.to_owned(),
-            found,
-            wanted,
-        })
-    }
+    if found == wanted { Ok(()) } else { Err(GoldenError::Schema { path: path.to_owned(), found, wanted }) }
 }

@@ -204,14 +204,9 @@ mod tests {
     #[test]
     fn sources_deny_unknown_fields_too() {
         let ok: Source = toml::from_str("kind = \"fixture\"\nfile = \"a.gguf\"").expect("fixture");
-        assert_eq!(
-            ok,
-            Source::Fixture {
-                file: "a.gguf".to_owned()
-            }
-        );
-        let error = toml::from_str::<Source>("kind = \"fixture\"\nfile = \"a\"\nsha = \"b\"")
-            .expect_err("unknown field");
+        assert_eq!(ok, Source::Fixture { file: "a.gguf".to_owned() });
+        let error =
+            toml::from_str::<Source>("kind = \"fixture\"\nfile = \"a\"\nsha = \"b\"").expect_err("unknown field");
         assert!(error.to_string().contains("sha"), "{error}");
     }
 

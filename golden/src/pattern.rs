@@ -49,13 +49,10 @@ impl Pattern {
     /// Whether a cell with these parts is meant.
     #[must_use]
     pub fn matches(&self, parts: &[&str; SEGMENTS]) -> bool {
-        self.segments
-            .iter()
-            .zip(parts)
-            .all(|(segment, part)| match segment {
-                Segment::Any => true,
-                Segment::OneOf(values) => values.iter().any(|value| value == part),
-            })
+        self.segments.iter().zip(parts).all(|(segment, part)| match segment {
+            Segment::Any => true,
+            Segment::OneOf(values) => values.iter().any(|value| value == part),
+        })
     }
 }
 
@@ -63,10 +60,7 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let error = |problem: String| PatternError {
-            text: text.to_owned(),
-            problem,
-        };
+        let error = |problem: String| PatternError { text: text.to_owned(), problem };
         let segments = text
             .split("::")
             .map(|part| {
@@ -75,17 +69,13 @@ impl FromStr for Pattern {
                 }
                 let values: Vec<String> = part.split('|').map(str::to_owned).collect();
                 if values.iter().any(|v| v.is_empty() || v.contains('*')) {
-                    return Err(error(format!(
-                        "the part `{part}` is empty or mixes `*` with text"
-                    )));
+                    return Err(error(format!("the part `{part}` is empty or mixes `*` with text")));
                 }
                 Ok(Segment::OneOf(values))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let count = segments.len();
-        let segments = segments
-            .try_into()
-            .map_err(|_| error(format!("it has {count} parts, not {SEGMENTS}")))?;
+        let segments = segments.try_into().map_err(|_| error(format!("it has {count} parts, not {SEGMENTS}")))?;
         Ok(Self { segments })
     }
 }
@@ -107,9 +97,7 @@ impl fmt::Display for Pattern {
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -133,19 +121,9 @@ mod tests {
 
     #[test]
     fn malformed_patterns_are_refused() {
-        for text in [
-            "",
-            "a::b",
-            "a::b::c::d::e::f",
-            "a::::c::d::e",
-            "a*::*::*::*::*",
-            "a|::*::*::*::*",
-        ] {
+        for text in ["", "a::b", "a::b::c::d::e::f", "a::::c::d::e", "a*::*::*::*::*", "a|::*::*::*::*"] {
             let error = text.parse::<Pattern>().expect_err(text);
-            assert!(
-                error.to_string().contains("is not a cell pattern"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("is not a cell pattern"), "{error}");
         }
     }
 }

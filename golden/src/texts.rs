@@ -78,8 +78,7 @@ pub fn recorded_ids(golden: &Path, model: &str) -> Result<Vec<(String, Vec<u32>)
 }
 
 pub(crate) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
-    serde_json::from_str(&read(path)?)
-        .map_err(|e| GoldenError::Parse { path: path.to_owned(), message: e.to_string() })
+    serde_json::from_str(&read(path)?).map_err(|e| GoldenError::Parse { path: path.to_owned(), message: e.to_string() })
 }
 
 fn read(path: &Path) -> Result<String, GoldenError> {

@@ -48,16 +48,8 @@ impl Account {
     }
 
     /// Counts.
-    pub fn new<'a>(
-        declared: usize,
-        filtered: usize,
-        outcomes: impl IntoIterator<Item = &'a Outcome>,
-    ) -> Self {
-        let mut account = Self {
-            declared,
-            filtered,
-            ..Self::default()
-        };
+    pub fn new<'a>(declared: usize, filtered: usize, outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut account = Self { declared, filtered, ..Self::default() };
         for outcome in outcomes {
             *account.outcomes.entry(*outcome).or_default() += 1;
         }
@@ -76,9 +68,7 @@ impl Account {
     ) -> Result<(), Unbalanced> {
         let mut problems = Vec::new();
         for name in wanted.iter().filter(|name| !settled.contains_key(*name)) {
-            problems.push(format!(
-                "{name} should have been settled, but has no outcome"
-            ));
+            problems.push(format!("{name} should have been settled, but has no outcome"));
         }
         for name in settled.keys().filter(|name| !wanted.contains(*name)) {
             problems.push(format!("{name} has an outcome, but was not asked for"));
@@ -89,26 +79,16 @@ impl Account {
         }
         if let Some(seen) = conclusion {
             let rows = [
-                (
-                    "passed",
-                    seen.num_passed,
-                    self.of(Outcome::Pass) + self.of(Outcome::Xfail),
-                ),
+                ("passed", seen.num_passed, self.of(Outcome::Pass) + self.of(Outcome::Xfail)),
                 ("failed", seen.num_failed, self.of(Outcome::Fail)),
             ];
             for (what, theirs, ours) in rows {
                 if theirs != ours as u64 {
-                    problems.push(format!(
-                        "the runner saw {theirs} {what}, the records say {ours}"
-                    ));
+                    problems.push(format!("the runner saw {theirs} {what}, the records say {ours}"));
                 }
             }
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Unbalanced { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Unbalanced { problems }) }
     }
 }
 
@@ -121,73 +101,36 @@ mod tests {
     }
 
     fn settled(list: &[(&str, Outcome)]) -> BTreeMap<String, Outcome> {
-        list.iter()
-            .map(|(name, outcome)| ((*name).to_owned(), *outcome))
-            .collect()
+        list.iter().map(|(name, outcome)| ((*name).to_owned(), *outcome)).collect()
     }
 
     fn conclusion(passed: u64, failed: u64) -> Conclusion {
-        Conclusion {
-            num_filtered_out: 0,
-            num_passed: passed,
-            num_failed: failed,
-            num_ignored: 0,
-            num_measured: 0,
-        }
+        Conclusion { num_filtered_out: 0, num_passed: passed, num_failed: failed, num_ignored: 0, num_measured: 0 }
     }
 
     #[test]
     fn the_line_has_every_place() {
-        let settled = settled(&[
-            ("a", Outcome::Pass),
-            ("b", Outcome::Xfail),
-            ("c", Outcome::Fail),
-        ]);
+        let settled = settled(&[("a", Outcome::Pass), ("b", Outcome::Xfail), ("c", Outcome::Fail)]);
         let account = Account::new(5, 2, settled.values());
         assert_eq!(
             account.to_string(),
             "declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 0 + unsupported 0 + filtered 2"
         );
         let wanted = names(&["a", "b", "c"]);
-        assert_eq!(
-            account.verify(&wanted, &settled, Some(&conclusion(2, 1))),
-            Ok(())
-        );
+        assert_eq!(account.verify(&wanted, &settled, Some(&conclusion(2, 1))), Ok(()));
     }
 
     #[test]
     fn every_way_to_lose_a_cell_is_found() {
         let done = settled(&[("a", Outcome::Pass)]);
         let cases = [
-            (
-                Account::new(2, 0, done.values()),
-                names(&["a", "b"]),
-                1,
-                "b should have been settled",
-            ),
-            (
-                Account::new(1, 0, done.values()),
-                names(&[]),
-                1,
-                "a has an outcome, but was not asked",
-            ),
-            (
-                Account::new(3, 1, done.values()),
-                names(&["a"]),
-                1,
-                "the right side is 2",
-            ),
-            (
-                Account::new(1, 0, done.values()),
-                names(&["a"]),
-                2,
-                "the runner saw 2 passed",
-            ),
+            (Account::new(2, 0, done.values()), names(&["a", "b"]), 1, "b should have been settled"),
+            (Account::new(1, 0, done.values()), names(&[]), 1, "a has an outcome, but was not asked"),
+            (Account::new(3, 1, done.values()), names(&["a"]), 1, "the right side is 2"),
+            (Account::new(1, 0, done.values()), names(&["a"]), 2, "the runner saw 2 passed"),
         ];
         for (account, wanted, passed, want) in cases {
-            let error = account
-                .verify(&wanted, &done, Some(&conclusion(passed, 0)))
-                .expect_err(want);
+            let error = account.verify(&wanted, &done, Some(&conclusion(passed, 0))).expect_err(want);
             assert!(error.to_string().contains(want), "{error}");
         }
     }

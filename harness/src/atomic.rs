@@ -34,11 +34,6 @@ mod tests {
         super::write(&path, b"1").expect("write");
         super::write(&path, b"2").expect("overwrite");
         assert_eq!(std::fs::read(&path).expect("read"), b"2");
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("a"))
-                .expect("list")
-                .count(),
-            1
-        );
+        assert_eq!(std::fs::read_dir(dir.path().join("a")).expect("list").count(), 1);
     }
 }

@@ -29,13 +29,7 @@ pub enum Axis {
 
 impl Axis {
     /// All axes in the order of a cell's name.
-    pub const ALL: [Axis; 5] = [
-        Axis::Model,
-        Axis::Quant,
-        Axis::Device,
-        Axis::Backend,
-        Axis::Check,
-    ];
+    pub const ALL: [Axis; 5] = [Axis::Model, Axis::Quant, Axis::Device, Axis::Backend, Axis::Check];
 
     /// Its name, as in messages.
     #[must_use]
@@ -133,15 +127,13 @@ impl FromStr for Cell {
     fn from_str(text: &str) -> Result<Self, CellNameError> {
         let parts: Vec<&str> = text.split("::").collect();
         match parts.as_slice() {
-            [model, quant, device, backend, check] if parts.iter().all(|p| valid_name(p)) => {
-                Ok(Cell {
-                    model: (*model).to_owned(),
-                    quant: (*quant).to_owned(),
-                    device: (*device).to_owned(),
-                    backend: (*backend).to_owned(),
-                    check: (*check).to_owned(),
-                })
-            }
+            [model, quant, device, backend, check] if parts.iter().all(|p| valid_name(p)) => Ok(Cell {
+                model: (*model).to_owned(),
+                quant: (*quant).to_owned(),
+                device: (*device).to_owned(),
+                backend: (*backend).to_owned(),
+                check: (*check).to_owned(),
+            }),
             _ => Err(CellNameError(text.to_owned())),
         }
     }
@@ -216,18 +208,14 @@ pub fn expand(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) -> Vec<
             unknown_values(&check.name, rectangle, axes, problems);
             let made = fill(matrix, &check.name, rectangle);
             if made.is_empty() {
-                problems.push(Problem::EmptyRectangle {
-                    check: check.name.clone(),
-                    rectangle: format!("{rectangle:?}"),
-                });
+                problems
+                    .push(Problem::EmptyRectangle { check: check.name.clone(), rectangle: format!("{rectangle:?}") });
             }
             for cell in made {
                 if seen.insert(cell.clone()) {
                     cells.push(cell);
                 } else {
-                    problems.push(Problem::DeclaredTwice {
-                        cell: cell.to_string(),
-                    });
+                    problems.push(Problem::DeclaredTwice { cell: cell.to_string() });
                 }
             }
         }
@@ -236,12 +224,8 @@ pub fn expand(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) -> Vec<
 }
 
 fn unknown_values(check: &str, r: &Rectangle, axes: &Axes, problems: &mut Vec<Problem>) {
-    let named = [
-        (Axis::Model, &r.models),
-        (Axis::Quant, &r.quants),
-        (Axis::Device, &r.devices),
-        (Axis::Backend, &r.backends),
-    ];
+    let named =
+        [(Axis::Model, &r.models), (Axis::Quant, &r.quants), (Axis::Device, &r.devices), (Axis::Backend, &r.backends)];
     for (axis, values) in named {
         for value in values {
             if value != "*" && !axes.has(axis, value) {
@@ -259,22 +243,13 @@ fn unknown_values(check: &str, r: &Rectangle, axes: &Axes, problems: &mut Vec<Pr
 fn fill(matrix: &Matrix, check: &str, r: &Rectangle) -> Vec<Cell> {
     let picked = |list: &[String], name: &str| list.iter().any(|v| v == "*" || v == name);
     let model_picked = |model: &Model| {
-        r.models.contains(&model.name)
-            || (model.source != Source::Formats && r.models.iter().any(|v| v == "*"))
+        r.models.contains(&model.name) || (model.source != Source::Formats && r.models.iter().any(|v| v == "*"))
     };
     let mut cells = Vec::new();
     for model in matrix.models.iter().filter(|m| model_picked(m)) {
         for quant in model.quants.iter().filter(|q| picked(&r.quants, q)) {
-            for device in matrix
-                .devices
-                .iter()
-                .filter(|d| picked(&r.devices, &d.name))
-            {
-                for backend in matrix
-                    .backends
-                    .iter()
-                    .filter(|b| picked(&r.backends, &b.name))
-                {
+            for device in matrix.devices.iter().filter(|d| picked(&r.devices, &d.name)) {
+                for backend in matrix.backends.iter().filter(|b| picked(&r.backends, &b.name)) {
                     cells.push(Cell {
                         model: model.name.clone(),
                         quant: quant.clone(),
@@ -303,14 +278,7 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_names() {
-        for text in [
-            "",
-            "a::b::c::d",
-            "a::b::c::d::e::f",
-            "A::b::c::d::e",
-            "a::b::c::d::e__f",
-            "a::b::::d::e",
-        ] {
+        for text in ["", "a::b::c::d", "a::b::c::d::e::f", "A::b::c::d::e", "a::b::c::d::e__f", "a::b::::d::e"] {
             assert!(text.parse::<Cell>().is_err(), "{text}");
         }
     }
@@ -345,10 +313,7 @@ mod tests {
         let matrix = matrix(&format!("{BASE}{checks}"));
         let mut problems = Vec::new();
         let cells = expand(&matrix, &Axes::of(&matrix), &mut problems);
-        (
-            cells.iter().map(Cell::to_string).collect(),
-            problems.iter().map(Problem::to_string).collect(),
-        )
+        (cells.iter().map(Cell::to_string).collect(), problems.iter().map(Problem::to_string).collect())
     }
 
     #[test]
@@ -356,30 +321,18 @@ mod tests {
         let (cells, problems) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{}]");
         assert_eq!(cells, ["m::q1::d::b::c", "m::q2::d::b::c"]);
         assert_eq!(problems, Vec::<String>::new());
-        let (cells, _) =
-            expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{ models = [\"bare\"] }]");
+        let (cells, _) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{ models = [\"bare\"] }]");
         assert_eq!(cells, ["bare::q1::d::b::c"]);
     }
 
     #[test]
     fn mistakes_are_named() {
-        let check = |cells: &str| {
-            expand_with(&format!(
-                "[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{cells}]"
-            ))
-            .1
-        };
+        let check = |cells: &str| expand_with(&format!("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{cells}]")).1;
         let unknown = check("{ quants = [\"q9\", \"q1\"] }");
-        assert!(
-            unknown[0].contains("`q9`") && unknown[0].contains("q1, q2"),
-            "{unknown:?}"
-        );
+        assert!(unknown[0].contains("`q9`") && unknown[0].contains("q1, q2"), "{unknown:?}");
         let empty = check("{ models = [\"bare\"], quants = [\"q2\"] }");
         assert!(empty[0].contains("no cell"), "{empty:?}");
         let twice = check("{}, { quants = [\"q2\"] }");
-        assert!(
-            twice[0].contains("m::q2::d::b::c") && twice[0].contains("twice"),
-            "{twice:?}"
-        );
+        assert!(twice[0].contains("m::q2::d::b::c") && twice[0].contains("twice"), "{twice:?}");
     }
 }

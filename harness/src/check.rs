@@ -74,10 +74,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without figures.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            metrics: Metrics::default(),
-        }
+        Self { message: message.to_string(), metrics: Metrics::default() }
     }
 
     /// The same failure with figures for the record.
@@ -136,12 +133,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::assert_golden`], and if the value cannot be written as JSON.
-    pub fn assert_golden_json(
-        &self,
-        cell: &Cell,
-        part: &str,
-        actual: &impl Serialize,
-    ) -> Result<(), Failure> {
+    pub fn assert_golden_json(&self, cell: &Cell, part: &str, actual: &impl Serialize) -> Result<(), Failure> {
         self.assert_golden(cell, part, &serde_json::to_string_pretty(actual)?)
     }
 }
@@ -150,11 +142,7 @@ impl Context {
 #[must_use]
 pub fn seed(cell: &Cell) -> u64 {
     let digest = Sha256::digest(cell.golden_key().as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .rev()
-        .fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+    digest.iter().take(8).rev().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -178,11 +166,6 @@ mod tests {
             "x".parse::<u32>()?;
             Ok(())
         }
-        assert!(
-            fails()
-                .expect_err("not a number")
-                .message
-                .contains("invalid digit")
-        );
+        assert!(fails().expect_err("not a number").message.contains("invalid digit"));
     }
 }

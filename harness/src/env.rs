@@ -48,30 +48,20 @@ impl Env {
     /// An environment of exactly these variables.
     #[must_use]
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
-        let vars = pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { vars }
     }
 
     /// The value, unless it is unset or empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.vars
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A switch: unset, empty, `0`, `false` and `off` mean off.
     #[must_use]
     pub fn on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| {
-            !["0", "false", "off"]
-                .iter()
-                .any(|off| value.eq_ignore_ascii_case(off))
-        })
+        self.get(name).is_some_and(|value| !["0", "false", "off"].iter().any(|off| value.eq_ignore_ascii_case(off)))
     }
 }
 
@@ -81,13 +71,7 @@ mod tests {
 
     #[test]
     fn off_has_many_spellings() {
-        let env = Env::from_pairs(&[
-            ("A", ""),
-            ("B", "0"),
-            ("C", "False"),
-            ("D", "off"),
-            ("E", "1"),
-        ]);
+        let env = Env::from_pairs(&[("A", ""), ("B", "0"), ("C", "False"), ("D", "off"), ("E", "1")]);
         for name in ["A", "B", "C", "D", "F"] {
             assert!(!env.on(name), "{name}");
         }

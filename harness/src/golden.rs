@@ -94,9 +94,7 @@ pub enum SnapshotError {
         problem: String,
     },
     /// A part of a cell's snapshots has a name that cannot be part of a file name.
-    #[error(
-        "`{part}` cannot name a part of a snapshot: lower case letters, digits, `.`, `-` and single `_` only"
-    )]
+    #[error("`{part}` cannot name a part of a snapshot: lower case letters, digits, `.`, `-` and single `_` only")]
     BadPart {
         /// The name.
         part: String,
@@ -107,15 +105,7 @@ impl Golden {
     /// The snapshots in `folder`; the environment says whether they are blessed.
     #[must_use]
     pub fn new(folder: PathBuf, env: &Env) -> Self {
-        Self {
-            folder,
-            mode: if env.on(env::BITNET_BLESS) {
-                Mode::Bless
-            } else {
-                Mode::Compare
-            },
-            ci: env.on(env::CI),
-        }
+        Self { folder, mode: if env.on(env::BITNET_BLESS) { Mode::Bless } else { Mode::Compare }, ci: env.on(env::CI) }
     }
 
     /// Whether this run writes snapshots.
@@ -135,9 +125,7 @@ impl Golden {
         } else if crate::axes::valid_name(part) {
             Ok(format!("{stem}__{part}.snap"))
         } else {
-            Err(SnapshotError::BadPart {
-                part: part.to_owned(),
-            })
+            Err(SnapshotError::BadPart { part: part.to_owned() })
         }
     }
 
@@ -150,58 +138,30 @@ impl Golden {
         let path = self.folder.join(&file);
         let golden = read(&path, &file)?;
         let now = TextSnapshotContents::new(actual.to_owned(), TextSnapshotKind::File);
-        if golden
-            .as_ref()
-            .is_some_and(|golden| golden.matches_latest(&now))
-        {
+        if golden.as_ref().is_some_and(|golden| golden.matches_latest(&now)) {
             return Ok(());
         }
         if self.mode == Mode::Bless {
             return self.bless(cell, &path, &file, &now);
         }
-        let command = format!(
-            "cargo xtask bless --model {} --quant {} --check {}",
-            cell.model, cell.quant, cell.check
-        );
+        let command = format!("cargo xtask bless --model {} --quant {} --check {}", cell.model, cell.quant, cell.check);
         Err(match golden {
-            None => SnapshotError::Missing {
-                file,
-                preview: diff::head(&now.to_string()),
-                command,
-            },
-            Some(golden) => SnapshotError::Differs {
-                file,
-                diff: diff::lines(&golden.to_string(), &now.to_string()),
-                command,
-            },
+            None => SnapshotError::Missing { file, preview: diff::head(&now.to_string()), command },
+            Some(golden) => {
+                SnapshotError::Differs { file, diff: diff::lines(&golden.to_string(), &now.to_string()), command }
+            }
         })
     }
 
-    fn bless(
-        &self,
-        cell: &Cell,
-        path: &Path,
-        file: &str,
-        now: &TextSnapshotContents,
-    ) -> Result<(), SnapshotError> {
-        let refused = |why: String| SnapshotError::Refused {
-            cell: cell.to_string(),
-            why,
-        };
+    fn bless(&self, cell: &Cell, path: &Path, file: &str, now: &TextSnapshotContents) -> Result<(), SnapshotError> {
+        let refused = |why: String| SnapshotError::Refused { cell: cell.to_string(), why };
         if self.ci {
-            return Err(refused(
-                "CI is set, and CI runs with updates off".to_owned(),
-            ));
+            return Err(refused("CI is set, and CI runs with updates off".to_owned()));
         }
         if cell.device != ORACLE_DEVICE || cell.backend != ORACLE_BACKEND {
-            return Err(refused(format!(
-                "only {ORACLE_DEVICE} against {ORACLE_BACKEND} may write the truth"
-            )));
+            return Err(refused(format!("only {ORACLE_DEVICE} against {ORACLE_BACKEND} may write the truth")));
         }
-        let write_error = |problem: String| SnapshotError::Write {
-            file: file.to_owned(),
-            problem,
-        };
+        let write_error = |problem: String| SnapshotError::Write { file: file.to_owned(), problem };
         // insta's own layout; `description` is where its tools show what a snapshot is about.
         let text = format!(
             "---\nsource: harness/src/check/{}.rs\ndescription: \"{}\"\n---\n{now}\n",
@@ -213,10 +173,7 @@ impl Golden {
         if back.is_some_and(|back| back.matches_latest(now)) {
             Ok(())
         } else {
-            Err(write_error(
-                "the value does not survive the file (carriage returns?); snapshot it as JSON"
-                    .to_owned(),
-            ))
+            Err(write_error("the value does not survive the file (carriage returns?); snapshot it as JSON".to_owned()))
         }
     }
 }
@@ -226,10 +183,7 @@ fn read(path: &Path, file: &str) -> Result<Option<TextSnapshotContents>, Snapsho
     if !path.exists() {
         return Ok(None);
     }
-    let unreadable = |problem: String| SnapshotError::Unreadable {
-        file: file.to_owned(),
-        problem,
-    };
+    let unreadable = |problem: String| SnapshotError::Unreadable { file: file.to_owned(), problem };
     let snapshot = insta::Snapshot::from_file(path).map_err(|e| unreadable(e.to_string()))?;
     match snapshot.as_text() {
         Some(text) => Ok(Some(text.clone())),
@@ -253,18 +207,10 @@ mod tests {
     fn missing_is_a_failure_and_writes_nothing() {
         let dir = tempfile::tempdir().expect("temp dir");
         let golden = golden(dir.path(), &[("INSTA_UPDATE", "always")]);
-        let error = golden
-            .assert(&cell(ORACLE_DEVICE), "", "1 2 3")
-            .expect_err("missing");
+        let error = golden.assert(&cell(ORACLE_DEVICE), "", "1 2 3").expect_err("missing");
         let text = error.to_string();
-        assert!(
-            text.contains("missing: golden/snapshots/m__q__c.snap"),
-            "{text}"
-        );
-        assert!(
-            text.contains("cargo xtask bless --model m --quant q --check c"),
-            "{text}"
-        );
+        assert!(text.contains("missing: golden/snapshots/m__q__c.snap"), "{text}");
+        assert!(text.contains("cargo xtask bless --model m --quant q --check c"), "{text}");
         assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 0);
     }
 
@@ -273,50 +219,30 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let bless = golden(dir.path(), &[(env::BITNET_BLESS, "1")]);
         let value = "---\na \"quoted\" line\n\n  tail";
-        bless
-            .assert(&cell(ORACLE_DEVICE), "ids", value)
-            .expect("blessed");
+        bless.assert(&cell(ORACLE_DEVICE), "ids", value).expect("blessed");
         let compare = golden(dir.path(), &[]);
-        compare
-            .assert(&cell("cpu-avx2"), "ids", value)
-            .expect("same truth on every device");
-        let error = compare
-            .assert(&cell("cpu-avx2"), "ids", "---\nother")
-            .expect_err("differs");
+        compare.assert(&cell("cpu-avx2"), "ids", value).expect("same truth on every device");
+        let error = compare.assert(&cell("cpu-avx2"), "ids", "---\nother").expect_err("differs");
         let text = error.to_string();
-        assert!(
-            text.contains("differs: golden/snapshots/m__q__c__ids.snap"),
-            "{text}"
-        );
-        assert!(
-            text.contains("+ other") && text.contains("- a \"quoted\" line"),
-            "{text}"
-        );
+        assert!(text.contains("differs: golden/snapshots/m__q__c__ids.snap"), "{text}");
+        assert!(text.contains("+ other") && text.contains("- a \"quoted\" line"), "{text}");
     }
 
     #[test]
     fn leading_white_space_counts() {
         let dir = tempfile::tempdir().expect("temp dir");
         let bless = golden(dir.path(), &[(env::BITNET_BLESS, "1")]);
-        bless
-            .assert(&cell(ORACLE_DEVICE), "", "\n  x")
-            .expect("blessed");
+        bless.assert(&cell(ORACLE_DEVICE), "", "\n  x").expect("blessed");
         let compare = golden(dir.path(), &[]);
-        compare
-            .assert(&cell(ORACLE_DEVICE), "", "\n  x")
-            .expect("same");
-        compare
-            .assert(&cell(ORACLE_DEVICE), "", "x")
-            .expect_err("differs");
+        compare.assert(&cell(ORACLE_DEVICE), "", "\n  x").expect("same");
+        compare.assert(&cell(ORACLE_DEVICE), "", "x").expect_err("differs");
     }
 
     #[test]
     fn only_the_oracle_blesses_and_never_in_ci() {
         let dir = tempfile::tempdir().expect("temp dir");
         let bless = golden(dir.path(), &[(env::BITNET_BLESS, "1")]);
-        let error = bless
-            .assert(&cell("cpu-avx2"), "", "1")
-            .expect_err("not the oracle");
+        let error = bless.assert(&cell("cpu-avx2"), "", "1").expect_err("not the oracle");
         assert!(error.to_string().contains("only cpu-scalar"), "{error}");
         let ci = golden(dir.path(), &[(env::BITNET_BLESS, "1"), (env::CI, "true")]);
         let error = ci.assert(&cell(ORACLE_DEVICE), "", "1").expect_err("CI");
@@ -327,9 +253,7 @@ mod tests {
     #[test]
     fn a_part_must_fit_into_a_file_name() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let error = golden(dir.path(), &[])
-            .assert(&cell(ORACLE_DEVICE), "../x", "1")
-            .expect_err("part name");
+        let error = golden(dir.path(), &[]).assert(&cell(ORACLE_DEVICE), "../x", "1").expect_err("part name");
         assert!(error.to_string().contains("`../x` cannot name"), "{error}");
     }
 }

@@ -31,9 +31,8 @@ pub struct Host {
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |table: &[(String, Detect)]| -> Vec<String> {
-            table.iter().map(|(name, _)| name.clone()).collect()
-        };
+        let names =
+            |table: &[(String, Detect)]| -> Vec<String> { table.iter().map(|(name, _)| name.clone()).collect() };
         f.debug_struct("Host")
             .field("devices", &names(&self.devices))
             .field("backends", &names(&self.backends))
@@ -45,10 +44,7 @@ impl Host {
     /// A host that knows nothing yet.
     #[must_use]
     pub fn empty(env: Env) -> Self {
-        Self {
-            env,
-            ..Self::default()
-        }
+        Self { env, ..Self::default() }
     }
 
     /// This build's table.
@@ -92,10 +88,7 @@ impl Host {
 
     /// Compares the table with the declaration.
     pub fn validate(&self, declaration: &Declaration, problems: &mut Vec<Problem>) {
-        for (axis, table) in [
-            (Axis::Device, &self.devices),
-            (Axis::Backend, &self.backends),
-        ] {
+        for (axis, table) in [(Axis::Device, &self.devices), (Axis::Backend, &self.backends)] {
             let registered: Vec<&str> = table.iter().map(|(name, _)| name.as_str()).collect();
             let declared = declaration.axes.values(axis);
             implementations(axis, declared, &registered, PLACE, problems);
@@ -106,10 +99,7 @@ impl Host {
     #[must_use]
     pub fn survey(&self, declaration: &Declaration, paths: &Paths) -> Survey {
         let mut answers = BTreeMap::new();
-        for (axis, table) in [
-            (Axis::Device, &self.devices),
-            (Axis::Backend, &self.backends),
-        ] {
+        for (axis, table) in [(Axis::Device, &self.devices), (Axis::Backend, &self.backends)] {
             for (name, detect) in table {
                 answers.insert((axis, name.clone()), detect());
             }
@@ -124,9 +114,7 @@ impl Host {
         match &model.source {
             // What is in the repository or made from a seed is always here: should it be missing, that is
             // a failure of its cells, not a property of the host.
-            Source::Embedded { .. } | Source::Generated { .. } | Source::Formats => {
-                Availability::Available
-            }
+            Source::Embedded { .. } | Source::Generated { .. } | Source::Formats => Availability::Available,
             Source::Fixture { file } => {
                 let path = paths.fixtures.join(file);
                 if path.is_file() {
@@ -206,12 +194,8 @@ mod tests {
         )
         .expect("model");
         let paths = Paths::discover(&Env::default());
-        let answer =
-            |pairs: &[(&str, &str)]| Host::empty(Env::from_pairs(pairs)).model(&model, &paths);
-        assert_eq!(
-            answer(&[("BIG_GGUF", "Cargo.toml")]),
-            Availability::Available
-        );
+        let answer = |pairs: &[(&str, &str)]| Host::empty(Env::from_pairs(pairs)).model(&model, &paths);
+        assert_eq!(answer(&[("BIG_GGUF", "Cargo.toml")]), Availability::Available);
         for pairs in [&[][..], &[("BIG_GGUF", "no/such/file")]] {
             let Availability::Unavailable { mend, missing, .. } = answer(pairs) else {
                 panic!("available: {pairs:?}");

@@ -47,12 +47,7 @@ impl Suite {
     #[must_use]
     pub fn here() -> Self {
         let env = Env::read();
-        Self {
-            paths: Paths::discover(&env),
-            host: Host::here(env.clone()),
-            checks: check::checks(),
-            env,
-        }
+        Self { paths: Paths::discover(&env), host: Host::here(env.clone()), checks: check::checks(), env }
     }
 
     /// Lists or runs, as `argv` (with the program's name) and the environment say.
@@ -100,34 +95,16 @@ impl Suite {
         // A name filter alone may match nothing: `cargo test foo` hands it to every test binary. With a
         // selection of ours on the command line, or from nextest, which asks for one known cell, an
         // empty set would be a green that checked nothing.
-        if wanted.is_empty()
-            && (trials.is_empty() || exact_miss || (by_name && line.by_flag && !args.list))
-        {
+        if wanted.is_empty() && (trials.is_empty() || exact_miss || (by_name && line.by_flag && !args.list)) {
             let filter = args.filter.as_deref().unwrap_or_default();
             let selection = format!("{} {filter}", line.selection());
             return Err(vec![
-                UsageError::Empty {
-                    selection: format!("`{}`", selection.trim()),
-                    declared: declared.len(),
-                }
-                .to_string(),
+                UsageError::Empty { selection: format!("`{}`", selection.trim()), declared: declared.len() }
+                    .to_string(),
             ]);
         }
-        let run = Run {
-            session,
-            args,
-            trials,
-            planned,
-            wanted,
-            declared,
-            paths: self.paths,
-            nextest,
-        };
-        if run.args.list {
-            run.list().map(|()| None)
-        } else {
-            Ok(Some(run))
-        }
+        let run = Run { session, args, trials, planned, wanted, declared, paths: self.paths, nextest };
+        if run.args.list { run.list().map(|()| None) } else { Ok(Some(run)) }
     }
 
     fn registered(&self, declaration: &Declaration) -> Result<(), Vec<String>> {
@@ -137,11 +114,7 @@ impl Suite {
         let place = "harness/src/check.rs";
         setup::implementations(Axis::Check, declared, &checks, place, &mut problems);
         self.host.validate(declaration, &mut problems);
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(lines(problems))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(lines(problems)) }
     }
 
     fn plan(&self, declaration: Declaration, ctx: &Context, line: &CommandLine) -> Vec<Planned> {
@@ -188,10 +161,8 @@ impl Run {
     /// Prints the list. Availability is decided here, so this is also where nextest's runs get the
     /// records of ignored cells: nextest never starts a process for them.
     fn list(self) -> Result<(), Vec<String>> {
-        let ignored = self.planned.iter().filter(|p| {
-            p.settled(false)
-                .is_some_and(|verdict| verdict.outcome != Outcome::Fail)
-        });
+        let ignored =
+            self.planned.iter().filter(|p| p.settled(false).is_some_and(|verdict| verdict.outcome != Outcome::Fail));
         if self.nextest {
             for planned in ignored {
                 let verdict = self.session.settle(planned, false);
@@ -232,11 +203,7 @@ impl Run {
                 failed = true;
             }
         }
-        if failed {
-            ExitCode::from(FAILED)
-        } else {
-            ExitCode::SUCCESS
-        }
+        if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
     }
 }
 
@@ -244,20 +211,14 @@ impl Run {
 /// line unless it does not add up.
 fn close(report: &Report, wanted: &BTreeSet<String>, seen: &Conclusion) -> (String, bool) {
     let account = report.account();
-    let settled: BTreeMap<String, Outcome> = report
-        .records()
-        .iter()
-        .map(|(name, record)| (name.clone(), record.outcome))
-        .collect();
+    let settled: BTreeMap<String, Outcome> =
+        report.records().iter().map(|(name, record)| (name.clone(), record.outcome)).collect();
     let mut text = report::terminal(report);
     let mut red = seen.has_failed() || account.of(Outcome::Fail) > 0;
     // `filtered` of the report is what has no record; here it is known what should have none, and the
     // difference is what the books are for.
     let filtered = account.declared.saturating_sub(wanted.len());
-    let account = Account {
-        filtered,
-        ..account
-    };
+    let account = Account { filtered, ..account };
     if let Err(unbalanced) = account.verify(wanted, &settled, Some(seen)) {
         text += &format!("matrix: {unbalanced}\n");
         red = true;
@@ -279,22 +240,12 @@ mod tests {
     const CELLS: [&str; 3] = ["m::q::d::b::a", "m::q::d::b::b", "m::q::d::b::c"];
 
     fn report(settled: &[(&str, Outcome)]) -> Report {
-        let record =
-            |(name, outcome): &(&str, Outcome)| ((*name).to_owned(), sample(name, *outcome));
-        Report::of(
-            settled.iter().map(record).collect(),
-            CELLS.map(str::to_owned),
-        )
+        let record = |(name, outcome): &(&str, Outcome)| ((*name).to_owned(), sample(name, *outcome));
+        Report::of(settled.iter().map(record).collect(), CELLS.map(str::to_owned))
     }
 
     fn seen(passed: u64) -> Conclusion {
-        Conclusion {
-            num_filtered_out: 0,
-            num_passed: passed,
-            num_failed: 0,
-            num_ignored: 0,
-            num_measured: 0,
-        }
+        Conclusion { num_filtered_out: 0, num_passed: passed, num_failed: 0, num_ignored: 0, num_measured: 0 }
     }
 
     #[test]
@@ -307,14 +258,8 @@ mod tests {
         let (text, red) = close(&one, &wanted, &seen(2));
         assert!(red, "{text}");
         assert!(text.contains("the accounting does not add up"), "{text}");
-        assert!(
-            text.contains("m::q::d::b::b should have been settled"),
-            "{text}"
-        );
-        assert!(
-            text.contains("the runner saw 2 passed, the records say 1"),
-            "{text}"
-        );
+        assert!(text.contains("m::q::d::b::b should have been settled"), "{text}");
+        assert!(text.contains("the runner saw 2 passed, the records say 1"), "{text}");
     }
 
     #[test]

@@ -49,11 +49,7 @@ impl From<usize> for Value {
 
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
-        if value.is_finite() {
-            Value::Float(value)
-        } else {
-            Value::Text(value.to_string())
-        }
+        if value.is_finite() { Value::Float(value) } else { Value::Text(value.to_string()) }
     }
 }
 
@@ -123,12 +119,8 @@ mod tests {
 
     #[test]
     fn values_survive_json() {
-        let metrics = Metrics::new()
-            .with("a", 3usize)
-            .with("b", 0.5)
-            .with("c", "x")
-            .with("d", true)
-            .with("e", f64::NAN);
+        let metrics =
+            Metrics::new().with("a", 3usize).with("b", 0.5).with("c", "x").with("d", true).with("e", f64::NAN);
         let text = serde_json::to_string(&metrics.values).expect("json");
         assert_eq!(text, r#"{"a":3,"b":0.5,"c":"x","d":true,"e":"NaN"}"#);
         let back: BTreeMap<String, Value> = serde_json::from_str(&text).expect("json");

@@ -35,13 +35,8 @@ impl Paths {
     /// The usual layout below a root, with the overrides of the environment.
     #[must_use]
     pub fn below(root: PathBuf, env: &Env) -> Self {
-        let target = env
-            .get(env::CARGO_TARGET_DIR)
-            .map_or_else(|| root.join("target"), |dir| root.join(dir));
-        let or = |name: &str, default: &str| {
-            env.get(name)
-                .map_or_else(|| target.join(default), |dir| root.join(dir))
-        };
+        let target = env.get(env::CARGO_TARGET_DIR).map_or_else(|| root.join("target"), |dir| root.join(dir));
+        let or = |name: &str, default: &str| env.get(name).map_or_else(|| target.join(default), |dir| root.join(dir));
         Self {
             golden: root.join("golden"),
             out: or(env::MATRIX_OUT, "matrix"),

@@ -50,10 +50,7 @@ fn features() -> Vec<&'static str> {
 fn features() -> Vec<&'static str> {
     let table = [
         ("neon", std::arch::is_aarch64_feature_detected!("neon")),
-        (
-            "dotprod",
-            std::arch::is_aarch64_feature_detected!("dotprod"),
-        ),
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
         ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
     ];
     present(&table)
@@ -66,11 +63,7 @@ fn features() -> Vec<&'static str> {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn present(table: &[(&'static str, bool)]) -> Vec<&'static str> {
-    table
-        .iter()
-        .filter(|(_, here)| *here)
-        .map(|(name, _)| *name)
-        .collect()
+    table.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect()
 }
 
 /// The commit of the checkout: `MATRIX_COMMIT`, else what `.git` says, else unknown. It says nothing of
@@ -90,8 +83,8 @@ pub fn commit(root: &Path, env: &Env) -> Option<String> {
     let Some(branch) = head.trim().strip_prefix("ref:").map(str::trim) else {
         return Some(head.trim().to_owned());
     };
-    let common = std::fs::read_to_string(git.join("commondir"))
-        .map_or_else(|_| git.clone(), |dir| git.join(dir.trim()));
+    let common =
+        std::fs::read_to_string(git.join("commondir")).map_or_else(|_| git.clone(), |dir| git.join(dir.trim()));
     let loose = |folder: &PathBuf| std::fs::read_to_string(folder.join(branch)).ok();
     if let Some(text) = loose(&common).or_else(|| loose(&git)) {
         return Some(text.trim().to_owned());
@@ -106,9 +99,7 @@ pub fn commit(root: &Path, env: &Env) -> Option<String> {
 /// The time now in UTC, as `2026-11-21T21:42:43Z`.
 #[must_use]
 pub fn now() -> String {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     rfc3339(seconds)
 }
 

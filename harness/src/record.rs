@@ -121,10 +121,8 @@ pub fn file_name(cell: &Cell) -> String {
 /// [`RecordError`] if it cannot be written.
 pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordError> {
     let path = folder.join(file_name(cell));
-    let mut text = serde_json::to_vec_pretty(record).map_err(|e| RecordError::Malformed {
-        path: path.clone(),
-        problem: e.to_string(),
-    })?;
+    let mut text = serde_json::to_vec_pretty(record)
+        .map_err(|e| RecordError::Malformed { path: path.clone(), problem: e.to_string() })?;
     text.push(b'\n');
     atomic::write(&path, &text).map_err(|source| RecordError::Io { path, source })
 }
@@ -134,26 +132,15 @@ pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordEr
 /// # Errors
 /// [`RecordError`].
 pub fn read(path: &Path) -> Result<Record, RecordError> {
-    let malformed = |problem: String| RecordError::Malformed {
-        path: path.to_owned(),
-        problem,
-    };
-    let text = std::fs::read_to_string(path).map_err(|source| RecordError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
+    let malformed = |problem: String| RecordError::Malformed { path: path.to_owned(), problem };
+    let text = std::fs::read_to_string(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
     let record: Record = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
     if record.schema != SCHEMA {
         return Err(malformed(format!("it has schema {}", record.schema)));
     }
     let cell = record.cell().map_err(|e| malformed(e.to_string()))?;
-    if path
-        .file_name()
-        .is_none_or(|name| name != file_name(&cell).as_str())
-    {
-        return Err(malformed(format!(
-            "it is about {cell}, which its file name denies"
-        )));
+    if path.file_name().is_none_or(|name| name != file_name(&cell).as_str()) {
+        return Err(malformed(format!("it is about {cell}, which its file name denies")));
     }
     Ok(record)
 }
@@ -163,17 +150,11 @@ pub fn read(path: &Path) -> Result<Record, RecordError> {
 /// # Errors
 /// [`RecordError`] for the first file that is not a record.
 pub fn read_folder(folder: &Path) -> Result<Vec<Record>, RecordError> {
-    let io = |source| RecordError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let io = |source| RecordError::Io { path: folder.to_owned(), source };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        if path.extension().is_some_and(|extension| extension == "json") {
             paths.push(path);
         }
     }
@@ -189,13 +170,10 @@ pub fn remove_strangers(folder: &Path, cells: &[&Cell]) -> Result<(), RecordErro
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Ok(());
     };
-    let known: std::collections::BTreeSet<String> =
-        cells.iter().map(|cell| file_name(cell)).collect();
+    let known: std::collections::BTreeSet<String> = cells.iter().map(|cell| file_name(cell)).collect();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        let stranger = path
-            .extension()
-            .is_some_and(|extension| extension == "json")
+        let stranger = path.extension().is_some_and(|extension| extension == "json")
             && !known.contains(&*entry.file_name().to_string_lossy());
         if stranger {
             std::fs::remove_file(&path).map_err(|source| RecordError::Io { path, source })?;
@@ -223,10 +201,7 @@ pub(crate) mod tests {
             reference: None,
             duration_ms: 12.5,
             host: HostInfo::here(),
-            harness: HarnessInfo {
-                version: "0.1.0".to_owned(),
-                commit: None,
-            },
+            harness: HarnessInfo { version: "0.1.0".to_owned(), commit: None },
             timestamp: "2026-01-02T03:04:05Z".to_owned(),
             run: None,
         }
@@ -247,22 +222,10 @@ pub(crate) mod tests {
         let record = sample("m::q::d::b::c", Outcome::Pass);
         let text = serde_json::to_string(&record).expect("json");
         let cases = [
-            (
-                "m__q__d__b__c.json",
-                text.replace("\"schema\":1", "\"schema\":9"),
-                "schema 9",
-            ),
+            ("m__q__d__b__c.json", text.replace("\"schema\":1", "\"schema\":9"), "schema 9"),
             ("m__q__d__b__x.json", text.clone(), "file name denies"),
-            (
-                "m__q__d__b__c.json",
-                text.replace("m::q", "m:q"),
-                "not a cell name",
-            ),
-            (
-                "m__q__d__b__c.json",
-                text.replace("\"seed\"", "\"sed\""),
-                "sed",
-            ),
+            ("m__q__d__b__c.json", text.replace("m::q", "m:q"), "not a cell name"),
+            ("m__q__d__b__c.json", text.replace("\"seed\"", "\"sed\""), "sed"),
         ];
         for (file, text, want) in cases {
             let path = dir.path().join(file);

@@ -39,14 +39,8 @@ pub fn load(folders: &[PathBuf]) -> Result<Report, RecordError> {
 
 impl Report {
     /// A report of these records against the declared cells.
-    pub fn of(
-        records: BTreeMap<String, Record>,
-        declared: impl IntoIterator<Item = String>,
-    ) -> Self {
-        Self {
-            records,
-            declared: Some(declared.into_iter().collect()),
-        }
+    pub fn of(records: BTreeMap<String, Record>, declared: impl IntoIterator<Item = String>) -> Self {
+        Self { records, declared: Some(declared.into_iter().collect()) }
     }
 
     /// See [`load`].
@@ -76,10 +70,7 @@ impl Report {
     }
 
     fn merge(&mut self, record: Record) {
-        let better = self
-            .records
-            .get(&record.name)
-            .is_none_or(|known| weight(known) < weight(&record));
+        let better = self.records.get(&record.name).is_none_or(|known| weight(known) < weight(&record));
         if better {
             self.records.insert(record.name.clone(), record);
         }
@@ -94,16 +85,9 @@ impl Report {
     /// The accounting line of the records. Without a declaration the records are all there is.
     #[must_use]
     pub fn account(&self) -> Account {
-        let declared = self
-            .declared
-            .as_ref()
-            .map_or(self.records.len(), BTreeSet::len);
+        let declared = self.declared.as_ref().map_or(self.records.len(), BTreeSet::len);
         let filtered = declared.saturating_sub(self.records.len());
-        Account::new(
-            declared,
-            filtered,
-            self.records.values().map(|r| &r.outcome),
-        )
+        Account::new(declared, filtered, self.records.values().map(|r| &r.outcome))
     }
 
     /// Whether any cell failed, or there is nothing at all.
@@ -113,9 +97,7 @@ impl Report {
     }
 
     fn with(&self, outcome: Outcome) -> impl Iterator<Item = &Record> {
-        self.records
-            .values()
-            .filter(move |record| record.outcome == outcome)
+        self.records.values().filter(move |record| record.outcome == outcome)
     }
 }
 
@@ -141,19 +123,10 @@ struct Group {
 fn groups(settled: impl IntoIterator<Item = (String, Verdict)>) -> Vec<Group> {
     let mut groups: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (name, verdict) in settled {
-        let key = (
-            verdict.outcome,
-            verdict.reason.unwrap_or_default(),
-            verdict.mend,
-        );
+        let key = (verdict.outcome, verdict.reason.unwrap_or_default(), verdict.mend);
         groups.entry(key).or_default().push(name);
     }
-    let group = |((outcome, reason, mend), cells)| Group {
-        outcome,
-        reason,
-        mend,
-        cells,
-    };
+    let group = |((outcome, reason, mend), cells)| Group { outcome, reason, mend, cells };
     groups.into_iter().map(group).collect()
 }
 
@@ -174,11 +147,7 @@ pub fn unavailable(settled: impl IntoIterator<Item = (String, Verdict)>) -> Stri
 
 /// The verdict that a record keeps.
 fn verdict(record: &Record) -> (String, Verdict) {
-    let verdict = Verdict {
-        outcome: record.outcome,
-        reason: record.reason.clone(),
-        mend: record.mend.clone(),
-    };
+    let verdict = Verdict { outcome: record.outcome, reason: record.reason.clone(), mend: record.mend.clone() };
     (record.name.clone(), verdict)
 }
 

@@ -25,29 +25,15 @@ Exit codes: 0 all is as it should be; 101 a cell failed or the accounting does n
 
 /// A command line that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(
-    missing_docs,
-    reason = "the message of each variant says what its fields are"
-)]
+#[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum UsageError {
     #[error("{flag} needs a value: a name, or names joined by commas")]
     MissingValue { flag: String },
     #[error("{origin}: unknown {axis} `{value}`; valid: {valid}", axis = axis.name(), valid = valid.join(", "))]
-    UnknownValue {
-        origin: String,
-        axis: Axis,
-        value: String,
-        valid: Vec<String>,
-    },
+    UnknownValue { origin: String, axis: Axis, value: String, valid: Vec<String> },
     #[error("{origin}: unknown name `{value}`; valid: {valid}", valid = valid.join(", "))]
-    UnknownRequirement {
-        origin: String,
-        value: String,
-        valid: Vec<String>,
-    },
-    #[error(
-        "the selection {selection} matches none of the {declared} declared cells; `--list` without it shows them"
-    )]
+    UnknownRequirement { origin: String, value: String, valid: Vec<String> },
+    #[error("the selection {selection} matches none of the {declared} declared cells; `--list` without it shows them")]
     Empty { selection: String, declared: usize },
 }
 
@@ -89,16 +75,10 @@ impl CommandLine {
                 line.rest.push(arg.clone());
                 continue;
             }
-            let missing = || UsageError::MissingValue {
-                flag: flag.to_owned(),
-            };
+            let missing = || UsageError::MissingValue { flag: flag.to_owned() };
             let value = match inline {
                 Some(value) => value,
-                None => args
-                    .next()
-                    .filter(|v| !v.starts_with("--"))
-                    .cloned()
-                    .ok_or_else(missing)?,
+                None => args.next().filter(|v| !v.starts_with("--")).cloned().ok_or_else(missing)?,
             };
             let values = names(&value);
             if values.is_empty() {
@@ -121,17 +101,12 @@ impl CommandLine {
 
     fn add(&mut self, axis: Option<Axis>, origin: &str, values: Vec<String>) {
         let Some(axis) = axis else {
-            self.required
-                .extend(values.into_iter().map(|value| (origin.to_owned(), value)));
+            self.required.extend(values.into_iter().map(|value| (origin.to_owned(), value)));
             return;
         };
         match self.wanted.iter_mut().find(|wanted| wanted.axis == axis) {
             Some(wanted) => wanted.values.extend(values),
-            None => self.wanted.push(Wanted {
-                axis,
-                origin: origin.to_owned(),
-                values,
-            }),
+            None => self.wanted.push(Wanted { axis, origin: origin.to_owned(), values }),
         }
     }
 
@@ -164,22 +139,13 @@ impl CommandLine {
                 });
             }
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Whether the selection includes the cell. No selection on an axis includes all of it.
     #[must_use]
     pub fn selects(&self, cell: &Cell) -> bool {
-        self.wanted.iter().all(|wanted| {
-            wanted
-                .values
-                .iter()
-                .any(|value| value == cell.get(wanted.axis))
-        })
+        self.wanted.iter().all(|wanted| wanted.values.iter().any(|value| value == cell.get(wanted.axis)))
     }
 
     /// Whether `--require` names it.
@@ -206,11 +172,7 @@ impl CommandLine {
 const REQUIRABLE: [Axis; 4] = [Axis::Backend, Axis::Device, Axis::Model, Axis::Check];
 
 fn names(list: &str) -> Vec<String> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -218,10 +180,7 @@ mod tests {
     use super::*;
 
     fn argv(args: &[&str]) -> Vec<String> {
-        std::iter::once("matrix")
-            .chain(args.iter().copied())
-            .map(str::to_owned)
-            .collect()
+        std::iter::once("matrix").chain(args.iter().copied()).map(str::to_owned).collect()
     }
 
     fn parse(args: &[&str], env: &[(&str, &str)]) -> CommandLine {
@@ -234,24 +193,9 @@ mod tests {
 
     #[test]
     fn our_flags_are_taken_out_and_the_rest_passes() {
-        let line = parse(
-            &[
-                "--list",
-                "--model",
-                "a,b",
-                "--exact",
-                "--device=d",
-                "--model=c",
-                "name",
-                "--skip",
-                "x",
-            ],
-            &[],
-        );
-        assert_eq!(
-            line.rest,
-            ["matrix", "--list", "--exact", "name", "--skip", "x"]
-        );
+        let line =
+            parse(&["--list", "--model", "a,b", "--exact", "--device=d", "--model=c", "name", "--skip", "x"], &[]);
+        assert_eq!(line.rest, ["matrix", "--list", "--exact", "name", "--skip", "x"]);
         assert!(line.by_flag);
         assert!(line.selects(&cell("c::q::d::b::k")));
         assert!(!line.selects(&cell("c::q::d2::b::k")));
@@ -260,11 +204,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_its_twin_and_requirements_add_up() {
-        let env = [
-            ("MATRIX_MODEL", "x"),
-            ("MATRIX_CHECK", "k"),
-            ("MATRIX_REQUIRE", "r1,r2"),
-        ];
+        let env = [("MATRIX_MODEL", "x"), ("MATRIX_CHECK", "k"), ("MATRIX_REQUIRE", "r1,r2")];
         let line = parse(&["--model", "a", "--require", "r3"], &env);
         assert!(line.selects(&cell("a::q::d::b::k")));
         assert!(!line.selects(&cell("x::q::d::b::k")));
@@ -284,17 +224,9 @@ mod tests {
 
     #[test]
     fn a_flag_without_value_is_an_error() {
-        for args in [
-            &["--model"][..],
-            &["--model", "--list"],
-            &["--model="],
-            &["--model", ","],
-        ] {
+        for args in [&["--model"][..], &["--model", "--list"], &["--model="], &["--model", ","]] {
             let error = CommandLine::parse(&argv(args), &Env::default()).expect_err("no value");
-            assert!(
-                error.to_string().contains("--model needs a value"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("--model needs a value"), "{error}");
         }
     }
 
@@ -305,16 +237,9 @@ mod tests {
         )
         .expect("matrix");
         let axes = Axes::of(&matrix);
-        let errors = parse(&["--device", "d1,d2", "--require", "b1,zz"], &[])
-            .validate(&axes)
-            .expect_err("two unknown names");
+        let errors =
+            parse(&["--device", "d1,d2", "--require", "b1,zz"], &[]).validate(&axes).expect_err("two unknown names");
         let lines: Vec<String> = errors.iter().map(UsageError::to_string).collect();
-        assert_eq!(
-            lines,
-            [
-                "--device: unknown device `d2`; valid: d1",
-                "--require: unknown name `zz`; valid: b1, d1"
-            ]
-        );
+        assert_eq!(lines, ["--device: unknown device `d2`; valid: d1", "--require: unknown name `zz`; valid: b1, d1"]);
     }
 }

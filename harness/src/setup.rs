@@ -14,10 +14,7 @@ use crate::axes::{self, Axes, Axis, Cell};
 
 /// One mistake in data, registration or command line.
 #[derive(Debug, thiserror::Error)]
-#[allow(
-    missing_docs,
-    reason = "the message of each variant says what its fields are"
-)]
+#[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum Problem {
     #[error(transparent)]
     Golden(#[from] GoldenError),
@@ -33,55 +30,33 @@ pub enum Problem {
         axis = axis.name(),
         valid = valid.join(", ")
     )]
-    UnknownValue {
-        place: String,
-        axis: Axis,
-        value: String,
-        valid: Vec<String>,
-    },
+    UnknownValue { place: String, axis: Axis, value: String, valid: Vec<String> },
     #[error("matrix.toml: a rectangle of check `{check}` makes no cell: {rectangle}")]
     EmptyRectangle { check: String, rectangle: String },
     #[error("matrix.toml: the cell {cell} is declared twice; rectangles must not overlap")]
     DeclaredTwice { cell: String },
     #[error("matrix.toml declares no cell at all; a run of it would be green and mean nothing")]
     NoCells,
-    #[error(
-        "{file}: the entry `{pattern}` is stale: it matches no declared cell; remove it or mend the pattern"
-    )]
+    #[error("{file}: the entry `{pattern}` is stale: it matches no declared cell; remove it or mend the pattern")]
     StaleEntry { file: &'static str, pattern: String },
     #[error("{cell} is matched by two entries, `{first}` and `{second}`; one cell, one entry")]
-    TwoEntries {
-        cell: String,
-        first: String,
-        second: String,
-    },
+    TwoEntries { cell: String, first: String, second: String },
     #[error(
         "matrix.toml declares the {axis} `{name}`, but nothing implements it; add it to {place} or remove the declaration",
         axis = axis.name()
     )]
-    NotImplemented {
-        axis: Axis,
-        name: String,
-        place: &'static str,
-    },
+    NotImplemented { axis: Axis, name: String, place: &'static str },
     #[error(
         "{place} registers the {axis} `{name}`, but matrix.toml does not declare it, so nothing would run it; add a [[{axis}]] table",
         axis = axis.name()
     )]
-    NotDeclared {
-        axis: Axis,
-        name: String,
-        place: &'static str,
-    },
+    NotDeclared { axis: Axis, name: String, place: &'static str },
     #[error(
         "golden/snapshots/{file} belongs to no declared cell; remove it (`git rm golden/snapshots/{file}`) or declare its cell"
     )]
     OrphanSnapshot { file: String },
     #[error("cannot list {folder}: {source}")]
-    Snapshots {
-        folder: String,
-        source: std::io::Error,
-    },
+    Snapshots { folder: String, source: std::io::Error },
 }
 
 /// The declaration, read, expanded and found consistent.
@@ -129,50 +104,25 @@ pub fn declare(golden: &Path) -> Result<Declaration, Vec<Problem>> {
     if cells.is_empty() && problems.is_empty() {
         problems.push(Problem::NoCells);
     }
-    if problems.is_empty() {
-        Ok(Declaration {
-            matrix,
-            axes,
-            cells,
-        })
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(Declaration { matrix, axes, cells }) } else { Err(problems) }
 }
 
 fn names(matrix: &Matrix, problems: &mut Vec<Problem>) {
     let mut axis_names: Vec<(Axis, Vec<&String>)> = vec![
         (Axis::Model, matrix.models.iter().map(|m| &m.name).collect()),
-        (
-            Axis::Device,
-            matrix.devices.iter().map(|d| &d.name).collect(),
-        ),
-        (
-            Axis::Backend,
-            matrix.backends.iter().map(|b| &b.name).collect(),
-        ),
+        (Axis::Device, matrix.devices.iter().map(|d| &d.name).collect()),
+        (Axis::Backend, matrix.backends.iter().map(|b| &b.name).collect()),
         (Axis::Check, matrix.checks.iter().map(|c| &c.name).collect()),
     ];
     // A model's quants are a list of their own: two models may share a format, one may not list it twice.
-    axis_names.extend(
-        matrix
-            .models
-            .iter()
-            .map(|m| (Axis::Quant, m.quants.iter().collect())),
-    );
+    axis_names.extend(matrix.models.iter().map(|m| (Axis::Quant, m.quants.iter().collect())));
     for (axis, list) in axis_names {
         for (i, name) in list.iter().enumerate() {
             if !axes::valid_name(name) {
-                problems.push(Problem::BadName {
-                    axis,
-                    name: (*name).clone(),
-                });
+                problems.push(Problem::BadName { axis, name: (*name).clone() });
             }
             if list[..i].contains(name) {
-                problems.push(Problem::DuplicateValue {
-                    axis,
-                    name: (*name).clone(),
-                });
+                problems.push(Problem::DuplicateValue { axis, name: (*name).clone() });
             }
         }
     }
@@ -186,18 +136,12 @@ fn annotate(
     problems: &mut Vec<Problem>,
 ) -> Vec<Declared> {
     let unsupported = matrix.unsupported.iter().map(|u| ("matrix.toml", &u.cells));
-    let expected = expectations
-        .entries
-        .iter()
-        .map(|e| ("expect.toml", &e.cells));
+    let expected = expectations.entries.iter().map(|e| ("expect.toml", &e.cells));
     let patterns: Vec<(&'static str, &Pattern)> = unsupported.chain(expected).collect();
     for (file, pattern) in &patterns {
         pattern_values(file, pattern, axes, problems);
         if !cells.iter().any(|cell| pattern.matches(&cell.parts())) {
-            problems.push(Problem::StaleEntry {
-                file,
-                pattern: pattern.to_string(),
-            });
+            problems.push(Problem::StaleEntry { file, pattern: pattern.to_string() });
         }
     }
     let annotate = |cell: Cell| {
@@ -211,15 +155,8 @@ fn annotate(
             });
         }
         let unsupported = matrix.unsupported.iter().find(|u| u.cells.matches(&parts));
-        let expected = expectations
-            .entries
-            .iter()
-            .find(|e| e.cells.matches(&parts));
-        Declared {
-            unsupported: unsupported.map(|u| u.reason.clone()),
-            expectation: expected.cloned(),
-            cell,
-        }
+        let expected = expectations.entries.iter().find(|e| e.cells.matches(&parts));
+        Declared { unsupported: unsupported.map(|u| u.reason.clone()), expectation: expected.cloned(), cell }
     };
     cells.into_iter().map(annotate).collect()
 }
@@ -249,10 +186,7 @@ fn orphans(folder: &Path, cells: &[Declared], problems: &mut Vec<Problem>) {
         // git keeps no empty folders; a missing snapshot is the failure of the cell that wants it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
         Err(source) => {
-            problems.push(Problem::Snapshots {
-                folder: folder.display().to_string(),
-                source,
-            });
+            problems.push(Problem::Snapshots { folder: folder.display().to_string(), source });
             return;
         }
     };
@@ -263,9 +197,7 @@ fn orphans(folder: &Path, cells: &[Declared], problems: &mut Vec<Problem>) {
         .collect();
     files.sort();
     for file in files {
-        let key: Option<Vec<&str>> = file
-            .strip_suffix(".snap")
-            .map(|stem| stem.split("__").collect());
+        let key: Option<Vec<&str>> = file.strip_suffix(".snap").map(|stem| stem.split("__").collect());
         let known = key.is_some_and(|key| match key.as_slice() {
             [model, quant, check, ..] => cells.iter().any(|declared| {
                 let cell = &declared.cell;
@@ -289,20 +221,12 @@ pub fn implementations(
 ) {
     for name in declared {
         if !registered.contains(&name.as_str()) {
-            problems.push(Problem::NotImplemented {
-                axis,
-                name: name.clone(),
-                place,
-            });
+            problems.push(Problem::NotImplemented { axis, name: name.clone(), place });
         }
     }
     for name in registered {
         if !declared.iter().any(|known| known == name) {
-            problems.push(Problem::NotDeclared {
-                axis,
-                name: (*name).to_owned(),
-                place,
-            });
+            problems.push(Problem::NotDeclared { axis, name: (*name).to_owned(), place });
         }
     }
 }

@@ -33,13 +33,7 @@ pub struct Planned {
 impl Planned {
     /// Finds out what the host says about a cell.
     #[must_use]
-    pub fn new(
-        declared: Declared,
-        check: Arc<dyn Check>,
-        survey: &Survey,
-        ctx: &Context,
-        line: &CommandLine,
-    ) -> Self {
+    pub fn new(declared: Declared, check: Arc<dyn Check>, survey: &Survey, ctx: &Context, line: &CommandLine) -> Self {
         let cell = &declared.cell;
         let missing = survey.missing(cell);
         let required = |missing: &Availability| match missing {
@@ -59,12 +53,7 @@ impl Planned {
                 (answer, required)
             }
         };
-        Self {
-            declared,
-            availability,
-            required,
-            check,
-        }
+        Self { declared, availability, required, check }
     }
 
     /// The cell.
@@ -86,9 +75,8 @@ impl Planned {
     }
 
     fn is_ignored(&self) -> bool {
-        self.settled(false).is_some_and(|verdict| {
-            matches!(verdict.outcome, Outcome::Unavailable | Outcome::Unsupported)
-        })
+        self.settled(false)
+            .is_some_and(|verdict| matches!(verdict.outcome, Outcome::Unavailable | Outcome::Unsupported))
     }
 }
 
@@ -108,10 +96,7 @@ impl Session {
         Self {
             ctx,
             host: HostInfo::here(),
-            harness: HarnessInfo {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                commit,
-            },
+            harness: HarnessInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit },
             run,
             records: Mutex::new(BTreeMap::new()),
         }
@@ -126,10 +111,7 @@ impl Session {
     /// The records that this process has made.
     #[must_use]
     pub fn records(&self) -> BTreeMap<String, Record> {
-        self.records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Settles a cell: runs it if need be, writes its record, and says what came out.
@@ -144,11 +126,7 @@ impl Session {
                 (verdict::after(expectation, &ran), metrics, true)
             }
         };
-        let duration_ms = if ran {
-            start.elapsed().as_secs_f64() * 1e3
-        } else {
-            0.0
-        };
+        let duration_ms = if ran { start.elapsed().as_secs_f64() * 1e3 } else { 0.0 };
         let mut record = self.record(planned, &verdict, metrics, duration_ms);
         let folder = self.ctx.paths.records();
         if let Err(error) = record::write(&folder, planned.cell(), &record) {
@@ -156,19 +134,14 @@ impl Session {
             let outcome = verdict.outcome.name();
             verdict = Verdict {
                 outcome: Outcome::Fail,
-                reason: Some(format!(
-                    "{outcome}, but its record could not be written: {error}"
-                )),
+                reason: Some(format!("{outcome}, but its record could not be written: {error}")),
                 mend: Some("make the folder writable, or set MATRIX_OUT to another".to_owned()),
             };
             record.outcome = verdict.outcome;
             record.reason.clone_from(&verdict.reason);
             record.mend.clone_from(&verdict.mend);
         }
-        self.records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(record.name.clone(), record);
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).insert(record.name.clone(), record);
         verdict
     }
 
@@ -183,21 +156,12 @@ impl Session {
                     .map(String::as_str)
                     .or_else(|| payload.downcast_ref::<&str>().copied())
                     .unwrap_or("with a payload that is no text");
-                (
-                    Ran::Failed(format!("the check panicked: {text}")),
-                    Metrics::default(),
-                )
+                (Ran::Failed(format!("the check panicked: {text}")), Metrics::default())
             }
         }
     }
 
-    fn record(
-        &self,
-        planned: &Planned,
-        verdict: &Verdict,
-        metrics: Metrics,
-        duration_ms: f64,
-    ) -> Record {
+    fn record(&self, planned: &Planned, verdict: &Verdict, metrics: Metrics, duration_ms: f64) -> Record {
         let expected = planned.declared.expectation.as_ref().map(|entry| Expected {
             reason: entry.reason.clone(),
             why: entry.why.clone(),
@@ -232,12 +196,7 @@ impl Session {
 /// process that it starts for a cell which is not available after all fails, since nextest would count
 /// an ignored one as passed.
 #[must_use]
-pub fn trials(
-    session: &Arc<Session>,
-    planned: &[Planned],
-    args: &Arguments,
-    nextest: bool,
-) -> Vec<Trial> {
+pub fn trials(session: &Arc<Session>, planned: &[Planned], args: &Arguments, nextest: bool) -> Vec<Trial> {
     let asked = args.ignored || args.include_ignored;
     let flagged = args.list || asked;
     let forced = asked || nextest;
@@ -247,10 +206,8 @@ pub fn trials(
             let session = Arc::clone(session);
             let ignored = flagged && planned.is_ignored();
             let planned = planned.clone();
-            Trial::ignorable_test(planned.cell().to_string(), move || {
-                completion(session.settle(&planned, forced))
-            })
-            .with_ignored_flag(ignored)
+            Trial::ignorable_test(planned.cell().to_string(), move || completion(session.settle(&planned, forced)))
+                .with_ignored_flag(ignored)
         })
         .collect()
 }
@@ -259,10 +216,9 @@ fn completion(verdict: Verdict) -> Result<Completion, Failed> {
     let reason = verdict.reason.unwrap_or_default();
     match verdict.outcome {
         Outcome::Pass | Outcome::Xfail => Ok(Completion::Completed),
-        Outcome::Unavailable | Outcome::Unsupported => Ok(Completion::ignored_with(format!(
-            "{}: {reason}",
-            verdict.outcome.name()
-        ))),
+        Outcome::Unavailable | Outcome::Unsupported => {
+            Ok(Completion::ignored_with(format!("{}: {reason}", verdict.outcome.name())))
+        }
         Outcome::Fail => Err(match verdict.mend {
             Some(mend) => Failed::from(format!("{reason}\n  to mend it: {mend}")),
             None => Failed::from(reason),

@@ -29,13 +29,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes in the order of the accounting line.
-    pub const ALL: [Outcome; 5] = [
-        Outcome::Pass,
-        Outcome::Xfail,
-        Outcome::Fail,
-        Outcome::Unavailable,
-        Outcome::Unsupported,
-    ];
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Pass, Outcome::Xfail, Outcome::Fail, Outcome::Unavailable, Outcome::Unsupported];
 
     /// Its name, as in records and reports.
     #[must_use]
@@ -68,16 +63,8 @@ pub enum Availability {
 
 impl Availability {
     /// Shorthand for [`Availability::Unavailable`].
-    pub fn unavailable(
-        missing: impl Into<String>,
-        reason: impl Into<String>,
-        mend: impl Into<String>,
-    ) -> Self {
-        Self::Unavailable {
-            missing: missing.into(),
-            reason: reason.into(),
-            mend: mend.into(),
-        }
+    pub fn unavailable(missing: impl Into<String>, reason: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::Unavailable { missing: missing.into(), reason: reason.into(), mend: mend.into() }
     }
 
     /// Whether everything is here.
@@ -124,11 +111,7 @@ pub struct Verdict {
 
 impl Verdict {
     fn new(outcome: Outcome, reason: Option<String>) -> Self {
-        Self {
-            outcome,
-            reason,
-            mend: None,
-        }
+        Self { outcome, reason, mend: None }
     }
 }
 
@@ -143,12 +126,7 @@ pub fn before(situation: &Situation<'_>) -> Option<Verdict> {
             Verdict::new(Outcome::Unsupported, Some(reason.to_owned()))
         });
     }
-    let Availability::Unavailable {
-        missing,
-        reason,
-        mend,
-    } = situation.availability
-    else {
+    let Availability::Unavailable { missing, reason, mend } = situation.availability else {
         return None;
     };
     let (outcome, reason) = if situation.required {
@@ -160,11 +138,7 @@ pub fn before(situation: &Situation<'_>) -> Option<Verdict> {
     } else {
         (Outcome::Unavailable, reason.clone())
     };
-    Some(Verdict {
-        outcome,
-        reason: Some(reason),
-        mend: Some(mend.clone()),
-    })
+    Some(Verdict { outcome, reason: Some(reason), mend: Some(mend.clone()) })
 }
 
 /// The verdict of a cell that was run.
@@ -185,14 +159,8 @@ pub fn after(expectation: Option<&Expectation>, ran: &Ran) -> Verdict {
         ),
         (Some(entry), Ran::Passed) => Verdict {
             outcome: Outcome::Fail,
-            reason: Some(format!(
-                "it passed unexpectedly; expect.toml expects it to fail with: {}",
-                entry.reason
-            )),
-            mend: Some(format!(
-                "remove the entry `{}` from golden/expect.toml",
-                entry.cells
-            )),
+            reason: Some(format!("it passed unexpectedly; expect.toml expects it to fail with: {}", entry.reason)),
+            mend: Some(format!("remove the entry `{}` from golden/expect.toml", entry.cells)),
         },
     }
 }
@@ -218,11 +186,8 @@ mod tests {
         let entry = entry();
         let available = Availability::Available;
         let gone = Availability::unavailable("gpu", "no driver", "install it");
-        let runs = [
-            Ran::Passed,
-            Ran::Failed("the sum wraps at i16 here".to_owned()),
-            Ran::Failed("another".to_owned()),
-        ];
+        let runs =
+            [Ran::Passed, Ran::Failed("the sum wraps at i16 here".to_owned()), Ran::Failed("another".to_owned())];
         let mut combinations = 0;
         for unsupported in [None, Some("no such format")] {
             for expectation in [None, Some(&entry)] {
@@ -230,15 +195,8 @@ mod tests {
                     for required in [false, true] {
                         for forced in [false, true] {
                             for (run, ran) in runs.iter().enumerate() {
-                                let situation = Situation {
-                                    unsupported,
-                                    expectation,
-                                    availability,
-                                    required,
-                                    forced,
-                                };
-                                let verdict =
-                                    before(&situation).unwrap_or_else(|| after(expectation, ran));
+                                let situation = Situation { unsupported, expectation, availability, required, forced };
+                                let verdict = before(&situation).unwrap_or_else(|| after(expectation, ran));
                                 let here = availability.is_available();
                                 let want = match (unsupported.is_some(), here, required, forced) {
                                     (true, _, _, true) => Outcome::Fail,
@@ -253,11 +211,7 @@ mod tests {
                                 };
                                 assert_eq!(verdict.outcome, want, "{situation:?} {ran:?}");
                                 let plain = verdict.outcome == Outcome::Pass;
-                                assert_eq!(
-                                    verdict.reason.is_none(),
-                                    plain,
-                                    "{situation:?} {ran:?}"
-                                );
+                                assert_eq!(verdict.reason.is_none(), plain, "{situation:?} {ran:?}");
                                 combinations += 1;
                             }
                         }
@@ -272,10 +226,7 @@ mod tests {
     fn another_reason_shows_both() {
         let verdict = after(Some(&entry()), &Ran::Failed("shape mismatch".to_owned()));
         let reason = verdict.reason.expect("reason");
-        assert!(
-            reason.contains("wraps at i16") && reason.contains("shape mismatch"),
-            "{reason}"
-        );
+        assert!(reason.contains("wraps at i16") && reason.contains("shape mismatch"), "{reason}");
     }
 
     #[test]
@@ -288,21 +239,11 @@ mod tests {
     #[test]
     fn what_is_missing_comes_with_its_remedy() {
         let gone = Availability::unavailable("gpu", "no driver", "install it");
-        let situation = Situation {
-            unsupported: None,
-            expectation: None,
-            availability: &gone,
-            required: true,
-            forced: false,
-        };
+        let situation =
+            Situation { unsupported: None, expectation: None, availability: &gone, required: true, forced: false };
         let verdict = before(&situation).expect("settled");
         assert_eq!(verdict.outcome, Outcome::Fail);
         assert_eq!(verdict.mend.as_deref(), Some("install it"));
-        assert!(
-            verdict
-                .reason
-                .expect("reason")
-                .contains("it is required, but `gpu` is not available")
-        );
+        assert!(verdict.reason.expect("reason").contains("it is required, but `gpu` is not available"));
     }
 }

@@ -104,13 +104,8 @@ impl Activations {
     /// # Panics
     /// If `kind` is [`ActKind::Q8`] and `cols` is not a multiple of 32, or the size overflows.
     pub fn reset(&mut self, kind: ActKind, n_tokens: usize, cols: usize) -> ActivationsMut<'_> {
-        let all = n_tokens
-            .checked_mul(cols)
-            .expect("the activations fit in memory");
-        assert!(
-            kind != ActKind::Q8 || cols.is_multiple_of(Q8_BLOCK),
-            "{cols} columns are not blocks of {Q8_BLOCK}"
-        );
+        let all = n_tokens.checked_mul(cols).expect("the activations fit in memory");
+        assert!(kind != ActKind::Q8 || cols.is_multiple_of(Q8_BLOCK), "{cols} columns are not blocks of {Q8_BLOCK}");
         (self.kind, self.n_tokens, self.cols) = (kind, n_tokens, cols);
         let (values, q, scale, isum, bsum) = match kind {
             ActKind::F32 => (all, 0, 0, 0, 0),
@@ -133,12 +128,7 @@ impl Activations {
 
     /// [`ActKind::I8`] from raw values `q` `[n_tokens][cols]` and one scale per token; any i8 is allowed, -128 too.
     /// For tests that need input no quantiser would produce.
-    pub fn from_i8(
-        q: &[i8],
-        scale: &[f32],
-        n_tokens: usize,
-        cols: usize,
-    ) -> Result<Self, QuantError> {
+    pub fn from_i8(q: &[i8], scale: &[f32], n_tokens: usize, cols: usize) -> Result<Self, QuantError> {
         expect_len("q", q.len(), n_tokens, cols, n_tokens.saturating_mul(cols))?;
         expect_len("scale", scale.len(), n_tokens, cols, n_tokens)?;
         let mut out = Self::default();
@@ -146,10 +136,7 @@ impl Activations {
         parts.q.copy_from_slice(q);
         parts.scale.copy_from_slice(scale);
         for (t, isum) in parts.isum.iter_mut().enumerate() {
-            *isum = q[t * cols..(t + 1) * cols]
-                .iter()
-                .map(|&v| i32::from(v))
-                .sum();
+            *isum = q[t * cols..(t + 1) * cols].iter().map(|&v| i32::from(v)).sum();
         }
         Ok(out)
     }
@@ -161,13 +148,7 @@ impl Activations {
         expect_len("d", d.len(), n_tokens, cols, all / Q8_BLOCK)?;
         expect_len("the last block", cols % Q8_BLOCK, n_tokens, cols, 0)?;
         // The one value that sign tricks cannot negate; the quantiser never makes it.
-        expect_len(
-            "q below -127",
-            q.iter().filter(|&&v| v == -128).count(),
-            n_tokens,
-            cols,
-            0,
-        )?;
+        expect_len("q below -127", q.iter().filter(|&&v| v == -128).count(), n_tokens, cols, 0)?;
         let mut out = Self::default();
         let parts = out.reset(ActKind::Q8, n_tokens, cols);
         parts.q.copy_from_slice(q);
@@ -229,24 +210,8 @@ impl Activations {
     }
 }
 
-fn expect_len(
-    what: &'static str,
-    got: usize,
-    n_tokens: usize,
-    cols: usize,
-    expected: usize,
-) -> Result<(), QuantError> {
-    if got == expected {
-        Ok(())
-    } else {
-        Err(QuantError::Activations {
-            what,
-            n_tokens,
-            cols,
-            expected,
-            got,
-        })
-    }
+fn expect_len(what: &'static str, got: usize, n_tokens: usize, cols: usize, expected: usize) -> Result<(), QuantError> {
+    if got == expected { Ok(()) } else { Err(QuantError::Activations { what, n_tokens, cols, expected, got }) }
 }
 
 /// `d * sum(q)`.
@@ -256,8 +221,7 @@ pub(crate) fn block_sum(d: f32, q: &[i8]) -> f32 {
 
 /// The largest magnitude, at least `floor`, NaN passed over.
 fn absmax(x: &[f32], floor: f32) -> f32 {
-    x.iter()
-        .fold(floor, |m, v| if v.abs() > m { v.abs() } else { m })
+    x.iter().fold(floor, |m, v| if v.abs() > m { v.abs() } else { m })
 }
 
 /// Quantises one token with one scale; returns `(scale, sum of q)`. The definition, and the scalar kernel.

@@ -83,35 +83,11 @@ pub fn check_matmul(w: &Matrix<'_>, x: &Activations, rows: &Range<usize>, y: &Ou
         w.format.matrix_bytes(w.rows, w.cols),
         "a matrix was changed after Matrix::new checked it"
     );
-    assert_eq!(
-        x.kind(),
-        w.format.act,
-        "{} weights want {:?} activations",
-        w.format.name,
-        w.format.act
-    );
-    assert_eq!(
-        x.cols(),
-        w.cols,
-        "activations have {} columns, weights {}",
-        x.cols(),
-        w.cols
-    );
-    assert!(
-        rows.start <= rows.end && rows.end <= w.rows,
-        "rows {rows:?} of a matrix of {} rows",
-        w.rows
-    );
-    assert_eq!(
-        y.n_tokens(),
-        x.n_tokens(),
-        "y has another number of tokens than x"
-    );
-    assert_eq!(
-        y.width(),
-        w.rows,
-        "y has another width than the matrix has rows"
-    );
+    assert_eq!(x.kind(), w.format.act, "{} weights want {:?} activations", w.format.name, w.format.act);
+    assert_eq!(x.cols(), w.cols, "activations have {} columns, weights {}", x.cols(), w.cols);
+    assert!(rows.start <= rows.end && rows.end <= w.rows, "rows {rows:?} of a matrix of {} rows", w.rows);
+    assert_eq!(y.n_tokens(), x.n_tokens(), "y has another number of tokens than x");
+    assert_eq!(y.width(), w.rows, "y has another width than the matrix has rows");
     let band = y.band();
     assert!(
         rows.is_empty() || (band.start <= rows.start && rows.end <= band.end),
@@ -128,30 +104,19 @@ pub(crate) fn check_attention(
     out: &[f32],
 ) {
     assert!(n >= 1, "attention over no positions");
-    let last = (n - 1)
-        .checked_mul(stride)
-        .and_then(|last| last.checked_add(q.len()));
+    let last = (n - 1).checked_mul(stride).and_then(|last| last.checked_add(q.len()));
     assert!(
         last.is_some_and(|last| last <= k.len() && last <= v.len()),
         "{n} positions of stride {stride} end beyond the cache of {} and {} elements",
         k.len(),
         v.len()
     );
-    assert!(
-        scratch.len() >= n,
-        "scratch of {} floats for {n} positions",
-        scratch.len()
-    );
+    assert!(scratch.len() >= n, "scratch of {} floats for {n} positions", scratch.len());
     assert_eq!(out.len(), q.len(), "out and q must be of one length");
 }
 
 /// Panics unless the arguments of [`Kernels::rope`] fit each other.
 pub(crate) fn check_rope(x: &[f32], cos: &[f32], sin: &[f32]) {
     assert_eq!(cos.len(), sin.len(), "cos and sin must be of one length");
-    assert!(
-        2 * cos.len() <= x.len(),
-        "tables for {} elements, the head has {}",
-        2 * cos.len(),
-        x.len()
-    );
+    assert!(2 * cos.len() <= x.len(), "tables for {} elements, the head has {}", 2 * cos.len(), x.len());
 }

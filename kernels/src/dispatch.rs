@@ -29,35 +29,21 @@ pub struct KernelSetInfo {
 }
 
 static SETS: &[KernelSetInfo] = &[
-    KernelSetInfo {
-        name: "scalar",
-        isa: "plain Rust, any CPU (the oracle)",
-        detect: || Ok(&Scalar),
-    },
-    KernelSetInfo {
-        name: "avx2",
-        isa: "x86-64 with AVX2, FMA and F16C",
-        detect: avx2,
-    },
+    KernelSetInfo { name: "scalar", isa: "plain Rust, any CPU (the oracle)", detect: || Ok(&Scalar) },
+    KernelSetInfo { name: "avx2", isa: "x86-64 with AVX2, FMA and F16C", detect: avx2 },
 ];
 
 #[cfg(target_arch = "x86_64")]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
     match crate::cpu::avx2::Avx2::detect() {
         Ok(set) => Ok(set),
-        Err(missing) => Err(Unavailable {
-            name: "avx2",
-            reason: format!("this CPU has no {missing}"),
-        }),
+        Err(missing) => Err(Unavailable { name: "avx2", reason: format!("this CPU has no {missing}") }),
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
-    Err(Unavailable {
-        name: "avx2",
-        reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH),
-    })
+    Err(Unavailable { name: "avx2", reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
 }
 
 /// Every kernel set, runnable here or not, the fastest last.
@@ -68,12 +54,7 @@ pub fn kernel_sets() -> &'static [KernelSetInfo] {
 /// The fastest set that can run here.
 pub fn best() -> &'static dyn Kernels {
     static BEST: OnceLock<&'static dyn Kernels> = OnceLock::new();
-    *BEST.get_or_init(|| {
-        SETS.iter()
-            .rev()
-            .find_map(|set| (set.detect)().ok())
-            .unwrap_or(&Scalar)
-    })
+    *BEST.get_or_init(|| SETS.iter().rev().find_map(|set| (set.detect)().ok()).unwrap_or(&Scalar))
 }
 
 /// The set of this name.
@@ -82,11 +63,7 @@ pub fn by_name(name: &str) -> Result<&'static dyn Kernels, KernelError> {
         Some(set) => Ok((set.detect)()?),
         None => Err(KernelError::Unknown {
             name: name.to_owned(),
-            known: SETS
-                .iter()
-                .map(|set| set.name)
-                .collect::<Vec<_>>()
-                .join(", "),
+            known: SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", "),
         }),
     }
 }
@@ -105,9 +82,6 @@ mod tests {
         }
         assert!(by_name("scalar").is_ok());
         let error = by_name("mmx").err().map(|e| e.to_string());
-        assert_eq!(
-            error.as_deref(),
-            Some("no kernel set is named `mmx`; the sets are: scalar, avx2")
-        );
+        assert_eq!(error.as_deref(), Some("no kernel set is named `mmx`; the sets are: scalar, avx2"));
     }
 }

@@ -46,9 +46,7 @@ pub enum QuantError {
         block_len: usize,
     },
     /// The number of bytes does not fit in `usize`.
-    #[error(
-        "a {format} matrix of {rows} x {cols} is larger than this machine can address; the header is damaged"
-    )]
+    #[error("a {format} matrix of {rows} x {cols} is larger than this machine can address; the header is damaged")]
     TooLarge {
         /// Format name.
         format: &'static str,
@@ -128,9 +126,7 @@ pub enum QuantError {
         value: f32,
     },
     /// A number too large for the format.
-    #[error(
-        "{format}: {value} at row {row}, column {col} is beyond what the format can hold; use a wider format"
-    )]
+    #[error("{format}: {value} at row {row}, column {col} is beyond what the format can hold; use a wider format")]
     Overflow {
         /// Format name.
         format: &'static str,

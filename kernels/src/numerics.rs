@@ -56,8 +56,7 @@ pub fn sum(a: &[f32]) -> f32 {
 
 /// The largest element, NaN passed over; minus infinity for an empty slice.
 pub fn max(a: &[f32]) -> f32 {
-    a.iter()
-        .fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
+    a.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
 }
 
 /// The exact value of f16 bits. Always in software, so that the oracle owes nothing to the instruction under test.
@@ -82,14 +81,7 @@ pub(crate) mod exp_parts {
     /// ln 2 - LN2_HI.
     pub(crate) const LN2_LO: f32 = 1.428_606_8e-6;
     /// 1/7! .. 1/2!, the Taylor series; its first term left out is below 6e-9 on |r| <= ln2/2.
-    pub(crate) const TAYLOR: [f32; 6] = [
-        1.0 / 5040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-    ];
+    pub(crate) const TAYLOR: [f32; 6] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
 }
 
 /// e^x within 2 ulp: 0 below the denormals, infinite above, NaN stays. Every kernel set takes these very steps.

@@ -71,8 +71,7 @@ impl Pool {
         let mut pool = Self { shared, workers: Vec::new(), region: Mutex::new(()) };
         for id in 1..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
-            let worker =
-                std::thread::Builder::new().name(format!("bitnet-{id}")).spawn(move || worker(&shared, id))?;
+            let worker = std::thread::Builder::new().name(format!("bitnet-{id}")).spawn(move || worker(&shared, id))?;
             pool.workers.push(worker);
         }
         Ok(pool)

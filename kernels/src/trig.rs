@@ -5,11 +5,7 @@
 //! plain series, and rounded to f32 once. Tables are made once per position on the host: this is not a hot path.
 
 /// pi/2 as a sum of three f64, each the rounded rest.
-const PIO2: [f64; 3] = [
-    std::f64::consts::FRAC_PI_2,
-    6.123_233_995_736_766e-17,
-    -1.497_384_904_859_169_8e-33,
-];
+const PIO2: [f64; 3] = [std::f64::consts::FRAC_PI_2, 6.123_233_995_736_766e-17, -1.497_384_904_859_169_8e-33];
 
 /// `(sin x, cos x)`, within about 1e-16 for |x| up to 2^40; NaN for what is not finite.
 ///
@@ -91,15 +87,8 @@ pub fn rope_table(
     let half = n_rot / 2;
     assert!(n_rot.is_multiple_of(2), "n_rot {n_rot} is odd");
     assert!(theta.is_normal() && theta > 0.0, "theta {theta}");
-    assert_eq!(
-        (cos.len(), sin.len()),
-        (half, half),
-        "rope tables of n_rot {n_rot}"
-    );
-    assert!(
-        freq_factors.is_none_or(|f| f.len() == half),
-        "frequency factors of n_rot {n_rot}"
-    );
+    assert_eq!((cos.len(), sin.len()), (half, half), "rope tables of n_rot {n_rot}");
+    assert!(freq_factors.is_none_or(|f| f.len() == half), "frequency factors of n_rot {n_rot}");
     let ln_theta = ln(f64::from(theta));
     for i in 0..half {
         let mut freq = exp(-(2.0 * i as f64 / n_rot as f64) * ln_theta);
@@ -118,13 +107,8 @@ mod tests {
 
     #[test]
     fn ln_and_exp_agree_with_the_host() {
-        for x in [
-            1e-3, 0.5, 0.75, 1.0, 1.4, 1.5, 2.0, 10.0, 1e4, 5e5, 1e6, 3.3e9,
-        ] {
-            assert!(
-                (ln(x) - f64::ln(x)).abs() <= 1e-15 * f64::ln(x).abs().max(1.0),
-                "ln {x}"
-            );
+        for x in [1e-3, 0.5, 0.75, 1.0, 1.4, 1.5, 2.0, 10.0, 1e4, 5e5, 1e6, 3.3e9] {
+            assert!((ln(x) - f64::ln(x)).abs() <= 1e-15 * f64::ln(x).abs().max(1.0), "ln {x}");
         }
         for i in -400..=400 {
             let x = f64::from(i) * 0.0873;

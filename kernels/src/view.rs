@@ -28,18 +28,8 @@ impl<'a> OutView<'a> {
     /// # Panics
     /// If `y` does not have exactly `n_tokens * width` elements.
     pub fn new(y: &'a mut [f32], n_tokens: usize, width: usize) -> Self {
-        assert_eq!(
-            Some(y.len()),
-            n_tokens.checked_mul(width),
-            "y must be [n_tokens][width]"
-        );
-        Self {
-            ptr: y.as_mut_ptr(),
-            n_tokens,
-            width,
-            band: 0..width,
-            marker: PhantomData,
-        }
+        assert_eq!(Some(y.len()), n_tokens.checked_mul(width), "y must be [n_tokens][width]");
+        Self { ptr: y.as_mut_ptr(), n_tokens, width, band: 0..width, marker: PhantomData }
     }
 
     /// Number of tokens.
@@ -59,13 +49,7 @@ impl<'a> OutView<'a> {
 
     /// The same view for a shorter time.
     pub fn reborrow(&mut self) -> OutView<'_> {
-        OutView {
-            ptr: self.ptr,
-            n_tokens: self.n_tokens,
-            width: self.width,
-            band: self.band(),
-            marker: PhantomData,
-        }
+        OutView { ptr: self.ptr, n_tokens: self.n_tokens, width: self.width, band: self.band(), marker: PhantomData }
     }
 
     /// Two views: the columns of the band before `column`, and the rest.
@@ -73,18 +57,9 @@ impl<'a> OutView<'a> {
     /// # Panics
     /// If `column` is outside the band.
     pub fn split_at(self, column: usize) -> (OutView<'a>, OutView<'a>) {
-        assert!(
-            self.band.start <= column && column <= self.band.end,
-            "column {column} is outside {:?}",
-            self.band
-        );
-        let band = |band| OutView {
-            ptr: self.ptr,
-            n_tokens: self.n_tokens,
-            width: self.width,
-            band,
-            marker: PhantomData,
-        };
+        assert!(self.band.start <= column && column <= self.band.end, "column {column} is outside {:?}", self.band);
+        let band =
+            |band| OutView { ptr: self.ptr, n_tokens: self.n_tokens, width: self.width, band, marker: PhantomData };
         (band(self.band.start..column), band(column..self.band.end))
     }
 
@@ -101,13 +76,7 @@ impl<'a> OutView<'a> {
             "columns {band:?} are not inside {:?}",
             self.band
         );
-        OutView {
-            ptr: self.ptr,
-            n_tokens: self.n_tokens,
-            width: self.width,
-            band,
-            marker: PhantomData,
-        }
+        OutView { ptr: self.ptr, n_tokens: self.n_tokens, width: self.width, band, marker: PhantomData }
     }
 
     /// Writes one element.
@@ -115,10 +84,7 @@ impl<'a> OutView<'a> {
     /// # Panics
     /// If the token does not exist or the column is outside the band.
     pub fn set(&mut self, token: usize, column: usize, value: f32) {
-        assert!(
-            token < self.n_tokens && self.band.contains(&column),
-            "[{token}][{column}] is outside the view"
-        );
+        assert!(token < self.n_tokens && self.band.contains(&column), "[{token}][{column}] is outside the view");
         // SAFETY: token < n_tokens and column < width, so the offset is inside the slice given to `new`; the column is
         // in the band, which this view borrows exclusively.
         unsafe { *self.ptr.add(token * self.width + column) = value }
@@ -129,10 +95,7 @@ impl<'a> OutView<'a> {
     /// # Panics
     /// As [`set`](Self::set).
     pub fn get(&self, token: usize, column: usize) -> f32 {
-        assert!(
-            token < self.n_tokens && self.band.contains(&column),
-            "[{token}][{column}] is outside the view"
-        );
+        assert!(token < self.n_tokens && self.band.contains(&column), "[{token}][{column}] is outside the view");
         // SAFETY: as in `set`.
         unsafe { *self.ptr.add(token * self.width + column) }
     }

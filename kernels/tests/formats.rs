@@ -125,24 +125,11 @@ fn ternary_packing_refuses_what_is_not_ternary() {
         assert!((format.pack)(&w, 3, 128).is_ok());
         w[300] = 0.25;
         let error = (format.pack)(&w, 3, 128).unwrap_err();
-        let want = QuantError::NotTernary {
-            format: format.name,
-            row: 2,
-            col: 44,
-            value: 0.25,
-            scale: 0.5,
-        };
+        let want = QuantError::NotTernary { format: format.name, row: 2, col: 44, value: 0.25, scale: 0.5 };
         assert_eq!(error, want);
         assert!(error.to_string().contains("row 2, column 44"));
         w[300] = f32::NAN;
-        assert!(matches!(
-            (format.pack)(&w, 3, 128),
-            Err(QuantError::NotFinite {
-                row: 2,
-                col: 44,
-                ..
-            })
-        ));
+        assert!(matches!((format.pack)(&w, 3, 128), Err(QuantError::NotFinite { row: 2, col: 44, .. })));
         // All zero is ternary; its scale must be one that validates.
         let zeros = (format.pack)(&[0.0; 128], 1, 128).unwrap();
         assert_eq!((format.validate)(&zeros, 1, 128), Ok(()));
@@ -153,36 +140,18 @@ fn ternary_packing_refuses_what_is_not_ternary() {
 fn ternary_scales_must_be_positive_and_finite() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
         let good = (format.pack)(&[1.0; 128], 1, 128).unwrap();
-        for scale in [
-            0.0f32,
-            -0.0,
-            -1.0,
-            f32::NAN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-        ] {
+        for scale in [0.0f32, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut bad = good.clone();
             bad[32..36].copy_from_slice(&scale.to_le_bytes());
-            assert!(
-                matches!(
-                    (format.validate)(&bad, 1, 128),
-                    Err(QuantError::Scale { .. })
-                ),
-                "{scale}"
-            );
+            assert!(matches!((format.validate)(&bad, 1, 128), Err(QuantError::Scale { .. })), "{scale}");
         }
     }
 }
 
 #[test]
 fn other_scales_must_be_finite() {
-    let cases: [(&str, usize, usize); 5] = [
-        ("q8_0", 0, 34),
-        ("q4_0", 0, 18),
-        ("q4_1", 0, 20),
-        ("q4_1", 2, 20),
-        ("q6_k", 208, 210),
-    ];
+    let cases: [(&str, usize, usize); 5] =
+        [("q8_0", 0, 34), ("q4_0", 0, 18), ("q4_1", 0, 20), ("q4_1", 2, 20), ("q6_k", 208, 210)];
     for (name, at, block_bytes) in cases {
         let format = quant::by_name(name).unwrap();
         let cols = 2 * format.block_len;
@@ -192,33 +161,16 @@ fn other_scales_must_be_finite() {
             let from = 5 * block_bytes + at;
             bad[from..from + 2].copy_from_slice(&bits.to_le_bytes());
             let error = (format.validate)(&bad, 3, cols).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    QuantError::Scale {
-                        row: 2,
-                        block: 1,
-                        ..
-                    }
-                ),
-                "{name}: {error}"
-            );
+            assert!(matches!(error, QuantError::Scale { row: 2, block: 1, .. }), "{name}: {error}");
         }
     }
-    for (name, bad) in [
-        ("f32", &[0u8, 0, 0x80, 0x7f][..]),
-        ("f16", &[0, 0x7c]),
-        ("bf16", &[0x80, 0xff]),
-    ] {
+    for (name, bad) in [("f32", &[0u8, 0, 0x80, 0x7f][..]), ("f16", &[0, 0x7c]), ("bf16", &[0x80, 0xff])] {
         let format = quant::by_name(name).unwrap();
         let mut bytes = (format.pack)(&[1.0; 6], 2, 3).unwrap();
         let from = 4 * format.block_bytes;
         bytes[from..from + format.block_bytes].copy_from_slice(bad);
         let error = (format.validate)(&bytes, 2, 3).unwrap_err();
-        assert!(
-            matches!(error, QuantError::NotFinite { row: 1, col: 1, .. }),
-            "{name}: {error}"
-        );
+        assert!(matches!(error, QuantError::NotFinite { row: 1, col: 1, .. }), "{name}: {error}");
     }
 }
 
@@ -230,24 +182,12 @@ fn packing_refuses_what_does_not_fit() {
             let mut w = vec![0.0; 2 * cols];
             w[cols + 1] = bad;
             let error = (format.pack)(&w, 2, cols).unwrap_err();
-            assert!(
-                matches!(error, QuantError::NotFinite { row: 1, col: 1, .. }),
-                "{}: {error}",
-                format.name
-            );
+            assert!(matches!(error, QuantError::NotFinite { row: 1, col: 1, .. }), "{}: {error}", format.name);
         }
         let mut w = vec![0.0; 2 * cols];
         w[cols] = f32::MAX;
-        let overflows = matches!(
-            (format.pack)(&w, 2, cols),
-            Err(QuantError::Overflow { row: 1, col: 0, .. })
-        );
-        assert_eq!(
-            overflows,
-            !matches!(format.name, "f32" | "i2_s" | "i2_s-arm"),
-            "{}",
-            format.name
-        );
+        let overflows = matches!((format.pack)(&w, 2, cols), Err(QuantError::Overflow { row: 1, col: 0, .. }));
+        assert_eq!(overflows, !matches!(format.name, "f32" | "i2_s" | "i2_s-arm"), "{}", format.name);
     }
 }
 
@@ -257,10 +197,7 @@ fn blocks_by_hand() {
     let half = |x: f32| half::f16::from_f32(x).to_le_bytes();
     let ramp = |n: usize| (0..n).map(|i| i as u8);
 
-    let q8: Vec<u8> = half(0.5)
-        .into_iter()
-        .chain(ramp(32).map(|i| (i as i8 - 16) as u8))
-        .collect();
+    let q8: Vec<u8> = half(0.5).into_iter().chain(ramp(32).map(|i| (i as i8 - 16) as u8)).collect();
     let want: Vec<f32> = (0..32).map(|i| 0.5 * (i as f32 - 16.0)).collect();
     assert_eq!(unpack(&quant::q8_0::FORMAT, &q8, 1, 32), want);
 
@@ -282,14 +219,8 @@ fn blocks_by_hand() {
         block[128 + part * 32 + l] = 3 << (2 * quarter);
         (0..16).for_each(|s| block[192 + s] = s as u8 + 1);
         block[208..].copy_from_slice(&half(0.25));
-        let want: Vec<f32> = (0..256)
-            .map(|j| 0.25 * (j / 16 + 1) as f32 * if i == j { 31.0 } else { -32.0 })
-            .collect();
-        assert_eq!(
-            unpack(&quant::q6_k::FORMAT, &block, 1, 256),
-            want,
-            "weight {i}"
-        );
+        let want: Vec<f32> = (0..256).map(|j| 0.25 * (j / 16 + 1) as f32 * if i == j { 31.0 } else { -32.0 }).collect();
+        assert_eq!(unpack(&quant::q6_k::FORMAT, &block, 1, 256), want, "weight {i}");
     }
 }
 
@@ -299,37 +230,18 @@ fn packing_by_hand() {
     let mut w = [0.0f32; 32];
     (w[0], w[1], w[2], w[16]) = (-127.0, 2.5, -2.5, 1.4);
     let q8 = (quant::q8_0::FORMAT.pack)(&w, 1, 32).unwrap();
-    assert_eq!(
-        q8[..5],
-        [0x00, 0x3c, 0x81, 3, 0xfd],
-        "halves round away from zero"
-    );
+    assert_eq!(q8[..5], [0x00, 0x3c, 0x81, 3, 0xfd], "halves round away from zero");
     (w[0], w[1], w[2], w[16]) = (-8.0, 7.0, 8.0, 2.4);
     let q4_0 = (quant::q4_0::FORMAT.pack)(&w, 1, 32).unwrap();
     assert_eq!(q4_0[..5], [0x00, 0x3c, 0xa0, 0x8f, 0x8f]);
     (w[0], w[1], w[2], w[16]) = (0.0, 15.0, 7.5, 3.0);
     let q4_1 = (quant::q4_1::FORMAT.pack)(&w, 1, 32).unwrap();
     assert_eq!(q4_1[..7], [0x00, 0x3c, 0x00, 0x00, 0x30, 0x0f, 0x08]);
-    for (x, bits) in [
-        (1.0f32 + 1.0 / 2048.0, 0x3c00u16),
-        (1.0 + 3.0 / 2048.0, 0x3c02),
-        (-65504.0, 0xfbff),
-    ] {
-        assert_eq!(
-            (quant::f16::FORMAT.pack)(&[x], 1, 1).unwrap(),
-            bits.to_le_bytes(),
-            "f16 of {x}"
-        );
+    for (x, bits) in [(1.0f32 + 1.0 / 2048.0, 0x3c00u16), (1.0 + 3.0 / 2048.0, 0x3c02), (-65504.0, 0xfbff)] {
+        assert_eq!((quant::f16::FORMAT.pack)(&[x], 1, 1).unwrap(), bits.to_le_bytes(), "f16 of {x}");
     }
-    for (x, bits) in [
-        (1.0f32 + 1.0 / 256.0, 0x3f80u16),
-        (1.0 + 3.0 / 256.0, 0x3f82),
-    ] {
-        assert_eq!(
-            (quant::bf16::FORMAT.pack)(&[x], 1, 1).unwrap(),
-            bits.to_le_bytes(),
-            "bf16 of {x}"
-        );
+    for (x, bits) in [(1.0f32 + 1.0 / 256.0, 0x3f80u16), (1.0 + 3.0 / 256.0, 0x3f82)] {
+        assert_eq!((quant::bf16::FORMAT.pack)(&[x], 1, 1).unwrap(), bits.to_le_bytes(), "bf16 of {x}");
     }
 }
 
@@ -340,17 +252,8 @@ fn q6_k_error_is_small() {
     let w: Vec<f32> = (0..8192).map(|_| r.unit() + r.unit() + r.unit()).collect();
     let error = |format: &'static Format| {
         let back = unpack(format, &(format.pack)(&w, 8, 1024).unwrap(), 8, 1024);
-        (w.iter()
-            .zip(&back)
-            .map(|(a, b)| (a - b) * (a - b))
-            .sum::<f32>()
-            / w.len() as f32)
-            .sqrt()
+        (w.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / w.len() as f32).sqrt()
     };
-    let (q6, q8, q4) = (
-        error(&quant::q6_k::FORMAT),
-        error(&quant::q8_0::FORMAT),
-        error(&quant::q4_0::FORMAT),
-    );
+    let (q6, q8, q4) = (error(&quant::q6_k::FORMAT), error(&quant::q8_0::FORMAT), error(&quant::q4_0::FORMAT));
     assert!(q8 < q6 && q6 < q4 / 4.0, "q8_0 {q8}, q6_k {q6}, q4_0 {q4}");
 }

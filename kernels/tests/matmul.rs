@@ -14,20 +14,11 @@ fn oracle(w: &Matrix<'_>, x: &Activations) -> Vec<f32> {
 }
 
 /// Activations of the kind a format wants: ordinary, with outliers and zero blocks, or tiny.
-fn input(
-    k: &dyn Kernels,
-    format: &Format,
-    tokens: usize,
-    cols: usize,
-    r: &mut Random,
-) -> Activations {
+fn input(k: &dyn Kernels, format: &Format, tokens: usize, cols: usize, r: &mut Random) -> Activations {
     let mut x = r.floats(tokens * cols, 3.0);
     match r.below(4) {
         0 => (0..x.len().div_ceil(40)).for_each(|_| x[r.below(tokens * cols)] *= 1000.0),
-        1 => x
-            .chunks_mut(32)
-            .step_by(3)
-            .for_each(|block| block.fill(0.0)),
+        1 => x.chunks_mut(32).step_by(3).for_each(|block| block.fill(0.0)),
         2 => x.iter_mut().for_each(|x| *x *= 1e-39),
         _ => {}
     }
@@ -151,31 +142,15 @@ proptest! {
 fn ternary_extremes_do_not_wrap() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
         for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384] {
-            for (weight, q) in [
-                (1.0f32, 127i8),
-                (1.0, -128),
-                (-1.0, 127),
-                (-1.0, -128),
-                (0.0, -128),
-            ] {
+            for (weight, q) in [(1.0f32, 127i8), (1.0, -128), (-1.0, 127), (-1.0, -128), (0.0, -128)] {
                 for tokens in [1, 2, 3] {
                     let bytes = (format.pack)(&vec![weight; 5 * cols], 5, cols).unwrap();
                     let w = Matrix::new(format, 5, cols, &bytes).unwrap();
-                    let x = Activations::from_i8(
-                        &vec![q; tokens * cols],
-                        &vec![1.0; tokens],
-                        tokens,
-                        cols,
-                    )
-                    .unwrap();
+                    let x = Activations::from_i8(&vec![q; tokens * cols], &vec![1.0; tokens], tokens, cols).unwrap();
                     let want = vec![weight * f32::from(q) * cols as f32 + 0.0; 5 * tokens];
                     assert_eq!(oracle(&w, &x), want, "naive {}", format.name);
                     for k in fast_sets() {
-                        let what = format!(
-                            "{} {} K {cols}: {weight} x {q}, {tokens} tokens",
-                            k.name(),
-                            format.name
-                        );
+                        let what = format!("{} {} K {cols}: {weight} x {q}, {tokens} tokens", k.name(), format.name);
                         assert_eq!(matmul(k, &w, &x), want, "{what}");
                     }
                 }
@@ -203,18 +178,13 @@ fn block_extremes_do_not_saturate() {
                     }
                     let w = Matrix::new(format, rows, cols, &bytes).unwrap();
                     let d = vec![1.0; tokens * cols / 32];
-                    let x =
-                        Activations::from_q8(&vec![q; tokens * cols], &d, tokens, cols).unwrap();
+                    let x = Activations::from_q8(&vec![q; tokens * cols], &d, tokens, cols).unwrap();
                     let mut weights = vec![0.0; cols];
                     w.unpack_row(0, &mut weights);
                     let exact: i64 = weights.iter().map(|w| *w as i64 * i64::from(q)).sum();
                     for k in fast_sets().into_iter().chain(by_name("scalar")) {
                         let what = format!("{} {} code {code:#x} q {q}", k.name(), format.name);
-                        assert_eq!(
-                            matmul(k, &w, &x),
-                            vec![exact as f32; rows * tokens],
-                            "{what}"
-                        );
+                        assert_eq!(matmul(k, &w, &x), vec![exact as f32; rows * tokens], "{what}");
                     }
                 }
             }
@@ -232,25 +202,15 @@ fn products_are_close_to_f64() {
         let w = Matrix::new(format, rows, cols, &bytes).unwrap();
         let x = r.floats(cols, 1.0);
         let mut a = Activations::default();
-        by_name("scalar")
-            .unwrap()
-            .prepare(format.act, &x, 1, &mut a);
+        by_name("scalar").unwrap().prepare(format.act, &x, 1, &mut a);
         let mut weights = vec![0.0; cols];
         for row in 0..rows {
             w.unpack_row(row, &mut weights);
-            let exact: f64 = weights
-                .iter()
-                .zip(&x)
-                .map(|(w, x)| f64::from(*w) * f64::from(*x))
-                .sum();
+            let exact: f64 = weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             let norm = weights.iter().map(|w| f64::from(w * w)).sum::<f64>().sqrt();
             let error = (f64::from(w.dot(row, &a, 0)) - exact).abs() / norm;
             // int8 activations are off by 1/254 at most, 1/440 in the mean; independent errors add as a norm.
-            let limit = if format.act == ActKind::F32 {
-                1e-5
-            } else {
-                5.0 / 440.0
-            };
+            let limit = if format.act == ActKind::F32 { 1e-5 } else { 5.0 / 440.0 };
             assert!(error < limit, "{}: off by {error}", format.name);
         }
     }
@@ -298,13 +258,7 @@ impl Kernels for OneBitOff {
     fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
         self.0.prepare(kind, x, n_tokens, out);
     }
-    fn matmul(
-        &self,
-        w: &Matrix<'_>,
-        x: &Activations,
-        rows: std::ops::Range<usize>,
-        mut y: OutView<'_>,
-    ) {
+    fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: std::ops::Range<usize>, mut y: OutView<'_>) {
         let last = rows.end.checked_sub(1);
         self.0.matmul(w, x, rows, y.reborrow());
         if let Some(row) = last {

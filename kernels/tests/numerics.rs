@@ -16,10 +16,7 @@ fn ulps(got: f32, exact: f64) -> f64 {
 fn exp_is_within_2_ulp() {
     let mut worst = (0.0, 0.0);
     // Every 997th float from the smallest to the last with a finite result, both signs.
-    for bits in (0..=0x42b1_7217u32)
-        .step_by(997)
-        .chain([0x42b1_7217, 0x42b1_7218])
-    {
+    for bits in (0..=0x42b1_7217u32).step_by(997).chain([0x42b1_7217, 0x42b1_7218]) {
         for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
             let exact = f64::from(x).exp();
             let got = numerics::exp(x);
@@ -55,30 +52,11 @@ fn exp_is_within_2_ulp() {
 #[test]
 fn vector_exp_equals_scalar_exp() {
     let scalar = by_name("scalar").unwrap();
-    let edges = [
-        87.3f32, 88.0, 88.722_8, 88.73, 89.0, 100.0, 103.97, 104.0, 110.0, 111.0, 1e-30, 0.346_57,
-        0.3466,
-    ];
-    let specials = [
-        0.0f32,
-        f32::INFINITY,
-        f32::NAN,
-        f32::MAX,
-        f32::MIN_POSITIVE,
-        1e-45,
-    ];
+    let edges = [87.3f32, 88.0, 88.722_8, 88.73, 89.0, 100.0, 103.97, 104.0, 110.0, 111.0, 1e-30, 0.346_57, 0.3466];
+    let specials = [0.0f32, f32::INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-45];
     let around = |x: f32| [x.next_down(), x, x.next_up()];
-    let mut gates: Vec<f32> = edges
-        .into_iter()
-        .flat_map(around)
-        .chain(specials)
-        .flat_map(|x| [x, -x])
-        .collect();
-    gates.extend(
-        (0..0x7f80_0000u32)
-            .step_by(10_007)
-            .flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]),
-    );
+    let mut gates: Vec<f32> = edges.into_iter().flat_map(around).chain(specials).flat_map(|x| [x, -x]).collect();
+    gates.extend((0..0x7f80_0000u32).step_by(10_007).flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]));
     gates.resize(gates.len().next_multiple_of(8), 1.0);
     let up = vec![1.0; gates.len()];
     let mut want = gates.clone();
@@ -109,27 +87,17 @@ fn sincos_is_within_1e_15() {
     for i in 0..200_000u32 {
         let x = f64::from(i) * 0.0137 - 900.0;
         let (s, c) = sincos(x);
-        assert!(
-            (s - x.sin()).abs() < 4e-16 && (c - x.cos()).abs() < 4e-16,
-            "{x}"
-        );
+        assert!((s - x.sin()).abs() < 4e-16 && (c - x.cos()).abs() < 4e-16, "{x}");
     }
     // Near multiples of pi/2 the relative error counts: the sine of the nearest double to n pi.
     for n in [1u32, 2, 3, 355, 100_000, 1 << 30] {
         let x = f64::from(n) * std::f64::consts::PI;
         let (s, c) = sincos(x);
-        assert!(
-            (s - x.sin()).abs() <= 1e-15 * x.sin().abs() + 1e-24,
-            "sin {x}: {s}, {}",
-            x.sin()
-        );
+        assert!((s - x.sin()).abs() <= 1e-15 * x.sin().abs() + 1e-24, "sin {x}: {s}, {}", x.sin());
         assert!((c - x.cos()).abs() < 4e-16);
         let x = x + std::f64::consts::FRAC_PI_2;
         let (s, c) = sincos(x);
-        assert!(
-            (s - x.sin()).abs() < 4e-16 && (c - x.cos()).abs() < 4e-16,
-            "{x}"
-        );
+        assert!((s - x.sin()).abs() < 4e-16 && (c - x.cos()).abs() < 4e-16, "{x}");
     }
     assert_eq!(sincos(0.0), (0.0, 1.0));
     assert!(sincos(f64::NAN).0.is_nan() && sincos(f64::INFINITY).1.is_nan());
@@ -138,18 +106,11 @@ fn sincos_is_within_1e_15() {
 #[test]
 fn rope_tables() {
     let (mut cos, mut sin) = ([0.0f32; 64], [0.0f32; 64]);
-    for (theta, pos) in [
-        (500_000.0f32, 0),
-        (500_000.0, 1),
-        (10_000.0, 4095),
-        (1e6, 131_071),
-    ] {
+    for (theta, pos) in [(500_000.0f32, 0), (500_000.0, 1), (10_000.0, 4095), (1e6, 131_071)] {
         rope_table(128, theta, None, pos, &mut cos, &mut sin);
         for i in 0..64 {
             let angle = pos as f64 * f64::from(theta).powf(-(2.0 * i as f64) / 128.0);
-            let error = (f64::from(cos[i]) - angle.cos())
-                .abs()
-                .max((f64::from(sin[i]) - angle.sin()).abs());
+            let error = (f64::from(cos[i]) - angle.cos()).abs().max((f64::from(sin[i]) - angle.sin()).abs());
             // f32's own rounding is 2^-25 at most.
             assert!(error < 3.1e-8, "theta {theta} pos {pos} pair {i}: {error}");
         }
@@ -164,13 +125,7 @@ fn rope_tables() {
 
 #[test]
 fn halves_are_those_of_ieee() {
-    for (x, bits) in [
-        (1.0f32, 0x3c00u16),
-        (65519.0, 0x7bff),
-        (65520.0, 0x7c00),
-        (-0.0, 0x8000),
-        (2f32.powi(-24), 1),
-    ] {
+    for (x, bits) in [(1.0f32, 0x3c00u16), (65519.0, 0x7bff), (65520.0, 0x7c00), (-0.0, 0x8000), (2f32.powi(-24), 1)] {
         assert_eq!(numerics::f32_to_f16(x), bits, "{x}");
     }
     // All 65,536, there and back.

@@ -13,18 +13,7 @@ fn scalar() -> &'static dyn Kernels {
 
 /// Ordinary values, with some special ones.
 fn values(n: usize, r: &mut Random) -> Vec<f32> {
-    const SPECIAL: [f32; 10] = [
-        0.0,
-        -0.0,
-        1e-40,
-        -1e-45,
-        3e38,
-        -3e38,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        f32::NAN,
-        0.5,
-    ];
+    const SPECIAL: [f32; 10] = [0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5];
     let specials = r.below(3) * n / 40;
     let mut x = r.floats(n, 8.0);
     for _ in 0..specials {
@@ -34,21 +23,11 @@ fn values(n: usize, r: &mut Random) -> Vec<f32> {
 }
 
 /// Runs `f` on a copy of `x` between canaries and returns what it left.
-fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
-    x: &[T],
-    canary: T,
-    f: impl FnOnce(&mut [T]),
-) -> Vec<T> {
+fn guarded<T: Copy + PartialEq + std::fmt::Debug>(x: &[T], canary: T, f: impl FnOnce(&mut [T])) -> Vec<T> {
     let mut all = vec![canary; x.len() + 33];
     all[17..17 + x.len()].copy_from_slice(x);
     f(&mut all[17..17 + x.len()]);
-    assert!(
-        all[..17]
-            .iter()
-            .chain(&all[17 + x.len()..])
-            .all(|v| *v == canary),
-        "wrote outside its slice"
-    );
+    assert!(all[..17].iter().chain(&all[17 + x.len()..]).all(|v| *v == canary), "wrote outside its slice");
     all[17..17 + x.len()].to_vec()
 }
 
@@ -162,10 +141,7 @@ proptest! {
 #[test]
 fn rope_turns_by_hand() {
     // A quarter turn of the first pair, none of the second.
-    for (kind, want) in [
-        (Rope::Neox, [-3.0, 2.0, 1.0, 4.0, 5.0]),
-        (Rope::Norm, [-2.0, 1.0, 3.0, 4.0, 5.0]),
-    ] {
+    for (kind, want) in [(Rope::Neox, [-3.0, 2.0, 1.0, 4.0, 5.0]), (Rope::Norm, [-2.0, 1.0, 3.0, 4.0, 5.0])] {
         let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
         scalar().rope(kind, &mut x, &[0.0, 1.0], &[1.0, 0.0]);
         assert_eq!(x, want);
@@ -185,8 +161,5 @@ fn preparing_by_hand() {
     (block[0], block[1]) = (-254.0, 5.0);
     scalar().prepare(ActKind::Q8, &block, 1, &mut x);
     let t = x.q8(0);
-    assert_eq!(
-        (t.q[0], t.q[1], t.d, t.bsum),
-        (-127, 2, &[2.0f32][..], &[-250.0f32][..])
-    );
+    assert_eq!((t.q[0], t.q[1], t.d, t.bsum), (-127, 2, &[2.0f32][..], &[-250.0f32][..]));
 }

@@ -69,32 +69,19 @@ pub(crate) struct Ask {
 impl Ask {
     fn new(request: &Request, faults: &[Fault]) -> Self {
         let ignore_range = faults.contains(&Fault::IgnoreRange);
-        let corrupt = faults
-            .iter()
-            .filter_map(|f| {
-                if let Fault::Corrupt { at } = f {
-                    Some(*at)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let corrupt =
+            faults.iter().filter_map(|f| if let Fault::Corrupt { at } = f { Some(*at) } else { None }).collect();
         Self {
             range: header(request, "range").filter(|_| !ignore_range),
             if_range: header(request, "if-range"),
-            token: header(request, "authorization")
-                .and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned)),
+            token: header(request, "authorization").and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned)),
             corrupt,
         }
     }
 }
 
 fn header(request: &Request, name: &str) -> Option<String> {
-    request
-        .headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
+    request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 pub(crate) fn bare(status: u16) -> Answer {
@@ -143,11 +130,7 @@ fn refusal(status: u16, code: &str, message: &str) -> Answer {
 }
 
 /// The repository, if this asker may know of it.
-pub(crate) fn visible<'a>(
-    state: &'a State,
-    name: &str,
-    ask: &Ask,
-) -> Result<&'a Repo, Box<Answer>> {
+pub(crate) fn visible<'a>(state: &'a State, name: &str, ask: &Ask) -> Result<&'a Repo, Box<Answer>> {
     let repo = state.repos.get(name).filter(|repo| match &repo.access {
         Access::Private(token) => ask.token.as_ref() == Some(token),
         Access::Public | Access::Gated(_) => true,
@@ -164,54 +147,28 @@ fn hub(state: &State, path: &str, ask: &Ask) -> Answer {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     if parts.first() == Some(&"api") {
         return match parts.get(1..) {
-            Some(["resolve-cache", "models", org, name, commit, rest @ ..]) => resolve(
-                state,
-                &format!("{org}/{name}"),
-                commit,
-                &decode(&rest.join("/")),
-                ask,
-                false,
-            ),
+            Some(["resolve-cache", "models", org, name, commit, rest @ ..]) => {
+                resolve(state, &format!("{org}/{name}"), commit, &decode(&rest.join("/")), ask, false)
+            }
             Some(["models", rest @ ..]) => api::models(state, rest, ask),
             _ => bare(404),
         };
     }
-    let Some(at) = parts
-        .iter()
-        .position(|part| *part == "resolve")
-        .filter(|at| (1..=2).contains(at))
-    else {
+    let Some(at) = parts.iter().position(|part| *part == "resolve").filter(|at| (1..=2).contains(at)) else {
         return bare(404);
     };
     let name = parts[..at].join("/");
     if let Some(new) = state.renamed.get(&name) {
         let rest = parts[at..].join("/");
-        return (
-            307,
-            ResponseTemplate::new(307).insert_header("Location", format!("/{new}/{rest}")),
-        );
+        return (307, ResponseTemplate::new(307).insert_header("Location", format!("/{new}/{rest}")));
     }
     let Some((revision, rest)) = parts[at + 1..].split_first() else {
         return bare(404);
     };
-    resolve(
-        state,
-        &name,
-        &decode(revision),
-        &decode(&rest.join("/")),
-        ask,
-        true,
-    )
+    resolve(state, &name, &decode(revision), &decode(&rest.join("/")), ask, true)
 }
 
-fn resolve(
-    state: &State,
-    name: &str,
-    revision: &str,
-    path: &str,
-    ask: &Ask,
-    may_redirect: bool,
-) -> Answer {
+fn resolve(state: &State, name: &str, revision: &str, path: &str, ask: &Ask, may_redirect: bool) -> Answer {
     let repo = match visible(state, name, ask) {
         Ok(repo) => repo,
         Err(refusal) => return *refusal,
@@ -219,30 +176,20 @@ fn resolve(
     if let Access::Gated(token) = &repo.access {
         match &ask.token {
             None => {
-                return refusal(
-                    401,
-                    "GatedRepo",
-                    &format!("Access to model {name} is restricted. Please log in."),
-                );
+                return refusal(401, "GatedRepo", &format!("Access to model {name} is restricted. Please log in."));
             }
             Some(theirs) if theirs != token => {
                 return refusal(
                     403,
                     "GatedRepo",
-                    &format!(
-                        "Access to model {name} is restricted and you are not in the authorized list."
-                    ),
+                    &format!("Access to model {name} is restricted and you are not in the authorized list."),
                 );
             }
             Some(_) => {}
         }
     }
     let Some((commit, files)) = repo.find(revision) else {
-        return refusal(
-            404,
-            "RevisionNotFound",
-            &format!("Invalid rev id: {revision}"),
-        );
+        return refusal(404, "RevisionNotFound", &format!("Invalid rev id: {revision}"));
     };
     let Some(file) = files.get(path) else {
         let (status, answer) = refusal(404, "EntryNotFound", "Entry not found");
@@ -268,13 +215,9 @@ fn resolve(
         Storage::Git | Storage::GitCached => contents(file, file.etag(), ask, meta),
         Storage::Lfs | Storage::Xet => {
             // the ETag beside X-Linked-Etag is the redirect's own, a trap for clients that look at it first
-            let to = format!(
-                "{}/{}/{}?Expires=1&Signature=mock",
-                state.origins[1], name, file.sha256
-            );
-            let mut answer = linked(meta(302))
-                .insert_header("ETag", "\"of-the-redirect\"")
-                .insert_header("Location", to);
+            let to = format!("{}/{}/{}?Expires=1&Signature=mock", state.origins[1], name, file.sha256);
+            let mut answer =
+                linked(meta(302)).insert_header("ETag", "\"of-the-redirect\"").insert_header("Location", to);
             if file.storage == Storage::Xet {
                 let home = &state.origins[0];
                 answer = answer
@@ -296,11 +239,7 @@ fn cdn(state: &State, path: &str, ask: &Ask) -> Answer {
     let Some(file) = state.repos.values().find_map(|repo| repo.by_sha256(sha256)) else {
         return bare(403); // what a CDN says of an unsigned or unknown object
     };
-    let etag = if state.cdn_etag_differs {
-        sha256_hex(sha256.as_bytes())[..32].to_owned()
-    } else {
-        sha256.to_owned()
-    };
+    let etag = if state.cdn_etag_differs { sha256_hex(sha256.as_bytes())[..32].to_owned() } else { sha256.to_owned() };
     contents(file, &etag, ask, |status| {
         ResponseTemplate::new(status)
             .insert_header("ETag", format!("\"{etag}\""))
@@ -314,9 +253,7 @@ fn elsewhere(state: &State, path: &str, ask: &Ask) -> Answer {
     if let Some(at) = parts.iter().position(|part| *part == "resolve") {
         let file = state.repos.get(&parts[..at].join("/")).and_then(|repo| {
             let (revision, rest) = parts[at + 1..].split_first()?;
-            repo.find(&decode(revision))?
-                .1
-                .get(&decode(&rest.join("/")))
+            repo.find(&decode(revision))?.1.get(&decode(&rest.join("/")))
         });
         return match file {
             Some(file) => contents(file, &file.sha256, ask, ResponseTemplate::new),
@@ -327,19 +264,11 @@ fn elsewhere(state: &State, path: &str, ask: &Ask) -> Answer {
 }
 
 /// The body, whole or the part that was asked for.
-fn contents(
-    file: &File,
-    etag: &str,
-    ask: &Ask,
-    headers: impl Fn(u16) -> ResponseTemplate,
-) -> Answer {
+fn contents(file: &File, etag: &str, ask: &Ask, headers: impl Fn(u16) -> ResponseTemplate) -> Answer {
     let mut bytes = file.bytes.as_ref().clone();
     let len = bytes.len();
     for at in &ask.corrupt {
-        if let Some(byte) = usize::try_from(*at)
-            .ok()
-            .and_then(|at| bytes.get_mut(at % len.max(1)))
-        {
+        if let Some(byte) = usize::try_from(*at).ok().and_then(|at| bytes.get_mut(at % len.max(1))) {
             *byte = !*byte;
         }
     }
@@ -351,10 +280,7 @@ fn contents(
                 .insert_header("Content-Length", len.to_string())
                 .set_body_raw(bytes, "application/octet-stream"),
         ),
-        Slice::Unsatisfiable => (
-            416,
-            headers(416).insert_header("Content-Range", format!("bytes */{len}")),
-        ),
+        Slice::Unsatisfiable => (416, headers(416).insert_header("Content-Range", format!("bytes */{len}"))),
         Slice::Part { start, end } => {
             let answer = headers(206)
                 .insert_header("Content-Range", format!("bytes {start}-{}/{len}", end - 1))
@@ -370,13 +296,8 @@ pub(crate) fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = bytes
-            .get(i + 1..i + 3)
-            .and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex
-            .filter(|_| bytes[i] == b'%')
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        {
+        let hex = bytes.get(i + 1..i + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.filter(|_| bytes[i] == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 out.push(byte);
                 i += 3;

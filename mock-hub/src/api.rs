@@ -9,26 +9,17 @@ use crate::server::State;
 
 /// `rest` is the path after `/api/models/`, split at slashes: `org/name[/revision/R | /tree/R]`.
 pub(crate) fn models(state: &State, rest: &[&str], ask: &Ask) -> Answer {
-    let at = rest
-        .iter()
-        .position(|part| matches!(*part, "revision" | "tree"))
-        .unwrap_or(rest.len());
+    let at = rest.iter().position(|part| matches!(*part, "revision" | "tree")).unwrap_or(rest.len());
     let name = rest[..at].join("/");
     if let Some(new) = state.renamed.get(&name) {
         let tail: String = rest[at..].iter().map(|part| format!("/{part}")).collect();
-        return (
-            307,
-            ResponseTemplate::new(307)
-                .insert_header("Location", format!("/api/models/{new}{tail}")),
-        );
+        return (307, ResponseTemplate::new(307).insert_header("Location", format!("/api/models/{new}{tail}")));
     }
     let repo = match visible(state, &name, ask) {
         Ok(repo) => repo,
         Err(refusal) => return *refusal,
     };
-    let revision = rest
-        .get(at + 1)
-        .map_or_else(|| "main".to_owned(), |revision| decode(revision));
+    let revision = rest.get(at + 1).map_or_else(|| "main".to_owned(), |revision| decode(revision));
     let Some((commit, files)) = repo.find(&revision) else {
         let message = format!("Invalid rev id: {revision}");
         let answer = ResponseTemplate::new(404)
@@ -38,12 +29,9 @@ pub(crate) fn models(state: &State, rest: &[&str], ask: &Ask) -> Answer {
         return (404, answer);
     };
     let body = match rest.get(at) {
-        Some(&"tree") => Value::from(
-            files
-                .iter()
-                .map(|(path, file)| entry(path, file, "path", "oid"))
-                .collect::<Vec<_>>(),
-        ),
+        Some(&"tree") => {
+            Value::from(files.iter().map(|(path, file)| entry(path, file, "path", "oid")).collect::<Vec<_>>())
+        }
         _ if rest.len() > at + 2 => return bare(404),
         _ => json!({
             "_id": "0", "id": name, "modelId": name, "sha": commit,
@@ -54,17 +42,11 @@ pub(crate) fn models(state: &State, rest: &[&str], ask: &Ask) -> Answer {
             "siblings": files.iter().map(|(path, file)| entry(path, file, "rfilename", "blobId")).collect::<Vec<_>>(),
         }),
     };
-    (
-        200,
-        ResponseTemplate::new(200)
-            .insert_header("X-Repo-Commit", commit)
-            .set_body_json(body),
-    )
+    (200, ResponseTemplate::new(200).insert_header("X-Repo-Commit", commit).set_body_json(body))
 }
 
 fn entry(path: &str, file: &File, path_key: &str, id_key: &str) -> Value {
-    let mut entry =
-        json!({ path_key: path, id_key: file.git_sha1, "size": file.bytes.len(), "type": "file" });
+    let mut entry = json!({ path_key: path, id_key: file.git_sha1, "size": file.bytes.len(), "type": "file" });
     if matches!(file.storage, Storage::Lfs | Storage::Xet) {
         let lfs = json!({ "oid": file.sha256, "sha256": file.sha256, "size": file.bytes.len(), "pointerSize": 130 });
         if let Some(entry) = entry.as_object_mut() {

@@ -17,12 +17,7 @@ pub struct DirError {
 
 impl std::fmt::Display for DirError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "cannot read {}: {}; the layout is DIR/<org>/<name>/<files>",
-            self.path.display(),
-            self.cause
-        )
+        write!(f, "cannot read {}: {}; the layout is DIR/<org>/<name>/<files>", self.path.display(), self.cause)
     }
 }
 
@@ -52,10 +47,7 @@ pub fn load_dir(dir: &Path, lfs_from: u64, xet: bool) -> Result<Vec<Repo>, DirEr
                         open.push(path);
                         continue;
                     }
-                    let bytes = fs::read(&path).map_err(|cause| DirError {
-                        path: path.clone(),
-                        cause,
-                    })?;
+                    let bytes = fs::read(&path).map_err(|cause| DirError { path: path.clone(), cause })?;
                     let parts: Vec<String> = path
                         .strip_prefix(&home)
                         .unwrap_or(&path)
@@ -77,10 +69,7 @@ pub fn load_dir(dir: &Path, lfs_from: u64, xet: bool) -> Result<Vec<Repo>, DirEr
 }
 
 fn children(dir: &Path) -> Result<Vec<PathBuf>, DirError> {
-    let fail = |cause| DirError {
-        path: dir.to_owned(),
-        cause,
-    };
+    let fail = |cause| DirError { path: dir.to_owned(), cause };
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).map_err(fail)? {
         out.push(entry.map_err(fail)?.path());
@@ -90,7 +79,5 @@ fn children(dir: &Path) -> Result<Vec<PathBuf>, DirError> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -102,15 +102,7 @@ pub struct Rule {
 impl Fault {
     /// A rule without conditions.
     pub fn always(self) -> Rule {
-        Rule {
-            fault: self,
-            side: None,
-            method: None,
-            path: None,
-            skip: 0,
-            times: None,
-            chance: 100,
-        }
+        Rule { fault: self, side: None, method: None, path: None, skip: 0, times: None, chance: 100 }
     }
 }
 
@@ -156,10 +148,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(rules: Vec<Rule>, seed: u64) -> Self {
-        Self {
-            rules: rules.into_iter().map(|rule| (rule, 0, 0)).collect(),
-            random: seed,
-        }
+        Self { rules: rules.into_iter().map(|rule| (rule, 0, 0)).collect(), random: seed }
     }
 
     pub(crate) fn push(&mut self, rule: Rule) {
@@ -224,50 +213,29 @@ impl FromStr for Rule {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
-        let mut parts = text
-            .split(',')
-            .map(|part| part.split_once('=').unwrap_or((part, "")));
+        let mut parts = text.split(',').map(|part| part.split_once('=').unwrap_or((part, "")));
         let (name, value) = parts.next().unwrap_or_default();
         let fault = match name.trim() {
-            "cut" => Fault::Cut {
-                at: number(name, value)?,
-            },
+            "cut" => Fault::Cut { at: number(name, value)? },
             "drip" => {
                 let (chunk, pause) = pair(name, value)?;
-                Fault::Drip {
-                    chunk: usize::try_from(chunk).unwrap_or(usize::MAX).max(1),
-                    pause,
-                }
+                Fault::Drip { chunk: usize::try_from(chunk).unwrap_or(usize::MAX).max(1), pause }
             }
             "stall" => {
                 let (at, pause) = pair(name, value)?;
                 Fault::Stall { at, pause }
             }
-            "length" => Fault::WrongLength {
-                delta: number(name, value)?,
-            },
+            "length" => Fault::WrongLength { delta: number(name, value)? },
             "nolength" => Fault::NoLength,
-            "corrupt" => Fault::Corrupt {
-                at: number(name, value)?,
-            },
-            "html" => Fault::Html {
-                status: status(name, value)?,
-            },
-            "status" => Fault::Status {
-                status: status(name, value)?,
-            },
-            "retry-after" => Fault::RetryAfter {
-                seconds: number(name, value)?,
-            },
-            "ratelimit" => Fault::RateLimit {
-                seconds: number(name, value)?,
-            },
+            "corrupt" => Fault::Corrupt { at: number(name, value)? },
+            "html" => Fault::Html { status: status(name, value)? },
+            "status" => Fault::Status { status: status(name, value)? },
+            "retry-after" => Fault::RetryAfter { seconds: number(name, value)? },
+            "ratelimit" => Fault::RateLimit { seconds: number(name, value)? },
             "loop" => Fault::RedirectLoop,
             "away" => Fault::RedirectAway,
             "refuse" => Fault::Refuse,
-            "delay" => Fault::Delay {
-                pause: pause(name, value)?,
-            },
+            "delay" => Fault::Delay { pause: pause(name, value)? },
             "norange" => Fault::IgnoreRange,
             other => return Err(FaultError(format!("unknown fault `{other}`"))),
         };
@@ -301,9 +269,7 @@ impl FromStr for Side {
 }
 
 fn number<T: FromStr>(name: &str, value: &str) -> Result<T, FaultError> {
-    value
-        .parse()
-        .map_err(|_| FaultError(format!("`{name}={value}` needs a number")))
+    value.parse().map_err(|_| FaultError(format!("`{name}={value}` needs a number")))
 }
 
 fn status(name: &str, value: &str) -> Result<u16, FaultError> {
@@ -311,9 +277,7 @@ fn status(name: &str, value: &str) -> Result<u16, FaultError> {
     if (200..=599).contains(&status) {
         Ok(status)
     } else {
-        Err(FaultError(format!(
-            "`{name}={value}` needs a status from 200 to 599"
-        )))
+        Err(FaultError(format!("`{name}={value}` needs a status from 200 to 599")))
     }
 }
 
@@ -327,9 +291,8 @@ fn pause(name: &str, value: &str) -> Result<Duration, FaultError> {
 }
 
 fn pair(name: &str, value: &str) -> Result<(u64, Duration), FaultError> {
-    let (bytes, time) = value
-        .split_once('/')
-        .ok_or_else(|| FaultError(format!("`{name}={value}` needs BYTES/PAUSE")))?;
+    let (bytes, time) =
+        value.split_once('/').ok_or_else(|| FaultError(format!("`{name}={value}` needs BYTES/PAUSE")))?;
     Ok((number(name, bytes)?, pause(name, time)?))
 }
 
@@ -339,9 +302,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_read_from_text() {
-        let rule: Rule = "cut=100,on=cdn,method=get,path=tokenizer.json,skip=1,times=3,chance=25"
-            .parse()
-            .unwrap();
+        let rule: Rule = "cut=100,on=cdn,method=get,path=tokenizer.json,skip=1,times=3,chance=25".parse().unwrap();
         let wanted = Fault::Cut { at: 100 }
             .always()
             .on(Side::Cdn)
@@ -352,23 +313,8 @@ mod tests {
             .chance(25);
         assert_eq!(rule, wanted);
         let rule: Rule = "stall=10/5s".parse().unwrap();
-        assert_eq!(
-            rule.fault,
-            Fault::Stall {
-                at: 10,
-                pause: Duration::from_secs(5)
-            }
-        );
-        for bad in [
-            "",
-            "cut",
-            "cut=x",
-            "drip=5",
-            "html=99",
-            "cut=1,on=moon",
-            "cut=1,foo=2",
-            "delay=5",
-        ] {
+        assert_eq!(rule.fault, Fault::Stall { at: 10, pause: Duration::from_secs(5) });
+        for bad in ["", "cut", "cut=x", "drip=5", "html=99", "cut=1,on=moon", "cut=1,foo=2", "delay=5"] {
             assert!(bad.parse::<Rule>().is_err(), "`{bad}` must be refused");
         }
     }
@@ -376,9 +322,7 @@ mod tests {
     #[test]
     fn skip_and_times_make_a_fault_flap() {
         let mut plan = Plan::new(vec![Fault::Refuse.always().skip(1).times(2)], 1);
-        let struck: Vec<bool> = (0..5)
-            .map(|_| !plan.strike(Side::Hub, "GET", "/x").is_empty())
-            .collect();
+        let struck: Vec<bool> = (0..5).map(|_| !plan.strike(Side::Hub, "GET", "/x").is_empty()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
     }
 
@@ -386,9 +330,7 @@ mod tests {
     fn chance_is_about_right_and_repeats() {
         let run = || {
             let mut plan = Plan::new(vec![Fault::Refuse.always().chance(30)], 7);
-            (0..1000)
-                .map(|_| plan.strike(Side::Cdn, "GET", "/x").len())
-                .collect::<Vec<_>>()
+            (0..1000).map(|_| plan.strike(Side::Cdn, "GET", "/x").len()).collect::<Vec<_>>()
         };
         let hits: usize = run().iter().sum();
         assert!((240..360).contains(&hits), "{hits}");
@@ -397,17 +339,9 @@ mod tests {
 
     #[test]
     fn rules_compose_and_filter() {
-        let mut plan = Plan::new(
-            vec![
-                Fault::Corrupt { at: 1 }.always().on(Side::Cdn),
-                Fault::NoLength.always().method("GET"),
-            ],
-            0,
-        );
-        assert_eq!(
-            plan.strike(Side::Cdn, "GET", "/x"),
-            [Fault::Corrupt { at: 1 }, Fault::NoLength]
-        );
+        let mut plan =
+            Plan::new(vec![Fault::Corrupt { at: 1 }.always().on(Side::Cdn), Fault::NoLength.always().method("GET")], 0);
+        assert_eq!(plan.strike(Side::Cdn, "GET", "/x"), [Fault::Corrupt { at: 1 }, Fault::NoLength]);
         assert_eq!(plan.strike(Side::Hub, "HEAD", "/x"), []);
     }
 }

@@ -36,21 +36,15 @@ pub(crate) async fn accept(listener: TcpListener, backend: SocketAddr, log: Log)
 
 async fn exchange(mut client: TcpStream, backend: SocketAddr, log: &Log) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let Some((head, body)) = tokio::time::timeout(PATIENCE, read_request(&mut client)).await??
-    else {
+    let Some((head, body)) = tokio::time::timeout(PATIENCE, read_request(&mut client)).await?? else {
         return Ok(());
     };
     let is_head = head.starts_with("HEAD ");
 
     let mut server = TcpStream::connect(backend).await?;
-    let mut lines: Vec<&str> = head
-        .split("\r\n")
-        .filter(|line| !is_field(line, "connection"))
-        .collect();
+    let mut lines: Vec<&str> = head.split("\r\n").filter(|line| !is_field(line, "connection")).collect();
     lines.push("Connection: close");
-    server
-        .write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes())
-        .await?;
+    server.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
     server.write_all(&body).await?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer).await?;
@@ -81,16 +75,9 @@ async fn exchange(mut client: TcpStream, backend: SocketAddr, log: &Log) -> io::
 }
 
 /// The head as the client shall see it; `None` if it shall see nothing.
-async fn rewrite(
-    head: &str,
-    faults: &[Fault],
-    client: &mut TcpStream,
-) -> io::Result<Option<String>> {
-    let mut lines: Vec<String> = head
-        .split("\r\n")
-        .filter(|line| !is_field(line, ENTRY_HEADER))
-        .map(str::to_owned)
-        .collect();
+async fn rewrite(head: &str, faults: &[Fault], client: &mut TcpStream) -> io::Result<Option<String>> {
+    let mut lines: Vec<String> =
+        head.split("\r\n").filter(|line| !is_field(line, ENTRY_HEADER)).map(str::to_owned).collect();
     for fault in faults {
         match fault {
             Fault::Refuse => {
@@ -101,9 +88,7 @@ async fn rewrite(
             Fault::NoLength => lines.retain(|line| !is_field(line, "content-length")),
             Fault::WrongLength { delta } => {
                 for line in &mut lines {
-                    if let Some(length) =
-                        field(line, "content-length").and_then(|value| value.parse::<i64>().ok())
-                    {
+                    if let Some(length) = field(line, "content-length").and_then(|value| value.parse::<i64>().ok()) {
                         *line = format!("content-length: {}", length.saturating_add(*delta).max(0));
                     }
                 }
@@ -115,25 +100,15 @@ async fn rewrite(
 }
 
 /// Writes the body under the connection's faults; `sent` counts what was handed to the socket, also on error.
-async fn write_body(
-    client: &mut TcpStream,
-    body: &[u8],
-    faults: &[Fault],
-    sent: &mut u64,
-) -> io::Result<()> {
+async fn write_body(client: &mut TcpStream, body: &[u8], faults: &[Fault], sent: &mut u64) -> io::Result<()> {
     let mut end = body.len();
     let (mut chunk, mut pause) = (64 << 10, Duration::ZERO);
     let mut stall: Option<(usize, Duration)> = None;
     for fault in faults {
         match fault {
             Fault::Cut { at } => end = end.min(usize::try_from(*at).unwrap_or(usize::MAX)),
-            Fault::Drip {
-                chunk: bytes,
-                pause: time,
-            } => (chunk, pause) = (*bytes, *time),
-            Fault::Stall { at, pause } => {
-                stall = Some((usize::try_from(*at).unwrap_or(usize::MAX), *pause))
-            }
+            Fault::Drip { chunk: bytes, pause: time } => (chunk, pause) = (*bytes, *time),
+            Fault::Stall { at, pause } => stall = Some((usize::try_from(*at).unwrap_or(usize::MAX), *pause)),
             _ => {}
         }
     }
@@ -175,9 +150,7 @@ async fn read_request(client: &mut TcpStream) -> io::Result<Option<(String, Vec<
     };
     let head = String::from_utf8_lossy(&data[..end]).into_owned();
     let mut body = data.split_off(end + 4);
-    let length = field(&head, "content-length")
-        .and_then(|value| value.parse::<usize>().ok())
-        .unwrap_or(0);
+    let length = field(&head, "content-length").and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
     if length > REQUEST_LIMIT {
         return Err(io::Error::other("request body too long"));
     }
@@ -190,13 +163,11 @@ async fn read_request(client: &mut TcpStream) -> io::Result<Option<(String, Vec<
 }
 
 fn find(data: &[u8], wanted: &[u8]) -> Option<usize> {
-    data.windows(wanted.len())
-        .position(|window| window == wanted)
+    data.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fn is_field(line: &str, name: &str) -> bool {
-    line.split_once(':')
-        .is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+    line.split_once(':').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(name))
 }
 
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {

@@ -97,12 +97,7 @@ impl Log {
 
     /// Bytes of bodies that one side sent.
     pub fn bytes(&self, side: Side) -> u64 {
-        self.with(|log| {
-            log.iter()
-                .filter(|entry| entry.side == side)
-                .map(|entry| entry.sent)
-                .sum()
-        })
+        self.with(|log| log.iter().filter(|entry| entry.side == side).map(|entry| entry.sent).sum())
     }
 
     /// Whether an `Authorization` header reached this side.

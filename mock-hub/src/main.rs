@@ -98,31 +98,18 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let hub = builder.start()?;
     println!("{}", hub.endpoint());
     std::io::stdout().flush()?;
-    eprintln!(
-        "CDN {}, elsewhere {}; stop with Ctrl-C",
-        hub.origin(Side::Cdn),
-        hub.origin(Side::Elsewhere)
-    );
+    eprintln!("CDN {}, elsewhere {}; stop with Ctrl-C", hub.origin(Side::Cdn), hub.origin(Side::Elsewhere));
 
     let (step, mut seen) = (Duration::from_millis(100), 0);
     let started = std::time::Instant::now();
-    while args
-        .stop_after
-        .is_none_or(|seconds| started.elapsed() < Duration::from_secs(seconds))
-    {
+    while args.stop_after.is_none_or(|seconds| started.elapsed() < Duration::from_secs(seconds)) {
         std::thread::sleep(step);
         if args.verbose {
             let entries = hub.log().entries();
             for entry in entries.iter().skip(seen) {
                 eprintln!(
                     "{:?} {} {} -> {} range={:?} token={} faults={:?}",
-                    entry.side,
-                    entry.method,
-                    entry.path,
-                    entry.status,
-                    entry.range,
-                    entry.authorization,
-                    entry.faults
+                    entry.side, entry.method, entry.path, entry.status, entry.range, entry.authorization, entry.faults
                 );
             }
             seen = entries.len();

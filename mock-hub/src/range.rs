@@ -29,11 +29,7 @@ pub(crate) fn slice(range: Option<&str>, if_range: Option<&str>, etag: &str, len
         (Err(_), Ok(last)) if first.trim().is_empty() => (len.saturating_sub(last), len),
         _ => return Slice::Whole,
     };
-    if start >= len {
-        Slice::Unsatisfiable
-    } else {
-        Slice::Part { start, end }
-    }
+    if start >= len { Slice::Unsatisfiable } else { Slice::Part { start, end } }
 }
 
 #[cfg(test)]
@@ -58,11 +54,7 @@ mod tests {
             (Some("bytes=4-"), Some("\"other\""), Slice::Whole),
             (Some("bytes=4-"), Some("W/\"e\""), Slice::Whole),
         ] {
-            assert_eq!(
-                slice(range, if_range, "e", 10),
-                wanted,
-                "{range:?} {if_range:?}"
-            );
+            assert_eq!(slice(range, if_range, "e", 10), wanted, "{range:?} {if_range:?}");
         }
     }
 }

@@ -48,12 +48,7 @@ impl File {
     pub fn new(bytes: impl Into<Vec<u8>>, storage: Storage) -> Self {
         let bytes = bytes.into();
         let (sha256, git_sha1) = (sha256_hex(&bytes), git_blob_sha1(&bytes));
-        Self {
-            bytes: Arc::new(bytes),
-            storage,
-            sha256,
-            git_sha1,
-        }
+        Self { bytes: Arc::new(bytes), storage, sha256, git_sha1 }
     }
 
     /// The ETag that the hub names for it: SHA-256 for LFS and Xet, git's SHA-1 otherwise.
@@ -78,11 +73,7 @@ pub struct Repo {
 impl Repo {
     /// An empty, public repository.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            access: Access::Public,
-            revisions: BTreeMap::new(),
-        }
+        Self { name: name.into(), access: Access::Public, revisions: BTreeMap::new() }
     }
 
     /// Sets who may read it.
@@ -97,17 +88,8 @@ impl Repo {
     }
 
     /// Adds a file to a branch or tag.
-    pub fn file_at(
-        mut self,
-        revision: &str,
-        path: &str,
-        bytes: impl Into<Vec<u8>>,
-        storage: Storage,
-    ) -> Self {
-        self.revisions
-            .entry(revision.to_owned())
-            .or_default()
-            .insert(path.to_owned(), File::new(bytes, storage));
+    pub fn file_at(mut self, revision: &str, path: &str, bytes: impl Into<Vec<u8>>, storage: Storage) -> Self {
+        self.revisions.entry(revision.to_owned()).or_default().insert(path.to_owned(), File::new(bytes, storage));
         self
     }
 
@@ -124,17 +106,12 @@ impl Repo {
 
     /// The commit of branch `main`; empty for a repository without files.
     pub fn head(&self) -> String {
-        self.find("main")
-            .map(|(commit, _)| commit)
-            .unwrap_or_default()
+        self.find("main").map(|(commit, _)| commit).unwrap_or_default()
     }
 
     /// The file with this checksum, whatever revision holds it.
     pub(crate) fn by_sha256(&self, sha256: &str) -> Option<&File> {
-        self.revisions
-            .values()
-            .flat_map(BTreeMap::values)
-            .find(|file| file.sha256 == sha256)
+        self.revisions.values().flat_map(BTreeMap::values).find(|file| file.sha256 == sha256)
     }
 }
 
@@ -171,22 +148,13 @@ mod tests {
     #[test]
     fn checksums_equal_git_and_sha256sum() {
         // `printf hello | git hash-object --stdin`, `printf hello | sha256sum`
-        assert_eq!(
-            git_blob_sha1(b"hello"),
-            "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"
-        );
-        assert_eq!(
-            sha256_hex(b"hello"),
-            "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-        );
+        assert_eq!(git_blob_sha1(b"hello"), "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0");
+        assert_eq!(sha256_hex(b"hello"), "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
     }
 
     #[test]
     fn a_commit_is_found_by_branch_hash_and_prefix() {
-        let repo =
-            Repo::new("a/b")
-                .file("x", "1", Storage::Git)
-                .file_at("dev", "x", "2", Storage::Git);
+        let repo = Repo::new("a/b").file("x", "1", Storage::Git).file_at("dev", "x", "2", Storage::Git);
         let (main, _) = repo.find("main").unwrap();
         let (dev, files) = repo.find("dev").unwrap();
         assert_ne!(main, dev);

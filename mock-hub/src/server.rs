@@ -128,19 +128,12 @@ impl MockHubBuilder {
         let fronts = [hub, listen(0)?, listen(0)?];
         let mut origins = [const { String::new() }; 3];
         for (origin, listener) in origins.iter_mut().zip(&fronts) {
-            let address = listener.local_addr().map_err(|cause| StartError {
-                address: local(0),
-                cause,
-            })?;
+            let address = listener.local_addr().map_err(|cause| StartError { address: local(0), cause })?;
             *origin = format!("http://{address}");
         }
         let shared = Shared {
             state: Arc::new(Mutex::new(State {
-                repos: self
-                    .repos
-                    .into_iter()
-                    .map(|repo| (repo.name.clone(), repo))
-                    .collect(),
+                repos: self.repos.into_iter().map(|repo| (repo.name.clone(), repo)).collect(),
                 renamed: self.renamed.into_iter().collect(),
                 plan: Plan::new(self.rules, self.seed),
                 origins: origins.clone(),
@@ -151,14 +144,8 @@ impl MockHubBuilder {
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let inner = shared.clone();
-        let fail = |cause| StartError {
-            address: local(self.port),
-            cause,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(fail)?;
+        let fail = |cause| StartError { address: local(self.port), cause };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let thread = std::thread::Builder::new()
             .name("mock-hub".to_owned())
             .spawn(move || {
@@ -166,12 +153,7 @@ impl MockHubBuilder {
             })
             .map_err(fail)?;
         match is_ready.recv() {
-            Ok(Ok(())) => Ok(MockHub {
-                shared,
-                origins,
-                stop: Some(stop),
-                thread: Some(thread),
-            }),
+            Ok(Ok(())) => Ok(MockHub { shared, origins, stop: Some(stop), thread: Some(thread) }),
             Ok(Err(cause)) => Err(fail(cause)),
             Err(gone) => Err(fail(io::Error::other(gone))),
         }
@@ -197,17 +179,8 @@ async fn serve(
 ) {
     let mut servers = Vec::new();
     for (side, front) in Side::ALL.into_iter().zip(fronts) {
-        let server = MockServer::builder()
-            .disable_request_recording()
-            .start()
-            .await;
-        Mock::given(matchers::any())
-            .respond_with(Responder {
-                side,
-                shared: shared.clone(),
-            })
-            .mount(&server)
-            .await;
+        let server = MockServer::builder().disable_request_recording().start().await;
+        Mock::given(matchers::any()).respond_with(Responder { side, shared: shared.clone() }).mount(&server).await;
         match tokio::net::TcpListener::from_std(front) {
             Ok(front) => {
                 tokio::spawn(front::accept(front, *server.address(), shared.log.clone()));

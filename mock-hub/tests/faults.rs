@@ -7,12 +7,7 @@ use reqwest::{Client, Response, redirect};
 
 fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(Duration::from_secs(10))
-        .build()
-        .unwrap()
+    Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
 }
 
 fn body() -> Vec<u8> {
@@ -21,22 +16,11 @@ fn body() -> Vec<u8> {
 
 fn hub(rules: impl IntoIterator<Item = Rule>) -> MockHub {
     let builder = MockHub::builder().repo(Repo::new("o/n").file("big.bin", body(), Storage::Lfs));
-    rules
-        .into_iter()
-        .fold(builder, |builder, rule| builder.rule(rule))
-        .start()
-        .unwrap()
+    rules.into_iter().fold(builder, |builder, rule| builder.rule(rule)).start().unwrap()
 }
 
 async fn get(hub: &MockHub) -> reqwest::Result<Response> {
-    client()
-        .get(format!(
-            "{}/o/n/{}",
-            hub.origin(Side::Cdn),
-            sha256_hex(&body())
-        ))
-        .send()
-        .await
+    client().get(format!("{}/o/n/{}", hub.origin(Side::Cdn), sha256_hex(&body()))).send().await
 }
 
 /// The bytes that arrived, and whether the body ended well.
@@ -61,33 +45,19 @@ async fn cut() {
 
 #[tokio::test]
 async fn drip() {
-    let hub = hub([Fault::Drip {
-        chunk: 1000,
-        pause: Duration::from_millis(20),
-    }
-    .always()]);
+    let hub = hub([Fault::Drip { chunk: 1000, pause: Duration::from_millis(20) }.always()]);
     let started = Instant::now();
     let (bytes, whole) = read(get(&hub).await.unwrap()).await;
     assert!(whole && bytes == body());
-    assert!(
-        started.elapsed() >= Duration::from_millis(40),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(40), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
 async fn stall() {
-    let hub = hub([Fault::Stall {
-        at: 500,
-        pause: Duration::from_secs(60),
-    }
-    .always()]);
+    let hub = hub([Fault::Stall { at: 500, pause: Duration::from_secs(60) }.always()]);
     let mut response = get(&hub).await.unwrap();
     let mut bytes = 0;
-    while let Ok(Ok(Some(chunk))) =
-        tokio::time::timeout(Duration::from_millis(200), response.chunk()).await
-    {
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(Duration::from_millis(200), response.chunk()).await {
         bytes += chunk.len();
     }
     assert_eq!(bytes, 500);
@@ -122,36 +92,16 @@ async fn html_and_statuses() {
         let hub = hub([Fault::Html { status }.always()]);
         let response = get(&hub).await.unwrap();
         assert_eq!(response.status(), status);
-        assert!(
-            response.headers()["content-type"]
-                .to_str()
-                .unwrap()
-                .starts_with("text/html")
-        );
-        assert!(
-            response
-                .text()
-                .await
-                .unwrap()
-                .starts_with("<!DOCTYPE html>")
-        );
+        assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+        assert!(response.text().await.unwrap().starts_with("<!DOCTYPE html>"));
     }
     let late = hub([Fault::RetryAfter { seconds: 30 }.always()]);
     let response = get(&late).await.unwrap();
-    assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["retry-after"].to_str().unwrap()
-        ),
-        (429, "30")
-    );
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "30"));
     let limited = hub([Fault::RateLimit { seconds: 55 }.always()]);
     let response = get(&limited).await.unwrap();
     assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["ratelimit"].to_str().unwrap()
-        ),
+        (response.status().as_u16(), response.headers()["ratelimit"].to_str().unwrap()),
         (429, "\"api\";r=0;t=55")
     );
 }
@@ -159,44 +109,20 @@ async fn html_and_statuses() {
 #[tokio::test]
 async fn redirects_lead_in_circles_and_away() {
     let circle = hub([Fault::RedirectLoop.always().on(Side::Hub)]);
-    let response = client()
-        .get(format!("{}/o/n/resolve/main/big.bin", circle.endpoint()))
-        .send()
-        .await
-        .unwrap();
+    let response = client().get(format!("{}/o/n/resolve/main/big.bin", circle.endpoint())).send().await.unwrap();
     assert_eq!(response.headers()["location"], "/o/n/resolve/main/big.bin");
     let away = hub([Fault::RedirectAway.always().on(Side::Hub)]);
-    let response = client()
-        .get(format!("{}/o/n/resolve/main/big.bin", away.endpoint()))
-        .send()
-        .await
-        .unwrap();
+    let response = client().get(format!("{}/o/n/resolve/main/big.bin", away.endpoint())).send().await.unwrap();
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     assert!(location.starts_with(away.origin(Side::Elsewhere)));
-    assert_eq!(
-        client()
-            .get(location)
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap(),
-        body()
-    );
+    assert_eq!(client().get(location).send().await.unwrap().bytes().await.unwrap(), body());
     assert_eq!(away.log().count(|entry| entry.side == Side::Elsewhere), 1);
 }
 
 #[tokio::test]
 async fn refuse_delay_and_flapping() {
-    let hub = hub([
-        Fault::Refuse.always().times(2),
-        Fault::Delay {
-            pause: Duration::from_millis(50),
-        }
-        .always()
-        .skip(3),
-    ]);
+    let hub =
+        hub([Fault::Refuse.always().times(2), Fault::Delay { pause: Duration::from_millis(50) }.always().skip(3)]);
     assert!(get(&hub).await.is_err());
     assert!(get(&hub).await.is_err());
     assert_eq!(get(&hub).await.unwrap().status(), 200);
@@ -209,22 +135,10 @@ async fn refuse_delay_and_flapping() {
 
 #[tokio::test]
 async fn faults_compose_and_range_can_be_ignored() {
-    let hub = hub([
-        Fault::Corrupt { at: 5 }.always(),
-        Fault::Cut { at: 100 }.always(),
-        Fault::IgnoreRange.always(),
-    ]);
+    let hub = hub([Fault::Corrupt { at: 5 }.always(), Fault::Cut { at: 100 }.always(), Fault::IgnoreRange.always()]);
     let url = format!("{}/o/n/{}", hub.origin(Side::Cdn), sha256_hex(&body()));
-    let response = client()
-        .get(url)
-        .header("Range", "bytes=50-")
-        .send()
-        .await
-        .unwrap();
+    let response = client().get(url).header("Range", "bytes=50-").send().await.unwrap();
     assert_eq!(response.status(), 200);
     let (bytes, whole) = read(response).await;
-    assert_eq!(
-        (bytes.len(), whole, bytes[5] == body()[5]),
-        (100, false, false)
-    );
+    assert_eq!((bytes.len(), whole, bytes[5] == body()[5]), (100, false, false));
 }

@@ -23,15 +23,7 @@ async fn it_serves_a_folder_with_faults_and_a_log() {
     std::fs::create_dir_all(dir.path().join("o/n")).unwrap();
     std::fs::write(dir.path().join("o/n/a.json"), "{}").unwrap();
     let mut child = program()
-        .args([
-            "--stop-after",
-            "30",
-            "--fault",
-            "status=503,times=1",
-            "--renamed",
-            "old/n=o/n",
-            "--dir",
-        ])
+        .args(["--stop-after", "30", "--fault", "status=503,times=1", "--renamed", "old/n=o/n", "--dir"])
         .arg(dir.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -39,9 +31,7 @@ async fn it_serves_a_folder_with_faults_and_a_log() {
         .map(Running)
         .unwrap();
     let mut endpoint = String::new();
-    BufReader::new(child.0.stdout.take().unwrap())
-        .read_line(&mut endpoint)
-        .unwrap();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
     let endpoint = endpoint.trim();
 
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -49,15 +39,7 @@ async fn it_serves_a_folder_with_faults_and_a_log() {
     let get = |path: &str| client.get(format!("{endpoint}{path}")).send();
     assert_eq!(get("/o/n/resolve/main/a.json").await.unwrap().status(), 503);
     // reqwest follows the relative redirect of the renamed repository
-    assert_eq!(
-        get("/old/n/resolve/main/a.json")
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap(),
-        "{}"
-    );
+    assert_eq!(get("/old/n/resolve/main/a.json").await.unwrap().text().await.unwrap(), "{}");
     let log = get("/_mock/log").await.unwrap().text().await.unwrap();
     assert_eq!(log.matches("\"method\":\"GET\"").count(), 3, "{log}");
 }
@@ -68,10 +50,7 @@ fn it_refuses_what_it_cannot_do() {
     for (args, wanted) in [
         (vec!["--fault", "nonsense=1"], "unknown fault `nonsense`"),
         (vec![], "holds no <org>/<name>/<files>"),
-        (
-            vec!["--dir", "/nonexistent-folder"],
-            "cannot read /nonexistent-folder",
-        ),
+        (vec!["--dir", "/nonexistent-folder"], "cannot read /nonexistent-folder"),
     ] {
         let mut command = program();
         if !args.contains(&"--dir") {
@@ -79,9 +58,6 @@ fn it_refuses_what_it_cannot_do() {
         }
         let out = command.args(&args).output().unwrap();
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(
-            !out.status.success() && text.contains(wanted),
-            "{args:?}: {text}"
-        );
+        assert!(!out.status.success() && text.contains(wanted), "{args:?}: {text}");
     }
 }

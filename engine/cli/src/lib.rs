@@ -12,7 +12,11 @@ use std::process::ExitCode;
 
 /// Run ternary (BitNet b1.58) language models: a GGUF in, text out.
 #[derive(Debug, Parser)]
-#[command(name = "bitnet", version, after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o model-q8.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct")]
+#[command(
+    name = "bitnet",
+    version,
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o model-q8.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct"
+)]
 pub struct Cli {
     /// Say more on stderr (twice: everything).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

@@ -30,21 +30,11 @@ impl FileBytes {
         // Asked before opening, because to open a named pipe would wait for its writer.
         let meta = fs::metadata(path).map_err(|e| GgufError::from_io(path, "open", e))?;
         if !meta.is_file() {
-            let kind = if meta.is_dir() {
-                "a directory"
-            } else {
-                "a special file"
-            };
-            return Err(GgufError::NotAFile {
-                path: path.to_owned(),
-                kind,
-            });
+            let kind = if meta.is_dir() { "a directory" } else { "a special file" };
+            return Err(GgufError::NotAFile { path: path.to_owned(), kind });
         }
         let file = File::open(path).map_err(|e| GgufError::from_io(path, "open", e))?;
-        let len = file
-            .metadata()
-            .map_err(|e| GgufError::from_io(path, "read the size of", e))?
-            .len();
+        let len = file.metadata().map_err(|e| GgufError::from_io(path, "read the size of", e))?.len();
         if len == 0 {
             return Err(GgufError::Empty);
         }
@@ -56,8 +46,7 @@ impl FileBytes {
         // renames a new file over the old one, which keeps the mapped one alive), and neither do
         // downloaders that rename. A foreign truncation would be a SIGBUS on access, a foreign rewrite a
         // change of values: no length or offset is read twice without being checked again.
-        let map =
-            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| GgufError::from_io(path, "map", e))?;
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| GgufError::from_io(path, "map", e))?;
         Ok(FileBytes(Arc::new(Source::Mapped(map))))
     }
 

@@ -18,11 +18,7 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], base: u64) -> Self {
-        Cursor {
-            bytes,
-            pos: 0,
-            base,
-        }
+        Cursor { bytes, pos: 0, base }
     }
 
     /// Absolute position in the file.
@@ -81,20 +77,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string of at most `limit` bytes that must be UTF-8.
-    pub(super) fn text(
-        &mut self,
-        limit: u64,
-        what: fmt::Arguments<'_>,
-    ) -> Result<&'a str, GgufError> {
+    pub(super) fn text(&mut self, limit: u64, what: fmt::Arguments<'_>) -> Result<&'a str, GgufError> {
         let at = self.at();
         let len = self.u64(format_args!("length of {what}"))?;
         if len > limit && len <= self.remaining() {
-            return Err(GgufError::StringTooLong {
-                what: what.to_string(),
-                at,
-                len,
-                limit,
-            });
+            return Err(GgufError::StringTooLong { what: what.to_string(), at, len, limit });
         }
         let at = self.at();
         let bytes = self.take(len, what)?;
@@ -117,11 +104,7 @@ impl<'a> Cursor<'a> {
 
     /// A u64 count of things that take at least `min_bytes` each; more than the rest of the file can
     /// hold is an error here, before anything is allocated.
-    pub(super) fn count(
-        &mut self,
-        min_bytes: u64,
-        what: fmt::Arguments<'_>,
-    ) -> Result<u64, GgufError> {
+    pub(super) fn count(&mut self, min_bytes: u64, what: fmt::Arguments<'_>) -> Result<u64, GgufError> {
         let at = self.at();
         let count = self.u64(format_args!("{what}"))?;
         let most = self.remaining() / min_bytes.max(1);

@@ -68,28 +68,19 @@ impl MetaValue {
     pub fn strings<S: AsRef<[u8]>>(items: impl IntoIterator<Item = S>) -> MetaValue {
         MetaValue::Array {
             element: ValueType::String,
-            items: items
-                .into_iter()
-                .map(|s| MetaValue::Bytes(s.as_ref().to_vec()))
-                .collect(),
+            items: items.into_iter().map(|s| MetaValue::Bytes(s.as_ref().to_vec())).collect(),
         }
     }
 
     /// Type field and value, as the file stores them.
     pub(super) fn encode(&self, key: &str) -> Result<Vec<u8>, GgufError> {
         if let MetaValue::Bytes(_) = self {
-            return Err(refuse(
-                key,
-                "bytes that need not be UTF-8 are allowed inside arrays only",
-            ));
+            return Err(refuse(key, "bytes that need not be UTF-8 are allowed inside arrays only"));
         }
         if let MetaValue::Str(s) = self
             && s.len() as u64 > MAX_HEADER_TEXT
         {
-            return Err(refuse(
-                key,
-                "a string outside arrays may have 256 MiB at most",
-            ));
+            return Err(refuse(key, "a string outside arrays may have 256 MiB at most"));
         }
         let mut out = (self.value_type() as u32).to_le_bytes().to_vec();
         self.payload(key, 0, &mut out)?;
@@ -139,10 +130,7 @@ fn string(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 fn refuse(key: &str, why: &str) -> GgufError {
-    GgufError::CannotWrite {
-        what: format!("key {key:?}"),
-        why: why.to_owned(),
-    }
+    GgufError::CannotWrite { what: format!("key {key:?}"), why: why.to_owned() }
 }
 
 macro_rules! from {
@@ -179,20 +167,13 @@ impl From<&str> for MetaValue {
 
 impl From<Vec<String>> for MetaValue {
     fn from(items: Vec<String>) -> MetaValue {
-        MetaValue::Array {
-            element: ValueType::String,
-            items: items.into_iter().map(MetaValue::Str).collect(),
-        }
+        MetaValue::Array { element: ValueType::String, items: items.into_iter().map(MetaValue::Str).collect() }
     }
 }
 
 impl From<Vec<&str>> for MetaValue {
     fn from(items: Vec<&str>) -> MetaValue {
-        items
-            .into_iter()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-            .into()
+        items.into_iter().map(str::to_owned).collect::<Vec<_>>().into()
     }
 }
 
@@ -209,10 +190,9 @@ impl From<Value<'_>> for MetaValue {
             Value::Bool(v) => v.into(),
             Value::Str(s) => s.into(),
             Value::Bytes(b) => MetaValue::Bytes(b.to_vec()),
-            Value::Array(a) => MetaValue::Array {
-                element: a.element_type(),
-                items: a.iter().map(MetaValue::from).collect(),
-            },
+            Value::Array(a) => {
+                MetaValue::Array { element: a.element_type(), items: a.iter().map(MetaValue::from).collect() }
+            }
             Value::U64(v) => v.into(),
             Value::I64(v) => v.into(),
             Value::F64(v) => v.into(),

@@ -23,11 +23,7 @@ pub(super) struct Entry {
 pub(super) enum Stored {
     Scalar(Value<'static>),
     Str(Box<str>),
-    Array {
-        element: ValueType,
-        count: usize,
-        range: Range<usize>,
-    },
+    Array { element: ValueType, count: usize, range: Range<usize> },
 }
 
 /// Counts the bytes of text that a header makes us own.
@@ -37,12 +33,7 @@ pub(super) struct TextBudget {
 }
 
 impl TextBudget {
-    pub(super) fn add(
-        &mut self,
-        text: &str,
-        at: u64,
-        what: fmt::Arguments<'_>,
-    ) -> Result<(), GgufError> {
+    pub(super) fn add(&mut self, text: &str, at: u64, what: fmt::Arguments<'_>) -> Result<(), GgufError> {
         self.used = self.used.saturating_add(text.len() as u64);
         if self.used > MAX_HEADER_TEXT {
             return Err(GgufError::StringTooLong {
@@ -57,18 +48,11 @@ impl TextBudget {
 }
 
 impl Entry {
-    pub(super) fn parse(
-        cursor: &mut Cursor<'_>,
-        index: u64,
-        budget: &mut TextBudget,
-    ) -> Result<Entry, GgufError> {
+    pub(super) fn parse(cursor: &mut Cursor<'_>, index: u64, budget: &mut TextBudget) -> Result<Entry, GgufError> {
         let key_at = cursor.at();
         let key = cursor.text(MAX_KEY_BYTES, format_args!("name of key number {index}"))?;
         if key.is_empty() {
-            return Err(GgufError::EmptyName {
-                what: format!("name of key number {index}"),
-                at: key_at,
-            });
+            return Err(GgufError::EmptyName { what: format!("name of key number {index}"), at: key_at });
         }
         budget.add(key, key_at, format_args!("key {key:?}"))?;
         let at = cursor.at();
@@ -84,20 +68,11 @@ impl Entry {
             ValueType::Array => parse_array(cursor, what)?,
             scalar => Stored::Scalar(parse_scalar(cursor, scalar, what)?),
         };
-        Ok(Entry {
-            key: key.into(),
-            at,
-            raw: start..cursor.index(),
-            value,
-        })
+        Ok(Entry { key: key.into(), at, raw: start..cursor.index(), value })
     }
 }
 
-fn parse_scalar(
-    cursor: &mut Cursor<'_>,
-    ty: ValueType,
-    what: fmt::Arguments<'_>,
-) -> Result<Value<'static>, GgufError> {
+fn parse_scalar(cursor: &mut Cursor<'_>, ty: ValueType, what: fmt::Arguments<'_>) -> Result<Value<'static>, GgufError> {
     let at = cursor.at();
     let bytes = cursor.take(ty.fixed_size().unwrap_or_default(), what)?;
     check_bools(ty, bytes, at, what)?;
@@ -111,10 +86,7 @@ fn parse_scalar(
 fn parse_array(cursor: &mut Cursor<'_>, what: fmt::Arguments<'_>) -> Result<Stored, GgufError> {
     let element = cursor.value_type(format_args!("elements of the {what}"))?;
     let count_at = cursor.at();
-    let count = cursor.count(
-        element.min_size(),
-        format_args!("element count of the {what}"),
-    )?;
+    let count = cursor.count(element.min_size(), format_args!("element count of the {what}"))?;
     let start = cursor.index();
     walk_elements(cursor, element, count, 1, what)?;
     let count = usize::try_from(count).map_err(|_| GgufError::ImpossibleCount {
@@ -124,11 +96,7 @@ fn parse_array(cursor: &mut Cursor<'_>, what: fmt::Arguments<'_>) -> Result<Stor
         most: usize::MAX as u64,
         why: "this build cannot address more",
     })?;
-    Ok(Stored::Array {
-        element,
-        count,
-        range: start..cursor.index(),
-    })
+    Ok(Stored::Array { element, count, range: start..cursor.index() })
 }
 
 /// Proves that `count` elements are there, and moves behind them. `depth` counts the arrays around them.
@@ -142,10 +110,7 @@ fn walk_elements(
     if let Some(size) = element.fixed_size() {
         let at = cursor.at();
         // `count` was compared with the rest of the file, so that this product cannot overflow.
-        let bytes = cursor.take(
-            size.saturating_mul(count),
-            format_args!("elements of the {what}"),
-        )?;
+        let bytes = cursor.take(size.saturating_mul(count), format_args!("elements of the {what}"))?;
         return check_bools(element, bytes, at, what);
     }
     for i in 0..count {
@@ -156,35 +121,21 @@ fn walk_elements(
             continue;
         }
         if depth >= MAX_ARRAY_DEPTH {
-            return Err(GgufError::NestedTooDeep {
-                what: what.to_string(),
-                at,
-                limit: MAX_ARRAY_DEPTH,
-            });
+            return Err(GgufError::NestedTooDeep { what: what.to_string(), at, limit: MAX_ARRAY_DEPTH });
         }
         let inner = cursor.value_type(format_args!("elements of {what}"))?;
-        let inner_count =
-            cursor.count(inner.min_size(), format_args!("element count of {what}"))?;
+        let inner_count = cursor.count(inner.min_size(), format_args!("element count of {what}"))?;
         walk_elements(cursor, inner, inner_count, depth + 1, what)?;
     }
     Ok(())
 }
 
-fn check_bools(
-    ty: ValueType,
-    bytes: &[u8],
-    at: u64,
-    what: fmt::Arguments<'_>,
-) -> Result<(), GgufError> {
+fn check_bools(ty: ValueType, bytes: &[u8], at: u64, what: fmt::Arguments<'_>) -> Result<(), GgufError> {
     if ty != ValueType::Bool {
         return Ok(());
     }
     match bytes.iter().enumerate().find(|(_, b)| **b > 1) {
-        Some((i, &found)) => Err(GgufError::BadBool {
-            what: what.to_string(),
-            at: at + i as u64,
-            found,
-        }),
+        Some((i, &found)) => Err(GgufError::BadBool { what: what.to_string(), at: at + i as u64, found }),
         None => Ok(()),
     }
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use super::hints::{io_hint, magic_hint};
 use super::types::ValueType;
 
-const DOWNLOAD_AGAIN: &str = "the file is damaged or was not written by a GGUF tool: download it again, or convert the model again";
+const DOWNLOAD_AGAIN: &str =
+    "the file is damaged or was not written by a GGUF tool: download it again, or convert the model again";
 
 /// Error of reading, querying or writing a GGUF file.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +48,10 @@ pub enum GgufError {
         path: PathBuf,
     },
     /// Zero bytes long.
-    #[error(
-        "the file is empty (0 bytes), so the download or the copy never happened: download it again"
-    )]
+    #[error("the file is empty (0 bytes), so the download or the copy never happened: download it again")]
     Empty,
     /// Larger than this machine can address.
-    #[error(
-        "the file has {len} bytes, more than this {}-bit build can map; use a 64-bit build",
-        usize::BITS
-    )]
+    #[error("the file has {len} bytes, more than this {}-bit build can map; use a 64-bit build", usize::BITS)]
     TooLargeToMap {
         /// File length.
         len: u64,
@@ -73,10 +69,7 @@ pub enum GgufError {
 
     // ---- header ----
     /// The magic number is missing.
-    #[error(
-        "not a GGUF file: byte 0 should start \"GGUF\", found {found:02x?}{}",
-        magic_hint(found)
-    )]
+    #[error("not a GGUF file: byte 0 should start \"GGUF\", found {found:02x?}{}", magic_hint(found))]
     NotGguf {
         /// The first bytes, up to 16.
         found: Vec<u8>,
@@ -160,9 +153,7 @@ pub enum GgufError {
         bad_at: u64,
     },
     /// The same key twice.
-    #[error(
-        "key {key:?} occurs twice, the second time at byte {at}; keys are unique: {DOWNLOAD_AGAIN}"
-    )]
+    #[error("key {key:?} occurs twice, the second time at byte {at}; keys are unique: {DOWNLOAD_AGAIN}")]
     DuplicateKey {
         /// The key.
         key: String,
@@ -210,9 +201,7 @@ pub enum GgufError {
         limit: u32,
     },
     /// `general.alignment` cannot be used.
-    #[error(
-        "general.alignment is {found}; a power of two of at most {limit} is expected: {DOWNLOAD_AGAIN}"
-    )]
+    #[error("general.alignment is {found}; a power of two of at most {limit} is expected: {DOWNLOAD_AGAIN}")]
     BadAlignment {
         /// The alignment found.
         found: u64,
@@ -222,9 +211,7 @@ pub enum GgufError {
 
     // ---- tensors ----
     /// Not 1 to 4 dimensions.
-    #[error(
-        "tensor {tensor:?} has {found} dimensions at byte {at}; 1 to 4 are expected: {DOWNLOAD_AGAIN}"
-    )]
+    #[error("tensor {tensor:?} has {found} dimensions at byte {at}; 1 to 4 are expected: {DOWNLOAD_AGAIN}")]
     BadDimCount {
         /// The tensor.
         tensor: String,
@@ -246,9 +233,7 @@ pub enum GgufError {
         dims: Vec<u64>,
     },
     /// Elements or bytes do not fit in 64 bits.
-    #[error(
-        "tensor {tensor:?} of shape {dims:?} (byte {at}) has more than 2^63 elements or bytes: {DOWNLOAD_AGAIN}"
-    )]
+    #[error("tensor {tensor:?} of shape {dims:?} (byte {at}) has more than 2^63 elements or bytes: {DOWNLOAD_AGAIN}")]
     ShapeOverflow {
         /// The tensor.
         tensor: String,
@@ -374,9 +359,7 @@ pub enum GgufError {
         found: ValueType,
     },
     /// The data of a tensor has another length than its shape and type demand.
-    #[error(
-        "cannot write tensor {tensor:?}: its shape and type need {expected} bytes, {found} were given"
-    )]
+    #[error("cannot write tensor {tensor:?}: its shape and type need {expected} bytes, {found} were given")]
     WrongDataSize {
         /// The tensor.
         tensor: String,

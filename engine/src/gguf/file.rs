@@ -64,12 +64,7 @@ impl GgufFile {
 
     fn from_bytes(bytes: FileBytes, path: Option<PathBuf>) -> Result<GgufFile, GgufError> {
         let header = reader::read_header(&bytes)?;
-        Ok(GgufFile(Arc::new(Inner {
-            bytes,
-            path,
-            header,
-            hash: OnceLock::new(),
-        })))
+        Ok(GgufFile(Arc::new(Inner { bytes, path, header, hash: OnceLock::new() })))
     }
 
     /// 2 or 3.
@@ -94,13 +89,9 @@ impl GgufFile {
 
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let Header {
-            tensors, by_name, ..
-        } = &self.0.header;
+        let Header { tensors, by_name, .. } = &self.0.header;
         let get = |i: &u32| tensors.get(*i as usize);
-        let found = by_name
-            .binary_search_by(|i| get(i).map(|t| t.name.as_str()).cmp(&Some(name)))
-            .ok()?;
+        let found = by_name.binary_search_by(|i| get(i).map(|t| t.name.as_str()).cmp(&Some(name))).ok()?;
         by_name.get(found).and_then(get).map(|info| self.view(info))
     }
 
@@ -138,8 +129,7 @@ impl GgufFile {
 
     fn is_tl2(&self, info: &TensorInfo) -> bool {
         let elements = info.elements();
-        if !info.cols().is_multiple_of(32) || u128::from(info.size) < u128::from(elements) * 17 / 32
-        {
+        if !info.cols().is_multiple_of(32) || u128::from(info.size) < u128::from(elements) * 17 / 32 {
             return true;
         }
         let of_bitnet = self.metadata().str("general.architecture").ok().flatten();

@@ -22,10 +22,7 @@ impl GgufError {
             | GgufError::NotAFile { .. }
             | GgufError::PermissionDenied { .. }
             | GgufError::Io { .. } => self,
-            error => GgufError::InFile {
-                path: path.to_owned(),
-                error: Box::new(error),
-            },
+            error => GgufError::InFile { path: path.to_owned(), error: Box::new(error) },
         }
     }
 
@@ -35,15 +32,8 @@ impl GgufError {
         match source.kind() {
             io::ErrorKind::NotFound => GgufError::NotFound { path },
             io::ErrorKind::PermissionDenied => GgufError::PermissionDenied { path },
-            io::ErrorKind::IsADirectory => GgufError::NotAFile {
-                path,
-                kind: "a directory",
-            },
-            _ => GgufError::Io {
-                path,
-                action,
-                source,
-            },
+            io::ErrorKind::IsADirectory => GgufError::NotAFile { path, kind: "a directory" },
+            _ => GgufError::Io { path, action, source },
         }
     }
 }
@@ -60,42 +50,15 @@ pub(super) fn io_hint(source: &io::Error) -> &'static str {
 /// What the file probably is instead: the usual accidents of a download.
 pub(super) fn magic_hint(found: &[u8]) -> &'static str {
     const KNOWN: &[(&[u8], &str)] = &[
-        (
-            b"version https://",
-            "; this is a Git LFS pointer: run `git lfs pull`, or download the file itself",
-        ),
-        (
-            b"<!DOCTYPE",
-            "; this is a web page: download the file itself, not the page about it",
-        ),
-        (
-            b"<!doctype",
-            "; this is a web page: download the file itself, not the page about it",
-        ),
-        (
-            b"<html",
-            "; this is a web page: download the file itself, not the page about it",
-        ),
-        (
-            b"PK\x03\x04",
-            "; this is a zip archive (a PyTorch checkpoint?): convert the model to GGUF",
-        ),
-        (
-            b"FUGG",
-            "; the magic is byte-swapped: this is a big-endian file, get the little-endian one",
-        ),
-        (
-            b"tjgg",
-            "; this is GGML's old GGJT format: convert the model again to GGUF",
-        ),
-        (
-            b"lmgg",
-            "; this is GGML's old unversioned format: convert the model again to GGUF",
-        ),
-        (
-            b"fmgg",
-            "; this is GGML's old GGMF format: convert the model again to GGUF",
-        ),
+        (b"version https://", "; this is a Git LFS pointer: run `git lfs pull`, or download the file itself"),
+        (b"<!DOCTYPE", "; this is a web page: download the file itself, not the page about it"),
+        (b"<!doctype", "; this is a web page: download the file itself, not the page about it"),
+        (b"<html", "; this is a web page: download the file itself, not the page about it"),
+        (b"PK\x03\x04", "; this is a zip archive (a PyTorch checkpoint?): convert the model to GGUF"),
+        (b"FUGG", "; the magic is byte-swapped: this is a big-endian file, get the little-endian one"),
+        (b"tjgg", "; this is GGML's old GGJT format: convert the model again to GGUF"),
+        (b"lmgg", "; this is GGML's old unversioned format: convert the model again to GGUF"),
+        (b"fmgg", "; this is GGML's old GGMF format: convert the model again to GGUF"),
     ];
     for (start, hint) in KNOWN {
         if found.starts_with(start) {

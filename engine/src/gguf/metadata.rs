@@ -49,16 +49,10 @@ impl Metadata {
                 && key(a) == key(b)
                 && let Some(entry) = list.get(*b as usize)
             {
-                return Err(GgufError::DuplicateKey {
-                    key: entry.key.to_string(),
-                    at: entry.at,
-                });
+                return Err(GgufError::DuplicateKey { key: entry.key.to_string(), at: entry.at });
             }
         }
-        Ok(Metadata {
-            bytes: bytes.clone(),
-            entries: Arc::new(Entries { list, by_key }),
-        })
+        Ok(Metadata { bytes: bytes.clone(), entries: Arc::new(Entries { list, by_key }) })
     }
 
     /// Number of keys.
@@ -93,15 +87,12 @@ impl Metadata {
 
     /// The entry's type field and value as they are in the file.
     pub(super) fn raw(&self, key: &str) -> Option<&[u8]> {
-        self.entry(key)
-            .and_then(|e| self.bytes.as_slice().get(e.raw.clone()))
+        self.entry(key).and_then(|e| self.bytes.as_slice().get(e.raw.clone()))
     }
 
     /// The string at `key`; `None` if absent, an error for any other type.
     pub fn str(&self, key: &str) -> Result<Option<&str>, GgufError> {
-        self.typed(key, "a string", |v| {
-            if let Value::Str(s) = v { Some(s) } else { None }
-        })
+        self.typed(key, "a string", |v| if let Value::Str(s) = v { Some(s) } else { None })
     }
 
     /// The integer at `key`, of whatever integer type, if it fits into `u32`.
@@ -135,24 +126,12 @@ impl Metadata {
 
     /// The bool at `key`.
     pub fn bool(&self, key: &str) -> Result<Option<bool>, GgufError> {
-        self.typed(key, "bool", |v| {
-            if let Value::Bool(b) = v {
-                Some(b)
-            } else {
-                None
-            }
-        })
+        self.typed(key, "bool", |v| if let Value::Bool(b) = v { Some(b) } else { None })
     }
 
     /// The array at `key`, of whatever element type.
     pub fn array(&self, key: &str) -> Result<Option<ArrayView<'_>>, GgufError> {
-        self.typed(key, "an array", |v| {
-            if let Value::Array(a) = v {
-                Some(a)
-            } else {
-                None
-            }
-        })
+        self.typed(key, "an array", |v| if let Value::Array(a) = v { Some(a) } else { None })
     }
 
     /// As a getter, but an absent key is an error too: `md.required("general.architecture", Metadata::str)`.
@@ -161,15 +140,11 @@ impl Metadata {
         key: &str,
         getter: fn(&'a Metadata, &str) -> Result<Option<T>, GgufError>,
     ) -> Result<T, GgufError> {
-        getter(self, key)?.ok_or_else(|| GgufError::MissingKey {
-            key: key.to_owned(),
-        })
+        getter(self, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })
     }
 
     fn integer<T: TryFrom<i128>>(&self, key: &str, expected: &str) -> Result<Option<T>, GgufError> {
-        self.typed(key, expected, |v| {
-            v.as_integer().and_then(|i| T::try_from(i).ok())
-        })
+        self.typed(key, expected, |v| v.as_integer().and_then(|i| T::try_from(i).ok()))
     }
 
     fn typed<'a, T>(
@@ -192,9 +167,7 @@ impl Metadata {
 
     fn entry(&self, key: &str) -> Option<&Entry> {
         let Entries { list, by_key } = &*self.entries;
-        let found = by_key
-            .binary_search_by(|i| list.get(*i as usize).map(|e| &*e.key).cmp(&Some(key)))
-            .ok()?;
+        let found = by_key.binary_search_by(|i| list.get(*i as usize).map(|e| &*e.key).cmp(&Some(key))).ok()?;
         by_key.get(found).and_then(|i| list.get(*i as usize))
     }
 
@@ -202,11 +175,7 @@ impl Metadata {
         match &entry.value {
             Stored::Scalar(v) => *v,
             Stored::Str(s) => Value::Str(s),
-            Stored::Array {
-                element,
-                count,
-                range,
-            } => Value::Array(ArrayView {
+            Stored::Array { element, count, range } => Value::Array(ArrayView {
                 key: &entry.key,
                 element: *element,
                 count: *count,
@@ -220,8 +189,6 @@ impl Metadata {
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.iter().map(|(k, v)| (k, v.describe())))
-            .finish()
+        f.debug_map().entries(self.iter().map(|(k, v)| (k, v.describe()))).finish()
     }
 }

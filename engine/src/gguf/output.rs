@@ -20,11 +20,9 @@ pub(super) fn replace_file<T>(
     };
     let (mut file, temp) = create_beside(&folder)?;
     let result = write(&mut file)?;
-    file.sync_all()
-        .map_err(|e| io_error(path, "force to the disk", e))?;
+    file.sync_all().map_err(|e| io_error(path, "force to the disk", e))?;
     drop(file);
-    fs::rename(&temp.path, &target)
-        .map_err(|e| io_error(path, "rename the finished file to", e))?;
+    fs::rename(&temp.path, &target).map_err(|e| io_error(path, "rename the finished file to", e))?;
     temp.keep();
     // The rename itself reaches the disk with its folder. Some file systems cannot sync a folder; the
     // file is whole under either name, so that this is no failure.
@@ -36,10 +34,7 @@ pub(super) fn replace_file<T>(
 /// Follows a link, so that the file is replaced and not the link; refuses what is not a regular file.
 fn resolve(path: &Path) -> Result<PathBuf, GgufError> {
     if path.file_name().is_none_or(OsStr::is_empty) {
-        return Err(GgufError::NotAFile {
-            path: path.to_owned(),
-            kind: "a directory",
-        });
+        return Err(GgufError::NotAFile { path: path.to_owned(), kind: "a directory" });
     }
     let target = match fs::symlink_metadata(path) {
         Ok(m) if m.is_symlink() => {
@@ -48,14 +43,8 @@ fn resolve(path: &Path) -> Result<PathBuf, GgufError> {
         _ => path.to_owned(),
     };
     match fs::metadata(&target) {
-        Ok(m) if m.is_dir() => Err(GgufError::NotAFile {
-            path: target,
-            kind: "a directory",
-        }),
-        Ok(m) if !m.is_file() => Err(GgufError::NotAFile {
-            path: target,
-            kind: "a special file",
-        }),
+        Ok(m) if m.is_dir() => Err(GgufError::NotAFile { path: target, kind: "a directory" }),
+        Ok(m) if !m.is_file() => Err(GgufError::NotAFile { path: target, kind: "a special file" }),
         _ => Ok(target),
     }
 }
@@ -71,23 +60,14 @@ fn create_beside(folder: &Path) -> Result<(File, Temp), GgufError> {
             Err(e) => return Err(io_error(folder, "create a file in the folder", e)),
         }
     }
-    let many = io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "it is full of .gguf-*.part files; remove them",
-    );
+    let many = io::Error::new(io::ErrorKind::AlreadyExists, "it is full of .gguf-*.part files; remove them");
     Err(io_error(folder, "create a file in the folder", many))
 }
 
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> GgufError {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => GgufError::PermissionDenied {
-            path: path.to_owned(),
-        },
-        _ => GgufError::Io {
-            path: path.to_owned(),
-            action,
-            source,
-        },
+        io::ErrorKind::PermissionDenied => GgufError::PermissionDenied { path: path.to_owned() },
+        _ => GgufError::Io { path: path.to_owned(), action, source },
     }
 }
 

@@ -10,8 +10,7 @@ use super::metadata::Metadata;
 use super::tensor::{self, Described};
 use super::value::Value;
 use super::{
-    DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_KEYS, MAX_TENSORS, MIN_KEY_BYTES,
-    MIN_TENSOR_BYTES,
+    DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_KEYS, MAX_TENSORS, MIN_KEY_BYTES, MIN_TENSOR_BYTES,
 };
 
 /// Reads and proves everything but the tensors' values.
@@ -27,20 +26,8 @@ pub(super) fn read_header(bytes: &FileBytes) -> Result<Header, GgufError> {
     let n_tensors = cursor.u64(format_args!("tensor count"))?;
     let keys_at = cursor.at();
     let n_keys = cursor.u64(format_args!("key count"))?;
-    check_count(
-        "key count",
-        keys_at,
-        n_keys,
-        MAX_KEYS,
-        cursor.remaining() / MIN_KEY_BYTES,
-    )?;
-    check_count(
-        "tensor count",
-        tensors_at,
-        n_tensors,
-        MAX_TENSORS,
-        cursor.remaining() / MIN_TENSOR_BYTES,
-    )?;
+    check_count("key count", keys_at, n_keys, MAX_KEYS, cursor.remaining() / MIN_KEY_BYTES)?;
+    check_count("tensor count", tensors_at, n_tensors, MAX_TENSORS, cursor.remaining() / MIN_TENSOR_BYTES)?;
 
     let mut budget = TextBudget::default();
     let metadata = Metadata::parse(bytes, &mut cursor, n_keys, &mut budget)?;
@@ -69,39 +56,26 @@ fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     let mut peek = cursor.clone();
     let start = peek.take(peek.remaining().min(16), format_args!("magic"))?;
     if !start.starts_with(&MAGIC) && !MAGIC.starts_with(start) {
-        return Err(GgufError::NotGguf {
-            found: start.to_vec(),
-        });
+        return Err(GgufError::NotGguf { found: start.to_vec() });
     }
     cursor.take(MAGIC.len() as u64, format_args!("magic \"GGUF\""))?;
     let version = cursor.u32(format_args!("version"))?;
     match version {
         2 | 3 => Ok(version),
         // A plausible version only after swapping: all known ones fit in the low byte.
-        swapped if swapped != 0 && swapped & 0xffff == 0 => Err(GgufError::BigEndian {
-            version: swapped.swap_bytes(),
-        }),
+        swapped if swapped != 0 && swapped & 0xffff == 0 => Err(GgufError::BigEndian { version: swapped.swap_bytes() }),
         version => Err(GgufError::UnsupportedVersion { version }),
     }
 }
 
 fn check_count(what: &str, at: u64, count: u64, limit: u64, room: u64) -> Result<(), GgufError> {
     let (most, why) = if room < limit {
-        (
-            room,
-            "the rest of the file cannot hold more; it is truncated or the count is damaged",
-        )
+        (room, "the rest of the file cannot hold more; it is truncated or the count is damaged")
     } else {
         (limit, "no model has more")
     };
     if count > most {
-        return Err(GgufError::ImpossibleCount {
-            what: what.to_owned(),
-            at,
-            count,
-            most,
-            why,
-        });
+        return Err(GgufError::ImpossibleCount { what: what.to_owned(), at, count, most, why });
     }
     Ok(())
 }
@@ -120,10 +94,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
         }
     };
     if !found.is_power_of_two() || found > MAX_ALIGNMENT {
-        return Err(GgufError::BadAlignment {
-            found,
-            limit: MAX_ALIGNMENT,
-        });
+        return Err(GgufError::BadAlignment { found, limit: MAX_ALIGNMENT });
     }
     Ok(found)
 }

@@ -49,11 +49,7 @@ pub(super) struct Limited<'w, W> {
 
 impl<'w, W: Write> Limited<'w, W> {
     pub(super) fn new(inner: &'w mut W, left: u64) -> Self {
-        Limited {
-            inner,
-            left,
-            excess: 0,
-        }
+        Limited { inner, left, excess: 0 }
     }
 }
 
@@ -64,10 +60,7 @@ impl<W: Write> Write for Limited<'_, W> {
         }
         if self.left < buf.len() as u64 {
             self.excess = buf.len() as u64;
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "more bytes than the tensor has",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more bytes than the tensor has"));
         }
         let n = self.inner.write(buf)?;
         self.left -= n as u64;

@@ -71,20 +71,13 @@ impl Described {
         let at = cursor.at();
         let name = cursor.text(MAX_KEY_BYTES, format_args!("name of tensor number {index}"))?;
         if name.is_empty() {
-            return Err(GgufError::EmptyName {
-                what: format!("name of tensor number {index}"),
-                at,
-            });
+            return Err(GgufError::EmptyName { what: format!("name of tensor number {index}"), at });
         }
         budget.add(name, at, format_args!("tensor {name:?}"))?;
         let dims_at = cursor.at();
         let n_dims = cursor.u32(format_args!("dimension count of tensor {name:?}"))?;
         if n_dims == 0 || n_dims as usize > MAX_DIMS {
-            return Err(GgufError::BadDimCount {
-                tensor: name.to_owned(),
-                at: dims_at,
-                found: n_dims.into(),
-            });
+            return Err(GgufError::BadDimCount { tensor: name.to_owned(), at: dims_at, found: n_dims.into() });
         }
         let shape_at = cursor.at();
         let dims = (0..n_dims)
@@ -93,36 +86,19 @@ impl Described {
         let type_at = cursor.at();
         let ggml_type = cursor.u32(format_args!("type of tensor {name:?}"))?;
         let size = tensor_size(name, shape_at, ggml_type, &dims).map_err(|e| match e {
-            GgufError::UnknownTensorType { tensor, found, .. } => GgufError::UnknownTensorType {
-                tensor,
-                at: type_at,
-                found,
-            },
+            GgufError::UnknownTensorType { tensor, found, .. } => {
+                GgufError::UnknownTensorType { tensor, at: type_at, found }
+            }
             other => other,
         })?;
         let offset_at = cursor.at();
         let offset = cursor.u64(format_args!("offset of tensor {name:?}"))?;
         if !offset.is_multiple_of(alignment) {
-            return Err(GgufError::Misaligned {
-                tensor: name.to_owned(),
-                at: offset_at,
-                offset,
-                alignment,
-            });
+            return Err(GgufError::Misaligned { tensor: name.to_owned(), at: offset_at, offset, alignment });
         }
-        let info = TensorInfo {
-            name: name.to_owned(),
-            dims,
-            ggml_type,
-            offset,
-            size: size.unwrap_or(0),
-            file_offset: 0,
-        };
-        Ok(Described {
-            info,
-            at,
-            to_next: size.is_none(),
-        })
+        let info =
+            TensorInfo { name: name.to_owned(), dims, ggml_type, offset, size: size.unwrap_or(0), file_offset: 0 };
+        Ok(Described { info, at, to_next: size.is_none() })
     }
 }
 
@@ -136,10 +112,7 @@ pub(super) fn index_by_name(tensors: &[Described]) -> Result<Vec<u32>, GgufError
             && name(a) == name(b)
             && let Some(second) = tensors.get(*b as usize)
         {
-            return Err(GgufError::DuplicateTensor {
-                tensor: second.info.name.clone(),
-                at: second.at,
-            });
+            return Err(GgufError::DuplicateTensor { tensor: second.info.name.clone(), at: second.at });
         }
     }
     Ok(by_name)
@@ -147,11 +120,7 @@ pub(super) fn index_by_name(tensors: &[Described]) -> Result<Vec<u32>, GgufError
 
 /// Gives every tensor its absolute place and, where the shape does not tell, its size; proves that all
 /// lie inside the file and apart. `data_start` is the data section's first byte.
-pub(super) fn place(
-    tensors: &mut [Described],
-    data_start: u64,
-    file_len: u64,
-) -> Result<(), GgufError> {
+pub(super) fn place(tensors: &mut [Described], data_start: u64, file_len: u64) -> Result<(), GgufError> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| tensors.get(i).map(|t| t.info.offset));
 
@@ -162,16 +131,13 @@ pub(super) fn place(
         let Some(t) = tensors.get_mut(i) else {
             continue;
         };
-        let start =
-            data_start
-                .checked_add(t.info.offset)
-                .ok_or_else(|| GgufError::TensorOutside {
-                    tensor: t.info.name.clone(),
-                    start: u64::MAX,
-                    size: t.info.size,
-                    file_len,
-                    missing: u64::MAX,
-                })?;
+        let start = data_start.checked_add(t.info.offset).ok_or_else(|| GgufError::TensorOutside {
+            tensor: t.info.name.clone(),
+            start: u64::MAX,
+            size: t.info.size,
+            file_len,
+            missing: u64::MAX,
+        })?;
         if t.to_next {
             let end = next.map_or(file_len, |(at, _)| at.min(file_len));
             // Even an empty answer claims a byte: a tensor that starts at the end of the file was cut off.
@@ -182,18 +148,8 @@ pub(super) fn place(
         if let Some((next_start, next_i)) = next
             && end > next_start
         {
-            let name = |i: usize| {
-                tensors
-                    .get(i)
-                    .map(|t| t.info.name.clone())
-                    .unwrap_or_default()
-            };
-            return Err(GgufError::Overlap {
-                first: name(i),
-                first_end: end,
-                second: name(next_i),
-                start: next_start,
-            });
+            let name = |i: usize| tensors.get(i).map(|t| t.info.name.clone()).unwrap_or_default();
+            return Err(GgufError::Overlap { first: name(i), first_end: end, second: name(next_i), start: next_start });
         }
         if end > file_len && furthest.is_none_or(|(f, _)| end > f) {
             furthest = Some((end, i));

@@ -60,10 +60,7 @@ impl ValueType {
 
     /// The type with this number.
     pub fn from_u32(id: u32) -> Option<ValueType> {
-        usize::try_from(id)
-            .ok()
-            .and_then(|i| ValueType::ALL.get(i))
-            .copied()
+        usize::try_from(id).ok().and_then(|i| ValueType::ALL.get(i)).copied()
     }
 
     /// Bytes of one value; `None` for strings and arrays.
@@ -79,8 +76,7 @@ impl ValueType {
 
     /// The fewest bytes that one value can occupy (an empty string, an empty array).
     pub fn min_size(self) -> u64 {
-        self.fixed_size()
-            .unwrap_or(if self == ValueType::String { 8 } else { 12 })
+        self.fixed_size().unwrap_or(if self == ValueType::String { 8 } else { 12 })
     }
 
     /// "u32", "string"...
@@ -147,19 +143,11 @@ pub struct GgmlType {
 }
 
 const fn blocks(id: u32, name: &'static str, len: u64, bytes: u64) -> GgmlType {
-    GgmlType {
-        id,
-        name,
-        geometry: Geometry::Blocks { len, bytes },
-    }
+    GgmlType { id, name, geometry: Geometry::Blocks { len, bytes } }
 }
 
 const fn to_next(id: u32, name: &'static str) -> GgmlType {
-    GgmlType {
-        id,
-        name,
-        geometry: Geometry::ToNext,
-    }
+    GgmlType { id, name, geometry: Geometry::ToNext }
 }
 
 /// Every tensor type that has a name, in ascending order of the number.
@@ -198,11 +186,7 @@ pub static GGML_TYPES: &[GgmlType] = &[
     blocks(33, "q4_0_8_8", 32, 18),
     blocks(34, "tq1_0", 256, 54),
     blocks(35, "tq2_0", 256, 66),
-    GgmlType {
-        id: 36,
-        name: "i2_s",
-        geometry: Geometry::I2S,
-    },
+    GgmlType { id: 36, name: "i2_s", geometry: Geometry::I2S },
     to_next(37, "i8_s"),
     to_next(38, "tl1"),
     to_next(39, "tl2/mxfp4"),
@@ -211,24 +195,8 @@ pub static GGML_TYPES: &[GgmlType] = &[
     // Blocks of 64 elements in llama.cpp, of 128 in the fork that introduced the number.
     to_next(42, "q2_0"),
     to_next(134, "iq1_bn"),
-    GgmlType {
-        id: 135,
-        name: "iq2_bn",
-        geometry: Geometry::Rows {
-            head: 4,
-            len: 64,
-            bytes: 16,
-        },
-    },
-    GgmlType {
-        id: 335,
-        name: "iq2_bn_r4",
-        geometry: Geometry::Rows {
-            head: 4,
-            len: 64,
-            bytes: 16,
-        },
-    },
+    GgmlType { id: 135, name: "iq2_bn", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
+    GgmlType { id: 335, name: "iq2_bn_r4", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
 ];
 
 /// The number that bitnet.cpp's TL2 and today's MXFP4 share; see [`super::GgufFile::type_name`].
@@ -236,10 +204,7 @@ pub const TYPE_39: u32 = 39;
 
 /// The tensor type with this number.
 pub fn ggml_type(id: u32) -> Option<&'static GgmlType> {
-    GGML_TYPES
-        .binary_search_by_key(&id, |t| t.id)
-        .ok()
-        .and_then(|i| GGML_TYPES.get(i))
+    GGML_TYPES.binary_search_by_key(&id, |t| t.id).ok().and_then(|i| GGML_TYPES.get(i))
 }
 
 /// Bytes of a tensor: `Ok(None)` where the shape does not tell ([`Geometry::ToNext`]).
@@ -247,35 +212,16 @@ pub fn ggml_type(id: u32) -> Option<&'static GgmlType> {
 /// `dims` is in ggml order, the row length first. `tensor` and `at` (file position of the shape) go
 /// into errors only: unknown type, zero or too many dimensions, partial blocks, overflow of 63 bits.
 pub fn tensor_size(tensor: &str, at: u64, id: u32, dims: &[u64]) -> Result<Option<u64>, GgufError> {
-    let overflow = || GgufError::ShapeOverflow {
-        tensor: tensor.to_owned(),
-        at,
-        dims: dims.to_vec(),
-    };
-    let ty = ggml_type(id).ok_or_else(|| GgufError::UnknownTensorType {
-        tensor: tensor.to_owned(),
-        at,
-        found: id,
-    })?;
+    let overflow = || GgufError::ShapeOverflow { tensor: tensor.to_owned(), at, dims: dims.to_vec() };
+    let ty = ggml_type(id).ok_or_else(|| GgufError::UnknownTensorType { tensor: tensor.to_owned(), at, found: id })?;
     if dims.is_empty() || dims.len() > super::MAX_DIMS {
-        return Err(GgufError::BadDimCount {
-            tensor: tensor.to_owned(),
-            at,
-            found: dims.len() as u64,
-        });
+        return Err(GgufError::BadDimCount { tensor: tensor.to_owned(), at, found: dims.len() as u64 });
     }
     if dims.contains(&0) {
-        return Err(GgufError::ZeroDim {
-            tensor: tensor.to_owned(),
-            at,
-            dims: dims.to_vec(),
-        });
+        return Err(GgufError::ZeroDim { tensor: tensor.to_owned(), at, dims: dims.to_vec() });
     }
-    let elements = dims
-        .iter()
-        .try_fold(1_u64, |n, &d| n.checked_mul(d))
-        .filter(|&n| n <= i64::MAX as u64)
-        .ok_or_else(overflow)?;
+    let elements =
+        dims.iter().try_fold(1_u64, |n, &d| n.checked_mul(d)).filter(|&n| n <= i64::MAX as u64).ok_or_else(overflow)?;
     let row = dims.first().copied().unwrap_or(1);
     let partial = |found: u64, block: u64| GgufError::NotWholeBlocks {
         tensor: tensor.to_owned(),
@@ -295,10 +241,7 @@ pub fn tensor_size(tensor: &str, at: u64, id: u32, dims: &[u64]) -> Result<Optio
             if row % len != 0 {
                 return Err(partial(row, len));
             }
-            (row / len)
-                .checked_mul(bytes)
-                .and_then(|r| r.checked_add(head))
-                .and_then(|r| r.checked_mul(elements / row))
+            (row / len).checked_mul(bytes).and_then(|r| r.checked_add(head)).and_then(|r| r.checked_mul(elements / row))
         }
         Geometry::I2S => {
             if !elements.is_multiple_of(4) {
@@ -308,9 +251,7 @@ pub fn tensor_size(tensor: &str, at: u64, id: u32, dims: &[u64]) -> Result<Optio
         }
         Geometry::ToNext => return Ok(None),
     };
-    size.filter(|&n| n <= i64::MAX as u64)
-        .map(Some)
-        .ok_or_else(overflow)
+    size.filter(|&n| n <= i64::MAX as u64).map(Some).ok_or_else(overflow)
 }
 
 #[cfg(test)]
@@ -320,14 +261,7 @@ mod tests {
     #[test]
     fn table_is_sorted_and_numbers_are_found() {
         assert!(GGML_TYPES.windows(2).all(|w| w[0].id < w[1].id));
-        for (id, name) in [
-            (0, "f32"),
-            (14, "q6_k"),
-            (34, "tq1_0"),
-            (35, "tq2_0"),
-            (36, "i2_s"),
-            (335, "iq2_bn_r4"),
-        ] {
+        for (id, name) in [(0, "f32"), (14, "q6_k"), (34, "tq1_0"), (35, "tq2_0"), (36, "i2_s"), (335, "iq2_bn_r4")] {
             assert_eq!(ggml_type(id).map(|t| t.name), Some(name));
         }
         for id in [4, 5, 43, 133, 136, u32::MAX] {
@@ -341,62 +275,23 @@ mod tests {
     #[test]
     fn sizes_of_the_official_2b_model() {
         // Figures of bitnet-b1.58-2B-4T: embedding f16 [2560, 128256], ffn_down i2_s [6912, 2560].
-        assert_eq!(
-            tensor_size("t", 0, 1, &[2560, 128_256]).unwrap(),
-            Some(656_670_720)
-        );
-        assert_eq!(
-            tensor_size("t", 0, 36, &[6912, 2560]).unwrap(),
-            Some(6912 * 2560 / 4 + 32)
-        );
-        assert_eq!(
-            tensor_size("t", 0, 35, &[6912, 2]).unwrap(),
-            Some(27 * 66 * 2)
-        );
-        assert_eq!(
-            tensor_size("t", 0, 135, &[128, 3]).unwrap(),
-            Some(3 * (4 + 32))
-        );
+        assert_eq!(tensor_size("t", 0, 1, &[2560, 128_256]).unwrap(), Some(656_670_720));
+        assert_eq!(tensor_size("t", 0, 36, &[6912, 2560]).unwrap(), Some(6912 * 2560 / 4 + 32));
+        assert_eq!(tensor_size("t", 0, 35, &[6912, 2]).unwrap(), Some(27 * 66 * 2));
+        assert_eq!(tensor_size("t", 0, 135, &[128, 3]).unwrap(), Some(3 * (4 + 32)));
         assert_eq!(tensor_size("t", 0, 39, &[128, 3]).unwrap(), None);
     }
 
     #[test]
     fn shapes_that_cannot_be() {
-        assert!(matches!(
-            tensor_size("t", 0, 0, &[]),
-            Err(GgufError::BadDimCount { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 0, &[1; 5]),
-            Err(GgufError::BadDimCount { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 0, &[4, 0]),
-            Err(GgufError::ZeroDim { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 0, &[1 << 32, 1 << 32]),
-            Err(GgufError::ShapeOverflow { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 24, &[1 << 63]),
-            Err(GgufError::ShapeOverflow { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 0, &[1 << 62]),
-            Err(GgufError::ShapeOverflow { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 2, &[33]),
-            Err(GgufError::NotWholeBlocks { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 36, &[3, 3]),
-            Err(GgufError::NotWholeBlocks { .. })
-        ));
-        assert!(matches!(
-            tensor_size("t", 0, 4, &[32]),
-            Err(GgufError::UnknownTensorType { .. })
-        ));
+        assert!(matches!(tensor_size("t", 0, 0, &[]), Err(GgufError::BadDimCount { .. })));
+        assert!(matches!(tensor_size("t", 0, 0, &[1; 5]), Err(GgufError::BadDimCount { .. })));
+        assert!(matches!(tensor_size("t", 0, 0, &[4, 0]), Err(GgufError::ZeroDim { .. })));
+        assert!(matches!(tensor_size("t", 0, 0, &[1 << 32, 1 << 32]), Err(GgufError::ShapeOverflow { .. })));
+        assert!(matches!(tensor_size("t", 0, 24, &[1 << 63]), Err(GgufError::ShapeOverflow { .. })));
+        assert!(matches!(tensor_size("t", 0, 0, &[1 << 62]), Err(GgufError::ShapeOverflow { .. })));
+        assert!(matches!(tensor_size("t", 0, 2, &[33]), Err(GgufError::NotWholeBlocks { .. })));
+        assert!(matches!(tensor_size("t", 0, 36, &[3, 3]), Err(GgufError::NotWholeBlocks { .. })));
+        assert!(matches!(tensor_size("t", 0, 4, &[32]), Err(GgufError::UnknownTensorType { .. })));
     }
 }

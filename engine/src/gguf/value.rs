@@ -101,11 +101,7 @@ impl<'a> Value<'a> {
     /// the bytes end early.
     pub(super) fn read_scalar(cursor: &mut Cursor<'_>, ty: ValueType) -> Option<Value<'static>> {
         fn raw<const N: usize>(cursor: &mut Cursor<'_>) -> Option<[u8; N]> {
-            cursor
-                .take(N as u64, format_args!("element"))
-                .ok()?
-                .try_into()
-                .ok()
+            cursor.take(N as u64, format_args!("element")).ok()?.try_into().ok()
         }
         Some(match ty {
             ValueType::U8 => Value::U8(u8::from_le_bytes(raw(cursor)?)),
@@ -127,10 +123,7 @@ impl<'a> Value<'a> {
     /// not, unless somebody changes the file under the map). `depth` counts the arrays around it.
     fn read(cursor: &mut Cursor<'a>, ty: ValueType, key: &'a str, depth: u32) -> Option<Value<'a>> {
         match ty {
-            ValueType::String => cursor
-                .string_bytes(format_args!("element"))
-                .ok()
-                .map(Value::Bytes),
+            ValueType::String => cursor.string_bytes(format_args!("element")).ok().map(Value::Bytes),
             ValueType::Array if depth >= MAX_ARRAY_DEPTH => None,
             ValueType::Array => ArrayView::read(cursor, key, depth + 1).map(Value::Array),
             scalar => Value::read_scalar(cursor, scalar),
@@ -163,19 +156,10 @@ impl<'a> ArrayView<'a> {
                 for _ in 0..count {
                     Value::read(&mut probe, element, key, depth)?;
                 }
-                cursor
-                    .take((probe.index() - cursor.index()) as u64, what)
-                    .ok()?
+                cursor.take((probe.index() - cursor.index()) as u64, what).ok()?
             }
         };
-        Some(ArrayView {
-            key,
-            element,
-            count,
-            bytes,
-            at,
-            depth,
-        })
+        Some(ArrayView { key, element, count, bytes, at, depth })
     }
 
     /// Number of elements.
@@ -217,18 +201,12 @@ impl<'a> ArrayView<'a> {
     /// The elements as byte strings; an error unless this is an array of strings.
     pub fn strings(&self) -> Result<StringIter<'a>, GgufError> {
         self.expect(ValueType::String)?;
-        Ok(StringIter {
-            cursor: Cursor::new(self.bytes, self.at),
-            left: self.count,
-        })
+        Ok(StringIter { cursor: Cursor::new(self.bytes, self.at), left: self.count })
     }
 
     /// The elements as text: each is an error where it is not UTF-8; the whole call is, unless this is
     /// an array of strings.
-    pub fn strs(
-        &self,
-    ) -> Result<impl ExactSizeIterator<Item = Result<&'a str, GgufError>> + use<'a>, GgufError>
-    {
+    pub fn strs(&self) -> Result<impl ExactSizeIterator<Item = Result<&'a str, GgufError>> + use<'a>, GgufError> {
         let (key, start, base) = (self.key, self.bytes.as_ptr() as usize, self.at);
         Ok(self.strings()?.enumerate().map(move |(i, bytes)| {
             std::str::from_utf8(bytes).map_err(|e| {
@@ -246,10 +224,7 @@ impl<'a> ArrayView<'a> {
     /// The elements, if they are of exactly the type `T` (u8, i8, ... f64).
     pub fn numbers<T: Number>(&self) -> Result<NumberIter<'a, T>, GgufError> {
         self.expect(T::TYPE)?;
-        Ok(NumberIter {
-            bytes: self.bytes,
-            _type: PhantomData,
-        })
+        Ok(NumberIter { bytes: self.bytes, _type: PhantomData })
     }
 
     /// The elements of an array of i32.
@@ -317,11 +292,7 @@ impl<'a> Iterator for StringIter<'a> {
         self.left = self.left.checked_sub(1)?;
         // The lengths were proved at open. Should the file have been changed under the map, an empty
         // string keeps the promised count.
-        Some(
-            self.cursor
-                .string_bytes(format_args!("element"))
-                .unwrap_or_default(),
-        )
+        Some(self.cursor.string_bytes(format_args!("element")).unwrap_or_default())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -16,8 +16,7 @@ use super::sink::{Counted, Limited, pad};
 use super::tensor::TensorView;
 use super::types::{ValueType, tensor_size};
 use super::{
-    DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_HEADER_TEXT, MAX_KEY_BYTES,
-    MAX_KEYS, MAX_TENSORS,
+    DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_HEADER_TEXT, MAX_KEY_BYTES, MAX_KEYS, MAX_TENSORS,
 };
 
 const BUFFER: usize = 1 << 20;
@@ -54,16 +53,10 @@ impl<'a> GgufWriter<'a> {
     /// 1 MiB; 32 is usual). `general.alignment` is written where it differs from 32.
     pub fn new(version: u32, alignment: u64) -> Result<Self, GgufError> {
         if !matches!(version, 2 | 3) {
-            return Err(refuse(
-                format!("GGUF version {version}"),
-                "versions 2 and 3 can be written",
-            ));
+            return Err(refuse(format!("GGUF version {version}"), "versions 2 and 3 can be written"));
         }
         if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
-            return Err(GgufError::BadAlignment {
-                found: alignment,
-                limit: MAX_ALIGNMENT,
-            });
+            return Err(GgufError::BadAlignment { found: alignment, limit: MAX_ALIGNMENT });
         }
         Ok(GgufWriter {
             version,
@@ -80,19 +73,13 @@ impl<'a> GgufWriter<'a> {
     /// a `general.alignment` other than the writer's own.
     pub fn meta(&mut self, key: &str, value: impl Into<MetaValue>) -> Result<&mut Self, GgufError> {
         let value = value.into();
-        let text = if let MetaValue::Str(s) = &value {
-            s.len()
-        } else {
-            0
-        };
+        let text = if let MetaValue::Str(s) = &value { s.len() } else { 0 };
         self.add_key(key, Cow::Owned(value.encode(key)?), text as u64)
     }
 
     /// Adds a key with its value in another file, byte for byte.
     pub fn copy_meta(&mut self, from: &'a Metadata, key: &str) -> Result<&mut Self, GgufError> {
-        let raw = from.raw(key).ok_or_else(|| GgufError::MissingKey {
-            key: key.to_owned(),
-        })?;
+        let raw = from.raw(key).ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
         let text = from.str(key).ok().flatten().map_or(0, str::len);
         self.add_key(key, Cow::Borrowed(raw), text as u64)
     }
@@ -105,8 +92,7 @@ impl<'a> GgufWriter<'a> {
         mut keep: impl FnMut(&str) -> bool,
     ) -> Result<&mut Self, GgufError> {
         for (key, _) in from.iter() {
-            let other_alignment =
-                key == KEY_ALIGNMENT && from.raw(key) != Some(&*self.alignment_value());
+            let other_alignment = key == KEY_ALIGNMENT && from.raw(key) != Some(&*self.alignment_value());
             if !other_alignment && keep(key) {
                 self.copy_meta(from, key)?;
             }
@@ -114,30 +100,16 @@ impl<'a> GgufWriter<'a> {
         Ok(self)
     }
 
-    fn add_key(
-        &mut self,
-        key: &str,
-        raw: Cow<'a, [u8]>,
-        text: u64,
-    ) -> Result<&mut Self, GgufError> {
+    fn add_key(&mut self, key: &str, raw: Cow<'a, [u8]>, text: u64) -> Result<&mut Self, GgufError> {
         check_name("key", key)?;
         if key == KEY_ALIGNMENT && *raw != *self.alignment_value() {
-            let why = format!(
-                "it must be the u32 {} that the writer was made with",
-                self.alignment
-            );
+            let why = format!("it must be the u32 {} that the writer was made with", self.alignment);
             return Err(refuse(format!("key {key:?}"), &why));
         }
         if !self.seen_keys.insert(key.to_owned()) {
-            return Err(refuse(
-                format!("key {key:?}"),
-                "it was added before; keys are unique",
-            ));
+            return Err(refuse(format!("key {key:?}"), "it was added before; keys are unique"));
         }
-        self.text = self
-            .text
-            .saturating_add(key.len() as u64)
-            .saturating_add(text);
+        self.text = self.text.saturating_add(key.len() as u64).saturating_add(text);
         self.keys.push((key.to_owned(), raw));
         Ok(self)
     }
@@ -176,12 +148,7 @@ impl<'a> GgufWriter<'a> {
 
     /// Adds a tensor of another file, unchanged.
     pub fn copy_tensor(&mut self, view: TensorView<'a>) -> Result<&mut Self, GgufError> {
-        self.tensor(
-            &view.info.name,
-            &view.info.dims,
-            view.info.ggml_type,
-            view.data,
-        )
+        self.tensor(&view.info.name, &view.info.dims, view.info.ggml_type, view.data)
     }
 
     fn add_tensor(
@@ -195,36 +162,19 @@ impl<'a> GgufWriter<'a> {
         check_name("tensor", name)?;
         match tensor_size(name, 0, ggml_type, dims) {
             Ok(Some(expected)) if expected != size => {
-                return Err(GgufError::WrongDataSize {
-                    tensor: name.to_owned(),
-                    expected,
-                    found: size,
-                });
+                return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected, found: size });
             }
             Ok(None) if size == 0 => {
-                return Err(GgufError::WrongDataSize {
-                    tensor: name.to_owned(),
-                    expected: 1,
-                    found: 0,
-                });
+                return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected: 1, found: 0 });
             }
             Ok(_) => {}
             Err(e) => return Err(refuse(format!("tensor {name:?}"), &shape_problem(&e))),
         }
         if !self.seen_tensors.insert(name.to_owned()) {
-            return Err(refuse(
-                format!("tensor {name:?}"),
-                "it was added before; tensor names are unique",
-            ));
+            return Err(refuse(format!("tensor {name:?}"), "it was added before; tensor names are unique"));
         }
         self.text = self.text.saturating_add(name.len() as u64);
-        self.tensors.push(Pending {
-            name: name.to_owned(),
-            dims: dims.to_vec(),
-            ggml_type,
-            size,
-            data,
-        });
+        self.tensors.push(Pending { name: name.to_owned(), dims: dims.to_vec(), ggml_type, size, data });
         Ok(self)
     }
 
@@ -242,15 +192,11 @@ impl<'a> GgufWriter<'a> {
             let raw = Cow::Owned(self.alignment_value());
             self.keys.insert(0, (KEY_ALIGNMENT.to_owned(), raw));
         }
-        for (what, count, most) in [
-            ("keys", self.keys.len() as u64, MAX_KEYS),
-            ("tensors", self.tensors.len() as u64, MAX_TENSORS),
-        ] {
+        for (what, count, most) in
+            [("keys", self.keys.len() as u64, MAX_KEYS), ("tensors", self.tensors.len() as u64, MAX_TENSORS)]
+        {
             if count > most {
-                return Err(refuse(
-                    format!("{count} {what}"),
-                    &format!("{most} is the most that a file may have"),
-                ));
+                return Err(refuse(format!("{count} {what}"), &format!("{most} is the most that a file may have")));
             }
         }
         if self.text > MAX_HEADER_TEXT {
@@ -258,26 +204,17 @@ impl<'a> GgufWriter<'a> {
             return Err(refuse(format!("{} bytes of text", self.text), &why));
         }
         let mut out = Counted::new(BufWriter::with_capacity(BUFFER, out));
-        self.write_header(&mut out)
-            .map_err(|source| GgufError::Output {
-                what: "the header".to_owned(),
-                source,
-            })?;
+        self.write_header(&mut out).map_err(|source| GgufError::Output { what: "the header".to_owned(), source })?;
         let alignment = self.alignment;
         for tensor in self.tensors {
-            let Pending {
-                name, size, data, ..
-            } = tensor;
+            let Pending { name, size, data, .. } = tensor;
             pad(&mut out, alignment).map_err(|e| failed(&name, e))?;
             match data {
                 Data::Bytes(bytes) => out.write_all(&bytes).map_err(|e| failed(&name, e))?,
                 Data::Stream(write) => stream(&mut out, &name, size, write)?,
             }
         }
-        let finish = |source| GgufError::Output {
-            what: "the end of the file".to_owned(),
-            source,
-        };
+        let finish = |source| GgufError::Output { what: "the end of the file".to_owned(), source };
         pad(&mut out, alignment).map_err(finish)?;
         out.flush().map_err(finish)?;
         Ok(out.written)
@@ -304,12 +241,7 @@ impl<'a> GgufWriter<'a> {
             offset = offset
                 .checked_add(t.size)
                 .and_then(|end| end.checked_next_multiple_of(self.alignment))
-                .ok_or_else(|| {
-                    io::Error::new(
-                        io::ErrorKind::FileTooLarge,
-                        "the tensors have more than 2^64 bytes",
-                    )
-                })?;
+                .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the tensors have more than 2^64 bytes"))?;
         }
         Ok(())
     }
@@ -321,28 +253,17 @@ fn stream(out: &mut impl Write, name: &str, size: u64, write: Stream<'_>) -> Res
     let (left, excess) = (limited.left, limited.excess);
     if excess > 0 {
         let found = (size - left).saturating_add(excess);
-        return Err(GgufError::WrongDataSize {
-            tensor: name.to_owned(),
-            expected: size,
-            found,
-        });
+        return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected: size, found });
     }
     result.map_err(|e| failed(name, e))?;
     if left > 0 {
-        return Err(GgufError::WrongDataSize {
-            tensor: name.to_owned(),
-            expected: size,
-            found: size - left,
-        });
+        return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected: size, found: size - left });
     }
     Ok(())
 }
 
 fn failed(tensor: &str, source: io::Error) -> GgufError {
-    GgufError::Output {
-        what: format!("the data of tensor {tensor:?}"),
-        source,
-    }
+    GgufError::Output { what: format!("the data of tensor {tensor:?}"), source }
 }
 
 fn write_string(out: &mut dyn Write, s: &str) -> io::Result<()> {
@@ -352,27 +273,18 @@ fn write_string(out: &mut dyn Write, s: &str) -> io::Result<()> {
 
 fn check_name(kind: &str, name: &str) -> Result<(), GgufError> {
     if name.is_empty() {
-        return Err(refuse(
-            format!("a {kind} without a name"),
-            "names may not be empty",
-        ));
+        return Err(refuse(format!("a {kind} without a name"), "names may not be empty"));
     }
     if name.len() as u64 > MAX_KEY_BYTES {
         let shown: String = name.chars().take(40).collect();
-        let why = format!(
-            "the name has {} bytes, {MAX_KEY_BYTES} are the limit",
-            name.len()
-        );
+        let why = format!("the name has {} bytes, {MAX_KEY_BYTES} are the limit", name.len());
         return Err(refuse(format!("{kind} {shown:?}..."), &why));
     }
     Ok(())
 }
 
 fn refuse(what: String, why: &str) -> GgufError {
-    GgufError::CannotWrite {
-        what,
-        why: why.to_owned(),
-    }
+    GgufError::CannotWrite { what, why: why.to_owned() }
 }
 
 /// The reader's messages speak of damaged files; a writer's caller handed over a wrong shape or type.
@@ -384,12 +296,7 @@ fn shape_problem(e: &GgufError) -> String {
         }
         GgufError::ZeroDim { dims, .. } => format!("its shape {dims:?} has a zero"),
         GgufError::ShapeOverflow { dims, .. } => format!("its shape {dims:?} is larger than 2^63"),
-        GgufError::NotWholeBlocks {
-            type_name,
-            found,
-            block,
-            ..
-        } => {
+        GgufError::NotWholeBlocks { type_name, found, block, .. } => {
             format!("{type_name} needs rows of a multiple of {block} elements, it has {found}")
         }
         other => other.to_string(),

@@ -27,19 +27,11 @@ impl Job {
     }
 
     pub(crate) fn tried(&self) -> Vec<String> {
-        self.tried
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn attempts(&self) -> Attempts<'_> {
-        Attempts {
-            job: self,
-            backoff: Backoff::new(&self.policy, &self.path),
-            failed: 0,
-            total: 0,
-        }
+        Attempts { job: self, backoff: Backoff::new(&self.policy, &self.path), failed: 0, total: 0 }
     }
 }
 
@@ -54,11 +46,7 @@ pub(crate) struct Attempts<'a> {
 impl Attempts<'_> {
     /// Waits until the next attempt, or says why there is none. `progress`: the attempt brought the file forward, so it is free.
     pub(crate) async fn again(&mut self, failure: Failure, progress: bool) -> Result<(), HubError> {
-        let Failure {
-            error,
-            cause,
-            again,
-        } = failure;
+        let Failure { error, cause, again } = failure;
         let tried = self.job.tried();
         let give_up = |error: Box<HubError>| Err(error.with_tried(tried.clone()));
         self.total += 1;
@@ -77,12 +65,9 @@ impl Attempts<'_> {
                 let limit = left.min(self.job.policy.longest_wait);
                 if wait >= limit {
                     return match *error {
-                        HubError::Status { url, .. } => Err(HubError::RateLimited {
-                            url,
-                            wait,
-                            limit,
-                            tried: Tried(tried),
-                        }),
+                        HubError::Status { url, .. } => {
+                            Err(HubError::RateLimited { url, wait, limit, tried: Tried(tried) })
+                        }
                         other => Err(other),
                     };
                 }
@@ -92,11 +77,7 @@ impl Attempts<'_> {
         if delay >= left {
             return give_up(error); // sleeping into the deadline would only hide the cause
         }
-        self.job
-            .tried
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(format!("{}: {cause}", self.total));
+        self.job.tried.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {cause}", self.total));
         tracing::debug!(path = %self.job.path, attempt = self.total, %cause, ?delay, "retry");
         self.job.tell(Event::Retry {
             path: self.job.path.clone(),

@@ -26,13 +26,8 @@ impl BlockingDownload {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|cause| HubError::Client {
-                why: format!("no runtime: {cause}"),
-            })?;
-        Ok(Self {
-            client,
-            runtime: Some(runtime),
-        })
+            .map_err(|cause| HubError::Client { why: format!("no runtime: {cause}") })?;
+        Ok(Self { client, runtime: Some(runtime) })
     }
 
     /// See [`SmartTokenizerDownload::fetch`].
@@ -41,12 +36,7 @@ impl BlockingDownload {
     }
 
     /// See [`SmartTokenizerDownload::fetch_all`].
-    pub fn fetch_all(
-        &self,
-        repo: &str,
-        revision: &str,
-        paths: &[&str],
-    ) -> Result<Vec<Fetched>, HubError> {
+    pub fn fetch_all(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Vec<Fetched>, HubError> {
         self.run(self.client.fetch_all(repo, revision, paths))
     }
 
@@ -65,24 +55,14 @@ impl BlockingDownload {
         self.client.metrics()
     }
 
-    fn run<T: Send>(
-        &self,
-        work: impl Future<Output = Result<T, HubError>> + Send,
-    ) -> Result<T, HubError> {
+    fn run<T: Send>(&self, work: impl Future<Output = Result<T, HubError>> + Send) -> Result<T, HubError> {
         let Some(runtime) = &self.runtime else {
-            return Err(HubError::Client {
-                why: "the client is being dropped".to_owned(),
-            });
+            return Err(HubError::Client { why: "the client is being dropped".to_owned() });
         };
         let task = || runtime.block_on(work);
         let span = tracing::Span::current();
-        std::thread::scope(|scope| scope.spawn(|| span.in_scope(task)).join()).unwrap_or_else(
-            |_| {
-                Err(HubError::Client {
-                    why: "the download thread panicked".to_owned(),
-                })
-            },
-        )
+        std::thread::scope(|scope| scope.spawn(|| span.in_scope(task)).join())
+            .unwrap_or_else(|_| Err(HubError::Client { why: "the download thread panicked".to_owned() }))
     }
 }
 

@@ -21,10 +21,7 @@ pub struct BreakerPolicy {
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
-        Self {
-            threshold: 10,
-            cooldown: Duration::from_secs(30),
-        }
+        Self { threshold: 10, cooldown: Duration::from_secs(30) }
     }
 }
 
@@ -64,10 +61,7 @@ pub(crate) struct Permit {
 
 impl Breakers {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        Self {
-            policy,
-            circuits: Arc::default(),
-        }
+        Self { policy, circuits: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Circuit>> {
@@ -78,11 +72,7 @@ impl Breakers {
     pub(crate) fn allow(&self, origin: &str) -> Result<Permit, HubError> {
         let mut circuits = self.lock();
         let circuit = circuits.entry(origin.to_owned()).or_default();
-        let permit = |probe| Permit {
-            breakers: self.clone(),
-            origin: origin.to_owned(),
-            probe,
-        };
+        let permit = |probe| Permit { breakers: self.clone(), origin: origin.to_owned(), probe };
         let Some(opened) = circuit.opened else {
             return Ok(permit(false));
         };
@@ -101,11 +91,7 @@ impl Breakers {
 
     pub(crate) fn state(&self, origin: &str) -> BreakerState {
         match self.lock().get(origin) {
-            Some(Circuit {
-                opened: Some(opened),
-                probing,
-                ..
-            }) => {
+            Some(Circuit { opened: Some(opened), probing, .. }) => {
                 if *probing || opened.elapsed() >= self.policy.cooldown {
                     BreakerState::HalfOpen
                 } else {
@@ -130,9 +116,7 @@ impl Permit {
         let circuit = circuits.entry(self.origin.clone()).or_default();
         circuit.failures = circuit.failures.saturating_add(1);
         circuit.last = why.to_owned();
-        if self.probe
-            || (circuit.opened.is_none() && circuit.failures >= self.breakers.policy.threshold)
-        {
+        if self.probe || (circuit.opened.is_none() && circuit.failures >= self.breakers.policy.threshold) {
             circuit.opened = Some(Instant::now());
         }
     }
@@ -154,10 +138,7 @@ mod tests {
 
     #[test]
     fn a_circuit_opens_probes_once_and_closes() {
-        let breakers = Breakers::new(BreakerPolicy {
-            threshold: 2,
-            cooldown: Duration::from_millis(30),
-        });
+        let breakers = Breakers::new(BreakerPolicy { threshold: 2, cooldown: Duration::from_millis(30) });
         breakers.allow("a").unwrap().failure("one");
         breakers.allow("a").unwrap().success();
         breakers.allow("a").unwrap().failure("two"); // not in a row: still closed
@@ -165,10 +146,7 @@ mod tests {
         breakers.allow("a").unwrap().failure("three");
         assert_eq!(breakers.state("a"), BreakerState::Open);
         let error = breakers.allow("a").unwrap_err();
-        assert!(
-            matches!(&error, HubError::CircuitOpen { failures: 2, last, .. } if last == "three"),
-            "{error}"
-        );
+        assert!(matches!(&error, HubError::CircuitOpen { failures: 2, last, .. } if last == "three"), "{error}");
         breakers.allow("b").unwrap().success(); // another origin is not concerned
 
         std::thread::sleep(Duration::from_millis(35));

@@ -86,25 +86,15 @@ impl Cache {
     /// The partial file and its note, for contents with this checksum.
     pub(crate) fn partial(&self, digest: &Digest) -> (PathBuf, PathBuf) {
         let dir = self.root.join("partial");
-        (
-            dir.join(format!("{digest}.part")),
-            dir.join(format!("{digest}.json")),
-        )
+        (dir.join(format!("{digest}.part")), dir.join(format!("{digest}.json")))
     }
 
     fn entry_file(&self, repo: &str, commit: &str, path: &str) -> PathBuf {
-        self.root
-            .join("entries")
-            .join(folder(repo))
-            .join(commit)
-            .join(format!("{}.json", encode(path, false)))
+        self.root.join("entries").join(folder(repo)).join(commit).join(format!("{}.json", encode(path, false)))
     }
 
     fn ref_file(&self, repo: &str, revision: &str) -> PathBuf {
-        self.root
-            .join("refs")
-            .join(folder(repo))
-            .join(encode(revision, false))
+        self.root.join("refs").join(folder(repo)).join(encode(revision, false))
     }
 
     /// The commit that a branch or tag had when we last asked, and how long ago that was.
@@ -115,19 +105,13 @@ impl Cache {
         is_commit(&commit).then(|| (commit, seen.elapsed().unwrap_or_default()))
     }
 
-    pub(crate) fn set_commit(
-        &self,
-        repo: &str,
-        revision: &str,
-        commit: &str,
-    ) -> Result<(), HubError> {
+    pub(crate) fn set_commit(&self, repo: &str, revision: &str, commit: &str) -> Result<(), HubError> {
         self.write(&self.ref_file(repo, revision), commit.as_bytes())
     }
 
     /// A file of a commit, if it is here. Its contents are not looked at; [`Cache::read`] does that.
     pub fn find(&self, repo: &str, commit: &str, path: &str) -> Option<CacheEntry> {
-        let record: Record =
-            serde_json::from_slice(&fs::read(self.entry_file(repo, commit, path)).ok()?).ok()?;
+        let record: Record = serde_json::from_slice(&fs::read(self.entry_file(repo, commit, path)).ok()?).ok()?;
         // the note must be about what it is filed under
         (record.repo == repo && record.commit == commit && record.path == path)
             .then(|| self.with_blob(record))
@@ -153,8 +137,7 @@ impl Cache {
         if self.blob(digest).is_none() {
             return Ok(None);
         }
-        let text = serde_json::to_vec(&record)
-            .map_err(|cause| HubError::io("write", &self.root, cause))?;
+        let text = serde_json::to_vec(&record).map_err(|cause| HubError::io("write", &self.root, cause))?;
         self.write(&self.entry_file(repo, commit, path), &text)?;
         Ok(self.with_blob(record))
     }
@@ -162,25 +145,9 @@ impl Cache {
     pub(crate) fn with_blob(&self, record: Record) -> Option<CacheEntry> {
         let (file, compressed) = self.blob(&record.digest)?;
         let meta = fs::metadata(&file).ok()?;
-        let Record {
-            repo,
-            commit,
-            path,
-            digest,
-            size,
-        } = record;
+        let Record { repo, commit, path, digest, size } = record;
         let last_used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(CacheEntry {
-            repo,
-            commit,
-            path,
-            digest,
-            size,
-            stored: meta.len(),
-            compressed,
-            file,
-            last_used,
-        })
+        Some(CacheEntry { repo, commit, path, digest, size, stored: meta.len(), compressed, file, last_used })
     }
 
     fn blob(&self, digest: &Digest) -> Option<(PathBuf, bool)> {
@@ -201,9 +168,7 @@ impl Cache {
 
     /// Writes a small file of the cache so that it is seen whole or not at all.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-        self.temp()
-            .and_then(|temp| publish(&temp, path, bytes))
-            .map_err(|cause| HubError::io("write", path, cause))
+        self.temp().and_then(|temp| publish(&temp, path, bytes)).map_err(|cause| HubError::io("write", path, cause))
     }
 
     /// Moves a verified file into the cache. `partial` is gone afterwards.
@@ -225,30 +190,22 @@ impl Cache {
                 Ok(true)
             };
             if pack().map_err(|cause| HubError::io("write", &packed, cause))? {
-                return fs::remove_file(partial)
-                    .map_err(|cause| HubError::io("remove", partial, cause));
+                return fs::remove_file(partial).map_err(|cause| HubError::io("remove", partial, cause));
             }
         }
         let plain = dir.join(digest.to_string());
-        fs::rename(partial, &plain)
-            .and_then(|()| sync_dir(&dir))
-            .map_err(|cause| HubError::io("write", &plain, cause))
+        fs::rename(partial, &plain).and_then(|()| sync_dir(&dir)).map_err(|cause| HubError::io("write", &plain, cause))
     }
 
     /// The contents, checked against their checksum. A damaged blob is removed, so that the next download replaces it.
     pub fn read(&self, entry: &CacheEntry) -> Result<Vec<u8>, HubError> {
-        let mut bytes =
-            Vec::with_capacity(usize::try_from(entry.size.min(COMPRESS_UP_TO)).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(entry.size.min(COMPRESS_UP_TO)).unwrap_or(0));
         self.check(entry, |part| bytes.extend_from_slice(part))?;
         Ok(bytes)
     }
 
     /// Checks the contents and marks the blob as used. A damaged blob is removed.
-    pub(crate) fn check(
-        &self,
-        entry: &CacheEntry,
-        sink: impl FnMut(&[u8]),
-    ) -> Result<(), HubError> {
+    pub(crate) fn check(&self, entry: &CacheEntry, sink: impl FnMut(&[u8])) -> Result<(), HubError> {
         match inspect(entry, sink) {
             Ok(None) => {
                 touch(&entry.file);
@@ -256,10 +213,7 @@ impl Cache {
             }
             Ok(Some(why)) => {
                 let _ = fs::remove_file(&entry.file); // if that fails, the next read finds the damage again
-                Err(HubError::Corrupt {
-                    path: entry.file.clone(),
-                    why,
-                })
+                Err(HubError::Corrupt { path: entry.file.clone(), why })
             }
             Err(cause) => Err(HubError::io("read", &entry.file, cause)),
         }
@@ -273,11 +227,8 @@ pub(crate) fn inspect(entry: &CacheEntry, sink: impl FnMut(&[u8])) -> io::Result
         return entry.digest.check(BufReader::new(file), entry.size, sink);
     }
     // one byte more than promised is enough to notice a bomb; what zstd cannot decode is damage, not an I/O error
-    let checked = zstd::Decoder::new(file).and_then(|decoder| {
-        entry
-            .digest
-            .check(decoder.take(entry.size.saturating_add(1)), entry.size, sink)
-    });
+    let checked = zstd::Decoder::new(file)
+        .and_then(|decoder| entry.digest.check(decoder.take(entry.size.saturating_add(1)), entry.size, sink));
     match checked {
         Ok(result) => Ok(result),
         Err(cause) if cause.raw_os_error().is_none() => Ok(Some(format!("not zstd: {cause}"))),
@@ -316,11 +267,7 @@ impl Drop for Temp {
 
 /// Makes a rename in `dir` survive a power failure, where the system can.
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(dir)?.sync_all()
-    } else {
-        Ok(())
-    }
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// Writes a file outside the cache so that it is seen whole or not at all.

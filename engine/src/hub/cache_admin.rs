@@ -59,11 +59,8 @@ struct Blob {
 impl Cache {
     /// All files, ordered by repository, commit and path.
     pub fn list(&self) -> Result<Vec<CacheEntry>, HubError> {
-        let mut out: Vec<CacheEntry> = self
-            .records()?
-            .into_iter()
-            .filter_map(|(_, record)| self.with_blob(record))
-            .collect();
+        let mut out: Vec<CacheEntry> =
+            self.records()?.into_iter().filter_map(|(_, record)| self.with_blob(record)).collect();
         out.sort_by(|a, b| (&a.repo, &a.commit, &a.path).cmp(&(&b.repo, &b.commit, &b.path)));
         Ok(out)
     }
@@ -76,8 +73,7 @@ impl Cache {
             let wrong = match known.get(&entry.digest) {
                 Some(wrong) => wrong.clone(),
                 None => {
-                    let wrong = inspect(&entry, |_| {})
-                        .map_err(|cause| HubError::io("read", &entry.file, cause))?;
+                    let wrong = inspect(&entry, |_| {}).map_err(|cause| HubError::io("read", &entry.file, cause))?;
                     if wrong.is_some() {
                         remove(&entry.file)?;
                     }
@@ -141,9 +137,7 @@ impl Cache {
         for name in ["blobs", "partial"] {
             for file in files(&self.root().join(name))? {
                 // `<digest>`, `<digest>.zst`, `<digest>.part` and `<digest>.json` belong to the owner of `<digest>.lock`
-                let stem = file
-                    .file_stem()
-                    .map(|stem| stem.to_string_lossy().into_owned());
+                let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
                 if let Some(_lock) = try_lock(&self.lock_file(&stem.unwrap_or_default()))? {
                     remove(&file)?;
                 }
@@ -173,11 +167,7 @@ impl Cache {
         let mut out = Vec::new();
         for file in files(&self.root().join("blobs"))? {
             if let (Some(_), Ok(meta)) = (blob_name(&file), fs::metadata(&file)) {
-                out.push(Blob {
-                    stored: meta.len(),
-                    used: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    file,
-                });
+                out.push(Blob { stored: meta.len(), used: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), file });
             }
         }
         Ok(out)
@@ -189,10 +179,7 @@ impl Cache {
         for repo in files(&self.root().join("entries"))? {
             for commit in files(&repo)? {
                 for note in files(&commit)? {
-                    if let Some(record) = fs::read(&note)
-                        .ok()
-                        .and_then(|text| serde_json::from_slice(&text).ok())
-                    {
+                    if let Some(record) = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
                         out.push((note, record));
                     }
                 }
@@ -219,10 +206,7 @@ impl Cache {
             }
         }
         for file in files(&self.root().join("partial"))? {
-            let stem = file
-                .file_stem()
-                .map(|stem| stem.to_string_lossy().into_owned())
-                .unwrap_or_default();
+            let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
             if older(&file, PARTIAL_AGE)
                 && let Some(_lock) = try_lock(&self.lock_file(&stem))?
             {
@@ -244,20 +228,12 @@ fn blob_name(file: &Path) -> Option<String> {
 fn files(dir: &Path) -> Result<Vec<PathBuf>, HubError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(cause)
-            if matches!(
-                cause.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(cause) if matches!(cause.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
         Err(cause) => return Err(HubError::io("read", dir, cause)),
     };
-    let mut out: Vec<PathBuf> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .collect();
+    let mut out: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     out.sort();
     Ok(out)
 }
@@ -265,9 +241,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, HubError> {
 /// Removes a file that another process may have removed before.
 fn remove(file: &Path) -> Result<(), HubError> {
     match fs::remove_file(file) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            Err(HubError::io("remove", file, cause))
-        }
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(HubError::io("remove", file, cause)),
         _ => Ok(()),
     }
 }

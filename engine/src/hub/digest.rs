@@ -54,17 +54,12 @@ impl Digest {
             40 => Algorithm::GitSha1,
             _ => return None,
         };
-        Some(Self {
-            algorithm,
-            hex: hex.to_owned(),
-        })
+        Some(Self { algorithm, hex: hex.to_owned() })
     }
 
     /// From the text form.
     pub fn from_name(name: &str) -> Option<Self> {
-        let hex = name
-            .strip_prefix("sha256-")
-            .or_else(|| name.strip_prefix("git-sha1-"))?;
+        let hex = name.strip_prefix("sha256-").or_else(|| name.strip_prefix("git-sha1-"))?;
         Self::from_etag(hex).filter(|digest| digest.to_string() == name)
     }
 
@@ -143,14 +138,8 @@ mod tests {
     #[test]
     fn etags_of_both_kinds_verify_what_git_and_sha256sum_say() {
         for (etag, algorithm) in [
-            (
-                "\"b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0\"",
-                Algorithm::GitSha1,
-            ),
-            (
-                "W/\"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824\"",
-                Algorithm::Sha256,
-            ),
+            ("\"b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0\"", Algorithm::GitSha1),
+            ("W/\"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824\"", Algorithm::Sha256),
         ] {
             let digest = Digest::from_etag(etag).unwrap();
             assert_eq!(digest.algorithm, algorithm);
@@ -160,17 +149,9 @@ mod tests {
             assert!(digest.check(&b"hello!"[..], 5, |_| {}).unwrap().is_some());
             assert_eq!(Digest::from_name(&digest.to_string()), Some(digest));
         }
-        for no in [
-            "",
-            "\"of-the-redirect\"",
-            "B6FC4C620B67D95F953A5C1C1230AAAB5DB5A1B0",
-            "123",
-        ] {
+        for no in ["", "\"of-the-redirect\"", "B6FC4C620B67D95F953A5C1C1230AAAB5DB5A1B0", "123"] {
             assert_eq!(Digest::from_etag(no), None, "{no}");
         }
-        assert_eq!(
-            Digest::from_name("sha256-b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"),
-            None
-        );
+        assert_eq!(Digest::from_name("sha256-b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"), None);
     }
 }

@@ -34,9 +34,7 @@ pub struct SmartTokenizerDownload(pub(super) Arc<Inner>);
 
 impl std::fmt::Debug for SmartTokenizerDownload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SmartTokenizerDownload")
-            .field("settings", &self.0.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("SmartTokenizerDownload").field("settings", &self.0.settings).finish_non_exhaustive()
     }
 }
 
@@ -47,19 +45,10 @@ impl SmartTokenizerDownload {
     }
 
     /// A client that tells `observer` what happens.
-    pub fn with_observer(
-        settings: HubSettings,
-        observer: Option<Observer>,
-    ) -> Result<Self, HubError> {
+    pub fn with_observer(settings: HubSettings, observer: Option<Observer>) -> Result<Self, HubError> {
         let http = Http::new(&settings)?;
         let cache = Cache::new(&settings.cache_dir);
-        Ok(Self(Arc::new(Inner {
-            http,
-            cache,
-            counters: Arc::default(),
-            observer,
-            settings,
-        })))
+        Ok(Self(Arc::new(Inner { http, cache, counters: Arc::default(), observer, settings })))
     }
 
     /// The cache.
@@ -74,10 +63,7 @@ impl SmartTokenizerDownload {
 
     /// The state of the endpoint's circuit breaker.
     pub fn breaker(&self) -> BreakerState {
-        self.0
-            .http
-            .breakers
-            .state(&self.0.http.endpoint.origin().ascii_serialization())
+        self.0.http.breakers.state(&self.0.http.endpoint.origin().ascii_serialization())
     }
 
     /// One file of a revision (branch, tag or commit), from a cache or the hub.
@@ -85,19 +71,12 @@ impl SmartTokenizerDownload {
     /// Errors: [`HubError`]; every one of them leaves the cache as it was, except for the partial file that the next call resumes.
     pub async fn fetch(&self, repo: &str, revision: &str, path: &str) -> Result<Fetched, HubError> {
         let mut files = self.fetch_all(repo, revision, &[path]).await?;
-        files.pop().ok_or_else(|| HubError::Client {
-            why: "no file came back".to_owned(),
-        })
+        files.pop().ok_or_else(|| HubError::Client { why: "no file came back".to_owned() })
     }
 
     /// Several files, all of one commit even if the branch moves meanwhile, several at a time. In the order of `paths`; the first error
     /// ends the call.
-    pub async fn fetch_all(
-        &self,
-        repo: &str,
-        revision: &str,
-        paths: &[&str],
-    ) -> Result<Vec<Fetched>, HubError> {
+    pub async fn fetch_all(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Vec<Fetched>, HubError> {
         check_repo(repo)?;
         check_revision(revision)?;
         paths.iter().try_for_each(|path| check_path(path))?;
@@ -106,39 +85,23 @@ impl SmartTokenizerDownload {
         };
         let span = tracing::info_span!("hub_fetch", repo, revision, files = paths.len());
         let what = format!("fetching {} of {repo}", paths.join(", "));
-        self.bounded(what, first, async |job| {
-            self.all(&job, repo, revision, paths).await
-        })
-        .instrument(span)
-        .await
+        self.bounded(what, first, async |job| self.all(&job, repo, revision, paths).await).instrument(span).await
     }
 
     /// The files of a revision, by the hub's API. Needs the network.
     pub async fn list(&self, repo: &str, revision: &str) -> Result<Listing, HubError> {
         check_repo(repo)?;
         check_revision(revision)?;
-        let target = Target {
-            repo,
-            revision,
-            path: "*",
-        };
+        let target = Target { repo, revision, path: "*" };
         if self.0.settings.offline {
-            return Err(offline(
-                target,
-                vec!["a list of files needs the network".to_owned()],
-            ));
+            return Err(offline(target, vec!["a list of files needs the network".to_owned()]));
         }
         let rest = format!("api/models/{repo}/revision/{}", encode(revision, false));
         let body = self
             .bounded(format!("listing {repo}"), "*", async |job| {
                 let mut attempts = job.attempts();
                 loop {
-                    match self
-                        .0
-                        .http
-                        .json(&job.counters, &rest, target, LONGEST_LIST)
-                        .await
-                    {
+                    match self.0.http.json(&job.counters, &rest, target, LONGEST_LIST).await {
                         Ok(body) => return Ok(body),
                         Err(failure) => attempts.again(failure, false).await?,
                     }
@@ -147,23 +110,12 @@ impl SmartTokenizerDownload {
             .await?;
         let parse = || -> Option<Listing> {
             let json: serde_json::Value = serde_json::from_slice(&body).ok()?;
-            let files = json
-                .get("siblings")?
-                .as_array()?
-                .iter()
-                .map(|file| Some(file.get("rfilename")?.as_str()?.to_owned()));
-            Some(Listing {
-                commit: json.get("sha")?.as_str()?.to_owned(),
-                files: files.collect::<Option<_>>()?,
-            })
+            let files =
+                json.get("siblings")?.as_array()?.iter().map(|file| Some(file.get("rfilename")?.as_str()?.to_owned()));
+            Some(Listing { commit: json.get("sha")?.as_str()?.to_owned(), files: files.collect::<Option<_>>()? })
         };
         parse().ok_or_else(|| HubError::BadAnswer {
-            url: self
-                .0
-                .http
-                .url(&rest)
-                .map(|url| url.to_string())
-                .unwrap_or(rest.clone()),
+            url: self.0.http.url(&rest).map(|url| url.to_string()).unwrap_or(rest.clone()),
             why: "no JSON with sha and siblings".to_owned(),
             tried: Tried::default(),
         })
@@ -182,15 +134,8 @@ impl SmartTokenizerDownload {
         match tokio::time::timeout(limit, work(job)).await {
             Ok(result) => result,
             Err(_) => {
-                let tried = tried
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .clone();
-                Err(HubError::Deadline {
-                    what,
-                    limit,
-                    tried: Tried(tried),
-                })
+                let tried = tried.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+                Err(HubError::Deadline { what, limit, tried: Tried(tried) })
             }
         }
     }
@@ -206,83 +151,31 @@ impl SmartTokenizerDownload {
         }
     }
 
-    async fn all(
-        &self,
-        job: &Job,
-        repo: &str,
-        revision: &str,
-        paths: &[&str],
-    ) -> Result<Vec<Fetched>, HubError> {
+    async fn all(&self, job: &Job, repo: &str, revision: &str, paths: &[&str]) -> Result<Vec<Fetched>, HubError> {
         let Some(first) = paths.first() else {
             return Ok(Vec::new());
         };
-        let (commit, meta) = self
-            .commit(
-                job,
-                Target {
-                    repo,
-                    revision,
-                    path: first,
-                },
-            )
-            .await?;
+        let (commit, meta) = self.commit(job, Target { repo, revision, path: first }).await?;
         if let [path] = paths {
-            return Ok(vec![
-                self.one(
-                    job,
-                    Target {
-                        repo,
-                        revision: &commit,
-                        path,
-                    },
-                    revision,
-                    meta,
-                )
-                .await?,
-            ]);
+            return Ok(vec![self.one(job, Target { repo, revision: &commit, path }, revision, meta).await?]);
         }
-        let room = Arc::new(tokio::sync::Semaphore::new(
-            self.0.settings.concurrency.max(1),
-        ));
+        let room = Arc::new(tokio::sync::Semaphore::new(self.0.settings.concurrency.max(1)));
         let mut tasks = tokio::task::JoinSet::new();
         for (index, path) in paths.iter().enumerate() {
-            let (this, room, meta) = (
-                self.clone(),
-                room.clone(),
-                meta.clone().filter(|_| index == 0),
-            );
-            let names = (
-                repo.to_owned(),
-                revision.to_owned(),
-                commit.clone(),
-                (*path).to_owned(),
-            );
+            let (this, room, meta) = (self.clone(), room.clone(), meta.clone().filter(|_| index == 0));
+            let names = (repo.to_owned(), revision.to_owned(), commit.clone(), (*path).to_owned());
             let job = self.job(path, job.deadline, job.tried.clone());
             let work = async move {
                 let _place = room.acquire().await;
                 let (repo, asked, commit, path) = names;
-                (
-                    index,
-                    this.one(
-                        &job,
-                        Target {
-                            repo: &repo,
-                            revision: &commit,
-                            path: &path,
-                        },
-                        &asked,
-                        meta,
-                    )
-                    .await,
-                )
+                (index, this.one(&job, Target { repo: &repo, revision: &commit, path: &path }, &asked, meta).await)
             };
             tasks.spawn(work.in_current_span());
         }
         let mut out: Vec<Option<Fetched>> = vec![None; paths.len()];
         while let Some(done) = tasks.join_next().await {
-            let (index, result) = done.map_err(|cause| HubError::Client {
-                why: format!("a download task ended early: {cause}"),
-            })?;
+            let (index, result) =
+                done.map_err(|cause| HubError::Client { why: format!("a download task ended early: {cause}") })?;
             if let Some(slot) = out.get_mut(index) {
                 *slot = Some(result?); // dropping the set cancels the others; their partial files stay
             }

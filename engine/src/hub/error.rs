@@ -34,9 +34,7 @@ pub enum HubError {
         why: &'static str,
     },
     /// A setting that cannot be used.
-    #[error(
-        "setting {name}=`{value}` cannot be used: {why}; set it as in {name}={example}, or unset {name}"
-    )]
+    #[error("setting {name}=`{value}` cannot be used: {why}; set it as in {name}={example}, or unset {name}")]
     Setting {
         /// The environment variable.
         name: &'static str,
@@ -102,9 +100,7 @@ pub enum HubError {
         revision: String,
     },
     /// No such file in this revision.
-    #[error(
-        "{repo} has no file {path} in revision `{revision}`; its files: {endpoint}/{repo}/tree/{revision}"
-    )]
+    #[error("{repo} has no file {path} in revision `{revision}`; its files: {endpoint}/{repo}/tree/{revision}")]
     EntryNotFound {
         /// The endpoint.
         endpoint: String,
@@ -263,19 +259,13 @@ pub enum HubError {
 
 impl HubError {
     pub(crate) fn io(doing: &'static str, path: &Path, why: impl fmt::Display) -> Self {
-        HubError::Io {
-            doing,
-            path: path.to_owned(),
-            why: why.to_string(),
-        }
+        HubError::Io { doing, path: path.to_owned(), why: why.to_string() }
     }
 
     /// Whether the network, and not the request, is to blame: then a cached answer may stand in.
     pub fn is_network(&self) -> bool {
         match self {
-            HubError::Network { .. } | HubError::Deadline { .. } | HubError::CircuitOpen { .. } => {
-                true
-            }
+            HubError::Network { .. } | HubError::Deadline { .. } | HubError::CircuitOpen { .. } => true,
             HubError::RateLimited { .. } | HubError::BadAnswer { .. } => true,
             HubError::Status { status, .. } => *status >= 500,
             _ => false,

@@ -26,11 +26,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(error: HubError, cause: impl Into<String>, again: Again) -> Self {
-        Self {
-            error: Box::new(error),
-            cause: cause.into(),
-            again,
-        }
+        Self { error: Box::new(error), cause: cause.into(), again }
     }
 
     pub(crate) fn fatal(error: HubError) -> Self {
@@ -40,11 +36,7 @@ impl Failure {
     pub(crate) fn bad_answer(url: &Url, why: impl Into<String>) -> Self {
         let why = why.into();
         Self::new(
-            HubError::BadAnswer {
-                url: shown(url),
-                why: why.clone(),
-                tried: Tried::default(),
-            },
+            HubError::BadAnswer { url: shown(url), why: why.clone(), tried: Tried::default() },
             why,
             Again::Backoff,
         )
@@ -52,15 +44,7 @@ impl Failure {
 
     pub(crate) fn network(url: &Url, why: impl Into<String>) -> Self {
         let why = why.into();
-        Self::new(
-            HubError::Network {
-                url: shown(url),
-                why: why.clone(),
-                tried: Tried::default(),
-            },
-            why,
-            Again::Backoff,
-        )
+        Self::new(HubError::Network { url: shown(url), why: why.clone(), tried: Tried::default() }, why, Again::Backoff)
     }
 }
 

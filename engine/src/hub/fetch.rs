@@ -33,11 +33,7 @@ pub(crate) async fn fetch(
     };
     let resumed = partial.done;
     add(&job.counters.resumed_bytes, resumed);
-    job.tell(Event::Started {
-        path: job.path.clone(),
-        resumed,
-        total: meta.size,
-    });
+    job.tell(Event::Started { path: job.path.clone(), resumed, total: meta.size });
     let (mut attempts, mut transferred, mut wrong) = (job.attempts(), 0u64, 0u32);
     loop {
         let before = transferred;
@@ -47,19 +43,12 @@ pub(crate) async fn fetch(
         };
         match result {
             Ok(()) => {
-                partial
-                    .file
-                    .sync_all()
-                    .map_err(|cause| HubError::io("write", &partial.part, cause))?;
+                partial.file.sync_all().map_err(|cause| HubError::io("write", &partial.part, cause))?;
                 return Ok(transferred);
             }
             Err(failure) => {
-                let checksum = matches!(
-                    *failure.error,
-                    HubError::Checksum { .. } | HubError::Size { .. }
-                );
-                let progress =
-                    !checksum && carried(transferred - before, meta) && failure.again != Again::No;
+                let checksum = matches!(*failure.error, HubError::Checksum { .. } | HubError::Size { .. });
+                let progress = !checksum && carried(transferred - before, meta) && failure.again != Again::No;
                 attempts.again(failure, progress).await?;
             }
         }
@@ -83,40 +72,23 @@ async fn attempt(
     if partial.done == meta.size && (meta.size > 0 || partial.mixed) {
         return Ok(()); // the last run died between the last byte and the rename
     }
-    let (mut response, permit, url) = http
-        .open(
-            &job.counters,
-            target,
-            partial.done,
-            partial.validator.as_deref(),
-        )
-        .await?;
+    let (mut response, permit, url) =
+        http.open(&job.counters, target, partial.done, partial.validator.as_deref()).await?;
     let headers = response.headers();
     if text(headers, "content-encoding").is_some_and(|coding| coding != "identity") {
-        return Err(Failure::bad_answer(
-            &url,
-            "it compresses what was to come as it is",
-        ));
+        return Err(Failure::bad_answer(&url, "it compresses what was to come as it is"));
     }
     let page = text(headers, "content-type").is_some_and(|kind| kind.starts_with("text/html"));
     if page && !target.path.ends_with(".html") && !target.path.ends_with(".htm") {
-        return Err(Failure::bad_answer(
-            &url,
-            "it sends a web page instead of the file",
-        ));
+        return Err(Failure::bad_answer(&url, "it sends a web page instead of the file"));
     }
-    let validator = text(headers, "etag")
-        .filter(|etag| !etag.starts_with("W/"))
-        .map(str::to_owned);
+    let validator = text(headers, "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
     match response.status() {
         StatusCode::PARTIAL_CONTENT => {
             if content_range(headers) != Some((partial.done, meta.size)) {
                 partial.restart(None)?;
                 let why = "it sends another range than the one that was asked for";
-                job.tell(Event::Restarted {
-                    path: job.path.clone(),
-                    why: why.to_owned(),
-                });
+                job.tell(Event::Restarted { path: job.path.clone(), why: why.to_owned() });
                 return Err(Failure::bad_answer(&url, why));
             }
             partial.mixed = true;
@@ -124,19 +96,13 @@ async fn attempt(
         StatusCode::RANGE_NOT_SATISFIABLE => {
             partial.restart(None)?;
             let why = "the server does not know the range that is missing";
-            job.tell(Event::Restarted {
-                path: job.path.clone(),
-                why: why.to_owned(),
-            });
+            job.tell(Event::Restarted { path: job.path.clone(), why: why.to_owned() });
             return Err(Failure::bad_answer(&url, why));
         }
         _ => {
             if partial.done > 0 {
                 let why = "the server sends the whole file instead of the missing part".to_owned();
-                job.tell(Event::Restarted {
-                    path: job.path.clone(),
-                    why,
-                });
+                job.tell(Event::Restarted { path: job.path.clone(), why });
             }
             partial.restart(validator)?;
         }
@@ -154,12 +120,7 @@ async fn attempt(
                 let missing = meta.size - partial.done;
                 if chunk.len() as u64 > missing {
                     let got = partial.done + chunk.len() as u64;
-                    let error = HubError::Size {
-                        url: shown(&url),
-                        expected: meta.size,
-                        got,
-                        tried: Tried::default(),
-                    };
+                    let error = HubError::Size { url: shown(&url), expected: meta.size, got, tried: Tried::default() };
                     partial.restart(None)?;
                     break Err(Failure::new(
                         error,
@@ -168,25 +129,13 @@ async fn attempt(
                     ));
                 }
                 partial.write(&chunk)?;
-                job.tell(Event::Progress {
-                    path: job.path.clone(),
-                    done: partial.done,
-                    total: meta.size,
-                });
+                job.tell(Event::Progress { path: job.path.clone(), done: partial.done, total: meta.size });
             }
             Ok(None) => {
-                break Err(Failure::network(
-                    &url,
-                    format!("the body ended at byte {} of {}", partial.done, meta.size),
-                ));
+                break Err(Failure::network(&url, format!("the body ended at byte {} of {}", partial.done, meta.size)));
             }
             Err(cause) => {
-                let why = format!(
-                    "at byte {} of {}: {}",
-                    partial.done,
-                    meta.size,
-                    causes(&cause.without_url())
-                );
+                let why = format!("at byte {} of {}: {}", partial.done, meta.size, causes(&cause.without_url()));
                 break Err(Failure::network(&url, why));
             }
         }
@@ -216,50 +165,24 @@ fn verify(
     let mixed = partial.mixed;
     add(&job.counters.checksum_failures, 1);
     partial.restart(None)?;
-    let why = format!(
-        "{} {got}, promised {}",
-        meta.digest.algorithm, meta.digest.hex
-    );
-    job.tell(Event::Restarted {
-        path: job.path.clone(),
-        why: why.clone(),
-    });
+    let why = format!("{} {got}, promised {}", meta.digest.algorithm, meta.digest.hex);
+    job.tell(Event::Restarted { path: job.path.clone(), why: why.clone() });
     // old bytes may be to blame: then the first transfer from byte 0 has not been tried yet
     *wrong += u32::from(!mixed);
-    let url = http
-        .resolve_url(target)
-        .map(|url| shown(&url))
-        .map_err(Failure::fatal)?;
+    let url = http.resolve_url(target).map(|url| shown(&url)).map_err(Failure::fatal)?;
     let (algorithm, expected) = (meta.digest.algorithm, meta.digest.hex.clone());
-    let again = if *wrong >= CHECKSUM_TRIES {
-        Again::No
-    } else {
-        Again::Backoff
-    };
+    let again = if *wrong >= CHECKSUM_TRIES { Again::No } else { Again::Backoff };
     if again == Again::No {
         // nothing of it shall be found by anybody
         let _ = fs::remove_file(&partial.part);
         let _ = fs::remove_file(&partial.note);
     }
-    Err(Failure::new(
-        HubError::Checksum {
-            url,
-            algorithm,
-            expected,
-            got,
-            tried: Tried::default(),
-        },
-        why,
-        again,
-    ))
+    Err(Failure::new(HubError::Checksum { url, algorithm, expected, got, tried: Tried::default() }, why, again))
 }
 
 /// `Content-Range: bytes FIRST-LAST/TOTAL` as (FIRST, TOTAL).
 fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
-    let (range, total) = text(headers, "content-range")?
-        .trim()
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
+    let (range, total) = text(headers, "content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, total.trim().parse().ok()?))
 }
@@ -270,9 +193,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, HubError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(cause) => Err(HubError::Client {
-            why: format!("a background task ended early: {cause}"),
-        }),
+        Err(cause) => Err(HubError::Client { why: format!("a background task ended early: {cause}") }),
     }
 }
 

@@ -56,25 +56,14 @@ impl Fetched {
             let mut bytes = Vec::new();
             let fail = |cause| HubError::io("read", &self.file, cause);
             let file = std::fs::File::open(&self.file).map_err(fail)?;
-            return match self
-                .digest
-                .check(file, self.size, |part| bytes.extend_from_slice(part))
-                .map_err(fail)?
-            {
+            return match self.digest.check(file, self.size, |part| bytes.extend_from_slice(part)).map_err(fail)? {
                 None => Ok(Arc::new(bytes)),
-                Some(why) => Err(HubError::Corrupt {
-                    path: self.file.clone(),
-                    why,
-                }),
+                Some(why) => Err(HubError::Corrupt { path: self.file.clone(), why }),
             };
         }
         match self.cache.find(&self.repo, &self.commit, &self.path) {
             Some(entry) => self.cache.read(&entry).map(Arc::new),
-            None => Err(HubError::io(
-                "read",
-                &self.file,
-                "it has been evicted since; run the command again",
-            )),
+            None => Err(HubError::io("read", &self.file, "it has been evicted since; run the command again")),
         }
     }
 

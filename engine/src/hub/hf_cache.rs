@@ -24,38 +24,20 @@ fn home(root: &Path, repo: &str) -> PathBuf {
 
 /// The commit that a branch had when that tool last asked.
 pub(crate) fn commit_of(root: &Path, repo: &str, revision: &str) -> Option<String> {
-    let commit = fs::read_to_string(home(root, repo).join("refs").join(revision))
-        .ok()?
-        .trim()
-        .to_owned();
+    let commit = fs::read_to_string(home(root, repo).join("refs").join(revision)).ok()?.trim().to_owned();
     is_commit(&commit).then_some(commit)
 }
 
 /// A file of a commit; or, if the hub has named a checksum, the blob with that name. Reads all of it to verify it.
-pub(crate) fn find(
-    root: &Path,
-    repo: &str,
-    commit: &str,
-    path: &str,
-    wanted: Option<&Digest>,
-) -> Option<Found> {
+pub(crate) fn find(root: &Path, repo: &str, commit: &str, path: &str, wanted: Option<&Digest>) -> Option<Found> {
     let home = home(root, repo);
     let snapshot = home.join("snapshots").join(commit).join(path);
-    let candidates = [
-        fs::canonicalize(&snapshot).ok(),
-        wanted.map(|digest| home.join("blobs").join(&digest.hex)),
-    ];
-    candidates
-        .into_iter()
-        .flatten()
-        .find_map(|file| verify(file, wanted))
+    let candidates = [fs::canonicalize(&snapshot).ok(), wanted.map(|digest| home.join("blobs").join(&digest.hex))];
+    candidates.into_iter().flatten().find_map(|file| verify(file, wanted))
 }
 
 fn verify(file: PathBuf, wanted: Option<&Digest>) -> Option<Found> {
-    let named = file
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(Digest::from_etag);
+    let named = file.file_name().and_then(|name| name.to_str()).and_then(Digest::from_etag);
     let digest = match (named, wanted) {
         (Some(named), Some(wanted)) if named != *wanted => return None,
         (Some(named), _) => named,
@@ -63,12 +45,6 @@ fn verify(file: PathBuf, wanted: Option<&Digest>) -> Option<Found> {
     };
     let open = File::open(&file).ok()?;
     let meta = open.metadata().ok().filter(fs::Metadata::is_file)?;
-    let wrong = digest
-        .check(BufReader::new(open), meta.len(), |_| {})
-        .ok()?;
-    wrong.is_none().then_some(Found {
-        file,
-        digest,
-        size: meta.len(),
-    })
+    let wrong = digest.check(BufReader::new(open), meta.len(), |_| {}).ok()?;
+    wrong.is_none().then_some(Found { file, digest, size: meta.len() })
 }

@@ -54,13 +54,12 @@ impl Http {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let setting = |why: String| HubError::Setting {
             name: "HF_ENDPOINT",
-            value: Url::parse(&settings.endpoint)
-                .map_or_else(|_| settings.endpoint.clone(), |url| shown(&url)),
+            value: Url::parse(&settings.endpoint).map_or_else(|_| settings.endpoint.clone(), |url| shown(&url)),
             why,
             example: "https://huggingface.co",
         };
-        let endpoint = Url::parse(settings.endpoint.trim_end_matches('/'))
-            .map_err(|cause| setting(cause.to_string()))?;
+        let endpoint =
+            Url::parse(settings.endpoint.trim_end_matches('/')).map_err(|cause| setting(cause.to_string()))?;
         if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host_str().is_none() {
             return Err(setting("it must begin with https:// or http://".to_owned()));
         }
@@ -74,9 +73,7 @@ impl Http {
             builder = builder.no_proxy();
         }
         Ok(Self {
-            client: builder.build().map_err(|cause| HubError::Client {
-                why: causes(&cause),
-            })?,
+            client: builder.build().map_err(|cause| HubError::Client { why: causes(&cause) })?,
             endpoint,
             token: settings.token.load()?,
             metadata_timeout: settings.timeouts.metadata,
@@ -85,21 +82,12 @@ impl Http {
     }
 
     pub(crate) fn resolve_url(&self, target: Target<'_>) -> Result<Url, HubError> {
-        self.url(&format!(
-            "{}/resolve/{}/{}",
-            target.repo,
-            encode(target.revision, false),
-            encode(target.path, true)
-        ))
+        self.url(&format!("{}/resolve/{}/{}", target.repo, encode(target.revision, false), encode(target.path, true)))
     }
 
     pub(crate) fn url(&self, rest: &str) -> Result<Url, HubError> {
         let text = format!("{}/{rest}", self.endpoint.as_str().trim_end_matches('/'));
-        Url::parse(&text).map_err(|_| HubError::Name {
-            kind: "path",
-            value: rest.to_owned(),
-            why: "it makes no URL",
-        })
+        Url::parse(&text).map_err(|_| HubError::Name { kind: "path", value: rest.to_owned(), why: "it makes no URL" })
     }
 
     fn at_home(&self, url: &Url) -> bool {
@@ -114,14 +102,8 @@ impl Http {
         url: &Url,
         dress: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<(Response, Option<Permit>), Failure> {
-        let permit = self
-            .breakers
-            .allow(&url.origin().ascii_serialization())
-            .map_err(Failure::fatal)?;
-        let mut request = self
-            .client
-            .request(method, url.clone())
-            .header(header::ACCEPT_ENCODING, "identity");
+        let permit = self.breakers.allow(&url.origin().ascii_serialization()).map_err(Failure::fatal)?;
+        let mut request = self.client.request(method, url.clone()).header(header::ACCEPT_ENCODING, "identity");
         if let Some(token) = self.token.as_ref().filter(|_| self.at_home(url)) {
             request = request.bearer_auth(token.secret());
         }
@@ -132,9 +114,9 @@ impl Http {
                 Ok((response, None))
             }
             Ok(response) => Ok((response, Some(permit))),
-            Err(cause) if cause.is_builder() => Err(Failure::fatal(HubError::Client {
-                why: causes(&cause.without_url()),
-            })),
+            Err(cause) if cause.is_builder() => {
+                Err(Failure::fatal(HubError::Client { why: causes(&cause.without_url()) }))
+            }
             Err(cause) => {
                 let why = causes(&cause.without_url());
                 permit.failure(&why);
@@ -144,27 +126,12 @@ impl Http {
     }
 
     /// The next address of a redirect, if it may be gone to.
-    fn next_hop(
-        &self,
-        url: &Url,
-        response: &Response,
-        seen: &mut HashSet<String>,
-    ) -> Result<Url, Failure> {
-        let Some(to) =
-            text(response.headers(), "location").and_then(|location| url.join(location).ok())
-        else {
+    fn next_hop(&self, url: &Url, response: &Response, seen: &mut HashSet<String>) -> Result<Url, Failure> {
+        let Some(to) = text(response.headers(), "location").and_then(|location| url.join(location).ok()) else {
             return Err(Failure::bad_answer(url, "a redirect that leads nowhere"));
         };
-        let refuse = |why| {
-            Failure::fatal(HubError::Redirect {
-                url: shown(url),
-                to: shown(&to),
-                why,
-            })
-        };
-        if !matches!(to.scheme(), "http" | "https")
-            || (url.scheme() == "https" && to.scheme() == "http")
-        {
+        let refuse = |why| Failure::fatal(HubError::Redirect { url: shown(url), to: shown(&to), why });
+        if !matches!(to.scheme(), "http" | "https") || (url.scheme() == "https" && to.scheme() == "http") {
             return Err(refuse("we do not leave HTTPS"));
         }
         if !seen.insert(to.to_string()) {
@@ -177,19 +144,12 @@ impl Http {
     }
 
     /// One HEAD for a file's metadata.
-    pub(crate) async fn metadata(
-        &self,
-        counters: &Counters,
-        target: Target<'_>,
-    ) -> Result<Metadata, Failure> {
+    pub(crate) async fn metadata(&self, counters: &Counters, target: Target<'_>) -> Result<Metadata, Failure> {
         let mut url = self.resolve_url(target).map_err(Failure::fatal)?;
         let mut seen = HashSet::from([url.to_string()]);
         loop {
-            let (response, permit) = self
-                .send(counters, Method::HEAD, &url, |request| {
-                    request.timeout(self.metadata_timeout)
-                })
-                .await?;
+            let (response, permit) =
+                self.send(counters, Method::HEAD, &url, |request| request.timeout(self.metadata_timeout)).await?;
             if let Some(permit) = permit {
                 permit.success();
             }
@@ -198,24 +158,16 @@ impl Http {
             if !redirected && !response.status().is_success() {
                 return Err(self.refusal(&url, &response, target));
             }
-            let etag = text(headers, "x-linked-etag")
-                .or_else(|| text(headers, "etag").filter(|_| !redirected));
-            let size = text(headers, "x-linked-size")
-                .or_else(|| text(headers, "content-length").filter(|_| !redirected));
-            let (commit, digest) = (
-                text(headers, "x-repo-commit"),
-                etag.and_then(Digest::from_etag),
-            );
+            let etag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag").filter(|_| !redirected));
+            let size =
+                text(headers, "x-linked-size").or_else(|| text(headers, "content-length").filter(|_| !redirected));
+            let (commit, digest) = (text(headers, "x-repo-commit"), etag.and_then(Digest::from_etag));
             let size = size.and_then(|size| size.trim().parse::<u64>().ok());
             if let (Some(commit), Some(digest), Some(size)) = (commit, &digest, size) {
                 if !super::names::is_commit(commit) {
                     return Err(Failure::bad_answer(&url, "its X-Repo-Commit is no commit"));
                 }
-                return Ok(Metadata {
-                    commit: commit.to_owned(),
-                    digest: digest.clone(),
-                    size,
-                });
+                return Ok(Metadata { commit: commit.to_owned(), digest: digest.clone(), size });
             }
             if !redirected {
                 let lacks = match (commit, digest, size) {
@@ -228,11 +180,7 @@ impl Http {
             let to = self.next_hop(&url, &response, &mut seen)?;
             if !self.at_home(&to) {
                 let why = "it leaves the hub without naming a checksum";
-                return Err(Failure::fatal(HubError::Redirect {
-                    url: shown(&url),
-                    to: shown(&to),
-                    why,
-                }));
+                return Err(Failure::fatal(HubError::Redirect { url: shown(&url), to: shown(&to), why }));
             }
             url = to;
         }
@@ -267,8 +215,7 @@ impl Http {
                     url = self.next_hop(&url, &response, &mut seen)?;
                 }
                 Some(permit)
-                    if response.status().is_success()
-                        || response.status() == StatusCode::RANGE_NOT_SATISFIABLE =>
+                    if response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE =>
                 {
                     return Ok((response, permit, url));
                 }
@@ -293,11 +240,8 @@ impl Http {
         let mut url = self.url(rest).map_err(Failure::fatal)?;
         let mut seen = HashSet::from([url.to_string()]);
         loop {
-            let (mut response, permit) = self
-                .send(counters, Method::GET, &url, |request| {
-                    request.timeout(self.metadata_timeout)
-                })
-                .await?;
+            let (mut response, permit) =
+                self.send(counters, Method::GET, &url, |request| request.timeout(self.metadata_timeout)).await?;
             if response.status().is_redirection() {
                 if let Some(permit) = permit {
                     permit.success();
@@ -343,71 +287,33 @@ impl Http {
         let status = response.status();
         let message = text(headers, "x-error-message").map_or_else(
             || status.canonical_reason().unwrap_or("").to_owned(),
-            |message| {
-                message
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(200)
-                    .collect()
-            },
+            |message| message.chars().filter(|c| !c.is_control()).take(200).collect(),
         );
-        let cause = format!(
-            "status {} from {}",
-            status.as_u16(),
-            url.host_str().unwrap_or("?")
-        );
-        let (endpoint, repo) = (
-            shown(&self.endpoint).trim_end_matches('/').to_owned(),
-            target.repo.to_owned(),
-        );
+        let cause = format!("status {} from {}", status.as_u16(), url.host_str().unwrap_or("?"));
+        let (endpoint, repo) = (shown(&self.endpoint).trim_end_matches('/').to_owned(), target.repo.to_owned());
         let (revision, path) = (target.revision.to_owned(), target.path.to_owned());
         let authenticated = self.token.is_some();
         let home = self.at_home(url);
         match text(headers, "x-error-code").filter(|_| home) {
             Some("GatedRepo") => {
-                return Failure::fatal(HubError::Gated {
-                    endpoint,
-                    repo,
-                    message,
-                    authenticated,
-                });
+                return Failure::fatal(HubError::Gated { endpoint, repo, message, authenticated });
             }
             Some("RepoNotFound") => {
-                return Failure::fatal(HubError::RepoNotFound {
-                    endpoint,
-                    repo,
-                    message,
-                    authenticated,
-                });
+                return Failure::fatal(HubError::RepoNotFound { endpoint, repo, message, authenticated });
             }
             Some("RevisionNotFound") => {
                 return Failure::fatal(HubError::RevisionNotFound { repo, revision });
             }
             Some("EntryNotFound") => {
-                return Failure::fatal(HubError::EntryNotFound {
-                    endpoint,
-                    repo,
-                    revision,
-                    path,
-                });
+                return Failure::fatal(HubError::EntryNotFound { endpoint, repo, revision, path });
             }
             // the hub does not tell strangers which repositories exist
             None if home && status == StatusCode::UNAUTHORIZED => {
-                return Failure::fatal(HubError::RepoNotFound {
-                    endpoint,
-                    repo,
-                    message,
-                    authenticated,
-                });
+                return Failure::fatal(HubError::RepoNotFound { endpoint, repo, message, authenticated });
             }
             _ => {}
         }
-        let error = HubError::Status {
-            url: shown(url),
-            status: status.as_u16(),
-            message,
-            tried: Tried::default(),
-        };
+        let error = HubError::Status { url: shown(url), status: status.as_u16(), message, tried: Tried::default() };
         let again = match status.as_u16() {
             429 | 503 => asked_wait(headers).map_or(Again::Backoff, Again::After),
             408 | 500 | 502 | 504 => Again::Backoff,

@@ -8,11 +8,7 @@ use super::error::HubError;
 const LONGEST: usize = 230;
 
 fn bad(kind: &'static str, value: &str, why: &'static str) -> HubError {
-    HubError::Name {
-        kind,
-        value: value.chars().take(100).collect(),
-        why,
-    }
+    HubError::Name { kind, value: value.chars().take(100).collect(), why }
 }
 
 /// `name` or `org/name`, as the hub allows them.
@@ -25,18 +21,10 @@ pub(crate) fn check_repo(repo: &str) -> Result<(), HubError> {
         return fail("it must be name or org/name");
     }
     for part in repo.split('/') {
-        if part.is_empty()
-            || !part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
             return fail("only letters, digits, `-`, `_` and `.` may stand around the `/`");
         }
-        if part.starts_with(['.', '-'])
-            || part.ends_with(['.', '-'])
-            || part.contains("..")
-            || part.contains("--")
-        {
+        if part.starts_with(['.', '-']) || part.ends_with(['.', '-']) || part.contains("..") || part.contains("--") {
             return fail("no part may start or end with `.` or `-`, or hold `..` or `--`");
         }
     }
@@ -46,22 +34,10 @@ pub(crate) fn check_repo(repo: &str) -> Result<(), HubError> {
 /// A branch, tag or commit.
 pub(crate) fn check_revision(revision: &str) -> Result<(), HubError> {
     if revision.is_empty() || encode(revision, false).len() > LONGEST {
-        return Err(bad(
-            "revision",
-            revision,
-            "it must have 1 to about 200 characters",
-        ));
+        return Err(bad("revision", revision, "it must have 1 to about 200 characters"));
     }
-    if revision.chars().any(char::is_control)
-        || revision
-            .split('/')
-            .any(|part| matches!(part, "" | "." | ".."))
-    {
-        return Err(bad(
-            "revision",
-            revision,
-            "it must not hold control characters or empty, `.` or `..` parts",
-        ));
+    if revision.chars().any(char::is_control) || revision.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(bad("revision", revision, "it must not hold control characters or empty, `.` or `..` parts"));
     }
     Ok(())
 }
@@ -71,8 +47,7 @@ pub(crate) fn check_path(path: &str) -> Result<(), HubError> {
     if path.is_empty() || encode(path, false).len() > LONGEST {
         return Err(bad("path", path, "it must have 1 to about 200 characters"));
     }
-    if path.chars().any(|c| c.is_control() || c == '\\')
-        || path.split('/').any(|part| matches!(part, "" | "." | ".."))
+    if path.chars().any(|c| c.is_control() || c == '\\') || path.split('/').any(|part| matches!(part, "" | "." | ".."))
     {
         return Err(bad(
             "path",
@@ -85,18 +60,14 @@ pub(crate) fn check_path(path: &str) -> Result<(), HubError> {
 
 /// Whether a revision is a full commit hash, which never moves.
 pub(crate) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40
-        && revision
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    revision.len() == 40 && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Percent-encodes everything but unreserved characters (RFC 3986, 2.3), and slashes if they are to stay.
 pub(crate) fn encode(text: &str, keep_slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || (keep_slashes && byte == b'/')
-        {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || (keep_slashes && byte == b'/') {
             out.push(char::from(byte));
         } else {
             let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
@@ -116,24 +87,13 @@ mod tests {
 
     #[test]
     fn names_that_would_escape_are_refused() {
-        for repo in [
-            "", "a/b/c", "../x", "a/..", "a/.b", "a b", "/a", "a/", "a--b/c", "a\n", "é/x",
-        ] {
+        for repo in ["", "a/b/c", "../x", "a/..", "a/.b", "a b", "/a", "a/", "a--b/c", "a\n", "é/x"] {
             assert!(check_repo(repo).is_err(), "{repo:?}");
         }
         for repo in ["gpt2", "microsoft/bitnet-b1.58-2B-4T-gguf", "a_b/C.d"] {
             check_repo(repo).unwrap();
         }
-        for path in [
-            "",
-            "/etc/passwd",
-            "../x",
-            "a/../b",
-            "a//b",
-            "a\\b",
-            "a\0",
-            "./a",
-        ] {
+        for path in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a\\b", "a\0", "./a"] {
             assert!(check_path(path).is_err(), "{path:?}");
         }
         check_path("original/tokenizer.model").unwrap();

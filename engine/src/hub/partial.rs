@@ -41,13 +41,7 @@ impl Partial {
         if let Some(dir) = part.parent() {
             fs::create_dir_all(dir).map_err(fail)?;
         }
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&part)
-            .map_err(fail)?;
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&part).map_err(fail)?;
         let fresh = meta.digest.hasher(meta.size);
         let mut hasher = fresh.clone();
         let mut done = file.metadata().map_err(fail)?.len();
@@ -59,11 +53,7 @@ impl Partial {
         while left > 0 {
             let n = file.read(&mut buffer).map_err(fail)?;
             if n == 0 {
-                return Err(HubError::io(
-                    "read",
-                    &part,
-                    "it became shorter while it was read",
-                ));
+                return Err(HubError::io("read", &part, "it became shorter while it was read"));
             }
             hasher.update(&buffer[..n]);
             left = left.saturating_sub(n as u64);
@@ -91,10 +81,7 @@ impl Partial {
 
     /// Back to byte 0; `validator` is the ETag of what comes now.
     pub(crate) fn restart(&mut self, validator: Option<String>) -> Result<(), Failure> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
-            .map_err(|cause| self.fail(cause))?;
+        self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0))).map_err(|cause| self.fail(cause))?;
         self.hasher = self.fresh.clone();
         (self.done, self.mixed) = (0, false);
         self.validator = validator.clone();
@@ -104,9 +91,7 @@ impl Partial {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all(bytes)
-            .map_err(|cause| self.fail(cause))?;
+        self.file.write_all(bytes).map_err(|cause| self.fail(cause))?;
         self.hasher.update(bytes);
         self.done += bytes.len() as u64;
         Ok(())

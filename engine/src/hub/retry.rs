@@ -45,29 +45,19 @@ impl Backoff {
     /// `salt` keeps two operations with one seed from waiting in step.
     pub(crate) fn new(policy: &RetryPolicy, salt: &str) -> Self {
         let seed = policy.seed.unwrap_or_else(|| {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             now.as_nanos() as u64 ^ u64::from(std::process::id())
         });
         // FNV-1a
-        let salt = salt.bytes().fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-        });
-        Self {
-            base: policy.base,
-            cap: policy.cap,
-            step: 0,
-            random: seed ^ salt,
-        }
+        let salt = salt
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+        Self { base: policy.base, cap: policy.cap, step: 0, random: seed ^ salt }
     }
 
     /// The next wait: between half and the whole of `base * 2^n`, at most `cap`.
     pub(crate) fn next(&mut self) -> Duration {
-        let full = self
-            .base
-            .saturating_mul(1u32.checked_shl(self.step).unwrap_or(u32::MAX))
-            .min(self.cap);
+        let full = self.base.saturating_mul(1u32.checked_shl(self.step).unwrap_or(u32::MAX)).min(self.cap);
         self.step = (self.step + 1).min(31);
         // splitmix64
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -87,17 +77,11 @@ impl Backoff {
 /// one second more). A `Retry-After` date is not understood and counts as absent.
 pub(crate) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(seconds) =
-        text(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse::<u64>().ok())
-    {
+    if let Some(seconds) = text(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse::<u64>().ok()) {
         return Some(Duration::from_secs(seconds));
     }
-    let seconds = text("ratelimit")?
-        .split(';')
-        .find_map(|part| part.trim().strip_prefix("t="))?
-        .trim()
-        .parse::<u64>()
-        .ok()?;
+    let seconds =
+        text("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?.trim().parse::<u64>().ok()?;
     Some(Duration::from_secs(seconds.saturating_add(1)))
 }
 
@@ -134,25 +118,13 @@ mod tests {
                 reqwest::header::HeaderValue::from_static(value),
             )])
         };
-        assert_eq!(
-            asked_wait(&headers("retry-after", "30")),
-            Some(Duration::from_secs(30))
-        );
-        assert_eq!(
-            asked_wait(&headers("ratelimit", "\"api\";r=0;t=55")),
-            Some(Duration::from_secs(56))
-        );
-        for (name, value) in [
-            ("retry-after", "soon"),
-            ("ratelimit", "\"api\";r=0"),
-            ("ratelimit", "t=x"),
-            ("other", "1"),
-        ] {
+        assert_eq!(asked_wait(&headers("retry-after", "30")), Some(Duration::from_secs(30)));
+        assert_eq!(asked_wait(&headers("ratelimit", "\"api\";r=0;t=55")), Some(Duration::from_secs(56)));
+        for (name, value) in
+            [("retry-after", "soon"), ("ratelimit", "\"api\";r=0"), ("ratelimit", "t=x"), ("other", "1")]
+        {
             assert_eq!(asked_wait(&headers(name, value)), None, "{name}: {value}");
         }
-        assert_eq!(
-            asked_wait(&headers("ratelimit", "t=18446744073709551615")),
-            Some(Duration::from_secs(u64::MAX))
-        );
+        assert_eq!(asked_wait(&headers("ratelimit", "t=18446744073709551615")), Some(Duration::from_secs(u64::MAX)));
     }
 }

@@ -87,12 +87,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self {
-            connect: seconds(10),
-            metadata: seconds(10),
-            stall: seconds(30),
-            overall: seconds(600),
-        }
+        Self { connect: seconds(10), metadata: seconds(10), stall: seconds(30), overall: seconds(600) }
     }
 }
 
@@ -146,19 +141,10 @@ impl HubSettings {
 
     /// Settings from an environment; `get` answers like `std::env::var(..).ok()`.
     pub fn from_env_map(get: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
-        let text = |name: &str| {
-            get(name)
-                .map(|value| value.trim().to_owned())
-                .filter(|value| !value.is_empty())
-        };
+        let text = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let path = |name: &str| text(name).map(PathBuf::from);
         let on = |name: &str| {
-            text(name).is_some_and(|value| {
-                !matches!(
-                    value.to_ascii_lowercase().as_str(),
-                    "0" | "false" | "off" | "no"
-                )
-            })
+            text(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "off" | "no"))
         };
 
         let home = path("HOME").or_else(|| path("USERPROFILE"));
@@ -174,13 +160,11 @@ impl HubSettings {
             .ok_or_else(|| HubError::Setting {
                 name: "BITNET_TOKENIZER_CACHE",
                 value: String::new(),
-                why: "neither it nor a home folder is set, so there is no place for the cache"
-                    .to_owned(),
+                why: "neither it nor a home folder is set, so there is no place for the cache".to_owned(),
                 example: "/var/cache/bitnet",
             })?;
         // HuggingFace's tools use ~/.cache on every system
-        let hf_base =
-            path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
+        let hf_base = path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
         let hf_home = path("HF_HOME").or_else(|| hf_base.map(|base| base.join("huggingface")));
         let hf_cache = path("HF_HUB_CACHE")
             .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
@@ -190,17 +174,14 @@ impl HubSettings {
         } else if let Some(token) = text("HF_TOKEN").and_then(|value| Token::new(&value)) {
             TokenSource::Value(token)
         } else {
-            let file = path("HF_TOKEN_PATH")
-                .or_else(|| hf_home.as_deref().map(|home: &Path| home.join("token")));
+            let file = path("HF_TOKEN_PATH").or_else(|| hf_home.as_deref().map(|home: &Path| home.join("token")));
             file.map_or(TokenSource::None, TokenSource::File)
         };
 
         let mut settings = Self::new(cache_dir);
         settings.token = token;
         settings.hf_caches = hf_cache.into_iter().collect();
-        settings.offline = ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
-            .iter()
-            .any(|name| on(name));
+        settings.offline = ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| on(name));
         if let Some(endpoint) = text("HF_ENDPOINT") {
             settings.endpoint = endpoint;
         }
@@ -250,16 +231,12 @@ fn bytes(name: &'static str, value: &str) -> Result<u64, HubError> {
         Some('G') => (&value[..value.len() - 1], 1 << 30),
         _ => (value, 1u64),
     };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit))
-        .ok_or_else(|| HubError::Setting {
-            name,
-            value: value.to_owned(),
-            why: "it must be a number of bytes".to_owned(),
-            example: "4G",
-        })
+    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(|| HubError::Setting {
+        name,
+        value: value.to_owned(),
+        why: "it must be a number of bytes".to_owned(),
+        example: "4G",
+    })
 }
 
 #[cfg(test)]
@@ -268,10 +245,7 @@ mod tests {
 
     fn from(pairs: &[(&str, &str)]) -> Result<HubSettings, HubError> {
         HubSettings::from_env_map(|name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -280,71 +254,34 @@ mod tests {
         let s = from(&[("HOME", "/h"), ("HF_HOME", "/hf"), ("HF_TOKEN_PATH", "/t")]).unwrap();
         assert_eq!(s.hf_caches, [PathBuf::from("/hf/hub")]);
         assert_eq!(s.token, TokenSource::File("/t".into()));
-        let s = from(&[
-            ("HOME", "/h"),
-            ("HUGGINGFACE_HUB_CACHE", "/b"),
-            ("HF_HUB_CACHE", "/a"),
-            ("HF_TOKEN", " hf_x\n"),
-        ])
-        .unwrap();
+        let s =
+            from(&[("HOME", "/h"), ("HUGGINGFACE_HUB_CACHE", "/b"), ("HF_HUB_CACHE", "/a"), ("HF_TOKEN", " hf_x\n")])
+                .unwrap();
         assert_eq!(s.hf_caches, [PathBuf::from("/a")]);
         assert_eq!(s.token, TokenSource::Value(Token("hf_x".to_owned())));
-        let s = from(&[
-            ("HOME", "/h"),
-            ("HF_TOKEN", "hf_x"),
-            ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),
-        ])
-        .unwrap();
+        let s = from(&[("HOME", "/h"), ("HF_TOKEN", "hf_x"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).unwrap();
         assert_eq!(s.token, TokenSource::None);
-        assert_eq!(
-            from(&[("HOME", "/h"), ("BITNET_TOKENIZER_CACHE", "/c")])
-                .unwrap()
-                .cache_dir,
-            PathBuf::from("/c")
-        );
+        assert_eq!(from(&[("HOME", "/h"), ("BITNET_TOKENIZER_CACHE", "/c")]).unwrap().cache_dir, PathBuf::from("/c"));
         #[cfg(target_os = "linux")]
-        assert_eq!(
-            from(&[("HOME", "/h")]).unwrap().cache_dir,
-            PathBuf::from("/h/.cache/bitnet/tokenizers")
-        );
+        assert_eq!(from(&[("HOME", "/h")]).unwrap().cache_dir, PathBuf::from("/h/.cache/bitnet/tokenizers"));
     }
 
     #[test]
     fn offline_words_and_numbers() {
-        for (value, offline) in [
-            ("1", true),
-            ("true", true),
-            ("", false),
-            ("0", false),
-            ("off", false),
-            ("FALSE", false),
-        ] {
+        for (value, offline) in
+            [("1", true), ("true", true), ("", false), ("0", false), ("off", false), ("FALSE", false)]
+        {
             for name in ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
-                assert_eq!(
-                    from(&[("HOME", "/h"), (name, value)]).unwrap().offline,
-                    offline,
-                    "{name}={value}"
-                );
+                assert_eq!(from(&[("HOME", "/h"), (name, value)]).unwrap().offline, offline, "{name}={value}");
             }
         }
-        let s = from(&[
-            ("HOME", "/h"),
-            ("BITNET_DOWNLOAD_TIMEOUT", "2.5"),
-            ("BITNET_TOKENIZER_CACHE_BYTES", "3M"),
-        ])
-        .unwrap();
-        assert_eq!(
-            (s.timeouts.overall, s.cache_budget),
-            (Duration::from_millis(2500), 3 << 20)
-        );
-        for (name, value) in [
-            ("BITNET_DOWNLOAD_TIMEOUT", "soon"),
-            ("BITNET_TOKENIZER_CACHE_BYTES", "many"),
-            ("BITNET_SEED", "x"),
-        ] {
-            let error = from(&[("HOME", "/h"), (name, value)])
-                .unwrap_err()
-                .to_string();
+        let s = from(&[("HOME", "/h"), ("BITNET_DOWNLOAD_TIMEOUT", "2.5"), ("BITNET_TOKENIZER_CACHE_BYTES", "3M")])
+            .unwrap();
+        assert_eq!((s.timeouts.overall, s.cache_budget), (Duration::from_millis(2500), 3 << 20));
+        for (name, value) in
+            [("BITNET_DOWNLOAD_TIMEOUT", "soon"), ("BITNET_TOKENIZER_CACHE_BYTES", "many"), ("BITNET_SEED", "x")]
+        {
+            let error = from(&[("HOME", "/h"), (name, value)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
         assert!(from(&[]).is_err(), "no home, no cache folder");

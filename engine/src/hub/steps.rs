@@ -24,11 +24,7 @@ const KEEP_UP_TO: u64 = 64 << 20;
 
 impl SmartTokenizerDownload {
     /// The commit that a revision names, with the metadata that came along if the hub was asked.
-    pub(super) async fn commit(
-        &self,
-        job: &Job,
-        target: Target<'_>,
-    ) -> Result<(String, Option<Metadata>), HubError> {
+    pub(super) async fn commit(&self, job: &Job, target: Target<'_>) -> Result<(String, Option<Metadata>), HubError> {
         let Target { repo, revision, .. } = target;
         if is_commit(revision) {
             return Ok((revision.to_owned(), None));
@@ -40,16 +36,11 @@ impl SmartTokenizerDownload {
         {
             return Ok((commit.clone(), None));
         }
-        let known = known.map(|(commit, _)| commit).or_else(|| {
-            settings
-                .hf_caches
-                .iter()
-                .find_map(|root| hf_cache::commit_of(root, repo, revision))
-        });
+        let known = known
+            .map(|(commit, _)| commit)
+            .or_else(|| settings.hf_caches.iter().find_map(|root| hf_cache::commit_of(root, repo, revision)));
         if settings.offline {
-            return known
-                .map(|commit| (commit, None))
-                .ok_or_else(|| offline(target, self.places()));
+            return known.map(|commit| (commit, None)).ok_or_else(|| offline(target, self.places()));
         }
         match self.head(job, target).await {
             Ok(meta) => {
@@ -96,20 +87,11 @@ impl SmartTokenizerDownload {
         if let Some(hit) = self.cached(job, target, Source::Cache).await? {
             return Ok(hit);
         }
-        if let Some(hit) = self
-            .hf_cached(job, target, meta.as_ref().map(|meta| &meta.digest))
-            .await?
-        {
+        if let Some(hit) = self.hf_cached(job, target, meta.as_ref().map(|meta| &meta.digest)).await? {
             return Ok(hit);
         }
         if self.0.settings.offline {
-            return Err(offline(
-                Target {
-                    revision: asked,
-                    ..target
-                },
-                self.places(),
-            ));
+            return Err(offline(Target { revision: asked, ..target }, self.places()));
         }
         let meta = match meta {
             Some(meta) => meta,
@@ -123,25 +105,16 @@ impl SmartTokenizerDownload {
         };
         if meta.commit != target.revision {
             let url = self.0.http.resolve_url(target)?;
-            let why = format!(
-                "it answers for commit {} when asked for {}",
-                meta.commit, target.revision
-            );
+            let why = format!("it answers for commit {} when asked for {}", meta.commit, target.revision);
             let failure = Failure::bad_answer(&url, why);
-            return Err(*Failure {
-                again: Again::No,
-                ..failure
-            }
-            .error);
+            return Err(*Failure { again: Again::No, ..failure }.error);
         }
         if let Some(hit) = self.adopted(job, target, &meta).await? {
             return Ok(hit);
         }
         let lock = lock(self.0.cache.lock_file(&meta.digest.to_string()), || {
             add(&counters.lock_waits, 1);
-            job.tell(Event::Waiting {
-                path: job.path.clone(),
-            });
+            job.tell(Event::Waiting { path: job.path.clone() });
         })
         .await?;
         if let Some(hit) = self.adopted(job, target, &meta).await? {
@@ -160,28 +133,14 @@ impl SmartTokenizerDownload {
             ?took,
             "downloaded"
         );
-        job.tell(Event::Finished {
-            path: job.path.clone(),
-            total: meta.size,
-            transferred,
-            took,
-        });
+        job.tell(Event::Finished { path: job.path.clone(), total: meta.size, transferred, took });
         Ok(self.fetched(entry, Source::Network, None))
     }
 
     /// Moves the verified partial file into the cache, names it, and makes room. The lock goes along: if the caller's deadline passes
     /// meanwhile, the background task still holds it until it is done.
-    async fn keep(
-        &self,
-        target: Target<'_>,
-        meta: &Metadata,
-        lock: Lock,
-    ) -> Result<CacheEntry, HubError> {
-        let (cache, meta, budget) = (
-            self.0.cache.clone(),
-            meta.clone(),
-            self.0.settings.cache_budget,
-        );
+    async fn keep(&self, target: Target<'_>, meta: &Metadata, lock: Lock) -> Result<CacheEntry, HubError> {
+        let (cache, meta, budget) = (self.0.cache.clone(), meta.clone(), self.0.settings.cache_budget);
         let (repo, path) = (target.repo.to_owned(), target.path.to_owned());
         blocking(move || {
             let (part, note) = cache.partial(&meta.digest);
@@ -190,30 +149,15 @@ impl SmartTokenizerDownload {
             let entry = cache.adopt(&repo, &meta.commit, &path, &meta.digest, meta.size)?;
             cache.evict(budget, std::slice::from_ref(&meta.digest))?;
             drop(lock);
-            entry.ok_or_else(|| {
-                HubError::io(
-                    "read",
-                    cache.root(),
-                    "the file was removed as soon as it was stored",
-                )
-            })
+            entry.ok_or_else(|| HubError::io("read", cache.root(), "the file was removed as soon as it was stored"))
         })
         .await
     }
 
     /// Our cache, by name.
-    async fn cached(
-        &self,
-        job: &Job,
-        target: Target<'_>,
-        source: Source,
-    ) -> Result<Option<Fetched>, HubError> {
+    async fn cached(&self, job: &Job, target: Target<'_>, source: Source) -> Result<Option<Fetched>, HubError> {
         let cache = self.0.cache.clone();
-        let (repo, commit, path) = (
-            target.repo.to_owned(),
-            target.revision.to_owned(),
-            target.path.to_owned(),
-        );
+        let (repo, commit, path) = (target.repo.to_owned(), target.revision.to_owned(), target.path.to_owned());
         let result = blocking(move || {
             let Some(entry) = cache.find(&repo, &commit, &path) else {
                 return Ok(None);
@@ -228,28 +172,19 @@ impl SmartTokenizerDownload {
         .await;
         match result {
             Ok(Some((entry, bytes))) => {
-                let counter = if source == Source::Cache {
-                    &job.counters.cache_hits
-                } else {
-                    &job.counters.shared_hits
-                };
+                let counter =
+                    if source == Source::Cache { &job.counters.cache_hits } else { &job.counters.shared_hits };
                 add(counter, 1);
                 add(&job.counters.avoided_bytes, entry.size);
                 tracing::debug!(path = target.path, commit = target.revision, "cache hit");
-                job.tell(Event::Hit {
-                    path: job.path.clone(),
-                    from: "cache",
-                });
+                job.tell(Event::Hit { path: job.path.clone(), from: "cache" });
                 Ok(Some(self.fetched(entry, source, bytes)))
             }
             Ok(None) => Ok(None),
             Err(HubError::Corrupt { path, why }) => {
                 tracing::warn!(file = %path.display(), why, "damaged file removed from the cache");
                 add(&job.counters.damaged, 1);
-                job.tell(Event::Damaged {
-                    path: job.path.clone(),
-                    why,
-                });
+                job.tell(Event::Damaged { path: job.path.clone(), why });
                 Ok(None)
             }
             // evicted by another process between finding and reading
@@ -259,24 +194,8 @@ impl SmartTokenizerDownload {
     }
 
     /// Our cache, by checksum.
-    async fn adopted(
-        &self,
-        job: &Job,
-        target: Target<'_>,
-        meta: &Metadata,
-    ) -> Result<Option<Fetched>, HubError> {
-        if self
-            .0
-            .cache
-            .adopt(
-                target.repo,
-                &meta.commit,
-                target.path,
-                &meta.digest,
-                meta.size,
-            )?
-            .is_none()
-        {
+    async fn adopted(&self, job: &Job, target: Target<'_>, meta: &Metadata) -> Result<Option<Fetched>, HubError> {
+        if self.0.cache.adopt(target.repo, &meta.commit, target.path, &meta.digest, meta.size)?.is_none() {
             return Ok(None);
         }
         self.cached(job, target, Source::Shared).await
@@ -289,25 +208,15 @@ impl SmartTokenizerDownload {
         wanted: Option<&Digest>,
     ) -> Result<Option<Fetched>, HubError> {
         let (roots, wanted) = (self.0.settings.hf_caches.clone(), wanted.cloned());
-        let (repo, commit, path) = (
-            target.repo.to_owned(),
-            target.revision.to_owned(),
-            target.path.to_owned(),
-        );
-        let find = move || {
-            Ok(roots
-                .iter()
-                .find_map(|root| hf_cache::find(root, &repo, &commit, &path, wanted.as_ref())))
-        };
+        let (repo, commit, path) = (target.repo.to_owned(), target.revision.to_owned(), target.path.to_owned());
+        let find =
+            move || Ok(roots.iter().find_map(|root| hf_cache::find(root, &repo, &commit, &path, wanted.as_ref())));
         let Some(found) = blocking(find).await? else {
             return Ok(None);
         };
         add(&job.counters.hf_cache_hits, 1);
         add(&job.counters.avoided_bytes, found.size);
-        job.tell(Event::Hit {
-            path: job.path.clone(),
-            from: "huggingface cache",
-        });
+        job.tell(Event::Hit { path: job.path.clone(), from: "huggingface cache" });
         Ok(Some(Fetched {
             repo: target.repo.to_owned(),
             commit: target.revision.to_owned(),
@@ -323,28 +232,8 @@ impl SmartTokenizerDownload {
     }
 
     fn fetched(&self, entry: CacheEntry, source: Source, bytes: Option<Arc<Vec<u8>>>) -> Fetched {
-        let CacheEntry {
-            repo,
-            commit,
-            path,
-            digest,
-            size,
-            file,
-            compressed,
-            ..
-        } = entry;
-        Fetched {
-            repo,
-            commit,
-            path,
-            digest,
-            size,
-            source,
-            file,
-            compressed,
-            bytes,
-            cache: self.0.cache.clone(),
-        }
+        let CacheEntry { repo, commit, path, digest, size, file, compressed, .. } = entry;
+        Fetched { repo, commit, path, digest, size, source, file, compressed, bytes, cache: self.0.cache.clone() }
     }
 
     /// The caches that were searched, for people.
@@ -357,11 +246,7 @@ impl SmartTokenizerDownload {
 }
 
 pub(super) fn offline(target: Target<'_>, tried: Vec<String>) -> HubError {
-    let Target {
-        repo,
-        revision,
-        path,
-    } = target;
+    let Target { repo, revision, path } = target;
     HubError::Offline {
         repo: repo.to_owned(),
         revision: revision.to_owned(),

@@ -46,7 +46,9 @@ pub enum InferenceError {
         context: usize,
     },
     /// The KV cache would be larger than memory is.
-    #[error("a context of {context} tokens needs more memory than this machine has: choose a shorter one with --context")]
+    #[error(
+        "a context of {context} tokens needs more memory than this machine has: choose a shorter one with --context"
+    )]
     ContextTooLarge {
         /// Positions asked for.
         context: usize,

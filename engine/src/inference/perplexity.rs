@@ -53,7 +53,8 @@ pub fn perplexity(
     let (mut nats, mut tokens, mut hits, mut windows) = (0.0, 0usize, 0usize, 0);
     let width = session.context();
     if width < 2 {
-        let what = "the context must hold two tokens, so that one can be predicted from the other: choose a longer --context";
+        let what =
+            "the context must hold two tokens, so that one can be predicted from the other: choose a longer --context";
         return Err(InferenceError::Option { what });
     }
     // Each window starts with a token that is only context: the beginning-of-sequence token, or the last one before it.
@@ -83,7 +84,8 @@ pub fn perplexity(
     }
     session.truncate(0);
     // What was predicted: without a beginning-of-sequence token the first token was only context.
-    let given = if bos.is_some() { 0 } else { String::from_utf8_lossy(&tokenizer.decode(&ids[..1], false)).chars().count() };
+    let given =
+        if bos.is_some() { 0 } else { String::from_utf8_lossy(&tokenizer.decode(&ids[..1], false)).chars().count() };
     let characters = text.chars().count().saturating_sub(given).max(1);
     let bits = nats / std::f64::consts::LN_2;
     Ok(Perplexity {

@@ -3,10 +3,10 @@
 //! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads
 //! nor the size of the chunks changes a bit of the logits.
 
+use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{MatrixId, Model, NormId, Op, Slot};
-use super::rope::RopeTable;
 use bitnet_kernels::parallel::{self, Product};
 use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
 use std::cell::RefCell;

@@ -14,5 +14,4 @@ pub(super) static B158: Family = Family {
 };
 
 /// The first open BitNet models (0.7B, 3B): the same with SiLU.
-pub(super) static BITNET: Family =
-    Family { name: "BitNet", architectures: &["bitnet"], gating: Gating::Silu, ..B158 };
+pub(super) static BITNET: Family = Family { name: "BitNet", architectures: &["bitnet"], gating: Gating::Silu, ..B158 };

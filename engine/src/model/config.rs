@@ -48,9 +48,8 @@ impl Config {
     /// A missing key, a value of the wrong type or out of range, sizes that do not fit each other, or a feature of the
     /// architecture that this engine does not compute (experts, unknown rope scaling).
     pub fn from_metadata(meta: &Metadata, rope_kind: Rope) -> Result<Self, ModelError> {
-        let architecture = meta.str("general.architecture")?.ok_or(ModelError::MissingKey {
-            key: "general.architecture".into(),
-        })?;
+        let architecture =
+            meta.str("general.architecture")?.ok_or(ModelError::MissingKey { key: "general.architecture".into() })?;
         let key = |name: &str| format!("{architecture}.{name}");
         let optional = |name: &str, min: u64, max: u64| -> Result<Option<usize>, ModelError> {
             let Some(value) = meta.u64(&key(name))? else { return Ok(None) };

@@ -40,11 +40,8 @@ impl Family {
         let norm = source.norm("output_norm.weight", width)?;
         plan.push("output_norm", Op::RmsNorm { src: Slot::Residual, dst: Slot::Hidden, weight: norm });
         // Without an output matrix the embedding is tied to it.
-        let head = if source.has("output.weight") {
-            source.matrix("output.weight", config.vocab_size, width)?
-        } else {
-            table
-        };
+        let head =
+            if source.has("output.weight") { source.matrix("output.weight", config.vocab_size, width)? } else { table };
         plan.push("output", Op::Linear { src: Slot::Hidden, dst: Slot::Logits, weight: head });
         Ok(plan.finish())
     }

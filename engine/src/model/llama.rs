@@ -6,10 +6,5 @@ use super::decoder::Family;
 use super::plan::{Gating, Rope};
 
 /// The architecture `llama`.
-pub(super) static LLAMA: Family = Family {
-    name: "LLaMA",
-    architectures: &["llama"],
-    rope: Rope::Norm,
-    gating: Gating::Silu,
-    sub_norms: false,
-};
+pub(super) static LLAMA: Family =
+    Family { name: "LLaMA", architectures: &["llama"], rope: Rope::Norm, gating: Gating::Silu, sub_norms: false };

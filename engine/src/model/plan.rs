@@ -36,16 +36,8 @@ pub enum Slot {
 
 impl Slot {
     /// Every slot, in the order of the executor's buffers.
-    pub const ALL: [Self; 8] = [
-        Self::Residual,
-        Self::Hidden,
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::Gate,
-        Self::Up,
-        Self::Logits,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Residual, Self::Hidden, Self::Query, Self::Key, Self::Value, Self::Gate, Self::Up, Self::Logits];
 
     /// Position in [`Slot::ALL`].
     #[must_use]

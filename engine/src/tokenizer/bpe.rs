@@ -34,44 +34,21 @@ impl BpeTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(
-        mut source: VocabSource,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<Self, TokenizerError> {
+    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         if source.tokens.is_empty() {
-            return Err(TokenizerError::BadVocabSize {
-                found: 0,
-                limit: super::vocab::MAX_TOKENS,
-            });
+            return Err(TokenizerError::BadVocabSize { found: 0, limit: super::vocab::MAX_TOKENS });
         }
         if source.merges.is_empty() {
             return Err(TokenizerError::NoMerges);
         }
-        let pre = fingerprint::resolve(
-            source.pre.as_deref(),
-            &source.tokens,
-            fingerprint::KNOWN,
-            diagnostics,
-        )?;
-        let defaults = Defaults {
-            bos: Some(11),
-            eos: Some(11),
-            unk: None,
-            add_bos: pre.add_bos,
-            untyped: false,
-        };
+        let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics)?;
+        let defaults = Defaults { bos: Some(11), eos: Some(11), unk: None, add_bos: pre.add_bos, untyped: false };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let pairs = pairs(&vocab, &source.merges, diagnostics)?;
         to_bytes(&mut vocab, diagnostics);
         let bytes = byte_tokens(&vocab, diagnostics);
         let words = words(&vocab, &pairs, &bytes, pre.ignore_merges);
-        Ok(Self {
-            vocab,
-            pre,
-            words,
-            pairs,
-            bytes,
-        })
+        Ok(Self { vocab, pre, words, pairs, bytes })
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
@@ -89,13 +66,7 @@ impl BpeTokenizer {
 
     #[cold]
     fn merge_piece(&self, piece: &[u8], work: &mut Work) {
-        merge_bytes(
-            piece,
-            &self.bytes,
-            &self.pairs,
-            &mut work.symbols,
-            &mut work.scratch,
-        );
+        merge_bytes(piece, &self.bytes, &self.pairs, &mut work.symbols, &mut work.scratch);
         work.ids.extend_from_slice(&work.symbols);
     }
 }
@@ -107,43 +78,20 @@ struct Work {
     scratch: Scratch,
 }
 
-fn merge_bytes(
-    piece: &[u8],
-    bytes: &[u32; 256],
-    pairs: &PairTable,
-    symbols: &mut Vec<u32>,
-    scratch: &mut Scratch,
-) {
+fn merge_bytes(piece: &[u8], bytes: &[u32; 256], pairs: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     symbols.clear();
-    symbols.extend(
-        piece
-            .iter()
-            .map(|&b| bytes[usize::from(b)])
-            .filter(|&id| id != NO_SYMBOL),
-    );
+    symbols.extend(piece.iter().map(|&b| bytes[usize::from(b)]).filter(|&id| id != NO_SYMBOL));
     merge_all(pairs, symbols, scratch);
 }
 
 /// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
-fn pairs(
-    vocab: &Vocab,
-    merges: &[Vec<u8>],
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<PairTable, TokenizerError> {
+fn pairs(vocab: &Vocab, merges: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> Result<PairTable, TokenizerError> {
     let mut table = PairTable::with_capacity(merges.len());
     let (mut duplicates, mut strangers) = (0usize, 0usize);
     let mut joined = Vec::new();
     for (index, merge) in merges.iter().enumerate() {
-        let bad = || TokenizerError::BadMerge {
-            index,
-            merge: show(merge),
-        };
-        let space = merge
-            .iter()
-            .skip(1)
-            .position(|&b| b == b' ')
-            .ok_or_else(bad)?
-            + 1;
+        let bad = || TokenizerError::BadMerge { index, merge: show(merge) };
+        let space = merge.iter().skip(1).position(|&b| b == b' ').ok_or_else(bad)? + 1;
         let (left, right) = (&merge[..space], &merge[space + 1..]);
         if right.is_empty() {
             return Err(bad());
@@ -151,18 +99,10 @@ fn pairs(
         joined.clear();
         joined.extend_from_slice(left);
         joined.extend_from_slice(right);
-        let find = |text: &[u8]| {
-            vocab
-                .by_text
-                .get(text)
-                .filter(|&id| vocab.kinds[id as usize].is_text())
-        };
+        let find = |text: &[u8]| vocab.by_text.get(text).filter(|&id| vocab.kinds[id as usize].is_text());
         match (find(left), find(right), find(&joined)) {
             (Some(left), Some(right), Some(id)) => {
-                let rank = u32::try_from(index)
-                    .ok()
-                    .filter(|&r| r < u32::MAX)
-                    .ok_or_else(bad)?;
+                let rank = u32::try_from(index).ok().filter(|&r| r < u32::MAX).ok_or_else(bad)?;
                 duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
             }
             _ => strangers += 1,
@@ -178,7 +118,10 @@ fn pairs(
     if strangers > 0 {
         diagnostics.push(Diagnostic::warning(
             "merges_outside_vocabulary",
-            format!("{strangers} of {} merges join or make pieces that are no ordinary tokens; they are left out", merges.len()),
+            format!(
+                "{strangers} of {} merges join or make pieces that are no ordinary tokens; they are left out",
+                merges.len()
+            ),
             "convert the model again with its tokenizer",
         ));
     }
@@ -206,7 +149,10 @@ fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
     if let Some(first) = odd.first() {
         diagnostics.push(Diagnostic::warning(
             "tokens_outside_byte_alphabet",
-            format!("{} tokens are not written in the byte alphabet (the first is {first}); text never becomes them", odd.len()),
+            format!(
+                "{} tokens are not written in the byte alphabet (the first is {first}); text never becomes them",
+                odd.len()
+            ),
             "type them as user-defined (4) or control (3) tokens when converting",
         ));
     }
@@ -216,18 +162,10 @@ fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
     let mut text = [0; 4];
     let bytes: [u32; 256] = std::array::from_fn(|b| {
         let text = byte_alphabet::to_char(b as u8).encode_utf8(&mut text);
-        vocab
-            .by_text
-            .get(text.as_bytes())
-            .filter(|&id| vocab.kinds[id as usize].is_text())
-            .unwrap_or(NO_SYMBOL)
+        vocab.by_text.get(text.as_bytes()).filter(|&id| vocab.kinds[id as usize].is_text()).unwrap_or(NO_SYMBOL)
     });
-    let missing: Vec<String> = bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, id)| **id == NO_SYMBOL)
-        .map(|(b, _)| format!("{b:02x}"))
-        .collect();
+    let missing: Vec<String> =
+        bytes.iter().enumerate().filter(|(_, id)| **id == NO_SYMBOL).map(|(b, _)| format!("{b:02x}")).collect();
     if !missing.is_empty() {
         diagnostics.push(Diagnostic::info(
             "bytes_without_token",
@@ -265,10 +203,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &[u32; 256], ignore_merges: bo
 impl Tokenizer for BpeTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let mut work = Work {
-            ids: Vec::with_capacity(bytes.len() / 3 + 4),
-            ..Work::default()
-        };
+        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {
             match part {

@@ -52,11 +52,7 @@ pub fn to_byte(c: char) -> Option<u8> {
 /// Text in the alphabet back to the bytes it stands for; `None` if it is not UTF-8 or has a character outside it.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    std::str::from_utf8(text)
-        .ok()?
-        .chars()
-        .map(to_byte)
-        .collect()
+    std::str::from_utf8(text).ok()?.chars().map(to_byte).collect()
 }
 
 /// Bytes written in the alphabet.

@@ -15,9 +15,7 @@ pub enum TokenizerError {
         key: String,
     },
     /// A key is there but cannot be read.
-    #[error(
-        "the tokenizer metadata key cannot be read: {reason}. Check the file with `bitnet inspect FILE`"
-    )]
+    #[error("the tokenizer metadata key cannot be read: {reason}. Check the file with `bitnet inspect FILE`")]
     BadKey {
         /// What the metadata reader said (names the key and the types).
         reason: String,
@@ -58,9 +56,7 @@ pub enum TokenizerError {
         limit: usize,
     },
     /// Two lists that must have one entry a token do not.
-    #[error(
-        "`{key}` has {found} entries for {expected} tokens. The file is damaged: download or convert it again"
-    )]
+    #[error("`{key}` has {found} entries for {expected} tokens. The file is damaged: download or convert it again")]
     LengthMismatch {
         /// Key of the list.
         key: String,
@@ -82,9 +78,7 @@ pub enum TokenizerError {
         last: u32,
     },
     /// A score is NaN, so that no order of merges exists.
-    #[error(
-        "the score of token {id} is not a number. The file is damaged: download or convert it again"
-    )]
+    #[error("the score of token {id} is not a number. The file is damaged: download or convert it again")]
     BadScore {
         /// The token.
         id: u32,
@@ -116,9 +110,7 @@ pub enum TokenizerError {
         offset: usize,
     },
     /// Offsets are kept in 31 bits.
-    #[error(
-        "the text has {bytes} bytes; at most {limit} can be encoded in one call. Encode it in parts"
-    )]
+    #[error("the text has {bytes} bytes; at most {limit} can be encoded in one call. Encode it in parts")]
     TextTooLong {
         /// Bytes given.
         bytes: usize,
@@ -151,21 +143,11 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn warning(code: &'static str, message: String, hint: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            code,
-            message,
-            hint: hint.into(),
-        }
+        Self { severity: Severity::Warning, code, message, hint: hint.into() }
     }
 
     pub(crate) fn info(code: &'static str, message: String, hint: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Info,
-            code,
-            message,
-            hint: hint.into(),
-        }
+        Self { severity: Severity::Info, code, message, hint: hint.into() }
     }
 }
 
@@ -176,10 +158,6 @@ impl fmt::Display for Diagnostic {
             Severity::Warning => "warning",
         };
         write!(f, "{severity}[{}]: {}", self.code, self.message)?;
-        if self.hint.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " ({})", self.hint)
-        }
+        if self.hint.is_empty() { Ok(()) } else { write!(f, " ({})", self.hint) }
     }
 }

@@ -65,12 +65,8 @@ pub fn digest(tokens: &[Vec<u8>]) -> String {
 #[must_use]
 pub fn identify<'a>(tokens: &[Vec<u8>], known: &'a [Fingerprint]) -> Option<&'a Fingerprint> {
     known.iter().find(|f| {
-        f.probes
-            .iter()
-            .all(|&(id, text)| tokens.get(id).is_some_and(|t| t == text.as_bytes()))
-            && tokens
-                .get(f.ids.clone())
-                .is_some_and(|part| digest(part) == f.sha256)
+        f.probes.iter().all(|&(id, text)| tokens.get(id).is_some_and(|t| t == text.as_bytes()))
+            && tokens.get(f.ids.clone()).is_some_and(|part| digest(part) == f.sha256)
     })
 }
 
@@ -126,11 +122,7 @@ pub fn resolve(
             digest: digest(tokens),
         }),
         (pre, _, None) => {
-            let said = if pre.is_some() {
-                "says `default`"
-            } else {
-                "is missing"
-            };
+            let said = if pre.is_some() { "says `default`" } else { "is missing" };
             diagnostics.push(Diagnostic::warning(
                 "pre_unknown",
                 format!(

@@ -8,9 +8,7 @@ use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 const PREFIX: &str = "tokenizer.ggml.";
 
 fn bad(error: GgufError) -> TokenizerError {
-    TokenizerError::BadKey {
-        reason: error.to_string(),
-    }
+    TokenizerError::BadKey { reason: error.to_string() }
 }
 
 fn key(name: &str) -> String {
@@ -34,28 +32,15 @@ pub fn from_gguf(metadata: &Metadata) -> Result<Loaded, TokenizerError> {
 ///
 /// # Errors
 /// [`TokenizerError::MissingKey`] without `model` or `tokens`; [`TokenizerError::BadKey`] for wrong types.
-pub fn source(
-    metadata: &Metadata,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<VocabSource, TokenizerError> {
-    let model = metadata
-        .str(&key("model"))
-        .map_err(bad)?
-        .ok_or_else(|| TokenizerError::MissingKey { key: key("model") })?;
+pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<VocabSource, TokenizerError> {
+    let model =
+        metadata.str(&key("model")).map_err(bad)?.ok_or_else(|| TokenizerError::MissingKey { key: key("model") })?;
     // Before the lists are read: the message about an unknown kind is the useful one.
     if !matches!(model, "gpt2" | "llama") {
-        return Err(TokenizerError::UnsupportedModel {
-            found: model.to_owned(),
-        });
+        return Err(TokenizerError::UnsupportedModel { found: model.to_owned() });
     }
-    let tokens = list(metadata, "tokens")?
-        .ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
-    let text = |name: &str| {
-        metadata
-            .str(&key(name))
-            .map_err(bad)
-            .map(|s| s.map(str::to_owned))
-    };
+    let tokens = list(metadata, "tokens")?.ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
+    let text = |name: &str| metadata.str(&key(name)).map_err(bad).map(|s| s.map(str::to_owned));
     let flag = |name: &str| metadata.bool(&key(name)).map_err(bad);
     Ok(VocabSource {
         model: model.to_owned(),
@@ -89,10 +74,9 @@ fn list<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<ArrayView<'a>>,
     let list = metadata.array(&key(name)).map_err(bad)?;
     match list {
         // Merges may be more than tokens, but not without measure.
-        Some(list) if list.len() > 4 * MAX_TOKENS => Err(TokenizerError::BadVocabSize {
-            found: list.len(),
-            limit: MAX_TOKENS,
-        }),
+        Some(list) if list.len() > 4 * MAX_TOKENS => {
+            Err(TokenizerError::BadVocabSize { found: list.len(), limit: MAX_TOKENS })
+        }
         list => Ok(list),
     }
 }
@@ -101,30 +85,18 @@ fn strings(list: &ArrayView<'_>) -> Result<Vec<Vec<u8>>, TokenizerError> {
     Ok(list.strings().map_err(bad)?.map(<[u8]>::to_vec).collect())
 }
 
-fn kinds(
-    list: &ArrayView<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<Vec<TokenKind>, TokenizerError> {
+fn kinds(list: &ArrayView<'_>, diagnostics: &mut Vec<Diagnostic>) -> Result<Vec<TokenKind>, TokenizerError> {
     let (mut unknown, mut example) = (0usize, None);
     let mut kinds = Vec::with_capacity(list.len().min(MAX_TOKENS));
     for (id, value) in list.iter().enumerate() {
         let number = value.as_integer().ok_or_else(|| TokenizerError::BadKey {
-            reason: format!(
-                "`{}` holds {}, not integers",
-                key("token_type"),
-                value.describe()
-            ),
+            reason: format!("`{}` holds {}, not integers", key("token_type"), value.describe()),
         })?;
-        kinds.push(
-            i64::try_from(number)
-                .ok()
-                .and_then(TokenKind::from_gguf)
-                .unwrap_or_else(|| {
-                    unknown += 1;
-                    example.get_or_insert((id, number));
-                    TokenKind::Normal
-                }),
-        );
+        kinds.push(i64::try_from(number).ok().and_then(TokenKind::from_gguf).unwrap_or_else(|| {
+            unknown += 1;
+            example.get_or_insert((id, number));
+            TokenKind::Normal
+        }));
     }
     if let Some((id, number)) = example {
         diagnostics.push(Diagnostic::warning(

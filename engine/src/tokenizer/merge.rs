@@ -33,13 +33,7 @@ pub struct PairTable {
     len: usize,
 }
 
-const EMPTY: (u64, Merge) = (
-    u64::MAX,
-    Merge {
-        rank: NO_RANK,
-        id: NO_SYMBOL,
-    },
-);
+const EMPTY: (u64, Merge) = (u64::MAX, Merge { rank: NO_RANK, id: NO_SYMBOL });
 const NONE: Merge = EMPTY.1;
 
 #[inline]
@@ -52,11 +46,7 @@ impl PairTable {
     #[must_use]
     pub fn with_capacity(n: usize) -> Self {
         let slots = (n.max(4) * 2).next_power_of_two();
-        Self {
-            entries: vec![EMPTY; slots],
-            shift: 64 - slots.trailing_zeros(),
-            len: 0,
-        }
+        Self { entries: vec![EMPTY; slots], shift: 64 - slots.trailing_zeros(), len: 0 }
     }
 
     /// Pairs in the table.
@@ -138,9 +128,7 @@ pub struct Scratch {
 /// Merges `symbols` in place until nothing merges any more. At most `u32::MAX - 1` symbols.
 pub fn merge_all(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     scratch.merges.clear();
-    scratch
-        .merges
-        .extend(symbols.windows(2).map(|w| table.find(w[0], w[1])));
+    scratch.merges.extend(symbols.windows(2).map(|w| table.find(w[0], w[1])));
     if symbols.len() <= SCAN_LIMIT {
         scan(table, symbols, &mut scratch.merges);
     } else {
@@ -176,12 +164,7 @@ fn scan(table: &PairTable, symbols: &mut Vec<u32>, merges: &mut Vec<Merge>) {
 fn heap(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     const END: u32 = u32::MAX;
     let n = symbols.len();
-    let Scratch {
-        merges,
-        next,
-        prev,
-        heap,
-    } = scratch;
+    let Scratch { merges, next, prev, heap } = scratch;
     merges.push(NONE);
     next.clear();
     next.extend((1..n as u32).chain([END]));
@@ -190,13 +173,7 @@ fn heap(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
     let mut storage = std::mem::take(heap);
     storage.clear();
-    storage.extend(
-        merges
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| m.rank != NO_RANK)
-            .map(|(i, m)| entry(m.rank, i as u32)),
-    );
+    storage.extend(merges.iter().enumerate().filter(|(_, m)| m.rank != NO_RANK).map(|(i, m)| entry(m.rank, i as u32)));
     let mut queue = BinaryHeap::from(storage);
     while let Some(Reverse(top)) = queue.pop() {
         let (rank, at) = ((top >> 32) as u32, top as u32 as usize);

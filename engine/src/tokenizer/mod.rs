@@ -159,13 +159,8 @@ pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
         "gpt2" => Arc::new(bpe::BpeTokenizer::new(source, &mut diagnostics)?),
         "llama" => Arc::new(spm::SpmTokenizer::new(source, &mut diagnostics)?),
         other => {
-            return Err(TokenizerError::UnsupportedModel {
-                found: other.to_owned(),
-            });
+            return Err(TokenizerError::UnsupportedModel { found: other.to_owned() });
         }
     };
-    Ok(Loaded {
-        tokenizer,
-        diagnostics,
-    })
+    Ok(Loaded { tokenizer, diagnostics })
 }

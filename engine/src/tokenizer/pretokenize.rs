@@ -41,12 +41,7 @@ pub struct PreSpec {
 }
 
 const fn spec(name: &'static str, pre: Pre, llama3: bool) -> PreSpec {
-    PreSpec {
-        name,
-        pre,
-        ignore_merges: llama3,
-        add_bos: llama3,
-    }
+    PreSpec { name, pre, ignore_merges: llama3, add_bos: llama3 }
 }
 
 /// Every known name. To add one: a line here, and a variant of [`Pre`] if the rule is new.
@@ -88,21 +83,13 @@ impl Pre {
     /// # Errors
     /// What `piece` returned.
     #[inline]
-    pub fn for_each<E>(
-        self,
-        text: &[u8],
-        mut piece: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn for_each<E>(self, text: &[u8], mut piece: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Gpt2 => pieces(text, gpt2, &mut piece),
             Self::Llama3 => pieces(text, llama3::<3>, &mut piece),
             Self::Qwen2 => pieces(text, llama3::<1>, &mut piece),
             Self::Smollm => runs(text, is_number, true, &mut |part, number| {
-                if number {
-                    piece(part)
-                } else {
-                    pieces(part, gpt2, &mut piece)
-                }
+                if number { piece(part) } else { pieces(part, gpt2, &mut piece) }
             }),
             Self::Default => default_passes(text, &mut piece),
         }
@@ -156,11 +143,7 @@ fn runs<E>(
         inside = hit;
         at += len;
     }
-    if at > start {
-        part(&text[start..at], inside)
-    } else {
-        Ok(())
-    }
+    if at > start { part(&text[start..at], inside) } else { Ok(()) }
 }
 
 fn is_number(text: &[u8], at: usize) -> (bool, usize) {
@@ -171,10 +154,7 @@ fn is_number(text: &[u8], at: usize) -> (bool, usize) {
 /// `[\p{P}\$\+<=>\^~\|]`
 fn is_default_punct(text: &[u8], at: usize) -> (bool, usize) {
     let (class, len) = class_at(text, at);
-    let symbol = matches!(
-        text[at],
-        b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'~' | b'|'
-    );
+    let symbol = matches!(text[at], b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'~' | b'|');
     (class & PUNCT != 0 || symbol, len)
 }
 
@@ -198,10 +178,7 @@ fn default_passes<E>(text: &[u8], piece: &mut impl FnMut(&[u8]) -> Result<(), E>
 }
 
 /// `[0-9][0-9][0-9]` apart, and what is between.
-fn ascii_triples<E>(
-    digits: &[u8],
-    piece: &mut impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+fn ascii_triples<E>(digits: &[u8], piece: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let (mut start, mut at) = (0, 0);
     while at + 3 <= digits.len() {
         if digits[at..at + 3].iter().all(u8::is_ascii_digit) {
@@ -215,11 +192,7 @@ fn ascii_triples<E>(
             at += 1;
         }
     }
-    if start < digits.len() {
-        piece(&digits[start..])
-    } else {
-        Ok(())
-    }
+    if start < digits.len() { piece(&digits[start..]) } else { Ok(()) }
 }
 
 /// Moves on while the character has one of the properties in `mask` (or, if `negate`, while it has none of them).

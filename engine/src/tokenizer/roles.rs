@@ -58,11 +58,7 @@ pub(super) fn roles(
     // BOS and EOS frame every text, so a wrong one is an error; -1 is how some converters write "none".
     let strict = |name: &str, id: Option<u32>, default: Option<u32>| match id {
         Some(u32::MAX) => Ok(None),
-        Some(id) if id > last => Err(TokenizerError::IdOutOfRange {
-            key: key(name),
-            id,
-            last,
-        }),
+        Some(id) if id > last => Err(TokenizerError::IdOutOfRange { key: key(name), id, last }),
         Some(id) => Ok(Some(id)),
         None => Ok(default.filter(plausible)),
     };
@@ -73,10 +69,7 @@ pub(super) fn roles(
         Some(id) if id > last => {
             diagnostics.push(Diagnostic::warning(
                 "id_out_of_range",
-                format!(
-                    "`{}` is {id}, but the vocabulary ends at {last}; it is ignored",
-                    key(name)
-                ),
+                format!("`{}` is {id}, but the vocabulary ends at {last}; it is ignored", key(name)),
                 format!("bitnet convert FILE --set {}=ID -o MENDED", key(name)),
             ));
             None
@@ -110,20 +103,9 @@ pub(super) fn roles(
 
 /// Kinds where the file gives none.
 pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<TokenKind> {
-    let mut kinds: Vec<_> = tokens
-        .iter()
-        .map(|t| {
-            if byte_token(t).is_some() {
-                TokenKind::Byte
-            } else {
-                TokenKind::Normal
-            }
-        })
-        .collect();
-    for id in [special.bos, special.eos, special.eot, special.eom]
-        .into_iter()
-        .flatten()
-    {
+    let mut kinds: Vec<_> =
+        tokens.iter().map(|t| if byte_token(t).is_some() { TokenKind::Byte } else { TokenKind::Normal }).collect();
+    for id in [special.bos, special.eos, special.eot, special.eom].into_iter().flatten() {
         kinds[id as usize] = TokenKind::Control;
     }
     if let Some(id) = special.unk {
@@ -133,17 +115,9 @@ pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<To
 }
 
 /// Ids that end a generation.
-pub(super) fn end_markers(
-    special: &SpecialTokens,
-    by_text: &WordMap,
-    kinds: &[TokenKind],
-) -> Vec<u32> {
-    let find =
-        |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
-    let mut eog: Vec<u32> = [special.eos, special.eot, special.eom]
-        .into_iter()
-        .flatten()
-        .collect();
+pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[TokenKind]) -> Vec<u32> {
+    let find = |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
+    let mut eog: Vec<u32> = [special.eos, special.eot, special.eom].into_iter().flatten().collect();
     eog.extend(find(END_MARKERS));
     eog.extend(find(CONTROL_END_MARKERS).filter(|&id| kinds[id as usize] == TokenKind::Control));
     eog.sort_unstable();
@@ -162,8 +136,7 @@ pub(super) fn mend_kinds(
 ) {
     let mut mended = Vec::new();
     for (id, (text, kind)) in tokens.iter().zip(kinds).enumerate() {
-        let framing = !matches!(kind, TokenKind::Control | TokenKind::Unknown)
-            && frame.contains(&(id as u32));
+        let framing = !matches!(kind, TokenKind::Control | TokenKind::Unknown) && frame.contains(&(id as u32));
         let marker = byte_level && *kind == TokenKind::Normal && is_bar_marker(text);
         if framing || marker {
             *kind = TokenKind::Control;
@@ -181,10 +154,7 @@ pub(super) fn mend_kinds(
 
 /// `<|name|>`
 fn is_bar_marker(text: &[u8]) -> bool {
-    text.strip_prefix(b"<|")
-        .and_then(|t| t.strip_suffix(b"|>"))
-        .is_some_and(|name| {
-            name.iter().any(u8::is_ascii_alphabetic)
-                && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
-        })
+    text.strip_prefix(b"<|").and_then(|t| t.strip_suffix(b"|>")).is_some_and(|name| {
+        name.iter().any(u8::is_ascii_alphabetic) && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+    })
 }

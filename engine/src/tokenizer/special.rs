@@ -23,10 +23,7 @@ struct Node {
 
 impl Default for SpecialMatcher {
     fn default() -> Self {
-        Self {
-            first: [false; 256],
-            nodes: vec![Node::default()],
-        }
+        Self { first: [false; 256], nodes: vec![Node::default()] }
     }
 }
 
@@ -60,10 +57,7 @@ impl SpecialMatcher {
     fn longest_at(&self, text: &[u8], at: usize) -> Option<(u32, usize)> {
         let (mut node, mut best) = (0, None);
         for (i, &byte) in text[at..].iter().enumerate() {
-            match self.nodes[node]
-                .children
-                .binary_search_by_key(&byte, |c| c.0)
-            {
+            match self.nodes[node].children.binary_search_by_key(&byte, |c| c.0) {
                 Ok(child) => node = self.nodes[node].children[child].1 as usize,
                 Err(_) => break,
             }
@@ -82,9 +76,7 @@ impl SpecialMatcher {
         }
         let mut at = from;
         while at < text.len() {
-            at += text[at..]
-                .iter()
-                .position(|&b| self.first[usize::from(b)])?;
+            at += text[at..].iter().position(|&b| self.first[usize::from(b)])?;
             if let Some((id, end)) = self.longest_at(text, at) {
                 return Some((at, end, id));
             }
@@ -97,30 +89,16 @@ impl SpecialMatcher {
     ///
     /// # Errors
     /// What `part` returned.
-    pub fn split<E>(
-        &self,
-        text: &[u8],
-        mut part: impl FnMut(Part<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn split<E>(&self, text: &[u8], mut part: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut at = 0;
         while let Some((start, end, id)) = self.find(text, at) {
             if start > at {
-                part(Part::Text {
-                    text: &text[at..start],
-                    offset: at,
-                })?;
+                part(Part::Text { text: &text[at..start], offset: at })?;
             }
             part(Part::Special(id))?;
             at = end;
         }
-        if at < text.len() {
-            part(Part::Text {
-                text: &text[at..],
-                offset: at,
-            })
-        } else {
-            Ok(())
-        }
+        if at < text.len() { part(Part::Text { text: &text[at..], offset: at }) } else { Ok(()) }
     }
 }
 

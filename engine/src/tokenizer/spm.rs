@@ -11,9 +11,7 @@
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
 use super::special::Part;
-use super::spm_tables::{
-    CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, unescape, words,
-};
+use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, unescape, words};
 use super::unicode::decode;
 use super::vocab::{Defaults, Vocab, VocabSource, byte_token, check_length};
 use super::words::WordMap;
@@ -40,22 +38,11 @@ impl SpmTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(
-        mut source: VocabSource,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<Self, TokenizerError> {
-        let defaults = Defaults {
-            bos: Some(1),
-            eos: Some(2),
-            unk: Some(0),
-            add_bos: true,
-            untyped: true,
-        };
+    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
+        let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, untyped: true };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         if source.scores.is_empty() {
-            return Err(TokenizerError::MissingKey {
-                key: "tokenizer.ggml.scores".into(),
-            });
+            return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
         if let Some(id) = source.scores.iter().position(|s| s.is_nan()) {
             return Err(TokenizerError::BadScore { id: id as u32 });
@@ -73,31 +60,14 @@ impl SpmTokenizer {
         let words = words(&vocab, &chars, &pairs);
         let cuts = Cuts::new(&vocab);
         let prefix_space = source.add_space_prefix.unwrap_or(true);
-        Ok(Self {
-            vocab,
-            chars,
-            pairs,
-            words,
-            cuts,
-            bytes,
-            prefix_space,
-        })
+        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space })
     }
 
-    fn encode_text(
-        &self,
-        text: &[u8],
-        offset: usize,
-        work: &mut Work,
-    ) -> Result<(), TokenizerError> {
+    fn encode_text(&self, text: &[u8], offset: usize, work: &mut Work) -> Result<(), TokenizerError> {
         let mut start = 0;
         if self.prefix_space {
             // The first word, with its space, in a buffer of its own.
-            start = if text[0] == b' ' && self.cuts.between_spaces {
-                0
-            } else {
-                self.cuts.next(text, 0)
-            };
+            start = if text[0] == b' ' && self.cuts.between_spaces { 0 } else { self.cuts.next(text, 0) };
             let mut word = std::mem::take(&mut work.word);
             word.clear();
             word.push(b' ');
@@ -109,8 +79,7 @@ impl SpmTokenizer {
         }
         while start < text.len() {
             let end = self.cuts.next(text, start);
-            self.encode_word(&text[start..end], work)
-                .map_err(|e| shift(e, offset + start, 0))?;
+            self.encode_word(&text[start..end], work).map_err(|e| shift(e, offset + start, 0))?;
             start = end;
         }
         Ok(())
@@ -160,10 +129,9 @@ struct Work {
 /// Moves an error's offset from a word to the text.
 fn shift(error: TokenizerError, by: usize, ahead: usize) -> TokenizerError {
     match error {
-        TokenizerError::NoTokenForText { text, offset } => TokenizerError::NoTokenForText {
-            text,
-            offset: (offset + by).saturating_sub(ahead),
-        },
+        TokenizerError::NoTokenForText { text, offset } => {
+            TokenizerError::NoTokenForText { text, offset: (offset + by).saturating_sub(ahead) }
+        }
         other => other,
     }
 }
@@ -171,10 +139,7 @@ fn shift(error: TokenizerError, by: usize, ahead: usize) -> TokenizerError {
 fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
     let mut buffer = [0; 4];
     let bytes = symbol_bytes(symbol, &mut buffer);
-    let at = text
-        .windows(bytes.len().max(1))
-        .position(|w| w == bytes)
-        .unwrap_or(0);
+    let at = text.windows(bytes.len().max(1)).position(|w| w == bytes).unwrap_or(0);
     (String::from_utf8_lossy(bytes).into_owned(), at)
 }
 
@@ -214,10 +179,7 @@ fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<
 impl Tokenizer for SpmTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let mut work = Work {
-            ids: Vec::with_capacity(bytes.len() / 3 + 4),
-            ..Work::default()
-        };
+        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {
             match part {
@@ -238,9 +200,7 @@ impl Tokenizer for SpmTokenizer {
                 None => Cow::Borrowed(text),
             },
             TokenKind::Control | TokenKind::Unknown if !special => Cow::Borrowed(&[]),
-            TokenKind::Normal | TokenKind::Unused
-                if text.windows(SPACE.len()).any(|w| w == SPACE) =>
-            {
+            TokenKind::Normal | TokenKind::Unused if text.windows(SPACE.len()).any(|w| w == SPACE) => {
                 Cow::Owned(unescape(text))
             }
             _ => Cow::Borrowed(text),

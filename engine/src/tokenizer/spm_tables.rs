@@ -51,10 +51,7 @@ impl Cuts {
         // A space in the text is a `▁` like any other.
         let last = SPACE[SPACE.len() - 1];
         joined[usize::from(b' ')] |= joined[usize::from(last)];
-        Self {
-            joined,
-            between_spaces: !joined[usize::from(b' ')],
-        }
+        Self { joined, between_spaces: !joined[usize::from(b' ')] }
     }
 
     /// The first cut after `start`, or the end.
@@ -124,14 +121,8 @@ pub(super) fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &Wor
     order.sort_unstable_by(|a, b| b.total_cmp(a));
     order.dedup();
     let rank_of = |id: u32| {
-        let score = scores
-            .get(id as usize)
-            .copied()
-            .unwrap_or(f32::NEG_INFINITY)
-            + 0.0;
-        order
-            .binary_search_by(|s| score.total_cmp(s))
-            .unwrap_or_else(|at| at) as u32
+        let score = scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY) + 0.0;
+        order.binary_search_by(|s| score.total_cmp(s)).unwrap_or_else(|at| at) as u32
     };
     let mut table = PairTable::with_capacity(vocab.tokens.len() * 2);
     // A part of a token: a token that merging can produce, or a single character.
@@ -146,10 +137,7 @@ pub(super) fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &Wor
         if pieces.get(text) != Some(id) {
             continue; // a duplicate
         }
-        let merge = Merge {
-            rank: rank_of(id),
-            id,
-        };
+        let merge = Merge { rank: rank_of(id), id };
         let mut at = 0;
         while at < text.len() {
             at += decode(text, at).map_or(1, |(_, len)| len);

@@ -21,10 +21,7 @@ impl StreamDecoder {
     /// For ids that start a text: the prefix space that `tokenizer` adds is taken off, as [`Tokenizer::decode`] does.
     #[must_use]
     pub fn at_text_start(tokenizer: &dyn Tokenizer) -> Self {
-        Self {
-            held: Vec::new(),
-            strip_space: tokenizer.adds_prefix_space(),
-        }
+        Self { held: Vec::new(), strip_space: tokenizer.adds_prefix_space() }
     }
 
     /// Takes bytes, gives the text that is certain now (possibly empty).

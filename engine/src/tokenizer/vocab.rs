@@ -126,34 +126,18 @@ impl Vocab {
         let tokens = std::mem::take(&mut source.tokens);
         let n = tokens.len();
         if n == 0 || n > MAX_TOKENS {
-            return Err(TokenizerError::BadVocabSize {
-                found: n,
-                limit: MAX_TOKENS,
-            });
+            return Err(TokenizerError::BadVocabSize { found: n, limit: MAX_TOKENS });
         }
-        let bytes = tokens
-            .iter()
-            .fold(0usize, |sum, t| sum.saturating_add(t.len() + 4));
+        let bytes = tokens.iter().fold(0usize, |sum, t| sum.saturating_add(t.len() + 4));
         if bytes > MAX_BYTES {
-            return Err(TokenizerError::TextTooLong {
-                bytes,
-                limit: MAX_BYTES,
-            });
+            return Err(TokenizerError::TextTooLong { bytes, limit: MAX_BYTES });
         }
         let mut kinds = std::mem::take(&mut source.token_types);
         if !kinds.is_empty() && kinds.len() != n {
-            return Err(TokenizerError::LengthMismatch {
-                key: key("token_type"),
-                found: kinds.len(),
-                expected: n,
-            });
+            return Err(TokenizerError::LengthMismatch { key: key("token_type"), found: kinds.len(), expected: n });
         }
         if !source.scores.is_empty() && source.scores.len() != n {
-            return Err(TokenizerError::LengthMismatch {
-                key: key("scores"),
-                found: source.scores.len(),
-                expected: n,
-            });
+            return Err(TokenizerError::LengthMismatch { key: key("scores"), found: source.scores.len(), expected: n });
         }
         let by_text = index(&tokens, diagnostics);
         let special = roles(source, defaults, &by_text, &kinds, n, diagnostics)?;
@@ -167,13 +151,7 @@ impl Vocab {
         }
         let eog = end_markers(&special, &by_text, &kinds);
         let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
-        mend_kinds(
-            source.model == "gpt2",
-            &frame,
-            &tokens,
-            &mut kinds,
-            diagnostics,
-        );
+        mend_kinds(source.model == "gpt2", &frame, &tokens, &mut kinds, diagnostics);
         let mut vocab = Self {
             tokens,
             kinds,
@@ -220,42 +198,28 @@ impl Vocab {
 
     /// Hidden from decoded text unless asked for.
     pub(crate) fn is_special(&self, id: u32) -> bool {
-        matches!(
-            self.kinds.get(id as usize),
-            Some(TokenKind::Control | TokenKind::Unknown)
-        )
+        matches!(self.kinds.get(id as usize), Some(TokenKind::Control | TokenKind::Unknown))
     }
 
     pub(crate) fn matcher(&self, opts: EncodeOptions) -> &SpecialMatcher {
-        if opts.parse_special {
-            &self.all
-        } else {
-            &self.user
-        }
+        if opts.parse_special { &self.all } else { &self.user }
     }
 
     /// BOS if it is wanted and exists.
     pub(crate) fn front(&self, opts: EncodeOptions) -> Option<u32> {
-        self.special
-            .bos
-            .filter(|_| opts.add_special && self.special.add_bos)
+        self.special.bos.filter(|_| opts.add_special && self.special.add_bos)
     }
 
     /// EOS if it is wanted and exists.
     pub(crate) fn back(&self, opts: EncodeOptions) -> Option<u32> {
-        self.special
-            .eos
-            .filter(|_| opts.add_special && self.special.add_eos)
+        self.special.eos.filter(|_| opts.add_special && self.special.add_eos)
     }
 }
 
 /// Offsets are kept in 31 bits.
 pub(crate) fn check_length(bytes: &[u8]) -> Result<(), TokenizerError> {
     if bytes.len() > MAX_BYTES {
-        return Err(TokenizerError::TextTooLong {
-            bytes: bytes.len(),
-            limit: MAX_BYTES,
-        });
+        return Err(TokenizerError::TextTooLong { bytes: bytes.len(), limit: MAX_BYTES });
     }
     Ok(())
 }

@@ -21,11 +21,7 @@ struct Entry {
     value: u32,
 }
 
-const EMPTY: Entry = Entry {
-    key: 0,
-    len_plus_1: 0,
-    value: 0,
-};
+const EMPTY: Entry = Entry { key: 0, len_plus_1: 0, value: 0 };
 const SHORT: usize = 8;
 const K: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -41,9 +37,7 @@ fn load(word: &[u8]) -> u64 {
     if let Some((chunk, _)) = word.split_first_chunk::<8>() {
         return u64::from_le_bytes(*chunk);
     }
-    if let (Some((a, _)), Some((_, b))) =
-        (word.split_first_chunk::<4>(), word.split_last_chunk::<4>())
-    {
+    if let (Some((a, _)), Some((_, b))) = (word.split_first_chunk::<4>(), word.split_last_chunk::<4>()) {
         let shift = 8 * (word.len() as u32 - 4);
         return u64::from(u32::from_le_bytes(*a)) | u64::from(u32::from_le_bytes(*b)) << shift;
     }
@@ -75,11 +69,7 @@ impl WordMap {
     #[must_use]
     pub fn with_capacity(n: usize) -> Self {
         let slots = (n.max(4) * 2).next_power_of_two();
-        Self {
-            entries: vec![EMPTY; slots],
-            arena: Vec::new(),
-            len: 0,
-        }
+        Self { entries: vec![EMPTY; slots], arena: Vec::new(), len: 0 }
     }
 
     /// Words in the map.
@@ -116,11 +106,7 @@ impl WordMap {
             self.arena.extend_from_slice(word);
             at
         };
-        let entry = Entry {
-            key: key_of(word),
-            len_plus_1: word.len() as u32 + 1,
-            value,
-        };
+        let entry = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
         self.place(entry);
         self.len += 1;
         id
@@ -164,10 +150,7 @@ impl WordMap {
                     return Some(entry.value);
                 }
                 let at = entry.value as usize;
-                if let Some((id, rest)) = self
-                    .arena
-                    .get(at..)
-                    .and_then(|a| a.split_first_chunk::<4>())
+                if let Some((id, rest)) = self.arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
                     && rest.get(..word.len()) == Some(word)
                 {
                     return Some(u32::from_le_bytes(*id));

@@ -36,8 +36,7 @@ impl Raw {
     /// Length field and bytes; both under `name`.
     pub fn string(&mut self, name: &str, s: impl AsRef<[u8]>) -> &mut Self {
         let s = s.as_ref();
-        self.u64(format!("length of {name}"), s.len() as u64)
-            .field(name, s)
+        self.u64(format!("length of {name}"), s.len() as u64).field(name, s)
     }
 
     pub fn header(version: u32, tensors: u64, keys: u64) -> Raw {
@@ -54,25 +53,14 @@ impl Raw {
     }
 
     pub fn key_u32(&mut self, index: usize, key: &str, v: u32) -> &mut Self {
-        self.key(index, key, U32)
-            .u32(format!("value of key {key:?}"), v)
+        self.key(index, key, U32).u32(format!("value of key {key:?}"), v)
     }
 
-    pub fn tensor(
-        &mut self,
-        index: usize,
-        name: impl AsRef<[u8]>,
-        dims: &[u64],
-        ty: u32,
-        offset: u64,
-    ) -> &mut Self {
+    pub fn tensor(&mut self, index: usize, name: impl AsRef<[u8]>, dims: &[u64], ty: u32, offset: u64) -> &mut Self {
         let name = name.as_ref();
         let shown = String::from_utf8_lossy(name).into_owned();
         self.string(&format!("name of tensor number {index}"), name);
-        self.u32(
-            format!("dimension count of tensor {shown:?}"),
-            dims.len() as u32,
-        );
+        self.u32(format!("dimension count of tensor {shown:?}"), dims.len() as u32);
         for (i, d) in dims.iter().enumerate() {
             self.u64(format!("dimension {i} of tensor {shown:?}"), *d);
         }
@@ -99,11 +87,9 @@ impl Raw {
 /// the last of which needs no padding behind it.
 pub fn sample() -> Raw {
     let mut raw = Raw::header(3, 3, 7);
-    raw.key(0, "general.architecture", STRING)
-        .string("value of key \"general.architecture\"", "bitnet-b1.58");
+    raw.key(0, "general.architecture", STRING).string("value of key \"general.architecture\"", "bitnet-b1.58");
     raw.key_u32(1, "general.alignment", 64);
-    raw.key(2, "flag", BOOL)
-        .field("value of key \"flag\"", &[1]);
+    raw.key(2, "flag", BOOL).field("value of key \"flag\"", &[1]);
     raw.key(3, "big", U64).u64("value of key \"big\"", u64::MAX);
     raw.key(4, "tokens", ARRAY)
         .u32("type of elements of the value of key \"tokens\"", STRING)
@@ -114,26 +100,14 @@ pub fn sample() -> Raw {
     raw.key(5, "ids", ARRAY)
         .u32("type of elements of the value of key \"ids\"", 5)
         .u64("element count of the value of key \"ids\"", 3)
-        .field(
-            "elements of the value of key \"ids\"",
-            &[1, 0, 0, 0, 255, 255, 255, 255, 3, 0, 0, 0],
-        );
+        .field("elements of the value of key \"ids\"", &[1, 0, 0, 0, 255, 255, 255, 255, 3, 0, 0, 0]);
     raw.key(6, "nested", ARRAY)
         .u32("type of elements of the value of key \"nested\"", ARRAY)
         .u64("element count of the value of key \"nested\"", 2);
     for i in 0..2_u32 {
-        raw.u32(
-            format!("type of elements of element {i} of the value of key \"nested\""),
-            U32,
-        )
-        .u64(
-            format!("element count of element {i} of the value of key \"nested\""),
-            u64::from(i),
-        )
-        .field(
-            format!("elements of the element {i} of the value of key \"nested\""),
-            &vec![7; 4 * i as usize],
-        );
+        raw.u32(format!("type of elements of element {i} of the value of key \"nested\""), U32)
+            .u64(format!("element count of element {i} of the value of key \"nested\""), u64::from(i))
+            .field(format!("elements of the element {i} of the value of key \"nested\""), &vec![7; 4 * i as usize]);
     }
     raw.tensor(0, "norm", &[4], 0, 0); // 16 bytes
     raw.tensor(1, "blk.0.ffn", &[128, 2], 36, 64); // 256/4 + 32 = 96 bytes

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bitnet_engine::hub::{
-    Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts,
-};
+use bitnet_engine::hub::{Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts};
 use bitnet_mock_hub::{MockHub, MockHubBuilder, Repo, Rule, Storage};
 
 pub const REPO: &str = "org/name";
@@ -22,18 +20,14 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     (0..len)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 56) as u8
         })
         .collect()
 }
 
 pub fn json() -> Vec<u8> {
-    (0..500)
-        .flat_map(|i| format!("{{\"token\": {i}}}\n").into_bytes())
-        .collect()
+    (0..500).flat_map(|i| format!("{{\"token\": {i}}}\n").into_bytes()).collect()
 }
 
 pub fn builder() -> MockHubBuilder {
@@ -49,11 +43,7 @@ pub fn builder() -> MockHubBuilder {
 }
 
 pub fn hub(rules: impl IntoIterator<Item = Rule>) -> MockHub {
-    rules
-        .into_iter()
-        .fold(builder(), MockHubBuilder::rule)
-        .start()
-        .unwrap()
+    rules.into_iter().fold(builder(), MockHubBuilder::rule).start().unwrap()
 }
 
 pub fn settings(hub: &MockHub, cache: &Path) -> HubSettings {
@@ -82,9 +72,7 @@ pub struct Events(Arc<Mutex<Vec<Event>>>);
 impl Events {
     pub fn observer(&self) -> Option<Observer> {
         let events = self.0.clone();
-        Some(Arc::new(move |event: &Event| {
-            events.lock().unwrap().push(event.clone())
-        }))
+        Some(Arc::new(move |event: &Event| events.lock().unwrap().push(event.clone())))
     }
     pub fn all(&self) -> Vec<Event> {
         self.0.lock().unwrap().clone()
@@ -97,10 +85,7 @@ pub fn client(hub: &MockHub, cache: &Path) -> (SmartTokenizerDownload, Events) {
 
 pub fn client_with(settings: HubSettings) -> (SmartTokenizerDownload, Events) {
     let events = Events::default();
-    (
-        SmartTokenizerDownload::with_observer(settings, events.observer()).unwrap(),
-        events,
-    )
+    (SmartTokenizerDownload::with_observer(settings, events.observer()).unwrap(), events)
 }
 
 /// Every file under a folder, for "nothing was cached".
@@ -123,8 +108,5 @@ pub fn files_under(dir: &Path) -> Vec<String> {
 
 /// Blobs and entries: what counts as cached.
 pub fn cached(dir: &Path) -> Vec<String> {
-    files_under(dir)
-        .into_iter()
-        .filter(|name| name.starts_with("blobs") || name.starts_with("entries"))
-        .collect()
+    files_under(dir).into_iter().filter(|name| name.starts_with("blobs") || name.starts_with("entries")).collect()
 }

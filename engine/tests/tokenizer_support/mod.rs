@@ -11,10 +11,10 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-pub const GPT2_REGEX: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub const GPT2_REGEX: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 pub const LLAMA3_REGEX: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-pub const QWEN2_REGEX: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub const QWEN2_REGEX: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Varied text to train on.
 pub const CORPUS: &str = r#"The quick brown fox jumps over the lazy dog. The dog doesn't mind; it's what they'd call "a quiet day".
@@ -37,13 +37,7 @@ and tabs		here. ===== ----- ##### ......... aaaaaaaa bbbb abababab nananana.
 "#;
 
 /// Special tokens that every small vocabulary has.
-pub const SPECIALS: &[&str] = &[
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|eot_id|>",
-    "<|x|>",
-    "<|x|>y",
-];
+pub const SPECIALS: &[&str] = &["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|x|>", "<|x|>y"];
 
 /// Text that trips tokenizers.
 pub fn nasty() -> Vec<String> {
@@ -271,10 +265,8 @@ pub fn nasty() -> Vec<String> {
     ];
     out.extend(fixed.iter().map(|s| (*s).to_owned()));
     for n in [1usize, 2, 3, 7, 47, 48, 49, 50, 100, 500] {
-        for s in [
-            "a", "ab", " ", "\n", "\t", " \n", "!", "=", "1", "é", "日", "😀", "\u{301}", "na",
-            "the ", "'s",
-        ] {
+        for s in ["a", "ab", " ", "\n", "\t", " \n", "!", "=", "1", "é", "日", "😀", "\u{301}", "na", "the ", "'s"]
+        {
             out.push(s.repeat(n));
             out.push(format!("x{}", s.repeat(n)));
             out.push(format!("{}x", s.repeat(n)));
@@ -311,10 +303,7 @@ pub fn pre_json(pre: &str) -> Value {
         "gpt-2" => return byte_level_json(true),
         "llama-bpe" => vec![split_json(LLAMA3_REGEX), byte_level_json(false)],
         "qwen2" => vec![split_json(QWEN2_REGEX), byte_level_json(false)],
-        "smollm" => vec![
-            json!({"type": "Digits", "individual_digits": true}),
-            byte_level_json(true),
-        ],
+        "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), byte_level_json(true)],
         "default" => vec![
             split_json(r"[\p{P}\$\+<=>\^~\|]+"),
             split_json(GPT2_REGEX),
@@ -330,18 +319,13 @@ pub fn pre_json(pre: &str) -> Value {
 /// A vocabulary trained on [`CORPUS`] (with pre-tokenizer `pre`), as the `model` part of a tokenizer.json.
 pub fn train_byte_level(pre: &str, size: usize, whole_alphabet: bool) -> Value {
     let builder = BpeTrainer::builder().vocab_size(size).show_progress(false);
-    let builder = if whole_alphabet {
-        builder.initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-    } else {
-        builder
-    };
+    let builder =
+        if whole_alphabet { builder.initial_alphabet(ByteLevel::alphabet().into_iter().collect()) } else { builder };
     let mut trainer = TrainerWrapper::BpeTrainer(builder.build());
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     let pre: tokenizers::PreTokenizerWrapper = serde_json::from_value(pre_json(pre)).unwrap();
     tokenizer.with_pre_tokenizer(Some(pre));
-    tokenizer
-        .train(&mut trainer, CORPUS.split_inclusive('\n'))
-        .unwrap();
+    tokenizer.train(&mut trainer, CORPUS.split_inclusive('\n')).unwrap();
     let text: Value = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
     text["model"].clone()
 }
@@ -374,13 +358,7 @@ pub fn source_of(file: &Value, model: &str, pre: Option<&str>) -> VocabSource {
     let vocab = file["model"]["vocab"].as_object().unwrap();
     let added = file["added_tokens"].as_array().unwrap();
     let id = |v: &Value| usize::try_from(v.as_u64().unwrap()).unwrap();
-    let size = vocab
-        .values()
-        .map(id)
-        .chain(added.iter().map(|a| id(&a["id"])))
-        .max()
-        .unwrap()
-        + 1;
+    let size = vocab.values().map(id).chain(added.iter().map(|a| id(&a["id"]))).max().unwrap() + 1;
     let mut tokens = vec![Vec::new(); size];
     let mut token_types = vec![TokenKind::Normal; size];
     for (text, v) in vocab {
@@ -388,25 +366,13 @@ pub fn source_of(file: &Value, model: &str, pre: Option<&str>) -> VocabSource {
     }
     for a in added {
         tokens[id(&a["id"])] = a["content"].as_str().unwrap().as_bytes().to_vec();
-        token_types[id(&a["id"])] = if a["special"].as_bool().unwrap() {
-            TokenKind::Control
-        } else {
-            TokenKind::UserDefined
-        };
+        token_types[id(&a["id"])] =
+            if a["special"].as_bool().unwrap() { TokenKind::Control } else { TokenKind::UserDefined };
     }
-    let merges = file["model"]["merges"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| match m {
-            Value::String(s) => s.as_bytes().to_vec(),
-            pair => format!(
-                "{} {}",
-                pair[0].as_str().unwrap(),
-                pair[1].as_str().unwrap()
-            )
-            .into_bytes(),
-        });
+    let merges = file["model"]["merges"].as_array().unwrap().iter().map(|m| match m {
+        Value::String(s) => s.as_bytes().to_vec(),
+        pair => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()).into_bytes(),
+    });
     VocabSource {
         model: model.to_owned(),
         pre: pre.map(str::to_owned),

@@ -53,7 +53,10 @@ pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failur
     let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
     ids.truncate(limit);
     if ids.len() < limit || limit < 2 {
-        return Err(Failure::new(format_args!("the passage has {} tokens, {limit} (at least 2) are needed", ids.len())));
+        return Err(Failure::new(format_args!(
+            "the passage has {} tokens, {limit} (at least 2) are needed",
+            ids.len()
+        )));
     }
     Ok(ids)
 }

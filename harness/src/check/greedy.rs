@@ -35,7 +35,9 @@ impl Check for Greedy {
         let loaded = models::loaded(ctx, cell)?;
         let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
         if plan.prompts.is_empty() || plan.new_tokens == 0 {
-            return Err(Failure::new("golden/texts/plan.toml gives this model no prompts or no tokens: nothing would be checked"));
+            return Err(Failure::new(
+                "golden/texts/plan.toml gives this model no prompts or no tokens: nothing would be checked",
+            ));
         }
         let answers: Vec<Answer> = plan
             .prompts

@@ -37,8 +37,7 @@ enum Pattern {
     Zero,
 }
 
-const PATTERNS: [Pattern; 5] =
-    [Pattern::Noise, Pattern::Full, Pattern::Opposed, Pattern::Alternating, Pattern::Zero];
+const PATTERNS: [Pattern; 5] = [Pattern::Noise, Pattern::Full, Pattern::Opposed, Pattern::Alternating, Pattern::Zero];
 
 /// Compares every output of many shapes with the format's naive dot; returns how many there were.
 ///

@@ -6,9 +6,9 @@ use crate::metrics::Metrics;
 use crate::models;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_engine::load::{LAYOUT_KEY, Loaded, load};
+use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::best;
 use bitnet_kernels::quant;
-use bitnet_golden::matrix::{Model, Source};
 
 /// The check.
 pub struct Load;
@@ -71,7 +71,10 @@ fn layout_is_found(file: &GgufFile, loaded: &Loaded, expected: &str, model: &Mod
         // Noise has no right layout: there the loader must say that it does not know.
         let right = if report.decided { report.layout == expected } else { !trained };
         if !right {
-            return Err(Failure::new(format_args!("I2_S taken for {}, it is {expected}: {}", report.layout, report.why)));
+            return Err(Failure::new(format_args!(
+                "I2_S taken for {}, it is {expected}: {}",
+                report.layout, report.why
+            )));
         }
     }
     Ok(())
@@ -83,9 +86,10 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
     file.copy_to(&mut bytes)?;
     let mut refused = 0;
     let mut refuse = |what: &str, bytes: Vec<u8>, words: &[&str]| -> Result<(), Failure> {
-        let result = GgufFile::from_vec(bytes)
-            .map_err(|e| e.to_string())
-            .and_then(|file| load(file, Some(Default::default()), best(), &models::pool(1).map_err(|f| f.message)?).map_err(|e| e.to_string()));
+        let result = GgufFile::from_vec(bytes).map_err(|e| e.to_string()).and_then(|file| {
+            load(file, Some(Default::default()), best(), &models::pool(1).map_err(|f| f.message)?)
+                .map_err(|e| e.to_string())
+        });
         let Err(message) = result else {
             return Err(Failure::new(format_args!("accepted although {what}")));
         };

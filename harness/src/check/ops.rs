@@ -52,7 +52,11 @@ pub fn compare(kernels: &dyn Kernels, seed: u64) -> Result<usize, Failure> {
             let x: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * [1.0, 0.01, 30.0][i % 3]).collect();
             same(&format!("{what} of {n}"), &|k| {
                 let mut out = x.clone();
-                if gate { k.relu2_gate(&mut out, &y) } else { k.silu_gate(&mut out, &y) }
+                if gate {
+                    k.relu2_gate(&mut out, &y)
+                } else {
+                    k.silu_gate(&mut out, &y)
+                }
                 out
             })?;
         }

@@ -35,9 +35,13 @@ impl Check for Trainer {
         }
         let mut found = Comparison::default();
         for passage in &reference.passages {
-            let ids = loaded.tokenizer.encode(&passage.text, EncodeOptions { add_special: true, parse_special: false })?;
+            let ids =
+                loaded.tokenizer.encode(&passage.text, EncodeOptions { add_special: true, parse_special: false })?;
             if ids != passage.ids {
-                return Err(Failure::new(format_args!("tokens of {:?} differ: {ids:?}, recorded {:?}", passage.text, passage.ids)));
+                return Err(Failure::new(format_args!(
+                    "tokens of {:?} differ: {ids:?}, recorded {:?}",
+                    passage.text, passage.ids
+                )));
             }
             let mut session = models::session(&loaded, models::kernels(cell)?, 1, 16, ids.len())?;
             let mut nats = 0.0;

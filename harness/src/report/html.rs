@@ -37,11 +37,7 @@ pub fn html(report: &Report) -> String {
     );
     out += &format!("<title>BitNet.rs matrix</title><style>{STYLE}</style></head><body>\n");
     out += "<h1>BitNet.rs: the matrix</h1>\n";
-    out += &format!(
-        "<p><code>{}</code></p>\n{}",
-        report.account(),
-        origins(report)
-    );
+    out += &format!("<p><code>{}</code></p>\n{}", report.account(), origins(report));
     out += &legend(report);
     out += &table(report);
     out += &failures(report);
@@ -52,26 +48,10 @@ pub fn html(report: &Report) -> String {
 /// Which machines, commits and times the records come from: a page of mixed origin has to say so.
 fn origins(report: &Report) -> String {
     let records = report.records().values();
-    let hosts: BTreeSet<String> = records
-        .clone()
-        .map(|r| {
-            format!(
-                "{} {} ({})",
-                r.host.os,
-                r.host.arch,
-                r.host.features.join(" ")
-            )
-        })
-        .collect();
-    let commits: BTreeSet<String> = records
-        .clone()
-        .map(|r| {
-            r.harness
-                .commit
-                .clone()
-                .unwrap_or_else(|| "unknown".to_owned())
-        })
-        .collect();
+    let hosts: BTreeSet<String> =
+        records.clone().map(|r| format!("{} {} ({})", r.host.os, r.host.arch, r.host.features.join(" "))).collect();
+    let commits: BTreeSet<String> =
+        records.clone().map(|r| r.harness.commit.clone().unwrap_or_else(|| "unknown".to_owned())).collect();
     let times: BTreeSet<&str> = records.map(|r| r.timestamp.as_str()).collect();
     let list = |items: BTreeSet<String>| {
         let items: Vec<String> = items.iter().map(|item| escape(item)).collect();
@@ -105,16 +85,11 @@ fn table(report: &Report) -> String {
         // Records were checked when they were read; one that has no cell name has no place here.
         let Ok(cell) = record.cell() else { continue };
         let row = cell.golden_key();
-        let Cell {
-            device, backend, ..
-        } = cell;
+        let Cell { device, backend, .. } = cell;
         columns.insert((device.clone(), backend.clone()));
-        rows.entry(row)
-            .or_default()
-            .insert((device, backend), record);
+        rows.entry(row).or_default().insert((device, backend), record);
     }
-    let mut out =
-        String::from("<div class=\"scroll\"><table><thead><tr><th>model::quant::check</th>");
+    let mut out = String::from("<div class=\"scroll\"><table><thead><tr><th>model::quant::check</th>");
     for (device, backend) in &columns {
         out += &format!("<th>{}<br>{}</th>", escape(device), escape(backend));
     }
@@ -148,27 +123,12 @@ fn cell(record: &Record) -> String {
 
 fn tooltip(record: &Record) -> String {
     let mut lines = vec![record.name.clone(), record.outcome.name().to_owned()];
-    lines.extend(
-        record
-            .reason
-            .iter()
-            .map(|reason| format!("reason: {reason}")),
-    );
+    lines.extend(record.reason.iter().map(|reason| format!("reason: {reason}")));
     lines.extend(record.mend.iter().map(|mend| format!("to mend it: {mend}")));
     lines.extend(record.expected.iter().map(|e| format!("known: {}", e.why)));
-    lines.extend(
-        record
-            .kernel
-            .iter()
-            .map(|kernel| format!("kernel: {kernel}")),
-    );
+    lines.extend(record.kernel.iter().map(|kernel| format!("kernel: {kernel}")));
     lines.extend(record.reference.iter().map(|r| format!("reference: {r}")));
-    lines.extend(
-        record
-            .metrics
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}")),
-    );
+    lines.extend(record.metrics.iter().map(|(name, value)| format!("{name}: {value}")));
     lines.push(format!("time: {:.1} ms", record.duration_ms));
     lines.join("\n")
 }

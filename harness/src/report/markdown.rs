@@ -28,26 +28,16 @@ pub fn markdown(report: &Report) -> String {
     if !expected.is_empty() {
         out += "\n## Expected failures\n\n| cell | why |\n|---|---|\n";
         for record in expected {
-            let why = record
-                .expected
-                .as_ref()
-                .map_or("", |expected| &expected.why);
+            let why = record.expected.as_ref().map_or("", |expected| &expected.why);
             out += &format!("| `{}` | {} |\n", record.name, cell_text(why));
         }
     }
     let ignored = [Outcome::Unavailable, Outcome::Unsupported];
-    let groups = groups(
-        ignored
-            .into_iter()
-            .flat_map(|o| report.with(o))
-            .map(verdict),
-    );
+    let groups = groups(ignored.into_iter().flat_map(|o| report.with(o)).map(verdict));
     if !groups.is_empty() {
         out += "\n## Not run\n\n| outcome | cells | reason | to mend it |\n|---|---:|---|---|\n";
         for group in groups {
-            let mend = group
-                .mend
-                .map_or_else(String::new, |mend| format!("`{mend}`"));
+            let mend = group.mend.map_or_else(String::new, |mend| format!("`{mend}`"));
             out += &format!(
                 "| {} | {} | {} | {} |\n",
                 group.outcome.name(),
@@ -64,11 +54,7 @@ fn by_check(report: &Report) -> String {
     let mut rows: BTreeMap<&str, BTreeMap<Outcome, usize>> = BTreeMap::new();
     for record in report.records().values() {
         let check = record.name.rsplit("::").next().unwrap_or_default();
-        *rows
-            .entry(check)
-            .or_default()
-            .entry(record.outcome)
-            .or_default() += 1;
+        *rows.entry(check).or_default().entry(record.outcome).or_default() += 1;
     }
     let names = Outcome::ALL.map(Outcome::name).join(" | ");
     let mut out = format!("\n| check | {names} |\n|---|---:|---:|---:|---:|---:|\n");

@@ -14,19 +14,11 @@ pub fn terminal(report: &Report) -> String {
         out += &format!("  fail: {}: {first}\n", record.name);
     }
     for record in report.with(Outcome::Xfail) {
-        let why = record
-            .expected
-            .as_ref()
-            .map_or("", |expected| &expected.why);
+        let why = record.expected.as_ref().map_or("", |expected| &expected.why);
         out += &format!("  xfail: {}: {why}\n", record.name);
     }
     let ignored = [Outcome::Unavailable, Outcome::Unsupported];
-    out += &unavailable(
-        ignored
-            .into_iter()
-            .flat_map(|o| report.with(o))
-            .map(verdict),
-    );
+    out += &unavailable(ignored.into_iter().flat_map(|o| report.with(o)).map(verdict));
     out += &format!("{}\n", report.account());
     out
 }

@@ -17,24 +17,15 @@ fn every_outcome() -> Report {
         ("m::q2::d2::b::c", Outcome::Unsupported),
     ]);
     let mut xfail = sample("m::q3::d1::b::c", Outcome::Xfail);
-    xfail.expected = Some(crate::record::Expected {
-        reason: "it".to_owned(),
-        why: "a | known thing".to_owned(),
-        link: None,
-    });
+    xfail.expected =
+        Some(crate::record::Expected { reason: "it".to_owned(), why: "a | known thing".to_owned(), link: None });
     report.merge(xfail);
     report
 }
 
 #[test]
 fn the_worse_run_wins_and_any_run_beats_none() {
-    let order = [
-        Outcome::Unsupported,
-        Outcome::Unavailable,
-        Outcome::Pass,
-        Outcome::Xfail,
-        Outcome::Fail,
-    ];
+    let order = [Outcome::Unsupported, Outcome::Unavailable, Outcome::Pass, Outcome::Xfail, Outcome::Fail];
     let name = "m::q::d::b::c";
     for (i, worse) in order.iter().enumerate() {
         for better in &order[..i] {
@@ -81,10 +72,7 @@ fn the_terminal_ends_with_the_accounting_line() {
         Some("declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 1 + unsupported 1 + filtered 0")
     );
     assert!(text.contains("to mend it: cargo xtask mend"), "{text}");
-    assert!(
-        text.contains("xfail: m::q3::d1::b::c: a | known thing"),
-        "{text}"
-    );
+    assert!(text.contains("xfail: m::q3::d1::b::c: a | known thing"), "{text}");
 }
 
 #[test]
@@ -100,14 +88,8 @@ fn markdown_shows_every_cell_that_is_not_green() {
 #[test]
 fn junit_counts_and_escapes() {
     let text = junit(&every_outcome());
-    assert!(
-        text.contains("tests=\"5\" failures=\"1\" skipped=\"2\""),
-        "{text}"
-    );
-    assert!(
-        text.contains("because &lt;it&gt; &amp; &quot;that&quot;"),
-        "{text}"
-    );
+    assert!(text.contains("tests=\"5\" failures=\"1\" skipped=\"2\""), "{text}");
+    assert!(text.contains("because &lt;it&gt; &amp; &quot;that&quot;"), "{text}");
     assert_eq!(text.matches("<testcase ").count(), 5);
     assert_eq!(text.matches("</testcase>").count(), 5);
 }

@@ -57,31 +57,17 @@ fn the_toy_is_green() {
         .is(0, "unavailable: 3 cells: no driver")
         .is(0, "to mend it: cargo xtask fixtures fetch far")
         .is(0, "unsupported: 1 cell: q2 has no right");
-    let outcomes: BTreeMap<Outcome, usize> =
-        toy.records()
-            .iter()
-            .fold(BTreeMap::new(), |mut counts, record| {
-                *counts.entry(record.outcome).or_default() += 1;
-                counts
-            });
-    let want = [
-        (Outcome::Pass, 3),
-        (Outcome::Xfail, 2),
-        (Outcome::Unavailable, 4),
-        (Outcome::Unsupported, 1),
-    ];
+    let outcomes: BTreeMap<Outcome, usize> = toy.records().iter().fold(BTreeMap::new(), |mut counts, record| {
+        *counts.entry(record.outcome).or_default() += 1;
+        counts
+    });
+    let want = [(Outcome::Pass, 3), (Outcome::Xfail, 2), (Outcome::Unavailable, 4), (Outcome::Unsupported, 1)];
     assert_eq!(outcomes, BTreeMap::from(want));
     let wrong = toy.record("toy::q1::cpu-scalar::native::wrong");
-    assert!(
-        wrong.metrics.contains_key("max_abs"),
-        "a failure keeps its figures"
-    );
+    assert!(wrong.metrics.contains_key("max_abs"), "a failure keeps its figures");
     assert_eq!(wrong.expected.expect("expectation").why, "planted");
     let summary = std::fs::read_to_string(toy.path("out/summary.md")).expect("summary");
-    assert!(
-        summary.starts_with("# The matrix is green") && summary.contains(GREEN),
-        "{summary}"
-    );
+    assert!(summary.starts_with("# The matrix is green") && summary.contains(GREEN), "{summary}");
     let report = report::load(&[toy.path("out")]).expect("report");
     assert_eq!(report.account().to_string(), GREEN);
     assert_eq!(report::html(&report).matches("<td class=\"c ").count(), 10);
@@ -90,10 +76,7 @@ fn the_toy_is_green() {
 fn an_xfail_that_passes() {
     let toy = Toy::new();
     toy.expect_also(PASSES, "anything");
-    toy.run(&[]).is(
-        101,
-        "it passed unexpectedly; expect.toml expects it to fail with: anything",
-    );
+    toy.run(&[]).is(101, "it passed unexpectedly; expect.toml expects it to fail with: anything");
     let record = toy.record(PASSES);
     assert_eq!(record.outcome, Outcome::Fail);
     assert!(record.mend.expect("mend").contains(PASSES));
@@ -101,28 +84,19 @@ fn an_xfail_that_passes() {
 
 fn an_xfail_that_fails_for_another_reason() {
     let toy = Toy::new();
-    toy.expect(&[
-        ("toy::*::*::*::wrong", "NaN in the logits"),
-        ("toy::*::*::*::panics", "panicked: index 7"),
-    ]);
+    toy.expect(&[("toy::*::*::*::wrong", "NaN in the logits"), ("toy::*::*::*::panics", "panicked: index 7")]);
     toy.run(&[])
         .is(101, "not for the expected reason")
         .is(101, "expected (expect.toml): NaN in the logits")
         .is(101, "got: row 3: the sum wraps at i16");
-    assert_eq!(
-        toy.record("toy::q1::cpu-scalar::native::wrong").outcome,
-        Outcome::Fail
-    );
+    assert_eq!(toy.record("toy::q1::cpu-scalar::native::wrong").outcome, Outcome::Fail);
 }
 
 fn a_stale_expectation() {
     let toy = Toy::new();
     toy.expect_also("far::*::*::*::snap", "x");
     toy.run(&[])
-        .is(
-            2,
-            "expect.toml: the entry `far::*::*::*::snap` is stale: it matches no declared cell",
-        )
+        .is(2, "expect.toml: the entry `far::*::*::*::snap` is stale: it matches no declared cell")
         .is_not("running");
 }
 
@@ -135,12 +109,9 @@ fn an_expectation_of_an_unknown_value() {
 fn an_empty_selection() {
     let toy = Toy::new();
     let message = "matches none of the 10 declared cells";
-    toy.run(&["--model", "far", "--check", "snap"])
-        .is(2, message);
-    toy.run_with(&[], &[("MATRIX_MODEL", "far"), ("MATRIX_CHECK", "snap")])
-        .is(2, message);
-    toy.run(&["--list", "--model", "far", "--check", "snap"])
-        .is(2, message);
+    toy.run(&["--model", "far", "--check", "snap"]).is(2, message);
+    toy.run_with(&[], &[("MATRIX_MODEL", "far"), ("MATRIX_CHECK", "snap")]).is(2, message);
+    toy.run(&["--list", "--model", "far", "--check", "snap"]).is(2, message);
 }
 
 fn a_name_filter_that_matches_nothing() {
@@ -148,18 +119,14 @@ fn a_name_filter_that_matches_nothing() {
     // Handed to every test binary by `cargo test name`: normal, unless one of our flags says that this
     // binary is meant.
     toy.run(&["no_such_test"]).is(0, "+ filtered 10");
-    toy.run(&["--model", "toy", "no_such_test"])
-        .is(2, "`--model toy no_such_test` matches none");
+    toy.run(&["--model", "toy", "no_such_test"]).is(2, "`--model toy no_such_test` matches none");
 }
 
 fn an_unknown_axis_value() {
     let toy = Toy::new();
-    toy.run(&["--device", "tpu"])
-        .is(2, "--device: unknown device `tpu`; valid: cpu-scalar, gpu");
-    toy.run_with(&[], &[("MATRIX_CHECK", "rigth")]).is(
-        2,
-        "MATRIX_CHECK: unknown check `rigth`; valid: right, snap, wrong, panics",
-    );
+    toy.run(&["--device", "tpu"]).is(2, "--device: unknown device `tpu`; valid: cpu-scalar, gpu");
+    toy.run_with(&[], &[("MATRIX_CHECK", "rigth")])
+        .is(2, "MATRIX_CHECK: unknown check `rigth`; valid: right, snap, wrong, panics");
     toy.run(&["--model"]).is(2, "--model needs a value");
 }
 
@@ -168,27 +135,18 @@ fn a_required_cell_that_is_unavailable() {
     toy.run(&["--require", "gpu"])
         .is(101, "it is required, but `gpu` is not available: no driver")
         .is(101, "to mend it: install the driver")
-        .is(
-            101,
-            "pass 3 + xfail 2 + fail 3 + unavailable 1 + unsupported 1",
-        );
+        .is(101, "pass 3 + xfail 2 + fail 3 + unavailable 1 + unsupported 1");
     assert_eq!(toy.record(ON_GPU).outcome, Outcome::Fail);
     toy.run_with(&[], &[("MATRIX_REQUIRE", "native,far")])
-        .is(
-            101,
-            "it is required, but `far` is not available: the fixture far.gguf has not been fetched",
-        )
+        .is(101, "it is required, but `far` is not available: the fixture far.gguf has not been fetched")
         .is(101, "fail 2 + unavailable 2");
-    toy.run(&["--require", "native,cpu-scalar,toy"])
-        .is(0, GREEN);
+    toy.run(&["--require", "native,cpu-scalar,toy"]).is(0, GREEN);
 }
 
 fn a_check_that_is_unavailable_by_itself() {
     let toy = Toy::new();
     toy.let_panics_apply_to_q2();
-    toy.run(&[])
-        .is(0, "unavailable: 1 cell: only q1 panics")
-        .is(0, "declared 11 = pass 3");
+    toy.run(&[]).is(0, "unavailable: 1 cell: only q1 panics").is(0, "declared 11 = pass 3");
     for required in ["panics", "cpu-scalar", "toy"] {
         let message = "it is required, but `panics` is not available: only q1 panics";
         toy.run(&["--require", required]).is(101, message);
@@ -196,62 +154,39 @@ fn a_check_that_is_unavailable_by_itself() {
 }
 
 fn an_unknown_requirement() {
-    Toy::new().run(&["--require", "cuda"]).is(
-        2,
-        "--require: unknown name `cuda`; valid: native, cpu-scalar, gpu, toy, far",
-    );
+    Toy::new()
+        .run(&["--require", "cuda"])
+        .is(2, "--require: unknown name `cuda`; valid: native, cpu-scalar, gpu, toy, far");
 }
 
 fn a_panicking_check() {
     let toy = Toy::new();
     toy.expect(&[("toy::*::*::*::wrong", "wraps at i16")]);
-    toy.run(&[])
-        .is(101, "the check panicked: index 7 is out of range")
-        .is(101, "fail 1");
-    assert_eq!(
-        toy.record("toy::q1::cpu-scalar::native::panics").outcome,
-        Outcome::Fail
-    );
+    toy.run(&[]).is(101, "the check panicked: index 7 is out of range").is(101, "fail 1");
+    assert_eq!(toy.record("toy::q1::cpu-scalar::native::panics").outcome, Outcome::Fail);
 }
 
 fn a_missing_snapshot() {
     let toy = Toy::new();
     let path = toy.path(&Toy::snapshot_path("q2"));
     std::fs::remove_file(&path).expect("remove");
-    toy.run_with(
-        &[],
-        &[("INSTA_UPDATE", "always"), ("INSTA_FORCE_PASS", "1")],
-    )
-    .is(
-        101,
-        "golden snapshot missing: golden/snapshots/toy__q2__snap.snap",
-    )
-    .is(101, "cargo xtask bless --model toy --quant q2 --check snap");
-    let files = std::fs::read_dir(toy.path("golden/snapshots"))
-        .expect("list")
-        .count();
+    toy.run_with(&[], &[("INSTA_UPDATE", "always"), ("INSTA_FORCE_PASS", "1")])
+        .is(101, "golden snapshot missing: golden/snapshots/toy__q2__snap.snap")
+        .is(101, "cargo xtask bless --model toy --quant q2 --check snap");
+    let files = std::fs::read_dir(toy.path("golden/snapshots")).expect("list").count();
     assert_eq!(files, 1, "nothing was written");
-    assert_eq!(
-        toy.record("toy::q2::cpu-scalar::native::snap").outcome,
-        Outcome::Fail
-    );
+    assert_eq!(toy.record("toy::q2::cpu-scalar::native::snap").outcome, Outcome::Fail);
 }
 
 fn a_wrong_snapshot() {
     let toy = Toy::new();
     toy.snapshot("q1", "[\n  1,\n  9,\n  3\n]");
-    toy.run_with(
-        &[],
-        &[("INSTA_UPDATE", "always"), ("INSTA_FORCE_PASS", "1")],
-    )
-    .is(
-        101,
-        "golden snapshot differs: golden/snapshots/toy__q1__snap.snap",
-    )
-    .is(101, "first difference in line 3")
-    .is(101, "-   9,")
-    .is(101, "+   2,")
-    .is(101, "cargo xtask bless --model toy --quant q1 --check snap");
+    toy.run_with(&[], &[("INSTA_UPDATE", "always"), ("INSTA_FORCE_PASS", "1")])
+        .is(101, "golden snapshot differs: golden/snapshots/toy__q1__snap.snap")
+        .is(101, "first difference in line 3")
+        .is(101, "-   9,")
+        .is(101, "+   2,")
+        .is(101, "cargo xtask bless --model toy --quant q1 --check snap");
     let text = std::fs::read_to_string(toy.path(&Toy::snapshot_path("q1"))).expect("snapshot");
     assert!(text.contains('9'), "nothing was written");
 }
@@ -259,22 +194,16 @@ fn a_wrong_snapshot() {
 fn an_orphan_snapshot() {
     let toy = Toy::new();
     toy.write("golden/snapshots/toy__q1__snap.snap.new", "pending");
-    toy.run(&[])
-        .is(2, "toy__q1__snap.snap.new belongs to no declared cell");
+    toy.run(&[]).is(2, "toy__q1__snap.snap.new belongs to no declared cell");
 }
 
 fn blessing_is_explicit_and_refused_in_ci() {
     let toy = Toy::new();
     toy.snapshot("q1", "old");
     toy.run_with(&[], &[("BITNET_BLESS", "1"), ("CI", "true")])
-        .is(
-            101,
-            "blessing refused for toy::q1::cpu-scalar::native::snap: CI is set",
-        );
-    toy.run_with(&[], &[("BITNET_BLESS", "0")])
-        .is(101, "golden snapshot differs");
-    toy.run_with(&[], &[("BITNET_BLESS", "1")])
-        .is(0, "BLESSING");
+        .is(101, "blessing refused for toy::q1::cpu-scalar::native::snap: CI is set");
+    toy.run_with(&[], &[("BITNET_BLESS", "0")]).is(101, "golden snapshot differs");
+    toy.run_with(&[], &[("BITNET_BLESS", "1")]).is(0, "BLESSING");
     toy.run(&[]).is(0, GREEN);
 }
 
@@ -284,85 +213,51 @@ fn accounting_that_does_not_add_up() {
     let settled = BTreeMap::from([("a".to_owned(), Outcome::Pass)]);
     let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
     let account = Account::new(3, 1, settled.values());
-    let error = account
-        .verify(&wanted, &settled, None)
-        .expect_err("a cell is lost");
+    let error = account.verify(&wanted, &settled, None).expect_err("a cell is lost");
     let text = error.to_string();
-    assert!(
-        text.contains("b should have been settled, but has no outcome"),
-        "{text}"
-    );
-    assert!(
-        text.contains("declared 3 = pass 1") && text.contains("the right side is 2"),
-        "{text}"
-    );
+    assert!(text.contains("b should have been settled, but has no outcome"), "{text}");
+    assert!(text.contains("declared 3 = pass 1") && text.contains("the right side is 2"), "{text}");
 }
 
 fn a_declared_check_without_implementation() {
     let toy = Toy::new();
     toy.declare("[[check]]\nname = \"dream\"\nabout = \"\"\ncells = [{}]\n[[device]]\nname = \"tpu\"\nabout = \"\"\n");
     toy.run(&[])
-        .is(
-            2,
-            "declares the check `dream`, but nothing implements it; add it to harness/src/check.rs",
-        )
-        .is(
-            2,
-            "declares the device `tpu`, but nothing implements it; add it to harness/src/host.rs",
-        );
+        .is(2, "declares the check `dream`, but nothing implements it; add it to harness/src/check.rs")
+        .is(2, "declares the device `tpu`, but nothing implements it; add it to harness/src/host.rs");
 }
 
 fn a_misspelt_key() {
     let toy = Toy::new();
     toy.declare("[[unsuported]]\n");
-    toy.run(&[])
-        .is(2, "unknown field `unsuported`")
-        .is(2, "matrix.toml");
+    toy.run(&[]).is(2, "unknown field `unsuported`").is(2, "matrix.toml");
 }
 
 fn a_record_that_cannot_be_written() {
     let toy = Toy::new();
     toy.write("out", "a file where the folder should be");
-    toy.run(&["--check", "right"])
-        .is(101, "pass, but its record could not be written");
+    toy.run(&["--check", "right"]).is(101, "pass, but its record could not be written");
 }
 
 fn ignored_cells_that_are_asked_to_run() {
     let toy = Toy::new();
     toy.run(&["--include-ignored"])
-        .is(
-            101,
-            "it was asked to run, but `gpu` is not available: no driver",
-        )
-        .is(
-            101,
-            "it was asked to run, but is declared unsupported: q2 has no right",
-        )
-        .is(
-            101,
-            "pass 3 + xfail 2 + fail 5 + unavailable 0 + unsupported 0 + filtered 0",
-        );
-    toy.run(&["--ignored"])
-        .is(101, "fail 5 + unavailable 0 + unsupported 0 + filtered 5");
+        .is(101, "it was asked to run, but `gpu` is not available: no driver")
+        .is(101, "it was asked to run, but is declared unsupported: q2 has no right")
+        .is(101, "pass 3 + xfail 2 + fail 5 + unavailable 0 + unsupported 0 + filtered 0");
+    toy.run(&["--ignored"]).is(101, "fail 5 + unavailable 0 + unsupported 0 + filtered 5");
 }
 
 fn the_list_is_only_a_list() {
     let toy = Toy::new();
     let names = |ran: &crate::toy::Ran| -> Vec<String> {
-        ran.stdout
-            .lines()
-            .map(|line| line.strip_suffix(": test").expect(line).to_owned())
-            .collect()
+        ran.stdout.lines().map(|line| line.strip_suffix(": test").expect(line).to_owned()).collect()
     };
     let all = toy.run(&["--list", "--format", "terse"]);
-    all.is(0, "to mend it: install the driver")
-        .is_not("declared 10 =");
+    all.is(0, "to mend it: install the driver").is_not("declared 10 =");
     let all = names(&all);
     assert_eq!(all.len(), 10);
-    assert!(
-        all.iter().all(|name| name.split("::").count() == 5),
-        "{all:?}"
-    );
+    assert!(all.iter().all(|name| name.split("::").count() == 5), "{all:?}");
     let ignored = names(&toy.run(&["--list", "--format", "terse", "--ignored"]));
     assert_eq!(ignored.len(), 5, "{ignored:?}");
     assert!(ignored.contains(&ON_GPU.to_owned()));
@@ -377,26 +272,19 @@ fn a_process_per_cell() {
     let nextest = [("NEXTEST", "1"), ("NEXTEST_RUN_ID", "r1")];
     let list = toy.run_with(&["--list", "--format", "terse"], &nextest);
     assert_eq!(list.stdout.lines().count(), 10, "{}", list.stderr);
-    assert_eq!(
-        toy.records().len(),
-        5,
-        "nextest never starts ignored cells: the list records them"
-    );
+    assert_eq!(toy.records().len(), 5, "nextest never starts ignored cells: the list records them");
     for line in list.stdout.lines() {
         let name = line.strip_suffix(": test").expect(line);
         if toy.records().iter().all(|record| record.name != name) {
-            toy.run_with(&["--exact", name, "--nocapture"], &nextest)
-                .is(0, "+ filtered 9");
+            toy.run_with(&["--exact", name, "--nocapture"], &nextest).is(0, "+ filtered 9");
         }
     }
     let report = report::load(&[toy.path("out")]).expect("report");
     assert_eq!(report.account().to_string(), GREEN);
     assert_eq!(toy.record(PASSES).run.as_deref(), Some("r1"));
     // What nextest starts must not exit 0 without having checked something.
-    toy.run_with(&["--exact", ON_GPU, "--nocapture"], &nextest)
-        .is(101, "is not available");
-    toy.run_with(&["--exact", "toy::q1::cpu-scalar::native::gone"], &nextest)
-        .is(2, "matches none");
+    toy.run_with(&["--exact", ON_GPU, "--nocapture"], &nextest).is(101, "is not available");
+    toy.run_with(&["--exact", "toy::q1::cpu-scalar::native::gone"], &nextest).is(2, "matches none");
 }
 
 fn json_on_stdout_is_only_json() {
@@ -410,24 +298,10 @@ fn json_on_stdout_is_only_json() {
 
 fn filters_are_accounted_for() {
     let toy = Toy::new();
-    toy.run(&[
-        "--quant=q1",
-        "--device",
-        "cpu-scalar",
-        "--skip",
-        "panics",
-        "--test-threads=1",
-    ])
-    .is(
-        0,
-        "declared 10 = pass 2 + xfail 1 + fail 0 + unavailable 1 + unsupported 0 + filtered 6",
-    );
-    toy.run(&["--exact", PASSES]).is(
-        0,
-        "declared 10 = pass 1 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 9",
-    );
-    toy.run(&["--bench"]).is(
-        0,
-        "declared 10 = pass 0 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 10",
-    );
+    toy.run(&["--quant=q1", "--device", "cpu-scalar", "--skip", "panics", "--test-threads=1"])
+        .is(0, "declared 10 = pass 2 + xfail 1 + fail 0 + unavailable 1 + unsupported 0 + filtered 6");
+    toy.run(&["--exact", PASSES])
+        .is(0, "declared 10 = pass 1 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 9");
+    toy.run(&["--bench"])
+        .is(0, "declared 10 = pass 0 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 10");
 }

@@ -166,11 +166,7 @@ fn tiny(check: &str) -> (Context, Cell, Loaded) {
     let env = Env::default();
     let paths = Paths::discover(&env);
     let declaration = setup::declare(&paths.golden).expect("golden folder");
-    let ctx = Context {
-        golden: Golden::new(paths.snapshots(), &env),
-        matrix: Arc::new(declaration.matrix),
-        paths,
-    };
+    let ctx = Context { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::new(declaration.matrix), paths };
     let cell: Cell = format!("tiny-bitnet::i2_s::cpu-scalar::native::{check}").parse().expect("cell");
     let loaded = models::loaded(&ctx, &cell).expect("tiny-bitnet");
     (ctx, cell, loaded)

@@ -62,8 +62,7 @@ const EXPECT_WRONG: (&str, &str) = ("toy::*::*::*::wrong", "wraps at i16");
 const EXPECT_PANICS: (&str, &str) = ("toy::*::*::*::panics", "panicked: index 7");
 
 /// The accounting line of the toy when all is as it should be.
-pub(crate) const GREEN: &str =
-    "declared 10 = pass 3 + xfail 2 + fail 0 + unavailable 4 + unsupported 1 + filtered 0";
+pub(crate) const GREEN: &str = "declared 10 = pass 3 + xfail 2 + fail 0 + unavailable 4 + unsupported 1 + filtered 0";
 
 struct Right;
 struct Snap;
@@ -119,24 +118,12 @@ impl Check for Panics {
 pub(crate) fn suite(root: PathBuf) -> Suite {
     let env = Env::read();
     Suite {
-        paths: Paths {
-            golden: root.join("golden"),
-            out: root.join("out"),
-            fixtures: root.join("fixtures"),
-            root,
-        },
+        paths: Paths { golden: root.join("golden"), out: root.join("out"), fixtures: root.join("fixtures"), root },
         host: Host::empty(env.clone())
             .device("cpu-scalar", || Availability::Available)
-            .device("gpu", || {
-                Availability::unavailable("gpu", "no driver", "install the driver")
-            })
+            .device("gpu", || Availability::unavailable("gpu", "no driver", "install the driver"))
             .backend("native", || Availability::Available),
-        checks: vec![
-            Arc::new(Right),
-            Arc::new(Snap),
-            Arc::new(Wrong),
-            Arc::new(Panics),
-        ],
+        checks: vec![Arc::new(Right), Arc::new(Snap), Arc::new(Wrong), Arc::new(Panics)],
         env,
     }
 }
@@ -175,9 +162,7 @@ pub(crate) struct Toy {
 impl Toy {
     /// The green toy.
     pub(crate) fn new() -> Self {
-        let toy = Self {
-            dir: tempfile::tempdir().expect("temp dir"),
-        };
+        let toy = Self { dir: tempfile::tempdir().expect("temp dir") };
         toy.write("golden/matrix.toml", MATRIX);
         toy.expect(&[EXPECT_WRONG, EXPECT_PANICS]);
         for quant in ["q1", "q2"] {
@@ -205,18 +190,13 @@ impl Toy {
     pub(crate) fn let_panics_apply_to_q2(&self) {
         let (before, panics) = MATRIX.split_once("about = \"panics\"").expect("the check");
         let panics = panics.replacen("[\"q1\"]", "[\"q1\", \"q2\"]", 1);
-        self.write(
-            "golden/matrix.toml",
-            &format!("{before}about = \"panics\"{panics}"),
-        );
+        self.write("golden/matrix.toml", &format!("{before}about = \"panics\"{panics}"));
     }
 
     /// Replaces `expect.toml`.
     pub(crate) fn expect(&self, entries: &[(&str, &str)]) {
         let entry = |(cells, reason): &(&str, &str)| {
-            format!(
-                "[[expect]]\ncells = \"{cells}\"\nkind = \"xfail\"\nreason = \"{reason}\"\nwhy = \"planted\"\n"
-            )
+            format!("[[expect]]\ncells = \"{cells}\"\nkind = \"xfail\"\nreason = \"{reason}\"\nwhy = \"planted\"\n")
         };
         let entries: String = entries.iter().map(entry).collect();
         self.write("golden/expect.toml", &format!("schema = 1\n{entries}"));
@@ -241,10 +221,7 @@ impl Toy {
         let exe = std::env::current_exe().expect("this program");
         let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| {
             let name = name.to_string_lossy();
-            ["MATRIX_", "NEXTEST", "BITNET_", "INSTA_"]
-                .iter()
-                .any(|p| name.starts_with(p))
-                || name == "CI"
+            ["MATRIX_", "NEXTEST", "BITNET_", "INSTA_"].iter().any(|p| name.starts_with(p)) || name == "CI"
         });
         let mut command = Command::new(exe);
         for name in ours {

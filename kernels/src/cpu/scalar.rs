@@ -28,15 +28,13 @@ impl Kernels for Scalar {
             ActKind::I8 => {
                 for t in 0..n_tokens {
                     let token = t * cols..(t + 1) * cols;
-                    (out.scale[t], out.isum[t]) =
-                        quantize_token(&x[token.clone()], &mut out.q[token]);
+                    (out.scale[t], out.isum[t]) = quantize_token(&x[token.clone()], &mut out.q[token]);
                 }
             }
             ActKind::Q8 => {
                 for b in 0..out.scale.len() {
                     let block = b * Q8_BLOCK..(b + 1) * Q8_BLOCK;
-                    (out.scale[b], out.bsum[b]) =
-                        quantize_block(&x[block.clone()], &mut out.q[block]);
+                    (out.scale[b], out.bsum[b]) = quantize_block(&x[block.clone()], &mut out.q[block]);
                 }
             }
         }
@@ -52,10 +50,7 @@ impl Kernels for Scalar {
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        assert!(
-            x.len() == w.len() && x.len() == y.len(),
-            "x, w and y must be of one length"
-        );
+        assert!(x.len() == w.len() && x.len() == y.len(), "x, w and y must be of one length");
         let r = 1.0 / (numerics::dot(x, x) / x.len() as f32 + eps).sqrt();
         for i in 0..x.len() {
             y[i] = x[i] * r * w[i];

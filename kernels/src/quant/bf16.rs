@@ -33,12 +33,7 @@ fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     FORMAT.check_size(data.len(), rows, cols)?;
     match (0..rows * cols).find(|&i| !at(data, i).is_finite()) {
         None => Ok(()),
-        Some(i) => Err(QuantError::NotFinite {
-            format: FORMAT.name,
-            row: i / cols,
-            col: i % cols,
-            value: at(data, i),
-        }),
+        Some(i) => Err(QuantError::NotFinite { format: FORMAT.name, row: i / cols, col: i % cols, value: at(data, i) }),
     }
 }
 
@@ -54,12 +49,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
         let rounded = half::bf16::from_f32(w[0]);
         if !rounded.is_finite() {
-            return Err(QuantError::Overflow {
-                format: FORMAT.name,
-                row,
-                col,
-                value: w[0],
-            });
+            return Err(QuantError::Overflow { format: FORMAT.name, row, col, value: w[0] });
         }
         out.copy_from_slice(&rounded.to_le_bytes());
         Ok(())

@@ -32,12 +32,7 @@ fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
         None => Ok(()),
         Some(i) => {
             let value = half_at(data, i * BYTES);
-            Err(QuantError::NotFinite {
-                format: FORMAT.name,
-                row: i / cols,
-                col: i % cols,
-                value,
-            })
+            Err(QuantError::NotFinite { format: FORMAT.name, row: i / cols, col: i % cols, value })
         }
     }
 }

@@ -33,12 +33,7 @@ fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     FORMAT.check_size(data.len(), rows, cols)?;
     match (0..rows * cols).find(|&i| !at(data, i).is_finite()) {
         None => Ok(()),
-        Some(i) => Err(QuantError::NotFinite {
-            format: FORMAT.name,
-            row: i / cols,
-            col: i % cols,
-            value: at(data, i),
-        }),
+        Some(i) => Err(QuantError::NotFinite { format: FORMAT.name, row: i / cols, col: i % cols, value: at(data, i) }),
     }
 }
 

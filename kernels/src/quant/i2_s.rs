@@ -50,22 +50,11 @@ pub(crate) fn scale(data: &[u8]) -> f32 {
     f32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]])
 }
 
-pub(super) fn validate(
-    format: &'static Format,
-    data: &[u8],
-    rows: usize,
-    cols: usize,
-) -> Result<(), QuantError> {
+pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     format.check_size(data.len(), rows, cols)?;
     let scale = scale(data);
     if !(scale.is_finite() && scale > 0.0) {
-        return Err(QuantError::Scale {
-            format: format.name,
-            what: "scale",
-            row: 0,
-            block: 0,
-            value: scale,
-        });
+        return Err(QuantError::Scale { format: format.name, what: "scale", row: 0, block: 0, value: scale });
     }
     let codes = &data[..data.len() - I2S_TRAILER];
     // Code 3: both bits of a pair set. Eight bytes at a time, this runs over every byte of a model at load.
@@ -77,23 +66,12 @@ pub(super) fn validate(
         None => Ok(()),
         Some(at) => {
             let byte = from + at;
-            Err(QuantError::Code {
-                format: format.name,
-                row: byte / format.row_bytes(cols),
-                byte,
-            })
+            Err(QuantError::Code { format: format.name, row: byte / format.row_bytes(cols), byte })
         }
     }
 }
 
-pub(super) fn unpack_row(
-    format: &Format,
-    place: Place,
-    data: &[u8],
-    cols: usize,
-    row: usize,
-    out: &mut [f32],
-) {
+pub(super) fn unpack_row(format: &Format, place: Place, data: &[u8], cols: usize, row: usize, out: &mut [f32]) {
     let (codes, scale) = (row_of(format, data, cols, row), scale(data));
     for (i, out) in out[..cols].iter_mut().enumerate() {
         *out = scale * weight(codes, place, i) as f32;
@@ -119,12 +97,7 @@ pub(super) fn pack(
     for (n, &value) in weights.iter().enumerate() {
         let (row, col) = (n / cols, n % cols);
         if !value.is_finite() {
-            return Err(QuantError::NotFinite {
-                format: format.name,
-                row,
-                col,
-                value,
-            });
+            return Err(QuantError::NotFinite { format: format.name, row, col, value });
         }
         let code = if value == 0.0 {
             1
@@ -133,13 +106,7 @@ pub(super) fn pack(
         } else if value == -scale {
             0
         } else {
-            return Err(QuantError::NotTernary {
-                format: format.name,
-                row,
-                col,
-                value,
-                scale,
-            });
+            return Err(QuantError::NotTernary { format: format.name, row, col, value, scale });
         };
         let (byte, shift) = place(col);
         codes[row * format.row_bytes(cols) + byte] |= code << shift;

@@ -78,11 +78,7 @@ impl Format {
             return Err(QuantError::Empty { format, rows, cols });
         }
         if !cols.is_multiple_of(self.block_len) {
-            return Err(QuantError::Columns {
-                format,
-                cols,
-                block_len: self.block_len,
-            });
+            return Err(QuantError::Columns { format, cols, block_len: self.block_len });
         }
         // The number of weights must fit too: everything else indexes by it.
         rows.checked_mul(cols)
@@ -99,17 +95,7 @@ impl Format {
     /// Checks that `got` bytes are exactly a matrix of this shape.
     pub fn check_size(&self, got: usize, rows: usize, cols: usize) -> Result<(), QuantError> {
         let expected = self.matrix_bytes(rows, cols)?;
-        if got == expected {
-            Ok(())
-        } else {
-            Err(QuantError::Size {
-                format: self.name,
-                rows,
-                cols,
-                expected,
-                got,
-            })
-        }
+        if got == expected { Ok(()) } else { Err(QuantError::Size { format: self.name, rows, cols, expected, got }) }
     }
 
     /// Checks that `got` numbers are `rows * cols`, and the shape; returns the bytes of the matrix.
@@ -119,13 +105,7 @@ impl Format {
         if got == expected {
             Ok(bytes)
         } else {
-            Err(QuantError::Count {
-                format: self.name,
-                rows,
-                cols,
-                expected,
-                got,
-            })
+            Err(QuantError::Count { format: self.name, rows, cols, expected, got })
         }
     }
 }
@@ -157,18 +137,10 @@ impl I2sLayout {
 
 /// The format of this name.
 pub fn by_name(name: &str) -> Result<&'static Format, QuantError> {
-    FORMATS
-        .iter()
-        .copied()
-        .find(|f| f.name == name)
-        .ok_or_else(|| QuantError::UnknownName {
-            name: name.to_owned(),
-            known: FORMATS
-                .iter()
-                .map(|f| f.name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    FORMATS.iter().copied().find(|f| f.name == name).ok_or_else(|| QuantError::UnknownName {
+        name: name.to_owned(),
+        known: FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// The format of this GGUF tensor type; `layout` decides between the two that share the id of I2_S.
@@ -181,18 +153,10 @@ pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format
                     I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
                 })
     };
-    FORMATS
-        .iter()
-        .copied()
-        .find(wanted)
-        .ok_or_else(|| QuantError::UnknownType {
-            ggml_type,
-            known: FORMATS
-                .iter()
-                .map(|f| format!("{} {}", f.ggml_type, f.name))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    FORMATS.iter().copied().find(wanted).ok_or_else(|| QuantError::UnknownType {
+        ggml_type,
+        known: FORMATS.iter().map(|f| format!("{} {}", f.ggml_type, f.name)).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Weights `[rows][cols]` in their format: `rows` outputs, `cols` inputs (K). The bytes are used as they lie in the file.
@@ -210,19 +174,9 @@ pub struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Checks the size to the byte, not the contents: those are [`validate`](Self::validate)'s.
-    pub fn new(
-        format: &'static Format,
-        rows: usize,
-        cols: usize,
-        data: &'a [u8],
-    ) -> Result<Self, QuantError> {
+    pub fn new(format: &'static Format, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self, QuantError> {
         format.check_size(data.len(), rows, cols)?;
-        Ok(Self {
-            format,
-            rows,
-            cols,
-            data,
-        })
+        Ok(Self { format, rows, cols, data })
     }
 
     /// Checks every code and scale.
@@ -256,19 +210,13 @@ fn row_of<'a>(format: &Format, data: &'a [u8], cols: usize, row: usize) -> &'a [
 /// `(b % 2) * 8 + g` by `fma(d_w * d_a, t, lane)`, where `t` is the exact integer sum of the group's products.
 ///
 /// `scale(b)` is the weights' scale of block `b`, `weight(i)` the integer weight of column `i`.
-pub fn block_lanes(
-    x: &Q8Token<'_>,
-    scale: impl Fn(usize) -> f32,
-    weight: impl Fn(usize) -> i32,
-) -> f32 {
+pub fn block_lanes(x: &Q8Token<'_>, scale: impl Fn(usize) -> f32, weight: impl Fn(usize) -> i32) -> f32 {
     let mut lanes = [0.0f32; 16];
     for b in 0..x.d.len() {
         let d = scale(b) * x.d[b];
         for g in 0..8 {
             let first = b * Q8_BLOCK + g * 4;
-            let t: i32 = (first..first + 4)
-                .map(|i| weight(i) * i32::from(x.q[i]))
-                .sum();
+            let t: i32 = (first..first + 4).map(|i| weight(i) * i32::from(x.q[i])).sum();
             let lane = &mut lanes[(b % 2) * 8 + g];
             *lane = d.mul_add(t as f32, *lane);
         }
@@ -284,16 +232,7 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 /// A block scale as f16 bits, or the error that it does not fit.
 fn scale_bits(format: &'static str, value: f32, row: usize, col: usize) -> Result<u16, QuantError> {
     let bits = f32_to_f16(value);
-    if f16_to_f32(bits).is_finite() {
-        Ok(bits)
-    } else {
-        Err(QuantError::Overflow {
-            format,
-            row,
-            col,
-            value,
-        })
-    }
+    if f16_to_f32(bits).is_finite() { Ok(bits) } else { Err(QuantError::Overflow { format, row, col, value }) }
 }
 
 /// Checks that the f16 at `at` in every block is finite.
@@ -311,13 +250,7 @@ fn finite_halves(
             let value = half_at(block, at);
             if !value.is_finite() {
                 let (row, block) = (i / per_row, i % per_row);
-                return Err(QuantError::Scale {
-                    format: format.name,
-                    what,
-                    row,
-                    block,
-                    value,
-                });
+                return Err(QuantError::Scale { format: format.name, what, row, block, value });
             }
         }
     }
@@ -333,18 +266,11 @@ fn pack_blocks(
     block: impl Fn(&[f32], usize, usize, &mut [u8]) -> Result<(), QuantError>,
 ) -> Result<Vec<u8>, QuantError> {
     let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
-    let blocks = weights
-        .chunks_exact(format.block_len)
-        .zip(out.chunks_exact_mut(format.block_bytes));
+    let blocks = weights.chunks_exact(format.block_len).zip(out.chunks_exact_mut(format.block_bytes));
     for (i, (weights, out)) in blocks.enumerate() {
         let (row, col) = (i * format.block_len / cols, i * format.block_len % cols);
         if let Some(at) = weights.iter().position(|w| !w.is_finite()) {
-            return Err(QuantError::NotFinite {
-                format: format.name,
-                row,
-                col: col + at,
-                value: weights[at],
-            });
+            return Err(QuantError::NotFinite { format: format.name, row, col: col + at, value: weights[at] });
         }
         block(weights, row, col, out)?;
     }
@@ -363,39 +289,20 @@ mod tests {
         assert_eq!(by_ggml_type(36, I2sLayout::X86).unwrap().name, "i2_s");
         assert_eq!(by_ggml_type(36, I2sLayout::Arm).unwrap().name, "i2_s-arm");
         assert_eq!(by_ggml_type(14, I2sLayout::Arm).unwrap().name, "q6_k");
-        assert!(
-            by_ggml_type(39, I2sLayout::X86)
-                .unwrap_err()
-                .to_string()
-                .contains("36 i2_s")
-        );
+        assert!(by_ggml_type(39, I2sLayout::X86).unwrap_err().to_string().contains("36 i2_s"));
         assert!(by_name("q9").unwrap_err().to_string().contains("i2_s-arm"));
     }
 
     #[test]
     fn sizes_do_not_overflow() {
         for f in FORMATS {
-            assert!(
-                matches!(
-                    f.matrix_bytes(usize::MAX / 2, 1 << 40),
-                    Err(QuantError::TooLarge { .. })
-                ),
-                "{}",
-                f.name
-            );
-            assert!(matches!(
-                f.matrix_bytes(0, f.block_len),
-                Err(QuantError::Empty { .. })
-            ));
+            assert!(matches!(f.matrix_bytes(usize::MAX / 2, 1 << 40), Err(QuantError::TooLarge { .. })), "{}", f.name);
+            assert!(matches!(f.matrix_bytes(0, f.block_len), Err(QuantError::Empty { .. })));
         }
         assert_eq!(i2_s::FORMAT.matrix_bytes(3, 256), Ok(3 * 64 + 32));
         assert_eq!(
             i2_s::FORMAT.matrix_bytes(3, 64),
-            Err(QuantError::Columns {
-                format: "i2_s",
-                cols: 64,
-                block_len: 128
-            })
+            Err(QuantError::Columns { format: "i2_s", cols: 64, block_len: 128 })
         );
     }
 }

@@ -30,11 +30,7 @@ pub static FORMAT: Format = Format {
 
 /// The code of weight `j` of a block, `codes` being its last 16 bytes. Q4_1 stores the same.
 pub(super) fn code(codes: &[u8], j: usize) -> u8 {
-    if j < 16 {
-        codes[j] & 15
-    } else {
-        codes[j - 16] >> 4
-    }
+    if j < 16 { codes[j] & 15 } else { codes[j - 16] >> 4 }
 }
 
 /// Stores `value(w)`, rounded by adding a half and cutting, as the code of each weight.
@@ -58,9 +54,7 @@ fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32
 /// ggml's reference rounding: the weight of the largest magnitude becomes -8, so `d = w_max / -8`.
 fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let largest = w
-            .iter()
-            .fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
+        let largest = w.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
         let d = largest / -8.0;
         let id = if d != 0.0 { 1.0 / d } else { 0.0 };
         out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
@@ -71,9 +65,5 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
 
 fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
     let (w, x) = (w.row(row), x.q8(token));
-    block_lanes(
-        &x,
-        |b| half_at(w, b * BYTES),
-        |i| i32::from(code(&w[i / LEN * BYTES + 2..], i % LEN)) - 8,
-    )
+    block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(code(&w[i / LEN * BYTES + 2..], i % LEN)) - 8)
 }

@@ -23,9 +23,7 @@ pub static FORMAT: Format = Format {
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
-    validate: |data, rows, cols| {
-        super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")])
-    },
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")]),
     unpack_row,
     pack,
     dot,
@@ -58,11 +56,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
 /// The minimum multiplies the block's sum: one more chain of FMAs over rising blocks, added at the end.
 fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
     let (w, x) = (w.row(row), x.q8(token));
-    let lanes = block_lanes(
-        &x,
-        |b| half_at(w, b * BYTES),
-        |i| i32::from(code(&w[i / LEN * BYTES + 4..], i % LEN)),
-    );
+    let lanes = block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(code(&w[i / LEN * BYTES + 4..], i % LEN)));
     let mut minimum = 0.0f32;
     for (b, bsum) in x.bsum.iter().enumerate() {
         minimum = half_at(w, b * BYTES + 2).mul_add(*bsum, minimum);

@@ -26,8 +26,7 @@ pub(crate) const QH: usize = 128;
 pub(crate) const SCALES: usize = 192;
 pub(crate) const D: usize = 208;
 const SUB: usize = 16;
-const _: () =
-    assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + LEN / SUB && BYTES == D + 2);
+const _: () = assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + LEN / SUB && BYTES == D + 2);
 
 /// The format.
 pub static FORMAT: Format = Format {
@@ -46,12 +45,7 @@ pub static FORMAT: Format = Format {
 /// Where weight `i` of a super-block lies: `(ql byte, its shift, qh byte, its shift)`.
 fn place(i: usize) -> (usize, u32, usize, u32) {
     let (half, quarter, l) = (i / 128, i % 128 / 32, i % 32);
-    (
-        half * 64 + quarter % 2 * 32 + l,
-        quarter as u32 / 2 * 4,
-        QH + half * 32 + l,
-        quarter as u32 * 2,
-    )
+    (half * 64 + quarter % 2 * 32 + l, quarter as u32 / 2 * 4, QH + half * 32 + l, quarter as u32 * 2)
 }
 
 /// `code - 32` of weight `i` of a super-block.
@@ -83,9 +77,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         for (scale, w) in scales.iter_mut().zip(w.chunks_exact(SUB)) {
             *scale = best_scale(w);
         }
-        let largest = scales
-            .iter()
-            .fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
+        let largest = scales.iter().fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
         let bits = super::scale_bits(FORMAT.name, largest / -128.0, row, col)?;
         let d = crate::numerics::f16_to_f32(bits);
         out[D..].copy_from_slice(&bits.to_le_bytes());
@@ -114,9 +106,7 @@ fn code_of(steps: f32) -> u8 {
 
 /// The scale of 16 weights: of some candidate roundings, the one whose least-squares scale explains most.
 fn best_scale(w: &[f32]) -> f32 {
-    let largest = w
-        .iter()
-        .fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
+    let largest = w.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
     if largest.abs() < 1e-15 {
         return 0.0;
     }

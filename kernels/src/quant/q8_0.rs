@@ -53,9 +53,5 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
 
 fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
     let (w, x) = (w.row(row), x.q8(token));
-    block_lanes(
-        &x,
-        |b| half_at(w, b * BYTES),
-        |i| i32::from(w[i / LEN * BYTES + 2 + i % LEN] as i8),
-    )
+    block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(w[i / LEN * BYTES + 2 + i % LEN] as i8))
 }

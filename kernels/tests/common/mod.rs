@@ -36,20 +36,10 @@ impl Random {
 
 /// The kernel sets other than the oracle that can run here. A machine that has none fails: then nothing was compared.
 pub fn fast_sets() -> Vec<&'static dyn Kernels> {
-    let sets: Vec<_> = kernel_sets()
-        .iter()
-        .filter(|set| set.name != "scalar")
-        .filter_map(|set| (set.detect)().ok())
-        .collect();
-    let reasons: Vec<_> = kernel_sets()
-        .iter()
-        .filter_map(|set| (set.detect)().err())
-        .map(|e| e.to_string())
-        .collect();
-    assert!(
-        !sets.is_empty(),
-        "no kernel set to compare with the oracle: {reasons:?}"
-    );
+    let sets: Vec<_> =
+        kernel_sets().iter().filter(|set| set.name != "scalar").filter_map(|set| (set.detect)().ok()).collect();
+    let reasons: Vec<_> = kernel_sets().iter().filter_map(|set| (set.detect)().err()).map(|e| e.to_string()).collect();
+    assert!(!sets.is_empty(), "no kernel set to compare with the oracle: {reasons:?}");
     sets
 }
 
@@ -68,13 +58,7 @@ pub enum Fill {
 pub const FILLS: [Fill; 4] = [Fill::Packed, Fill::Wild, Fill::Lowest, Fill::Highest];
 
 /// A valid matrix of a format.
-pub fn matrix(
-    format: &'static Format,
-    rows: usize,
-    cols: usize,
-    fill: Fill,
-    r: &mut Random,
-) -> Vec<u8> {
+pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: &mut Random) -> Vec<u8> {
     let ternary = format.act == ActKind::I8;
     let byte = |r: &mut Random| match fill {
         Fill::Lowest => 0,
@@ -130,11 +114,7 @@ pub fn matrix(
 
 /// Random weights that the format can hold.
 pub fn weights(format: &Format, n: usize, r: &mut Random) -> Vec<f32> {
-    if format.act == ActKind::I8 {
-        (0..n).map(|_| [-0.75, 0.0, 0.75][r.below(3)]).collect()
-    } else {
-        r.floats(n, 2.0)
-    }
+    if format.act == ActKind::I8 { (0..n).map(|_| [-0.75, 0.0, 0.75][r.below(3)]).collect() } else { r.floats(n, 2.0) }
 }
 
 fn pack(format: &Format, rows: usize, cols: usize, r: &mut Random) -> Vec<u8> {
@@ -146,10 +126,7 @@ fn pack(format: &Format, rows: usize, cols: usize, r: &mut Random) -> Vec<u8> {
 pub fn assert_bits(got: &[f32], want: &[f32], what: &dyn std::fmt::Display) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        assert!(
-            g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan(),
-            "{what}: [{i}] is {g:?}, must be {w:?}"
-        );
+        assert!(g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan(), "{what}: [{i}] is {g:?}, must be {w:?}");
     }
 }
 

@@ -6,7 +6,9 @@ use std::process::{Command, ExitCode};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cargo xtask bless --model tiny-bitnet --quant i2_s --check greedy\n  cargo xtask bless\n\nLook at `git diff golden/snapshots` afterwards: what is written there is the truth from then on.")]
+#[command(
+    after_help = "Examples:\n  cargo xtask bless --model tiny-bitnet --quant i2_s --check greedy\n  cargo xtask bless\n\nLook at `git diff golden/snapshots` afterwards: what is written there is the truth from then on."
+)]
 pub(crate) struct Args {
     /// Models, separated by commas [default: all].
     #[arg(long)]
@@ -40,7 +42,9 @@ impl Args {
         }
         let status = command.env("BITNET_BLESS", "1").status().context("cannot run cargo test")?;
         if status.success() {
-            eprintln!("blessed what could run (the summary above names what could not); look at `git diff golden/snapshots` before you commit it");
+            eprintln!(
+                "blessed what could run (the summary above names what could not); look at `git diff golden/snapshots` before you commit it"
+            );
             return Ok(ExitCode::SUCCESS);
         }
         anyhow::bail!("some cells failed for another reason than their snapshot, see above")

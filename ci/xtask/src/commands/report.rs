@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cargo xtask report --html matrix.html --junit matrix.xml shard-1/records shard-2/records")]
+#[command(
+    after_help = "Example:\n  cargo xtask report --html matrix.html --junit matrix.xml shard-1/records shard-2/records"
+)]
 pub(crate) struct Args {
     /// Folders of records [default: those of the last run here].
     records: Vec<PathBuf>,

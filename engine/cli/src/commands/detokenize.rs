@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  bitnet detokenize 12 345 67\n  bitnet tokenize --text Hello | bitnet detokenize --no-special")]
+#[command(
+    after_help = "Examples:\n  bitnet detokenize 12 345 67\n  bitnet tokenize --text Hello | bitnet detokenize --no-special"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

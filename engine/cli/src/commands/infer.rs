@@ -16,7 +16,9 @@ use std::time::Duration;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json")]
+#[command(
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

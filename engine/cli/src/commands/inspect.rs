@@ -196,7 +196,11 @@ fn text(report: &Report) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{}: GGUF v{}, {} bytes, sha256 {}", report.file, report.gguf_version, report.bytes, report.sha256);
+    let _ = writeln!(
+        out,
+        "{}: GGUF v{}, {} bytes, sha256 {}",
+        report.file, report.gguf_version, report.bytes, report.sha256
+    );
     let _ = writeln!(out, "\nmetadata");
     for (key, value) in &report.metadata {
         let _ = writeln!(out, "  {key} = {value}");

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  bitnet tokenize --text \"Hello, world\"\n  bitnet tokenize --model model.gguf --text-file page.txt --format pieces\n  echo -n text | bitnet tokenize --no-bos")]
+#[command(
+    after_help = "Examples:\n  bitnet tokenize --text \"Hello, world\"\n  bitnet tokenize --model model.gguf --text-file page.txt --format pieces\n  echo -n text | bitnet tokenize --no-bos"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

@@ -10,15 +10,7 @@ use crate::numerics::{self, PV_CHUNK, f16_to_f32};
 
 /// See [`crate::Kernels::attention`]; `e` has one element per position.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn attention(
-    q: &[f32],
-    k: &[u16],
-    v: &[u16],
-    stride: usize,
-    scale: f32,
-    e: &mut [f32],
-    out: &mut [f32],
-) {
+pub(super) fn attention(q: &[f32], k: &[u16], v: &[u16], stride: usize, scale: f32, e: &mut [f32], out: &mut [f32]) {
     for (t, score) in e.iter_mut().enumerate() {
         *score = dot_f16(q, &k[t * stride..]) * scale;
     }

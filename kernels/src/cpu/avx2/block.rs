@@ -18,12 +18,7 @@ use crate::{Activations, Matrix, OutView, Q8Token};
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul<B: Blocks>(
-    w: &Matrix<'_>,
-    x: &Activations,
-    rows: Range<usize>,
-    y: &mut OutView<'_>,
-) {
+pub(super) fn matmul<B: Blocks>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
     if x.n_tokens() <= DIRECT {
         let mut t = 0..x.n_tokens();
         while !t.is_empty() {
@@ -40,11 +35,7 @@ pub(super) fn matmul<B: Blocks>(
     }
     // SAFETY: this function has the features; there is a first block, since a matrix is never empty.
     let first = unsafe { B::weights(w.row(0), 0) };
-    let unpacked = UnpackedRow {
-        weights: [first; PIECE],
-        scales: [0.0; PIECE],
-        minima: [0.0; PIECE],
-    };
+    let unpacked = UnpackedRow { weights: [first; PIECE], scales: [0.0; PIECE], minima: [0.0; PIECE] };
     let mut wide = [unpacked; 2];
     for first in (0..x.n_tokens()).step_by(TOKENS) {
         let tokens = first..x.n_tokens().min(first + TOKENS);
@@ -120,8 +111,7 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
             let scale = widen(B::scale(rows[r], b));
             for t in 0..T {
                 // SAFETY: this function has the features; b < blocks.
-                let (groups, d) =
-                    unsafe { (B::groups(weights, load_i8(&*q[t].add(b))), *d[t].add(b)) };
+                let (groups, d) = unsafe { (B::groups(weights, load_i8(&*q[t].add(b))), *d[t].add(b)) };
                 let scale = _mm256_set1_ps(scale * d);
                 acc[0][r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[0][r][t]);
             }
@@ -178,10 +168,7 @@ fn gemm<B: Blocks, const R: usize>(
     y: &mut OutView<'_>,
 ) {
     let blocks = x.cols() / Q8_BLOCK;
-    let zero = Sums {
-        lanes: [_mm256_setzero_ps(); 2],
-        minimum: 0.0,
-    };
+    let zero = Sums { lanes: [_mm256_setzero_ps(); 2], minimum: 0.0 };
     let mut sums = [[zero; R]; TOKENS];
     for from in (0..blocks).step_by(PIECE) {
         let n = (blocks - from).min(PIECE);
@@ -198,12 +185,7 @@ fn gemm<B: Blocks, const R: usize>(
         }
         let mut t = tokens.clone();
         while t.len() >= 4 {
-            let x = [
-                x.q8(t.start),
-                x.q8(t.start + 1),
-                x.q8(t.start + 2),
-                x.q8(t.start + 3),
-            ];
+            let x = [x.q8(t.start), x.q8(t.start + 1), x.q8(t.start + 2), x.q8(t.start + 3)];
             tile::<B, R, 4>(wide, n, x, from, &mut sums[t.start - tokens.start..]);
             t.start += 4;
         }
@@ -295,8 +277,7 @@ fn tile<B: Blocks, const R: usize, const T: usize>(
             for r in 0..R {
                 for t in 0..T {
                     // SAFETY: b < n.
-                    minimum[r][t] =
-                        w[r].minima[b].mul_add(unsafe { *bsum[t].add(b) }, minimum[r][t]);
+                    minimum[r][t] = w[r].minima[b].mul_add(unsafe { *bsum[t].add(b) }, minimum[r][t]);
                 }
             }
         }

@@ -88,12 +88,7 @@ const AHEAD: usize = 4096;
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul<D: Dense>(
-    w: &Matrix<'_>,
-    x: &Activations,
-    rows: Range<usize>,
-    y: &mut OutView<'_>,
-) {
+pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
     for first in (0..x.n_tokens()).step_by(TOKENS) {
         for row in rows.clone() {
             for t in first..x.n_tokens().min(first + TOKENS) {
@@ -122,7 +117,5 @@ fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
     if rest.is_empty() {
         return tree64(acc);
     }
-    tail64(acc, x.len() - rest.len(), x.len(), |i, lane| {
-        D::one(w, i).mul_add(x[i], lane)
-    })
+    tail64(acc, x.len() - rest.len(), x.len(), |i, lane| D::one(w, i).mul_add(x[i], lane))
 }

@@ -74,12 +74,7 @@ pub(super) fn sum_i32(v: __m256i) -> i32 {
 
 /// Folds the elements from `from` on, one by one, and ends with the tree: the tail of a 64-lane reduction.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn tail64(
-    v: [__m256; 8],
-    from: usize,
-    n: usize,
-    step: impl Fn(usize, f32) -> f32,
-) -> f32 {
+pub(super) fn tail64(v: [__m256; 8], from: usize, n: usize, step: impl Fn(usize, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; 64];
     for (lanes, v) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(v) {
         store(lanes, v);
@@ -103,9 +98,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     match a.len() % 64 {
         0 => tree64(acc),
-        rest => tail64(acc, a.len() - rest, a.len(), |i, lane| {
-            a[i].mul_add(b[i], lane)
-        }),
+        rest => tail64(acc, a.len() - rest, a.len(), |i, lane| a[i].mul_add(b[i], lane)),
     }
 }
 
@@ -123,9 +116,7 @@ pub(super) fn dot_f16(a: &[f32], b: &[u16]) -> f32 {
     }
     match a.len() % 64 {
         0 => tree64(acc),
-        rest => tail64(acc, a.len() - rest, a.len(), |i, lane| {
-            a[i].mul_add(crate::numerics::f16_to_f32(b[i]), lane)
-        }),
+        rest => tail64(acc, a.len() - rest, a.len(), |i, lane| a[i].mul_add(crate::numerics::f16_to_f32(b[i]), lane)),
     }
 }
 
@@ -154,10 +145,8 @@ pub(super) fn exp(x: __m256) -> __m256 {
     // min and max give their second operand if one is NaN: NaN passes.
     let x = _mm256_min_ps(_mm256_set1_ps(HI), x);
     let x = _mm256_max_ps(_mm256_set1_ps(LO), x);
-    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
-        x,
-        _mm256_set1_ps(LOG2_E),
-    ));
+    let n =
+        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(LOG2_E)));
     let r = _mm256_fmadd_ps(n, _mm256_set1_ps(-LN2_HI), x);
     let r = _mm256_fmadd_ps(n, _mm256_set1_ps(-LN2_LO), r);
     let mut p = _mm256_set1_ps(TAYLOR[0]);
@@ -176,8 +165,5 @@ pub(super) fn exp(x: __m256) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pow2(e: __m256i) -> __m256 {
-    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-        e,
-        _mm256_set1_epi32(127),
-    )))
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(e, _mm256_set1_epi32(127))))
 }

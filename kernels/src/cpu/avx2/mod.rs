@@ -85,10 +85,7 @@ impl Kernels for Avx2 {
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         check_matmul(w, x, &rows, &y);
-        match MATMULS
-            .iter()
-            .find(|(format, _)| std::ptr::eq(*format, w.format))
-        {
+        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
             // SAFETY: `self` proves the features, and the arguments are checked.
             Some((_, matmul)) => unsafe { matmul(w, x, rows, &mut y) },
             None => {
@@ -102,10 +99,7 @@ impl Kernels for Avx2 {
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        assert!(
-            x.len() == w.len() && x.len() == y.len(),
-            "x, w and y must be of one length"
-        );
+        assert!(x.len() == w.len() && x.len() == y.len(), "x, w and y must be of one length");
         // SAFETY: `self` proves the features.
         unsafe { rows::rms_norm(x, w, eps, y) }
     }

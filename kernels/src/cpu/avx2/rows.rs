@@ -29,10 +29,7 @@ fn absmax(x: &[f32], floor: f32) -> f32 {
     let m = _mm256_max_ps(_mm256_max_ps(acc[0], acc[1]), _mm256_max_ps(acc[2], acc[3]));
     let mut lanes = [0.0; 8];
     store(&mut lanes, m);
-    lanes
-        .iter()
-        .chain(rest)
-        .fold(floor, |m, v| if v.abs() > m { v.abs() } else { m })
+    lanes.iter().chain(rest).fold(floor, |m, v| if v.abs() > m { v.abs() } else { m })
 }
 
 /// `round_ties_even(x * scale)`, between `low` and 127, NaN to 0.
@@ -65,10 +62,7 @@ fn quantize32(x: &[f32; 32], q: &mut [i8; 32], scale: __m256, low: __m256) -> __
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fours(q: __m256i) -> __m256i {
-    _mm256_madd_epi16(
-        _mm256_maddubs_epi16(_mm256_set1_epi8(1), q),
-        _mm256_set1_epi16(1),
-    )
+    _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1))
 }
 
 /// [`crate::ActKind::I8`].
@@ -116,10 +110,7 @@ pub(super) fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
     let (w, w_rest) = w.as_chunks::<8>();
     let (y, y_rest) = y.as_chunks_mut::<8>();
     for ((x, w), y) in x.iter().zip(w).zip(y) {
-        store(
-            y,
-            _mm256_mul_ps(_mm256_mul_ps(load(x), _mm256_set1_ps(r)), load(w)),
-        );
+        store(y, _mm256_mul_ps(_mm256_mul_ps(load(x), _mm256_set1_ps(r)), load(w)));
     }
     for ((x, w), y) in x_rest.iter().zip(w_rest).zip(y_rest) {
         *y = x * r * w;
@@ -154,17 +145,9 @@ pub(super) fn rope(kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
                 let (v, c, s) = (load(x), twice(c), twice(s));
                 let swapped = _mm256_permute_ps::<0b10_11_00_01>(v);
                 // Even lanes x0*c - x1*s, odd lanes x1*c + x0*s: the same sum, addition commutes.
-                store(
-                    x,
-                    _mm256_addsub_ps(_mm256_mul_ps(v, c), _mm256_mul_ps(swapped, s)),
-                );
+                store(x, _mm256_addsub_ps(_mm256_mul_ps(v, c), _mm256_mul_ps(swapped, s)));
             }
-            for (x, (c, s)) in rest
-                .as_chunks_mut::<2>()
-                .0
-                .iter_mut()
-                .zip(c_rest.iter().zip(s_rest))
-            {
+            for (x, (c, s)) in rest.as_chunks_mut::<2>().0.iter_mut().zip(c_rest.iter().zip(s_rest)) {
                 let [a, b] = x;
                 rotate(a, b, *c, *s);
             }

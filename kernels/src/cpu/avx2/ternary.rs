@@ -66,12 +66,7 @@ impl Layout for Arm {
     unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
         let a = a.as_chunks::<16>().0;
         // SAFETY: both arrays have 16 bytes.
-        unsafe {
-            _mm256_set_m128i(
-                _mm_loadu_si128(a[4 + j].as_ptr().cast()),
-                _mm_loadu_si128(a[j].as_ptr().cast()),
-            )
-        }
+        unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
     }
 
     #[inline]
@@ -81,10 +76,7 @@ impl Layout for Arm {
         // SAFETY: both arrays have room for 16 bytes.
         unsafe {
             _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
-            _mm_storeu_si128(
-                out[4 + j].as_mut_ptr().cast(),
-                _mm256_extracti128_si256::<1>(codes),
-            );
+            _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
         }
     }
 }
@@ -118,12 +110,7 @@ fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul<L: Layout>(
-    w: &Matrix<'_>,
-    x: &Activations,
-    rows: Range<usize>,
-    y: &mut OutView<'_>,
-) {
+pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
     let scale = scale(w.data);
     if x.n_tokens() <= DIRECT {
         let mut row = rows.start;
@@ -159,13 +146,7 @@ const DIRECT: usize = 12;
 /// `R` rows from `row` on, all tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tokens_of<L: Layout, const R: usize>(
-    w: &Matrix<'_>,
-    x: &Activations,
-    row: usize,
-    scale: f32,
-    y: &mut OutView<'_>,
-) {
+fn tokens_of<L: Layout, const R: usize>(w: &Matrix<'_>, x: &Activations, row: usize, scale: f32, y: &mut OutView<'_>) {
     let mut t = 0;
     while t + 4 <= x.n_tokens() {
         direct::<L, R, 4>(w, x, t, row, scale, y);

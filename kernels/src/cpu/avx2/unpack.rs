@@ -195,10 +195,7 @@ impl Blocks for Q6K {
         let high = _mm256_slli_epi16::<4>(_mm256_and_si256(high, _mm256_set1_epi8(3)));
         let w = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
         let [s0, s1] = *part::<2>(block, q6_k::SCALES + b % SUPER * 2);
-        let scales = _mm256_set_m128i(
-            _mm_set1_epi16(i16::from(s1 as i8)),
-            _mm_set1_epi16(i16::from(s0 as i8)),
-        );
+        let scales = _mm256_set_m128i(_mm_set1_epi16(i16::from(s1 as i8)), _mm_set1_epi16(i16::from(s0 as i8)));
         [_mm256_abs_epi8(w), w, scales]
     }
 
