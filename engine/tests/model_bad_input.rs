@@ -177,7 +177,7 @@ fn hyper_parameters() {
             |m| {
                 m.set_arch("attention.layer_norm_rms_epsilon", 0f32);
             },
-            &["layer_norm_rms_epsilon", "is 0", "positive"],
+            &["layer_norm_rms_epsilon", "is 0", "expected a number from"],
         ),
         (
             "epsilon NaN",
@@ -208,11 +208,11 @@ fn hyper_parameters() {
             &["rope scaling", "`yarn`"],
         ),
         (
-            "zero scaling",
+            "negative scaling",
             |m| {
-                m.set_arch("rope.scaling.type", "linear").set_arch("rope.scaling.factor", 0f32);
+                m.set_arch("rope.scaling.type", "linear").set_arch("rope.scaling.factor", -2f32);
             },
-            &["rope.scaling.factor"],
+            &["rope.scaling.factor", "-2"],
         ),
         (
             "other value heads",

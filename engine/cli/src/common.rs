@@ -7,7 +7,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, self_check};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::Diagnostic;
+use bitnet_engine::tokenizer::{Diagnostic, Severity};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -114,9 +114,13 @@ pub(crate) fn model_name(model: &ModelArgs, settings: &Settings) -> String {
     }
 }
 
+/// Warnings always, the rest with `--verbose`.
 pub(crate) fn print_diagnostics(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
-        eprintln!("{diagnostic}");
+        match diagnostic.severity {
+            Severity::Warning => eprintln!("{diagnostic}"),
+            Severity::Info => tracing::info!("{diagnostic}"),
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use crate::metrics::Metrics;
 use crate::models;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_engine::load::{LAYOUT_KEY, Loaded, load};
-use bitnet_golden::matrix::{Model, Source};
+use bitnet_engine::model::Model;
+use bitnet_golden::matrix::{Model as Declared, Source};
 use bitnet_kernels::best;
 use bitnet_kernels::quant;
 
@@ -28,7 +29,8 @@ impl Check for Load {
         if *family != model.family {
             return Err(Failure::new(format_args!("the architecture is {family}, declared as {}", model.family)));
         }
-        let matrices = loaded.model.weights.matrices();
+        let opened = Model::open(&file, models::layout(&cell.quant))?;
+        let matrices = opened.weights.matrices();
         let linear: Vec<(&str, &str)> =
             matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, m)| (name, m.format.name)).collect();
         // A model may mix formats (Q4_1 files do), but what we made is what its quant says.
@@ -53,7 +55,7 @@ impl Check for Load {
 }
 
 /// The layout is reported as recorded; and a trained model's is found by the probe where nothing is recorded.
-fn layout_is_found(file: &GgufFile, loaded: &Loaded, expected: &str, model: &Model) -> Result<(), Failure> {
+fn layout_is_found(file: &GgufFile, loaded: &Loaded, expected: &str, model: &Declared) -> Result<(), Failure> {
     let mut reports = vec![loaded.layout.clone()];
     if file.metadata().contains(LAYOUT_KEY) {
         let mut writer = GgufWriter::new(3, file.alignment())?;
