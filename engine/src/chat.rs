@@ -1,7 +1,8 @@
 //! Prompt templates: from a question to the text that a model was trained to see.
 //!
 //! A GGUF may carry a Jinja template (`tokenizer.chat_template`). It is untrusted input: it runs in minijinja with a
-//! limit on work (fuel), on nesting and on the size of its output, and has no access to anything but the messages.
+//! limit on work (fuel), on nesting and on the size of its output, and has no access to anything but the messages. What
+//! is not limited is the memory of intermediate values: a template that doubles a string forty times can exhaust it.
 
 use crate::gguf::{GgufError, Metadata};
 use minijinja::syntax::SyntaxConfig;
@@ -139,7 +140,12 @@ impl PromptTemplate {
                 Ok(text + "<|start_header_id|>assistant<|end_header_id|>\n\n")
             }
             Self::Gguf(template) => {
-                render(template, messages, bos, eos).map_err(|error| ChatError::Template { message: causes(&error) })
+                // A filter that is asked for an impossible width panics inside of the template engine.
+                let rendered = std::panic::catch_unwind(|| render(template, messages, bos, eos));
+                match rendered {
+                    Ok(result) => result.map_err(|error| ChatError::Template { message: causes(&error) }),
+                    Err(_) => Err(ChatError::Template { message: "it makes the template engine panic".to_owned() }),
+                }
             }
         }
     }
@@ -241,6 +247,7 @@ mod tests {
             ("{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}", "fuel"),
             ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
             ("{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "recursion"),
+            ("{{ 'a'|indent(18446744073709551615) }}", "fails"),
             ("{{ messages[0].content", "syntax"),
             ("{{ messages.nothing.at.all }}", "undefined"),
         ] {
