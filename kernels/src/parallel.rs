@@ -4,7 +4,7 @@ use crate::{Activations, Kernels, Matrix, OutView, Pool};
 use std::ops::Range;
 
 /// Below this many multiplications a region is not worth waking the other threads.
-const SERIAL_WORK: usize = 1 << 15;
+pub const SERIAL_WORK: usize = 1 << 15;
 /// Rows that one thread takes are a multiple of this: whole register tiles.
 const ROW_TILE: usize = 16;
 

@@ -7,7 +7,7 @@ use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{MatrixId, Model, NormId, Op, Slot};
-use bitnet_kernels::parallel::{self, Product};
+use bitnet_kernels::parallel::{self, Product, SERIAL_WORK};
 use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -74,8 +74,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Below this many multiplications a region is not worth waking the other threads.
-const SERIAL_WORK: usize = 1 << 15;
 /// Most logits of a chunk, where those of every token are wanted: 64 MiB.
 const MAX_LOGITS: usize = 1 << 24;
 
