@@ -40,6 +40,7 @@ def fields(cfg, name, tokenizer_file):
         ("general.license", gw.STRING, LICENCE),
         ("general.alignment", gw.U32, gw.ALIGNMENT),
         ("general.file_type", gw.U32, 40),
+        ("bitnet.i2_s.layout", gw.STRING, "x86"),  # of two layouts under one type number: not to be guessed
         (a + "vocab_size", gw.U32, cfg.vocab),
         (a + "context_length", gw.U32, cfg.context),
         (a + "embedding_length", gw.U32, cfg.hidden),

@@ -176,12 +176,23 @@ def causal_attention(q, k, v, chunk):
     return jnp.concatenate(out, 3)
 
 
-def hidden_states(p, cfg, ids, chunk=128):
-    """ids [B, T] -> final normalised hidden states [B*T, H]."""
+def drop(key, rate, x):
+    """x with a share `rate` of its elements zeroed and the rest scaled up; x itself without a key."""
+    if key is None:
+        return x
+    keep = jax.random.bits(key, x.shape, jnp.uint8) >= round(256 * rate)
+    return jnp.where(keep, x * (256 / (256 - round(256 * rate))), 0)
+
+
+def hidden_states(p, cfg, ids, chunk=128, key=None, dropout=0.0):
+    """ids [B, T] -> final normalised hidden states [B*T, H]; with a key, dropout of what each
+    branch adds to the residual stream, the embedding among them."""
+    keys = iter(jax.random.split(key, 2 * cfg.layers + 1)) if key is not None and dropout else None
+    lose = lambda x: drop(next(keys), dropout, x) if keys else x
     B, T = ids.shape
     H, h, kv, d = cfg.hidden, cfg.heads, cfg.kv_heads, cfg.head_dim
     cos, sin = rope_tables(cfg, T)
-    x = p["token_embd"][ids.reshape(-1)]
+    x = lose(p["token_embd"][ids.reshape(-1)])
     for l in range(cfg.layers):
         w = lambda name: p[f"blk.{l}.{name}"]
         a = rmsnorm(x, w("attn_norm"))
@@ -191,11 +202,11 @@ def hidden_states(p, cfg, ids, chunk=128):
         v = split(bitlinear(a, w("attn_v")), kv)
         y = causal_attention(q.reshape(B, kv, h // kv, T, d), k, v, chunk)
         y = y.reshape(B, h, T, d).transpose(0, 2, 1, 3).reshape(B * T, H)
-        x = x + bitlinear(rmsnorm(y, w("attn_sub_norm")), w("attn_output"))
+        x = x + lose(bitlinear(rmsnorm(y, w("attn_sub_norm")), w("attn_output")))
         a = rmsnorm(x, w("ffn_norm"))
         gate, up = bitlinear(a, w("ffn_gate")), bitlinear(a, w("ffn_up"))
         gate = jnp.square(jax.nn.relu(gate)) if cfg.act == "relu2" else jax.nn.silu(gate)
-        x = x + bitlinear(rmsnorm(gate * up, w("ffn_sub_norm")), w("ffn_down"))
+        x = x + lose(bitlinear(rmsnorm(gate * up, w("ffn_sub_norm")), w("ffn_down")))
     return rmsnorm(x, p["output_norm"])
 
 
@@ -224,7 +235,7 @@ def _cross_entropy_bwd(saved, g):
 cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
 
-def loss(p, cfg, batch):
+def loss(p, cfg, batch, key=None, dropout=0.0):
     """batch int32 [B, T+1] -> mean nats per predicted token."""
-    x = hidden_states(p, cfg, batch[:, :-1])
+    x = hidden_states(p, cfg, batch[:, :-1], key=key, dropout=dropout)
     return cross_entropy(x, p["token_embd"], batch[:, 1:].reshape(-1))

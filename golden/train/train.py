@@ -5,7 +5,8 @@
 Schedule (WSD): linear warm-up, constant rate until step D, then linear decay to
 zero at step N.  Nothing before step D depends on D or N, so a checkpoint of the
 constant phase may be continued with any D at or after it (`--resume CKPT`) and
-gives what one uninterrupted run with that D and N gives.
+gives what one uninterrupted run with that D and N gives.  A schedule in several
+parts is one command a part, each resuming the last one's final.npz.
 
 Matrices: Muon (Nesterov momentum orthogonalised by Newton-Schulz iteration);
 embedding and norm weights: Adam.  Checkpoints: RUN/step-000200.npz, ...;
@@ -54,7 +55,8 @@ def init_opt(p):
 def make_step(cfg, a):
     """-> jitted (p, opt, batch [B, T+1], t, rate, decay) -> (p, opt, loss)."""
     def step(p, opt, batch, t, rate, decay):
-        nats, grad = jax.value_and_grad(model.loss)(p, cfg, batch)
+        key = jax.random.key(t, impl="rbg")  # of the step alone
+        nats, grad = jax.value_and_grad(model.loss)(p, cfg, batch, key, a.dropout)
         np_, nm, nv = {}, {}, {}
         for k, w in p.items():
             g, m = grad[k], opt["m"][k]
@@ -78,12 +80,13 @@ class Batches:
     """Batch of step i as a pure function of (seed, i).
 
     An epoch permutes the documents, concatenates them, drops a random head of
-    less than one window, cuts windows and permutes those.
+    less than one window, cuts windows and permutes those.  `parts` are pairs
+    (tokens, document starts); an epoch goes through the documents of all.
     """
-    def __init__(self, tokens, starts, batch, length, seed):
-        self.docs = np.split(tokens.astype(np.int32), starts[1:])
+    def __init__(self, parts, batch, length, seed):
+        self.docs = [d for tokens, starts in parts for d in np.split(tokens.astype(np.int32), starts[1:])]
         self.batch, self.length, self.seed = batch, length, seed
-        self.per_epoch = (len(tokens) - length - 1) // (length * batch)
+        self.per_epoch = (sum(map(len, self.docs)) - length - 1) // (length * batch)
         self.epoch = -1
 
     def get(self, i):
@@ -122,6 +125,7 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--steps", type=int, required=True)
     ap.add_argument("--decay-start", type=int, required=True)
+    ap.add_argument("--stop", type=int, help="end after this step of the schedule [default: --steps]")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--warmup", type=int, default=60)
     ap.add_argument("--batch", type=int, default=8)
@@ -131,6 +135,9 @@ def main():
     ap.add_argument("--momentum", type=float, default=0.95)
     ap.add_argument("--decay", type=float, default=0.1, help="weight decay of the matrices, constant phase only")
     ap.add_argument("--act", default="relu2", choices=("relu2", "silu"))
+    ap.add_argument("--dropout", type=float, default=0.0)
+    ap.add_argument("--more", nargs="*", default=[], help="translations of tokens.npz that steps are mixed with")
+    ap.add_argument("--mixed-until", type=int, default=0, help="steps before this one read all of --more too")
     ap.add_argument("--save-every", type=int, default=200)
     ap.add_argument("--resume", help="continue from this checkpoint; 'last': the newest in --out")
     ap.add_argument("--init-from", help="take only the weights of this checkpoint; steps count from 0")
@@ -147,7 +154,9 @@ def main():
     if a.resume:
         cfg, p, opt, done = load(a.resume)
     z = np.load(f"{a.data}/tokens.npz")
-    data = Batches(z["train"], z["train_starts"], a.batch, a.length, a.seed)
+    parts = [(z[k], z[f"{k}_starts"]) for k in ("train", *a.more)]
+    data = Batches(parts[:1], a.batch, a.length, a.seed)
+    mixed = Batches(parts, a.batch, a.length, a.seed)
     ho = z["heldout"].astype(np.int32)
     n = (len(ho) - 1) // a.length
     check = np.stack([ho[i * a.length:(i + 1) * a.length + 1] for i in range(n)])[::max(1, n // 16)][:16]
@@ -160,26 +169,28 @@ def main():
         log.flush()
 
     say(f"{sum(x.size for x in p.values())} parameters, {len(z['train'])} training tokens, "
-        f"{data.per_epoch} steps an epoch, from step {done}: {vars(a)}")
+        f"{data.per_epoch} steps an epoch ({mixed.per_epoch} mixed), from step {done}: {vars(a)}")
     step = make_step(cfg, a)
     p, opt = jax.tree.map(jnp.asarray, (p, opt))
     begin, mean = time.time(), None
-    for i in range(done, a.steps):
+    last = a.stop or a.steps
+    for i in range(done, last):
         rate = min(1.0, (i + 1) / a.warmup)
         if i >= a.decay_start:
             rate *= (a.steps - i) / (a.steps - a.decay_start + 1)
         decay = a.decay if i < a.decay_start else 0.0
-        p, opt, nats = step(p, opt, data.get(i), i + 1, rate, decay)
+        batch = (mixed if i < a.mixed_until else data).get(i)
+        p, opt, nats = step(p, opt, batch, i + 1, rate, decay)
         nats = float(nats)
         mean = nats if mean is None else 0.97 * mean + 0.03 * nats
         if (i + 1) % 20 == 0 or i < 3:
-            say(f"step {i + 1} epoch {(i + 1) / data.per_epoch:.2f} rate {rate:.3f} loss {mean:.4f} "
+            say(f"step {i + 1} rate {rate:.3f} loss {mean:.4f} "
                 f"seconds {time.time() - begin:.0f}")
         if (i + 1) % 100 == 0:
             say(f"step {i + 1} held-out {float(check_loss(p)):.4f}")
         if (i + 1) % a.save_every == 0:
             save(f"{a.out}/step-{i + 1:06d}.npz", cfg, p, opt, i + 1)
-    save(f"{a.out}/final.npz", cfg, p, opt, a.steps)
+    save(f"{a.out}/final.npz", cfg, p, opt, last)
 
 
 if __name__ == "__main__":
