@@ -50,7 +50,7 @@ fn what_is_no_tokenizer_is_named() {
         (b"PK\x03\x04..", "zip"),
         (b"\x28\xb5\x2f\xfd..", "zstd"),
         (b"{}", "neither a tokenizer.json"),
-        (b"[1, 2]", "neither a tokenizer.json"),
+        (b"[1, 2, 3]", "neither a tokenizer.json"),
         (br#"{"a": "b"}"#, "neither a tokenizer.json"),
         (b"\x00\x01\x02\x03", "00010203"),
         (b"Entry not found", "first bytes"),
@@ -226,7 +226,7 @@ fn damaged_tokenizer_json() {
     let at = not_utf8.windows(5).position(|w| w == b"<|x|>").unwrap();
     not_utf8[at] = 0xFF;
     assert!(open("tokenizer.json", not_utf8).is_err());
-    let deep = format!("{{\"model\": {}", "[".repeat(100_000));
+    let deep = format!("{{\"normalizer\": {}", "[".repeat(100_000));
     assert!(open("tokenizer.json", deep).unwrap_err().to_string().contains("recursion"));
 }
 

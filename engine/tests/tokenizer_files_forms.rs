@@ -48,7 +48,11 @@ fn pieces() -> VocabSource {
     tokens.extend((0..256).map(|b| format!("<0x{b:02X}>")));
     tokens.push("<|x|>".into());
     tokens.extend(words);
-    tokens.extend("▁abcdefghijklmnopqrstuvwxyzäöüé".chars().map(String::from));
+    // Every character is a piece, as a trainer leaves it: then the crate and SentencePiece agree.
+    let mut chars: Vec<char> = tokens[260..].concat().chars().chain('a'..='z').collect();
+    chars.sort_unstable();
+    chars.dedup();
+    tokens.extend(chars.into_iter().map(String::from));
     let n = tokens.len();
     let mut token_types = vec![TokenKind::Normal; n];
     token_types[0] = TokenKind::Unknown;
@@ -263,7 +267,7 @@ fn the_best_file_that_works_is_taken() {
     all.push(("tokenizer.json", json));
     let kind = |files: &[(&str, Vec<u8>)]| open(files, &named("gpt-2")).unwrap();
     let first = kind(&all);
-    assert_eq!((first.tokenizer.kind(), first.diagnostics.len()), ("bpe", 0), "{:?}", first.diagnostics);
+    assert!(first.tokenizer.kind() == "bpe" && !has(&first, "file_skipped"), "{:?}", first.diagnostics);
     all[3].1 = b"<!DOCTYPE html><html>404</html>".to_vec();
     let second = kind(&all);
     assert_eq!(second.tokenizer.kind(), "spm");
