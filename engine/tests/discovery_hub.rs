@@ -3,8 +3,8 @@
 mod discovery_support;
 
 use bitnet_engine::discovery::{
-    DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerDownloadInfo, TokenizerFallbackChain,
-    TokenizerStrategy, TokenizerStrategyResolver,
+    DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerDownloadInfo,
+    TokenizerFallbackChain, TokenizerStrategy, TokenizerStrategyResolver,
 };
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::hub::Source;

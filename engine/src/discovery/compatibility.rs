@@ -20,6 +20,19 @@ pub struct Role {
     pub text: &'static str,
 }
 
+/// Which wrapper sees to a family's roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapper {
+    /// None: what the source says is used.
+    None,
+    /// [`crate::tokenizer::wrappers::LlamaTokenizerWrapper`].
+    Llama,
+    /// [`crate::tokenizer::wrappers::Gpt2TokenizerWrapper`].
+    Gpt2,
+    /// [`crate::tokenizer::wrappers::BitNetTokenizerWrapper`].
+    BitNet,
+}
+
 /// One line of [`COMPATIBILITY`].
 #[derive(Debug, Clone)]
 pub struct Compatibility {
@@ -47,6 +60,8 @@ pub struct Compatibility {
     pub special: &'static [Role],
     /// Whether BOS goes in front, where that is certain.
     pub add_bos: Option<bool>,
+    /// Its wrapper.
+    pub wrapper: Wrapper,
     /// Repositories with the files, the ungated ones first.
     pub repos: &'static [&'static str],
     /// Branch, tag or commit.
@@ -90,6 +105,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: Some("llama-bpe"),
         special: LLAMA3_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::BitNet,
         repos: &["microsoft/bitnet-b1.58-2B-4T", "microsoft/bitnet-b1.58-2B-4T-bf16"],
         revision: "main",
         files: JSON,
@@ -108,6 +124,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: Some("llama-bpe"),
         special: LLAMA3_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::Llama,
         repos: &["NousResearch/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B"],
         revision: "main",
         files: JSON,
@@ -126,6 +143,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: None,
         special: LLAMA2_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::Llama,
         repos: &["NousResearch/Llama-2-7b-hf", "hf-internal-testing/llama-tokenizer", "meta-llama/Llama-2-7b-hf"],
         revision: "main",
         files: JSON,
@@ -144,6 +162,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: None,
         special: LLAMA2_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::Llama,
         repos: &["Xenova/mistral-tokenizer-v1", "mistralai/Mistral-7B-v0.1"],
         revision: "main",
         files: JSON,
@@ -162,6 +181,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: None,
         special: LLAMA2_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::Llama,
         repos: &["codellama/CodeLlama-7b-hf", "meta-llama/CodeLlama-7b-hf"],
         revision: "main",
         files: JSON,
@@ -180,6 +200,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: None,
         special: LLAMA2_ROLES,
         add_bos: Some(true),
+        wrapper: Wrapper::BitNet,
         repos: &["1bitLLM/bitnet_b1_58-3B", "1bitLLM/bitnet_b1_58-large"],
         revision: "main",
         files: &["tokenizer.model"],
@@ -204,6 +225,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: Some("falcon3"),
         special: &[role("eos_token_id", 11, "<|endoftext|>")],
         add_bos: None,
+        wrapper: Wrapper::None,
         repos: &["tiiuae/Falcon3-7B-Instruct-1.58bit", "tiiuae/Falcon3-7B-Instruct"],
         revision: "main",
         files: JSON,
@@ -222,6 +244,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         pre: Some("gpt-2"),
         special: &[role("bos_token_id", 50_256, "<|endoftext|>"), role("eos_token_id", 50_256, "<|endoftext|>")],
         add_bos: Some(false),
+        wrapper: Wrapper::Gpt2,
         repos: &["openai-community/gpt2", "gpt2"],
         revision: "main",
         files: JSON,
@@ -241,6 +264,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         // Which of the first three tokens begin and end a text differs between the base and the instruct models.
         special: &[],
         add_bos: None,
+        wrapper: Wrapper::None,
         repos: &["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"],
         revision: "main",
         files: JSON,

@@ -1,6 +1,6 @@
 //! From a strategy to a ready tokenizer.
 
-use super::compatibility::{Compatibility, Evidence, by_family};
+use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
 use super::discovery::TokenizerDiscovery;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::mock::{self, MockTokenizer};
@@ -11,7 +11,7 @@ use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer};
 use crate::tokenizer::files::{self, Hints};
-use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer};
+use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, wrappers};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -263,19 +263,70 @@ impl Resolver<'_> {
             };
             return Err(TokenizerDiscoveryError::Strict { why: bad.message.clone(), mend });
         }
+        // What a model says of its frame itself is its own business.
+        let says_add_bos = strategy == TokenizerStrategy::EmbeddedGguf
+            && self.discovery.file.metadata().contains("tokenizer.ggml.add_bos_token");
         let tokenizer = match line {
-            Some(line) => dress(tokenizer, line, &mut diagnostics),
+            Some(line) => dress(tokenizer, line, says_add_bos, &mut diagnostics),
             None => tokenizer,
         };
         Ok(Resolved { tokenizer, diagnostics, strategy, family: line.map(|line| line.family), hub })
     }
 }
 
-/// Behind the wrapper of its family, which sees to the ids with a role.
+/// Behind the wrapper of its family, where the roles are not those of the family already. A tokenizer that is right as it is
+/// stays as it is; one that has the family's size but not its tokens is told.
 fn dress(
     tokenizer: Arc<dyn Tokenizer>,
-    _line: &'static Compatibility,
-    _diagnostics: &mut Vec<Diagnostic>,
+    line: &'static Compatibility,
+    says_add_bos: bool,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Arc<dyn Tokenizer> {
-    tokenizer
+    let own = *tokenizer.special();
+    let of = |key: &str| line.special.iter().find(|role| role.key == key).map(|role| role.id);
+    // Instruct models end with the end of turn, which is as right.
+    let ends = [of("eos_token_id"), of("eot_token_id")];
+    let framed = says_add_bos || line.add_bos.is_none_or(|add| add == own.add_bos);
+    let reads = |role: &super::compatibility::Role| {
+        tokenizer.token_bytes(role.id, true).is_some_and(|text| *text == *role.text.as_bytes())
+    };
+    if own.bos == of("bos_token_id")
+        && own.eos.is_some()
+        && ends.contains(&own.eos)
+        && framed
+        && line.special.iter().all(reads)
+    {
+        return tokenizer;
+    }
+    let inner = Arc::clone(&tokenizer);
+    let dressed = match line.wrapper {
+        Wrapper::None => return tokenizer,
+        Wrapper::Llama => wrappers::LlamaTokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+        Wrapper::Gpt2 => wrappers::Gpt2TokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+        Wrapper::BitNet => wrappers::BitNetTokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+    };
+    match dressed {
+        Ok((dressed, mut told)) => {
+            diagnostics.append(&mut told);
+            dressed
+        }
+        Err(error) => {
+            diagnostics.push(Diagnostic {
+                severity: Severity::Warning,
+                code: "not_of_family",
+                message: format!("the tokenizer has the size of {}, but not its tokens: {error}", line.label),
+                hint: "if the text is nonsense, name another: bitnet infer --tokenizer FILE".to_owned(),
+            });
+            tokenizer
+        }
+    }
 }
