@@ -228,7 +228,7 @@ impl Walk<'_> {
 
     fn beside(&self) -> Looked {
         let Some(path) = self.resolver.discovery.file.path() else {
-            return (Vec::new(), Found::Absent("the model is part of the program, nothing lies beside it".to_owned()));
+            return (Vec::new(), Found::Absent("the model is no file on a disk: nothing lies beside it".to_owned()));
         };
         let beside = colocated(path);
         let mut at: Vec<String> = beside.candidates.iter().map(|c| c.path.display().to_string()).collect();
