@@ -144,9 +144,12 @@ fn sentencepiece_kinds_that_are_not_ours_go_to_the_crate() {
     }
 }
 
+/// Text of a rank file, and its ranks.
+type Ranks = (Vec<u8>, HashMap<Vec<u8>, u32>);
+
 /// A rank file from a trained vocabulary.
-fn rank_file() -> &'static (Vec<u8>, HashMap<Vec<u8>, u32>) {
-    static FILE: OnceLock<(Vec<u8>, HashMap<Vec<u8>, u32>)> = OnceLock::new();
+fn rank_file() -> &'static Ranks {
+    static FILE: OnceLock<Ranks> = OnceLock::new();
     FILE.get_or_init(|| {
         let trained = train_byte_level("llama-bpe", 1100, true);
         let mut ranks = HashMap::new();

@@ -6,7 +6,7 @@ use bitnet_engine::tokenizer::wrappers::{
     BitNetTokenizerWrapper, BitNetVariant, Gpt2TokenizerWrapper, Infill, LlamaTokenizerWrapper, LlamaVariant,
 };
 use bitnet_engine::tokenizer::{
-    EncodeOptions, TokenKind, Tokenizer, TokenizerError, VocabSource, byte_alphabet, from_source,
+    EncodeOptions, Severity, TokenKind, Tokenizer, TokenizerError, VocabSource, byte_alphabet, from_source,
 };
 use bitnet_kernels::Pool;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ fn test_llama_tokenizer_wrapper() {
     assert_eq!(mended.encode("!", FRAMED).unwrap(), [128_000, 0]);
     assert!(mended.is_eog(128_001) && !mended.is_eog(2), "2 is an ordinary token");
     let said = &mended.diagnostics()[0];
-    assert_eq!(said.code, "family_ids_set");
+    assert_eq!((said.code, said.severity), ("family_ids_set", Severity::Warning));
     assert!(said.message.contains("BOS was 1, is 128000") && said.message.contains("EOS was 2, is 128001"), "{said}");
     let other_pre = LlamaTokenizerWrapper::new(ready(llama3("gpt-2"))).unwrap();
     assert!(other_pre.diagnostics().iter().any(|d| d.code == "family_pre_differs"));
@@ -162,6 +162,7 @@ fn test_gpt2_tokenizer_wrapper() {
     assert_eq!(wrapped.decode(&ids, true), b"ab!");
     assert_eq!(wrapped.encode(" ab", PLAIN).unwrap(), [300 + 0x20, 600], "and its own space is kept");
     assert!(wrapped.is_eog(50_256) && !wrapped.is_eog(11));
+    assert!(wrapped.diagnostics().iter().all(|d| d.severity == Severity::Info), "{:?}", wrapped.diagnostics());
     assert_eq!((wrapped.kind(), wrapped.pre(), wrapped.vocab_size()), ("bpe", Some("gpt-2"), 50_257));
     assert_eq!(wrapped.token_bytes(50_256, false).unwrap().as_ref(), b"");
     assert_eq!(wrapped.token_bytes(50_256, true).unwrap().as_ref(), b"<|endoftext|>");
