@@ -1,8 +1,8 @@
 //! The engine of BitNet.rs: a GGUF in, text out.
 //!
 //! ```text
-//! gguf ──> tokenizer ──┐
-//!   └────> model ──────┴─> load ──> inference ──> text
+//! gguf ──> discovery ──> tokenizer ──┐
+//!   └────> model ────────────────────┴─> load ──> inference ──> text
 //!            plan, weights            executor, KV cache, sampler
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`gguf`] | the container: reading with validation before use, writing without half-written files |
 //! | [`tokenizer`] | text to ids and back |
+//! | [`discovery`] | which tokenizer a model needs and where it is: in the file, beside it, in a cache, on the hub |
 //! | [`model`] | families: a plan of named steps, and the weights where they lie in the file |
 //! | [`load`] | all of these checked against each other |
 //! | [`inference`] | running a plan: sessions, sampling, generation, perplexity |
@@ -25,6 +26,7 @@
 pub mod chat;
 pub mod convert;
 pub mod device;
+pub mod discovery;
 pub mod gguf;
 pub mod hub;
 pub mod inference;

@@ -1,6 +1,10 @@
 //! From a path to a model that is ready to talk: container, tokenizer, I2_S layout, weights, all checked against each
 //! other before any compute.
 
+use crate::discovery::quantization::{self, QuantizationError};
+use crate::discovery::{
+    Resolved, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerFallbackChain, TokenizerStrategy,
+};
 use crate::gguf::{GgufError, GgufFile};
 use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
 use crate::model::{Model, ModelError, family_of};
@@ -27,23 +31,45 @@ pub enum LoadError {
     /// The probe of the layout could not run.
     #[error(transparent)]
     Inference(#[from] InferenceError),
+    /// No tokenizer was found.
+    #[error(transparent)]
+    Discovery(Box<TokenizerDiscoveryError>),
     /// More tokens than embeddings.
-    #[error(
-        "the tokenizer has {tokens} tokens, the embedding only {rows} rows: the file mixes two models; download or \
-         convert it again"
-    )]
-    VocabularyTooLarge {
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Rows of the embedding.
-        rows: usize,
-    },
+    #[error(transparent)]
+    Vocabulary(#[from] QuantizationError),
     /// A value of [`LAYOUT_KEY`] that names no layout.
     #[error("`{LAYOUT_KEY}` is `{value}`, expected x86 or arm; say --i2s-layout")]
     LayoutKey {
         /// The value.
         value: String,
     },
+}
+
+impl From<TokenizerDiscoveryError> for LoadError {
+    fn from(error: TokenizerDiscoveryError) -> Self {
+        Self::Discovery(Box::new(error))
+    }
+}
+
+/// Where [`load_with`] takes the tokenizer from.
+#[derive(Debug, Default)]
+pub enum TokenizerSource<'a> {
+    /// The file itself, and nowhere else.
+    #[default]
+    Embedded,
+    /// Wherever this chain finds one.
+    Discover(&'a TokenizerFallbackChain),
+    /// It is there already.
+    Given(Box<Resolved>),
+}
+
+/// What [`load_with`] may be told.
+#[derive(Debug, Default)]
+pub struct LoadOptions<'a> {
+    /// The layout of I2_S tensors, where the caller knows it.
+    pub layout: Option<I2sLayout>,
+    /// The tokenizer.
+    pub tokenizer: TokenizerSource<'a>,
 }
 
 /// How the layout of I2_S tensors was found.
@@ -64,8 +90,10 @@ pub struct Loaded {
     pub file: GgufFile,
     /// Plan and weights.
     pub model: Arc<Model>,
-    /// The embedded tokenizer.
+    /// The tokenizer.
     pub tokenizer: Arc<dyn Tokenizer>,
+    /// Where the tokenizer came from.
+    pub strategy: TokenizerStrategy,
     /// What the user should know.
     pub diagnostics: Vec<Diagnostic>,
     /// The I2_S layout, if the model has such tensors.
@@ -78,20 +106,49 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
-/// Loads a model: validates every tensor, builds the tokenizer, checks one against the other, and settles the I2_S
-/// layout (`layout`, or by metadata, or by a short probe).
+/// [`load_with`] for a model that carries its tokenizer.
 ///
 /// # Errors
-/// What is wrong with the file, and where.
+/// As [`load_with`].
 pub fn load(
     file: GgufFile,
     layout: Option<I2sLayout>,
     kernels: &'static dyn Kernels,
     pool: &Arc<Pool>,
 ) -> Result<Loaded, LoadError> {
+    load_with(file, LoadOptions { layout, tokenizer: TokenizerSource::Embedded }, kernels, pool)
+}
+
+/// Loads a model: finds and builds the tokenizer, checks it against the weights, validates every tensor, and settles
+/// the I2_S layout (the option, or by metadata, or by a short probe).
+///
+/// # Errors
+/// What is wrong with the file, and where; or what was tried to find a tokenizer.
+pub fn load_with(
+    file: GgufFile,
+    options: LoadOptions<'_>,
+    kernels: &'static dyn Kernels,
+    pool: &Arc<Pool>,
+) -> Result<Loaded, LoadError> {
     // An unknown architecture is named before anything else that may be odd about its file.
     family_of(&file)?;
-    let tokenizer::Loaded { tokenizer, mut diagnostics } = tokenizer::from_gguf(file.metadata())?;
+    let layout = options.layout;
+    let (tokenizer, mut diagnostics, strategy) = match options.tokenizer {
+        TokenizerSource::Embedded => {
+            let tokenizer::Loaded { tokenizer, diagnostics } = tokenizer::from_gguf(file.metadata())?;
+            (tokenizer, diagnostics, TokenizerStrategy::EmbeddedGguf)
+        }
+        TokenizerSource::Discover(chain) => {
+            let Resolved { tokenizer, diagnostics, strategy, .. } =
+                chain.resolve(&TokenizerDiscovery::from_file(&file)?)?;
+            (tokenizer, diagnostics, strategy)
+        }
+        TokenizerSource::Given(resolved) => (resolved.tokenizer, resolved.diagnostics, resolved.strategy),
+    };
+    // Before a single weight is read; a file without an embedding is the model's to complain about.
+    if file.tensor("token_embd.weight").is_some() {
+        quantization::check(&file, tokenizer.vocab_size())?;
+    }
     let recorded = match file.metadata().str(LAYOUT_KEY)? {
         None => None,
         Some(value) => {
@@ -100,9 +157,6 @@ pub fn load(
     };
     let mut model = Arc::new(Model::load(&file, layout.or(recorded).unwrap_or_default(), pool)?);
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
-    if tokens > rows {
-        return Err(LoadError::VocabularyTooLarge { tokens, rows });
-    }
     if tokens < rows {
         diagnostics.push(Diagnostic {
             severity: Severity::Info,
@@ -123,7 +177,7 @@ pub fn load(
         diagnostics.push(layout_diagnostic(&report));
         Some(report)
     };
-    Ok(Loaded { file, model, tokenizer, diagnostics, layout: report })
+    Ok(Loaded { file, model, tokenizer, strategy, diagnostics, layout: report })
 }
 
 fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {

@@ -7,7 +7,7 @@
 //! | `BITNET_DETERMINISTIC` | pin the seed (to `BITNET_SEED`, else 0) and refuse kernels that break the numerics contract |
 //! | `BITNET_THREADS` | threads, where no `--threads` names a number |
 //! | `BITNET_DEVICE` | device, where no `--device` names one |
-//!
+//! | `BITNET_STRICT_TOKENIZERS` | neither a mock nor a guessed tokenizer ([`crate::discovery`]) |
 //! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
 //! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one download, waiting included |
 //! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
@@ -18,6 +18,7 @@
 //!
 //! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on.
 
+use crate::discovery::DiscoverySettings;
 use crate::hub::{HubError, HubSettings};
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// `BITNET_DEVICE`.
     pub device: Option<String>,
+    /// `BITNET_STRICT_TOKENIZERS`.
+    pub strict_tokenizers: bool,
 }
 
 /// A variable whose value has no meaning.
@@ -71,6 +74,7 @@ impl Settings {
                 (1..=1024).contains(&n)
             })?,
             device: text("BITNET_DEVICE"),
+            strict_tokenizers: text("BITNET_STRICT_TOKENIZERS").is_some_and(|v| is_on(&v)),
         })
     }
 
@@ -94,6 +98,23 @@ impl Settings {
 /// A variable whose value has no meaning, or no place for the cache.
 pub fn hub_from_env() -> Result<HubSettings, HubError> {
     HubSettings::from_env_map(|name| std::env::var(name).ok())
+}
+
+/// What the discovery of tokenizers may do by the environment. A machine without a place for the cache (or with a wrong
+/// setting of the hub) can still run models that carry their tokenizer: the reason is kept for the step that needs it.
+#[must_use]
+pub fn discovery_from_env(settings: &Settings) -> DiscoverySettings {
+    let (hub, no_hub) = match hub_from_env() {
+        Ok(hub) => (Some(hub), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    DiscoverySettings {
+        offline: hub.as_ref().is_some_and(|hub| hub.offline),
+        strict: settings.strict_tokenizers,
+        hub,
+        no_hub,
+        ..DiscoverySettings::default()
+    }
 }
 
 fn number<T: std::str::FromStr + Copy>(
@@ -127,6 +148,7 @@ mod tests {
     fn switches_and_numbers() {
         for (value, on) in [("", false), ("0", false), ("False", false), ("off", false), ("1", true), ("yes", true)] {
             assert_eq!(settings(&[("BITNET_DETERMINISTIC", value)]).unwrap().deterministic, on, "{value:?}");
+            assert_eq!(settings(&[("BITNET_STRICT_TOKENIZERS", value)]).unwrap().strict_tokenizers, on, "{value:?}");
         }
         assert_eq!(settings(&[("BITNET_SEED", "42")]).unwrap().seed, Some(42));
         assert_eq!(settings(&[("BITNET_SEED", "")]).unwrap(), Settings::default());

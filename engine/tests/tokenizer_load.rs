@@ -233,7 +233,7 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
         assert_eq!(name, Ok("llama-bpe"));
         assert_eq!(codes(&told), ["pre_from_fingerprint"]);
         assert_eq!(told[0].severity, Severity::Warning);
-        assert!(told[0].to_string().contains("bitnet convert FILE --set tokenizer.ggml.pre=llama-bpe"), "{}", told[0]);
+        assert!(told[0].to_string().contains("bitnet repair-tokenizer FILE -o MENDED"), "{}", told[0]);
         assert!(told[0].message.contains(pre.unwrap_or("no `tokenizer.ggml.pre`")), "{}", told[0]);
     }
     assert_eq!(

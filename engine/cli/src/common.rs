@@ -1,12 +1,14 @@
 //! What several commands share: choosing and loading a model, threads, devices, texts.
 
+use crate::commands::download::observer;
 use crate::embedded;
 use anyhow::Context;
 use bitnet_engine::device;
+use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, self_check};
-use bitnet_engine::load::{Loaded, load};
-use bitnet_engine::settings::Settings;
+use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
+use bitnet_engine::settings::{Settings, discovery_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
@@ -31,6 +33,58 @@ impl ModelArgs {
             None => GgufFile::from_static(embedded::model())?,
         })
     }
+}
+
+/// Where the tokenizer may come from. Without any of these: the model itself, files beside it, the caches.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TokenizerArgs {
+    /// Use this tokenizer: tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it), a folder with them, or another GGUF.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Fetch the tokenizer from the HuggingFace hub if the model has none and none is found here.
+    #[arg(long)]
+    pub auto_download: bool,
+    /// Take no guess, no mock and no replacement for a broken tokenizer [also: $BITNET_STRICT_TOKENIZERS].
+    #[arg(long)]
+    pub strict: bool,
+    /// Send no packet; caches are still read [also: $BITNET_OFFLINE, $HF_HUB_OFFLINE].
+    #[arg(long)]
+    pub offline: bool,
+    /// If there is no tokenizer, take bytes for ids. The text will be nonsense: only to try the plumbing.
+    #[arg(long, hide = true)]
+    pub allow_mock_tokenizer: bool,
+}
+
+impl TokenizerArgs {
+    /// The environment's settings and these on top.
+    pub(crate) fn settings(&self, settings: &Settings) -> DiscoverySettings {
+        let mut out = discovery_from_env(settings);
+        out.offline |= self.offline;
+        if let Some(hub) = &mut out.hub {
+            hub.offline |= self.offline;
+        }
+        out.strict |= self.strict;
+        out.auto_download = self.auto_download;
+        out.allow_mock = self.allow_mock_tokenizer;
+        out.exact.clone_from(&self.tokenizer);
+        out
+    }
+
+    /// The chain of a command.
+    pub(crate) fn chain(&self, settings: &Settings) -> TokenizerFallbackChain {
+        TokenizerFallbackChain::new(self.settings(settings)).with_observer(observer())
+    }
+}
+
+/// The tokenizer of a model whose weights are not needed.
+pub(crate) fn tokenizer(model: &ModelArgs, args: &TokenizerArgs, settings: &Settings) -> anyhow::Result<Resolved> {
+    let resolve = || -> anyhow::Result<Resolved> {
+        let discovery = TokenizerDiscovery::from_file(&model.open(settings)?)?;
+        Ok(args.chain(settings).resolve(&discovery)?)
+    };
+    let resolved = resolve().with_context(|| format!("cannot use {}", model_name(model, settings)))?;
+    print_diagnostics(&resolved.diagnostics);
+    Ok(resolved)
 }
 
 /// Where and how to compute.
@@ -89,16 +143,21 @@ impl ComputeArgs {
 /// Loads a model with a spinner on a terminal, and says what the user should know about it.
 pub(crate) fn load_model(
     model: &ModelArgs,
+    tokenizer: &TokenizerArgs,
     args: &ComputeArgs,
     compute: &Compute,
     settings: &Settings,
 ) -> anyhow::Result<(Loaded, Duration)> {
     let started = Instant::now();
+    let chain = tokenizer.chain(settings);
     let spinner = ProgressBar::new_spinner().with_message("loading the model");
     spinner.enable_steady_tick(Duration::from_millis(100));
     let loaded = model
         .open(settings)
-        .and_then(|file| Ok(load(file, args.layout(), compute.kernels, &compute.pool)?))
+        .and_then(|file| {
+            let options = LoadOptions { layout: args.layout(), tokenizer: TokenizerSource::Discover(&chain) };
+            Ok(load_with(file, options, compute.kernels, &compute.pool)?)
+        })
         .with_context(|| format!("cannot use {}", model_name(model, settings)));
     spinner.finish_and_clear();
     let loaded = loaded?;

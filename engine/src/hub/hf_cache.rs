@@ -28,6 +28,13 @@ pub(crate) fn commit_of(root: &Path, repo: &str, revision: &str) -> Option<Strin
     is_commit(&commit).then_some(commit)
 }
 
+/// A file of the commit that a branch had: that commit, and where the file lies. It is not opened.
+pub(crate) fn present(root: &Path, repo: &str, revision: &str, path: &str) -> Option<(String, PathBuf)> {
+    let commit = if is_commit(revision) { revision.to_owned() } else { commit_of(root, repo, revision)? };
+    let file = home(root, repo).join("snapshots").join(&commit).join(path);
+    file.is_file().then_some((commit, file))
+}
+
 /// A file of a commit; or, if the hub has named a checksum, the blob with that name. Reads all of it to verify it.
 pub(crate) fn find(root: &Path, repo: &str, commit: &str, path: &str, wanted: Option<&Digest>) -> Option<Found> {
     let home = home(root, repo);

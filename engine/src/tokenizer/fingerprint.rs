@@ -72,6 +72,9 @@ pub fn identify<'a>(tokens: &[Vec<u8>], known: &'a [Fingerprint]) -> Option<&'a 
 
 const PRE_KEY: &str = "tokenizer.ggml.pre";
 
+/// Where the vocabulary is known.
+const MEND: &str = "bitnet repair-tokenizer FILE -o MENDED";
+
 fn set(name: &str) -> String {
     format!("bitnet convert FILE --set {PRE_KEY}={name} -o MENDED")
 }
@@ -98,7 +101,7 @@ pub fn resolve(
                 diagnostics.push(Diagnostic::warning(
                     "pre_contradicts_vocabulary",
                     format!("`{PRE_KEY}` says `{pre}`, which is used, but the vocabulary is that of {}, whose pre-tokenizer is `{}`", f.name, f.pre),
-                    set(f.pre),
+                    MEND,
                 ));
             }
             Ok(spec)
@@ -111,7 +114,7 @@ pub fn resolve(
             diagnostics.push(Diagnostic::warning(
                 "pre_from_fingerprint",
                 format!("{said}, but the vocabulary is that of {} (sha256 {}): `{}` is used. Programs that trust the file split text wrongly", f.name, f.sha256, f.pre),
-                set(f.pre),
+                MEND,
             ));
             Ok(spec)
         }

@@ -1,9 +1,8 @@
 //! `bitnet detokenize`
 
-use crate::common::{self, ModelArgs};
+use crate::common::{self, ModelArgs, TokenizerArgs};
 use anyhow::Context;
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::from_gguf;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -15,6 +14,8 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
     /// The ids, separated by spaces or commas, brackets ignored; read from stdin if there are none.
     ids: Vec<String>,
     /// Leave control tokens out of the text.
@@ -24,11 +25,7 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let file = self.model.open(settings)?;
-        let loaded = from_gguf(file.metadata())
-            .with_context(|| format!("cannot use {}", common::model_name(&self.model, settings)))?;
-        common::print_diagnostics(&loaded.diagnostics);
-        let tokenizer = loaded.tokenizer;
+        let tokenizer = common::tokenizer(&self.model, &self.tokenizer, settings)?.tokenizer;
         let argument = (!self.ids.is_empty()).then(|| self.ids.join(" "));
         let text = common::text(argument.as_deref(), None, "token ids")?;
         let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']')).filter(|w| !w.is_empty());

@@ -133,7 +133,7 @@ fn export(fetched: &Fetched, dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// One bar a file on stderr, if that is a terminal; what a person should know as lines in any case.
-fn observer() -> Observer {
+pub(crate) fn observer() -> Observer {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let (all, bars) = (MultiProgress::new(), Mutex::new(HashMap::<String, ProgressBar>::new()));

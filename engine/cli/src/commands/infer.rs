@@ -1,7 +1,7 @@
 //! `bitnet infer`
 
 use super::{Format, print_json};
-use crate::common::{self, ComputeArgs, ModelArgs};
+use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use anyhow::Context;
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_engine::inference::{GenerateOptions, Generation, SamplerOptions, StopReason, generate};
@@ -17,11 +17,13 @@ use std::time::Duration;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json"
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json\n  bitnet infer --model bare.gguf --prompt \"Hello\" --auto-download"
 )]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     /// The text to continue, or the question to answer.
@@ -77,6 +79,8 @@ struct Report<'a> {
     architecture: &'a str,
     device: String,
     threads: usize,
+    /// Where the tokenizer came from.
+    tokenizer: String,
     template: &'a str,
     seed: u64,
     prompt: &'a str,
@@ -95,7 +99,7 @@ impl Args {
         let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
         anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
         let compute = self.compute.start(settings)?;
-        let (loaded, load_time) = common::load_model(&self.model, &self.compute, &compute, settings)?;
+        let (loaded, load_time) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
         let tokenizer = &*loaded.tokenizer;
         let template = PromptTemplate::choose(&self.prompt_template, loaded.file.metadata())?;
         let text = self.render(&template, &prompt, tokenizer)?;
@@ -129,6 +133,7 @@ impl Args {
             architecture: &loaded.model.config.architecture,
             device: format!("cpu-{}", compute.kernels.name()),
             threads: compute.pool.threads(),
+            tokenizer: loaded.strategy.description(),
             template: template.name(),
             seed,
             prompt: &text,

@@ -5,10 +5,12 @@ pub mod completions;
 pub mod convert;
 pub mod detokenize;
 pub mod devices;
+pub mod discover;
 pub mod download;
 pub mod infer;
 pub mod inspect;
 pub mod perplexity;
+pub mod repair_tokenizer;
 pub mod tokenize;
 
 use bitnet_engine::settings::Settings;
@@ -25,6 +27,10 @@ pub enum Command {
     Detokenize(detokenize::Args),
     /// Show what a GGUF holds and what would run.
     Inspect(inspect::Args),
+    /// Show where the tokenizer of a model comes from, step by step, and why.
+    Discover(discover::Args),
+    /// Write a model with the tokenizer keys that its vocabulary vouches for.
+    RepairTokenizer(repair_tokenizer::Args),
     /// Measure how well a model predicts a text.
     Perplexity(perplexity::Args),
     /// Write a model in another weight format, or with other metadata.
@@ -51,6 +57,8 @@ impl Command {
             Self::Tokenize(args) => args.run(&settings),
             Self::Detokenize(args) => args.run(&settings),
             Self::Inspect(args) => args.run(&settings),
+            Self::Discover(args) => args.run(&settings),
+            Self::RepairTokenizer(args) => args.run(),
             Self::Perplexity(args) => args.run(&settings),
             Self::Convert(args) => args.run(&settings),
             Self::Download(args) => args.run(),
@@ -65,6 +73,7 @@ impl Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
+    #[value(alias = "table")]
     Text,
     /// One JSON document.
     Json,

@@ -1,7 +1,7 @@
 //! `bitnet perplexity`
 
 use super::{Format, print_json};
-use crate::common::{self, ComputeArgs, ModelArgs};
+use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use bitnet_engine::inference::{Perplexity, perplexity};
 use bitnet_engine::settings::Settings;
 use std::io::Write;
@@ -14,6 +14,8 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     /// The text; `-` is stdin.
@@ -36,7 +38,7 @@ impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let compute = self.compute.start(settings)?;
         let text = common::text(None, Some(&self.text_file), "text")?;
-        let (loaded, _) = common::load_model(&self.model, &self.compute, &compute, settings)?;
+        let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
         let mut session = self.compute.session(&loaded, &compute)?;
         let bar = common::progress(0, "tokens");
         let result = perplexity(&mut session, &*loaded.tokenizer, &text, &mut |done, total| {

@@ -1,10 +1,9 @@
 //! `bitnet tokenize`
 
 use super::print_json;
-use crate::common::{self, ModelArgs};
-use anyhow::Context;
+use crate::common::{self, ModelArgs, TokenizerArgs};
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
+use bitnet_engine::tokenizer::EncodeOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +16,8 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
     /// The text.
     #[arg(long, conflicts_with = "text_file")]
     text: Option<String>,
@@ -52,11 +53,7 @@ struct Piece {
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let file = self.model.open(settings)?;
-        let loaded = from_gguf(file.metadata())
-            .with_context(|| format!("cannot use {}", common::model_name(&self.model, settings)))?;
-        common::print_diagnostics(&loaded.diagnostics);
-        let tokenizer = loaded.tokenizer;
+        let tokenizer = common::tokenizer(&self.model, &self.tokenizer, settings)?.tokenizer;
         let text = common::text(self.text.as_deref(), self.text_file.as_deref(), "text")?;
         let options = EncodeOptions { add_special: !self.no_bos, parse_special: !self.no_special };
         let ids = tokenizer.encode(&text, options)?;

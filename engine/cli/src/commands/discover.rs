@@ -1,0 +1,218 @@
+//! `bitnet discover`
+
+use super::{Format, print_json};
+use crate::common::{self, ModelArgs, TokenizerArgs};
+use anyhow::Context;
+use bitnet_engine::discovery::{Chain, DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain, Ways};
+use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::{Diagnostic, Severity, SpecialTokens};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bitnet discover model.gguf\n  bitnet discover model.gguf --build --format json\n  bitnet discover bare.gguf --auto-download\n\nLooks only: nothing is fetched without --auto-download, and the tokenizer of the GGUF is examined but not built without --build. Exit code 1 if nothing usable is found."
+)]
+pub struct Args {
+    /// The GGUF [default: $BITNET_GGUF, else the embedded tiny model].
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
+    /// Build the tokenizer that wins, as `bitnet infer` would; --auto-download does that too.
+    #[arg(long)]
+    build: bool,
+    /// Output; `table` is the same as text.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    chain: &'a Chain,
+    usable: bool,
+    description: Option<String>,
+    special: Special,
+    chat_template: bool,
+    built: Option<Built>,
+    diagnostics: Vec<Note<'a>>,
+    ways_out: Option<WaysOut>,
+    /// Whether it is all of the settings that could have had a say.
+    strict: bool,
+    offline: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Special {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    eot: Option<u32>,
+    unk: Option<u32>,
+    pad: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Built {
+    kind: &'static str,
+    pre: Option<String>,
+    vocab_size: usize,
+}
+
+#[derive(serde::Serialize)]
+struct Note<'a> {
+    severity: &'static str,
+    code: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct WaysOut {
+    auto_download: Option<String>,
+    beside: String,
+    named: String,
+}
+
+impl Args {
+    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let model = ModelArgs { model: self.model.clone() };
+        let name = common::model_name(&model, settings);
+        let discovery = model
+            .open(settings)
+            .and_then(|file| Ok(TokenizerDiscovery::from_file(&file)?))
+            .with_context(|| format!("cannot use {name}"))?;
+        let allowed = self.tokenizer.settings(settings);
+        let (chain, resolved) = self.walk(&discovery, &allowed);
+        let usable = chain.winner.is_some();
+        let ways = (!usable).then(|| Ways::of(&discovery));
+        if self.format == Format::Json {
+            print_json(&report(&discovery, &chain, resolved.as_ref(), ways.as_ref(), &allowed))?;
+        } else {
+            std::io::stdout().lock().write_all(text(&name, &discovery, &chain, resolved.as_ref()).as_bytes())?;
+        }
+        if let Some(resolved) = &resolved {
+            common::print_diagnostics(&resolved.diagnostics);
+        }
+        if let Some(ways) = &ways {
+            eprintln!("{name}: no usable tokenizer{ways}");
+        }
+        Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn walk(&self, discovery: &TokenizerDiscovery, allowed: &DiscoverySettings) -> (Chain, Option<Resolved>) {
+        if !self.build && !self.tokenizer.auto_download {
+            return (discovery.chain(allowed), None);
+        }
+        let walked =
+            TokenizerFallbackChain::new(allowed.clone()).with_observer(super::download::observer()).run(discovery);
+        (walked.chain, walked.resolved)
+    }
+}
+
+/// Those of the built tokenizer, else what the metadata declares.
+fn special<'a>(discovery: &'a TokenizerDiscovery, resolved: Option<&'a Resolved>) -> &'a SpecialTokens {
+    resolved.map_or_else(|| discovery.special(), |r| r.tokenizer.special())
+}
+
+fn report<'a>(
+    discovery: &'a TokenizerDiscovery,
+    chain: &'a Chain,
+    resolved: Option<&'a Resolved>,
+    ways: Option<&Ways>,
+    allowed: &DiscoverySettings,
+) -> Report<'a> {
+    let s = special(discovery, resolved);
+    let note = |d: &'a Diagnostic| Note {
+        severity: if d.severity == Severity::Warning { "warning" } else { "info" },
+        code: d.code,
+        message: &d.message,
+        hint: &d.hint,
+    };
+    Report {
+        chain,
+        usable: chain.winner.is_some(),
+        description: chain.strategy.as_ref().map(|strategy| strategy.description()),
+        special: Special {
+            bos: s.bos,
+            eos: s.eos,
+            eot: s.eot,
+            unk: s.unk,
+            pad: s.pad,
+            add_bos: s.add_bos,
+            add_eos: s.add_eos,
+        },
+        chat_template: discovery.chat_template().is_some(),
+        built: resolved.map(|r| Built {
+            kind: r.tokenizer.kind(),
+            pre: r.tokenizer.pre().map(str::to_owned),
+            vocab_size: r.tokenizer.vocab_size(),
+        }),
+        diagnostics: resolved.map_or(Vec::new(), |r| r.diagnostics.iter().map(note).collect()),
+        ways_out: ways.map(|ways| WaysOut {
+            auto_download: ways.fetch.clone(),
+            beside: ways.beside.clone(),
+            named: ways.name.clone(),
+        }),
+        strict: allowed.strict,
+        offline: allowed.is_offline(),
+    }
+}
+
+fn text(name: &str, discovery: &TokenizerDiscovery, chain: &Chain, resolved: Option<&Resolved>) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{name}: {} tokens, architecture {}, tokenizer.ggml.model {}",
+        chain.vocab_size,
+        if chain.architecture.is_empty() { "unnamed" } else { &chain.architecture },
+        chain.model_type.as_deref().unwrap_or("absent")
+    );
+    match &chain.family {
+        Some(f) => {
+            let by = serde_json::to_value(f.evidence).ok();
+            let by = by.as_ref().and_then(|v| v.as_str()).unwrap_or_default();
+            let others =
+                if f.others.is_empty() { String::new() } else { format!(", may be {} as well", f.others.join(" or ")) };
+            let _ = writeln!(out, "family {} ({}), by {by}{others}", f.family, f.label);
+        }
+        None => {
+            let _ = writeln!(out, "family unknown");
+        }
+    }
+    let s = special(discovery, resolved);
+    let id = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let _ = writeln!(
+        out,
+        "special ids{}: bos {}{}, eos {}{}, eot {}, unk {}, pad {}; chat template: {}",
+        if resolved.is_some() { "" } else { " declared" },
+        id(s.bos),
+        if s.add_bos { " (added)" } else { "" },
+        id(s.eos),
+        if s.add_eos { " (added)" } else { "" },
+        id(s.eot),
+        id(s.unk),
+        id(s.pad),
+        if discovery.chat_template().is_some() { "yes" } else { "no" }
+    );
+    for disagreement in &chain.disagreements {
+        let _ = writeln!(out, "disagreement: {disagreement}");
+    }
+    let _ = writeln!(out, "\n{chain}");
+    match (&chain.winner, &chain.strategy) {
+        (Some(winner), Some(strategy)) => {
+            let why = chain.step(*winner).map_or("", |step| step.why.as_str());
+            let _ = writeln!(out, "{winner} wins: {} [{why}]", strategy.description());
+        }
+        _ => {
+            let _ = writeln!(out, "nothing usable");
+        }
+    }
+    let _ = writeln!(out, "{:.3} ms", chain.micros as f64 / 1e3);
+    out
+}

@@ -1,0 +1,112 @@
+//! `bitnet repair-tokenizer`
+
+use super::{Format, print_json};
+use crate::common;
+use anyhow::Context;
+use bitnet_engine::convert::{ConvertError, set};
+use bitnet_engine::discovery::TokenizerDiscovery;
+use bitnet_engine::discovery::repair::{Repair, plan};
+use bitnet_engine::gguf::GgufFile;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
+)]
+pub struct Args {
+    /// The GGUF to read.
+    model: PathBuf,
+    /// The GGUF to write; it appears only once it is complete.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    model: &'a Path,
+    /// Absent if there was nothing to mend.
+    output: Option<&'a Path>,
+    repairs: &'a [Repair],
+}
+
+impl Args {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let shown = self.model.display();
+        let file = GgufFile::open(&self.model)?;
+        anyhow::ensure!(
+            !same(&self.model, &self.output),
+            "{} is the input itself, which is never overwritten; name another file with -o",
+            self.output.display()
+        );
+        let discovery = TokenizerDiscovery::from_file(&file).with_context(|| format!("cannot use {shown}"))?;
+        let repairs = plan(&discovery);
+        if repairs.is_empty() {
+            let why = match discovery.recognised() {
+                Some(r) => format!("its keys are those of {}", r.line.label),
+                None => "its vocabulary is not a known one, so nothing can be said with certainty".to_owned(),
+            };
+            eprintln!("{shown}: nothing to mend ({why}); nothing is written");
+            self.print(&repairs, None)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let texts: Vec<String> = repairs.iter().map(Repair::assignment).collect();
+        let assignments = set::parse(&texts, file.metadata())?;
+        // Ctrl-C must leave no half-written file behind.
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+        let bar = common::progress(0, "tensors");
+        let written = set::set_metadata(&file, &assignments, &self.output, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.finish_and_clear();
+        let report = match written {
+            Err(error @ ConvertError::Cancelled) => {
+                eprintln!("{error}");
+                return Ok(ExitCode::from(130));
+            }
+            other => other?,
+        };
+        let left = plan(&TokenizerDiscovery::from_gguf(&self.output)?);
+        anyhow::ensure!(
+            left.is_empty(),
+            "{} was written, but still lacks {}: its metadata cannot be mended, convert the model again",
+            self.output.display(),
+            left.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
+        );
+        self.print(&repairs, Some(&self.output))?;
+        eprintln!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print(&self, repairs: &[Repair], output: Option<&Path>) -> anyhow::Result<()> {
+        if self.format == Format::Json {
+            return print_json(&Report { model: &self.model, output, repairs });
+        }
+        let mut out = std::io::stdout().lock();
+        for r in repairs {
+            let old = r.old.as_deref().unwrap_or("absent");
+            writeln!(out, "{}: {old} -> {} ({})", r.key, r.new, r.why)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether two paths are one file.
+fn same(a: &Path, b: &Path) -> bool {
+    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}

@@ -1,0 +1,195 @@
+//! The record of a discovery: every step, what it looked at, what came of it and why.
+
+use super::compatibility::{Evidence, Recognised};
+use super::discovery::{Disagreement, TokenizerDiscovery, VocabularySizes};
+use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The steps, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// The file that the caller named.
+    Named,
+    /// `tokenizer.ggml.*` of the GGUF.
+    Embedded,
+    /// Files beside the model.
+    Beside,
+    /// Our cache of downloads.
+    Cache,
+    /// A cache in HuggingFace's layout.
+    HuggingfaceCache,
+    /// The hub.
+    Download,
+    /// Bytes as ids.
+    Mock,
+}
+
+impl StepKind {
+    /// Those that run where no file was named.
+    pub const CHAIN: [StepKind; 6] =
+        [Self::Embedded, Self::Beside, Self::Cache, Self::HuggingfaceCache, Self::Download, Self::Mock];
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Named => "named",
+            Self::Embedded => "embedded",
+            Self::Beside => "beside",
+            Self::Cache => "cache",
+            Self::HuggingfaceCache => "huggingface-cache",
+            Self::Download => "download",
+            Self::Mock => "mock",
+        }
+    }
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Its tokenizer is the one.
+    Won,
+    /// It has a tokenizer, but something about it is guessed; a better one was looked for.
+    Doubtful,
+    /// It has something that cannot be used.
+    Rejected,
+    /// It has nothing.
+    Absent,
+    /// It could have something, but the settings keep it from looking.
+    NotAllowed,
+    /// An earlier step had won.
+    NotNeeded,
+}
+
+impl Outcome {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Doubtful => "doubtful",
+            Self::Rejected => "rejected",
+            Self::Absent => "absent",
+            Self::NotAllowed => "not-allowed",
+            Self::NotNeeded => "not-needed",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Which one.
+    pub step: StepKind,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Keys, files, repositories.
+    pub looked_at: Vec<String>,
+    /// The reason, in words.
+    pub why: String,
+    /// Microseconds, reading and building included where the step did that.
+    pub micros: u64,
+}
+
+/// The family that a model was recognised as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FamilyReport {
+    /// Stable name.
+    pub family: &'static str,
+    /// For people.
+    pub label: &'static str,
+    /// By what.
+    pub evidence: Evidence,
+    /// Families that it could be as well.
+    pub others: Vec<&'static str>,
+}
+
+impl From<&Recognised> for FamilyReport {
+    fn from(r: &Recognised) -> Self {
+        Self { family: r.line.family, label: r.line.label, evidence: r.evidence, others: r.others.clone() }
+    }
+}
+
+/// A whole discovery.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Chain {
+    /// The model, unless it is part of the program.
+    pub model: Option<PathBuf>,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// `tokenizer.ggml.model`.
+    pub model_type: Option<String>,
+    /// The size that counts.
+    pub vocab_size: usize,
+    /// What each place says.
+    pub vocabulary: VocabularySizes,
+    /// Where they contradict each other.
+    pub disagreements: Vec<Disagreement>,
+    /// The family, if it is known.
+    pub family: Option<FamilyReport>,
+    /// Every step in its order.
+    pub steps: Vec<Step>,
+    /// The step that won.
+    pub winner: Option<StepKind>,
+    /// What it came to.
+    pub strategy: Option<TokenizerStrategy>,
+    /// What would have to be fetched where nothing here works.
+    pub needs_download: Option<TokenizerDownloadInfo>,
+    /// Microseconds of all steps.
+    pub micros: u64,
+}
+
+impl Chain {
+    pub(super) fn new(discovery: &TokenizerDiscovery) -> Self {
+        Self {
+            model: discovery.file.path().map(PathBuf::from),
+            architecture: discovery.architecture().to_owned(),
+            model_type: discovery.model_type().map(str::to_owned),
+            vocab_size: discovery.vocab_size(),
+            vocabulary: discovery.sizes(),
+            disagreements: discovery.disagreements().to_vec(),
+            family: discovery.recognised().map(FamilyReport::from),
+            steps: Vec::with_capacity(StepKind::CHAIN.len()),
+            winner: None,
+            strategy: None,
+            needs_download: None,
+            micros: 0,
+        }
+    }
+
+    /// The step of this kind, if it is part of the chain.
+    #[must_use]
+    pub fn step(&self, kind: StepKind) -> Option<&Step> {
+        self.steps.iter().find(|step| step.step == kind)
+    }
+}
+
+impl fmt::Display for Chain {
+    /// A table: step, outcome, time, reason, and below it what was looked at.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<18} {:<12} {:>9}  why", "step", "outcome", "us")?;
+        for step in &self.steps {
+            writeln!(f, "{:<18} {:<12} {:>9}  {}", step.step, step.outcome, step.micros, step.why)?;
+            for place in &step.looked_at {
+                writeln!(f, "{:<43}looked at {place}", "")?;
+            }
+        }
+        Ok(())
+    }
+}

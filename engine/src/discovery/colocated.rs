@@ -1,0 +1,61 @@
+//! Tokenizer files beside a model.
+//!
+//! Names of this very model first (`model.tokenizer.json` beside `model.gguf`), because a folder may hold several
+//! models and only one `tokenizer.json`. A merges file alone is no tokenizer (it has ranks but no ids), and is named as such.
+
+use std::path::{Path, PathBuf};
+
+/// One tokenizer beside the model; several files can make it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Candidate {
+    /// The file that stands for it.
+    pub path: PathBuf,
+    /// Files without which it is none.
+    pub with: Vec<PathBuf>,
+}
+
+/// What lies beside a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Colocated {
+    /// The folder.
+    pub folder: PathBuf,
+    /// In the order in which they are tried.
+    pub candidates: Vec<Candidate>,
+    /// What looks like a tokenizer and is none, and why.
+    pub refused: Vec<(PathBuf, &'static str)>,
+}
+
+const PAIRS: [(&str, &str); 2] = [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")];
+
+/// Looks beside `model`. Only names are looked at; nothing is opened.
+#[must_use]
+pub fn colocated(model: &Path) -> Colocated {
+    let folder = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut out = Colocated { folder: folder.to_owned(), ..Colocated::default() };
+    let mut stems = vec![String::new()];
+    if let Some(stem) = model.file_stem().and_then(|stem| stem.to_str()) {
+        stems.insert(0, format!("{stem}."));
+    }
+    for stem in &stems {
+        for name in ["tokenizer.json", "tokenizer.model"] {
+            let path = folder.join(format!("{stem}{name}"));
+            if path.is_file() {
+                out.candidates.push(Candidate { path, with: Vec::new() });
+            }
+        }
+    }
+    for (vocabulary, merges) in PAIRS {
+        let (vocabulary, merges) = (folder.join(vocabulary), folder.join(merges));
+        match (vocabulary.is_file(), merges.is_file()) {
+            (true, true) => out.candidates.push(Candidate { path: vocabulary, with: vec![merges] }),
+            (true, false) => {
+                out.refused.push((vocabulary, "a vocabulary without its merges is not a tokenizer"));
+            }
+            (false, true) => {
+                out.refused.push((merges, "merges without their vocabulary are not a tokenizer"));
+            }
+            (false, false) => {}
+        }
+    }
+    out
+}

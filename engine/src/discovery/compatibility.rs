@@ -1,0 +1,397 @@
+//! The compatibility table: which tokenizer belongs to which model, as data.
+//!
+//! A model that carries its own tokens is recognised by them (`probes`), whatever it calls itself. One without
+//! tokens is recognised by architecture and vocabulary size; where two families share both, by its name, and where that
+//! says nothing the first line is taken *and the doubt is told*.
+//!
+//! `repos` lists repositories that ask for no login first. The ids are those of the families' own published
+//! `tokenizer_config.json` and `generation_config.json`.
+
+use crate::gguf::Metadata;
+
+/// An id with a role, under the name that GGUF has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Role {
+    /// Last part of `tokenizer.ggml.<key>`.
+    pub key: &'static str,
+    /// The id.
+    pub id: u32,
+    /// The token's text, by which a file is checked before anything is believed.
+    pub text: &'static str,
+}
+
+/// Which wrapper sees to a family's roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapper {
+    /// None: what the source says is used.
+    None,
+    /// [`crate::tokenizer::wrappers::LlamaTokenizerWrapper`].
+    Llama,
+    /// [`crate::tokenizer::wrappers::Gpt2TokenizerWrapper`].
+    Gpt2,
+    /// [`crate::tokenizer::wrappers::BitNetTokenizerWrapper`].
+    BitNet,
+}
+
+/// One line of [`COMPATIBILITY`].
+#[derive(Debug, Clone)]
+pub struct Compatibility {
+    /// Stable name, e.g. `llama-3`.
+    pub family: &'static str,
+    /// For people.
+    pub label: &'static str,
+    /// Values of `general.architecture`.
+    pub architectures: &'static [&'static str],
+    /// Tokens, special ones included.
+    pub vocab_size: usize,
+    /// Words of a model's name (lower case) that speak for this line.
+    pub names: &'static [&'static str],
+    /// Whether architecture and size alone do not suffice, because families that are not in the table share them.
+    pub needs_name: bool,
+    /// (id, text) as GGUF writes it, that tell this vocabulary from the others of the table.
+    pub probes: &'static [(usize, &'static str)],
+    /// Name of its line in [`crate::tokenizer::fingerprint::KNOWN`], if it has one.
+    pub fingerprint: Option<&'static str>,
+    /// `bpe` or `spm`.
+    pub kind: &'static str,
+    /// `tokenizer.ggml.pre`.
+    pub pre: Option<&'static str>,
+    /// Ids with a role.
+    pub special: &'static [Role],
+    /// Whether BOS goes in front, where that is certain.
+    pub add_bos: Option<bool>,
+    /// Its wrapper.
+    pub wrapper: Wrapper,
+    /// Repositories with the files, the ungated ones first.
+    pub repos: &'static [&'static str],
+    /// Branch, tag or commit.
+    pub revision: &'static str,
+    /// Files without which there is no tokenizer.
+    pub files: &'static [&'static str],
+    /// Files that are taken along where they exist.
+    pub companions: &'static [&'static str],
+}
+
+const fn role(key: &'static str, id: u32, text: &'static str) -> Role {
+    Role { key, id, text }
+}
+
+const JSON: &[&str] = &["tokenizer.json"];
+const COMPANIONS: &[&str] = &["tokenizer_config.json", "generation_config.json"];
+const LLAMA2_ROLES: &[Role] =
+    &[role("bos_token_id", 1, "<s>"), role("eos_token_id", 2, "</s>"), role("unknown_token_id", 0, "<unk>")];
+const LLAMA3_ROLES: &[Role] = &[
+    role("bos_token_id", 128_000, "<|begin_of_text|>"),
+    role("eos_token_id", 128_001, "<|end_of_text|>"),
+    role("eot_token_id", 128_009, "<|eot_id|>"),
+];
+const LLAMA3_PROBES: &[(usize, &str)] =
+    &[(0, "!"), (1000, "indow"), (100_769, "Ġviá»ĩc"), (128_000, "<|begin_of_text|>")];
+const LLAMA2_PROBES: &[(usize, &str)] = &[(1, "<s>"), (278, "▁the"), (3186, "▁world"), (15_043, "▁Hello")];
+
+/// Every known pairing, one entry each. To add a family: one entry here, and one in `fingerprint::KNOWN` if it is a
+/// byte-level BPE.
+pub static COMPATIBILITY: &[Compatibility] = &[
+    Compatibility {
+        family: "bitnet-2b-4t",
+        label: "BitNet b1.58 2B-4T (LLaMA-3's vocabulary)",
+        architectures: &["bitnet-b1.58", "bitnet-25", "bitnet"],
+        vocab_size: 128_256,
+        names: &["bitnet", "2b-4t", "2b_4t"],
+        needs_name: false,
+        probes: LLAMA3_PROBES,
+        fingerprint: Some("LLaMA-3 (128,000 ordinary tokens)"),
+        kind: "bpe",
+        pre: Some("llama-bpe"),
+        special: LLAMA3_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::BitNet,
+        repos: &["microsoft/bitnet-b1.58-2B-4T", "microsoft/bitnet-b1.58-2B-4T-bf16"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "llama-3",
+        label: "LLaMA-3",
+        architectures: &["llama"],
+        vocab_size: 128_256,
+        names: &["llama-3", "llama 3", "llama3"],
+        needs_name: false,
+        probes: LLAMA3_PROBES,
+        fingerprint: Some("LLaMA-3 (128,000 ordinary tokens)"),
+        kind: "bpe",
+        pre: Some("llama-bpe"),
+        special: LLAMA3_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::Llama,
+        repos: &["NousResearch/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "llama-2",
+        label: "LLaMA-2",
+        architectures: &["llama", "bitnet"],
+        vocab_size: 32_000,
+        names: &["llama"],
+        needs_name: false,
+        probes: LLAMA2_PROBES,
+        fingerprint: None,
+        kind: "spm",
+        pre: None,
+        special: LLAMA2_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::Llama,
+        repos: &["NousResearch/Llama-2-7b-hf", "hf-internal-testing/llama-tokenizer", "meta-llama/Llama-2-7b-hf"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "mistral",
+        label: "Mistral v0.1",
+        architectures: &["llama", "mistral"],
+        vocab_size: 32_000,
+        names: &["mistral", "mixtral", "zephyr"],
+        needs_name: false,
+        probes: &[(1, "<s>"), (260, "▁▁▁▁"), (1526, "▁world"), (22_557, "▁Hello")],
+        fingerprint: None,
+        kind: "spm",
+        pre: None,
+        special: LLAMA2_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::Llama,
+        repos: &["Xenova/mistral-tokenizer-v1", "mistralai/Mistral-7B-v0.1"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "codellama",
+        label: "CodeLlama",
+        architectures: &["llama"],
+        vocab_size: 32_016,
+        names: &["codellama", "code-llama", "code llama"],
+        needs_name: false,
+        probes: &[(278, "▁the"), (15_043, "▁Hello"), (32_007, "▁<PRE>"), (32_010, "▁<EOT>")],
+        fingerprint: None,
+        kind: "spm",
+        pre: None,
+        special: LLAMA2_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::Llama,
+        repos: &["codellama/CodeLlama-7b-hf", "meta-llama/CodeLlama-7b-hf"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "bitnet-b1.58-3b",
+        label: "BitNet b1.58 of 1bitLLM (LLaMA-2's vocabulary and two more)",
+        architectures: &["bitnet"],
+        vocab_size: 32_002,
+        names: &["bitnet"],
+        needs_name: false,
+        probes: LLAMA2_PROBES,
+        fingerprint: None,
+        kind: "spm",
+        pre: None,
+        special: LLAMA2_ROLES,
+        add_bos: Some(true),
+        wrapper: Wrapper::BitNet,
+        repos: &["1bitLLM/bitnet_b1_58-3B", "1bitLLM/bitnet_b1_58-large"],
+        revision: "main",
+        files: &["tokenizer.model"],
+        companions: &[
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+            "generation_config.json",
+        ],
+    },
+    Compatibility {
+        family: "falcon3",
+        label: "Falcon3 (also the 1.58-bit models)",
+        architectures: &["llama", "bitnet", "falcon3"],
+        vocab_size: 131_072,
+        names: &["falcon3", "falcon-3", "falcon 3"],
+        needs_name: true,
+        // Not at hand when this was written: no token of it is vouched for, so that nothing is recognised by them.
+        probes: &[],
+        fingerprint: None,
+        kind: "bpe",
+        pre: Some("falcon3"),
+        special: &[role("eos_token_id", 11, "<|endoftext|>")],
+        add_bos: None,
+        wrapper: Wrapper::None,
+        repos: &["tiiuae/Falcon3-7B-Instruct-1.58bit", "tiiuae/Falcon3-7B-Instruct"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "gpt-2",
+        label: "GPT-2",
+        architectures: &["gpt2"],
+        vocab_size: 50_257,
+        names: &["gpt2", "gpt-2"],
+        needs_name: false,
+        probes: &[(0, "!"), (1000, "ale"), (50_255, "Ġgazed"), (50_256, "<|endoftext|>")],
+        fingerprint: Some("GPT-2 (50,256 ordinary tokens)"),
+        kind: "bpe",
+        pre: Some("gpt-2"),
+        special: &[role("bos_token_id", 50_256, "<|endoftext|>"), role("eos_token_id", 50_256, "<|endoftext|>")],
+        add_bos: Some(false),
+        wrapper: Wrapper::Gpt2,
+        repos: &["openai-community/gpt2", "gpt2"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+    Compatibility {
+        family: "smollm2",
+        label: "SmolLM2",
+        architectures: &["llama"],
+        vocab_size: 49_152,
+        names: &["smollm"],
+        needs_name: false,
+        probes: &[(0, "<|endoftext|>"), (17, "!"), (1000, "()"), (49_151, "ectable")],
+        fingerprint: Some("SmolLM2 (49,135 ordinary tokens)"),
+        kind: "bpe",
+        pre: Some("smollm"),
+        // Which of the first three tokens begin and end a text differs between the base and the instruct models.
+        special: &[],
+        add_bos: None,
+        wrapper: Wrapper::None,
+        repos: &["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"],
+        revision: "main",
+        files: JSON,
+        companions: COMPANIONS,
+    },
+];
+
+/// What a model was recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// Its own tokens.
+    Tokens,
+    /// Architecture, vocabulary size and name.
+    Name,
+    /// Architecture and vocabulary size, which no other family shares.
+    Size,
+    /// Architecture and vocabulary size, which others share too.
+    Guess,
+}
+
+/// A model's line in the table.
+#[derive(Debug, Clone)]
+pub struct Recognised {
+    /// The line.
+    pub line: &'static Compatibility,
+    /// Why this one.
+    pub evidence: Evidence,
+    /// Families with the same architecture and size.
+    pub others: Vec<&'static str>,
+}
+
+/// The line of a model, from its metadata. `architecture` and `vocab_size` as discovery found them.
+#[must_use]
+pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> Option<Recognised> {
+    let tokens = metadata.array("tokenizer.ggml.tokens").ok().flatten().filter(|tokens| !tokens.is_empty());
+    if let Some(tokens) = tokens {
+        // The ids are ascending in every line, so that one pass finds all of them.
+        let has = |line: &&Compatibility| {
+            let Ok(mut texts) = tokens.strings() else { return false };
+            let mut next = 0;
+            !line.probes.is_empty()
+                && line.probes.iter().all(|&(id, text)| {
+                    let found = texts.nth(id - next);
+                    next = id + 1;
+                    found == Some(text.as_bytes())
+                })
+        };
+        let mut same_size = COMPATIBILITY.iter().filter(|line| line.vocab_size == tokens.len()).filter(has);
+        let first = same_size.next()?;
+        // BitNet-2B-4T has LLaMA-3's vocabulary to the last token: only the architecture tells them apart.
+        let line = std::iter::once(first)
+            .chain(same_size)
+            .find(|line| line.architectures.contains(&architecture))
+            .unwrap_or(first);
+        return Some(Recognised { line, evidence: Evidence::Tokens, others: Vec::new() });
+    }
+    let name = names(metadata);
+    let named = |line: &Compatibility| line.names.iter().any(|word| name.contains(word));
+    let all: Vec<&'static Compatibility> = COMPATIBILITY
+        .iter()
+        .filter(|line| line.vocab_size == vocab_size && line.architectures.contains(&architecture))
+        .filter(|line| !line.needs_name || named(line))
+        .collect();
+    let (line, evidence) = match all.as_slice() {
+        [] => return None,
+        [one] => (*one, if one.needs_name { Evidence::Name } else { Evidence::Size }),
+        [first, ..] => match all.iter().filter(|line| named(line)).collect::<Vec<_>>().as_slice() {
+            [one] => (**one, Evidence::Name),
+            _ => (*first, Evidence::Guess),
+        },
+    };
+    let others = all.iter().filter(|other| other.family != line.family).map(|other| other.family).collect();
+    Some(Recognised { line, evidence, others })
+}
+
+/// All that the metadata calls the model, in lower case.
+fn names(metadata: &Metadata) -> String {
+    ["general.name", "general.basename", "general.base_model.0.name", "general.source.huggingface.repository"]
+        .iter()
+        .filter_map(|key| metadata.str(key).ok().flatten())
+        .map(str::to_lowercase)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The line with this name.
+#[must_use]
+pub fn by_family(family: &str) -> Option<&'static Compatibility> {
+    COMPATIBILITY.iter().find(|line| line.family == family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::{fingerprint, pretokenize};
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut families = HashSet::new();
+        for line in COMPATIBILITY {
+            assert!(families.insert(line.family), "{} twice", line.family);
+            assert!(!line.architectures.is_empty() && !line.repos.is_empty() && !line.files.is_empty());
+            assert!(line.probes.windows(2).all(|pair| pair[0].0 < pair[1].0), "{}: probes ascend", line.family);
+            assert!(line.probes.iter().all(|(id, _)| *id < line.vocab_size), "{}", line.family);
+            assert!(line.special.iter().all(|role| (role.id as usize) < line.vocab_size), "{}", line.family);
+            assert_eq!(line.kind == "bpe", line.pre.is_some(), "{}", line.family);
+            if let Some(pre) = line.pre {
+                assert!(pretokenize::by_name(pre).is_some(), "{}: {pre}", line.family);
+            }
+            if let Some(name) = line.fingerprint {
+                let known = fingerprint::KNOWN.iter().find(|f| f.name == name).expect(name);
+                assert_eq!(Some(known.pre), line.pre, "{}", line.family);
+            }
+            for repo in line.repos {
+                crate::hub::check_repo_name(repo).unwrap();
+            }
+        }
+        for (family, size) in
+            [("llama-2", 32_000), ("llama-3", 128_256), ("codellama", 32_016), ("gpt-2", 50_257), ("falcon3", 131_072)]
+        {
+            assert_eq!(by_family(family).unwrap().vocab_size, size);
+        }
+        for architecture in ["bitnet", "bitnet-25", "bitnet-b1.58"] {
+            let known = COMPATIBILITY.iter().any(|line| line.architectures.contains(&architecture));
+            assert!(known, "{architecture}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a model says of its tokenizer, read from metadata and tensor shapes alone.
+
+use super::chain::Chain;
+use super::compatibility::{self, Recognised};
+use super::embedded;
+use super::error::TokenizerDiscoveryError;
+use super::settings::DiscoverySettings;
+use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
+use super::walk;
+use crate::gguf::GgufFile;
+use crate::tokenizer::SpecialTokens;
+use std::fmt;
+use std::path::Path;
+
+/// Where a model can say how many tokens there are, and what it says. The first that is there counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct VocabularySizes {
+    /// Length of `tokenizer.ggml.tokens`.
+    pub tokens: Option<usize>,
+    /// `<architecture>.vocab_size`.
+    pub metadata: Option<usize>,
+    /// Rows of `token_embd.weight`.
+    pub rows: Option<usize>,
+}
+
+impl VocabularySizes {
+    /// Tokens first, then metadata, then rows.
+    #[must_use]
+    pub fn best(&self) -> Option<usize> {
+        self.tokens.or(self.metadata).or(self.rows)
+    }
+}
+
+/// Two places of one file that contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Disagreement {
+    /// The two places.
+    pub between: (&'static str, &'static str),
+    /// What they say.
+    pub values: (usize, usize),
+    /// Whether ids could fall outside the embedding, or it is only padding.
+    pub harmful: bool,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((a, b), (x, y)) = (self.between, self.values);
+        let verdict = if self.harmful { "the file mixes two models or is damaged" } else { "the rest is padding" };
+        write!(f, "{a} has {x}, {b} has {y}: {verdict}")
+    }
+}
+
+/// What a model file says of its tokenizer. Cheap: nothing is built, no weight is read.
+#[derive(Debug, Clone)]
+pub struct TokenizerDiscovery {
+    pub(super) file: GgufFile,
+    architecture: String,
+    model_type: Option<String>,
+    sizes: VocabularySizes,
+    vocab_size: usize,
+    special: SpecialTokens,
+    disagreements: Vec<Disagreement>,
+    recognised: Option<Recognised>,
+}
+
+impl TokenizerDiscovery {
+    /// Opens and reads the header of the model at `path`.
+    ///
+    /// # Errors
+    /// A file that is no sound GGUF, metadata of wrong types, or no word anywhere on the size of the vocabulary.
+    pub fn from_gguf(path: &Path) -> Result<Self, TokenizerDiscoveryError> {
+        Self::from_file(&GgufFile::open(path)?)
+    }
+
+    /// As [`TokenizerDiscovery::from_gguf`] for a file that is open.
+    ///
+    /// # Errors
+    /// As [`TokenizerDiscovery::from_gguf`].
+    pub fn from_file(file: &GgufFile) -> Result<Self, TokenizerDiscoveryError> {
+        let metadata = file.metadata();
+        let architecture = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
+        // A list of a wrong type has no length; that it is broken is the business of the step `embedded`.
+        let tokens = metadata.array("tokenizer.ggml.tokens").ok().flatten().map(|list| list.len()).filter(|&n| n > 0);
+        let rows = file.tensor("token_embd.weight").and_then(|view| usize::try_from(view.info.rows()).ok());
+        let declared = metadata.usize(&format!("{architecture}.vocab_size"))?.filter(|&n| n > 0);
+        let sizes = VocabularySizes { tokens, metadata: declared, rows };
+        let vocab_size =
+            sizes.best().ok_or_else(|| TokenizerDiscoveryError::NoVocabularySize { model: name_of(file) })?;
+        let id = |name: &str| embedded::id(metadata, name).ok().flatten();
+        let flag = |name: &str| metadata.bool(&format!("tokenizer.ggml.{name}")).ok().flatten().unwrap_or(false);
+        let special = SpecialTokens {
+            bos: id("bos_token_id"),
+            eos: id("eos_token_id"),
+            eot: id("eot_token_id"),
+            eom: id("eom_token_id"),
+            unk: id("unknown_token_id"),
+            pad: id("padding_token_id"),
+            add_bos: flag("add_bos_token"),
+            add_eos: flag("add_eos_token"),
+        };
+        let recognised = compatibility::recognise(metadata, &architecture, vocab_size);
+        Ok(Self {
+            model_type: metadata.str("tokenizer.ggml.model").ok().flatten().map(str::to_owned),
+            disagreements: disagreements(sizes),
+            file: file.clone(),
+            architecture,
+            sizes,
+            vocab_size,
+            special,
+            recognised,
+        })
+    }
+
+    /// Tokens of the model: its list of tokens, else its metadata, else the rows of its embedding.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// All three sizes.
+    #[must_use]
+    pub fn sizes(&self) -> VocabularySizes {
+        self.sizes
+    }
+
+    /// `tokenizer.ggml.model`.
+    #[must_use]
+    pub fn model_type(&self) -> Option<&str> {
+        self.model_type.as_deref()
+    }
+
+    /// `general.architecture`, empty if the file has none.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Ids with a role, as the metadata declares them; what is only recognised by its text is found by building.
+    #[must_use]
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// `tokenizer.chat_template`.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.file.metadata().str("tokenizer.chat_template").ok().flatten()
+    }
+
+    /// `bpe` or `spm`, from `tokenizer.ggml.model`, else from the table.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static str> {
+        match self.model_type() {
+            Some("gpt2") => Some("bpe"),
+            Some("llama") => Some("spm"),
+            _ => self.recognised.as_ref().map(|r| r.line.kind),
+        }
+    }
+
+    /// The pre-tokenizer that the file names.
+    #[must_use]
+    pub fn pre(&self) -> Option<&str> {
+        self.file.metadata().str("tokenizer.ggml.pre").ok().flatten()
+    }
+
+    /// The model's line in the compatibility table.
+    #[must_use]
+    pub fn recognised(&self) -> Option<&Recognised> {
+        self.recognised.as_ref()
+    }
+
+    /// Where the file contradicts itself about the size of its vocabulary.
+    #[must_use]
+    pub fn disagreements(&self) -> &[Disagreement] {
+        &self.disagreements
+    }
+
+    /// What would have to be fetched, if the table knows.
+    #[must_use]
+    pub fn download_info(&self) -> Option<TokenizerDownloadInfo> {
+        self.recognised.as_ref().map(|r| TokenizerDownloadInfo::of(r.line))
+    }
+
+    /// What to do to get a tokenizer. A download is the answer only where nothing here works, whether it is allowed or
+    /// not (the resolver asks `settings` before it fetches anything).
+    ///
+    /// # Errors
+    /// [`TokenizerDiscoveryError::NothingUsable`] with every step; the error of a tokenizer that was named.
+    pub fn discover_tokenizer_strategy(
+        &self,
+        settings: &DiscoverySettings,
+    ) -> Result<TokenizerStrategy, TokenizerDiscoveryError> {
+        let walked = walk::look(self, settings, None);
+        match (walked.chain.strategy.clone(), walked.chain.needs_download.clone()) {
+            (Some(strategy), _) => Ok(strategy),
+            (None, Some(info)) if !settings.is_offline() => Ok(TokenizerStrategy::NeedsDownload(info)),
+            _ => Err(walked.into_error(self)),
+        }
+    }
+
+    /// Every step: what it looked at, what came of it, why, and how long it took. Looks only: nothing is fetched, and
+    /// an embedded tokenizer is examined but not built.
+    #[must_use]
+    pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
+        walk::look(self, settings, None).chain
+    }
+
+    /// What to call the model.
+    #[must_use]
+    pub fn model_name(&self) -> String {
+        name_of(&self.file)
+    }
+
+    /// Whether a tokenizer of `tokens` tokens can belong to this model. `Err` says why not.
+    ///
+    /// More tokens than embedding rows can never be. Fewer are allowed as far as embeddings are padded; where the model's own
+    /// list or the table says how many there are, exactly that many are expected.
+    pub(super) fn fits(&self, tokens: usize) -> Result<(), Box<TokenizerDiscoveryError>> {
+        let refuse = |expected: usize| {
+            Err(Box::new(TokenizerDiscoveryError::WrongVocabulary {
+                found: tokens,
+                expected,
+                rows: self.sizes.rows,
+                family: self.recognised.as_ref().map(|r| r.line.label),
+            }))
+        };
+        if let Some(rows) = self.sizes.rows.filter(|&rows| tokens > rows) {
+            return refuse(self.sizes.tokens.unwrap_or(rows).min(rows));
+        }
+        let exact = self.sizes.tokens.or(self.recognised.as_ref().map(|r| r.line.vocab_size));
+        let missing = self.vocab_size.checked_sub(tokens);
+        match (exact, missing) {
+            (Some(expected), _) if tokens != expected => refuse(expected),
+            (Some(_), _) => Ok(()),
+            (None, Some(missing)) if missing <= (self.vocab_size / 16).max(64) => Ok(()),
+            (None, _) => refuse(self.vocab_size),
+        }
+    }
+}
+
+fn name_of(file: &GgufFile) -> String {
+    file.path().map_or_else(|| "the model".to_owned(), |path| path.display().to_string())
+}
+
+fn disagreements(sizes: VocabularySizes) -> Vec<Disagreement> {
+    const TOKENS: &str = "tokenizer.ggml.tokens";
+    const METADATA: &str = "vocab_size in the metadata";
+    const ROWS: &str = "the embedding";
+    let mut out = Vec::new();
+    let mut compare = |a, b, x: Option<usize>, y: Option<usize>, harmful: fn(usize, usize) -> bool| {
+        if let (Some(x), Some(y)) = (x, y)
+            && x != y
+        {
+            out.push(Disagreement { between: (a, b), values: (x, y), harmful: harmful(x, y) });
+        }
+    };
+    compare(TOKENS, METADATA, sizes.tokens, sizes.metadata, |x, y| x > y);
+    compare(TOKENS, ROWS, sizes.tokens, sizes.rows, |x, y| x > y);
+    compare(METADATA, ROWS, sizes.metadata, sizes.rows, |_, _| true);
+    out
+}

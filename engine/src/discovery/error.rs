@@ -1,0 +1,220 @@
+//! Why there is no tokenizer: the cause, what was tried, and the command that mends it.
+
+use super::chain::{Outcome, Step};
+use super::compatibility::COMPATIBILITY;
+use super::discovery::TokenizerDiscovery;
+use super::quantization::QuantizationError;
+use crate::gguf::GgufError;
+use crate::hub::HubError;
+use crate::tokenizer::TokenizerError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// An error of discovery.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerDiscoveryError {
+    /// The container, or a metadata value of a wrong type.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// No word on the size of the vocabulary.
+    #[error(
+        "{model} says nowhere how many tokens there are (no tokenizer.ggml.tokens, no vocab_size, no token_embd.weight): it is no \
+         language model, or incomplete; look with `bitnet inspect`"
+    )]
+    NoVocabularySize {
+        /// The model.
+        model: String,
+    },
+    /// No step had a tokenizer.
+    #[error("{model} has no usable tokenizer{}{ways}", Tried(steps))]
+    NothingUsable {
+        /// The model.
+        model: String,
+        /// Every step.
+        steps: Vec<Step>,
+        /// What can be done.
+        ways: Box<Ways>,
+    },
+    /// The GGUF's own tokenizer.
+    #[error("the tokenizer inside of {model} cannot be used: {cause}")]
+    Embedded {
+        /// The model.
+        model: String,
+        /// Why.
+        #[source]
+        cause: TokenizerError,
+    },
+    /// A file.
+    #[error("the tokenizer {} cannot be used: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: TokenizerError,
+    },
+    /// Files beside the model, none of which can be used.
+    #[error("{}", reasons.join("; "))]
+    Beside {
+        /// File and reason, one each.
+        reasons: Vec<String>,
+    },
+    /// A file that is named but not there.
+    #[error("{} does not exist; name a tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it) or a folder", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tokenizer of another model.
+    #[error(
+        "it has {found} tokens, the model {expected}{}: it belongs to another model",
+        family.map(|name| format!(" (as {name})")).unwrap_or_default()
+    )]
+    WrongVocabulary {
+        /// Tokens of the tokenizer.
+        found: usize,
+        /// Tokens of the model.
+        expected: usize,
+        /// Rows of the embedding.
+        rows: Option<usize>,
+        /// The family, for people.
+        family: Option<&'static str>,
+    },
+    /// Strict mode, and something is a guess.
+    #[error("strict mode (--strict, BITNET_STRICT_TOKENIZERS): {why}; {mend}")]
+    Strict {
+        /// What is a guess.
+        why: String,
+        /// What settles it.
+        mend: String,
+    },
+    /// Files would have to be fetched, and that is not allowed.
+    #[error("{model} needs {files} of {repo} from the hub, and {why}{ways}")]
+    DownloadNotAllowed {
+        /// The model.
+        model: String,
+        /// The files.
+        files: String,
+        /// The repository.
+        repo: String,
+        /// What forbids it.
+        why: String,
+        /// What can be done.
+        ways: Box<Ways>,
+    },
+    /// A download that cannot be one.
+    #[error("a download of `{repo}` cannot be tried: {why}")]
+    BadDownload {
+        /// The repository.
+        repo: String,
+        /// Why.
+        why: String,
+    },
+    /// No repository gave the files.
+    #[error("no repository gives the tokenizer: {}", causes.iter().map(|(repo, cause)| format!("{repo}: {cause}")).collect::<Vec<_>>().join("; "))]
+    Download {
+        /// Each repository that was asked, and its error.
+        causes: Vec<(String, Box<HubError>)>,
+    },
+    /// The hub's settings.
+    #[error(transparent)]
+    Hub(#[from] Box<HubError>),
+    /// A mock without anybody asking for it.
+    #[error(
+        "a mock tokenizer turns every text into nonsense and is {why}; name a real one: `bitnet infer --tokenizer FILE`"
+    )]
+    MockNotAllowed {
+        /// Why not.
+        why: &'static str,
+    },
+    /// Tokenizer and weights do not fit.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
+}
+
+impl From<HubError> for TokenizerDiscoveryError {
+    fn from(error: HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
+}
+
+struct Tried<'a>(&'a [Step]);
+
+impl fmt::Display for Tried<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.0.iter().filter(|step| step.outcome != Outcome::NotNeeded) {
+            write!(f, "\n  tried {}: {} ({})", step.step.name(), step.why, step.outcome.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// The three ways out, each as a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ways {
+    /// `bitnet infer --auto-download ...`, where a repository is known.
+    pub fetch: Option<String>,
+    /// Why that is no way here.
+    pub no_fetch: Option<String>,
+    /// `bitnet download REPO --to DIR`.
+    pub beside: String,
+    /// `bitnet infer --tokenizer FILE`.
+    pub name: String,
+}
+
+impl Ways {
+    /// The ways out for a model.
+    #[must_use]
+    pub fn of(discovery: &TokenizerDiscovery) -> Self {
+        let path = discovery.file.path();
+        let model = path.map_or_else(String::new, |path| format!(" --model {}", quoted(path)));
+        let dir = path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let info = discovery.download_info();
+        let no_fetch = info.is_none().then(|| {
+            let known: Vec<String> = COMPATIBILITY.iter().map(|c| format!("{} {}", c.family, c.vocab_size)).collect();
+            format!(
+                "no repository is known for architecture `{}` with {} tokens (known: {})",
+                discovery.architecture(),
+                discovery.vocab_size(),
+                known.join(", ")
+            )
+        });
+        let files = info.as_ref().map_or(String::new(), |info| {
+            let all = info.files.iter().chain(&info.companions);
+            // The command's default takes these along where they exist.
+            if all.clone().all(|file| {
+                matches!(file.as_str(), "tokenizer.json" | "tokenizer_config.json" | "generation_config.json")
+            }) {
+                return String::new();
+            }
+            all.map(|file| format!(" --file {file}")).collect()
+        });
+        let repo = info.as_ref().map_or("ORG/NAME", |info| info.repo.as_str());
+        Self {
+            fetch: info.is_some().then(|| format!("bitnet infer --auto-download{model} --prompt TEXT")),
+            no_fetch,
+            beside: format!("bitnet download {repo}{files} --to {}", quoted(dir)),
+            name: format!("bitnet infer --tokenizer FILE{model} --prompt TEXT"),
+        }
+    }
+}
+
+impl fmt::Display for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\nThree ways out:")?;
+        match (&self.fetch, &self.no_fetch) {
+            (Some(command), _) => write!(f, "\n  1. let it be fetched:          {command}")?,
+            (None, why) => write!(f, "\n  1. (a download) not here: {}", why.as_deref().unwrap_or("nothing is known"))?,
+        }
+        write!(f, "\n  2. put the files beside it:    {}", self.beside)?;
+        write!(f, "\n  3. name a tokenizer yourself:  {}", self.name)
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

@@ -1,0 +1,31 @@
+#![doc = include_str!("README.md")]
+
+mod chain;
+mod colocated;
+pub mod compatibility;
+mod counters;
+#[allow(clippy::module_inception, reason = "it holds `TokenizerDiscovery`, what a model says of itself")]
+mod discovery;
+mod embedded;
+mod error;
+mod fallback;
+mod mock;
+pub mod quantization;
+mod remote;
+pub mod repair;
+mod resolver;
+mod settings;
+mod strategy;
+mod walk;
+
+pub use chain::{Chain, FamilyReport, Outcome, Step, StepKind};
+pub use colocated::{Candidate, Colocated, colocated};
+pub use compatibility::{COMPATIBILITY, Compatibility, Role};
+pub use counters::{ChainCounters, StepCounters};
+pub use discovery::{Disagreement, TokenizerDiscovery, VocabularySizes};
+pub use error::{TokenizerDiscoveryError, Ways};
+pub use fallback::{TokenizerFallbackChain, Walked};
+pub use mock::MockTokenizer;
+pub use resolver::{Resolved, TokenizerStrategyResolver};
+pub use settings::DiscoverySettings;
+pub use strategy::{CachedTokenizer, TokenizerDownloadInfo, TokenizerStrategy};

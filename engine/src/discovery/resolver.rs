@@ -1,0 +1,332 @@
+//! From a strategy to a ready tokenizer.
+
+use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
+use super::discovery::TokenizerDiscovery;
+use super::error::{TokenizerDiscoveryError, Ways};
+use super::mock::{self, MockTokenizer};
+use super::quantization;
+use super::remote;
+use super::settings::DiscoverySettings;
+use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
+use crate::gguf::GgufFile;
+use crate::hub::{HubMetrics, HubSettings, Observer};
+use crate::tokenizer::files::{self, Hints};
+use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, wrappers};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A tokenizer that is ready, and where it came from.
+#[derive(Clone)]
+pub struct Resolved {
+    /// Ready to use; behind its family's wrapper where the family is known.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// To be shown to the person who runs the model.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Where it came from.
+    pub strategy: TokenizerStrategy,
+    /// Its line in the compatibility table.
+    pub family: Option<&'static str>,
+    /// What the network cost, if caches or hub were asked.
+    pub hub: Option<HubMetrics>,
+}
+
+impl std::fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolved")
+            .field("strategy", &self.strategy)
+            .field("kind", &self.tokenizer.kind())
+            .field("vocab_size", &self.tokenizer.vocab_size())
+            .field("family", &self.family)
+            .field("diagnostics", &self.diagnostics)
+            .finish()
+    }
+}
+
+/// Codes of diagnostics that strict mode does not accept: each says that ids may differ from those of the training.
+pub(super) const DOWNGRADES: [&str; 6] = [
+    "pre_unknown",
+    "pre_contradicts_vocabulary",
+    "no_token_types",
+    "merges_outside_vocabulary",
+    "family_guessed",
+    "mock_tokenizer",
+];
+
+/// Turns strategies of one model into tokenizers.
+#[derive(Clone)]
+pub struct TokenizerStrategyResolver {
+    discovery: TokenizerDiscovery,
+    settings: DiscoverySettings,
+    observer: Option<Observer>,
+}
+
+impl std::fmt::Debug for TokenizerStrategyResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenizerStrategyResolver").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl TokenizerStrategyResolver {
+    /// A resolver for the model of `discovery`.
+    #[must_use]
+    pub fn new(discovery: TokenizerDiscovery, settings: DiscoverySettings) -> Self {
+        Self { discovery, settings, observer: None }
+    }
+
+    /// Tells `observer` what happens during downloads.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// The tokenizer that `strategy` stands for, checked against the model.
+    ///
+    /// # Errors
+    /// What is wrong with it; a download or a mock that the settings do not allow.
+    pub fn resolve_tokenizer(&self, strategy: &TokenizerStrategy) -> Result<Resolved, TokenizerDiscoveryError> {
+        strategy.validate()?;
+        Resolver { discovery: &self.discovery, settings: &self.settings, observer: self.observer.as_ref() }
+            .resolve(strategy)
+    }
+}
+
+/// The same with everything borrowed, for the chain.
+#[derive(Clone, Copy)]
+pub(super) struct Resolver<'a> {
+    pub(super) discovery: &'a TokenizerDiscovery,
+    pub(super) settings: &'a DiscoverySettings,
+    pub(super) observer: Option<&'a Observer>,
+}
+
+impl Resolver<'_> {
+    pub(super) fn resolve(&self, strategy: &TokenizerStrategy) -> Result<Resolved, TokenizerDiscoveryError> {
+        match strategy {
+            TokenizerStrategy::Exact(path) | TokenizerStrategy::Discovered(path) => {
+                let loaded = self.file(path)?;
+                self.finish(loaded, strategy.clone(), self.line(), None)
+            }
+            TokenizerStrategy::EmbeddedGguf => {
+                let loaded = tokenizer::from_gguf(self.discovery.file.metadata())
+                    .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?;
+                self.finish(loaded, strategy.clone(), self.line(), None)
+            }
+            TokenizerStrategy::Cached(cached) => {
+                let hub = self.hub()?;
+                let hub = match cached.source {
+                    crate::hub::Source::HuggingFaceCache => remote::hf_cache_only(hub),
+                    _ => remote::our_cache_only(hub),
+                };
+                self.remote(hub, &[&cached.repo], &cached.info, strategy)
+            }
+            TokenizerStrategy::NeedsDownload(info) => {
+                if let Some(why) = self.forbids_download() {
+                    return Err(TokenizerDiscoveryError::DownloadNotAllowed {
+                        model: self.discovery.model_name(),
+                        files: info.files.join(", "),
+                        repo: info.repo.clone(),
+                        why,
+                        ways: Box::new(Ways::of(self.discovery)),
+                    });
+                }
+                let repos: Vec<&str> = info.repos().collect();
+                self.remote(self.hub()?.clone(), &repos, info, strategy)
+            }
+            TokenizerStrategy::Mock => {
+                if let Some(why) = self.forbids_mock() {
+                    return Err(TokenizerDiscoveryError::MockNotAllowed { why });
+                }
+                let tokenizer: Arc<dyn Tokenizer> = Arc::new(MockTokenizer::default());
+                quantization::check(&self.discovery.file, tokenizer.vocab_size())?;
+                let (strategy, diagnostics) = (TokenizerStrategy::Mock, vec![mock::warning()]);
+                Ok(Resolved { tokenizer, diagnostics, strategy, family: None, hub: None })
+            }
+        }
+    }
+
+    /// Why nothing may be fetched, if that is so.
+    pub(super) fn forbids_download(&self) -> Option<String> {
+        if self.settings.is_offline() {
+            return Some("this run is offline (--offline, BITNET_OFFLINE, HF_HUB_OFFLINE)".to_owned());
+        }
+        if !self.settings.auto_download {
+            return Some("nothing is fetched without --auto-download".to_owned());
+        }
+        self.hub().err().map(|error| error.to_string())
+    }
+
+    /// Why there is no mock, if that is so.
+    pub(super) fn forbids_mock(&self) -> Option<&'static str> {
+        if self.settings.strict {
+            return Some("refused in strict mode");
+        }
+        (!self.settings.allow_mock).then_some("made only where somebody asks for it (--allow-mock-tokenizer)")
+    }
+
+    pub(super) fn hub(&self) -> Result<&HubSettings, TokenizerDiscoveryError> {
+        self.settings.hub.as_ref().ok_or_else(|| TokenizerDiscoveryError::BadDownload {
+            repo: self.discovery.download_info().map_or_else(|| "?".to_owned(), |info| info.repo),
+            why: self.settings.no_hub.clone().unwrap_or_else(|| "there are no settings for hub and cache".to_owned()),
+        })
+    }
+
+    fn line(&self) -> Option<&'static Compatibility> {
+        self.discovery.recognised().map(|r| r.line)
+    }
+
+    fn hints(&self) -> Hints {
+        let line = self.line();
+        Hints {
+            family: line.map(|line| line.family),
+            pre: line.and_then(|line| line.pre).map(str::to_owned),
+            expected_vocab: Some(self.discovery.vocab_size()),
+        }
+    }
+
+    /// A tokenizer file, a folder, or another GGUF.
+    fn file(&self, path: &Path) -> Result<Loaded, TokenizerDiscoveryError> {
+        let mut magic = [0u8; 4];
+        let gguf = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+            && magic == crate::gguf::MAGIC;
+        let loaded = if gguf {
+            tokenizer::from_gguf(GgufFile::open(path)?.metadata())
+        } else {
+            files::load_path(path, &self.hints())
+        };
+        loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })
+    }
+
+    fn remote(
+        &self,
+        hub: HubSettings,
+        repos: &[&str],
+        info: &TokenizerDownloadInfo,
+        strategy: &TokenizerStrategy,
+    ) -> Result<Resolved, TokenizerDiscoveryError> {
+        let got = remote::get(hub, repos.iter().copied(), info, self.observer.cloned())?;
+        let mut loaded = files::load(&got.files, &self.hints()).map_err(|cause| TokenizerDiscoveryError::File {
+            path: Path::new(&got.repo).join(info.files.first().map_or("", String::as_str)),
+            cause,
+        })?;
+        let from: Vec<String> =
+            got.fetched.iter().map(|file| format!("{} ({} bytes, {})", file.path, file.size, file.digest)).collect();
+        loaded.diagnostics.push(Diagnostic {
+            severity: Severity::Info,
+            code: "tokenizer_from_hub",
+            message: format!("{} at {}: {}", got.repo, got.commit, from.join(", ")),
+            hint: String::new(),
+        });
+        // What was asked for may be the table's guess.
+        if let Some(r) = self.discovery.recognised().filter(|r| r.evidence == Evidence::Guess) {
+            loaded.diagnostics.push(Diagnostic {
+                severity: Severity::Warning,
+                code: "family_guessed",
+                message: format!(
+                    "architecture `{}` with {} tokens is taken for {}, but it may be {} as well: with the wrong one the text is nonsense",
+                    self.discovery.architecture(),
+                    self.discovery.vocab_size(),
+                    r.line.label,
+                    r.others.iter().filter_map(|f| by_family(f)).map(|line| line.label).collect::<Vec<_>>().join(" or ")
+                ),
+                hint: "name the right one: bitnet infer --tokenizer FILE".to_owned(),
+            });
+        }
+        self.finish(loaded, strategy.clone(), self.line(), Some(got.metrics))
+    }
+
+    /// The checks that every tokenizer goes through.
+    fn finish(
+        &self,
+        loaded: Loaded,
+        strategy: TokenizerStrategy,
+        line: Option<&'static Compatibility>,
+        hub: Option<HubMetrics>,
+    ) -> Result<Resolved, TokenizerDiscoveryError> {
+        let Loaded { tokenizer, mut diagnostics } = loaded;
+        let tokens = tokenizer.vocab_size();
+        if strategy == TokenizerStrategy::EmbeddedGguf {
+            // A file without weights (a vocabulary of its own) has no rows to compare with.
+            if self.discovery.sizes().rows.is_some() {
+                quantization::check(&self.discovery.file, tokens)?;
+            }
+        } else {
+            self.discovery.fits(tokens).map_err(|error| *error)?;
+        }
+        if self.settings.strict
+            && let Some(bad) = diagnostics.iter().find(|d| DOWNGRADES.contains(&d.code))
+        {
+            let mend = if bad.hint.is_empty() {
+                "name a tokenizer with --tokenizer FILE".to_owned()
+            } else {
+                bad.hint.clone()
+            };
+            return Err(TokenizerDiscoveryError::Strict { why: bad.message.clone(), mend });
+        }
+        // What a model says of its frame itself is its own business.
+        let says_add_bos = strategy == TokenizerStrategy::EmbeddedGguf
+            && self.discovery.file.metadata().contains("tokenizer.ggml.add_bos_token");
+        let tokenizer = match line {
+            Some(line) => dress(tokenizer, line, says_add_bos, &mut diagnostics),
+            None => tokenizer,
+        };
+        Ok(Resolved { tokenizer, diagnostics, strategy, family: line.map(|line| line.family), hub })
+    }
+}
+
+/// Behind the wrapper of its family, where the roles are not those of the family already. A tokenizer that is right as it is
+/// stays as it is; one that has the family's size but not its tokens is told.
+fn dress(
+    tokenizer: Arc<dyn Tokenizer>,
+    line: &'static Compatibility,
+    says_add_bos: bool,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Arc<dyn Tokenizer> {
+    let own = *tokenizer.special();
+    let of = |key: &str| line.special.iter().find(|role| role.key == key).map(|role| role.id);
+    // Instruct models end with the end of turn, which is as right.
+    let ends = [of("eos_token_id"), of("eot_token_id")];
+    let framed = says_add_bos || line.add_bos.is_none_or(|add| add == own.add_bos);
+    let reads = |role: &super::compatibility::Role| {
+        tokenizer.token_bytes(role.id, true).is_some_and(|text| *text == *role.text.as_bytes())
+    };
+    if own.bos == of("bos_token_id")
+        && own.eos.is_some()
+        && ends.contains(&own.eos)
+        && framed
+        && line.special.iter().all(reads)
+    {
+        return tokenizer;
+    }
+    let inner = Arc::clone(&tokenizer);
+    let dressed = match line.wrapper {
+        Wrapper::None => return tokenizer,
+        Wrapper::Llama => wrappers::LlamaTokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+        Wrapper::Gpt2 => wrappers::Gpt2TokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+        Wrapper::BitNet => wrappers::BitNetTokenizerWrapper::new(inner).map(|w| {
+            let told = w.diagnostics().to_vec();
+            (Arc::new(w) as Arc<dyn Tokenizer>, told)
+        }),
+    };
+    match dressed {
+        Ok((dressed, mut told)) => {
+            diagnostics.append(&mut told);
+            dressed
+        }
+        Err(error) => {
+            diagnostics.push(Diagnostic {
+                severity: Severity::Warning,
+                code: "not_of_family",
+                message: format!("the tokenizer has the size of {}, but not its tokens: {error}", line.label),
+                hint: "if the text is nonsense, name another: bitnet infer --tokenizer FILE".to_owned(),
+            });
+            tokenizer
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The ways to a tokenizer.
+
+use super::compatibility::Compatibility;
+use super::error::TokenizerDiscoveryError;
+use crate::hub::{Source, check_repo_name};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What is to be fetched from the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenizerDownloadInfo {
+    /// The repository, `org/name`.
+    pub repo: String,
+    /// Other repositories with the same tokenizer, asked in this order where `repo` does not give it.
+    pub mirrors: Vec<String>,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Files without which there is no tokenizer.
+    pub files: Vec<String>,
+    /// Files that are taken along where they exist.
+    pub companions: Vec<String>,
+    /// Stable name of these contents, for logs and metrics.
+    pub cache_key: String,
+    /// Tokens that it must have.
+    pub expected_vocab: usize,
+}
+
+impl TokenizerDownloadInfo {
+    pub(super) fn of(line: &Compatibility) -> Self {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let (repo, mirrors) = line.repos.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+        Self {
+            repo: repo.to_owned(),
+            mirrors: texts(mirrors),
+            revision: line.revision.to_owned(),
+            files: texts(line.files),
+            companions: texts(line.companions),
+            cache_key: format!("{}-{}", line.family, line.vocab_size),
+            expected_vocab: line.vocab_size,
+        }
+    }
+
+    /// All repositories, in the order in which they are asked.
+    pub fn repos(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.repo).chain(&self.mirrors).map(String::as_str)
+    }
+}
+
+/// A tokenizer in a cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CachedTokenizer {
+    /// What it is.
+    pub info: TokenizerDownloadInfo,
+    /// The repository that it came from.
+    pub repo: String,
+    /// The commit.
+    pub commit: String,
+    /// Our cache or HuggingFace's.
+    pub source: Source,
+    /// Where its (first) file lies.
+    pub path: PathBuf,
+}
+
+/// The way to a tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "details")]
+pub enum TokenizerStrategy {
+    /// The file (or folder) that the caller named.
+    Exact(PathBuf),
+    /// The model carries it.
+    EmbeddedGguf,
+    /// A file beside the model.
+    Discovered(PathBuf),
+    /// A cache has it.
+    Cached(CachedTokenizer),
+    /// The hub has it.
+    NeedsDownload(TokenizerDownloadInfo),
+    /// Bytes as ids: only where somebody asked for it.
+    Mock,
+}
+
+impl TokenizerStrategy {
+    /// In words.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self {
+            Self::Exact(path) => format!("the named file {}", path.display()),
+            Self::EmbeddedGguf => "embedded in the GGUF".to_owned(),
+            Self::Discovered(path) => format!("found beside the model: {}", path.display()),
+            Self::Cached(cached) => format!("cached: {} at {}", cached.repo, cached.commit),
+            Self::NeedsDownload(info) => {
+                format!("to be fetched: {} of {} ({})", info.files.join(", "), info.repo, info.revision)
+            }
+            Self::Mock => "MOCK: bytes as ids, the text will be nonsense".to_owned(),
+        }
+    }
+
+    /// Whether packets leave when it is resolved.
+    #[must_use]
+    pub fn requires_network(&self) -> bool {
+        matches!(self, Self::NeedsDownload(_))
+    }
+
+    /// Whether the cache of downloads is read or written when it is resolved.
+    #[must_use]
+    pub fn uses_cache(&self) -> bool {
+        matches!(self, Self::Cached(_) | Self::NeedsDownload(_))
+    }
+
+    /// Whether it can be tried at all: named files exist, a download names a repository, files and a size.
+    ///
+    /// # Errors
+    /// [`TokenizerDiscoveryError::MissingFile`], [`TokenizerDiscoveryError::BadDownload`].
+    pub fn validate(&self) -> Result<(), TokenizerDiscoveryError> {
+        let exists = |path: &PathBuf| {
+            if path.exists() { Ok(()) } else { Err(TokenizerDiscoveryError::MissingFile { path: path.clone() }) }
+        };
+        match self {
+            Self::EmbeddedGguf | Self::Mock => Ok(()),
+            Self::Exact(path) | Self::Discovered(path) => exists(path),
+            Self::Cached(cached) => {
+                exists(&cached.path)?;
+                check(&cached.info)
+            }
+            Self::NeedsDownload(info) => check(info),
+        }
+    }
+}
+
+fn check(info: &TokenizerDownloadInfo) -> Result<(), TokenizerDiscoveryError> {
+    let bad = |why: String| Err(TokenizerDiscoveryError::BadDownload { repo: info.repo.clone(), why });
+    for repo in info.repos() {
+        if let Err(error) = check_repo_name(repo) {
+            return bad(error.to_string());
+        }
+    }
+    if info.files.is_empty() {
+        return bad("it names no file".to_owned());
+    }
+    if info.expected_vocab == 0 {
+        return bad("it expects a vocabulary of 0 tokens".to_owned());
+    }
+    Ok(())
+}

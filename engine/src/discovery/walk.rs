@@ -1,0 +1,388 @@
+//! The steps of the chain in their order, and who wins.
+
+use super::chain::{Chain, Outcome, Step, StepKind};
+use super::colocated::colocated;
+use super::discovery::TokenizerDiscovery;
+use super::embedded::{self, Embedded, Pre};
+use super::error::{TokenizerDiscoveryError, Ways};
+use super::fallback::Walked;
+use super::remote::{self, Present};
+use super::resolver::{Resolved, Resolver};
+use super::settings::DiscoverySettings;
+use super::strategy::{CachedTokenizer, TokenizerDownloadInfo, TokenizerStrategy};
+use crate::hub::{Observer, Source};
+use crate::tokenizer::{Diagnostic, Severity};
+use std::time::Instant;
+
+/// Looks: nothing is fetched, and the embedded tokenizer is not built.
+pub(super) fn look(
+    discovery: &TokenizerDiscovery,
+    settings: &DiscoverySettings,
+    observer: Option<&Observer>,
+) -> Walked {
+    Walk { resolver: Resolver { discovery, settings, observer }, build: false }.run()
+}
+
+/// Looks and does.
+pub(super) fn build(
+    discovery: &TokenizerDiscovery,
+    settings: &DiscoverySettings,
+    observer: Option<&Observer>,
+) -> Walked {
+    Walk { resolver: Resolver { discovery, settings, observer }, build: true }.run()
+}
+
+/// What a step found.
+enum Found {
+    Absent(String),
+    NotAllowed(String),
+    Rejected(TokenizerDiscoveryError),
+    Works(Works),
+}
+
+struct Works {
+    strategy: TokenizerStrategy,
+    why: String,
+    /// Something is guessed: a later step without guesses is better.
+    doubt: bool,
+    resolved: Option<Resolved>,
+}
+
+type Looked = (Vec<String>, Found);
+
+#[derive(Clone, Copy)]
+struct Walk<'a> {
+    resolver: Resolver<'a>,
+    build: bool,
+}
+
+impl Walk<'_> {
+    fn run(self) -> Walked {
+        let started = Instant::now();
+        let discovery = self.resolver.discovery;
+        let mut chain = Chain::new(discovery);
+        let (mut resolved, mut fatal, mut notes) = (None, None, Vec::new());
+        let named = self.resolver.settings.exact.is_some();
+        let kinds = named.then_some(StepKind::Named).into_iter().chain(StepKind::CHAIN);
+        // A guess in hand: where its step stands, and what it came to.
+        let mut doubtful: Option<(usize, Works)> = None;
+        for kind in kinds {
+            let over = chain.winner.is_some() || fatal.is_some() || (named && kind != StepKind::Named);
+            let weak = matches!(kind, StepKind::Download | StepKind::Mock);
+            if over || (weak && doubtful.is_some()) {
+                let why = match chain.winner {
+                    Some(winner) => format!("{winner} has it"),
+                    None if doubtful.is_some() => "what is embedded is better than that".to_owned(),
+                    None => "an earlier error ends the chain".to_owned(),
+                };
+                let (outcome, looked_at) = (Outcome::NotNeeded, Vec::new());
+                chain.steps.push(Step { step: kind, outcome, looked_at, why, micros: 0 });
+                continue;
+            }
+            let began = Instant::now();
+            let (looked_at, found) = self.step(kind, &mut chain);
+            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let (outcome, why) = match found {
+                Found::Absent(why) => (Outcome::Absent, why),
+                Found::NotAllowed(why) => (Outcome::NotAllowed, why),
+                Found::Rejected(error) => {
+                    let why = error.to_string();
+                    if let Some(note) = rejected_note(kind, &error) {
+                        notes.push(note);
+                    }
+                    let broken = matches!(
+                        error,
+                        TokenizerDiscoveryError::Embedded { .. } | TokenizerDiscoveryError::Quantization(_)
+                    );
+                    if kind == StepKind::Named {
+                        fatal = Some(error);
+                    } else if self.resolver.settings.strict && kind == StepKind::Embedded && broken {
+                        // Replacing what a model carries is a downgrade, however good the replacement.
+                        let mend =
+                            "name the right tokenizer with --tokenizer FILE, or convert the model again".to_owned();
+                        fatal = Some(TokenizerDiscoveryError::Strict { why: why.clone(), mend });
+                    }
+                    (Outcome::Rejected, why)
+                }
+                Found::Works(works) if works.doubt => {
+                    let why = works.why.clone();
+                    doubtful = Some((chain.steps.len(), works));
+                    (Outcome::Doubtful, why)
+                }
+                Found::Works(works) => {
+                    chain.winner = Some(kind);
+                    chain.strategy = Some(works.strategy);
+                    resolved = works.resolved;
+                    (Outcome::Won, works.why)
+                }
+            };
+            tracing::debug!(step = kind.name(), outcome = outcome.name(), micros, why, "tokenizer discovery");
+            chain.steps.push(Step { step: kind, outcome, looked_at, why, micros });
+        }
+        if let (None, Some((at, works))) = (chain.winner, doubtful)
+            && let Some(step) = chain.steps.get_mut(at)
+        {
+            step.outcome = Outcome::Won;
+            chain.winner = Some(step.step);
+            chain.strategy = Some(works.strategy);
+            resolved = works.resolved;
+        }
+        if let Some(resolved) = &mut resolved {
+            resolved.diagnostics.splice(0..0, notes);
+        }
+        chain.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Walked { chain, resolved, fatal }
+    }
+
+    fn step(&self, kind: StepKind, chain: &mut Chain) -> Looked {
+        match kind {
+            StepKind::Named => self.named(),
+            StepKind::Embedded => self.embedded(),
+            StepKind::Beside => self.beside(),
+            StepKind::Cache => self.cache(Source::Cache),
+            StepKind::HuggingfaceCache => self.cache(Source::HuggingFaceCache),
+            StepKind::Download => self.download(chain),
+            StepKind::Mock => self.mock(),
+        }
+    }
+
+    fn resolve(&self, strategy: TokenizerStrategy) -> Found {
+        match self.resolver.resolve(&strategy) {
+            Ok(resolved) => {
+                let doubt = resolved.diagnostics.iter().any(|d| d.code == "pre_unknown");
+                Found::Works(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) })
+            }
+            Err(error) => Found::Rejected(error),
+        }
+    }
+
+    fn named(&self) -> Looked {
+        let path = self.resolver.settings.exact.clone().unwrap_or_default();
+        let at = vec![path.display().to_string()];
+        if !path.exists() {
+            return (at, Found::Rejected(TokenizerDiscoveryError::MissingFile { path }));
+        }
+        match self.resolve(TokenizerStrategy::Exact(path)) {
+            // Whoever names a file has decided.
+            Found::Works(works) => (at, Found::Works(Works { doubt: false, ..works })),
+            other => (at, other),
+        }
+    }
+
+    fn embedded(&self) -> Looked {
+        let discovery = self.resolver.discovery;
+        let metadata = discovery.file.metadata();
+        let at = ["model", "pre", "tokens", "scores", "merges"]
+            .map(|name| format!("tokenizer.ggml.{name}"))
+            .into_iter()
+            .filter(|key| metadata.contains(key))
+            .collect();
+        let model = discovery.model_name();
+        let look = if self.build { embedded::head(metadata) } else { embedded::look(metadata) };
+        let found = match look {
+            Embedded::Absent(why) => Found::Absent(why),
+            Embedded::Unsupported(cause) | Embedded::Broken(cause) => {
+                Found::Rejected(TokenizerDiscoveryError::Embedded { model, cause })
+            }
+            Embedded::Unseen => self.resolve(TokenizerStrategy::EmbeddedGguf),
+            Embedded::Sound { kind, tokens, pre } => self.sound(kind, tokens, pre),
+        };
+        (at, found)
+    }
+
+    /// An embedded tokenizer that was looked at and not built.
+    fn sound(&self, kind: &str, tokens: usize, pre: Pre) -> Found {
+        let discovery = self.resolver.discovery;
+        if discovery.sizes().rows.is_some()
+            && let Err(error) = super::quantization::check(&discovery.file, tokens)
+        {
+            return Found::Rejected(error.into());
+        }
+        let said = discovery.pre().map_or_else(|| "is missing".to_owned(), |pre| format!("says `{pre}`"));
+        let split = match pre {
+            Pre::None => String::new(),
+            Pre::Named(name) => format!(", pre-tokenizer `{name}`"),
+            Pre::Fingerprint(known) => {
+                format!(
+                    ", tokenizer.ggml.pre {said}, but the vocabulary is that of {}: pre-tokenizer `{}`",
+                    known.name, known.pre
+                )
+            }
+            Pre::Unknown => {
+                let why =
+                    format!("tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess");
+                if self.resolver.settings.strict {
+                    let mend = "write the right one into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o MENDED`";
+                    return Found::Rejected(TokenizerDiscoveryError::Strict { why, mend: mend.to_owned() });
+                }
+                format!(", {why}")
+            }
+        };
+        Found::Works(Works {
+            strategy: TokenizerStrategy::EmbeddedGguf,
+            why: format!("{kind}, {tokens} tokens{split}"),
+            doubt: matches!(pre, Pre::Unknown),
+            resolved: None,
+        })
+    }
+
+    fn beside(&self) -> Looked {
+        let Some(path) = self.resolver.discovery.file.path() else {
+            return (Vec::new(), Found::Absent("the model is part of the program, nothing lies beside it".to_owned()));
+        };
+        let beside = colocated(path);
+        let mut at: Vec<String> = beside.candidates.iter().map(|c| c.path.display().to_string()).collect();
+        at.extend(beside.refused.iter().map(|(path, _)| path.display().to_string()));
+        if at.is_empty() {
+            let why = "no tokenizer.json, tokenizer.model, or vocab.json with merges.txt".to_owned();
+            return (vec![format!("{}/", beside.folder.display())], Found::Absent(why));
+        }
+        let mut reasons: Vec<String> =
+            beside.refused.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        for candidate in beside.candidates {
+            let shown = candidate.path.display().to_string();
+            match self.resolve(TokenizerStrategy::Discovered(candidate.path)) {
+                Found::Works(works) if works.doubt && self.resolver.discovery.sizes().tokens.is_some() => {
+                    reasons.push(format!("{shown}: its pre-tokenizer is a guess too"));
+                }
+                Found::Works(works) => {
+                    return (at, Found::Works(Works { why: format!("{shown}: {}", works.why), doubt: false, ..works }));
+                }
+                Found::Rejected(error) => reasons.push(format!("{shown}: {error}")),
+                Found::Absent(why) | Found::NotAllowed(why) => reasons.push(format!("{shown}: {why}")),
+            }
+        }
+        (at, Found::Rejected(TokenizerDiscoveryError::Beside { reasons }))
+    }
+
+    fn info(&self) -> Result<TokenizerDownloadInfo, Found> {
+        let discovery = self.resolver.discovery;
+        discovery.download_info().ok_or_else(|| {
+            Found::Absent(format!(
+                "no repository is known for architecture `{}` with {} tokens",
+                discovery.architecture(),
+                discovery.vocab_size()
+            ))
+        })
+    }
+
+    fn cache(&self, source: Source) -> Looked {
+        let hub = match self.resolver.hub() {
+            Ok(hub) => hub,
+            Err(error) => return (Vec::new(), Found::NotAllowed(error.to_string())),
+        };
+        let ours = source == Source::Cache;
+        let roots = if ours { std::slice::from_ref(&hub.cache_dir) } else { hub.hf_caches.as_slice() };
+        let at = roots.iter().map(|root| root.display().to_string()).collect();
+        let info = match self.info() {
+            Ok(info) => info,
+            Err(found) => return (at, found),
+        };
+        let present = if ours { remote::in_our_cache(hub, &info) } else { remote::in_hf_cache(hub, &info) };
+        let Some(Present { repo, commit, path }) = present else {
+            let repos: Vec<&str> = info.repos().collect();
+            return (at, Found::Absent(format!("{} of {} is not there", info.files.join(", "), repos.join(" or "))));
+        };
+        let why = format!("{} of {repo} at {commit}", info.files.join(", "));
+        let strategy = TokenizerStrategy::Cached(CachedTokenizer { info, repo, commit, source, path });
+        if let Some(refused) = self.refuse_guess() {
+            return (at, refused);
+        }
+        if !self.build {
+            let why = format!("{why}{}", self.guess().unwrap_or_default());
+            return (at, Found::Works(Works { strategy, why, doubt: false, resolved: None }));
+        }
+        match self.resolve(strategy) {
+            Found::Works(works) => {
+                (at, Found::Works(Works { why: format!("{why}: {}", works.why), doubt: false, ..works }))
+            }
+            found => (at, found),
+        }
+    }
+
+    fn download(&self, chain: &mut Chain) -> Looked {
+        let info = match self.info() {
+            Ok(info) => info,
+            Err(found) => return (Vec::new(), found),
+        };
+        let at = info.repos().map(|repo| format!("{repo} ({})", info.revision)).collect();
+        chain.needs_download = Some(info.clone());
+        let what = format!("{} of {}{}", info.files.join(", "), info.repo, self.guess().unwrap_or_default());
+        if let Some(why) = self.resolver.forbids_download() {
+            return (at, Found::NotAllowed(format!("{why}; it would be {what}")));
+        }
+        if let Some(refused) = self.refuse_guess() {
+            return (at, refused);
+        }
+        let strategy = TokenizerStrategy::NeedsDownload(info);
+        if !self.build {
+            return (
+                at,
+                Found::Works(Works { strategy, why: format!("to be fetched: {what}"), doubt: false, resolved: None }),
+            );
+        }
+        match self.resolve(strategy) {
+            Found::Works(works) => {
+                (at, Found::Works(Works { why: format!("fetched: {}", works.why), doubt: false, ..works }))
+            }
+            found => (at, found),
+        }
+    }
+
+    /// What else it may be, where the table guesses.
+    fn guess(&self) -> Option<String> {
+        let r = self.resolver.discovery.recognised()?;
+        let guessed = r.evidence == super::compatibility::Evidence::Guess;
+        guessed.then(|| format!(" (taken for {}, may be {} as well)", r.line.family, r.others.join(" or ")))
+    }
+
+    /// Strict mode fetches no guess.
+    fn refuse_guess(&self) -> Option<Found> {
+        let why = self.guess().filter(|_| self.resolver.settings.strict)?;
+        let mend = "name the right one: bitnet infer --tokenizer FILE".to_owned();
+        let why = format!("the family is a guess{why}");
+        Some(Found::Rejected(TokenizerDiscoveryError::Strict { why, mend }))
+    }
+
+    fn mock(&self) -> Looked {
+        match self.resolver.forbids_mock() {
+            Some(why) => (Vec::new(), Found::NotAllowed(why.to_owned())),
+            None => (Vec::new(), self.resolve(TokenizerStrategy::Mock)),
+        }
+    }
+}
+
+/// A tokenizer in words.
+fn words(resolved: &Resolved) -> String {
+    let t = &resolved.tokenizer;
+    let pre = t.pre().map_or_else(String::new, |pre| format!(", pre-tokenizer `{pre}`"));
+    let by = match resolved.diagnostics.iter().find(|d| matches!(d.code, "pre_from_fingerprint" | "pre_unknown")) {
+        Some(d) if d.code == "pre_unknown" => " (a guess)",
+        Some(_) => " (from the vocabulary's fingerprint)",
+        None => "",
+    };
+    format!("{}, {} tokens{pre}{by}", t.kind(), t.vocab_size())
+}
+
+/// What the user must know of a step that was passed over.
+fn rejected_note(kind: StepKind, error: &TokenizerDiscoveryError) -> Option<Diagnostic> {
+    let (code, severity) = match kind {
+        StepKind::Embedded => ("embedded_tokenizer_unusable", Severity::Warning),
+        StepKind::Beside => ("tokenizer_beside_refused", Severity::Warning),
+        StepKind::Cache | StepKind::HuggingfaceCache => ("cached_tokenizer_refused", Severity::Warning),
+        _ => return None,
+    };
+    let hint = "see `bitnet discover` for the whole chain".to_owned();
+    Some(Diagnostic { severity, code, message: format!("passed over: {error}"), hint })
+}
+
+impl Walked {
+    /// Why there is no tokenizer.
+    pub(super) fn into_error(self, discovery: &TokenizerDiscovery) -> TokenizerDiscoveryError {
+        self.fatal.unwrap_or_else(|| TokenizerDiscoveryError::NothingUsable {
+            model: discovery.model_name(),
+            steps: self.chain.steps,
+            ways: Box::new(Ways::of(discovery)),
+        })
+    }
+}
