@@ -38,7 +38,8 @@ fn the_scenes_without_a_lie_are_green() {
         let file = file(&ctx, model, quant);
         let stage = Stage::new(&file, &strings).expect("stage");
         for scene in [Scene::Embedded, Scene::Beside, Scene::Nowhere] {
-            let (_, compared) = stage.play(scene, &stage.vocabulary).expect(scene.name());
+            let name = scene.name();
+            let (_, compared) = stage.play(scene, &stage.vocabulary).expect(name);
             assert_eq!(compared, if scene == Scene::Nowhere { 0 } else { 2 * strings.len() }, "{model} {scene:?}");
         }
     }

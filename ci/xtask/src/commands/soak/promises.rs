@@ -125,6 +125,8 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
+    type Plant = fn(&mut Summary);
+
     fn good() -> Summary {
         Summary {
             downloads: 100,
@@ -146,7 +148,7 @@ mod tests {
         summary.judge();
         assert_eq!(summary.broken, Vec::<String>::new());
         assert!((summary.avoided - (1.0 - 500.0 / 9000.0)).abs() < 1e-12);
-        let plants: [(&str, fn(&mut Summary)); 9] = [
+        let plants: [(&str, Plant); 9] = [
             ("99 of 100", |s| s.sound = 99),
             ("1 corrupt", |s| s.corrupt = 1),
             ("1 lost", |s| s.lost = 1),
