@@ -52,7 +52,7 @@ fn an_embedded_tokenizer() {
     ] {
         assert!(run.out.contains(word), "no `{word}` in {}", run.out);
     }
-    assert_eq!(at(dir.path(), None, &[], &["discover"]).ok().out.contains("tiny-bitnet (embedded)"), true);
+    assert!(at(dir.path(), None, &[], &["discover"]).ok().out.contains("tiny-bitnet (embedded)"));
     let (code, report) = discover(dir.path(), None, &[text(&tiny)]);
     assert_eq!((code, report["winner"].as_str(), report["usable"].as_bool()), (Some(0), Some("embedded"), Some(true)));
     assert!(report["built"].is_null());
@@ -236,4 +236,33 @@ fn repair_never_touches_the_input() {
     assert!(run.err.contains("nothing to mend") && !out.exists());
     assert_eq!(std::fs::read(&model).unwrap(), before);
     at(dir.path(), None, &[], &["repair-tokenizer", "/nowhere", "-o", text(&out)]).fails_with(&["/nowhere"]);
+}
+
+#[test]
+fn repair_writes_what_the_vocabulary_vouches_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = write(dir.path(), "model.gguf", gguf(&gpt2_keys(), Some(50_257)));
+    let tokenize =
+        |path: &Path| at(dir.path(), None, &[], &["tokenize", "--model", text(path), "--text", "Hello world!"]).ok();
+    let before = tokenize(&model);
+    assert_eq!(before.out, "15496 995 0\n");
+    assert!(
+        before.err.contains("pre_from_fingerprint") && before.err.contains("bitnet repair-tokenizer"),
+        "{}",
+        before.err
+    );
+    let run = at(dir.path(), None, &[], &["discover", text(&model)]).ok();
+    assert!(run.out.contains("family gpt-2 (GPT-2), by tokens"), "{}", run.out);
+    assert!(run.out.contains("tokenizer.ggml.pre is missing, but the vocabulary is that of GPT-2"), "{}", run.out);
+
+    let (bytes, out) = (std::fs::read(&model).unwrap(), dir.path().join("mended.gguf"));
+    let repair = ["repair-tokenizer", text(&model), "-o", text(&out)];
+    let run = at(dir.path(), None, &[], &repair).ok();
+    assert!(run.out.starts_with("tokenizer.ggml.pre: absent -> gpt-2 (the vocabulary is that of GPT-2"), "{}", run.out);
+    assert_eq!(std::fs::read(&model).unwrap(), bytes);
+    let after = tokenize(&out);
+    assert_eq!((after.out.as_str(), after.err.as_str()), ("15496 995 0\n", ""));
+    let again = dir.path().join("again.gguf");
+    let run = at(dir.path(), None, &[], &["repair-tokenizer", text(&out), "-o", text(&again)]).ok();
+    assert!(run.err.contains("nothing to mend (its keys are those of GPT-2)") && !again.exists(), "{}", run.err);
 }

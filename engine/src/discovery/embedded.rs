@@ -114,7 +114,16 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
             return Err(TokenizerError::IdOutOfRange { key: key(name), id, last });
         }
     }
-    let scores = scores.filter(|scores| !scores.is_empty()).map(|scores| scores.f32s().map_err(bad)).transpose()?;
+    for name in ["eot_token_id", "eom_token_id", "unknown_token_id", "padding_token_id"] {
+        id(metadata, name)?;
+    }
+    for name in ["add_bos_token", "add_eos_token", "add_space_prefix"] {
+        metadata.bool(&key(name)).map_err(bad)?;
+    }
+    let scores = scores.map(|scores| scores.f32s().map_err(bad)).transpose()?.filter(|scores| scores.len() > 0);
+    let merges = list(metadata, "merges")?;
+    let merges = merges.map(|merges| merges.strings().map_err(bad)).transpose()?.filter(|merges| merges.len() > 0);
+    let said = metadata.str(&key("pre")).map_err(bad)?;
     if spm {
         let mut scores = scores.ok_or_else(|| TokenizerError::MissingKey { key: key("scores") })?;
         if let Some(id) = scores.position(f32::is_nan) {
@@ -122,8 +131,7 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
         }
         return Ok(Embedded::Sound { kind: "spm", tokens: n, pre: Pre::None });
     }
-    let merges = list(metadata, "merges")?.filter(|merges| !merges.is_empty()).ok_or(TokenizerError::NoMerges)?;
-    for (index, merge) in merges.strings().map_err(bad)?.enumerate() {
+    for (index, merge) in merges.ok_or(TokenizerError::NoMerges)?.enumerate() {
         // A space after the first byte, and something behind it.
         let space = merge.iter().skip(1).position(|&b| b == b' ').map(|at| at + 1);
         if space.is_none_or(|at| at + 1 >= merge.len()) {
@@ -131,12 +139,11 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
             return Err(TokenizerError::BadMerge { index, merge });
         }
     }
-    Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(metadata, &tokens)? })
+    Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? })
 }
 
 /// The rule of `fingerprint::resolve`.
-fn pre(metadata: &Metadata, tokens: &ArrayView<'_>) -> Result<Pre, TokenizerError> {
-    let said = metadata.str(&key("pre")).map_err(bad)?;
+fn pre(said: Option<&str>, tokens: &ArrayView<'_>) -> Result<Pre, TokenizerError> {
     if let Some(spec) = said.and_then(pretokenize::by_name).filter(|spec| spec.pre != pretokenize::Pre::Default) {
         return Ok(Pre::Named(spec.name));
     }
@@ -259,6 +266,9 @@ mod tests {
             ("pre", Some("default".into())),
             ("pre", None),
             ("pre", Some(3u32.into())),
+            ("eot_token_id", Some("three".into())),
+            ("padding_token_id", Some(70_000u32.into())),
+            ("add_bos_token", Some(1u32.into())),
         ];
         let mut errors = 0;
         for base in [bpe(), spm()] {

@@ -37,7 +37,7 @@ enum Found {
     Absent(String),
     NotAllowed(String),
     Rejected(TokenizerDiscoveryError),
-    Works(Works),
+    Works(Box<Works>),
 }
 
 struct Works {
@@ -65,7 +65,7 @@ impl Walk<'_> {
         let named = self.resolver.settings.exact.is_some();
         let kinds = named.then_some(StepKind::Named).into_iter().chain(StepKind::CHAIN);
         // A guess in hand: where its step stands, and what it came to.
-        let mut doubtful: Option<(usize, Works)> = None;
+        let mut doubtful: Option<(usize, Box<Works>)> = None;
         for kind in kinds {
             let over = chain.winner.is_some() || fatal.is_some() || (named && kind != StepKind::Named);
             let weak = matches!(kind, StepKind::Download | StepKind::Mock);
@@ -150,7 +150,7 @@ impl Walk<'_> {
         match self.resolver.resolve(&strategy) {
             Ok(resolved) => {
                 let doubt = resolved.diagnostics.iter().any(|d| d.code == "pre_unknown");
-                Found::Works(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) })
+                Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
             }
             Err(error) => Found::Rejected(error),
         }
@@ -164,7 +164,7 @@ impl Walk<'_> {
         }
         match self.resolve(TokenizerStrategy::Exact(path)) {
             // Whoever names a file has decided.
-            Found::Works(works) => (at, Found::Works(Works { doubt: false, ..works })),
+            Found::Works(works) => (at, Found::Works(Box::new(Works { doubt: false, ..*works }))),
             other => (at, other),
         }
     }
@@ -218,17 +218,17 @@ impl Walk<'_> {
                 format!(", {why}")
             }
         };
-        Found::Works(Works {
+        Found::Works(Box::new(Works {
             strategy: TokenizerStrategy::EmbeddedGguf,
             why: format!("{kind}, {tokens} tokens{split}"),
             doubt: matches!(pre, Pre::Unknown),
             resolved: None,
-        })
+        }))
     }
 
     fn beside(&self) -> Looked {
         let Some(path) = self.resolver.discovery.file.path() else {
-            return (Vec::new(), Found::Absent("the model is part of the program, nothing lies beside it".to_owned()));
+            return (Vec::new(), Found::Absent("the model is no file on a disk: nothing lies beside it".to_owned()));
         };
         let beside = colocated(path);
         let mut at: Vec<String> = beside.candidates.iter().map(|c| c.path.display().to_string()).collect();
@@ -246,7 +246,14 @@ impl Walk<'_> {
                     reasons.push(format!("{shown}: its pre-tokenizer is a guess too"));
                 }
                 Found::Works(works) => {
-                    return (at, Found::Works(Works { why: format!("{shown}: {}", works.why), doubt: false, ..works }));
+                    return (
+                        at,
+                        Found::Works(Box::new(Works {
+                            why: format!("{shown}: {}", works.why),
+                            doubt: false,
+                            ..*works
+                        })),
+                    );
                 }
                 Found::Rejected(error) => reasons.push(format!("{shown}: {error}")),
                 Found::Absent(why) | Found::NotAllowed(why) => reasons.push(format!("{shown}: {why}")),
@@ -255,14 +262,14 @@ impl Walk<'_> {
         (at, Found::Rejected(TokenizerDiscoveryError::Beside { reasons }))
     }
 
-    fn info(&self) -> Result<TokenizerDownloadInfo, Found> {
+    fn info(&self) -> Result<TokenizerDownloadInfo, Box<Found>> {
         let discovery = self.resolver.discovery;
         discovery.download_info().ok_or_else(|| {
-            Found::Absent(format!(
+            Box::new(Found::Absent(format!(
                 "no repository is known for architecture `{}` with {} tokens",
                 discovery.architecture(),
                 discovery.vocab_size()
-            ))
+            )))
         })
     }
 
@@ -276,7 +283,7 @@ impl Walk<'_> {
         let at = roots.iter().map(|root| root.display().to_string()).collect();
         let info = match self.info() {
             Ok(info) => info,
-            Err(found) => return (at, found),
+            Err(found) => return (at, *found),
         };
         let present = if ours { remote::in_our_cache(hub, &info) } else { remote::in_hf_cache(hub, &info) };
         let Some(Present { repo, commit, path }) = present else {
@@ -290,11 +297,11 @@ impl Walk<'_> {
         }
         if !self.build {
             let why = format!("{why}{}", self.guess().unwrap_or_default());
-            return (at, Found::Works(Works { strategy, why, doubt: false, resolved: None }));
+            return (at, Found::Works(Box::new(Works { strategy, why, doubt: false, resolved: None })));
         }
         match self.resolve(strategy) {
             Found::Works(works) => {
-                (at, Found::Works(Works { why: format!("{why}: {}", works.why), doubt: false, ..works }))
+                (at, Found::Works(Box::new(Works { why: format!("{why}: {}", works.why), doubt: false, ..*works })))
             }
             found => (at, found),
         }
@@ -303,7 +310,7 @@ impl Walk<'_> {
     fn download(&self, chain: &mut Chain) -> Looked {
         let info = match self.info() {
             Ok(info) => info,
-            Err(found) => return (Vec::new(), found),
+            Err(found) => return (Vec::new(), *found),
         };
         let at = info.repos().map(|repo| format!("{repo} ({})", info.revision)).collect();
         chain.needs_download = Some(info.clone());
@@ -318,12 +325,17 @@ impl Walk<'_> {
         if !self.build {
             return (
                 at,
-                Found::Works(Works { strategy, why: format!("to be fetched: {what}"), doubt: false, resolved: None }),
+                Found::Works(Box::new(Works {
+                    strategy,
+                    why: format!("to be fetched: {what}"),
+                    doubt: false,
+                    resolved: None,
+                })),
             );
         }
         match self.resolve(strategy) {
             Found::Works(works) => {
-                (at, Found::Works(Works { why: format!("fetched: {}", works.why), doubt: false, ..works }))
+                (at, Found::Works(Box::new(Works { why: format!("fetched: {}", works.why), doubt: false, ..*works })))
             }
             found => (at, found),
         }

@@ -168,3 +168,29 @@ pub fn hub(repo: &str, n: usize) -> MockHub {
         .start()
         .unwrap()
 }
+
+/// Keys of GPT-2's real vocabulary, as a converter writes them that knows nothing of it: no `pre`, no ids with a role.
+pub fn gpt2_keys() -> Keys {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find_map(|dir| {
+        let folder = dir.join("golden/vocab/gpt2");
+        folder.is_dir().then_some(folder)
+    });
+    let folder = folder.expect("golden/vocab/gpt2");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let vocabulary: std::collections::HashMap<String, usize> = serde_json::from_str(&read("encoder.json")).unwrap();
+    let mut tokens = vec![String::new(); vocabulary.len()];
+    for (text, id) in vocabulary {
+        tokens[id] = text;
+    }
+    let merges: Vec<String> =
+        read("vocab.bpe").lines().filter(|l| !l.starts_with("#version") && !l.is_empty()).map(str::to_owned).collect();
+    let mut types = vec![1i32; tokens.len()];
+    types[50_256] = 3;
+    vec![
+        key("general.architecture", "llama"),
+        key("tokenizer.ggml.model", "gpt2"),
+        key("tokenizer.ggml.tokens", tokens),
+        key("tokenizer.ggml.token_type", types),
+        key("tokenizer.ggml.merges", merges),
+    ]
+}

@@ -91,11 +91,36 @@ impl<'de> Deserialize<'de> for Vocab {
 }
 
 /// `"left right"` or `["left", "right"]`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub(super) enum Merge {
     Pair(String, String),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Merge;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a merge (`\"left right\"` or `[\"left\", \"right\"]`)")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Merge, E> {
+                Ok(Merge::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
+                match (seq.next_element()?, seq.next_element()?, seq.next_element::<IgnoredAny>()?) {
+                    (Some(left), Some(right), None) => Ok(Merge::Pair(left, right)),
+                    (Some(_), Some(_), Some(_)) => Err(A::Error::invalid_length(3, &self)),
+                    _ => Err(A::Error::invalid_length(1, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
 }
 
 impl Merge {

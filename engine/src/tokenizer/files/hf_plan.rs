@@ -8,11 +8,12 @@
 use super::super::byte_alphabet;
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::special::MAX_LEN;
-use super::super::vocab::{MergeRule, TokenKind, VocabSource, byte_token};
+use super::super::vocab::{MergeRule, TokenKind, VocabSource, byte_token, show};
+use super::super::words::WordMap;
 use super::super::{Loaded, from_source};
 use super::companions::{AddedToken, Companions};
 use super::hf_crate;
-use super::hf_json::{HfFile, Vocab, parse};
+use super::hf_json::{HfFile, Merge, Vocab, parse};
 use super::hf_parts::{Cut, Frame, Other, Spaces, cut, decodes_bytes, decodes_pieces, frame, spaces};
 use super::{bad, by_id};
 use std::collections::{HashMap, HashSet};
@@ -203,42 +204,60 @@ fn added_ids<'a>(added: &'a [AddedToken], vocab: &HashMap<String, u32>) -> Resul
 /// `left right`, of duplicates the last.
 fn merge_list(
     name: &str,
-    merges: &[super::hf_json::Merge],
+    merges: &[Merge],
     vocab: &HashMap<String, u32>,
     kinds: &[TokenKind],
 ) -> Result<Vec<Vec<u8>>, Stop> {
-    let mut seen = HashSet::with_capacity(merges.len());
+    let mut ids = WordMap::with_capacity(vocab.len());
+    for (text, id) in vocab {
+        ids.insert(text.as_bytes(), *id);
+    }
     let mut out = Vec::with_capacity(merges.len());
-    let mut joined = String::new();
-    for (index, merge) in merges.iter().enumerate().rev() {
+    let mut pairs = Vec::with_capacity(merges.len());
+    let mut joined = Vec::new();
+    for (index, merge) in merges.iter().enumerate() {
         let broken = |what: &str| Stop::Bad(bad(name, format!("merge {index} {what}")));
         let Some((left, right)) = merge.pieces() else {
             // HuggingFace reads over comments.
-            if matches!(merge, super::hf_json::Merge::Text(text) if text.starts_with("#version")) {
+            if matches!(merge, Merge::Text(text) if text.starts_with("#version")) {
                 continue;
             }
             return Err(broken("is not two pieces"));
         };
-        joined.clear();
-        joined.push_str(left);
-        joined.push_str(right);
-        for piece in [left, right, &joined] {
-            let id = vocab.get(piece).ok_or_else(|| broken(&format!("has `{piece}`, which is no token")))?;
-            if !kinds.get(*id as usize).is_some_and(|k| k.is_text()) {
-                return other(format!("merge {index} has the special token `{piece}`"));
-            }
-        }
-        if left.contains(' ') || right.contains(' ') {
-            return other(format!("merge {index} has a piece with a space"));
-        }
         if left.is_empty() || right.is_empty() {
             return Err(broken("has an empty piece"));
         }
-        if seen.insert((left, right)) {
-            out.push(format!("{left} {right}").into_bytes());
+        joined.clear();
+        joined.extend_from_slice(left.as_bytes());
+        joined.extend_from_slice(right.as_bytes());
+        let find = |piece: &[u8]| {
+            let Some(id) = ids.get(piece) else {
+                return Err(broken(&format!("has `{}`, which is no token", show(piece))));
+            };
+            match kinds.get(id as usize) {
+                Some(kind) if kind.is_text() => Ok(id),
+                _ => other(format!("merge {index} has the special token `{}`", show(piece))),
+            }
+        };
+        let (left_id, right_id) = (find(left.as_bytes())?, find(right.as_bytes())?);
+        find(&joined)?;
+        if joined.contains(&b' ') {
+            return other(format!("merge {index} has a piece with a space"));
         }
+        joined.insert(left.len(), b' ');
+        pairs.push((u64::from(left_id) << 32 | u64::from(right_id), out.len()));
+        out.push(joined.clone());
     }
-    out.reverse();
+    pairs.sort_unstable();
+    let mut repeated = vec![false; out.len()];
+    for pair in pairs.windows(2).filter(|w| w[0].0 == w[1].0) {
+        repeated[pair[0].1] = true;
+    }
+    let mut index = 0;
+    out.retain(|_| {
+        index += 1;
+        !repeated[index - 1]
+    });
     Ok(out)
 }
 

@@ -71,7 +71,7 @@ fn is_sentencepiece(head: &[u8]) -> bool {
     let Some((&len, rest)) = rest.split_first() else { return false };
     let Some(piece) = rest.strip_prefix(b"\x0A") else { return false };
     let Some((&text, rest)) = piece.split_first() else { return false };
-    if len < 2 || len >= 0x80 || usize::from(text) + 2 > usize::from(len) {
+    if !(2..0x80).contains(&len) || usize::from(text) + 2 > usize::from(len) {
         return false;
     }
     // The score is field 2, four bytes; a piece without one ends here.

@@ -2,8 +2,8 @@
 //!
 //! There are no merges: two neighbours merge if their bytes together are a token, the lowest rank first
 //! ([`MergeRule::Ranks`]). And there are no special tokens and no splitting rule; both belong to the family. LLaMA-3 is
-//! known by its vocabulary's fingerprint; its special tokens are those of Meta's `tokenizer.py` (LLaMA-3) and
-//! `tool_chat`-capable successors (3.1 to 3.3), which differ in names only.
+//! known by its vocabulary's fingerprint; its special tokens are those of Meta's `tokenizer.py`, of which LLaMA-3.1 to
+//! 3.3 gave some other names.
 
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::vocab::{MergeRule, TokenKind, VocabSource};

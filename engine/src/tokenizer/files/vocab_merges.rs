@@ -130,7 +130,15 @@ fn splitting(
     }
     match companions.class.as_deref() {
         Some("GPT2Tokenizer") => "gpt-2".to_owned(),
-        Some("Qwen2Tokenizer") => "qwen2".to_owned(),
+        Some("Qwen2Tokenizer") => {
+            diagnostics.push(Diagnostic::info(
+                "not_normalised",
+                "text is taken as it is; Qwen2 normalises it to NFC first, which matters for decomposed characters only"
+                    .to_owned(),
+                "use the model's tokenizer.json, which says it",
+            ));
+            "qwen2".to_owned()
+        }
         class => {
             let class = class.map(|c| format!(" (its tokenizer_class, {c}, is not known)")).unwrap_or_default();
             diagnostics.push(Diagnostic::warning(

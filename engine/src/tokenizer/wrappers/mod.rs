@@ -60,11 +60,18 @@ impl Core {
             }
         }
         if !changed.is_empty() {
-            diagnostics.push(Diagnostic::warning(
-                "family_ids_set",
-                format!("the tokenizer's roles are not those of {family} and were set right: {}", changed.join("; ")),
-                "mend the file, so that other programs read it right too",
-            ));
+            // A role that was missing, or one of the family's ends in place of another, misled nobody.
+            let ends = [special.eos, special.eot, special.eom];
+            let harmless = |own: Option<u32>, right: Option<u32>| own == right || own.is_none() || ends.contains(&own);
+            let frame = (own.add_bos, own.add_eos) == (special.add_bos, special.add_eos);
+            let message =
+                format!("the tokenizer's roles are not those of {family} and were set right: {}", changed.join("; "));
+            if frame && roles.iter().all(|(_, own, right)| harmless(*own, *right)) {
+                diagnostics.push(Diagnostic::info("family_ids_set", message, ""));
+            } else {
+                let hint = "mend the file, so that other programs read it right too";
+                diagnostics.push(Diagnostic::warning("family_ids_set", message, hint));
+            }
         }
         let right = [special.eos, special.eot, special.eom];
         let not_ends = [own.eos, own.eot].into_iter().filter(|id| id.is_some() && !right.contains(id)).flatten();
