@@ -95,6 +95,16 @@ pub enum Source {
     /// Not a model: stands for the bare weight formats in checks that need no model. `*` in a check's
     /// `models` does not include it, it has to be named.
     Formats,
+    /// Not a model: the mock hub. Its quants name the faults of `faults.toml`. `*` does not include it.
+    Hub,
+}
+
+impl Source {
+    /// Whether it is a model with weights, and so one of those that `*` means.
+    #[must_use]
+    pub fn is_model(&self) -> bool {
+        !matches!(self, Self::Formats | Self::Hub)
+    }
 }
 
 /// Dimensions of a generated model, in elements.

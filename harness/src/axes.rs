@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use bitnet_golden::matrix::{Matrix, Model, Rectangle, Source};
+use bitnet_golden::matrix::{Matrix, Model, Rectangle};
 
 use crate::setup::Problem;
 
@@ -243,7 +243,7 @@ fn unknown_values(check: &str, r: &Rectangle, axes: &Axes, problems: &mut Vec<Pr
 fn fill(matrix: &Matrix, check: &str, r: &Rectangle) -> Vec<Cell> {
     let picked = |list: &[String], name: &str| list.iter().any(|v| v == "*" || v == name);
     let model_picked = |model: &Model| {
-        r.models.contains(&model.name) || (model.source != Source::Formats && r.models.iter().any(|v| v == "*"))
+        r.models.contains(&model.name) || (model.source.is_model() && r.models.iter().any(|v| v == "*"))
     };
     let mut cells = Vec::new();
     for model in matrix.models.iter().filter(|m| model_picked(m)) {
@@ -301,6 +301,12 @@ mod tests {
         family = "none"
         quants = ["q1"]
         source = { kind = "formats" }
+        [[model]]
+        name = "net"
+        about = ""
+        family = "none"
+        quants = ["fault"]
+        source = { kind = "hub" }
         [[device]]
         name = "d"
         about = ""
@@ -317,12 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn a_star_leaves_out_the_pseudo_model() {
+    fn a_star_leaves_out_the_pseudo_models() {
         let (cells, problems) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{}]");
         assert_eq!(cells, ["m::q1::d::b::c", "m::q2::d::b::c"]);
         assert_eq!(problems, Vec::<String>::new());
         let (cells, _) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{ models = [\"bare\"] }]");
         assert_eq!(cells, ["bare::q1::d::b::c"]);
+        let (cells, _) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{ models = [\"net\"] }]");
+        assert_eq!(cells, ["net::fault::d::b::c"]);
     }
 
     #[test]

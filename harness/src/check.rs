@@ -5,6 +5,8 @@
 //! without a table, or a table without a check, is an error before anything runs.
 
 pub mod digest;
+pub mod discover;
+pub mod download;
 pub mod greedy;
 pub mod kernel;
 pub mod load;
@@ -38,6 +40,8 @@ pub fn checks() -> Vec<Arc<dyn Check>> {
         Arc::new(digest::Digest),
         Arc::new(perplexity::Perplexity),
         Arc::new(trainer::Trainer),
+        Arc::new(discover::Discover),
+        Arc::new(download::Download),
     ]
 }
 

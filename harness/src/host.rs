@@ -114,7 +114,9 @@ impl Host {
         match &model.source {
             // What is in the repository or made from a seed is always here: should it be missing, that is
             // a failure of its cells, not a property of the host.
-            Source::Embedded { .. } | Source::Generated { .. } | Source::Formats => Availability::Available,
+            Source::Embedded { .. } | Source::Generated { .. } | Source::Formats | Source::Hub => {
+                Availability::Available
+            }
             Source::Fixture { file } => {
                 let path = paths.fixtures.join(file);
                 if path.is_file() {

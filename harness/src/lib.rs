@@ -15,6 +15,8 @@
 //! | [`host`] | what this machine has |
 //! | [`check`] | the trait of a check, the table of all checks |
 //! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
+//! | [`vocabulary`], [`posing`] | a model's tokenizer as files, and models that have lost theirs |
+//! | [`hub`] | the hub that downloads are tried on: what it holds, and a client in a hurry |
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
 //! | [`golden`] | snapshots and blessing |
@@ -31,10 +33,12 @@ pub mod env;
 pub mod generate;
 pub mod golden;
 pub mod host;
+pub mod hub;
 pub mod matrix;
 pub mod metrics;
 pub mod models;
 pub mod paths;
+pub mod posing;
 pub mod provenance;
 pub mod record;
 pub mod report;
@@ -42,6 +46,7 @@ pub mod select;
 pub mod setup;
 pub mod trials;
 pub mod verdict;
+pub mod vocabulary;
 
 pub use axes::{Axis, Cell};
 pub use bitnet_golden as data;

@@ -62,7 +62,9 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, &vocabulary)?;
             Ok(GgufFile::from_vec(bytes)?)
         }
-        Source::Formats => Err(Failure::new(format_args!("`{}` is no model and has no file", model.name))),
+        Source::Formats | Source::Hub => {
+            Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))
+        }
     }
 }
 

@@ -8,6 +8,10 @@
 
 #[path = "selftest/cases.rs"]
 mod cases;
+#[path = "selftest/lies.rs"]
+mod lies;
+#[path = "selftest/lost.rs"]
+mod lost;
 #[path = "selftest/planted.rs"]
 mod planted;
 #[path = "selftest/toy.rs"]
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
     if let Some(root) = std::env::var_os(toy::ROOT) {
         return toy::suite(root.into()).main(&argv);
     }
-    let trials = cases::CASES.iter().chain(planted::CASES).map(|(name, case)| {
+    let trials = cases::CASES.iter().chain(planted::CASES).chain(lies::CASES).chain(lost::CASES).map(|(name, case)| {
         // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
         Trial::test(*name, move || {
             case();

@@ -43,7 +43,8 @@ impl Respond for Responder {
             side: self.side,
             method,
             path,
-            range: ask.range,
+            // as it was asked, also where a fault makes us deaf to it
+            range: header(request, "range"),
             if_range: ask.if_range,
             accept_encoding: header(request, "accept-encoding"),
             authorization: request.headers.contains_key("authorization"),

@@ -141,4 +141,5 @@ async fn faults_compose_and_range_can_be_ignored() {
     assert_eq!(response.status(), 200);
     let (bytes, whole) = read(response).await;
     assert_eq!((bytes.len(), whole, bytes[5] == body()[5]), (100, false, false));
+    assert_eq!(hub.log().entries()[0].range.as_deref(), Some("bytes=50-"), "the log has what was asked");
 }

@@ -1,8 +1,11 @@
 //! One file per command.
 
+mod benchmark;
 mod bless;
 mod fixtures;
 mod report;
+mod soak;
+mod stage;
 
 use bitnet_engine::settings::Settings;
 use std::process::ExitCode;
@@ -16,6 +19,12 @@ pub(crate) enum Command {
     Bless(bless::Args),
     /// Make reports from the records of one or more runs of the matrix.
     Report(report::Args),
+    /// Measure what is held against the limits in golden/.
+    Benchmark(benchmark::Args),
+    /// Download under random faults and kill -9, with several processes on one cache.
+    Soak(soak::Args),
+    /// Write a model without a tokenizer, and a folder for the mock hub that has it.
+    Stage(stage::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -26,6 +35,9 @@ impl Command {
             Self::Fixtures(args) => args.run(),
             Self::Bless(args) => args.run(),
             Self::Report(args) => args.run(),
+            Self::Benchmark(args) => args.run(),
+            Self::Soak(args) => args.run(),
+            Self::Stage(args) => args.run(),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }
