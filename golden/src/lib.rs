@@ -8,10 +8,12 @@
 //!
 //! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
 
+pub mod differences;
 pub mod expect;
 pub mod fixtures;
 pub mod matrix;
 pub mod pattern;
+pub mod targets;
 pub mod texts;
 pub mod thresholds;
 pub mod trainer;
