@@ -12,7 +12,7 @@ use super::error::{Diagnostic, TokenizerError};
 use super::merge::{Merge, NO_SYMBOL, PairTable, Scratch, merge_all};
 use super::pretokenize::PreSpec;
 use super::special::Part;
-use super::vocab::{Defaults, Vocab, VocabSource, check_length, show};
+use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, fingerprint};
 use std::borrow::Cow;
@@ -38,16 +38,21 @@ impl BpeTokenizer {
         if source.tokens.is_empty() {
             return Err(TokenizerError::BadVocabSize { found: 0, limit: super::vocab::MAX_TOKENS });
         }
-        if source.merges.is_empty() {
+        let by_ranks = source.merge_rule == MergeRule::Ranks;
+        if source.merges.is_empty() && !by_ranks {
             return Err(TokenizerError::NoMerges);
         }
         let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics)?;
         let defaults = Defaults { bos: Some(11), eos: Some(11), unk: None, add_bos: pre.add_bos, untyped: false };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
-        let pairs = pairs(&vocab, &source.merges, diagnostics)?;
+        let listed = if by_ranks { None } else { Some(pairs(&vocab, &source.merges, diagnostics)?) };
         to_bytes(&mut vocab, diagnostics);
         let bytes = byte_tokens(&vocab, diagnostics);
-        let words = words(&vocab, &pairs, &bytes, pre.ignore_merges);
+        let pairs = match listed {
+            Some(pairs) => pairs,
+            None => rank_pairs(&vocab)?,
+        };
+        let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
         Ok(Self { vocab, pre, words, pairs, bytes })
     }
 
@@ -85,7 +90,11 @@ fn merge_bytes(piece: &[u8], bytes: &[u32; 256], pairs: &PairTable, symbols: &mu
 }
 
 /// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
-fn pairs(vocab: &Vocab, merges: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> Result<PairTable, TokenizerError> {
+pub(super) fn pairs(
+    vocab: &Vocab,
+    merges: &[Vec<u8>],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<PairTable, TokenizerError> {
     let mut table = PairTable::with_capacity(merges.len());
     let (mut duplicates, mut strangers) = (0usize, 0usize);
     let mut joined = Vec::new();
@@ -129,6 +138,28 @@ fn pairs(vocab: &Vocab, merges: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -
         return Err(TokenizerError::NoMerges);
     }
     Ok(table)
+}
+
+/// Every pair of tokens whose bytes together are a token, the lowest id first. `vocab` is in bytes already.
+fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
+    let text = || {
+        let normal = |kind: &super::TokenKind| matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused);
+        let all = vocab.tokens.iter().zip(&vocab.kinds).enumerate();
+        all.filter(move |(_, (text, kind))| normal(kind) && !text.is_empty()).map(|(id, (text, _))| (id as u32, text))
+    };
+    let mut ids = WordMap::with_capacity(vocab.tokens.len());
+    for (id, token) in text() {
+        ids.insert(token, id);
+    }
+    let mut table = PairTable::with_capacity(vocab.tokens.len() * 3);
+    for (id, token) in text().filter(|(id, token)| ids.get(token) == Some(*id)) {
+        for at in 1..token.len() {
+            if let (Some(left), Some(right)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
+                table.insert(left, right, Merge { rank: id, id });
+            }
+        }
+    }
+    if table.is_empty() { Err(TokenizerError::NoMerges) } else { Ok(table) }
 }
 
 /// Ordinary tokens from GPT-2's alphabet to the bytes they stand for, in place.

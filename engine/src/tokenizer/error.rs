@@ -117,6 +117,91 @@ pub enum TokenizerError {
         /// Most bytes allowed.
         limit: usize,
     },
+    /// A tokenizer file or folder cannot be read.
+    #[error("cannot read `{path}`: {reason}. Check the path and its permissions")]
+    Io {
+        /// The path.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// No tokenizer file is a gigabyte.
+    #[error("`{file}` has {bytes} bytes; no tokenizer file has more than {limit}. Is it the model?")]
+    FileTooLarge {
+        /// Name of the file.
+        file: String,
+        /// Its size.
+        bytes: u64,
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// The file is something else: a web page, a Git LFS pointer, an archive...
+    #[error("`{file}` is no tokenizer: {what}. {mend}")]
+    NotATokenizer {
+        /// Name of the file.
+        file: String,
+        /// What it is, a whole clause ("this is an HTML page").
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+    /// The file is of a known kind and damaged.
+    #[error("`{file}` is damaged: {reason}. Download it again: `bitnet download REPO --files {file}`")]
+    BadFile {
+        /// Name of the file.
+        file: String,
+        /// What is wrong and where.
+        reason: String,
+    },
+    /// The file is of a known kind and whole, but nothing here can run it.
+    #[error("`{file}` cannot be used: {reason}")]
+    UnsupportedFile {
+        /// Name of the file.
+        file: String,
+        /// What is not supported, and what to use instead.
+        reason: String,
+    },
+    /// Half of a pair of files, or companions without a tokenizer.
+    #[error("`{file}` alone is no tokenizer: {missing} must be beside it")]
+    Incomplete {
+        /// What was found.
+        file: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// A folder (or a set of files) without any tokenizer file.
+    #[error(
+        "no tokenizer file in {place}; looked for tokenizer.json, tokenizer.model, vocab.json with merges.txt, and \
+         encoder.json with vocab.bpe; found: {found}. Download one: `bitnet download REPO --files tokenizer.json`"
+    )]
+    NoTokenizerFile {
+        /// Where.
+        place: String,
+        /// What was there, comma separated, or "nothing".
+        found: String,
+    },
+    /// The crate `tokenizers` failed.
+    #[error("the HuggingFace engine failed: {reason}. Report it with the file and the text")]
+    Engine {
+        /// What it said.
+        reason: String,
+    },
+    /// A wrapper was asked to wrap another family's tokenizer.
+    #[error("this is not a {family} tokenizer: {reason}. Use the tokenizer that belongs to the model")]
+    WrongFamily {
+        /// The family the wrapper is for.
+        family: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// One text of a batch failed.
+    #[error("text {index} of the batch: {error}")]
+    InBatch {
+        /// Index of the text.
+        index: usize,
+        /// Why.
+        error: Box<TokenizerError>,
+    },
 }
 
 /// How much a [`Diagnostic`] matters.

@@ -1,7 +1,7 @@
 //! The tokenizer that a GGUF carries in its metadata (`tokenizer.ggml.*`, keys as in the GGUF specification).
 
 use super::error::{Diagnostic, TokenizerError};
-use super::vocab::{MAX_TOKENS, TokenKind, VocabSource};
+use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
 use super::{Loaded, from_source};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 
@@ -58,6 +58,9 @@ pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<
             Some(merges) => strings(&merges)?,
             None => Vec::new(),
         },
+        merge_rule: MergeRule::Usual,
+        ignore_merges: None,
+        lists_specials: false,
         bos: id(metadata, "bos_token_id")?,
         eos: id(metadata, "eos_token_id")?,
         eot: id(metadata, "eot_token_id")?,

@@ -5,8 +5,10 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF now, other files later) is turned into, and its checks |
+//! | [`vocab`] | [`VocabSource`], the plain data every source (GGUF, tokenizer files) is turned into, and its checks |
 //! | [`mod@from_gguf`] | filling a `VocabSource` from GGUF metadata |
+//! | [`files`] | filling it from tokenizer.json, tokenizer.model, tiktoken ranks, vocab.json + merges.txt; the crate `tokenizers` for the rest |
+//! | [`wrappers`] | tokenizers of one family (LLaMA, GPT-2, BitNet) with that family's ids |
 //! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
@@ -20,12 +22,14 @@
 //! Where HuggingFace `tokenizers` and llama.cpp differ, HuggingFace is followed (it is what the models were
 //! trained with), and the difference is named where it is decided.
 
+use bitnet_kernels::Pool;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 pub mod bpe;
 pub mod byte_alphabet;
 pub mod error;
+pub mod files;
 pub mod fingerprint;
 pub mod from_gguf;
 pub mod merge;
@@ -38,11 +42,12 @@ pub mod stream;
 pub mod unicode;
 pub mod vocab;
 pub mod words;
+pub mod wrappers;
 
 pub use error::{Diagnostic, Severity, TokenizerError};
 pub use from_gguf::from_gguf;
 pub use stream::StreamDecoder;
-pub use vocab::{TokenKind, VocabSource};
+pub use vocab::{MergeRule, TokenKind, VocabSource};
 
 /// How [`Tokenizer::encode`] treats the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,6 +94,25 @@ pub trait Tokenizer: Send + Sync {
         self.encode_bytes(text.as_bytes(), opts)
     }
 
+    /// Ids of every text, in order: the same as [`Tokenizer::encode`] one by one, on the threads of `pool`. This is
+    /// the seam for other devices: an implementation may override it, if it gives the same ids.
+    ///
+    /// # Errors
+    /// [`TokenizerError::InBatch`] with the lowest index of a text that cannot be encoded.
+    fn encode_batch(&self, texts: &[&str], opts: EncodeOptions, pool: &Pool) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        let mut out: Vec<Result<Vec<u32>, TokenizerError>> = Vec::new();
+        out.resize_with(texts.len(), || Ok(Vec::new()));
+        pool.for_rows(&mut out, 1, 1, &|index, row| {
+            if let (Some(text), Some(ids)) = (texts.get(index), row.first_mut()) {
+                *ids = self.encode(text, opts);
+            }
+        });
+        let named = |(index, ids): (usize, Result<_, _>)| {
+            ids.map_err(|error| TokenizerError::InBatch { index, error: Box::new(error) })
+        };
+        out.into_iter().enumerate().map(named).collect()
+    }
+
     /// The text bytes of one token, or `None` if there is no such id. Control and unknown tokens are empty unless
     /// `special`; the bytes of one token need not be whole UTF-8 characters (see [`StreamDecoder`]).
     fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>>;
@@ -117,7 +141,7 @@ pub trait Tokenizer: Send + Sync {
     /// Whether generation ends at `id` (end of sequence, turn or message).
     fn is_eog(&self, id: u32) -> bool;
 
-    /// The algorithm: `"bpe"` or `"spm"`.
+    /// The algorithm: `"bpe"` or `"spm"`, or `"huggingface"` where the crate `tokenizers` does the work.
     fn kind(&self) -> &'static str;
 
     /// The pre-tokenizer's name, where the algorithm has one.

@@ -125,10 +125,19 @@ pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[T
     eog
 }
 
+/// What [`mend_kinds`] may retype, besides user-defined tokens that frame or end a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mend {
+    /// Ordinary `<|name|>`.
+    pub(super) markers: bool,
+    /// Ordinary tokens that frame or end a text.
+    pub(super) texts: bool,
+}
+
 /// Types tokens as control that can only be meant so: BOS, what ends a generation, and in a byte-level BPE every
 /// `<|name|>` (no text becomes such a token, for pre-tokenizers cut it).
 pub(super) fn mend_kinds(
-    byte_level: bool,
+    rule: Mend,
     frame: &[u32],
     tokens: &[Vec<u8>],
     kinds: &mut [TokenKind],
@@ -136,8 +145,9 @@ pub(super) fn mend_kinds(
 ) {
     let mut mended = Vec::new();
     for (id, (text, kind)) in tokens.iter().zip(kinds).enumerate() {
-        let framing = !matches!(kind, TokenKind::Control | TokenKind::Unknown) && frame.contains(&(id as u32));
-        let marker = byte_level && *kind == TokenKind::Normal && is_bar_marker(text);
+        let special = matches!(kind, TokenKind::Control | TokenKind::Unknown);
+        let framing = !special && (rule.texts || *kind == TokenKind::UserDefined) && frame.contains(&(id as u32));
+        let marker = rule.markers && *kind == TokenKind::Normal && is_bar_marker(text);
         if framing || marker {
             *kind = TokenKind::Control;
             mended.push((id, show(text)));
@@ -153,8 +163,13 @@ pub(super) fn mend_kinds(
 }
 
 /// `<|name|>`
-fn is_bar_marker(text: &[u8]) -> bool {
+pub(super) fn is_bar_marker(text: &[u8]) -> bool {
     text.strip_prefix(b"<|").and_then(|t| t.strip_suffix(b"|>")).is_some_and(|name| {
         name.iter().any(u8::is_ascii_alphabetic) && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
     })
+}
+
+/// Whether a token of this text ends a generation wherever it is.
+pub(super) fn is_end_marker(text: &[u8]) -> bool {
+    END_MARKERS.iter().any(|m| m.as_bytes() == text)
 }

@@ -6,16 +6,18 @@
 //!
 //! Merging works on symbols: a token's id, or a character that is no token (top bit set), or a byte that is not UTF-8
 //! (top two bits set). Which pairs merge, and into what, is worked out once while loading: every way of cutting a
-//! token into two symbols. The rank is the place of the token's score among all scores.
+//! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
+//! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
 use super::special::Part;
-use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, unescape, words};
+pub(super) use super::spm_tables::unescape;
+use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
-use super::vocab::{Defaults, Vocab, VocabSource, byte_token, check_length};
+use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, byte_token, check_length};
 use super::words::WordMap;
-use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer};
+use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe};
 use std::borrow::Cow;
 
 /// A SentencePiece BPE tokenizer.
@@ -41,7 +43,8 @@ impl SpmTokenizer {
     pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, untyped: true };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
-        if source.scores.is_empty() {
+        let by_merges = source.merge_rule == MergeRule::Merges;
+        if source.scores.is_empty() && !by_merges {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
         if let Some(id) = source.scores.iter().position(|s| s.is_nan()) {
@@ -56,7 +59,11 @@ impl SpmTokenizer {
                 chars.insert(text, id);
             }
         }
-        let pairs = pairs(&vocab, &source.scores, &chars, &pieces);
+        let pairs = if by_merges {
+            bpe::pairs(&vocab, &source.merges, diagnostics)?
+        } else {
+            pairs(&vocab, &source.scores, &chars, &pieces)
+        };
         let words = words(&vocab, &chars, &pairs);
         let cuts = Cuts::new(&vocab);
         let prefix_space = source.add_space_prefix.unwrap_or(true);

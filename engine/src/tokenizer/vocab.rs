@@ -1,11 +1,11 @@
 //! The plain data of a tokenizer, and the checks that every source goes through.
 //!
-//! [`VocabSource`] is the seam: GGUF metadata fills it today, other tokenizer files can fill it later, and the
-//! tokenizers see nothing else. `Vocab` is what is left after the checks: every id in range, every list as long as
+//! [`VocabSource`] is the seam: GGUF metadata and every kind of tokenizer file fill it, and the tokenizers see
+//! nothing else. `Vocab` is what is left after the checks: every id in range, every list as long as
 //! the tokens, every token of a known kind.
 
 use super::error::{Diagnostic, TokenizerError};
-use super::roles::{end_markers, guess_kinds, mend_kinds, roles};
+use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens};
@@ -54,6 +54,18 @@ impl TokenKind {
     }
 }
 
+/// What decides which pair of neighbours merges first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MergeRule {
+    /// What the model usually has: `gpt2` its list of merges, `llama` its scores.
+    #[default]
+    Usual,
+    /// The list of merges, for `llama` too: HuggingFace writes SentencePiece vocabularies so.
+    Merges,
+    /// `gpt2` without a list: a pair merges if its bytes are a token, the lowest id first (tiktoken's ranks).
+    Ranks,
+}
+
 /// Everything a source says about a tokenizer, unchecked.
 #[derive(Debug, Clone, Default)]
 pub struct VocabSource {
@@ -67,8 +79,14 @@ pub struct VocabSource {
     pub scores: Vec<f32>,
     /// One a token, or empty (then they are guessed from the texts).
     pub token_types: Vec<TokenKind>,
-    /// `left right`, most important first (byte-level BPE).
+    /// `left right`, most important first (byte-level BPE, or [`MergeRule::Merges`]).
     pub merges: Vec<Vec<u8>>,
+    /// What decides the order of merges.
+    pub merge_rule: MergeRule,
+    /// `gpt2`: whether a piece that is a token stays as it is; `None` asks the pre-tokenizer's name.
+    pub ignore_merges: Option<bool>,
+    /// The source lists every special token (a tokenizer.json does): what looks like one but is not listed is text.
+    pub lists_specials: bool,
     /// Begin of sequence.
     pub bos: Option<u32>,
     /// End of sequence.
@@ -151,7 +169,8 @@ impl Vocab {
         }
         let eog = end_markers(&special, &by_text, &kinds);
         let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
-        mend_kinds(source.model == "gpt2", &frame, &tokens, &mut kinds, diagnostics);
+        let rule = Mend { markers: source.model == "gpt2" && !source.lists_specials, texts: !source.lists_specials };
+        mend_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
         let mut vocab = Self {
             tokens,
             kinds,

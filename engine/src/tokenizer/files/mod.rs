@@ -1,0 +1,197 @@
+//! Tokenizer files: from a file, a folder or bytes in memory to a ready tokenizer.
+//!
+//! A model's tokenizer is published in half a dozen forms. Every one of them becomes either a
+//! [`VocabSource`](super::VocabSource) for our own engine, where we implement exactly what the file asks for, or goes to
+//! the crate `tokenizers` (`kind()` is then `"huggingface"`, and an `Info` diagnostic says why).
+//!
+//! | form | files | engine |
+//! |---|---|---|
+//! | HuggingFace | `tokenizer.json` | byte-level BPE and LLaMA-2's BPE with byte fallback: ours; the rest: the crate |
+//! | SentencePiece | `tokenizer.model` | BPE: ours; Unigram and models that normalise text: the crate |
+//! | tiktoken ranks | `tokenizer.model`, `*.tiktoken` | ours, with what the family adds (special tokens, splitting rule) |
+//! | GPT-2 | `vocab.json` + `merges.txt`, `encoder.json` + `vocab.bpe` | ours |
+//!
+//! Files are told apart by their content, for their names lie: `tokenizer.model` is SentencePiece or tiktoken, and any
+//! name can hold a web page that says "404". What is no tokenizer is named in the error.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `set` | [`FileSet`]: named bytes, and reading them from disk within limits |
+//! | `recognise` | telling what a file is, and what it is instead of a tokenizer |
+//! | `companions` | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json` |
+//! | `hf_json`, `hf_plan`, `hf_parts` | tokenizer.json: its data; whether our engine can run it; its steps |
+//! | `hf_crate` | the crate `tokenizers` behind our trait |
+//! | `protobuf`, `sentencepiece`, `sp_crate` | SentencePiece |
+//! | `tiktoken`, `base64` | rank files |
+//! | `vocab_merges` | the GPT-2 pair |
+
+mod base64;
+mod companions;
+mod hf_crate;
+mod hf_json;
+mod hf_parts;
+mod hf_plan;
+mod protobuf;
+mod recognise;
+mod sentencepiece;
+mod set;
+mod sp_crate;
+mod tiktoken;
+mod vocab_merges;
+
+pub use recognise::{FileKind, recognise};
+pub use set::{FileSet, MAX_FILE_BYTES};
+
+use super::error::{Diagnostic, TokenizerError};
+use super::{Loaded, VocabSource, from_source};
+use companions::Companions;
+use std::path::Path;
+
+/// Longest token that a file may hold; real ones end at some 512 bytes.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// What the caller knows about the model and a bare file does not say. By default nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The family, as the compatibility table names it: which special tokens a bare rank file gets (a name with `3.1`,
+    /// `3.2` or `3.3` means LLaMA-3.1's names, everything else LLaMA-3's).
+    pub family: Option<&'static str>,
+    /// The pre-tokenizer, a name of `tokenizer.ggml.pre`, for files that do not say it (rank files, vocab.json).
+    pub pre: Option<String>,
+    /// Ids that the model has; another number is a warning.
+    pub expected_vocab: Option<usize>,
+}
+
+/// Builds the tokenizer of the best file in `files`: tokenizer.json before tokenizer.model before vocab.json with
+/// merges.txt. If that one cannot be used and another can, the other is taken and a warning says so.
+///
+/// # Errors
+/// The best file's error if none can be used; [`TokenizerError::NoTokenizerFile`], [`TokenizerError::Incomplete`] or
+/// [`TokenizerError::NotATokenizer`] where there is none.
+pub fn load(files: &FileSet, hints: &Hints) -> Result<Loaded, TokenizerError> {
+    let mut diagnostics = Vec::new();
+    let companions = Companions::read(files, &mut diagnostics);
+    let mut failed: Vec<TokenizerError> = Vec::new();
+    for candidate in recognise::candidates(files) {
+        match load_one(&candidate, &companions, hints) {
+            Ok(mut loaded) => {
+                diagnostics.extend(failed.iter().map(|error| {
+                    Diagnostic::warning(
+                        "file_skipped",
+                        format!("{error}. `{}` is used instead", candidate.name),
+                        "remove or replace the file that cannot be used",
+                    )
+                }));
+                diagnostics.append(&mut loaded.diagnostics);
+                check_size(&loaded, hints, candidate.name, &mut diagnostics);
+                return Ok(Loaded { tokenizer: loaded.tokenizer, diagnostics });
+            }
+            Err(error) => failed.push(error),
+        }
+    }
+    Err(failed.into_iter().next().unwrap_or_else(|| TokenizerError::NoTokenizerFile {
+        place: files.place().to_owned(),
+        found: files.names_or_nothing(),
+    }))
+}
+
+/// [`FileSet::from_path`] and [`load`].
+///
+/// # Errors
+/// Theirs.
+pub fn load_path(path: &Path, hints: &Hints) -> Result<Loaded, TokenizerError> {
+    load(&FileSet::from_path(path)?, hints)
+}
+
+fn load_one(
+    candidate: &recognise::Candidate<'_>,
+    companions: &Companions,
+    hints: &Hints,
+) -> Result<Loaded, TokenizerError> {
+    let (name, bytes) = (candidate.name, candidate.bytes);
+    match candidate.kind {
+        Some(FileKind::HuggingFaceJson) => hf_plan::load(name, bytes, companions),
+        Some(FileKind::SentencePiece) => sentencepiece::load(name, bytes, companions),
+        Some(FileKind::Tiktoken) => finish(tiktoken::source(name, bytes, companions, hints)?),
+        Some(FileKind::VocabJson) => match candidate.partner {
+            Some(merges) => finish(vocab_merges::source(name, bytes, merges, companions, hints)?),
+            None => {
+                Err(TokenizerError::Incomplete { file: name.to_owned(), missing: "merges.txt (or vocab.bpe)".into() })
+            }
+        },
+        Some(FileKind::Merges) => {
+            Err(TokenizerError::Incomplete { file: name.to_owned(), missing: "vocab.json (or encoder.json)".into() })
+        }
+        None => Err(recognise::what_else(name, bytes)),
+    }
+}
+
+/// A source and what was noticed while reading it.
+struct Read {
+    source: VocabSource,
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn finish(read: Read) -> Result<Loaded, TokenizerError> {
+    let mut loaded = from_source(read.source)?;
+    let mut diagnostics = read.diagnostics;
+    diagnostics.append(&mut loaded.diagnostics);
+    Ok(Loaded { tokenizer: loaded.tokenizer, diagnostics })
+}
+
+fn check_size(loaded: &Loaded, hints: &Hints, name: &str, diagnostics: &mut Vec<Diagnostic>) {
+    let size = loaded.tokenizer.vocab_size();
+    if let Some(expected) = hints.expected_vocab.filter(|&expected| expected != size) {
+        diagnostics.push(Diagnostic::warning(
+            "vocab_size_unexpected",
+            format!("`{name}` has {size} ids, the model {expected}"),
+            "use the tokenizer that was published with the model",
+        ));
+    }
+}
+
+fn bad(file: &str, reason: impl Into<String>) -> TokenizerError {
+    TokenizerError::BadFile { file: file.to_owned(), reason: reason.into() }
+}
+
+fn unsupported(file: &str, reason: impl Into<String>) -> TokenizerError {
+    TokenizerError::UnsupportedFile { file: file.to_owned(), reason: reason.into() }
+}
+
+/// Texts by id from (text, id) pairs. An id that no text has gets an empty text.
+///
+/// # Errors
+/// [`TokenizerError::BadFile`] for an id with two texts, ids far beyond the number of tokens, or giant tokens.
+fn by_id<'a>(
+    file: &str,
+    pairs: impl ExactSizeIterator<Item = (&'a [u8], u32)>,
+) -> Result<Vec<Vec<u8>>, TokenizerError> {
+    let limit = (pairs.len() * 2 + (1 << 16)).min(super::vocab::MAX_TOKENS);
+    let mut tokens: Vec<Vec<u8>> = vec![Vec::new(); pairs.len()];
+    let mut taken = vec![false; pairs.len()];
+    for (text, id) in pairs {
+        let at = id as usize;
+        if at >= limit {
+            return Err(bad(file, format!("token `{}` has id {id}; ids are expected below {limit}", show(text))));
+        }
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(bad(file, format!("token {id} has {} bytes; {MAX_TOKEN_BYTES} are the limit", text.len())));
+        }
+        if at >= tokens.len() {
+            tokens.resize(at + 1, Vec::new());
+            taken.resize(at + 1, false);
+        }
+        if taken[at] {
+            return Err(bad(file, format!("id {id} is given to `{}` and to `{}`", show(&tokens[at]), show(text))));
+        }
+        taken[at] = true;
+        tokens[at] = text.to_vec();
+    }
+    while taken.last() == Some(&false) {
+        taken.pop();
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
+use super::vocab::show;
