@@ -43,6 +43,11 @@ impl Random {
         &list[self.below(list.len())]
     }
 
+    /// One of a list of texts that is not empty.
+    pub fn text<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[self.below(list.len())]
+    }
+
     fn character(&mut self, (first, last): (u32, u32)) -> char {
         char::from_u32(first + self.below((last - first + 1) as usize) as u32).unwrap_or('x')
     }
@@ -294,7 +299,7 @@ fn multilingual(r: &mut Random) -> String {
         for _ in 0..1 + r.below(8) {
             text.push(r.character(script));
         }
-        text.push_str(r.pick(&[" ", " ", " ", ", ", ". ", "", "\n", "\u{3000}", "-", "'s "]));
+        text.push_str(r.text(&[" ", " ", " ", ", ", ". ", "", "\n", "\u{3000}", "-", "'s "]));
     }
     text
 }
@@ -350,7 +355,7 @@ fn special(r: &mut Random, specials: &[String]) -> String {
     ];
     let mut text = String::new();
     for _ in 0..1 + r.below(6) {
-        text.push_str(r.pick(AROUND));
+        text.push_str(r.text(AROUND));
         if let Some(token) = (!specials.is_empty()).then(|| r.pick(specials)) {
             match r.below(8) {
                 0 => text.extend(token.chars().take(token.chars().count() / 2)),
@@ -358,7 +363,7 @@ fn special(r: &mut Random, specials: &[String]) -> String {
                 _ => text.push_str(token),
             }
         }
-        text.push_str(r.pick(AROUND));
+        text.push_str(r.text(AROUND));
     }
     text
 }
@@ -368,9 +373,9 @@ fn mixed(r: &mut Random, specials: &[String]) -> String {
     let mut text = String::new();
     for _ in 0..1 + r.below(10) {
         match r.below(9) {
-            0 => text.push_str(r.pick(EMOJI)),
-            1 => text.push_str(r.pick(SPACES)),
-            2 => text.push_str(r.pick(NUMBERS)),
+            0 => text.push_str(r.text(EMOJI)),
+            1 => text.push_str(r.text(SPACES)),
+            2 => text.push_str(r.text(NUMBERS)),
             3 => text.push_str(&code(r)),
             4 => text.push_str(&multilingual(r)),
             5 => text.push_str(&control(r)),
@@ -409,7 +414,7 @@ pub fn document(kind: &str, bytes: usize, number: usize) -> String {
             "multilingual" => {
                 let sentence: Vec<&str> = r.pick(&SENTENCES[1..]).split(' ').collect();
                 for _ in 0..sentence.len() {
-                    text.push_str(r.pick(&sentence));
+                    text.push_str(r.text(&sentence));
                     text.push(' ');
                 }
                 if r.below(4) == 0 {
@@ -421,9 +426,9 @@ pub fn document(kind: &str, bytes: usize, number: usize) -> String {
                     if i > 0 {
                         text.push(' ');
                     }
-                    text.push_str(r.pick(&words));
+                    text.push_str(r.text(&words));
                 }
-                text.push_str(r.pick(&[". ", ".\n\n", "? ", "; ", ", and ", "'s "]));
+                text.push_str(r.text(&[". ", ".\n\n", "? ", "; ", ", and ", "'s "]));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{Vocabulary, added, odd, read, read_json};
 use crate::check::Failure;
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::tokenizer::{TokenKind, VocabSource};
+use bitnet_engine::tokenizer::{TokenKind, VocabSource, byte_alphabet};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -41,8 +41,34 @@ pub(super) fn llama3(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
         return Err(odd("splitting expression of LLaMA-3"));
     }
     let source = VocabSource { bos: Some(128_000), eos: Some(128_001), ..source(&json, "llama-bpe")? };
-    let files = vec![("tokenizer-json", vec![("tokenizer.json", read(path)?)])];
+    let files = vec![
+        ("tokenizer-json", vec![("tokenizer.json", read(path)?)]),
+        ("tiktoken", vec![("tokenizer.model", ranks(&source.tokens[..128_000])?.into_bytes())]),
+    ];
     Ok(Vocabulary { name: "llama3", json, source, files })
+}
+
+/// The rank file of Meta's own release: every ordinary token's bytes in base64, and its rank, which is its id.
+fn ranks(tokens: &[Vec<u8>]) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (rank, token) in tokens.iter().enumerate() {
+        let bytes = byte_alphabet::decode(token).ok_or_else(|| odd("token in the byte alphabet"))?;
+        text.push_str(&format!("{} {rank}\n", base64(&bytes)));
+    }
+    Ok(text)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
 }
 
 /// The metadata of SmolLM2's GGUF.

@@ -21,6 +21,7 @@ pub(crate) fn ways(entry: &Entry) -> &'static [&'static str] {
     match entry.name {
         "gpt2" => &["gguf", "vocab-bpe", "tokenizer-json"],
         "mistral-v1" => &["gguf", "tokenizer-model", "tokenizer-json"],
+        "llama3" => &["gguf", "tokenizer-json", "tiktoken"],
         _ => &["gguf", "tokenizer-json"],
     }
 }
@@ -68,7 +69,12 @@ impl Stage {
         for (name, bytes) in files {
             set.add(*name, bytes.clone());
         }
-        let tokenizer = load(&set, &Hints::default())?.tokenizer;
+        // A rank file says neither its special tokens nor how it splits.
+        let hints = match way {
+            "tiktoken" => Hints { family: Some("llama-3.1"), ..Hints::default() },
+            _ => Hints::default(),
+        };
+        let tokenizer = load(&set, &hints)?.tokenizer;
         // The crate behind our trait would be compared with itself.
         let kind = if self.vocabulary.is_spm() { "spm" } else { "bpe" };
         if tokenizer.kind() != kind {
