@@ -3,6 +3,8 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod sentencepiece;
+
 use bitnet_engine::tokenizer::{TokenKind, VocabSource};
 use proptest::prelude::*;
 use serde_json::{Value, json};
