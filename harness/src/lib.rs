@@ -17,6 +17,9 @@
 //! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
+//! | [`roster`] | test targets that are not cells, with the same accounting |
+//! | [`vocabularies`], [`strings`] | real vocabularies and their oracles; strings that strain tokenizers |
+//! | [`cpu_time`] | this thread's computing time |
 //! | [`golden`] | snapshots and blessing |
 //! | [`record`], [`account`], [`report`] | what is left of a run |
 //!
