@@ -80,7 +80,7 @@ pub static ALL: &[Entry] = &[
     },
     Entry {
         name: "llama3",
-        about: "LLaMA-3.1, 128,256",
+        about: "LLaMA-3, 128,256",
         fixture: Some("llama3-vocab"),
         files: &["llama3-tokenizer.json"],
         read: byte_level::llama3,

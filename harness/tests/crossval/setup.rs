@@ -69,9 +69,10 @@ impl Stage {
         for (name, bytes) in files {
             set.add(*name, bytes.clone());
         }
-        // A rank file says neither its special tokens nor how it splits.
+        // A rank file says neither its special tokens nor how it splits. The file that the oracle reads is called 3.1, but
+        // its special tokens have LLaMA-3.0's names.
         let hints = match way {
-            "tiktoken" => Hints { family: Some("llama-3.1"), ..Hints::default() },
+            "tiktoken" => Hints { family: Some("llama-3"), ..Hints::default() },
             _ => Hints::default(),
         };
         let tokenizer = load(&set, &hints)?.tokenizer;
