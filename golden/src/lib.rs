@@ -8,12 +8,14 @@
 //!
 //! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
 
+pub mod differences;
 pub mod expect;
 pub mod faults;
 pub mod fixtures;
 pub mod matrix;
 pub mod overhead;
 pub mod pattern;
+pub mod targets;
 pub mod texts;
 pub mod thresholds;
 pub mod trainer;

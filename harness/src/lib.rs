@@ -19,6 +19,9 @@
 //! | [`hub`] | the hub that downloads are tried on: what it holds, and a client in a hurry |
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
+//! | [`roster`] | test targets that are not cells, with the same accounting |
+//! | [`vocabularies`], [`strings`] | real vocabularies and their oracles; strings that strain tokenizers |
+//! | [`cpu_time`] | this thread's computing time |
 //! | [`golden`] | snapshots and blessing |
 //! | [`record`], [`account`], [`report`] | what is left of a run |
 //!
@@ -28,6 +31,7 @@ pub mod account;
 mod atomic;
 pub mod axes;
 pub mod check;
+pub mod cpu_time;
 mod diff;
 pub mod env;
 pub mod generate;
@@ -42,10 +46,13 @@ pub mod posing;
 pub mod provenance;
 pub mod record;
 pub mod report;
+pub mod roster;
 pub mod select;
 pub mod setup;
+pub mod strings;
 pub mod trials;
 pub mod verdict;
+pub mod vocabularies;
 pub mod vocabulary;
 
 pub use axes::{Axis, Cell};

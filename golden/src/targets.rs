@@ -1,0 +1,53 @@
+//! `targets.toml`: speeds that must be reached.
+
+use crate::{GoldenError, read_toml};
+use serde::Deserialize;
+use std::path::Path;
+
+/// All floors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Targets {
+    /// Encoding on one thread.
+    pub encode: Encode,
+}
+
+/// Encoding on one thread.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encode {
+    /// Least speed as a multiple of the crate `tokenizers`, measured in pairs in one process. Below it is a failure.
+    pub times_tokenizers: f64,
+    /// Least speed as a multiple of the seed's figure. Reported: a speed by itself says more of the machine than of us.
+    pub times_seed: f64,
+    /// What is measured.
+    pub vocabulary: Vec<Floor>,
+}
+
+/// The floors of a vocabulary.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Floor {
+    /// Its name.
+    pub name: String,
+    /// The seed documents' figure for a CPU, in tokens a second; none where they have none.
+    pub seed_tokens_per_second: Option<f64>,
+}
+
+/// Reads the file.
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn read(golden: &Path) -> Result<Targets, GoldenError> {
+    read_toml(&golden.join("targets.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_file_is_read() {
+        let targets = super::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).expect("targets.toml");
+        assert!(targets.encode.times_tokenizers >= 3.0 && targets.encode.times_seed >= 100.0);
+        assert!(targets.encode.vocabulary.iter().any(|floor| floor.seed_tokens_per_second.is_some()));
+    }
+}

@@ -1,0 +1,124 @@
+//! `golden/differences.toml`: every entry computed anew on both sides.
+
+use crate::compare::OPTIONS;
+use crate::llama_cpp::{Bpe, DEFAULT_PASSES, Part, by_length, split};
+use crate::oracle::Oracle;
+use bitnet_engine::tokenizer::{TokenKind, from_gguf, pretokenize};
+use bitnet_harness::check::Failure;
+use bitnet_harness::data::differences::{Difference, Rule, Side, read};
+use bitnet_harness::paths::Paths;
+use bitnet_harness::roster::Named;
+use bitnet_harness::vocabularies::{Vocabulary, by_name};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// One trial an entry.
+pub(crate) fn trials(paths: &Arc<Paths>) -> Result<Vec<Named>, Failure> {
+    let mut trials = Vec::new();
+    for difference in read(&paths.golden)? {
+        let name = difference.vocabulary.as_str();
+        let entry = by_name(name).ok_or_else(|| {
+            Failure::new(format_args!("differences.toml: `{}`: no vocabulary `{name}`", difference.name))
+        })?;
+        let paths = Arc::clone(paths);
+        trials.push(Named {
+            name: format!("differences::{}", difference.name),
+            availability: entry.availability(&paths),
+            run: Arc::new(move || show(&difference, entry.load(&paths)?)),
+        });
+    }
+    Ok(trials)
+}
+
+fn show(difference: &Difference, mut vocabulary: Vocabulary) -> Result<(), Failure> {
+    extend(&mut vocabulary, difference)?;
+    let text = difference.text.as_str();
+    let oracle = Oracle::new(&vocabulary.json)?.encode(text, true)?;
+    let other = other(difference, &vocabulary)?;
+    if oracle == other {
+        return Err(Failure::new(format_args!("{text:?} is {oracle:?} on both sides: it shows no difference")));
+    }
+    let want = match difference.we {
+        Side::Oracle => &oracle,
+        Side::Other => &other,
+    };
+    if difference.rule == Rule::DefaultSplit {
+        vocabulary.source.pre = None;
+    }
+    let ours = from_gguf(vocabulary.gguf()?.metadata())?.tokenizer.encode(text, OPTIONS[1])?;
+    if ours == *want {
+        return Ok(());
+    }
+    Err(Failure::new(format_args!(
+        "{text:?}: the oracle says {oracle:?}, {} {other:?}, we {ours:?}, which should be those of {:?}\n{}",
+        difference.other, difference.we, difference.why
+    )))
+}
+
+/// The ids of the other side.
+fn other(difference: &Difference, vocabulary: &Vocabulary) -> Result<Vec<u32>, Failure> {
+    let text = difference.text.as_str();
+    let source = &vocabulary.source;
+    let pre = source.pre.as_deref().and_then(pretokenize::by_name);
+    let bpe = || Bpe::new(source, pre.is_some_and(|spec| spec.ignore_merges));
+    let merged = |pieces: &[String]| -> Result<Vec<u32>, Failure> {
+        let bpe = bpe()?;
+        Ok(pieces.iter().flat_map(|piece| bpe.encode(piece)).collect())
+    };
+    let usual = |text: &str| -> Result<Vec<String>, Failure> {
+        let spec = pre.ok_or_else(|| Failure::new("the vocabulary has no known pre-tokenizer"))?;
+        spec.pre.split(text.as_bytes()).into_iter().map(|piece| Ok(text[piece].to_owned())).collect()
+    };
+    match difference.rule {
+        Rule::DefaultSplit => merged(&split(text, &DEFAULT_PASSES)?),
+        Rule::Expression => merged(&split(text, &[difference.expression.as_deref().unwrap_or_default()])?),
+        Rule::BytesAfterMerging => merged(&usual(text)?),
+        Rule::SpecialByLength => {
+            let mut ids = Vec::new();
+            for part in by_length(source, text)? {
+                match part {
+                    Part::Token(id) => ids.push(id),
+                    Part::Text(text) => ids.extend(merged(&usual(&text)?)?),
+                }
+            }
+            Ok(ids)
+        }
+        Rule::PrependFirst => {
+            let mut json = vocabulary.json.clone();
+            json["normalizer"] = Value::Null;
+            json["pre_tokenizer"] =
+                json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false});
+            Oracle::new(&json)?.encode(text, true)
+        }
+    }
+}
+
+/// Puts the entry's tokens and merges behind those of the vocabulary.
+fn extend(vocabulary: &mut Vocabulary, difference: &Difference) -> Result<(), Failure> {
+    let odd = || Failure::new("the vocabulary is no BPE");
+    for merge in &difference.merges {
+        let token = merge.replacen(' ', "", 1);
+        let model = vocabulary.json["model"].as_object_mut().ok_or_else(odd)?;
+        let id = vocabulary.source.tokens.len();
+        model["vocab"].as_object_mut().ok_or_else(odd)?.insert(token.clone(), json!(id));
+        let merges = model["merges"].as_array_mut().ok_or_else(odd)?;
+        // A list is either of strings or of pairs.
+        let parts: Vec<&str> = merge.split(' ').collect();
+        let pairs = merges.first().is_some_and(Value::is_array);
+        merges.push(if pairs { json!(parts) } else { json!(merge) });
+        vocabulary.source.tokens.push(token.into_bytes());
+        vocabulary.source.token_types.push(TokenKind::Normal);
+        vocabulary.source.merges.push(merge.clone().into_bytes());
+    }
+    for token in &difference.added {
+        let id = vocabulary.source.tokens.len();
+        let added = vocabulary.json["added_tokens"].as_array_mut().ok_or_else(odd)?;
+        added.push(json!({
+            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": false,
+        }));
+        vocabulary.source.tokens.push(token.clone().into_bytes());
+        vocabulary.source.token_types.push(TokenKind::UserDefined);
+    }
+    Ok(())
+}
