@@ -2,7 +2,8 @@
 //!
 //! The file is GPT-2's `encoder.json` (1 MB of JSON, kept compressed), put there by a download from the mock hub.
 
-use bitnet_engine::hub::{BlockingDownload, HubSettings};
+use bitnet_engine::hub::HubSettings;
+use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_mock_hub::{MockHub, Repo, Storage};
