@@ -21,6 +21,9 @@ use bitnet_engine::tokenizer::VocabSource;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// File names and contents.
+pub type NamedFiles = Vec<(&'static str, Vec<u8>)>;
+
 /// A vocabulary in both forms.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
@@ -31,7 +34,7 @@ pub struct Vocabulary {
     /// What a GGUF of it says.
     pub source: VocabSource,
     /// File names and contents, by form, as it is published.
-    pub files: Vec<(&'static str, Vec<(&'static str, Vec<u8>)>)>,
+    pub files: Vec<(&'static str, NamedFiles)>,
 }
 
 /// Where a vocabulary lies and how it is read.

@@ -51,7 +51,7 @@ impl Stage {
         }
         let tokenizer = match way {
             "gguf" => from_gguf(self.vocabulary.gguf()?.metadata())?.tokenizer,
-            way => self.from_files(way)?,
+            way => self.built_from_files(way)?,
         };
         if tokenizer.vocab_size() != self.vocabulary.source.tokens.len() {
             let (found, want) = (tokenizer.vocab_size(), self.vocabulary.source.tokens.len());
@@ -61,7 +61,7 @@ impl Stage {
         Ok(tokenizer)
     }
 
-    fn from_files(&self, way: &str) -> Result<Arc<dyn Tokenizer>, Failure> {
+    fn built_from_files(&self, way: &str) -> Result<Arc<dyn Tokenizer>, Failure> {
         use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
         let files = self.vocabulary.files.iter().find(|(name, _)| *name == way);
         let (_, files) = files.ok_or_else(|| Failure::new(format_args!("the vocabulary has no form `{way}`")))?;
