@@ -17,6 +17,9 @@ use std::time::Duration;
 
 const OPTIONS: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 
+/// Encodes a text and says how many ids there are.
+type Run<'a> = &'a dyn Fn(&str) -> usize;
+
 fn encode(criterion: &mut Criterion) {
     let paths = Paths::discover(&Env::read());
     for entry in ALL.iter().filter(|entry| entry.name != "tiny-bitnet") {
@@ -30,7 +33,7 @@ fn encode(criterion: &mut Criterion) {
         let theirs = tokenizers::Tokenizer::from_str(&vocabulary.json.to_string()).expect("their tokenizer");
         let us = |text: &str| ours.encode(text, OPTIONS).map(|ids| ids.len()).expect("our ids");
         let them = |text: &str| theirs.encode_fast(text, false).map(|e| e.len()).expect("their ids");
-        let engines: [(&str, &dyn Fn(&str) -> usize); 2] = [("bitnet", &us), ("tokenizers", &them)];
+        let engines: [(&str, Run<'_>); 2] = [("bitnet", &us), ("tokenizers", &them)];
         for kind in ["english", "mixed", "multilingual", "code"] {
             for bytes in [4 << 10, 100 << 10] {
                 let mut group = criterion.benchmark_group(format!("encode/{}/{kind}-{}K", entry.name, bytes >> 10));
