@@ -1,6 +1,6 @@
 //! `golden/targets.toml`, held: encoding against the crate `tokenizers`, in turns, on the same texts.
 //!
-//! `cargo bench -p bitnet-harness --bench targets [-- VOCABULARY...]`. A row's figures are medians of the CPU time of
+//! `cargo bench --bench targets [-- VOCABULARY...]`. A row's figures are medians of the CPU time of
 //! this thread, over rounds in which both engines encode the same documents one after the other (first us, then them, then
 //! them first), so that what else the machine does hits both. Exit code 1 if a ratio is below its floor, 2 if nothing was
 //! measured. Speeds are reported beside the seed's figures.

@@ -1,6 +1,6 @@
 //! Encoding, by vocabulary, text and size, with the crate `tokenizers` in the same run.
 //!
-//! `cargo bench -p bitnet-harness --bench tokenizer [-- FILTER]`. Names are
+//! `cargo bench --bench tokenizer [-- FILTER]`. Names are
 //! `encode/VOCABULARY/TEXT-SIZE/ENGINE-STATE`. `warm` is one document again and again, which is what caches are made for;
 //! `cold` is a document that was never seen, though its words were. Vocabularies that were not fetched are named and left out.
 

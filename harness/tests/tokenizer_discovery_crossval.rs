@@ -1,9 +1,9 @@
 //! Our ids against the crate `tokenizers`, vocabulary by vocabulary, on every kind of string that trips tokenizers.
 //!
 //! ```text
-//! cargo test -p bitnet-harness --test tokenizer_discovery_crossval
-//! cargo test -p bitnet-harness --test tokenizer_discovery_crossval -- llama3          one vocabulary
-//! cargo test -p bitnet-harness --test tokenizer_discovery_crossval -- --require llama2,llama3,smollm2
+//! cargo test --test tokenizer_discovery_crossval
+//! cargo test --test tokenizer_discovery_crossval -- llama3          one vocabulary
+//! cargo test --test tokenizer_discovery_crossval -- --require llama2,llama3,smollm2
 //! CROSSVAL_REQUIRE=llama3 cargo nextest run -p bitnet-harness --test tokenizer_discovery_crossval
 //! ```
 //!
@@ -19,6 +19,7 @@
 //! | `proptest` | whatever proptest thinks of, made smaller until it is understood |
 //!
 //! Every string is encoded twice, with special tokens read in text and with them taken as text, and decoded again.
+//! `test_tokenization_performance_vs_cpp` holds ids and speed against SentencePiece's C++ library.
 //! `differences::NAME` are the known differences between HuggingFace and llama.cpp (`golden/differences.toml`).
 //!
 //! Vocabularies that were not fetched are `unavailable`, with the command that fetches them; `--require NAME` (or
@@ -28,6 +29,8 @@
 mod bytes;
 #[path = "crossval/compare.rs"]
 mod compare;
+#[path = "crossval/cpp.rs"]
+mod cpp;
 #[path = "crossval/differences.rs"]
 mod differences;
 #[path = "crossval/llama_cpp.rs"]
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
     let env = Env::read();
     let paths = Arc::new(Paths::discover(&env));
-    let mut trials = vec![pinned(&paths)];
+    let mut trials = vec![pinned(&paths), cpp::trial(&paths)];
     for entry in ALL {
         for way in setup::ways(entry) {
             for (class, count) in CLASSES {
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     let roster = Roster {
         target: "tokenizer_discovery_crossval",
         require_twin: "CROSSVAL_REQUIRE",
-        requirable: ALL.iter().map(|entry| entry.name.to_owned()).collect(),
+        requirable: ALL.iter().map(|entry| entry.name).chain([cpp::PEER]).map(str::to_owned).collect(),
         trials,
     };
     roster.main(&argv, &env)
