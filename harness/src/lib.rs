@@ -15,7 +15,7 @@
 //! | [`host`] | what this machine has |
 //! | [`check`] | the trait of a check, the table of all checks |
 //! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
-//! | [`vocabulary`], [`posing`] | a model's tokenizer as files, and models that have lost theirs |
+//! | [`tokenizer_files`], [`posing`] | a model's tokenizer as files, and models that have lost theirs |
 //! | [`hub`] | the hub that downloads are tried on: what it holds, and a client in a hurry |
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
@@ -50,10 +50,10 @@ pub mod roster;
 pub mod select;
 pub mod setup;
 pub mod strings;
+pub mod tokenizer_files;
 pub mod trials;
 pub mod verdict;
 pub mod vocabularies;
-pub mod vocabulary;
 
 pub use axes::{Axis, Cell};
 pub use bitnet_golden as data;

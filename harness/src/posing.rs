@@ -5,7 +5,7 @@
 //! tokens, filled up to that size with tokens that no text reaches. So the ids must stay what they were.
 
 use crate::check::Failure;
-use crate::vocabulary::Vocabulary;
+use crate::tokenizer_files::TokenizerFiles;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_kernels::quant;
 
@@ -28,7 +28,7 @@ const BPE: Family = Family { model: "smollm2 posing", vocab: 49_152, repo: "Hugg
 impl Family {
     /// The family as which a model with this vocabulary poses.
     #[must_use]
-    pub fn of(vocabulary: &Vocabulary) -> Self {
+    pub fn of(vocabulary: &TokenizerFiles) -> Self {
         if vocabulary.is_spm() { SPM } else { BPE }
     }
 
@@ -36,7 +36,7 @@ impl Family {
     ///
     /// # Errors
     /// The vocabulary cannot be written.
-    pub fn files(&self, vocabulary: &Vocabulary) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+    pub fn files(&self, vocabulary: &TokenizerFiles) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         let json = vocabulary.tokenizer_json(self.vocab.max(vocabulary.len()))?;
         Ok(vec![("tokenizer.json", json), ("tokenizer_config.json", b"{}".to_vec())])
     }

@@ -9,7 +9,7 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
 use crate::posing::{Family, husk, is_tokenizer_key};
-use crate::vocabulary::Vocabulary;
+use crate::tokenizer_files::TokenizerFiles;
 use crate::{hub, models};
 use bitnet_engine::discovery::{
     Chain, DiscoverySettings, Step, StepKind, TokenizerDiscovery, TokenizerFallbackChain, TokenizerStrategy,
@@ -124,7 +124,7 @@ impl Scene {
     }
 
     /// SentencePiece's kind has neither `pre` nor merges.
-    fn exists(self, vocabulary: &Vocabulary) -> bool {
+    fn exists(self, vocabulary: &TokenizerFiles) -> bool {
         !vocabulary.is_spm() || !matches!(self, Self::WithoutPre | Self::WithoutPreBeside | Self::MergesAlone)
     }
 
@@ -149,7 +149,7 @@ impl Scene {
 pub struct Stage<'a> {
     file: &'a GgufFile,
     /// The model's own vocabulary.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: TokenizerFiles,
     family: Family,
     /// Whether the vocabulary's fingerprint names the pre-tokenizer.
     known: bool,
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// The model has no vocabulary, or the mock hub does not start.
     pub fn new(file: &'a GgufFile, strings: &'a [String]) -> Result<Self, Failure> {
-        let vocabulary = Vocabulary::read(file.metadata())?;
+        let vocabulary = TokenizerFiles::read(file.metadata())?;
         let family = Family::of(&vocabulary);
         let storage = |name: &str| if name == "tokenizer.json" { Storage::Lfs } else { Storage::Git };
         let repo = family
@@ -204,7 +204,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// The wrong step wins, looking and doing disagree, ids differ, packets leave that may not, or an error lacks a way out.
-    pub fn play(&self, scene: Scene, vocabulary: &Vocabulary) -> Result<(Sight, usize), Failure> {
+    pub fn play(&self, scene: Scene, vocabulary: &TokenizerFiles) -> Result<(Sight, usize), Failure> {
         let folder = self.folder.path().join(scene.name());
         std::fs::create_dir_all(&folder)?;
         let model = folder.join("model.gguf");

@@ -6,7 +6,7 @@ use bitnet_harness::data::texts;
 use bitnet_harness::env::Env;
 use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
-use bitnet_harness::vocabulary::Vocabulary;
+use bitnet_harness::tokenizer_files::TokenizerFiles;
 use bitnet_harness::{Cell, Context, models, setup};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn a_tokenizer_beside_of_another_model() {
     let strings = texts::strings(&ctx.paths.golden).expect("strings");
     let (ours, other) = (file(&ctx, "tiny-bitnet", "i2_s"), file(&ctx, "gen-llama3", "f16"));
     let stage = Stage::new(&ours, &strings).expect("stage");
-    let theirs = Vocabulary::read(other.metadata()).expect("vocabulary");
+    let theirs = TokenizerFiles::read(other.metadata()).expect("vocabulary");
     let failure = stage.play(Scene::Beside, &theirs).expect_err("512 tokens for a model of more");
     assert!(failure.message.contains("None wins, expected Some(Beside)"), "{failure:?}");
 }

@@ -10,7 +10,7 @@ use bitnet_harness::env::Env;
 use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::posing::{Family, runnable};
-use bitnet_harness::vocabulary::Vocabulary;
+use bitnet_harness::tokenizer_files::TokenizerFiles;
 use bitnet_harness::{Context as CheckContext, models};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Args {
 type Parts = (Family, Vec<(&'static str, Vec<u8>)>, Vec<u8>);
 
 fn parts(file: &GgufFile) -> Result<Parts, Failure> {
-    let vocabulary = Vocabulary::read(file.metadata())?;
+    let vocabulary = TokenizerFiles::read(file.metadata())?;
     let family = Family::of(&vocabulary);
     Ok((family, family.files(&vocabulary)?, runnable(file, &family)?))
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 /// What `tokenizer.ggml.*` says.
 #[derive(Debug, Clone)]
-pub struct Vocabulary {
+pub struct TokenizerFiles {
     spm: bool,
     pre: Option<String>,
     tokens: Vec<String>,
@@ -29,7 +29,7 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const CONTROL: i32 = 3;
 const UNKNOWN: i32 = 2;
 
-impl Vocabulary {
+impl TokenizerFiles {
     /// Reads it.
     ///
     /// # Errors
