@@ -50,6 +50,10 @@ fn discovery(criterion: &mut Criterion) {
 fn copy(file: &GgufFile, to: &Path, tokenizer: bool) {
     let mut writer = GgufWriter::new(3, 32).expect("a writer");
     writer.copy_all_meta(file.metadata(), |key| tokenizer || !key.starts_with("tokenizer.")).expect("the keys");
+    if !tokenizer {
+        // There are neither tokens nor an embedding to count.
+        writer.meta("llama.vocab_size", 50_257u32).expect("a key");
+    }
     writer.write_file(to).expect("a file");
 }
 
