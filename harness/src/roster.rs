@@ -9,11 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use crate::account::Account;
 use crate::check::Failure;
 use crate::env::{self, Env};
+use crate::trials::{completion, panic_text};
 use crate::verdict::{self, Availability, Outcome, Ran, Situation, Verdict};
 
 /// What a trial does.
@@ -143,28 +144,7 @@ fn catch(run: &Run) -> Ran {
     match catch_unwind(AssertUnwindSafe(|| run())) {
         Ok(Ok(())) => Ran::Passed,
         Ok(Err(failure)) => Ran::Failed(failure.message),
-        Err(payload) => {
-            let text = payload
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| payload.downcast_ref::<&str>().copied())
-                .unwrap_or("with a payload that is no text");
-            Ran::Failed(format!("it panicked: {text}"))
-        }
-    }
-}
-
-fn completion(verdict: Verdict) -> Result<Completion, Failed> {
-    let reason = verdict.reason.unwrap_or_default();
-    match verdict.outcome {
-        Outcome::Pass | Outcome::Xfail => Ok(Completion::Completed),
-        Outcome::Unavailable | Outcome::Unsupported => {
-            Ok(Completion::ignored_with(format!("{}: {reason}", verdict.outcome.name())))
-        }
-        Outcome::Fail => Err(match verdict.mend {
-            Some(mend) => Failed::from(format!("{reason}\n  to mend it: {mend}")),
-            None => Failed::from(reason),
-        }),
+        Err(payload) => Ran::Failed(format!("it panicked: {}", panic_text(&*payload))),
     }
 }
 

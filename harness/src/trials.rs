@@ -4,6 +4,7 @@
 //! and nextest would then know the cell by another name on another host. So an ignored cell says why in
 //! its result line and in the summary, not in its name.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,14 +151,7 @@ impl Session {
         match catch_unwind(run) {
             Ok(Ok(metrics)) => (Ran::Passed, metrics),
             Ok(Err(Failure { message, metrics })) => (Ran::Failed(message), metrics),
-            Err(payload) => {
-                let text = payload
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| payload.downcast_ref::<&str>().copied())
-                    .unwrap_or("with a payload that is no text");
-                (Ran::Failed(format!("the check panicked: {text}")), Metrics::default())
-            }
+            Err(payload) => (Ran::Failed(format!("the check panicked: {}", panic_text(&*payload))), Metrics::default()),
         }
     }
 
@@ -212,7 +206,17 @@ pub fn trials(session: &Arc<Session>, planned: &[Planned], args: &Arguments, nex
         .collect()
 }
 
-fn completion(verdict: Verdict) -> Result<Completion, Failed> {
+/// What a panic said.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("with a payload that is no text")
+}
+
+/// A verdict as libtest-mimic takes it.
+pub(crate) fn completion(verdict: Verdict) -> Result<Completion, Failed> {
     let reason = verdict.reason.unwrap_or_default();
     match verdict.outcome {
         Outcome::Pass | Outcome::Xfail => Ok(Completion::Completed),
