@@ -120,16 +120,7 @@ pub trait Tokenizer: Send + Sync {
     /// The bytes that `ids` stand for; ids outside the vocabulary give nothing. With `skip_special` control tokens
     /// are left out. The prefix space that SPM encoding added is taken off again.
     fn decode(&self, ids: &[u32], skip_special: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(ids.len() * 4);
-        for &id in ids {
-            if let Some(bytes) = self.token_bytes(id, !skip_special) {
-                out.extend_from_slice(&bytes);
-            }
-        }
-        if self.adds_prefix_space() && out.first() == Some(&b' ') {
-            out.remove(0);
-        }
-        out
+        decode_by_token(self, ids, skip_special)
     }
 
     /// Number of ids, special ones included.
@@ -151,6 +142,20 @@ pub trait Tokenizer: Send + Sync {
     fn adds_prefix_space(&self) -> bool {
         false
     }
+}
+
+/// [`Tokenizer::decode`] where tokens follow each other as they are.
+pub(crate) fn decode_by_token<T: Tokenizer + ?Sized>(tokenizer: &T, ids: &[u32], skip_special: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ids.len() * 4);
+    for &id in ids {
+        if let Some(bytes) = tokenizer.token_bytes(id, !skip_special) {
+            out.extend_from_slice(&bytes);
+        }
+    }
+    if tokenizer.adds_prefix_space() && out.first() == Some(&b' ') {
+        out.remove(0);
+    }
+    out
 }
 
 /// A tokenizer and what was noticed (and mended) while loading it.

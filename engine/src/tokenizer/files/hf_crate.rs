@@ -6,7 +6,7 @@
 
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::vocab::{Defaults, TokenKind, Vocab, VocabSource, byte_token, check_length};
-use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet};
+use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet, decode_by_token};
 use super::companions::Companions;
 use super::hf_parts::Frame;
 use super::{bad, by_id, hf_plan};
@@ -234,16 +234,7 @@ impl Tokenizer for HfTokenizer {
         {
             return text.into_bytes();
         }
-        let mut out = Vec::with_capacity(ids.len() * 4);
-        for &id in ids {
-            if let Some(bytes) = self.token_bytes(id, !skip_special) {
-                out.extend_from_slice(&bytes);
-            }
-        }
-        if self.prefix_space && out.first() == Some(&b' ') {
-            out.remove(0);
-        }
-        out
+        decode_by_token(self, ids, skip_special)
     }
 
     fn vocab_size(&self) -> usize {
