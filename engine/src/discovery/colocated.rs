@@ -5,22 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-/// One tokenizer beside the model; several files can make it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Candidate {
-    /// The file that stands for it.
-    pub path: PathBuf,
-    /// Files without which it is none.
-    pub with: Vec<PathBuf>,
-}
-
 /// What lies beside a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Colocated {
     /// The folder.
     pub folder: PathBuf,
-    /// In the order in which they are tried.
-    pub candidates: Vec<Candidate>,
+    /// The files that stand for a tokenizer (of a pair, the vocabulary), in the order in which they are tried.
+    pub candidates: Vec<PathBuf>,
     /// What looks like a tokenizer and is none, and why.
     pub refused: Vec<(PathBuf, &'static str)>,
 }
@@ -40,14 +31,14 @@ pub fn colocated(model: &Path) -> Colocated {
         for name in ["tokenizer.json", "tokenizer.model"] {
             let path = folder.join(format!("{stem}{name}"));
             if path.is_file() {
-                out.candidates.push(Candidate { path, with: Vec::new() });
+                out.candidates.push(path);
             }
         }
     }
     for (vocabulary, merges) in PAIRS {
         let (vocabulary, merges) = (folder.join(vocabulary), folder.join(merges));
         match (vocabulary.is_file(), merges.is_file()) {
-            (true, true) => out.candidates.push(Candidate { path: vocabulary, with: vec![merges] }),
+            (true, true) => out.candidates.push(vocabulary),
             (true, false) => {
                 out.refused.push((vocabulary, "a vocabulary without its merges is not a tokenizer"));
             }

@@ -19,7 +19,7 @@ mod strategy;
 mod walk;
 
 pub use chain::{Chain, FamilyReport, Outcome, Step, StepKind};
-pub use colocated::{Candidate, Colocated, colocated};
+pub use colocated::{Colocated, colocated};
 pub use compatibility::{COMPATIBILITY, Compatibility, Role};
 pub use counters::{ChainCounters, StepCounters};
 pub use discovery::{Disagreement, TokenizerDiscovery, VocabularySizes};

@@ -231,7 +231,7 @@ impl Walk<'_> {
             return (Vec::new(), Found::Absent("the model is no file on a disk: nothing lies beside it".to_owned()));
         };
         let beside = colocated(path);
-        let mut at: Vec<String> = beside.candidates.iter().map(|c| c.path.display().to_string()).collect();
+        let mut at: Vec<String> = beside.candidates.iter().map(|path| path.display().to_string()).collect();
         at.extend(beside.refused.iter().map(|(path, _)| path.display().to_string()));
         if at.is_empty() {
             let why = "no tokenizer.json, tokenizer.model, or vocab.json with merges.txt".to_owned();
@@ -239,9 +239,9 @@ impl Walk<'_> {
         }
         let mut reasons: Vec<String> =
             beside.refused.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
-        for candidate in beside.candidates {
-            let shown = candidate.path.display().to_string();
-            match self.resolve(TokenizerStrategy::Discovered(candidate.path)) {
+        for path in beside.candidates {
+            let shown = path.display().to_string();
+            match self.resolve(TokenizerStrategy::Discovered(path)) {
                 Found::Works(works) if works.doubt && self.resolver.discovery.sizes().tokens.is_some() => {
                     reasons.push(format!("{shown}: its pre-tokenizer is a guess too"));
                 }
