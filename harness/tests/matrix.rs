@@ -8,7 +8,7 @@
 //! cargo test --test matrix -- --device cpu-avx2 --quant i2_s --backend native
 //! cargo test --test matrix -- --list                           names, and why some are not run
 //! cargo test --test matrix -- perplexity --skip smollm2        libtest's own filters work as ever
-//! cargo nextest run -p bitnet-harness --test matrix            a process per cell
+//! cargo nextest run --test matrix                              a process per cell
 //! MATRIX_CHECK=digest cargo nextest run ...                    nextest passes no flags: use the twins
 //! ```
 //!

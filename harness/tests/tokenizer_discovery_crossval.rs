@@ -4,7 +4,7 @@
 //! cargo test --test tokenizer_discovery_crossval
 //! cargo test --test tokenizer_discovery_crossval -- llama3          one vocabulary
 //! cargo test --test tokenizer_discovery_crossval -- --require llama2,llama3,smollm2
-//! CROSSVAL_REQUIRE=llama3 cargo nextest run -p bitnet-harness --test tokenizer_discovery_crossval
+//! CROSSVAL_REQUIRE=llama3 cargo nextest run --test tokenizer_discovery_crossval
 //! ```
 //!
 //! A trial is `vocabulary::way::class`. A *way* is how our tokenizer was made: from a GGUF written in memory (`gguf`), or
