@@ -59,6 +59,11 @@ pub trait Check: Send + Sync {
         Availability::Available
     }
 
+    /// Whether its cells need their backend to be here. What compares with recorded answers does not.
+    fn asks_backend(&self) -> bool {
+        true
+    }
+
     /// Asks the question.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::paths::Paths;
 use crate::setup::{Declaration, Problem, implementations};
 use crate::verdict::Availability;
+use crate::vocabularies;
 
 /// Where a device or backend is registered, for messages.
 const PLACE: &str = "harness/src/host.rs";
@@ -117,6 +118,16 @@ impl Host {
             Source::Embedded { .. } | Source::Generated { .. } | Source::Formats | Source::Hub => {
                 Availability::Available
             }
+            Source::Vocabulary { vocabulary } => match vocabularies::by_name(vocabulary) {
+                Some(entry) => match entry.availability(paths) {
+                    Availability::Available => Availability::Available,
+                    Availability::Unavailable { reason, mend, .. } => {
+                        Availability::unavailable(&model.name, reason, mend)
+                    }
+                },
+                // Its cells say what is wrong with the declaration.
+                None => Availability::Available,
+            },
             Source::Fixture { file } => {
                 let path = paths.fixtures.join(file);
                 if path.is_file() {
@@ -153,9 +164,9 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Everything that is missing for a cell, of device, backend and model, in this order.
+    /// Everything that is missing for a cell, of device, backend (if the check asks it anything) and model, in this order.
     #[must_use]
-    pub fn missing(&self, cell: &Cell) -> Vec<Availability> {
+    pub fn missing(&self, cell: &Cell, asks_backend: bool) -> Vec<Availability> {
         let answer = |axis: Axis| {
             let name = cell.get(axis);
             match self.answers.get(&(axis, name.to_owned())) {
@@ -170,7 +181,7 @@ impl Survey {
             }
         };
         let axes = [Axis::Device, Axis::Backend, Axis::Model];
-        axes.into_iter().filter_map(answer).collect()
+        axes.into_iter().filter(|axis| asks_backend || *axis != Axis::Backend).filter_map(answer).collect()
     }
 }
 

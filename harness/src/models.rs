@@ -6,6 +6,7 @@
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
 use crate::generate;
+use crate::vocabularies;
 use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions};
@@ -15,6 +16,11 @@ use bitnet_kernels::quant::{self, I2sLayout};
 use bitnet_kernels::{Kernels, Pool, best};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The form of a vocabulary as its converter writes it.
+pub const VOCAB: &str = "vocab";
+/// The form without the name of the pre-tokenizer, as Microsoft's converter writes BitNet-2B-4T.
+pub const VOCAB_NO_PRE: &str = "vocab-no-pre";
 
 type Slot = Arc<OnceLock<Result<Loaded, String>>>;
 
@@ -57,10 +63,21 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             let path = std::env::var_os(env).ok_or_else(|| Failure::new(format_args!("{env} is not set")))?;
             stored(GgufFile::open(ctx.paths.root.join(path))?)
         }
-        Source::Generated { seed, tokenizer, shape } => {
+        Source::Generated { seed, tokenizer, shape, weights } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
-            let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, &vocabulary)?;
+            let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, *weights, &vocabulary)?;
             Ok(GgufFile::from_vec(bytes)?)
+        }
+        Source::Vocabulary { vocabulary } => {
+            let entry = vocabularies::by_name(vocabulary)
+                .ok_or_else(|| Failure::new(format_args!("there is no vocabulary `{vocabulary}`")))?;
+            let mut vocabulary = entry.load(&ctx.paths)?;
+            match quant {
+                VOCAB => {}
+                VOCAB_NO_PRE => vocabulary.source.pre = None,
+                _ => return Err(Failure::new(format_args!("a vocabulary is not written as `{quant}`"))),
+            }
+            vocabulary.gguf()
         }
         Source::Formats | Source::Hub => {
             Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))

@@ -118,7 +118,7 @@ impl Check for Panics {
 pub(crate) fn suite(root: PathBuf) -> Suite {
     let env = Env::read();
     Suite {
-        paths: Paths { golden: root.join("golden"), out: root.join("out"), fixtures: root.join("fixtures"), root },
+        paths: Paths { golden: root.join("golden"), out: root.join("out"), fixtures: root.join("fixtures"), target: root.join("target"), root },
         host: Host::empty(env.clone())
             .device("cpu-scalar", || Availability::Available)
             .device("gpu", || Availability::unavailable("gpu", "no driver", "install the driver"))
