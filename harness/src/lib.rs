@@ -20,6 +20,7 @@
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
 //! | [`roster`] | test targets that are not cells, with the same accounting |
+//! | [`crossval`] | our engine against another one: tokens, logits, generation, steps |
 //! | [`vocabularies`], [`strings`] | real vocabularies and their oracles; strings that strain tokenizers |
 //! | [`cpu_time`] | this thread's computing time |
 //! | [`golden`] | snapshots and blessing |
@@ -32,6 +33,7 @@ mod atomic;
 pub mod axes;
 pub mod check;
 pub mod cpu_time;
+pub mod crossval;
 mod diff;
 pub mod env;
 pub mod generate;
