@@ -95,6 +95,10 @@ pub enum Source {
     Vocabulary {
         /// Name of the vocabulary in `harness/src/vocabularies.rs`.
         vocabulary: String,
+        /// Name of a known difference (`differences.toml`): its tokens and merges are added to the vocabulary, and its
+        /// example is all that is asked.
+        #[serde(default)]
+        difference: Option<String>,
     },
     /// A file of the user's, named by an environment variable; unavailable while that is not set.
     Path {

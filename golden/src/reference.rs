@@ -3,7 +3,7 @@
 //! The live worker is not everywhere; its answers are. A recording says who answered (version, sources, compiler, flags,
 //! instruction sets), about which file (SHA-256), and what: ids of texts, for every position of teacher-forced passages
 //! the largest logits, a fixed sample of all of them and the logarithm of the sum of their exponentials (with which both
-//! are probabilities), and greedy continuations with the lead that each token had. Written by
+//! are probabilities), and greedy continuations. Written by
 //! `cargo xtask reference record`, read here, compared in the harness.
 
 use crate::{GoldenError, check_schema, texts};
@@ -55,13 +55,15 @@ pub struct TextIds {
     pub ids: Vec<u32>,
 }
 
-/// The logits of every position of a sequence.
+/// The logits of a sequence, teacher-forced, from one position on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Passage {
     /// What was fed.
     pub ids: Vec<u32>,
-    /// One for each id.
+    /// The first position that was kept.
+    pub from: usize,
+    /// One for each id from there on.
     pub positions: Vec<Position>,
 }
 
@@ -83,10 +85,8 @@ pub struct Position {
 pub struct Continuation {
     /// What was fed.
     pub prompt: Vec<u32>,
-    /// What the reference went on with, an end-of-generation token included.
+    /// What the reference went on with, an end-of-generation token included. The logits that it had there are a passage.
     pub tokens: Vec<u32>,
-    /// By how much each of these led before the next best, by the reference's own logits.
-    pub gaps: Vec<f32>,
 }
 
 /// Where the recording of a model lies below the golden folder.
@@ -121,17 +121,17 @@ impl Recording {
             return Some(format!("it is the recording of {found:?}, the file's name says {name:?}"));
         }
         for (at, passage) in self.passages.iter().enumerate() {
-            if passage.positions.len() != passage.ids.len() || passage.ids.is_empty() {
-                let (ids, rows) = (passage.ids.len(), passage.positions.len());
-                return Some(format!("passage {at} has {ids} tokens and {rows} rows of logits"));
+            let (ids, rows) = (passage.ids.len(), passage.positions.len());
+            if passage.from.checked_add(rows) != Some(ids) || rows == 0 {
+                return Some(format!("passage {at} has {ids} tokens and {rows} rows of logits from {}", passage.from));
             }
             let short = |p: &Position| p.sample.len() != self.sample_ids.len() || p.top.len() < 2;
             if let Some(position) = passage.positions.iter().position(short) {
                 return Some(format!("position {position} of passage {at} lacks logits"));
             }
         }
-        let uneven = self.continuations.iter().position(|c| c.tokens.len() != c.gaps.len() || c.tokens.is_empty());
-        uneven.map(|at| format!("continuation {at} has not as many gaps as tokens, or none"))
+        let empty = self.continuations.iter().position(|c| c.tokens.is_empty() || c.prompt.is_empty());
+        empty.map(|at| format!("continuation {at} has no tokens"))
     }
 
     /// The file's text: a line for every text, position and continuation, so that a diff shows which of them changed.
@@ -147,7 +147,8 @@ impl Recording {
         for passage in &self.passages {
             let ids = serde_json::to_string(&passage.ids)?;
             let positions = passage.positions.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-            passages.push(format!("{{ \"ids\": {ids}, \"positions\": {} }}", list(positions, "    ")));
+            let (from, positions) = (passage.from, list(positions, "    "));
+            passages.push(format!("{{ \"ids\": {ids}, \"from\": {from}, \"positions\": {positions} }}"));
         }
         let texts = self.texts.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         let continuations = self.continuations.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
@@ -187,42 +188,27 @@ mod tests {
             sample_ids: vec![1, 5],
             texts: vec![TextIds { text: "a\n".into(), special: false, ids: vec![7, 8] }],
             passages: vec![Passage {
-                ids: vec![3],
+                ids: vec![2, 3],
+                from: 1,
                 positions: vec![Position { top: vec![(5, 0.1), (1, -0.25)], sample: vec![-0.25, 0.1], log_sum_exp: 1.5 }],
             }],
-            continuations: vec![Continuation { prompt: vec![3], tokens: vec![5], gaps: vec![0.35] }],
+            continuations: vec![Continuation { prompt: vec![3], tokens: vec![5] }],
         }
     }
 
-    fn written(recording: &Recording) -> tempdir::Dir {
-        let dir = tempdir::Dir::new();
-        let path = file(&dir.0, "b", "m", "q");
+    fn written(recording: &Recording) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = file(dir.path(), "b", "m", "q");
         std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
         std::fs::write(path, recording.to_text().expect("text")).expect("write");
         dir
     }
 
-    /// A folder that is gone afterwards; the crate has no dependency for it.
-    mod tempdir {
-        pub(super) struct Dir(pub(super) std::path::PathBuf);
-        impl Dir {
-            pub(super) fn new() -> Self {
-                let id = std::thread::current().id();
-                Self(std::env::temp_dir().join(format!("bitnet-reference-{}-{id:?}", std::process::id())))
-            }
-        }
-        impl Drop for Dir {
-            fn drop(&mut self) {
-                std::fs::remove_dir_all(&self.0).expect("clean up");
-            }
-        }
-    }
-
     #[test]
     fn a_recording_survives_its_file() {
         let dir = written(&sample());
-        assert_eq!(Recording::read(&dir.0, "b", "m", "q").expect("readable"), Some(sample()));
-        assert_eq!(Recording::read(&dir.0, "b", "m", "q2").expect("readable"), None);
+        assert_eq!(Recording::read(dir.path(), "b", "m", "q").expect("readable"), Some(sample()));
+        assert_eq!(Recording::read(dir.path(), "b", "m", "q2").expect("readable"), None);
         let text = sample().to_text().expect("text");
         assert!(text.lines().any(|line| line.trim() == r#"{"text":"a\n","special":false,"ids":[7,8]}"#), "{text}");
         assert!(text.contains("[[5,0.1],[1,-0.25]]"), "an f32 as short as it is: {text}");
@@ -234,13 +220,14 @@ mod tests {
             let mut recording = sample();
             change(&mut recording);
             let dir = written(&recording);
-            let error = Recording::read(&dir.0, "b", "m", "q").expect_err(words).to_string();
+            let error = Recording::read(dir.path(), "b", "m", "q").expect_err(words).to_string();
             assert!(error.contains(words), "{error}");
         };
         refused(&|r| r.model = "other".into(), "the file's name says");
         refused(&|r| r.schema = 9, "schema 9");
-        refused(&|r| r.passages[0].positions.clear(), "1 tokens and 0 rows");
+        refused(&|r| r.passages[0].positions.clear(), "2 tokens and 0 rows");
+        refused(&|r| r.passages[0].from = 0, "2 tokens and 1 rows of logits from 0");
         refused(&|r| r.passages[0].positions[0].sample.clear(), "lacks logits");
-        refused(&|r| r.continuations[0].gaps.clear(), "gaps");
+        refused(&|r| r.continuations[0].tokens.clear(), "continuation 0 has no tokens");
     }
 }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::kernel_sets;
+use cpp_sys::CppBackend;
 
 use crate::axes::{Axis, Cell};
 use crate::env::Env;
 use crate::paths::Paths;
+use crate::references::live;
 use crate::setup::{Declaration, Problem, implementations};
 use crate::verdict::Availability;
 use crate::vocabularies;
@@ -50,8 +52,12 @@ impl Host {
 
     /// This build's table.
     #[must_use]
-    pub fn here(env: Env) -> Self {
-        let host = Self::empty(env).backend("native", || Availability::Available);
+    pub fn here(env: Env, paths: &Paths) -> Self {
+        let mut host = Self::empty(env).backend("native", || Availability::Available);
+        for backend in CppBackend::ALL {
+            let target = paths.target.clone();
+            host = host.backend(backend.name(), move || live::availability(backend, &target));
+        }
         // Every kernel set of the engine is a device, so that none can be left out of the matrix.
         kernel_sets().iter().fold(host, |host, set| {
             host.device(format!("cpu-{}", set.name), || match (set.detect)() {
@@ -118,7 +124,7 @@ impl Host {
             Source::Embedded { .. } | Source::Generated { .. } | Source::Formats | Source::Hub => {
                 Availability::Available
             }
-            Source::Vocabulary { vocabulary } => match vocabularies::by_name(vocabulary) {
+            Source::Vocabulary { vocabulary, .. } => match vocabularies::by_name(vocabulary) {
                 Some(entry) => match entry.availability(paths) {
                     Availability::Available => Availability::Available,
                     Availability::Unavailable { reason, mend, .. } => {
@@ -195,7 +201,7 @@ mod tests {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden");
         let declaration = crate::setup::declare(&golden).expect("golden folder");
         let mut problems = Vec::new();
-        Host::here(Env::default()).validate(&declaration, &mut problems);
+        Host::here(Env::default(), &Paths::discover(&Env::default())).validate(&declaration, &mut problems);
         let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(lines, Vec::<String>::new());
     }

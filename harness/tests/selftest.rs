@@ -14,6 +14,8 @@ mod lies;
 mod lost;
 #[path = "selftest/planted.rs"]
 mod planted;
+#[path = "selftest/references.rs"]
+mod references;
 #[path = "selftest/toy.rs"]
 mod toy;
 
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     if let Some(root) = std::env::var_os(toy::ROOT) {
         return toy::suite(root.into()).main(&argv);
     }
-    let trials = cases::CASES.iter().chain(planted::CASES).chain(lies::CASES).chain(lost::CASES).map(|(name, case)| {
+    let trials = cases::CASES.iter().chain(planted::CASES).chain(lies::CASES).chain(lost::CASES).chain(references::CASES).map(|(name, case)| {
         // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
         Trial::test(*name, move || {
             case();

@@ -3,6 +3,7 @@
 mod benchmark;
 mod bless;
 mod fixtures;
+mod reference;
 mod report;
 mod soak;
 mod stage;
@@ -17,6 +18,8 @@ pub(crate) enum Command {
     Fixtures(fixtures::Args),
     /// Write golden snapshots from the scalar oracle.
     Bless(bless::Args),
+    /// Record what the C++ references answer.
+    Reference(reference::Args),
     /// Make reports from the records of one or more runs of the matrix.
     Report(report::Args),
     /// Measure what is held against the limits in golden/.
@@ -34,6 +37,7 @@ impl Command {
         match self {
             Self::Fixtures(args) => args.run(),
             Self::Bless(args) => args.run(),
+            Self::Reference(args) => args.run(),
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
             Self::Soak(args) => args.run(),
