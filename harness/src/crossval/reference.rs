@@ -1,7 +1,7 @@
 //! What answers are compared with: a live C++ worker, a recording of one, or our own engine on another file. One trait,
 //! so that a comparison does not know which.
 
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
 
 /// Of which positions logits are wanted. Position i is after token i.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,16 @@ impl Logits {
     pub fn row(&self, position: usize) -> Option<&Row> {
         self.rows.get(self.positions.binary_search(&position).ok()?)
     }
+}
+
+/// What a side made of a prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Continuation {
+    /// The new tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Whether a token came that ends a generation.
+    pub ended: bool,
 }
 
 /// The result of one step of a forward pass, for all tokens.
@@ -130,11 +140,11 @@ pub trait Reference {
     /// It failed, or cannot know.
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError>;
 
-    /// The most likely continuation, token by token, an end-of-generation token included.
+    /// The most likely continuation, token by token, until a token ends it or `max_tokens` were made.
     ///
     /// # Errors
     /// It failed, or cannot know.
-    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>, SideError>;
+    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError>;
 
     /// The results of all steps, in the order in which they were computed; steps that it does not show are absent.
     ///
@@ -142,6 +152,3 @@ pub trait Reference {
     /// It failed, or cannot know.
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError>;
 }
-
-/// Tokens as text, for tables: what token 5 looks like.
-pub type Pieces = Arc<dyn Fn(u32) -> String + Send + Sync>;
