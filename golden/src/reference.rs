@@ -85,8 +85,10 @@ pub struct Position {
 pub struct Continuation {
     /// What was fed.
     pub prompt: Vec<u32>,
-    /// What the reference went on with, an end-of-generation token included. The logits that it had there are a passage.
+    /// What the reference went on with. The logits that it had there are a passage.
     pub tokens: Vec<u32>,
+    /// Whether a token that ends a generation came after them.
+    pub ended: bool,
 }
 
 /// Where the recording of a model lies below the golden folder.
@@ -130,7 +132,7 @@ impl Recording {
                 return Some(format!("position {position} of passage {at} lacks logits"));
             }
         }
-        let empty = self.continuations.iter().position(|c| c.tokens.is_empty() || c.prompt.is_empty());
+        let empty = self.continuations.iter().position(|c| c.prompt.is_empty() || (c.tokens.is_empty() && !c.ended));
         empty.map(|at| format!("continuation {at} has no tokens"))
     }
 
@@ -192,7 +194,7 @@ mod tests {
                 from: 1,
                 positions: vec![Position { top: vec![(5, 0.1), (1, -0.25)], sample: vec![-0.25, 0.1], log_sum_exp: 1.5 }],
             }],
-            continuations: vec![Continuation { prompt: vec![3], tokens: vec![5] }],
+            continuations: vec![Continuation { prompt: vec![3], tokens: vec![5], ended: false }],
         }
     }
 

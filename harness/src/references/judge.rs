@@ -5,6 +5,7 @@
 use super::ours::Ours;
 use super::questions::{Questions, Subject, options};
 use crate::check::Failure;
+use crate::crossval::reference::Continuation;
 use crate::crossval::{Comparison, Positions, Reference, Row, Thresholds, compare_logits, distance};
 use crate::metrics::Metrics;
 
@@ -119,26 +120,29 @@ pub fn continuation(
     for prompt in &questions.prompts {
         let theirs = reference.generate(prompt, questions.new_tokens)?;
         let name = reference.name().to_owned();
-        let short = theirs.len() < questions.new_tokens && !theirs.last().is_some_and(|&token| ours.ends(token));
-        if theirs.is_empty() || theirs.len() > questions.new_tokens || short {
+        if theirs.tokens.len() > questions.new_tokens || (theirs.tokens.len() < questions.new_tokens && !theirs.ended) {
             return Err(Failure::new(format_args!(
-                "{name} went on from {prompt:?} with {theirs:?}, which are not {} tokens and do not end",
-                questions.new_tokens
+                "{name} went on from {prompt:?} with {:?}, which are not {} tokens and do not end",
+                theirs.tokens, questions.new_tokens
             )));
         }
-        let gaps = gaps(prompt, &theirs, reference, limits)?;
+        let gaps = gaps(ours, prompt, &theirs, reference, limits)?;
         let own = ours.generate(prompt, questions.new_tokens)?;
-        let equal = own.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+        let equal = own.iter().zip(&theirs.tokens).take_while(|(a, b)| a == b).count();
         same += equal;
-        match (theirs.get(equal), gaps.get(equal)) {
-            (Some(token), Some(&gap)) if gap > limits.clear_gap => {
+        let ended_too = theirs.ended && equal == theirs.tokens.len() && own.get(equal).is_some_and(|&t| ours.ends(t));
+        match gaps.get(equal) {
+            Some(_) if ended_too => same += 1,
+            Some(&gap) if gap > limits.clear_gap => {
+                let token = theirs.tokens.get(equal).map_or_else(|| "the end".to_owned(), u32::to_string);
                 return Err(Failure::new(format_args!(
-                    "token {equal} after {prompt:?} is {token} for {name}, by a gap of {gap:.3}, and {:?} for us: {theirs:?}, {own:?}",
-                    own.get(equal)
+                    "token {equal} after {prompt:?} is {token} for {name}, by a gap of {gap:.3}, and {:?} for us: {:?}, {own:?}",
+                    own.get(equal),
+                    theirs.tokens
                 )));
             }
-            (Some(_), _) => unclear += 1,
-            (None, _) => {}
+            Some(_) => unclear += 1,
+            None => {}
         }
     }
     let metrics =
@@ -148,23 +152,25 @@ pub fn continuation(
 
 /// The sequence whose logits a continuation hangs on, and the first position of them that counts.
 #[must_use]
-pub fn forced(prompt: &[u32], tokens: &[u32]) -> (Vec<u32>, usize) {
-    let fed = &tokens[..tokens.len().saturating_sub(1)];
-    ([prompt, fed].concat(), prompt.len().saturating_sub(1))
+pub fn forced(prompt: &[u32], made: &Continuation) -> (Vec<u32>, usize) {
+    // What ended it was chosen after the last token; otherwise nothing was.
+    let fed = made.tokens.len() - usize::from(!made.ended && !made.tokens.is_empty());
+    ([prompt, &made.tokens[..fed]].concat(), prompt.len().saturating_sub(1))
 }
 
-/// By how much each token of a continuation led, by the reference's own logits.
+/// By how much each token of a continuation (and what ended it) led, by the reference's own logits.
 fn gaps(
+    ours: &Ours,
     prompt: &[u32],
-    tokens: &[u32],
+    made: &Continuation,
     reference: &mut dyn Reference,
     limits: &Thresholds,
 ) -> Result<Vec<f64>, Failure> {
-    let (sequence, from) = forced(prompt, tokens);
+    let (sequence, from) = forced(prompt, made);
     let logits = reference.logits(&sequence, &Positions::List((from..sequence.len()).collect()))?;
     let mut gaps = Vec::new();
-    for (at, &token) in tokens.iter().enumerate() {
-        let (first, gap) = match logits.row(from + at) {
+    for position in from..sequence.len() {
+        let (first, gap) = match logits.row(position) {
             Some(Row::Full(row)) => (distance::top(row, 1).first().copied(), distance::gap(row)),
             Some(Row::Sampled { ids, values, .. }) => match values[..] {
                 [first, second, ..] => (ids.first().copied(), f64::from(first) - f64::from(second)),
@@ -172,12 +178,16 @@ fn gaps(
             },
             None => (None, f64::NAN),
         };
+        let as_made = match made.tokens.get(position - from) {
+            Some(token) => first == Some(*token),
+            None => first.is_some_and(|token| ours.ends(token)),
+        };
         // Batches and single tokens are summed in other orders, so what is not clear may tip.
-        if first != Some(token) && (gap.is_nan() || gap > limits.clear_gap) {
+        if !as_made && (gap.is_nan() || gap > limits.clear_gap) {
             return Err(Failure::new(format_args!(
-                "{} contradicts itself: it went on with {token} at position {}, where its logits have {first:?} first by {gap:.3}",
+                "{} contradicts itself: it went on with {:?}, where its logits of position {position} have {first:?} first by {gap:.3}",
                 reference.name(),
-                from + at
+                made.tokens.get(position - from)
             )));
         }
         gaps.push(gap);
@@ -200,7 +210,10 @@ mod tests {
 
     #[test]
     fn a_continuation_hangs_on_all_but_its_last_token() {
-        assert_eq!(forced(&[1, 2], &[3, 4]), (vec![1, 2, 3], 1));
-        assert_eq!(forced(&[1, 2], &[]), (vec![1, 2], 1));
+        let made = |tokens: &[u32], ended| Continuation { tokens: tokens.to_vec(), ended };
+        assert_eq!(forced(&[1, 2], &made(&[3, 4], false)), (vec![1, 2, 3], 1));
+        assert_eq!(forced(&[1, 2], &made(&[3, 4], true)), (vec![1, 2, 3, 4], 1));
+        assert_eq!(forced(&[1, 2], &made(&[], true)), (vec![1, 2], 1));
+        assert_eq!(forced(&[1, 2], &made(&[], false)), (vec![1, 2], 1));
     }
 }

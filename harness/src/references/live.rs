@@ -8,7 +8,8 @@ use super::ours::{Answers, key};
 use super::questions::Subject;
 use crate::atomic;
 use crate::check::{Context, Failure};
-use crate::crossval::{Logits, Positions, Reference, Row, SideError, Traced, distance};
+use crate::crossval::reference::Continuation;
+use crate::crossval::{Logits, Positions, Reference, Row, SideError, Traced};
 use crate::metrics::Metrics;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::GgufFile;
@@ -64,7 +65,7 @@ impl std::fmt::Debug for LiveReference {
 }
 
 static LOGITS: Answers<Logits> = Answers::new();
-static TOKENS: Answers<Vec<u32>> = Answers::new();
+static CONTINUATIONS: Answers<Continuation> = Answers::new();
 static TRACES: Answers<Vec<Traced>> = Answers::new();
 
 /// The worker of a backend, ready for a subject.
@@ -212,23 +213,12 @@ impl Reference for LiveReference {
         Ok(Logits::clone(&found))
     }
 
-    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>, SideError> {
-        let key = key(self.backend.name(), &self.subject, &(prompt, max_tokens));
-        let found = TOKENS.get(key, || {
+    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
+        let found = CONTINUATIONS.get(key(self.backend.name(), &self.subject, &(prompt, max_tokens)), || {
             let made = self.ask("generation", |session| session.generate(prompt, max_tokens))?;
-            let mut tokens = made.tokens;
-            if made.ended {
-                // The worker keeps the token that ended it to itself; its logits tell which it was.
-                let sequence = [prompt, &tokens[..]].concat();
-                let last = sequence.len().saturating_sub(1);
-                let logits = self.logits(&sequence, &Positions::List(vec![last]))?;
-                if let Some(Row::Full(row)) = logits.rows.first() {
-                    tokens.extend(distance::top(row, 1));
-                }
-            }
-            Ok::<_, SideError>(tokens)
+            Ok::<_, SideError>(Continuation { tokens: made.tokens, ended: made.ended })
         })?;
-        Ok(found.to_vec())
+        Ok(Continuation::clone(&found))
     }
 
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {

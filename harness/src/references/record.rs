@@ -62,9 +62,9 @@ pub fn record(cell: &Cell, subject: &Subject, reference: &mut dyn Reference) -> 
     let mut continuations = Vec::new();
     let mut sequences: Vec<(Vec<u32>, usize)> = subject.questions.passages.iter().map(|ids| (ids.clone(), 0)).collect();
     for prompt in &subject.questions.prompts {
-        let tokens = reference.generate(prompt, subject.questions.new_tokens)?;
-        sequences.push(forced(prompt, &tokens));
-        continuations.push(Continuation { prompt: prompt.clone(), tokens });
+        let made = reference.generate(prompt, subject.questions.new_tokens)?;
+        sequences.push(forced(prompt, &made));
+        continuations.push(Continuation { prompt: prompt.clone(), tokens: made.tokens, ended: made.ended });
     }
     let mut sample_ids = Vec::new();
     let mut passages = Vec::new();

@@ -3,6 +3,7 @@
 use super::questions::Subject;
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
+use crate::crossval::reference::Continuation;
 use crate::crossval::{Logits, Positions, Reference, Row, SideError, Traced};
 use bitnet_golden::reference::{Passage, Recording, file};
 use std::path::Path;
@@ -91,9 +92,9 @@ impl Reference for Recorded {
         found.map(|rows| Logits { positions: positions.clone(), vocab: 0, rows }).ok_or_else(|| self.absent("logits"))
     }
 
-    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>, SideError> {
+    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         let found = self.recording.continuations.iter().find(|c| c.prompt == prompt && c.tokens.len() <= max_tokens);
-        found.map(|c| c.tokens.clone()).ok_or_else(|| self.absent("generation"))
+        found.map(|c| Continuation { tokens: c.tokens.clone(), ended: c.ended }).ok_or_else(|| self.absent("generation"))
     }
 
     fn trace(&mut self, _: &[u32]) -> Result<Vec<Traced>, SideError> {

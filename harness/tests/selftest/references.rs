@@ -2,6 +2,7 @@
 
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::check::Failure;
+use bitnet_harness::crossval::reference::Continuation;
 use bitnet_harness::crossval::{Logits, Positions, Reference, Row, SideError, Thresholds, Traced};
 use bitnet_harness::data::reference::{Recording, file};
 use bitnet_harness::env::Env;
@@ -71,7 +72,7 @@ impl Liar<'_> {
 
     /// Where the truth about a prompt is first clear: the index of the token in the continuation, and the second best.
     fn clear(&self, prompt: &[u32], truth: &[u32]) -> (usize, u32) {
-        let (sequence, from) = judge::forced(prompt, truth);
+        let (sequence, from) = judge::forced(prompt, &Continuation { tokens: truth.to_vec(), ended: false });
         let logits = self.ours.logits(&sequence).expect("logits");
         (0..truth.len())
             .find_map(|at| match logits.row(from + at) {
@@ -139,9 +140,9 @@ impl Reference for Liar<'_> {
         Ok(Logits { positions, vocab: all.vocab, rows })
     }
 
-    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>, SideError> {
+    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         let truth = self.ours.generate(prompt, max_tokens).expect("tokens").to_vec();
-        match self.lie {
+        let tokens = match self.lie {
             Lie::Continuation | Lie::Contradiction => {
                 let (at, second) = self.clear(prompt, &truth);
                 let mut lie = truth[..at].to_vec();
@@ -151,11 +152,12 @@ impl Reference for Liar<'_> {
                     let next = [prompt, &lie[..]].concat();
                     lie.extend(self.ours.generate(&next, rest).expect("tokens").iter());
                 }
-                Ok(lie)
+                lie
             }
-            Lie::Stop => Ok(truth[..2].to_vec()),
-            _ => Ok(truth),
-        }
+            Lie::Stop => truth[..2].to_vec(),
+            _ => truth,
+        };
+        Ok(Continuation { tokens, ended: false })
     }
 
     fn trace(&mut self, _: &[u32]) -> Result<Vec<Traced>, SideError> {
