@@ -13,6 +13,7 @@
 //! | [`tokens`], [`compare`], [`generation`] | tokens, logits and continuations against limits |
 //! | [`replay`], [`bisect`] | which step is the first to go wrong |
 //! | [`performance`] | how fast both are |
+//! | [`plant`] | one wrong weight, on purpose |
 //! | [`run`], [`report`] | all of it for a prompt, the verdict, the document |
 //! | [`text`] | the document for people |
 //! | [`receipt`] | the document with what it was computed from |
@@ -24,6 +25,7 @@ pub mod generation;
 mod number;
 pub mod ours;
 pub mod performance;
+pub mod plant;
 pub mod receipt;
 pub mod reference;
 pub mod replay;

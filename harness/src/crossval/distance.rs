@@ -46,7 +46,7 @@ pub fn kl(ours: &[f32], reference: &[f32]) -> f64 {
         return f64::NAN;
     }
     let pairs = ours.iter().zip(reference).map(|(x, y)| (f64::from(*x), f64::from(*y)));
-    kl_terms(pairs, log_sum_exp(ours), log_sum_exp(reference)).max(0.0)
+    not_negative(kl_terms(pairs, log_sum_exp(ours), log_sum_exp(reference)))
 }
 
 /// The divergence where only some logits of the reference are known: the other tokens are one bucket, so this is a lower
@@ -60,7 +60,12 @@ pub fn kl_sampled(pairs: &[(f32, f32)], ours_log_sum: f64, reference_log_sum: f6
     let (p, q) = (rest(reference_log_sum, |p| p.1), rest(ours_log_sum, |p| p.0));
     // Below the rounding of a sum that is nearly 1 there is no bucket.
     let bucket = if p > 1e-9 { p * (p / q.max(1e-9)).ln() } else { 0.0 };
-    (known + bucket).max(0.0) + if known.is_nan() || p.is_nan() || q.is_nan() { f64::NAN } else { 0.0 }
+    if p.is_nan() || q.is_nan() { f64::NAN } else { not_negative(known + bucket) }
+}
+
+/// Rounding may leave a little less than nothing. (`max` would drop a NaN.)
+fn not_negative(value: f64) -> f64 {
+    if value < 0.0 { 0.0 } else { value }
 }
 
 fn kl_terms(pairs: impl Iterator<Item = (f64, f64)>, ours_log_sum: f64, reference_log_sum: f64) -> f64 {

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bitnet_engine::discovery::TokenizerFallbackChain;
-use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::inference::{
     GenerateOptions, Observer, Session, SessionOptions, StepResult, StopReason, Want, generate,
 };
 use bitnet_engine::load::{LoadError, LoadOptions, Loaded, TokenizerSource, load_with};
 use bitnet_engine::tokenizer::EncodeOptions;
-use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::quant::{self, I2sLayout};
 use bitnet_kernels::{Kernels, Pool};
 use serde_json::json;
 
 use super::reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};
+use super::report::{FileFacts, TokenizerFacts};
 use crate::provenance::HostInfo;
 
 /// A model, ready to be compared.
@@ -63,6 +64,32 @@ impl Ours {
             ..SessionOptions::new(self.kernels, Arc::clone(&self.pool))
         };
         Session::new(Arc::clone(&self.loaded.model), options)
+    }
+
+    /// What a report says of our file; `path` as the user gave it.
+    #[must_use]
+    pub fn facts(&self, path: &str) -> FileFacts {
+        facts(&self.loaded.file, path, self.loaded.model.i2s_layout)
+    }
+
+    /// The same of a file that is not loaded.
+    ///
+    /// # Errors
+    /// It is no GGUF.
+    pub fn facts_of(path: &Path) -> Result<FileFacts, GgufError> {
+        Ok(facts(&GgufFile::open(path)?, &path.to_string_lossy(), I2sLayout::default()))
+    }
+
+    /// What a report says of our tokenizer.
+    #[must_use]
+    pub fn tokenizer_facts(&self) -> TokenizerFacts {
+        let tokenizer = &self.loaded.tokenizer;
+        TokenizerFacts {
+            source: self.loaded.strategy.description(),
+            kind: tokenizer.kind().to_owned(),
+            pre: tokenizer.pre().map(str::to_owned),
+            tokens: tokenizer.vocab_size(),
+        }
     }
 
     /// What is printed for a token: its bytes as text, control tokens by name.
@@ -139,6 +166,21 @@ impl Reference for Ours {
         let mut collected = Collect::default();
         session.forward_observed(tokens, Want::All, &mut |_, _| {}, Some(&mut collected)).map_err(failed)?;
         Ok(collected.steps)
+    }
+}
+
+fn facts(file: &GgufFile, path: &str, layout: I2sLayout) -> FileFacts {
+    let first = file.tensor("blk.0.attn_q.weight");
+    let known = first.map(|view| {
+        let format = quant::by_ggml_type(view.info.ggml_type, layout);
+        format.map_or_else(|_| file.type_name(view.info).to_owned(), |format| format.name.to_owned())
+    });
+    FileFacts {
+        path: path.to_owned(),
+        bytes: file.file_len(),
+        sha256: file.content_hash().to_owned(),
+        architecture: file.metadata().str("general.architecture").ok().flatten().unwrap_or("none").to_owned(),
+        quant: known.unwrap_or_else(|| "none".to_owned()),
     }
 }
 

@@ -2,7 +2,12 @@
 
 mod benchmark;
 mod bless;
+mod crossval;
+mod crossval_per_token;
 mod fixtures;
+mod flip_weight;
+mod full_crossval;
+mod receipt;
 mod reference;
 mod report;
 mod soak;
@@ -28,6 +33,16 @@ pub(crate) enum Command {
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
     Stage(stage::Args),
+    /// Compare a prompt with a C++ reference, token by token.
+    CrossvalPerToken(crossval_per_token::Args),
+    /// Compare everything about a model with a C++ reference, and write a receipt.
+    FullCrossval(full_crossval::Args),
+    /// Compare tokenizers or speed with a C++ reference.
+    Crossval(crossval::Args),
+    /// Check a receipt of the cross-validation.
+    Receipt(receipt::Args),
+    /// Write a copy of a model with one wrong weight.
+    FlipWeight(flip_weight::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -42,7 +57,20 @@ impl Command {
             Self::Benchmark(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
+            Self::CrossvalPerToken(args) => args.run(),
+            Self::FullCrossval(args) => args.run(),
+            Self::Crossval(args) => args.run(),
+            Self::Receipt(args) => args.run(),
+            Self::FlipWeight(args) => args.run(),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }
+}
+
+/// Commands with exit codes of their own, in which 2 is not wrong usage but a finding.
+const COMPARING: [&str; 4] = [crossval_per_token::NAME, full_crossval::NAME, crossval::NAME, receipt::NAME];
+
+/// The exit code of a command line that clap refused.
+pub(crate) fn usage_code(command: Option<&str>) -> u8 {
+    if command.is_some_and(|name| COMPARING.contains(&name)) { 3 } else { 2 }
 }
