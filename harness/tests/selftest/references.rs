@@ -2,18 +2,23 @@
 
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::check::Failure;
+use bitnet_harness::crossval::live::facts;
 use bitnet_harness::crossval::reference::Continuation;
 use bitnet_harness::crossval::{Logits, Positions, Reference, Row, SideError, Thresholds, Traced};
 use bitnet_harness::data::reference::{Recording, file};
 use bitnet_harness::env::Env;
 use bitnet_harness::golden::Golden;
+use bitnet_harness::host::Host;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::references::ours::Ours;
 use bitnet_harness::references::questions::{self, Subject};
 use bitnet_harness::references::recorded::Recorded;
 use bitnet_harness::references::{judge, record};
-use bitnet_harness::{Cell, Context, Metrics, setup};
+use bitnet_harness::{Cell, Context, Metrics, models, setup};
 use bitnet_kernels::best;
+use bitnet_kernels::quant::I2sLayout;
+use cpp_sys::CppBackend;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cases::cases;
@@ -35,6 +40,7 @@ cases![
     a_recording_that_is_missing_or_stale,
     a_recording_that_lacks_an_answer,
     a_recording_without_a_cell,
+    what_is_unsupported_is_what_the_backends_refuse,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -309,4 +315,33 @@ fn a_recording_without_a_cell() {
     let toy = Toy::new();
     toy.write("golden/reference/native/toy__q1.json", "{}");
     toy.run(&[]).is(2, "golden/reference/native/toy__q1.json belongs to no declared cell of the check `recorded`");
+}
+
+fn what_is_unsupported_is_what_the_backends_refuse() {
+    let env = Env::default();
+    let paths = Paths::discover(&env);
+    let declaration = setup::declare(&paths.golden).expect("golden folder");
+    let survey = Host::here(env.clone(), &paths).survey(&declaration, &paths);
+    let ctx = Context {
+        golden: Golden::new(paths.snapshots(), &env),
+        matrix: Arc::new(declaration.matrix.clone()),
+        paths: paths.clone(),
+    };
+    let mut compared = 0;
+    for declared in &declaration.cells {
+        let cell = &declared.cell;
+        let here = survey.missing(cell, false).is_empty();
+        let Ok(backend) = cell.backend.parse::<CppBackend>() else { continue };
+        if cell.check != "recorded" || cell.device != "cpu-scalar" || !here {
+            continue;
+        }
+        let model = ctx.model(cell).expect("model");
+        let file = models::file(&ctx, model, &cell.quant).expect("file");
+        let refused = backend.supports(&facts(&file, Path::new("model.gguf")));
+        // The layouts of I2_S cannot be told apart from outside; the file would be read, and wrongly.
+        let expected = refused.is_err() || models::layout(&cell.quant) == I2sLayout::Arm;
+        assert_eq!(declared.unsupported.is_some(), expected, "{cell}: {refused:?}, {:?}", declared.unsupported);
+        compared += 1;
+    }
+    assert!(compared > 40, "only {compared} cells");
 }
