@@ -31,6 +31,8 @@ pub struct Thresholds {
     /// Largest error of one value of a step that is computed from the reference's own inputs, in units of the root mean
     /// square of its row.
     pub step_peak: f64,
+    /// The same of two whole traces, in which the roundings of all steps before have piled up.
+    pub drift_peak: f64,
     /// What was measured, and why the limits are where they are.
     pub why: String,
 }
@@ -47,6 +49,7 @@ struct Rule {
     largest_kl: f64,
     largest_abs: f64,
     step_peak: f64,
+    drift_peak: f64,
     why: String,
 }
 
@@ -63,7 +66,7 @@ fn read(golden: &Path) -> Result<File, GoldenError> {
     let file: File = read_toml(&path)?;
     for (at, rule) in file.crossval.iter().enumerate() {
         // A limit that nothing can exceed would be no check.
-        let bounded = [rule.clear_gap, rule.largest_kl, rule.largest_abs, rule.step_peak];
+        let bounded = [rule.clear_gap, rule.largest_kl, rule.largest_abs, rule.step_peak, rule.drift_peak];
         let sound = bounded.iter().all(|limit| limit.is_finite() && *limit >= 0.0)
             && (0.0..=1.0).contains(&rule.least_cosine)
             && !rule.why.trim().is_empty();
@@ -98,8 +101,8 @@ pub fn crossval(golden: &Path, backend: &str, model: &str, quant: &str) -> Resul
         .into_iter()
         .find(|rule| names(&rule.backend, backend) && names(&rule.model, model) && names(&rule.quant, quant));
     match rule {
-        Some(Rule { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, why, .. }) => {
-            Ok(Thresholds { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, why })
+        Some(Rule { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, drift_peak, why, .. }) => {
+            Ok(Thresholds { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, drift_peak, why })
         }
         None => Err(GoldenError::Parse {
             path: golden.join("thresholds.toml"),
@@ -124,7 +127,7 @@ mod tests {
         let [backend, model, quant] = names;
         format!(
             "[[crossval]]\nbackend = \"{backend}\"\nmodel = \"{model}\"\nquant = \"{quant}\"\nclear_gap = 0.25\n\
-             least_cosine = {cosine:?}\nlargest_kl = 0.1\nlargest_abs = {abs}\nstep_peak = 0.1\nwhy = \"measured\"\n"
+             least_cosine = {cosine:?}\nlargest_kl = 0.1\nlargest_abs = {abs}\nstep_peak = 0.1\ndrift_peak = 0.1\nwhy = \"measured\"\n"
         )
     }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`reference`] | the trait of a side, and what sides exchange |
 //! | [`ours`] | our engine as a side |
+//! | [`live`] | a C++ worker as a side |
 //! | [`distance`] | how far two rows are apart |
 //! | [`tokens`], [`compare`], [`generation`] | tokens, logits and continuations against limits |
 //! | [`replay`], [`bisect`] | which step is the first to go wrong |
@@ -22,6 +23,7 @@ pub mod bisect;
 pub mod compare;
 pub mod distance;
 pub mod generation;
+pub mod live;
 mod number;
 pub mod ours;
 pub mod performance;
@@ -37,6 +39,7 @@ pub mod tokens;
 pub use bisect::{Bisection, bisect};
 pub use bitnet_golden::thresholds::Thresholds;
 pub use compare::{Comparison, Exceeded, PositionReport, compare_logits};
+pub use live::Live;
 pub use ours::Ours;
 pub use receipt::{Receipt, ReceiptError};
 pub use reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};

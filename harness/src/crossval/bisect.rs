@@ -2,8 +2,8 @@
 //!
 //! Two distances are taken of every step that both sides show. The *whole* one is between our trace and the reference's:
 //! it grows from layer to layer, as roundings pile up. The *own* one is between the reference's result and ours computed
-//! from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides. Where there is no replay, the
-//! whole distance decides.
+//! from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides, by the limit `step_peak`. Where
+//! there is no replay, the whole distance decides, by the limit `drift_peak`.
 
 use std::collections::HashMap;
 
@@ -156,7 +156,7 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
                 inputs.iter().filter_map(|name| beyond.get(name.as_str()).copied()).reduce(|a, b| a || b);
             first = Some(finding(side, reference, limits, input_differed, replayed.is_some()));
         }
-        beyond.insert(name, exceeds(whole.peak, limits));
+        beyond.insert(name, exceeds(whole.peak, limits.drift_peak));
         before = Some(name);
         steps.push(StepReport {
             step: name.to_owned(),
@@ -175,11 +175,14 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
 /// Whether a step diverges, from its distances; what is no number does.
 #[must_use]
 pub fn diverges(whole: &StepDistance, own: Option<&StepDistance>, limits: &Thresholds) -> bool {
-    exceeds(own.unwrap_or(whole).peak, limits)
+    match own {
+        Some(own) => exceeds(own.peak, limits.step_peak),
+        None => exceeds(whole.peak, limits.drift_peak),
+    }
 }
 
-fn exceeds(peak: f64, limits: &Thresholds) -> bool {
-    peak.is_nan() || peak > limits.step_peak
+fn exceeds(peak: f64, limit: f64) -> bool {
+    peak.is_nan() || peak > limit
 }
 
 fn step_distance(ours: &Traced, reference: &Traced) -> StepDistance {
@@ -230,8 +233,9 @@ fn finding(
             reference: f64::from(reference.values[row * width + column]),
         })
         .collect();
+    let limit = if from_reference_inputs { limits.step_peak } else { limits.drift_peak };
     let rows_beyond =
-        units.iter().enumerate().filter(|(row, unit)| error(row * width + column, **unit) > limits.step_peak).count();
+        units.iter().enumerate().filter(|(row, unit)| error(row * width + column, **unit) > limit).count();
     Finding {
         step: reference.step.clone(),
         layer: layer(&reference.step),
@@ -261,6 +265,7 @@ mod tests {
             largest_kl: 0.05,
             largest_abs: 0.5,
             step_peak: 0.1,
+            drift_peak: 0.1,
             why: "test".to_owned(),
         }
     }

@@ -201,9 +201,9 @@ impl Reference for Live {
         let failed = self.failed("trace");
         let steps = self.session.trace(tokens, &[]).map_err(failed)?;
         // Tensors that are no step of ours have no name to compare under.
-        let named = steps.into_iter().filter_map(|s| {
-            Some(Traced { step: s.step?, rows: s.rows, width: s.width, values: s.values })
-        });
+        let named = steps
+            .into_iter()
+            .filter_map(|s| Some(Traced { step: s.step?, rows: s.rows, width: s.width, values: s.values }));
         Ok(named.collect())
     }
 }

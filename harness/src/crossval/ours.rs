@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bitnet_engine::discovery::TokenizerFallbackChain;
+use bitnet_engine::discovery::{Resolved, TokenizerFallbackChain};
 use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::inference::{
     GenerateOptions, Observer, Session, SessionOptions, StepResult, StopReason, Want, generate,
@@ -64,6 +64,14 @@ impl Ours {
             ..SessionOptions::new(self.kernels, Arc::clone(&self.pool))
         };
         Session::new(Arc::clone(&self.loaded.model), options)
+    }
+
+    /// The same model with another tokenizer, whatever its size: what it makes of a text is what is compared.
+    #[must_use]
+    pub fn with_tokenizer(mut self, resolved: Resolved) -> Self {
+        self.loaded.tokenizer = resolved.tokenizer;
+        self.loaded.strategy = resolved.strategy;
+        self
     }
 
     /// What a report says of our file; `path` as the user gave it.

@@ -99,8 +99,8 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
     let l = &report.limits;
     let _ = writeln!(
         out,
-        "limits: cosine >= {}, KL <= {}, max abs <= {}, top-1 where the lead is above {}, steps <= {} rms",
-        l.least_cosine, l.largest_kl, l.largest_abs, l.clear_gap, l.step_peak
+        "limits: cosine >= {}, KL <= {}, max abs <= {}, top-1 where the lead is above {}, steps <= {} rms (drift {})",
+        l.least_cosine, l.largest_kl, l.largest_abs, l.clear_gap, l.step_peak, l.drift_peak
     );
     if let Section::Ran(parity) = &report.tokenizer_parity {
         let _ = writeln!(out, "\ntokenizer: {} texts, {} differ", parity.texts.len(), parity.differing);

@@ -59,7 +59,9 @@ fn parity() -> Result<Receipt, Failure> {
 fn follows() -> Result<(), Failure> {
     let receipt = parity()?;
     let (read, verified) = verify(&Written::of(&receipt)?.path, None)?;
-    check(read.report == receipt.report, "a receipt changed on its way through the file")?;
+    let prompts =
+        |r: &Receipt| r.report.prompts.iter().map(|p| (p.prompt.clone(), p.tokens.clone())).collect::<Vec<_>>();
+    check(prompts(&read) == prompts(&receipt) && read.data == receipt.data, "it changed on its way through the file")?;
     // The file that a test names is nowhere.
     check(verified.not_checked.len() == 1 && verified.checked.len() == 3, format_args!("{verified:?}"))
 }
@@ -100,11 +102,6 @@ fn refused(path: &std::path::Path, field: &str) -> Result<(), Failure> {
 fn edited() -> Result<(), Failure> {
     let written = Written::of(&parity()?)?;
     let text = std::fs::read_to_string(&written.path)?;
-    // The first figure of a key, whatever it is.
-    let figure = |key: &str| -> Result<String, Failure> {
-        let (_, tail) = text.split_once(&format!("\"{key}\": ")).ok_or_else(|| Failure::new(key))?;
-        Ok(tail.chars().take_while(|c| !",\n".contains(*c)).collect())
-    };
     let first = "\"comparison\"";
     let derived: [(&str, &str, &str); 6] = [
         ("gap", "7.25", "positions[0].gap"),
@@ -123,8 +120,6 @@ fn edited() -> Result<(), Failure> {
         refused(&path, field)?;
     }
     // A logit: the figures no longer follow from it.
-    let row = figure("ours")?;
-    check(row.len() > 2, "a row")?;
     let data = text.find("\"data\"").ok_or_else(|| Failure::new("no data"))?;
     let (_, tail) = text[data..].split_once("\"ours\": \"").ok_or_else(|| Failure::new("no row"))?;
     let old: String = tail.chars().take(8).collect();

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, ensure};
 use bitnet_engine::device;
-use bitnet_engine::discovery::TokenizerFallbackChain;
+use bitnet_engine::discovery::{TokenizerDiscovery, TokenizerFallbackChain};
+use bitnet_engine::load::LoadError;
 use bitnet_engine::settings::{Settings, discovery_from_env};
 use bitnet_golden::thresholds;
 use bitnet_harness::crossval::live::{Live, NoReference, Wanted};
@@ -93,11 +94,21 @@ impl SideArgs {
         if let Some(tokenizer) = &self.tokenizer {
             ensure!(tokenizer.exists(), "the tokenizer {} is not there", tokenizer.display());
         }
+        let chain = TokenizerFallbackChain::new(discovery.clone());
         discovery.exact.clone_from(&self.tokenizer);
-        let chain = TokenizerFallbackChain::new(discovery);
+        let named_chain = TokenizerFallbackChain::new(discovery);
         let layout = I2sLayout::from_name(&self.i2s_layout);
         let named = || format!("cannot use {}", path.display());
-        let ours = Ours::open(&path, layout, &chain, kernels, pool).with_context(named)?;
+        let open = |chain| Ours::open(&path, layout, chain, kernels, Arc::clone(&pool));
+        let ours = match (&self.tokenizer, open(&chain)) {
+            // A wrong tokenizer may have more tokens than the model; that is for the comparison to show.
+            (Some(_), Ok(ours)) => {
+                let resolved = named_chain.resolve(&TokenizerDiscovery::from_file(&ours.loaded.file)?)?;
+                ours.with_tokenizer(resolved)
+            }
+            (Some(_), Err(LoadError::Discovery(_))) => open(&named_chain).with_context(named)?,
+            (_, ours) => ours.with_context(named)?,
+        };
         let model = ours.facts(&path.to_string_lossy());
         let reference_model = match &self.cpp_model {
             None => None,
