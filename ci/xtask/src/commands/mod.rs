@@ -3,7 +3,9 @@
 mod benchmark;
 mod bless;
 mod fixtures;
+mod preflight;
 mod report;
+mod setup_cpp;
 mod soak;
 mod stage;
 
@@ -25,6 +27,10 @@ pub(crate) enum Command {
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
     Stage(stage::Args),
+    /// Build the workers of the C++ references.
+    SetupCpp(setup_cpp::Args),
+    /// Say whether the C++ references can be used, and what is missing.
+    Preflight(preflight::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -38,6 +44,8 @@ impl Command {
             Self::Benchmark(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
+            Self::SetupCpp(args) => args.run(),
+            Self::Preflight(args) => args.run(),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }
