@@ -33,5 +33,5 @@ pub use error::CppError;
 pub use session::{CallSink, Session, SessionOptions};
 pub use sources::fingerprint;
 pub use timings::{Tally, Timings};
-pub use wire::{Fault, Generated, Hello, LoadInfo, LoadOptions, Logits, Positions, TraceStep};
+pub use wire::{CacheType, Fault, Generated, Hello, LoadInfo, LoadOptions, Logits, Positions, TraceStep};
 pub use workers::{Installed, Missing, Workers};

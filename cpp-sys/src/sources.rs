@@ -18,19 +18,18 @@ const SHARED: &[(&str, &str)] = sources![
     "workers/shared/main.rs",
     "workers/shared/shim.cpp",
     "workers/shared/shim.h",
+    "workers/shared/vintage.h",
 ];
 const BITNET: &[(&str, &str)] = sources![
     "workers/bitnet/Cargo.toml",
     "workers/bitnet/Cargo.lock",
     "workers/bitnet/build.rs",
     "workers/bitnet/edits.rs",
-    "workers/bitnet/vintage.h",
 ];
 const LLAMA: &[(&str, &str)] = sources![
     "workers/llama/Cargo.toml",
     "workers/llama/Cargo.lock",
     "workers/llama/build.rs",
-    "workers/llama/vintage.h",
 ];
 
 /// SHA-256 over the names and texts of a worker's sources, as they were when this crate was built.

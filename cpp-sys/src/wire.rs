@@ -170,11 +170,25 @@ pub struct LoadOptions {
     pub context: usize,
     /// Only the vocabulary: tokenize and detokenize work, the rest is refused.
     pub vocab_only: bool,
+    /// How keys and values are kept.
+    #[serde(default)]
+    pub cache: CacheType,
+}
+
+/// How a KV cache keeps its values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheType {
+    /// As both references do by default.
+    #[default]
+    F16,
+    /// Exactly: what attention then adds to the distance from us is the order of its sums.
+    F32,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: 512, vocab_only: false }
+        Self { context: 512, vocab_only: false, cache: CacheType::F16 }
     }
 }
 

@@ -7,8 +7,10 @@ mod crossval_per_token;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
+mod preflight;
 mod receipt;
 mod report;
+mod setup_cpp;
 mod soak;
 mod stage;
 
@@ -40,6 +42,10 @@ pub(crate) enum Command {
     Receipt(receipt::Args),
     /// Write a copy of a model with one wrong weight.
     FlipWeight(flip_weight::Args),
+    /// Build the workers of the C++ references.
+    SetupCpp(setup_cpp::Args),
+    /// Say whether the C++ references can be used, and what is missing.
+    Preflight(preflight::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -58,6 +64,8 @@ impl Command {
             Self::Crossval(args) => args.run(),
             Self::Receipt(args) => args.run(),
             Self::FlipWeight(args) => args.run(),
+            Self::SetupCpp(args) => args.run(),
+            Self::Preflight(args) => args.run(),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }
