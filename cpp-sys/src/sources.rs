@@ -26,11 +26,8 @@ const BITNET: &[(&str, &str)] = sources![
     "workers/bitnet/build.rs",
     "workers/bitnet/edits.rs",
 ];
-const LLAMA: &[(&str, &str)] = sources![
-    "workers/llama/Cargo.toml",
-    "workers/llama/Cargo.lock",
-    "workers/llama/build.rs",
-];
+const LLAMA: &[(&str, &str)] =
+    sources!["workers/llama/Cargo.toml", "workers/llama/Cargo.lock", "workers/llama/build.rs",];
 
 /// SHA-256 over the names and texts of a worker's sources, as they were when this crate was built.
 #[must_use]

@@ -23,6 +23,7 @@
 //! | [`crossval`] | our engine against another one: tokens, logits, generation, steps |
 //! | [`vocabularies`], [`strings`] | real vocabularies and their oracles; strings that strain tokenizers |
 //! | [`cpu_time`] | this thread's computing time |
+//! | [`references`] | the C++ references as backends: what they are asked, live and recorded |
 //! | [`golden`] | snapshots and blessing |
 //! | [`record`], [`account`], [`report`] | what is left of a run |
 //!
@@ -47,6 +48,7 @@ pub mod paths;
 pub mod posing;
 pub mod provenance;
 pub mod record;
+pub mod references;
 pub mod report;
 pub mod roster;
 pub mod select;

@@ -9,6 +9,7 @@ mod flip_weight;
 mod full_crossval;
 mod preflight;
 mod receipt;
+mod reference;
 mod report;
 mod setup_cpp;
 mod soak;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Fixtures(fixtures::Args),
     /// Write golden snapshots from the scalar oracle.
     Bless(bless::Args),
+    /// Record what the C++ references answer.
+    Reference(reference::Args),
     /// Make reports from the records of one or more runs of the matrix.
     Report(report::Args),
     /// Measure what is held against the limits in golden/.
@@ -55,6 +58,7 @@ impl Command {
         match self {
             Self::Fixtures(args) => args.run(),
             Self::Bless(args) => args.run(),
+            Self::Reference(args) => args.run(),
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
             Self::Soak(args) => args.run(),
