@@ -279,7 +279,7 @@ fn derive(receipt: &Receipt) -> Result<Report, ReceiptError> {
         }
         if let Section::Ran(trace) = &mut prompt.trace {
             for step in &mut trace.steps {
-                step.diverges = diverges(&step.whole, step.own.as_ref(), &limits);
+                step.diverges = diverges(&step.step, &step.whole, step.own.as_ref(), &limits);
             }
             let first = trace.steps.iter().find(|step| step.diverges).map(|step| step.step.clone());
             trace.agrees = !trace.steps.is_empty() && first.is_none();
