@@ -3,7 +3,7 @@
 //! ```text
 //! <target>/cpp/<backend>/worker       the program
 //! <target>/cpp/<backend>/build.json   its receipt
-//! <target>/cpp/<backend>/build/       cargo's build folder
+//! <target>/cpp/build/                 cargo's build folder for both: they share what bindgen is made of
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -60,6 +60,12 @@ impl Workers {
     #[must_use]
     pub fn folder(&self, backend: CppBackend) -> PathBuf {
         self.folder.join(backend.name())
+    }
+
+    /// Where cargo builds the workers.
+    #[must_use]
+    pub fn build_folder(&self) -> PathBuf {
+        self.folder.join("build")
     }
 
     /// Where its program goes.

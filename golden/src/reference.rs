@@ -192,7 +192,11 @@ mod tests {
             passages: vec![Passage {
                 ids: vec![2, 3],
                 from: 1,
-                positions: vec![Position { top: vec![(5, 0.1), (1, -0.25)], sample: vec![-0.25, 0.1], log_sum_exp: 1.5 }],
+                positions: vec![Position {
+                    top: vec![(5, 0.1), (1, -0.25)],
+                    sample: vec![-0.25, 0.1],
+                    log_sum_exp: 1.5,
+                }],
             }],
             continuations: vec![Continuation { prompt: vec![3], tokens: vec![5], ended: false }],
         }

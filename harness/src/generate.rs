@@ -69,9 +69,7 @@ pub fn model(
             ("ffn_down", width, shape.ffn),
         ] {
             let values = match (weights, part) {
-                (Weights::LargestSums, "ffn_gate" | "ffn_up") => {
-                    values(&mut noise, format, 1, cols).repeat(rows)
-                }
+                (Weights::LargestSums, "ffn_gate" | "ffn_up") => values(&mut noise, format, 1, cols).repeat(rows),
                 (Weights::LargestSums, "ffn_down") => largest_sums(&mut noise, format, rows, cols),
                 _ => values(&mut noise, format, rows, cols),
             };

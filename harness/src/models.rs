@@ -107,9 +107,9 @@ pub fn vocabulary(ctx: &Context, model: &Model) -> Result<Vocabulary, Failure> {
 /// There is none of that name, or it is about another vocabulary.
 pub fn known_difference(ctx: &Context, name: &str, vocabulary: &str) -> Result<Difference, Failure> {
     let all = differences::read(&ctx.paths.golden)?;
-    all.into_iter().find(|d| d.name == name && d.vocabulary == vocabulary).ok_or_else(|| {
-        Failure::new(format_args!("differences.toml has no `{name}` of the vocabulary `{vocabulary}`"))
-    })
+    all.into_iter()
+        .find(|d| d.name == name && d.vocabulary == vocabulary)
+        .ok_or_else(|| Failure::new(format_args!("differences.toml has no `{name}` of the vocabulary `{vocabulary}`")))
 }
 
 /// Format of the first linear layer.

@@ -212,7 +212,10 @@ fn recordings(golden: &Path, backend: &str, cells: &[Declared], problems: &mut V
         let key = file.strip_suffix(".json").and_then(|stem| stem.split_once("__"));
         let reads = |declared: &Declared, (model, quant): (&str, &str)| {
             let cell = &declared.cell;
-            cell.check == RECORDED && cell.backend == backend && cell.model == model && cell.quant == quant
+            cell.check == RECORDED
+                && cell.backend == backend
+                && cell.model == model
+                && cell.quant == quant
                 && declared.unsupported.is_none()
         };
         if !key.is_some_and(|key| cells.iter().any(|declared| reads(declared, key))) {

@@ -33,12 +33,19 @@ fn main() -> ExitCode {
     if let Some(root) = std::env::var_os(toy::ROOT) {
         return toy::suite(root.into()).main(&argv);
     }
-    let trials = cases::CASES.iter().chain(planted::CASES).chain(lies::CASES).chain(lost::CASES).chain(references::CASES).chain(workers::CASES).map(|(name, case)| {
-        // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
-        Trial::test(*name, move || {
-            case();
-            Ok::<(), Failed>(())
-        })
-    });
+    let trials = cases::CASES
+        .iter()
+        .chain(planted::CASES)
+        .chain(lies::CASES)
+        .chain(lost::CASES)
+        .chain(references::CASES)
+        .chain(workers::CASES)
+        .map(|(name, case)| {
+            // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
+            Trial::test(*name, move || {
+                case();
+                Ok::<(), Failed>(())
+            })
+        });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

@@ -60,7 +60,10 @@ pub struct LiveReference {
 
 impl std::fmt::Debug for LiveReference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveReference").field("backend", &self.backend).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("LiveReference")
+            .field("backend", &self.backend)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

@@ -117,8 +117,7 @@ impl Ours {
             let mut session = models::session(&self.loaded, self.kernels, 1, CHUNK, prompt.len() + new_tokens + 1)?;
             let options = GenerateOptions { max_tokens: Some(new_tokens), ignore_eos: true, ..Default::default() };
             let tokenizer = &*self.loaded.tokenizer;
-            let made =
-                generate(&mut session, tokenizer, prompt, &options, &AtomicBool::new(false), &mut |_| {})?;
+            let made = generate(&mut session, tokenizer, prompt, &options, &AtomicBool::new(false), &mut |_| {})?;
             Ok(made.tokens)
         })
     }

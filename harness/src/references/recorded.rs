@@ -51,7 +51,8 @@ impl Recorded {
 
     fn absent(&self, what: &'static str) -> SideError {
         let backend = &self.recording.backend;
-        let why = format!("this was not asked when it was recorded; record it again: cargo xtask reference record {backend}");
+        let why =
+            format!("this was not asked when it was recorded; record it again: cargo xtask reference record {backend}");
         SideError::absent(&self.name, what, why)
     }
 
@@ -94,7 +95,9 @@ impl Reference for Recorded {
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         let found = self.recording.continuations.iter().find(|c| c.prompt == prompt && c.tokens.len() <= max_tokens);
-        found.map(|c| Continuation { tokens: c.tokens.clone(), ended: c.ended }).ok_or_else(|| self.absent("generation"))
+        found
+            .map(|c| Continuation { tokens: c.tokens.clone(), ended: c.ended })
+            .ok_or_else(|| self.absent("generation"))
     }
 
     fn trace(&mut self, _: &[u32]) -> Result<Vec<Traced>, SideError> {

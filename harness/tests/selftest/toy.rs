@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::workers;
 use bitnet_harness::env::Env;
 use bitnet_harness::host::Host;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::record::{self, Record};
-use crate::workers;
 use bitnet_harness::{Availability, Cell, Check, Context, Failure, Metrics, Suite};
 
 /// The variable that makes this program the toy matrix of a folder.

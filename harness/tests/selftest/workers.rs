@@ -3,9 +3,9 @@
 //! The program has a third role here. With `HARNESS_SELFTEST_WORKER` set to a folder it is a worker that answers from our
 //! own engine, and that aborts at the first request for logits it ever gets.
 
+use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{GenerateOptions, Want, generate};
 use bitnet_engine::load::{Loaded, load};
-use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::Outcome;
 use bitnet_harness::check::{Check, continuation, logits};
 use bitnet_harness::env::Env;
@@ -18,9 +18,7 @@ use bitnet_kernels::quant::I2sLayout;
 use cpp_sys::serve::{Reference, serve};
 use cpp_sys::wire::{PROTOCOL, Refusal};
 use cpp_sys::workers::{cpu, sha256};
-use cpp_sys::{
-    BuildInfo, CppBackend, Fault, Generated, Hello, LoadInfo, LoadOptions, TraceStep, Workers, fingerprint,
-};
+use cpp_sys::{BuildInfo, CppBackend, Fault, Generated, Hello, LoadInfo, LoadOptions, TraceStep, Workers, fingerprint};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -174,9 +172,8 @@ impl Reference for Engine {
         let mut session =
             models::session(loaded, best(), 1, 16, prompt.len() + max_tokens + 1).map_err(|f| refusal(f.message))?;
         let wanted = GenerateOptions { max_tokens: Some(max_tokens), ignore_eos: true, ..Default::default() };
-        let made =
-            generate(&mut session, &*loaded.tokenizer, prompt, &wanted, &AtomicBool::new(false), &mut |_| {})
-                .map_err(refusal)?;
+        let made = generate(&mut session, &*loaded.tokenizer, prompt, &wanted, &AtomicBool::new(false), &mut |_| {})
+            .map_err(refusal)?;
         Ok(Generated { tokens: made.tokens, ended: false, prompt_seconds: 0.0, decode_seconds: 0.0 })
     }
 
