@@ -145,7 +145,9 @@ fn has_libclang() -> bool {
         .flat_map(|entries| entries.flatten())
         .any(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") || name == "libclang.dylib"
+            // libclang-cpp is another library.
+            let library = name.starts_with("libclang.so") || name.starts_with("libclang-");
+            (library && !name.starts_with("libclang-cpp")) || name == "libclang.dylib"
         })
 }
 
