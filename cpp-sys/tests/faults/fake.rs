@@ -33,12 +33,12 @@ fn answer(id: u64, ok: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// All roles.
-pub fn roles() -> impl Iterator<Item = &'static str> {
+pub(crate) fn roles() -> impl Iterator<Item = &'static str> {
     BAD.iter().map(|(name, _)| *name).chain(["good", "dies", "silent", "flood", "old", "bitnet"])
 }
 
 /// Is the worker of this role.
-pub fn play(role: &str) -> ExitCode {
+pub(crate) fn play(role: &str) -> ExitCode {
     let mut toy = Toy { role: role.to_owned() };
     let (mut from, mut to) = (std::io::stdin(), std::io::stdout());
     let Some((_, bad)) = BAD.iter().find(|(name, _)| *name == role) else {
@@ -67,7 +67,7 @@ struct Toy {
 }
 
 /// Tokens of the toy.
-pub const VOCAB: usize = 256;
+pub(crate) const VOCAB: usize = 256;
 
 impl Reference for Toy {
     fn hello(&self) -> Hello {
