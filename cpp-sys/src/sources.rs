@@ -25,9 +25,14 @@ const BITNET: &[(&str, &str)] = sources![
     "workers/bitnet/Cargo.lock",
     "workers/bitnet/build.rs",
     "workers/bitnet/edits.rs",
+    "workers/bitnet/src/main.rs",
 ];
-const LLAMA: &[(&str, &str)] =
-    sources!["workers/llama/Cargo.toml", "workers/llama/Cargo.lock", "workers/llama/build.rs",];
+const LLAMA: &[(&str, &str)] = sources![
+    "workers/llama/Cargo.toml",
+    "workers/llama/Cargo.lock",
+    "workers/llama/build.rs",
+    "workers/llama/src/main.rs",
+];
 
 /// SHA-256 over the names and texts of a worker's sources, as they were when this crate was built.
 #[must_use]

@@ -3,7 +3,7 @@
 //! ```text
 //! <target>/cpp/<backend>/worker       the program
 //! <target>/cpp/<backend>/build.json   its receipt
-//! <target>/cpp/<backend>/build/       cargo's build folder
+//! <target>/cpp/build/                 cargo's build folder for both: they share what bindgen is made of
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -60,6 +60,12 @@ impl Workers {
     #[must_use]
     pub fn folder(&self, backend: CppBackend) -> PathBuf {
         self.folder.join(backend.name())
+    }
+
+    /// Where cargo builds the workers.
+    #[must_use]
+    pub fn build_folder(&self) -> PathBuf {
+        self.folder.join("build")
     }
 
     /// Where its program goes.
@@ -139,7 +145,9 @@ fn has_libclang() -> bool {
         .flat_map(|entries| entries.flatten())
         .any(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") || name == "libclang.dylib"
+            // libclang-cpp is another library.
+            let library = name.starts_with("libclang.so") || name.starts_with("libclang-");
+            (library && !name.starts_with("libclang-cpp")) || name == "libclang.dylib"
         })
 }
 

@@ -192,6 +192,7 @@ fn limits() -> Thresholds {
         largest_kl: 0.1,
         largest_abs: 1.0,
         step_peak: 0.1,
+        attention_peak: None,
         drift_peak: 0.1,
         why: "the truth is exact, a recording has all its digits".to_owned(),
     }

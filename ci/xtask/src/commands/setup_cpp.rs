@@ -81,7 +81,7 @@ impl Args {
 
 fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> {
     let (folder, start) = (workers.folder(backend), Instant::now());
-    let build = folder.join("build");
+    let build = workers.build_folder();
     eprintln!("{}: building its worker, minutes for the first time", backend.title());
     let manifest = root().join("cpp-sys/workers").join(backend.name()).join("Cargo.toml");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -92,7 +92,11 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
     ensure!(status.success(), "the worker of {} does not build: {cargo:?} ended with {status}", backend.title());
     let seconds = start.elapsed().as_secs();
 
-    let (made, program, receipt) = (build.join("release/worker"), workers.program(backend), workers.receipt(backend));
+    let (made, program, receipt) = (
+        build.join("release").join(format!("cpp-worker-{}", backend.name())),
+        workers.program(backend),
+        workers.receipt(backend),
+    );
     let built_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let hash = sha256(&made).with_context(|| format!("cannot read {}", made.display()))?;
     let before: Option<BuildInfo> = std::fs::read(&receipt).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -102,6 +106,7 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
         return Ok(installed);
     }
     // By way of a rename: a worker that runs keeps its program.
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let fresh = folder.join("worker.new");
     std::fs::copy(&made, &fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
     std::fs::rename(&fresh, &program).with_context(|| format!("cannot write {}", program.display()))?;
