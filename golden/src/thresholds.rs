@@ -31,10 +31,22 @@ pub struct Thresholds {
     /// Largest error of one value of a step that is computed from the reference's own inputs, in units of the root mean
     /// square of its row.
     pub step_peak: f64,
+    /// The same for attention, where it needs another limit: a reference may round queries or probabilities to f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_peak: Option<f64>,
     /// The same of two whole traces, in which the roundings of all steps before have piled up.
     pub drift_peak: f64,
     /// What was measured, and why the limits are where they are.
     pub why: String,
+}
+
+impl Thresholds {
+    /// The limit for a step that is computed from the reference's own inputs.
+    #[must_use]
+    pub fn of_step(&self, step: &str) -> f64 {
+        let attention = self.attention_peak.filter(|_| step.ends_with(".attn"));
+        attention.unwrap_or(self.step_peak)
+    }
 }
 
 /// One `[[crossval]]` table: for what, and the limits. A name field is `*`, a value, or values joined by `|`.
@@ -49,6 +61,7 @@ struct Rule {
     largest_kl: f64,
     largest_abs: f64,
     step_peak: f64,
+    attention_peak: Option<f64>,
     drift_peak: f64,
     why: String,
 }
@@ -66,7 +79,8 @@ fn read(golden: &Path) -> Result<File, GoldenError> {
     let file: File = read_toml(&path)?;
     for (at, rule) in file.crossval.iter().enumerate() {
         // A limit that nothing can exceed would be no check.
-        let bounded = [rule.clear_gap, rule.largest_kl, rule.largest_abs, rule.step_peak, rule.drift_peak];
+        let attention = rule.attention_peak.unwrap_or(rule.step_peak);
+        let bounded = [rule.clear_gap, rule.largest_kl, rule.largest_abs, rule.step_peak, rule.drift_peak, attention];
         let sound = bounded.iter().all(|limit| limit.is_finite() && *limit >= 0.0)
             && (0.0..=1.0).contains(&rule.least_cosine)
             && !rule.why.trim().is_empty();
@@ -101,9 +115,26 @@ pub fn crossval(golden: &Path, backend: &str, model: &str, quant: &str) -> Resul
         .into_iter()
         .find(|rule| names(&rule.backend, backend) && names(&rule.model, model) && names(&rule.quant, quant));
     match rule {
-        Some(Rule { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, drift_peak, why, .. }) => {
-            Ok(Thresholds { clear_gap, least_cosine, largest_kl, largest_abs, step_peak, drift_peak, why })
-        }
+        Some(Rule {
+            clear_gap,
+            least_cosine,
+            largest_kl,
+            largest_abs,
+            step_peak,
+            attention_peak,
+            drift_peak,
+            why,
+            ..
+        }) => Ok(Thresholds {
+            clear_gap,
+            least_cosine,
+            largest_kl,
+            largest_abs,
+            step_peak,
+            attention_peak,
+            drift_peak,
+            why,
+        }),
         None => Err(GoldenError::Parse {
             path: golden.join("thresholds.toml"),
             message: format!("no [[crossval]] table is for {model} in {quant} against {backend}; add one"),

@@ -6,7 +6,7 @@ mod out;
 mod sides;
 
 pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, report_usage};
-pub(crate) use sides::SideArgs;
+pub(crate) use sides::{SideArgs, limits_of};
 
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_harness::crossval::performance;

@@ -145,7 +145,7 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
         let replayed = own.get(name).copied().filter(|r| shape(&r.result));
         let whole = step_distance(step, reference);
         let own = replayed.map(|r| step_distance(&r.result, reference));
-        let diverges = diverges(&whole, own.as_ref(), limits);
+        let diverges = diverges(name, &whole, own.as_ref(), limits);
         let inputs: Vec<String> = match replayed {
             Some(r) => r.inputs.clone(),
             None => before.iter().map(|&name| name.to_owned()).collect(),
@@ -174,9 +174,9 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
 
 /// Whether a step diverges, from its distances; what is no number does.
 #[must_use]
-pub fn diverges(whole: &StepDistance, own: Option<&StepDistance>, limits: &Thresholds) -> bool {
+pub fn diverges(step: &str, whole: &StepDistance, own: Option<&StepDistance>, limits: &Thresholds) -> bool {
     match own {
-        Some(own) => exceeds(own.peak, limits.step_peak),
+        Some(own) => exceeds(own.peak, limits.of_step(step)),
         None => exceeds(whole.peak, limits.drift_peak),
     }
 }
@@ -233,7 +233,7 @@ fn finding(
             reference: f64::from(reference.values[row * width + column]),
         })
         .collect();
-    let limit = if from_reference_inputs { limits.step_peak } else { limits.drift_peak };
+    let limit = if from_reference_inputs { limits.of_step(&reference.step) } else { limits.drift_peak };
     let rows_beyond =
         units.iter().enumerate().filter(|(row, unit)| error(row * width + column, **unit) > limit).count();
     Finding {
@@ -265,6 +265,7 @@ mod tests {
             largest_kl: 0.05,
             largest_abs: 0.5,
             step_peak: 0.1,
+            attention_peak: None,
             drift_peak: 0.1,
             why: "test".to_owned(),
         }

@@ -299,6 +299,7 @@ mod tests {
             largest_kl: 0.05,
             largest_abs: 0.5,
             step_peak: 0.1,
+            attention_peak: None,
             drift_peak: 0.1,
             why: "test".to_owned(),
         }

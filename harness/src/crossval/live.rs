@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitnet_engine::gguf::{GgufError, GgufFile};
-use cpp_sys::{CppBackend, LoadInfo, LoadOptions, ModelFacts, Session, SessionOptions, Workers};
+use cpp_sys::{BuildInfo, CppBackend, Installed, LoadInfo, LoadOptions, ModelFacts, Session, SessionOptions, Workers};
 use serde_json::json;
 
 use super::reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};
@@ -118,8 +118,7 @@ impl Wanted {
         let failed = |e| NoReference::failed(self.backend, e);
         let log = verbose.then(|| -> cpp_sys::CallSink { Arc::new(|line: &str| eprintln!("{line}")) });
         let options = SessionOptions { timeout, threads, log, ..SessionOptions::default() };
-        let session = Session::start(&installed, options).map_err(failed)?;
-        Live::load(session, self.backend, &self.path, context).map_err(failed)
+        Live::start(&installed, options, &self.path, context).map_err(failed)
     }
 }
 
@@ -127,22 +126,24 @@ impl Wanted {
 pub struct Live {
     session: Session,
     backend: CppBackend,
+    build: BuildInfo,
     info: LoadInfo,
 }
 
 impl Live {
-    /// Loads a file into a session.
+    /// Starts a worker and loads a file.
     ///
     /// # Errors
-    /// The worker refuses it, or fails.
-    pub fn load(
-        mut session: Session,
-        backend: CppBackend,
+    /// The worker cannot be started, refuses the file, or fails.
+    pub fn start(
+        installed: &Installed,
+        options: SessionOptions,
         path: &Path,
         context: usize,
     ) -> Result<Self, cpp_sys::CppError> {
+        let mut session = Session::start(installed, options)?;
         let info = session.load(path, LoadOptions { context, ..LoadOptions::default() })?;
-        Ok(Self { session, backend, info })
+        Ok(Self { session, backend: installed.backend, build: installed.build.clone(), info })
     }
 
     /// Loads another file into the same process.
@@ -172,7 +173,8 @@ impl Reference for Live {
     }
 
     fn version(&self) -> serde_json::Value {
-        json!({ "hello": self.session.hello(), "model": self.info, "timings": self.session.timings() })
+        let (hello, timings) = (self.session.hello(), self.session.timings());
+        json!({ "hello": hello, "build": self.build, "model": self.info, "timings": timings })
     }
 
     fn tokenize(&mut self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, SideError> {

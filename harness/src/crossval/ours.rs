@@ -97,6 +97,7 @@ impl Ours {
             kind: tokenizer.kind().to_owned(),
             pre: tokenizer.pre().map(str::to_owned),
             tokens: tokenizer.vocab_size(),
+            sha256: None,
         }
     }
 

@@ -279,7 +279,7 @@ fn derive(receipt: &Receipt) -> Result<Report, ReceiptError> {
         }
         if let Section::Ran(trace) = &mut prompt.trace {
             for step in &mut trace.steps {
-                step.diverges = diverges(&step.whole, step.own.as_ref(), &limits);
+                step.diverges = diverges(&step.step, &step.whole, step.own.as_ref(), &limits);
             }
             let first = trace.steps.iter().find(|step| step.diverges).map(|step| step.step.clone());
             trace.agrees = !trace.steps.is_empty() && first.is_none();
@@ -350,12 +350,10 @@ fn decode(data: &[RowData]) -> Result<BothLogits, String> {
     Ok(BothLogits { ours: side(|r| &r.ours)?, reference: side(|r| &r.reference)? })
 }
 
-/// The first field in which two reports differ: what was measured first, what follows from it last.
+/// The first field in which two reports differ.
 fn compare(stored: &Report, derived: &Report) -> Result<Option<ReceiptError>, serde_json::Error> {
     let (stored, derived) = (serde_json::to_value(stored)?, serde_json::to_value(derived)?);
-    let first = ["tokenizer_parity", "prompts", "performance"];
-    let parts = first.iter().find_map(|key| difference(&format!("report.{key}"), &stored[key], &derived[key]));
-    Ok(parts.or_else(|| difference("report", &stored, &derived)))
+    Ok(difference("report", &stored, &derived))
 }
 
 fn difference(field: &str, stored: &Value, derived: &Value) -> Option<ReceiptError> {
@@ -365,7 +363,9 @@ fn difference(field: &str, stored: &Value, derived: &Value) -> Option<ReceiptErr
             if let Some(key) = missing {
                 return Some(follows(&format!("{field}.{key}"), &stored[key], &derived[key]));
             }
-            a.iter().find_map(|(key, value)| difference(&format!("{field}.{key}"), value, &b[key]))
+            // What is inside first: sums and verdicts follow from it.
+            let (deep, flat): (Vec<_>, Vec<_>) = a.iter().partition(|(_, value)| value.is_object() || value.is_array());
+            deep.into_iter().chain(flat).find_map(|(key, value)| difference(&format!("{field}.{key}"), value, &b[key]))
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             a.iter().zip(b).enumerate().find_map(|(i, (a, b))| difference(&format!("{field}[{i}]"), a, b))

@@ -126,6 +126,8 @@ pub struct TokenizerFacts {
     pub pre: Option<String>,
     /// Its ids.
     pub tokens: usize,
+    /// SHA-256 of its file, where it is one file and not the model's.
+    pub sha256: Option<String>,
 }
 
 /// The other side.

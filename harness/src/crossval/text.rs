@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::bisect::Bisection;
+use super::bisect::{Bisection, StepReport};
 use super::compare::PositionReport;
 use super::report::{BothSeconds, PromptReport, Report, Section, Verdict};
 use super::tokens::TokenParity;
@@ -177,7 +177,20 @@ fn write_prompt(out: &mut String, prompt: &PromptReport, report: &Report, style:
         section => absent(out, "tokens", section),
     }
     match &prompt.logits {
-        Section::Ran(logits) => table(out, &logits.comparison.positions, logits.prompt_tokens, backend(report), style),
+        Section::Ran(logits) => {
+            let c = &logits.comparison;
+            table(out, &c.positions, logits.prompt_tokens, backend(report), style);
+            let _ = writeln!(
+                out,
+                "logits: least cosine {:.6}, largest KL {:.2e}, largest distance {:.4}; {} of {} positions clear, top-1 differs at {}",
+                c.least_cosine,
+                c.largest_kl,
+                c.largest_abs,
+                c.clear,
+                c.positions.len(),
+                c.top1_differs
+            );
+        }
         section => absent(out, "logits", section),
     }
     match &prompt.generation {
@@ -264,6 +277,12 @@ fn write_trace(out: &mut String, trace: &Bisection, backend: &str, style: &Style
         trace.tokens,
         trace.not_shown.len()
     );
+    let worst = |of: &dyn Fn(&StepReport) -> Option<f64>| {
+        let found = trace.steps.iter().filter_map(|s| Some((of(s)?, s.step.as_str())));
+        found.max_by(|a, b| a.0.total_cmp(&b.0)).map_or_else(|| "none".to_owned(), |(e, s)| format!("{e:.2e} ({s})"))
+    };
+    let (own, whole) = (worst(&|s| s.own.map(|d| d.peak)), worst(&|s| Some(s.whole.peak)));
+    let _ = writeln!(out, "  largest error of a value in units of its row: own {own}, whole {whole}");
     let Some(first) = &trace.first else { return };
     let at = trace.steps.iter().position(|s| s.step == first.step).unwrap_or(0);
     let head = format!("  {:<22} {:>11} {:>11} {:>11}", "step", "own rms", "whole rms", "max abs");

@@ -178,7 +178,8 @@ impl LiveReference {
         let mut answer = Ok(());
         if open.model.as_ref() != Some(&self.path) {
             open.model = None;
-            let options = LoadOptions { context: CONTEXT, vocab_only: self.subject.vocabulary_only };
+            let options =
+                LoadOptions { context: CONTEXT, vocab_only: self.subject.vocabulary_only, ..LoadOptions::default() };
             answer = open.session.load(&self.path, options).map(|_| ());
             if answer.is_ok() {
                 open.model = Some(self.path.clone());

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "raw")]
     prompt_template: String,
     /// Tokens that both sides generate.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 8)]
     max_tokens: usize,
     /// Leave out the comparison of steps.
     #[arg(long)]

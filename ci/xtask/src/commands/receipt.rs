@@ -1,7 +1,8 @@
 //! `cargo xtask receipt verify`: computes a receipt again from the data in it.
 
-use crate::crossval::{Format, print, report_usage};
+use crate::crossval::{Format, limits_of, print, report_usage};
 use bitnet_harness::crossval::receipt::{ReceiptError, verify};
+use bitnet_harness::crossval::report::Report;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ impl Args {
             let (valid, text, document) = match &found {
                 Ok((receipt, verified)) => {
                     let report = &receipt.report;
+                    let mut verified = verified.clone();
+                    verified.not_checked.extend(other_limits(report));
                     let verdict = report.verdict.name();
                     let mut text = format!("valid: {verdict} (exit {}): {}\n", report.exit_code, report.reason);
                     verified.checked.iter().for_each(|line| text += &format!("  checked      {line}\n"));
@@ -66,4 +69,14 @@ impl Args {
         });
         report_usage(NAME, *format, answer)
     }
+}
+
+/// A word of warning where the receipt was judged by other limits than this checkout would judge by.
+fn other_limits(report: &Report) -> Option<String> {
+    let backend = &report.reference.ran()?.backend;
+    let mut here = limits_of(&report.model, backend).ok()?;
+    if let Some(least) = report.asked.cos_tol {
+        here.least_cosine = least;
+    }
+    (here != report.limits).then(|| "its limits are not those of golden/thresholds.toml in this checkout".to_owned())
 }

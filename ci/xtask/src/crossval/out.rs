@@ -50,7 +50,12 @@ pub(crate) fn finish(done: &Done, args: &OutArgs, receipt: Option<&Path>) -> any
         let mut data = data.clone();
         data.resize(report.prompts.len(), None);
         Receipt::new(report.clone(), &data).write(path)?;
-        eprintln!("wrote {}; `cargo xtask receipt verify {}` checks it", path.display(), path.display());
+        let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+        eprintln!(
+            "wrote {} ({bytes} bytes); `cargo xtask receipt verify {}` checks it",
+            path.display(),
+            path.display()
+        );
     }
     for prompt in &report.prompts {
         let Section::Ran(tokens) = &prompt.tokens else { continue };

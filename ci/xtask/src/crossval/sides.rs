@@ -11,6 +11,7 @@ use bitnet_harness::crossval::report::{Asked, FileFacts, TokenizerFacts};
 use bitnet_harness::crossval::{Ours, Thresholds};
 use bitnet_kernels::Pool;
 use bitnet_kernels::quant::I2sLayout;
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,12 +115,14 @@ impl SideArgs {
             None => None,
             Some(other) => Some(Ours::facts_of(other).with_context(|| format!("cannot use {}", other.display()))?),
         };
-        let mut limits =
-            thresholds::crossval(&root().join("golden"), self.wanted()?.backend.name(), &name(&model), &model.quant)?;
+        let mut limits = limits_of(&model, self.wanted()?.backend.name())?;
         if let Some(least) = asked.cos_tol {
             limits.least_cosine = least;
         }
-        let tokenizer = ours.tokenizer_facts();
+        let mut tokenizer = ours.tokenizer_facts();
+        // A folder has no hash.
+        tokenizer.sha256 =
+            self.tokenizer.as_ref().and_then(|path| std::fs::read(path).ok()).map(|b| hex::encode(Sha256::digest(b)));
         Ok(Sides { ours, limits, model, tokenizer, reference_model })
     }
 
@@ -137,6 +140,14 @@ impl SideArgs {
         let live = wanted.start(&target(), context, threads, limit, self.verbose)?;
         Ok((live, wanted.why))
     }
+}
+
+/// The limits of the data for a model and a backend.
+///
+/// # Errors
+/// The data cannot be read, or have none.
+pub(crate) fn limits_of(model: &FileFacts, backend: &str) -> anyhow::Result<Thresholds> {
+    Ok(thresholds::crossval(&root().join("golden"), backend, &name(model), &model.quant)?)
 }
 
 /// A model's name in the data: the file's without ending and quant.

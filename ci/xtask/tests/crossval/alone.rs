@@ -71,7 +71,7 @@ fn usage() -> Result<(), Failure> {
         &["crossval-per-token", "--model", &model, "--prompt", "x", "--cpp-backend", "other"],
         &["crossval-per-token", "--model", &model, "--prompt", "x", "--cos-tol", "1.5"],
         &["crossval", "--model", &model],
-        &["receipt"],
+        &["receipt", "verify"],
     ];
     for args in refused_by_parser {
         let ran = xtask(args, None)?.expect(3)?;
