@@ -142,8 +142,9 @@ impl Recipe {
             ..BuildInfo::default()
         };
         fs::write(out.join("build.json"), serde_json::to_vec_pretty(&info)?)?;
-        for folder in ["../shared", "."] {
-            println!("cargo::rerun-if-changed={folder}");
+        // Files, not folders: cargo's own lock file comes and goes in this one. Rust sources are known to cargo.
+        for file in ["Cargo.lock", "../shared/shim.cpp", "../shared/shim.h", "../shared/vintage.h"] {
+            println!("cargo::rerun-if-changed={file}");
         }
         Ok(())
     }

@@ -65,8 +65,11 @@ std::string step_of(const ggml_tensor * t) {
             const std::string step = of_weight(t->src[0]);
             return step == "token_embd" ? "output" : step; // the embedding, tied
         }
-        case GGML_OP_GET_ROWS:
-            return of_weight(t->src[0]) == "token_embd" ? "token_embd" : "";
+        case GGML_OP_GET_ROWS: {
+            // Today's graph looks up twice, and drops the one without a name, for batches that are partly vectors.
+            const bool named = std::strcmp(t->name, "inp_embd") == 0 || std::strcmp(t->name, "embd") == 0;
+            return named && of_weight(t->src[0]) == "token_embd" ? "token_embd" : "";
+        }
         case GGML_OP_MUL: {
             const std::string norm = of_weight(t->src[1], "_norm.weight");
             if (!norm.empty()) {
@@ -221,11 +224,15 @@ void shim_start(shim_log log) {
     llama_log_set(
         [](ggml_log_level level, const char * text, void *) {
             // The numbers of the levels differ between the vintages.
-            static bool notable = false;
+            static bool notable = false, detail = false;
             if (level != GGML_LOG_LEVEL_CONT) {
                 notable = level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR;
+                detail = level == GGML_LOG_LEVEL_DEBUG;
             }
-            sink(notable, text);
+            // Details would push what matters out of the last lines.
+            if (!detail) {
+                sink(notable, text);
+            }
         },
         nullptr);
     llama_backend_init();

@@ -124,7 +124,9 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
 fn report(out: &mut impl Write, installed: &Installed) -> std::io::Result<()> {
     let build = &installed.build;
     writeln!(out, "{}: {}", installed.backend.title(), installed.program.display())?;
-    writeln!(out, "  source         {}, {}", build.source, build.version)?;
+    // A crate's name has its version, a checkout has a revision.
+    let revision = (!build.source.contains(&build.version)).then(|| format!(", {}", build.version));
+    writeln!(out, "  source         {}{}", build.source, revision.unwrap_or_default())?;
     for edit in &build.edits {
         writeln!(out, "  edited         {edit}")?;
     }
