@@ -1,9 +1,9 @@
 //! Which step is the first to go wrong.
 //!
-//! Two distances are taken of every step that both sides show. The *whole* one is between our trace and the reference's:
-//! it grows from layer to layer, as roundings pile up. The *own* one is between the reference's result and ours computed
-//! from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides, by the limit `step_peak`. Where
-//! there is no replay, the whole distance decides, by the limit `drift_peak`.
+//! Two distances are taken of every step that both sides show. The *whole* one is between our trace and the
+//! reference's: it grows from layer to layer, as roundings pile up. The *own* one is between the reference's result
+//! and ours computed from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides, by the
+//! limit `step_peak`. Where there is no replay, the whole distance decides, by the limit `drift_peak`.
 
 use std::collections::HashMap;
 
