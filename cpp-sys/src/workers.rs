@@ -6,7 +6,10 @@
 //! <target>/cpp/build/                 cargo's build folder for both: they share what bindgen is made of
 //! ```
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -99,7 +102,8 @@ impl Workers {
         if build.backend != backend.name() {
             return Err(missing(format!("{} is the receipt of `{}`", receipt.display(), build.backend)));
         }
-        let found = sha256(&program).map_err(|error| missing(format!("cannot read {}: {error}", program.display())))?;
+        let found = hash_once(&program);
+        let found = found.map_err(|error| missing(format!("cannot read {}: {error}", program.display())))?;
         if found != build.program_sha256 {
             let message = "is not the program of its receipt (another SHA-256)";
             return Err(missing(format!("{} {message}", program.display())));
@@ -154,6 +158,11 @@ fn has_libclang() -> bool {
 /// The CPU's name as the system tells it; "native" code is for this one.
 #[must_use]
 pub fn cpu() -> String {
+    static CPU: OnceLock<String> = OnceLock::new();
+    CPU.get_or_init(read_cpu).clone()
+}
+
+fn read_cpu() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;
@@ -169,6 +178,21 @@ pub fn cpu() -> String {
         }
         _ => std::env::consts::ARCH.to_owned(),
     }
+}
+
+/// SHA-256 of a program. A matrix asks for each of its cells: the same file (length, time of change) is read once.
+fn hash_once(program: &Path) -> std::io::Result<String> {
+    type Known = HashMap<(PathBuf, u64, SystemTime), String>;
+    static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();
+    let meta = std::fs::metadata(program)?;
+    let key = (program.to_owned(), meta.len(), meta.modified()?);
+    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(hash) = known.get(&key) {
+        return Ok(hash.clone());
+    }
+    let hash = sha256(program)?;
+    known.insert(key, hash.clone());
+    Ok(hash)
 }
 
 /// SHA-256 of a file, in hex.

@@ -65,8 +65,11 @@ std::string step_of(const ggml_tensor * t) {
             const std::string step = of_weight(t->src[0]);
             return step == "token_embd" ? "output" : step; // the embedding, tied
         }
-        case GGML_OP_GET_ROWS:
-            return of_weight(t->src[0]) == "token_embd" ? "token_embd" : "";
+        case GGML_OP_GET_ROWS: {
+            // Today's graph looks up twice, and drops the one without a name, for batches that are partly vectors.
+            const bool named = std::strcmp(t->name, "inp_embd") == 0 || std::strcmp(t->name, "embd") == 0;
+            return named && of_weight(t->src[0]) == "token_embd" ? "token_embd" : "";
+        }
         case GGML_OP_MUL: {
             const std::string norm = of_weight(t->src[1], "_norm.weight");
             if (!norm.empty()) {
