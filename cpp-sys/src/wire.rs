@@ -182,7 +182,8 @@ pub enum CacheType {
     /// As both references do by default.
     #[default]
     F16,
-    /// Exactly: what attention then adds to the distance from us is the order of its sums.
+    /// Exactly: what attention then adds to the distance from us is the order of its sums. bitnet.cpp's fork refuses it
+    /// (its V cache is f16 unless flash attention is on, which would hide the step `attn`).
     F32,
 }
 

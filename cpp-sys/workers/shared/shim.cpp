@@ -224,11 +224,15 @@ void shim_start(shim_log log) {
     llama_log_set(
         [](ggml_log_level level, const char * text, void *) {
             // The numbers of the levels differ between the vintages.
-            static bool notable = false;
+            static bool notable = false, detail = false;
             if (level != GGML_LOG_LEVEL_CONT) {
                 notable = level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR;
+                detail = level == GGML_LOG_LEVEL_DEBUG;
             }
-            sink(notable, text);
+            // Details would push what matters out of the last lines.
+            if (!detail) {
+                sink(notable, text);
+            }
         },
         nullptr);
     llama_backend_init();
