@@ -114,7 +114,7 @@ impl Bisection {
         let first = self.first.as_ref()?;
         let input = match first.input_differed {
             Some(true) => "its input differed already",
-            Some(false) => "its input was the same",
+            Some(false) => "its input was the same but for roundings",
             None => "it is the first step",
         };
         let blame = if first.from_reference_inputs {
