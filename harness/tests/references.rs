@@ -1,5 +1,5 @@
-//! The cross-validation itself, on faults that were planted: our engine against our engine on another file, so that it runs
-//! everywhere and every answer is known beforehand.
+//! The cross-validation itself, on faults that were planted: our engine against our engine on another file, so that it
+//! runs everywhere and every answer is known beforehand.
 //!
 //! ```text
 //! cargo test --test references

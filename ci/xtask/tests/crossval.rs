@@ -6,8 +6,8 @@
 //! CROSSVAL_CLI_REQUIRE=bitnet cargo nextest run --test crossval
 //! ```
 //!
-//! Trials `cli::*` need no reference. Trials `bitnet::*` and `llama::*` run the live worker, which `cargo xtask setup-cpp
-//! all` builds; without it they are `unavailable`.
+//! Trials `cli::*` need no reference. Trials `bitnet::*` and `llama::*` run the live worker, which `cargo xtask
+//! setup-cpp all` builds; without it they are `unavailable`.
 
 #[path = "crossval/alone.rs"]
 mod alone;

@@ -1,9 +1,9 @@
 //! Which step is the first to go wrong.
 //!
-//! Two distances are taken of every step that both sides show. The *whole* one is between our trace and the reference's:
-//! it grows from layer to layer, as roundings pile up. The *own* one is between the reference's result and ours computed
-//! from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides, by the limit `step_peak`. Where
-//! there is no replay, the whole distance decides, by the limit `drift_peak`.
+//! Two distances are taken of every step that both sides show. The *whole* one is between our trace and the
+//! reference's: it grows from layer to layer, as roundings pile up. The *own* one is between the reference's result
+//! and ours computed from the reference's inputs ([`super::replay`]); nothing piles up there, so it decides, by the
+//! limit `step_peak`. Where there is no replay, the whole distance decides, by the limit `drift_peak`.
 
 use std::collections::HashMap;
 
@@ -114,7 +114,7 @@ impl Bisection {
         let first = self.first.as_ref()?;
         let input = match first.input_differed {
             Some(true) => "its input differed already",
-            Some(false) => "its input was the same",
+            Some(false) => "its input was the same but for roundings",
             None => "it is the first step",
         };
         let blame = if first.from_reference_inputs {

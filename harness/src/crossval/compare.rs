@@ -121,7 +121,8 @@ impl Comparison {
         let first = self.positions.iter().find(|p| !p.agrees())?;
         let limits: Vec<&str> = first.exceeded.iter().map(|e| e.name()).collect();
         Some(format!(
-            "{bad} of {} positions differ, first position {} ({}): token {} against {}, gap {:.3}, cosine {:.6}, KL {:.3e}, max abs {:.4}",
+            "{bad} of {} positions differ, first position {} ({}): token {} against {}, gap {:.3}, cosine {:.6}, KL \
+             {:.3e}, max abs {:.4}",
             self.positions.len(),
             first.position,
             limits.join(", "),

@@ -1,5 +1,5 @@
-//! How far two rows of logits are apart. Everything is summed in f64; lengths that differ and values that are no numbers
-//! give NaN, which no limit accepts.
+//! How far two rows of logits are apart. Everything is summed in f64; lengths that differ and values that are no
+//! numbers give NaN, which no limit accepts.
 
 /// Cosine of the angle between two vectors; 1 for two vectors of zeros.
 #[must_use]
@@ -49,9 +49,9 @@ pub fn kl(ours: &[f32], reference: &[f32]) -> f64 {
     not_negative(kl_terms(pairs, log_sum_exp(ours), log_sum_exp(reference)))
 }
 
-/// The divergence where only some logits of the reference are known: the other tokens are one bucket, so this is a lower
-/// bound of [`kl`], and equal to it when nothing is left out. `pairs` are (ours, reference) of the known tokens; the logarithms
-/// are those of whole rows.
+/// The divergence where only some logits of the reference are known: the other tokens are one bucket, so this is a
+/// lower bound of [`kl`], and equal to it when nothing is left out. `pairs` are (ours, reference) of the known tokens;
+/// the logarithms are those of whole rows.
 #[must_use]
 pub fn kl_sampled(pairs: &[(f32, f32)], ours_log_sum: f64, reference_log_sum: f64) -> f64 {
     let wide = || pairs.iter().map(|(x, y)| (f64::from(*x), f64::from(*y)));
@@ -78,7 +78,8 @@ fn kl_terms(pairs: impl Iterator<Item = (f64, f64)>, ours_log_sum: f64, referenc
         .sum()
 }
 
-/// Indices of the `k` largest values, the largest first; of equal ones the smaller index first. A NaN is never among them.
+/// Indices of the `k` largest values, the largest first; of equal ones the smaller index first. A NaN is never among
+/// them.
 #[must_use]
 pub fn top(row: &[f32], k: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..u32::try_from(row.len()).unwrap_or(u32::MAX)).collect();

@@ -44,8 +44,8 @@ pub fn parting(ours: &Continuation, reference: &Continuation) -> Option<usize> {
 }
 
 impl GenerationParity {
-    /// Compares two continuations of a prompt of `prompt_len` tokens; `positions` are those of the reference's sequence,
-    /// teacher-forced.
+    /// Compares two continuations of a prompt of `prompt_len` tokens; `positions` are those of the reference's
+    /// sequence, teacher-forced.
     #[must_use]
     pub fn of(
         max_tokens: usize,

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bitnet_engine::discovery::{Resolved, TokenizerFallbackChain};
+use bitnet_engine::discovery::{TokenizerFallbackChain, TokenizerStrategy};
 use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::inference::{
     GenerateOptions, Observer, Session, SessionOptions, StepResult, StopReason, Want, generate,
 };
 use bitnet_engine::load::{LoadError, LoadOptions, Loaded, TokenizerSource, load_with};
-use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::quant::{self, I2sLayout};
 use bitnet_kernels::{Kernels, Pool};
 use serde_json::json;
@@ -68,9 +68,9 @@ impl Ours {
 
     /// The same model with another tokenizer, whatever its size: what it makes of a text is what is compared.
     #[must_use]
-    pub fn with_tokenizer(mut self, resolved: Resolved) -> Self {
-        self.loaded.tokenizer = resolved.tokenizer;
-        self.loaded.strategy = resolved.strategy;
+    pub fn with_tokenizer(mut self, tokenizer: Arc<dyn Tokenizer>, strategy: TokenizerStrategy) -> Self {
+        self.loaded.tokenizer = tokenizer;
+        self.loaded.strategy = strategy;
         self
     }
 

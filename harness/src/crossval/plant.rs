@@ -1,5 +1,5 @@
-//! One wrong weight in a copy of a model: the fault that a trace must find. A suite that never turned red on purpose has
-//! proved nothing.
+//! One wrong weight in a copy of a model: the fault that a trace must find. A suite that never turned red on purpose
+//! has proved nothing.
 
 use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_kernels::quant::{self, I2sLayout};
@@ -52,8 +52,8 @@ pub struct Planted {
     pub after: f32,
 }
 
-/// The file with one weight changed: a ternary code to the next one, a float to its negative, a block code to its mirror
-/// image. A weight of zero may stay zero in float formats; `before` and `after` tell.
+/// The file with one weight changed: a ternary code to the next one, a float to its negative, a block code to its
+/// mirror image. A weight of zero may stay zero in float formats; `before` and `after` tell.
 ///
 /// # Errors
 /// There is no such weight, or its format is not known here.

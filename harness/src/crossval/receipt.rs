@@ -1,10 +1,10 @@
 //! Receipts: a report together with what it was computed from, so that anybody can compute it again.
 //!
 //! A receipt is one JSON file: the [`Report`], the logits of both sides as base64 of little-endian f32, and a seal. To
-//! check it, every figure that can be derived is derived again: distances, counts and divergences from the logits, rates
-//! from times, the verdict from the sections. What is a measurement itself (times, versions, distances of steps, whose values
-//! would be hundreds of megabytes) is covered by the seal alone: SHA-256 of the file's text with the seal left blank.
-//! The seal finds an edit; it does not prove who wrote the file.
+//! check it, every figure that can be derived is derived again: distances, counts and divergences from the logits,
+//! rates from times, the verdict from the sections. What is a measurement itself (times, versions, distances of steps,
+//! whose values would be hundreds of megabytes) is covered by the seal alone: SHA-256 of the file's text with the seal
+//! left blank. The seal finds an edit; it does not prove who wrote the file.
 
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,8 @@ pub enum ReceiptError {
     },
     /// Everything that can be derived follows, but the text was changed.
     #[error(
-        "`seal` does not fit: a measured value, a version or a name was changed after the receipt was written (sealed {stored}, now {derived})"
+        "`seal` does not fit: a measured value, a version or a name was changed after the receipt was written (sealed \
+         {stored}, now {derived})"
     )]
     Seal {
         /// The seal in the file.
@@ -177,7 +178,8 @@ fn with_seal(text: &str, seal: &str) -> Option<String> {
     Some(format!("{}{seal}{}", &text[..open], &text[close..]))
 }
 
-/// Reads a receipt and derives everything again. `model` is the model's file, if it lies elsewhere than the receipt says.
+/// Reads a receipt and derives everything again. `model` is the model's file, if it lies elsewhere than the receipt
+/// says.
 ///
 /// # Errors
 /// The first thing that does not hold.

@@ -30,8 +30,8 @@ struct Held {
     from: Vec<String>,
 }
 
-/// Replays the plan over `tokens`. Steps from the first on whose input cannot be had (a reference that shows fewer rows than
-/// there are tokens) are left out.
+/// Replays the plan over `tokens`. Steps from the first on whose input cannot be had (a reference that shows fewer
+/// rows than there are tokens) are left out.
 #[must_use]
 pub fn replay(
     model: &Model,

@@ -1,8 +1,8 @@
 //! What a run of the cross-validation leaves: the one JSON document of its commands, and the body of a receipt.
 //!
 //! Every part is a [`Section`]: it ran and here is what it found, or it did not run and here is why. There is no third
-//! thing, so a report cannot speak of what did not happen. The verdict is a pure function of the sections ([`judge`]) and
-//! is computed again whenever a receipt is checked.
+//! thing, so a report cannot speak of what did not happen. The verdict is a pure function of the sections ([`judge`])
+//! and is computed again whenever a receipt is checked.
 
 use bitnet_golden::thresholds::Thresholds;
 use serde::{Deserialize, Serialize};

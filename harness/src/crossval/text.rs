@@ -182,7 +182,8 @@ fn write_prompt(out: &mut String, prompt: &PromptReport, report: &Report, style:
             table(out, &c.positions, logits.prompt_tokens, backend(report), style);
             let _ = writeln!(
                 out,
-                "logits: least cosine {:.6}, largest KL {:.2e}, largest distance {:.4}; {} of {} positions clear, top-1 differs at {}",
+                "logits: least cosine {:.6}, largest KL {:.2e}, largest distance {:.4}; {} of {} positions clear, top-1 \
+                 differs at {}",
                 c.least_cosine,
                 c.largest_kl,
                 c.largest_abs,
@@ -272,7 +273,8 @@ fn write_trace(out: &mut String, trace: &Bisection, backend: &str, style: &Style
     let own = trace.steps.iter().filter(|s| s.own.is_some()).count();
     let _ = writeln!(
         out,
-        "trace: {} steps of {} tokens compared, {own} of them computed from the reference's own input; {} not shown by it",
+        "trace: {} steps of {} tokens compared, {own} of them computed from the reference's own input; {} not shown \
+         by it",
         trace.steps.len(),
         trace.tokens,
         trace.not_shown.len()

@@ -1,5 +1,5 @@
-//! The first gate: both sides must cut the text into the same tokens, or nothing after it can be compared. Where they do
-//! not, the usual causes are looked for.
+//! The first gate: both sides must cut the text into the same tokens, or nothing after it can be compared. Where they
+//! do not, the usual causes are looked for.
 
 use bitnet_engine::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,8 @@ pub struct TokenParity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hint {
-    /// Stable name: `bos_missing`, `bos_doubled`, `pre_missing`, `template`, `prefix_space`, `segmentation`, `other_tokenizer`.
+    /// Stable name: `bos_missing`, `bos_doubled`, `pre_missing`, `template`, `prefix_space`, `segmentation`,
+    /// `other_tokenizer`.
     pub code: String,
     /// What was seen, and what would mend it.
     pub message: String,

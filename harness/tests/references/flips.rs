@@ -80,8 +80,8 @@ fn layer(layer: usize, step: &str) -> Result<(), Failure> {
     found(&format!("blk.{layer}.{step}.weight"), 5, column, &format!("blk.{layer}.{step}"), Some(layer))
 }
 
-/// The column of a step with the largest values. Inputs of a ternary layer are rounded to int8, and one that is rounded to
-/// zero in every token hides the weight that it meets: nobody could find that.
+/// The column of a step with the largest values. Inputs of a ternary layer are rounded to int8, and one that is
+/// rounded to zero in every token hides the weight that it meets: nobody could find that.
 fn loudest(step: &str) -> Result<usize, Failure> {
     let trace = ours(tiny()?)?.trace(&tiny_ids()?)?;
     let found = trace.iter().find(|t| t.step == step).ok_or_else(|| Failure::new(format_args!("no step {step}")))?;

@@ -18,7 +18,8 @@ pub(crate) struct Args {
     sides: SideArgs,
     #[command(flatten)]
     out: OutArgs,
-    /// Speed of both sides on the same tokens; their answers are compared too, since times of wrong answers say nothing.
+    /// Speed of both sides on the same tokens; their answers are compared too, since times of wrong answers say
+    /// nothing.
     #[arg(long, group = "part")]
     performance: bool,
     /// Tokens of the texts of golden/texts/strings.json on both sides.

@@ -2,9 +2,12 @@
 
 use anyhow::{Context, ensure};
 use bitnet_engine::device;
-use bitnet_engine::discovery::{TokenizerDiscovery, TokenizerFallbackChain};
+use bitnet_engine::discovery::{TokenizerDiscovery, TokenizerFallbackChain, TokenizerStrategy};
+use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::LoadError;
 use bitnet_engine::settings::{Settings, discovery_from_env};
+use bitnet_engine::tokenizer::files::Hints;
+use bitnet_engine::tokenizer::{self, Tokenizer};
 use bitnet_golden::thresholds;
 use bitnet_harness::crossval::live::{Live, NoReference, Wanted};
 use bitnet_harness::crossval::report::{Asked, FileFacts, TokenizerFacts};
@@ -12,7 +15,7 @@ use bitnet_harness::crossval::{Ours, Thresholds};
 use bitnet_kernels::Pool;
 use bitnet_kernels::quant::I2sLayout;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,11 +105,14 @@ impl SideArgs {
         let named = || format!("cannot use {}", path.display());
         let open = |chain| Ours::open(&path, layout, chain, kernels, Arc::clone(&pool));
         let ours = match (&self.tokenizer, open(&chain)) {
-            // A wrong tokenizer may have more tokens than the model; that is for the comparison to show.
-            (Some(_), Ok(ours)) => {
-                let resolved = named_chain.resolve(&TokenizerDiscovery::from_file(&ours.loaded.file)?)?;
-                ours.with_tokenizer(resolved)
-            }
+            (Some(path), Ok(ours)) => match named_chain.resolve(&TokenizerDiscovery::from_file(&ours.loaded.file)?) {
+                Ok(resolved) => ours.with_tokenizer(resolved.tokenizer, resolved.strategy),
+                // A tokenizer that does not fit the model is what a comparison of tokens is there to show.
+                Err(error) => {
+                    let tokenizer = as_it_is(path).ok_or(error)?;
+                    ours.with_tokenizer(tokenizer, TokenizerStrategy::Exact(path.clone()))
+                }
+            },
             (Some(_), Err(LoadError::Discovery(_))) => open(&named_chain).with_context(named)?,
             (_, ours) => ours.with_context(named)?,
         };
@@ -150,8 +156,17 @@ pub(crate) fn limits_of(model: &FileFacts, backend: &str) -> anyhow::Result<Thre
     Ok(thresholds::crossval(&root().join("golden"), backend, &name(model), &model.quant)?)
 }
 
+/// The tokenizer of a file or folder, not checked against any model.
+fn as_it_is(path: &Path) -> Option<Arc<dyn Tokenizer>> {
+    let loaded = match GgufFile::open(path) {
+        Ok(file) => tokenizer::from_gguf(file.metadata()),
+        Err(_) => tokenizer::files::load_path(path, &Hints::default()),
+    };
+    loaded.ok().map(|loaded| loaded.tokenizer)
+}
+
 /// A model's name in the data: the file's without ending and quant.
 fn name(facts: &FileFacts) -> String {
-    let stem = std::path::Path::new(&facts.path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = Path::new(&facts.path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     stem.strip_suffix(&format!("-{}", facts.quant)).map_or(stem.clone(), str::to_owned)
 }
