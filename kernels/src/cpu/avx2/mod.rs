@@ -23,6 +23,8 @@ mod unpack;
 
 use std::ops::Range;
 
+pub(super) use attention::softmax_parts;
+
 use crate::contract::{check_attention, check_matmul, check_rope};
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q6_k, q8_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
