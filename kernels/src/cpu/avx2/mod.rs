@@ -5,7 +5,7 @@
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
 //! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S in both layouts. `block`: Q8_0, Q4_0, Q4_1, Q6_K, which
 //!   `unpack` makes registers of.
-//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`.
+//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`. `screen`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
 //! [`Avx2::detect`] found the instructions. Left inside as `unsafe` are pointer loads whose bounds the callers state.
@@ -18,6 +18,7 @@ mod block;
 mod dense;
 mod lanes;
 mod rows;
+mod screen;
 mod ternary;
 mod unpack;
 
@@ -25,7 +26,7 @@ use std::ops::Range;
 
 pub(super) use attention::softmax_parts;
 
-use crate::contract::{check_attention, check_matmul, check_rope};
+use crate::contract::{check_attention, check_dots, check_matmul, check_rope};
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q6_k, q8_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -150,5 +151,10 @@ impl Kernels for Avx2 {
         assert_eq!(x.len(), out.len(), "x and out must be of one length");
         // SAFETY: `self` proves the features.
         unsafe { rows::f32_to_f16(x, out) }
+    }
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::dots(w, x, out) }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! * `lanes`: loads, the 64-lane tree.
 //! * `ternary`: I2_S in the x86 layout, `vpdpbusd`. `dense`: f32, f16, bf16 weights.
-//! * `attention`.
+//! * `attention`. `screen`.
 //! * AVX2: block formats, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane by lane), and what runs
 //!   over single rows.
 
@@ -15,12 +15,13 @@
 mod attention;
 mod dense;
 mod lanes;
+mod screen;
 mod ternary;
 
 use std::ops::Range;
 
 use super::avx2::Avx2;
-use crate::contract::{check_attention, check_matmul};
+use crate::contract::{check_attention, check_dots, check_matmul};
 use crate::quant::{bf16, f16, f32, i2_s};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -121,5 +122,10 @@ impl Kernels for Avx512 {
 
     fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
         self.avx2().f32_to_f16(x, out);
+    }
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::dots(w, x, out) }
     }
 }
