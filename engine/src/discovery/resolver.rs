@@ -113,8 +113,7 @@ impl Resolver<'_> {
                     Some(files) => files::load(&files, &self.hints()),
                     None => tokenizer::from_gguf(GgufFile::open(path)?.metadata()),
                 };
-                let loaded =
-                    loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
+                let loaded = loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
             TokenizerStrategy::EmbeddedGguf => {

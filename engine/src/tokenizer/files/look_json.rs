@@ -173,8 +173,7 @@ impl<'de> Visitor<'de> for File {
                 "added_tokens" if ids.is_some() => return Err(de::Error::custom("added tokens behind the model")),
                 "added_tokens" => {
                     let list: Vec<AddedToken> = map.next_value()?;
-                    added =
-                        list.into_iter().filter(|t| !t.content.is_empty()).map(|t| (t.content, false)).collect();
+                    added = list.into_iter().filter(|t| !t.content.is_empty()).map(|t| (t.content, false)).collect();
                 }
                 "model" => ids = Some(map.next_value_seed(Model(&mut added))?),
                 _ => {
