@@ -102,12 +102,14 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
         Ok(())
     };
     let data = file.data_start() as usize;
+    // Behind it there may be padding, which nobody misses.
+    let end = file.views().map(|view| data + view.info.offset as usize + view.data.len()).max().unwrap_or(bytes.len());
     for (what, cut) in [
         ("only the magic is left", 4),
         ("the header is cut", 20),
         ("the metadata is cut", data / 2),
         ("the tensor data begins and ends", data + 1),
-        ("the last byte is gone", bytes.len() - 1),
+        ("the last byte of the last tensor is gone", end - 1),
     ] {
         refuse(what, bytes[..cut].to_vec(), &["truncated"])?;
     }
