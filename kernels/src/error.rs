@@ -85,9 +85,9 @@ pub enum QuantError {
         /// Numbers given.
         got: usize,
     },
-    /// A ternary code of 3.
+    /// Bits that are no ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
     #[error(
-        "{format}: byte {byte} (row {row}) holds the code 3, which means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
+        "{format}: byte {byte} (row {row}) holds a code that means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
     )]
     Code {
         /// Format name.
@@ -139,11 +139,13 @@ pub enum QuantError {
     },
     /// Ternary packing of a matrix that is not ternary.
     #[error(
-        "{format} holds only -s, 0 and +s with one s for the whole matrix (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
+        "{format} holds only -s, 0 and +s with one s for {unit} (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
     )]
     NotTernary {
         /// Format name.
         format: &'static str,
+        /// What has one scale ("the whole matrix").
+        unit: &'static str,
         /// Row.
         row: usize,
         /// Column.
@@ -152,6 +154,22 @@ pub enum QuantError {
         value: f32,
         /// The magnitude that the first non-zero weight set.
         scale: f32,
+    },
+    /// A ternary scale that the format cannot keep exactly.
+    #[error(
+        "{format} keeps scales as f16, and {value} (row {row}, from column {col}) is none, {rounded} is the nearest; pack the signs and keep the scale beside them, as `bitnet convert` does in a tensor `.scale`"
+    )]
+    InexactScale {
+        /// Format name.
+        format: &'static str,
+        /// Row.
+        row: usize,
+        /// Column of the block's first weight.
+        col: usize,
+        /// The scale.
+        value: f32,
+        /// The nearest f16.
+        rounded: f32,
     },
     /// Raw activations that no quantiser produces.
     #[error(

@@ -3,7 +3,7 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Format, Matrix, QuantError, quant};
-use common::{FILLS, Fill, Random, matrix, weights};
+use common::{FILLS, Fill, Random, is_i2s, matrix, weights};
 use proptest::prelude::*;
 
 fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -18,7 +18,8 @@ fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Ve
 /// The largest error of one weight, as a fraction of its block's largest magnitude (or range), and 0 where exact.
 fn tolerance(format: &Format) -> f32 {
     match format.name {
-        "f32" | "i2_s" | "i2_s-arm" => 0.0,
+        "f32" => 0.0,
+        _ if format.act == ActKind::I8 => 0.0,
         "f16" => 1.0 / 2048.0,
         "bf16" => 1.0 / 256.0,
         "q8_0" => 0.6 / 127.0,
@@ -81,7 +82,7 @@ proptest! {
 
     #[test]
     fn code_3_is_found(rows in 1usize..9, blocks in 1usize..5, at: usize, shift in 0usize..4, seed: u64) {
-        for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+        for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
             let cols = blocks * format.block_len;
             let mut bytes = matrix(format, rows, cols, Fill::Wild, &mut Random::new(seed));
             let byte = at % (rows * cols / 4);
@@ -99,7 +100,7 @@ fn ternary_layouts_by_hand() {
         "i2_s" => (i / 128 * 32 + i % 32, 6 - 2 * (i % 128 / 32)),
         _ => (i / 64 * 16 + i % 16, 6 - 2 * (i % 64 / 16)),
     };
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+    for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
         let (rows, cols) = (2, 256);
         for i in 0..rows * cols {
             let mut w = vec![0.0; rows * cols];
@@ -120,25 +121,27 @@ fn ternary_layouts_by_hand() {
 #[test]
 fn ternary_packing_refuses_what_is_not_ternary() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
-        let mut w = vec![0.0f32; 3 * 128];
-        (w[5], w[130]) = (0.5, -0.5);
-        assert!((format.pack)(&w, 3, 128).is_ok());
-        w[300] = 0.25;
-        let error = (format.pack)(&w, 3, 128).unwrap_err();
-        let want = QuantError::NotTernary { format: format.name, row: 2, col: 44, value: 0.25, scale: 0.5 };
+        let cols = format.block_len;
+        let mut w = vec![0.0f32; 3 * cols];
+        (w[5], w[2 * cols + 7]) = (0.5, -0.5);
+        assert!((format.pack)(&w, 3, cols).is_ok());
+        w[2 * cols + 44] = 0.25;
+        let error = (format.pack)(&w, 3, cols).unwrap_err();
+        let unit = if is_i2s(format) { "the whole matrix" } else { "each block of 256" };
+        let want = QuantError::NotTernary { format: format.name, unit, row: 2, col: 44, value: 0.25, scale: 0.5 };
         assert_eq!(error, want);
         assert!(error.to_string().contains("row 2, column 44"));
-        w[300] = f32::NAN;
-        assert!(matches!((format.pack)(&w, 3, 128), Err(QuantError::NotFinite { row: 2, col: 44, .. })));
+        w[2 * cols + 44] = f32::NAN;
+        assert!(matches!((format.pack)(&w, 3, cols), Err(QuantError::NotFinite { row: 2, col: 44, .. })));
         // All zero is ternary; its scale must be one that validates.
-        let zeros = (format.pack)(&[0.0; 128], 1, 128).unwrap();
-        assert_eq!((format.validate)(&zeros, 1, 128), Ok(()));
+        let zeros = (format.pack)(&vec![0.0; cols], 1, cols).unwrap();
+        assert_eq!((format.validate)(&zeros, 1, cols), Ok(()));
     }
 }
 
 #[test]
-fn ternary_scales_must_be_positive_and_finite() {
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+fn i2_s_scales_must_be_positive_and_finite() {
+    for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
         let good = (format.pack)(&[1.0; 128], 1, 128).unwrap();
         for scale in [0.0f32, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut bad = good.clone();
@@ -187,7 +190,7 @@ fn packing_refuses_what_does_not_fit() {
         let mut w = vec![0.0; 2 * cols];
         w[cols] = f32::MAX;
         let overflows = matches!((format.pack)(&w, 2, cols), Err(QuantError::Overflow { row: 1, col: 0, .. }));
-        assert_eq!(overflows, !matches!(format.name, "f32" | "i2_s" | "i2_s-arm"), "{}", format.name);
+        assert_eq!(overflows, format.name != "f32" && !is_i2s(format), "{}", format.name);
     }
 }
 
