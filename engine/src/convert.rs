@@ -2,20 +2,23 @@
 //!
 //! Linear layers are unpacked to f32 and packed again, tensor by tensor, into a file that replaces its target only
 //! when it is complete. Ternary formats take only weights that are ternary already, and between them nothing is lost:
-//! the codes and the scale are the same, so the logits are too. [`set`] changes metadata and nothing else.
+//! the codes and the scale are the same (`ternary` says where it goes), so the logits are too. [`set`] changes metadata and
+//! nothing else.
 
 pub mod set;
+mod ternary;
 
 use crate::gguf::{GgufError, GgufWriter, TensorView};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op, Slot};
+use crate::model::{Model, Op, Slot, scale_name};
 use bitnet_kernels::quant::{Format, I2sLayout};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use ternary::{Packing, packing};
 
 /// What to write.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +82,8 @@ fn file_type(format: &Format) -> Option<u32> {
         "q8_0" => 7,
         "q6_k" => 18,
         "bf16" => 32,
+        "tq1_0" => 36,
+        "tq2_0" => 37,
         "i2_s" | "i2_s-arm" => 40,
         _ => return None,
     })
@@ -137,7 +142,15 @@ fn write(
     let targets = targets_of(model, linear, embedding);
     let layout = layout_of(targets.values().map(|(_, format)| *format))?;
     let metadata = file.metadata();
-    let steps = Steps::new(file.tensors().len(), progress);
+    let packings: HashMap<&str, Packing<'_>> = targets
+        .into_iter()
+        .filter(|(_, (matrix, format))| !std::ptr::eq(matrix.format, *format))
+        .map(|(name, (matrix, format))| (name, packing(matrix, format)))
+        .collect();
+    // Scales beside matrices that are written anew go with them.
+    let replaced: HashSet<String> = packings.keys().map(|name| scale_name(name)).collect();
+    let kept: Vec<_> = file.views().filter(|view| !replaced.contains(&view.info.name)).collect();
+    let steps = Steps::new(kept.len(), progress);
     // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
     writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || key != KEY_FILE_TYPE))?;
@@ -150,24 +163,33 @@ fn write(
     }
 
     let mut converted = 0;
-    for view in file.views() {
+    for view in kept {
         let name = view.info.name.as_str();
-        match targets.get(name) {
-            Some(&(matrix, format)) if !std::ptr::eq(matrix.format, format) => {
+        match packings.get(name) {
+            Some(&packing) => {
                 converted += 1;
+                let Packing { matrix, format, beside, .. } = packing;
                 let pack_error =
                     move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
                 let size = format.matrix_bytes(matrix.rows, matrix.cols).map_err(pack_error)?;
                 let steps = &steps;
                 writer.tensor_with(name, &view.info.dims, format.ggml_type, size as u64, move |out| {
                     steps.step()?;
-                    repack(&matrix, format, out).map_err(|error| match error {
+                    repack(&packing, out).map_err(|error| match error {
                         RepackError::Io(error) => error,
                         RepackError::Quant(source) => steps.fail(pack_error(source)),
                     })
                 })?;
+                if let Some(scale) = beside {
+                    writer.tensor(
+                        &scale_name(name),
+                        &[1],
+                        quant::f32::FORMAT.ggml_type,
+                        scale.to_le_bytes().to_vec(),
+                    )?;
+                }
             }
-            _ => steps.copy(&mut writer, view)?,
+            None => steps.copy(&mut writer, view)?,
         }
     }
     let written = finish(writer);
@@ -269,17 +291,14 @@ enum RepackError {
 /// Rows that are unpacked at a time where rows are independent of each other.
 const ROWS: usize = 256;
 
-fn repack(matrix: &Matrix<'_>, format: &'static Format, out: &mut dyn Write) -> Result<(), RepackError> {
+fn repack(packing: &Packing<'_>, out: &mut dyn Write) -> Result<(), RepackError> {
+    let Packing { matrix, format, .. } = packing;
     // A format with a trailer has one scale for all rows.
     let step = if format.trailer_bytes == 0 { ROWS } else { matrix.rows };
     let mut values = vec![0.0; step.min(matrix.rows) * matrix.cols];
     for first in (0..matrix.rows).step_by(step) {
         let rows = step.min(matrix.rows - first);
-        let values = &mut values[..rows * matrix.cols];
-        for (row, target) in values.chunks_exact_mut(matrix.cols).enumerate() {
-            matrix.unpack_row(first + row, target);
-        }
-        let bytes = (format.pack)(values, rows, matrix.cols).map_err(RepackError::Quant)?;
+        let bytes = packing.pack(first, rows, &mut values[..rows * matrix.cols]).map_err(RepackError::Quant)?;
         out.write_all(&bytes).map_err(RepackError::Io)?;
     }
     Ok(())

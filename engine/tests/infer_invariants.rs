@@ -330,6 +330,25 @@ fn arm_and_back_is_the_same_model_to_the_bit() {
     assert!(logits_bits(&mut session(&forced.model, None, 16), &sequence()) != *reference(), "read wrongly on purpose");
 }
 
+/// The trained scales are no f16: they go beside the blocks and come back.
+#[test]
+fn ternary_formats_are_one_model_to_the_bit() {
+    let formats = ["tq2_0", "tq1_0", "i2_s-arm", "i2_s"];
+    for there in formats {
+        let first = load_bytes(converted(tiny(), there)).unwrap();
+        for then in formats {
+            let second = load_bytes(converted(&first, then)).unwrap();
+            let beside = second.file.tensors().iter().filter(|t| t.name.ends_with(".scale")).count();
+            assert_eq!(beside, if then.starts_with("tq") { 28 } else { 0 }, "{there} {then}");
+            assert!(logits_bits(&mut session(&second.model, None, 16), &sequence()) == *reference(), "{there} {then}");
+        }
+        let back = load_bytes(converted(&first, "i2_s")).unwrap();
+        for (original, back) in tiny().file.views().zip(back.file.views()) {
+            assert!(original.info.name == back.info.name && original.data == back.data, "{}", original.info.name);
+        }
+    }
+}
+
 /// Mean negative log-likelihood of [`sequence`]'s text part.
 fn loss(loaded: &Loaded) -> f64 {
     let tokens = &sequence()[..16];

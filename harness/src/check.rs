@@ -10,6 +10,7 @@ pub mod download;
 pub mod greedy;
 pub mod kernel;
 pub mod load;
+pub mod lossless;
 pub mod ops;
 pub mod perplexity;
 pub mod tokenize;
@@ -35,6 +36,7 @@ pub fn checks() -> Vec<Arc<dyn Check>> {
         Arc::new(kernel::Kernel),
         Arc::new(ops::Ops),
         Arc::new(load::Load),
+        Arc::new(lossless::Lossless),
         Arc::new(tokenize::Tokenize),
         Arc::new(greedy::Greedy),
         Arc::new(digest::Digest),

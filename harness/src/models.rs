@@ -12,7 +12,7 @@ use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::quant::{self, I2sLayout};
-use bitnet_kernels::{Kernels, Pool, best};
+use bitnet_kernels::{ActKind, Kernels, Pool, best};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -59,8 +59,11 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
         }
         Source::Generated { seed, tokenizer, shape } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
-            let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, &vocabulary)?;
-            Ok(GgufFile::from_vec(bytes)?)
+            // Ternary noise is one model in all of its formats: made in one, converted to the others.
+            let ternary = quant::by_name(quant)?.act == ActKind::I8;
+            let made = if ternary { quant::i2_s::FORMAT.name } else { quant };
+            let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, &vocabulary)?;
+            stored(GgufFile::from_vec(bytes)?)
         }
         Source::Formats | Source::Hub => {
             Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))

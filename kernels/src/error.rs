@@ -189,6 +189,23 @@ pub enum QuantError {
     },
 }
 
+impl QuantError {
+    /// The same error for rows that were counted from `first`.
+    #[must_use]
+    pub fn below(mut self, first: usize) -> Self {
+        match &mut self {
+            Self::Code { row, .. }
+            | Self::Scale { row, .. }
+            | Self::NotFinite { row, .. }
+            | Self::Overflow { row, .. }
+            | Self::NotTernary { row, .. }
+            | Self::InexactScale { row, .. } => *row += first,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// Why a kernel set cannot run on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("kernel set `{name}` cannot run here: {reason}")]

@@ -145,4 +145,17 @@ pub enum ModelError {
         /// The bound.
         limit: f32,
     },
+    /// The factor of a matrix is not a positive number.
+    #[error(
+        "tensor `{name}` at byte {offset} is {value}, expected a positive number. The file is damaged; download or \
+         convert it again"
+    )]
+    ScaleValue {
+        /// Its name.
+        name: String,
+        /// Where its data begins in the file.
+        offset: u64,
+        /// Its value.
+        value: f32,
+    },
 }

@@ -15,6 +15,7 @@ pub use config::Config;
 pub use decoder::Family;
 pub use error::ModelError;
 pub use plan::{MatrixId, NormId, Op, Slot, Step};
+pub(crate) use weights::scale_name;
 pub use weights::{TensorSource, Weights};
 
 use crate::gguf::GgufFile;

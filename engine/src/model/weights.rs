@@ -20,6 +20,14 @@ struct Stored {
     /// Index of the tensor in the file.
     tensor: usize,
     offset: u64,
+    /// From the tensor [`scale_name`], 1 if there is none.
+    multiplier: f32,
+}
+
+/// The tensor that holds a factor of a whole matrix: `blk.0.attn_q.scale` of `blk.0.attn_q.weight`. llama.cpp and
+/// bitnet.cpp read it for the architecture `bitnet`; our converter writes it where a ternary scale is no f16.
+pub(crate) fn scale_name(matrix: &str) -> String {
+    format!("{}.scale", matrix.strip_suffix(".weight").unwrap_or(matrix))
 }
 
 /// The tensors of a model. Matrices stay in the file's mapping; norm weights (a few kilobytes) are copied, since they
@@ -40,7 +48,7 @@ impl Weights {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
         let data = self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
-        Matrix { format: m.format, rows: m.rows, cols: m.cols, data }
+        Matrix { format: m.format, rows: m.rows, cols: m.cols, data, multiplier: m.multiplier }
     }
 
     /// Name of a matrix's tensor.
@@ -129,6 +137,7 @@ impl<'a> TensorSource<'a> {
         let info = view.info;
         let format = self.format(info)?;
         Matrix::new(format, rows, cols, view.data).map_err(|source| damaged(info, source))?;
+        let multiplier = self.multiplier(&scale_name(name))?;
         let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
         self.weights.matrices.push(Stored {
             name: name.to_owned(),
@@ -137,8 +146,23 @@ impl<'a> TensorSource<'a> {
             cols,
             tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
             offset: info.file_offset,
+            multiplier,
         });
         Ok(MatrixId(self.weights.matrices.len() - 1))
+    }
+
+    fn multiplier(&mut self, name: &str) -> Result<f32, ModelError> {
+        if !self.has(name) {
+            return Ok(1.0);
+        }
+        match self.vector(name, 1).map(|values| values[0]) {
+            Ok(value) if value > 0.0 => Ok(value),
+            Ok(value) | Err(ModelError::NormValue { value, .. }) => {
+                let offset = self.weights.file.tensor(name).map_or(0, |view| view.info.file_offset);
+                Err(ModelError::ScaleValue { name: name.to_owned(), offset, value })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn format(&self, info: &TensorInfo) -> Result<&'static Format, ModelError> {

@@ -102,12 +102,14 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
         Ok(())
     };
     let data = file.data_start() as usize;
+    // Behind the last tensor there may be padding that nobody misses.
+    let end = file.tensors().iter().map(|t| t.file_offset + t.size).max().unwrap_or_default() as usize;
     for (what, cut) in [
         ("only the magic is left", 4),
         ("the header is cut", 20),
         ("the metadata is cut", data / 2),
         ("the tensor data begins and ends", data + 1),
-        ("the last byte is gone", bytes.len() - 1),
+        ("the last byte of the last tensor is gone", end.saturating_sub(1)),
     ] {
         refuse(what, bytes[..cut].to_vec(), &["truncated"])?;
     }
@@ -136,13 +138,26 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
     } else {
         // Every other format has a float at the start of its first block or ends with one.
         let format = quant::by_ggml_type(ggml_type, Default::default())?;
-        let at = if format.name == "q6_k" { at + format.block_bytes - 2 } else { at };
+        let last = matches!(format.name, "q6_k" | "tq1_0" | "tq2_0");
+        let half = if last { at + format.block_bytes - 2 } else { at };
         let nan: &[u8] = match format.name {
             "f32" => &nan,
             "bf16" => &[0xC0, 0x7F],
             _ => &[0x00, 0x7E],
         };
-        refuse("a scale or weight is NaN", changed(at, nan), &[linear])?;
+        refuse("a scale or weight is NaN", changed(half, nan), &[linear])?;
+        // A two-bit code 3; a byte that no five trits give.
+        if let Some(byte) = match format.name {
+            "tq2_0" => Some(0b1100_0000),
+            "tq1_0" => Some(1),
+            _ => None,
+        } {
+            refuse("a code is none", changed(at + 5, &[byte]), &[linear, "code"])?;
+        }
+    }
+    let scale = "blk.0.ffn_up.scale";
+    if file.tensor(scale).is_some() {
+        refuse("the scale beside a matrix is zero", changed(place(scale)?.0, &[0; 4]), &[scale, "positive"])?;
     }
     Ok(refused)
 }
