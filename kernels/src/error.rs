@@ -171,6 +171,18 @@ pub enum QuantError {
         /// The nearest f16.
         rounded: f32,
     },
+    /// A shape that the tiles of TL1 and TL2 do not fill.
+    #[error(
+        "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
+    )]
+    Tiles {
+        /// Format name.
+        format: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
     /// Raw activations that no quantiser produces.
     #[error(
         "activations of {n_tokens} x {cols}: {what} has {got} entries where {expected} belong, or a value beyond +-127"
@@ -200,6 +212,18 @@ impl QuantError {
             | Self::Overflow { row, .. }
             | Self::NotTernary { row, .. }
             | Self::InexactScale { row, .. } => *row += first,
+            _ => {}
+        }
+        self
+    }
+
+    /// The same error of another format: one that is packed by way of the first.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        match &mut self {
+            Self::Count { format, .. } | Self::NotFinite { format, .. } | Self::NotTernary { format, .. } => {
+                *format = name;
+            }
             _ => {}
         }
         self

@@ -16,6 +16,9 @@ pub mod q4_0;
 pub mod q4_1;
 pub mod q6_k;
 pub mod q8_0;
+pub mod tiled;
+pub mod tl1;
+pub mod tl2;
 pub mod tq;
 pub mod tq1_0;
 pub mod tq2_0;
@@ -38,6 +41,8 @@ pub static FORMATS: &[&Format] = &[
     &tq2_0::FORMAT,
     &tq1_0::FORMAT,
 ];
+
+pub use tiled::{TILED, Tiled};
 
 /// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
 pub const I2S_TRAILER: usize = 32;

@@ -5,18 +5,18 @@ use std::arch::x86_64::*;
 use super::lanes::load_i8;
 use crate::Matrix;
 use crate::numerics::f16_to_f32;
-use crate::quant::{i2_s, tq1_0, tq2_0};
+use crate::quant::{I2S_TRAILER, i2_s, i2_s_arm, tq1_0, tq2_0};
 
 /// Weights of a step, in every layout.
 pub(super) const LEN: usize = 128;
-const _: () = assert!(i2_s::LEN == LEN && crate::quant::i2_s_arm::LEN == LEN && crate::quant::tq::LEN == 2 * LEN);
+const _: () = assert!(i2_s::LEN == LEN && i2_s_arm::LEN * 2 == LEN && crate::quant::tq::LEN == 2 * LEN);
 
 /// A ternary layout.
 pub(super) trait Layout {
     /// The codes of step `b` of a row, four registers.
     ///
     /// # Safety
-    /// The CPU has AVX2, FMA and F16C; `row` points to a whole row, which has more than `b` steps.
+    /// The CPU has AVX2, FMA and F16C; `row` points to a whole row of a matrix, which has step `b` or begins it.
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4];
 
     /// The activations that register `j` of the codes multiplies with.
@@ -87,14 +87,16 @@ impl Layout for X86 {
     }
 }
 
-/// I2_S; two groups of 16 bytes; byte p of a group: weights p, p + 16, p + 32, p + 48 of its 64.
+/// I2_S; a step is two blocks of 16 bytes; byte p of a block: weights p, p + 16, p + 32, p + 48 of its 64. A row may end with
+/// one block; then the other half of the last step is the next row's, or the trailer's.
 pub(super) struct Arm;
 
 impl Layout for Arm {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
-        // SAFETY: the caller's.
+        const { assert!(I2S_TRAILER >= i2_s_arm::BYTES) };
+        // SAFETY: the caller's; behind a row there are more bytes than the half step that it may lack.
         unsafe { pairs_of_bits(row.add(b * i2_s::BYTES)) }
     }
 

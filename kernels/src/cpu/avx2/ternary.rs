@@ -85,6 +85,26 @@ fn scales<L: Layout, const R: usize>(w: &Matrix<'_>, row: usize) -> Option<[f32;
     Some(out)
 }
 
+/// `sum(code * q)` of what a row has behind its last whole step, in eight lanes. The activations are filled up with zeros,
+/// so what the codes are there does not matter.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
+    let whole = q.len() / LEN;
+    let rest = &q[whole * LEN..];
+    let mut padded = [0; LEN];
+    padded[..rest.len()].copy_from_slice(rest);
+    let mut sums = _mm256_setzero_si256();
+    // SAFETY: the row has `whole` steps and begins another; this function has the features.
+    let codes = unsafe { L::codes(w.row(row).as_ptr(), whole) };
+    for (j, codes) in codes.into_iter().enumerate() {
+        // SAFETY: this function has the features.
+        let a = unsafe { L::activations(&padded, j) };
+        sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, a));
+    }
+    widen(sums, _mm256_setzero_si256())
+}
+
 /// Rows whose blocks have several scales: one block of 256 (two steps) after the other.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows: Range<usize>, y: &mut OutView<'_>) {
@@ -154,7 +174,7 @@ fn direct<L: Layout, const R: usize, const T: usize>(
         *bytes = w.row(row + r);
     }
     // The same place in the row that takes this one's turn next.
-    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks);
+    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks.max(1));
     // Pointers to `blocks` blocks each: the loops below stay free of range checks.
     let mut q = [std::ptr::null::<[i8; LEN]>(); T];
     for t in 0..T {
@@ -193,6 +213,9 @@ fn direct<L: Layout, const R: usize, const T: usize>(
     for t in 0..T {
         let x = x.i8(token + t);
         for r in 0..R {
+            if !w.cols.is_multiple_of(LEN) {
+                total[r][t] = _mm256_add_epi32(total[r][t], rest::<L>(w, row + r, x.q));
+            }
             y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scales[r]));
         }
     }
@@ -244,7 +267,10 @@ fn gemm<L: Layout, const R: usize>(
     }
     for (t, sums) in tokens.zip(sums) {
         let x = x.i8(t);
-        for (r, sum) in sums.into_iter().enumerate() {
+        for (r, mut sum) in sums.into_iter().enumerate() {
+            if !w.cols.is_multiple_of(LEN) {
+                sum = sum.wrapping_add(sum_i32(rest::<L>(w, row + r, x.q)));
+            }
             y.set(t, row + r, finish(sum, &x, scales[r]));
         }
     }
