@@ -298,6 +298,20 @@ fn tensors() {
             &["`blk.0.attn_q.bias`", "not part of", ARCH],
         ),
         (
+            "MXFP4, which shares its number with TL2",
+            |m| {
+                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0; 128 * 8 * 17]);
+            },
+            &["`blk.0.ffn_down.weight`", "mxfp4", "39"],
+        ),
+        (
+            "TL2 of nobody's tiles",
+            |m| {
+                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0; 8192 + 32]);
+            },
+            &["`blk.0.ffn_down.weight`", "tl2", "128 x 256", "tiles"],
+        ),
+        (
             "a factor of zero",
             |m| {
                 m.add("blk.0.attn_q.scale", &[1], "f32", &[0.0]);

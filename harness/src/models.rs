@@ -6,13 +6,13 @@
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
 use crate::generate;
-use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
+use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_golden::matrix::{Model, Source};
-use bitnet_kernels::quant::{self, I2sLayout};
-use bitnet_kernels::{ActKind, Kernels, Pool, best};
+use bitnet_kernels::quant::{self, I2sLayout, Storage};
+use bitnet_kernels::{Kernels, Pool, best};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -47,8 +47,7 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             return Ok(file);
         }
         let loaded = load(file, Some(I2sLayout::X86), best(), &pool(1)?)?;
-        let options = ConvertOptions { linear: quant::by_name(quant)?, embedding: None };
-        Ok(GgufFile::from_vec(convert_to_vec(&loaded.model, &options)?)?)
+        Ok(GgufFile::from_vec(convert_stored_to_vec(&loaded.model, Storage::by_name(quant)?, None)?)?)
     };
     match &model.source {
         Source::Embedded { file } => stored(GgufFile::open(ctx.paths.golden.join(file))?),
@@ -60,10 +59,12 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
         Source::Generated { seed, tokenizer, shape } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
             // Ternary noise is one model in all of its formats: made in one, converted to the others.
-            let ternary = quant::by_name(quant)?.act == ActKind::I8;
-            let made = if ternary { quant::i2_s::FORMAT.name } else { quant };
+            let storage = Storage::by_name(quant)?;
+            let i2s = &quant::i2_s::FORMAT;
+            let made = if storage.is_ternary() && storage.ggml_type() != i2s.ggml_type { i2s.name } else { quant };
             let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, &vocabulary)?;
-            stored(GgufFile::from_vec(bytes)?)
+            let file = GgufFile::from_vec(bytes)?;
+            if made == quant { Ok(file) } else { stored(file) }
         }
         Source::Formats | Source::Hub => {
             Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))

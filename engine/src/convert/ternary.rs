@@ -7,7 +7,7 @@
 //! a matrix of nothing but zeros: it has no scale to keep.
 
 use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
-use bitnet_kernels::quant::{Format, tq1_0, tq2_0};
+use bitnet_kernels::quant::{Storage, tq1_0, tq2_0};
 use bitnet_kernels::{Matrix, QuantError};
 
 /// How a matrix is packed.
@@ -16,7 +16,7 @@ pub(super) struct Packing<'m> {
     /// What is unpacked.
     pub(super) matrix: Matrix<'m>,
     /// The target.
-    pub(super) format: &'static Format,
+    pub(super) format: Storage,
     /// Weights of this magnitude become 1.
     pub(super) unit: f32,
     /// What the tensor `.scale` says, if there is to be one.
@@ -24,17 +24,17 @@ pub(super) struct Packing<'m> {
 }
 
 /// Whether the format's scales are f16 that packing refuses to round.
-fn exact_f16(format: &Format) -> bool {
-    std::ptr::eq(format, &tq1_0::FORMAT) || std::ptr::eq(format, &tq2_0::FORMAT)
+fn exact_f16(format: Storage) -> bool {
+    [&tq1_0::FORMAT, &tq2_0::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
 }
 
 /// Decides for one matrix. Reads weights up to the first that is not zero.
-pub(super) fn packing<'m>(matrix: Matrix<'m>, format: &'static Format) -> Packing<'m> {
+pub(super) fn packing<'m>(matrix: Matrix<'m>, format: Storage) -> Packing<'m> {
     let plain = Packing { matrix, format, unit: 1.0, beside: None };
     if !exact_f16(format) {
         return plain;
     }
-    if exact_f16(matrix.format) {
+    if exact_f16(matrix.format.into()) {
         // Blocks may have several scales: they stay as they are, and so does what stands beside them.
         let beside = (matrix.multiplier != 1.0).then_some(matrix.multiplier);
         return Packing { matrix: matrix.times(1.0), beside, ..plain };
@@ -63,13 +63,13 @@ impl Packing<'_> {
                 self.to_signs(first + row, target)?;
             }
         }
-        (self.format.pack)(values, rows, cols).map_err(|error| error.below(first))
+        self.format.pack(values, rows, cols).map_err(|error| error.below(first))
     }
 
     fn to_signs(&self, row: usize, values: &mut [f32]) -> Result<(), QuantError> {
         for (col, value) in values.iter_mut().enumerate().filter(|(_, value)| **value != 0.0) {
             if value.abs() != self.unit {
-                let (format, unit) = (self.format.name, "the whole matrix");
+                let (format, unit) = (self.format.name(), "the whole matrix");
                 return Err(QuantError::NotTernary { format, unit, row, col, value: *value, scale: self.unit });
             }
             *value = value.signum();

@@ -158,4 +158,19 @@ pub enum ModelError {
         /// Its value.
         value: f32,
     },
+    /// Tiles of a size that nothing tells.
+    #[error(
+        "tensor `{name}` is {format}, which is cut into tiles whose size is not in the file, and {rows} x {cols} is no \
+         shape that bitnet.cpp's set-up generates kernels for; get the model as i2_s or f16"
+    )]
+    Tiles {
+        /// Its name.
+        name: String,
+        /// `tl1` or `tl2`.
+        format: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
 }

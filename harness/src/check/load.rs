@@ -30,20 +30,20 @@ impl Check for Load {
             return Err(Failure::new(format_args!("the architecture is {family}, declared as {}", model.family)));
         }
         let opened = Model::open(&file, models::layout(&cell.quant))?;
-        let matrices = opened.weights.matrices();
+        let matrices = opened.weights.storages();
         let linear: Vec<(&str, &str)> =
-            matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, m)| (name, m.format.name)).collect();
+            matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, s)| (name, s.name())).collect();
         // A model may mix formats (Q4_1 files do), but what we made is what its quant says.
         if let Some((name, format)) = linear.iter().find(|(_, f)| *f != cell.quant)
             && !matches!(model.source, Source::Fixture { .. } | Source::Path { .. })
         {
             return Err(Failure::new(format_args!("{name} is {format}, not {}", cell.quant)));
         }
-        let i2s = quant::by_name(&cell.quant)?.ggml_type == quant::i2_s::FORMAT.ggml_type;
+        let i2s = quant::Storage::by_name(&cell.quant)?.ggml_type() == quant::i2_s::FORMAT.ggml_type;
         if i2s {
             layout_is_found(&file, &loaded, models::layout(&cell.quant).name(), model)?;
         }
-        let refused = damages(&file)?;
+        let refused = damages(&file, models::layout(&cell.quant))?;
         Ok(Metrics::new()
             .with("tensors", file.tensors().len())
             .with("linear_layers", linear.len())
@@ -83,14 +83,13 @@ fn layout_is_found(file: &GgufFile, loaded: &Loaded, expected: &str, model: &Dec
 }
 
 /// Copies of the file, each broken in one way, must be refused with a message that holds the given words.
-fn damages(file: &GgufFile) -> Result<usize, Failure> {
+fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> {
     let mut bytes = Vec::new();
     file.copy_to(&mut bytes)?;
     let mut refused = 0;
     let mut refuse = |what: &str, bytes: Vec<u8>, words: &[&str]| -> Result<(), Failure> {
         let result = GgufFile::from_vec(bytes).map_err(|e| e.to_string()).and_then(|file| {
-            load(file, Some(Default::default()), best(), &models::pool(1).map_err(|f| f.message)?)
-                .map_err(|e| e.to_string())
+            load(file, Some(layout), best(), &models::pool(1).map_err(|f| f.message)?).map_err(|e| e.to_string())
         });
         let Err(message) = result else {
             return Err(Failure::new(format_args!("accepted although {what}")));
@@ -133,6 +132,12 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
     if ggml_type == quant::i2_s::FORMAT.ggml_type {
         let scale = at + size - quant::I2S_TRAILER;
         refuse("a code is 3", changed(at + 5, &[0b1100_0000]), &[linear, "code"])?;
+        refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
+        refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
+    } else if let Some(tiled) = quant::TILED.iter().find(|t| t.ggml_type == ggml_type) {
+        let shape = file.tensor(linear).map_or((0, 0), |view| (view.info.rows() as usize, view.info.cols() as usize));
+        let scale = at + (tiled.matrix_bytes)(shape.0, shape.1)? - quant::I2S_TRAILER;
+        refuse("a code is none", changed(at + 5, &[0xf0]), &[linear, "code"])?;
         refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
         refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
     } else {

@@ -5,12 +5,12 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
 use crate::models;
-use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
+use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::{LAYOUT_KEY, Loaded, load};
 use bitnet_golden::texts;
-use bitnet_kernels::quant::{self, FORMATS, Format};
-use bitnet_kernels::{ActKind, best};
+use bitnet_kernels::best;
+use bitnet_kernels::quant::Storage;
 
 /// The check.
 pub struct Lossless;
@@ -22,13 +22,13 @@ impl Check for Lossless {
 
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
         let loaded = models::loaded(ctx, cell)?;
-        let own = quant::by_name(&cell.quant)?;
+        let own = Storage::by_name(&cell.quant)?;
         let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
         let ids = ids(&loaded, &texts::passage(&ctx.paths.golden)?, plan.digest_tokens)?;
         let logits = digest(&loaded, best(), &ids, 2, 64)?;
         let mut formats = Vec::new();
-        for format in FORMATS.iter().copied().filter(|f| f.act == ActKind::I8 && !std::ptr::eq(*f, own)) {
-            let at = |what: &str| format!("{} to {}: {what}", own.name, format.name);
+        for format in Storage::all().filter(|s| s.is_ternary() && *s != own) {
+            let at = |what: &str| format!("{} to {}: {what}", own.name(), format.name());
             let there = converted(&loaded, format)?;
             same_weights(&loaded, &there).map_err(|failure| Failure::new(at(&failure.message)))?;
             let found = digest(&there, best(), &ids, 2, 64)?;
@@ -37,7 +37,7 @@ impl Check for Lossless {
             }
             let back = converted(&there, own)?;
             same_file(&loaded.file, &back.file).map_err(|failure| Failure::new(at(&failure.message)))?;
-            formats.push(format.name);
+            formats.push(format.name());
         }
         if formats.is_empty() {
             return Err(Failure::new("there is no other ternary format"));
@@ -51,8 +51,8 @@ impl Check for Lossless {
     }
 }
 
-fn converted(loaded: &Loaded, linear: &'static Format) -> Result<Loaded, Failure> {
-    let bytes = convert_to_vec(&loaded.model, &ConvertOptions { linear, embedding: None })?;
+fn converted(loaded: &Loaded, linear: Storage) -> Result<Loaded, Failure> {
+    let bytes = convert_stored_to_vec(&loaded.model, linear, None)?;
     Ok(load(GgufFile::from_vec(bytes)?, None, best(), &models::pool(2)?)?)
 }
 

@@ -16,6 +16,7 @@ pub mod q4_0;
 pub mod q4_1;
 pub mod q6_k;
 pub mod q8_0;
+pub mod storage;
 pub mod tiled;
 pub mod tl1;
 pub mod tl2;
@@ -42,6 +43,7 @@ pub static FORMATS: &[&Format] = &[
     &tq1_0::FORMAT,
 ];
 
+pub use storage::Storage;
 pub use tiled::{TILED, Tiled};
 
 /// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
