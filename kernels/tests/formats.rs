@@ -26,6 +26,8 @@ fn tolerance(format: &Format) -> f32 {
         // The positive end is cut at +7 of 8.
         "q4_0" => 1.05 / 8.0,
         "q4_1" => 2.1 * 0.5 / 15.0,
+        // The search may cut an end by a step; the steps are in 63rds of the largest.
+        "q4_k" => 2.5 / 15.0,
         "q6_k" => 1.6 / 32.0,
         other => panic!("give {other} a tolerance"),
     }
@@ -153,8 +155,15 @@ fn i2_s_scales_must_be_positive_and_finite() {
 
 #[test]
 fn other_scales_must_be_finite() {
-    let cases: [(&str, usize, usize); 5] =
-        [("q8_0", 0, 34), ("q4_0", 0, 18), ("q4_1", 0, 20), ("q4_1", 2, 20), ("q6_k", 208, 210)];
+    let cases: [(&str, usize, usize); 7] = [
+        ("q8_0", 0, 34),
+        ("q4_0", 0, 18),
+        ("q4_1", 0, 20),
+        ("q4_1", 2, 20),
+        ("q6_k", 208, 210),
+        ("q4_k", 0, 144),
+        ("q4_k", 2, 144),
+    ];
     for (name, at, block_bytes) in cases {
         let format = quant::by_name(name).unwrap();
         let cols = 2 * format.block_len;
@@ -225,6 +234,41 @@ fn blocks_by_hand() {
         let want: Vec<f32> = (0..256).map(|j| 0.25 * (j / 16 + 1) as f32 * if i == j { 31.0 } else { -32.0 }).collect();
         assert_eq!(unpack(&quant::q6_k::FORMAT, &block, 1, 256), want, "weight {i}");
     }
+}
+
+/// Each weight alone has code 15; scales 5 * j + 24, minima 63 - 9 * j: both above and below 16.
+#[test]
+fn q4_k_by_hand() {
+    for i in 0..256 {
+        let mut block = vec![0u8; 144];
+        block[..2].copy_from_slice(&half::f16::from_f32(0.5).to_le_bytes());
+        block[2..4].copy_from_slice(&half::f16::from_f32(2.0).to_le_bytes());
+        let (scale, minimum) = (|j: usize| 5 * j as u8 + 24, |j: usize| 63 - 9 * j as u8);
+        for j in 0..4 {
+            block[4 + j] = scale(j) | scale(j + 4) >> 4 << 6;
+            block[8 + j] = minimum(j) | minimum(j + 4) >> 4 << 6;
+            block[12 + j] = scale(j + 4) & 15 | (minimum(j + 4) & 15) << 4;
+        }
+        block[16 + i / 64 * 32 + i % 32] = if i % 64 < 32 { 0x0f } else { 0xf0 };
+        let value = |k: usize| {
+            let (scale, minimum) = (f32::from(scale(k / 32)), f32::from(minimum(k / 32)));
+            0.5 * scale * if i == k { 15.0 } else { 0.0 } - 2.0 * minimum
+        };
+        assert_eq!(unpack(&quant::q4_k::FORMAT, &block, 1, 256), (0..256).map(value).collect::<Vec<_>>(), "{i}");
+    }
+}
+
+/// Q4_K is better than Q4_0, which is as large, and worse than Q6_K.
+#[test]
+fn q4_k_error_is_small() {
+    let r = &mut Random::new(4);
+    let w: Vec<f32> = (0..8192).map(|_| r.unit() + r.unit() + r.unit()).collect();
+    let error = |format: &'static Format| {
+        let back = unpack(format, &(format.pack)(&w, 8, 1024).unwrap(), 8, 1024);
+        (w.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / w.len() as f32).sqrt()
+    };
+    let (k4, q4, q6) = (error(&quant::q4_k::FORMAT), error(&quant::q4_0::FORMAT), error(&quant::q6_k::FORMAT));
+    assert!(q6 < k4 && k4 < q4, "q6_k {q6}, q4_k {k4}, q4_0 {q4}");
 }
 
 /// The quantisers' definitions on numbers that can be checked by hand.

@@ -173,7 +173,7 @@ fn block_extremes_do_not_saturate() {
                     for block in bytes.chunks_exact_mut(format.block_bytes) {
                         match format.name {
                             "q6_k" => block[208..].copy_from_slice(&one),
-                            "q4_1" => block[..4].copy_from_slice(&[one, one].concat()),
+                            "q4_1" | "q4_k" => block[..4].copy_from_slice(&[one, one].concat()),
                             _ => block[..2].copy_from_slice(&one),
                         }
                     }

@@ -14,6 +14,7 @@ pub mod i2_s;
 pub mod i2_s_arm;
 pub mod q4_0;
 pub mod q4_1;
+pub mod q4_k;
 pub mod q6_k;
 pub mod q8_0;
 pub mod storage;
@@ -36,6 +37,7 @@ pub static FORMATS: &[&Format] = &[
     &q8_0::FORMAT,
     &q4_0::FORMAT,
     &q4_1::FORMAT,
+    &q4_k::FORMAT,
     &q6_k::FORMAT,
     &i2_s::FORMAT,
     &i2_s_arm::FORMAT,

@@ -68,7 +68,7 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
     // Byte offsets of the f16 scales in a block; formats that are not listed are packed.
     let halves: &[usize] = match format.name {
         "q8_0" | "q4_0" => &[0],
-        "q4_1" => &[0, 2],
+        "q4_1" | "q4_k" => &[0, 2],
         "q6_k" => &[208],
         "tq2_0" => &[64],
         "tq1_0" => &[52],

@@ -4,7 +4,7 @@
 //!
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
 //! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
-//!   Q4_1, Q6_K, which `unpack` makes registers of.
+//!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
 //! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
@@ -25,7 +25,7 @@ mod unpack;
 use std::ops::Range;
 
 use crate::contract::{check_attention, check_matmul, check_rope, multiply};
-use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q6_k, q8_0, tq1_0, tq2_0};
+use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX2, FMA and F16C.
@@ -65,6 +65,7 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&q8_0::FORMAT, block::matmul::<unpack::Q8_0>),
     (&q4_0::FORMAT, block::matmul::<unpack::Q4_0>),
     (&q4_1::FORMAT, block::matmul::<unpack::Q4_1>),
+    (&q4_k::FORMAT, block::matmul::<unpack::Q4K>),
     (&q6_k::FORMAT, block::matmul::<unpack::Q6K>),
 ];
 
