@@ -102,7 +102,7 @@ impl Stage {
     /// The tiny model of the architecture that both know, in a format that this one reads.
     fn model(&self) -> Result<Model, Failure> {
         let stored = self.paths.golden.join("models/tiny-bitnet-silu.gguf");
-        let loaded = load(GgufFile::open(&stored)?, Some(I2sLayout::X86), bitnet_kernels::best(), &*models::pool(1)?)?;
+        let loaded = load(GgufFile::open(&stored)?, Some(I2sLayout::X86), bitnet_kernels::best(), &models::pool(1)?)?;
         let folder = tempfile::tempdir()?;
         let path = match self.backend {
             CppBackend::BitNet => stored,

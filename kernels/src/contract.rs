@@ -113,6 +113,18 @@ pub fn check_matmul(w: &Matrix<'_>, x: &Activations, rows: &Range<usize>, y: &Ou
     );
 }
 
+/// Multiplies finished products with the matrix's factor: the last step of [`Kernels::matmul`] for an implementation that
+/// does not use [`Matrix::dot`], which has done it.
+pub fn multiply(w: &Matrix<'_>, rows: &Range<usize>, y: &mut OutView<'_>) {
+    if w.multiplier != 1.0 {
+        for token in 0..y.n_tokens() {
+            for row in rows.clone() {
+                y.set(token, row, y.get(token, row) * w.multiplier);
+            }
+        }
+    }
+}
+
 /// Panics unless the arguments of [`Kernels::attention`] fit each other.
 pub(crate) fn check_attention(
     (q, k, v): (&[f32], &[u16], &[u16]),

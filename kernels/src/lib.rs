@@ -42,7 +42,7 @@ pub mod trig;
 pub mod view;
 
 pub use activations::{ActKind, Activations, I8Token, Q8Token};
-pub use contract::{Kernels, Rope, check_matmul};
+pub use contract::{Kernels, Rope, check_matmul, multiply};
 pub use dispatch::{KernelSetInfo, best, by_name, kernel_sets};
 pub use error::{KernelError, QuantError, Unavailable};
 pub use pool::Pool;

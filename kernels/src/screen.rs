@@ -77,11 +77,11 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Screen {
-    /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for values that are not finite, and for
+    /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for a multiplier beside the bytes, for values that are not finite, and for
     /// rows longer than the exact sums allow (65,536).
     #[must_use]
     pub fn new(w: &Matrix<'_>, pool: &Pool) -> Option<Self> {
-        if w.format.act != ActKind::F32 || w.cols == 0 || w.rows == 0 || w.cols > 1 << 16 {
+        if w.format.act != ActKind::F32 || w.multiplier != 1.0 || w.cols == 0 || w.rows == 0 || w.cols > 1 << 16 {
             return None;
         }
         let mut screen =

@@ -141,7 +141,8 @@ proptest! {
 #[test]
 fn ternary_extremes_do_not_wrap() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
-        for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384] {
+        for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384].map(|n: usize| n.next_multiple_of(format.block_len))
+        {
             for (weight, q) in [(1.0f32, 127i8), (1.0, -128), (-1.0, 127), (-1.0, -128), (0.0, -128)] {
                 for tokens in [1, 2, 3] {
                     let bytes = (format.pack)(&vec![weight; 5 * cols], 5, cols).unwrap();
@@ -187,7 +188,7 @@ fn block_extremes_do_not_saturate() {
                     for block in bytes.chunks_exact_mut(format.block_bytes) {
                         match format.name {
                             "q6_k" => block[208..].copy_from_slice(&one),
-                            "q4_1" => block[..4].copy_from_slice(&[one, one].concat()),
+                            "q4_1" | "q4_k" => block[..4].copy_from_slice(&[one, one].concat()),
                             _ => block[..2].copy_from_slice(&one),
                         }
                     }

@@ -15,6 +15,7 @@ pub use config::Config;
 pub use decoder::Family;
 pub use error::ModelError;
 pub use plan::{MatrixId, NormId, Op, Slot, Step};
+pub(crate) use weights::{TILES_KEY, scale_name};
 pub use weights::{TensorSource, Weights};
 
 use crate::gguf::GgufFile;
@@ -55,7 +56,7 @@ impl Model {
         Ok(model)
     }
 
-    /// [`Model::load`] without reading the tensors' bytes: for `inspect`.
+    /// [`Model::load`] without reading the tensors' bytes (but those of TL1 and TL2): for `inspect`.
     ///
     /// # Errors
     /// As [`Model::load`], but for damage inside of tensors.
@@ -72,7 +73,7 @@ impl Model {
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.
     #[must_use]
     pub fn has_i2s(&self) -> bool {
-        self.weights.matrices().any(|(_, m)| m.format.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
+        self.weights.storages().any(|(_, s)| s.ggml_type() == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
     }
 }
 

@@ -6,7 +6,7 @@
 //! * `lanes`: loads, the 64-lane tree.
 //! * `ternary`: I2_S in the x86 layout, `vpdpbusd`. `dense`: f32, f16, bf16 weights.
 //! * `attention`. `screen`.
-//! * AVX2: block formats, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane by lane), and what runs
+//! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane by lane), and what runs
 //!   over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
@@ -21,7 +21,7 @@ mod ternary;
 use std::ops::Range;
 
 use super::avx2::Avx2;
-use crate::contract::{check_attention, check_dots, check_matmul};
+use crate::contract::{check_attention, check_dots, check_matmul, multiply};
 use crate::quant::{bf16, f16, f32, i2_s};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -78,7 +78,8 @@ impl Kernels for Avx512 {
             Some((_, matmul)) => {
                 check_matmul(w, x, &rows, &y);
                 // SAFETY: `self` proves the features, and the arguments are checked.
-                unsafe { matmul(w, x, rows, &mut y) }
+                unsafe { matmul(w, x, rows.clone(), &mut y) }
+                multiply(w, &rows, &mut y);
             }
             None => self.avx2().matmul(w, x, rows, y),
         }
