@@ -2,20 +2,23 @@
 //!
 //! Linear layers are unpacked to f32 and packed again, tensor by tensor, into a file that replaces its target only
 //! when it is complete. Ternary formats take only weights that are ternary already, and between them nothing is lost:
-//! the codes and the scale are the same, so the logits are too. [`set`] changes metadata and nothing else.
+//! the codes and the scale are the same (`ternary` says where it goes), so the logits are too. [`set`] changes metadata and
+//! nothing else.
 
 pub mod set;
+mod ternary;
 
 use crate::gguf::{GgufError, GgufWriter, TensorView};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op, Slot};
-use bitnet_kernels::quant::{Format, I2sLayout};
+use crate::model::{Model, Op, Slot, TILES_KEY, scale_name};
+use bitnet_kernels::quant::{Format, I2sLayout, Storage};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use ternary::{Packing, packing};
 
 /// What to write.
 #[derive(Debug, Clone, Copy)]
@@ -65,13 +68,13 @@ pub enum ConvertError {
 /// Names of the formats that can be written.
 #[must_use]
 pub fn targets() -> Vec<&'static str> {
-    quant::FORMATS.iter().map(|f| f.name).collect()
+    Storage::all().map(Storage::name).collect()
 }
 
-/// `general.file_type`, the field's number for the format of most weights. Source: `llama_ftype` in llama.h; 40 is the
-/// one of bitnet.cpp's fork.
-fn file_type(format: &Format) -> Option<u32> {
-    Some(match format.name {
+/// `general.file_type`, the field's number for the format of most weights. Source: `llama_ftype` in llama.h; 38 to 40
+/// are those of bitnet.cpp's fork.
+fn file_type(format: Storage) -> Option<u32> {
+    Some(match format.name() {
         "f32" => 0,
         "f16" => 1,
         "q4_0" => 2,
@@ -79,12 +82,18 @@ fn file_type(format: &Format) -> Option<u32> {
         "q8_0" => 7,
         "q6_k" => 18,
         "bf16" => 32,
+        "tq1_0" => 36,
+        "tq2_0" => 37,
+        "tl1" => 38,
+        "tl2" => 39,
         "i2_s" | "i2_s-arm" => 40,
         _ => return None,
     })
 }
 
 const KEY_FILE_TYPE: &str = "general.file_type";
+/// The rule of `bitnet_kernels::quant::tiled` for shapes that have no tile of bitnet.cpp's.
+const TILES_RULE: &str = "bitnet.rs 1";
 
 /// Writes `model` to `path` in the formats of `options`.
 ///
@@ -97,7 +106,22 @@ pub fn convert(
     path: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
-    write(model, Some(options.linear), options.embedding, progress, |writer| writer.write_file(path))
+    let embedding = options.embedding.map(Storage::Rows);
+    convert_stored(model, Some(options.linear.into()), embedding, path, progress)
+}
+
+/// [`convert`] to formats of which some are only stored: TL1 and TL2. What is `None` stays as it is.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_stored(
+    model: &Model,
+    linear: Option<Storage>,
+    embedding: Option<Storage>,
+    path: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<ConvertReport, ConvertError> {
+    write(model, linear, embedding, progress, |writer| writer.write_file(path))
 }
 
 /// [`convert`] of the embedding (and an output matrix of its own) only.
@@ -110,7 +134,7 @@ pub fn convert_embedding(
     path: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
-    write(model, None, Some(format), progress, |writer| writer.write_file(path))
+    convert_stored(model, None, Some(format.into()), path, progress)
 }
 
 /// [`convert`] into memory.
@@ -118,29 +142,51 @@ pub fn convert_embedding(
 /// # Errors
 /// As [`convert`].
 pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
+    convert_stored_to_vec(model, options.linear.into(), options.embedding.map(Storage::Rows))
+}
+
+/// [`convert_stored`] into memory.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_stored_to_vec(
+    model: &Model,
+    linear: Storage,
+    embedding: Option<Storage>,
+) -> Result<Vec<u8>, ConvertError> {
     let mut bytes = Vec::new();
-    write(model, Some(options.linear), options.embedding, &mut |_, _| ControlFlow::Continue(()), |writer| {
-        writer.write_to(&mut bytes)
-    })?;
+    write(model, Some(linear), embedding, &mut |_, _| ControlFlow::Continue(()), |writer| writer.write_to(&mut bytes))?;
     Ok(bytes)
 }
 
 /// Without a format of their own, linear layers stay as they are, and so does what the metadata says of them.
 fn write(
     model: &Model,
-    linear: Option<&'static Format>,
-    embedding: Option<&'static Format>,
+    linear: Option<Storage>,
+    embedding: Option<Storage>,
     progress: &mut Progress<'_>,
     finish: impl FnOnce(GgufWriter<'_>) -> Result<u64, GgufError>,
 ) -> Result<ConvertReport, ConvertError> {
     let file = model.weights.file();
     let targets = targets_of(model, linear, embedding);
-    let layout = layout_of(targets.values().map(|(_, format)| *format))?;
+    let layout = layout_of(targets.values().map(|target| target.to))?;
     let metadata = file.metadata();
-    let steps = Steps::new(file.tensors().len(), progress);
+    let packings: HashMap<&str, Packing<'_>> = targets
+        .into_iter()
+        .filter(|(_, target)| target.from != target.to)
+        .map(|(name, target)| (name, packing(target.matrix, target.to)))
+        .collect();
+    // Scales beside matrices that are written anew go with them.
+    let replaced: HashSet<String> = packings.keys().map(|name| scale_name(name)).collect();
+    let kept: Vec<_> = file.views().filter(|view| !replaced.contains(&view.info.name)).collect();
+    let steps = Steps::new(kept.len(), progress);
     // Declared last: it holds closures that borrow what stands above.
     let mut writer = GgufWriter::new(3, file.alignment())?;
-    writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || key != KEY_FILE_TYPE))?;
+    let replaced_keys = [KEY_FILE_TYPE, TILES_KEY];
+    writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || !replaced_keys.contains(&key)))?;
+    if let Some(Storage::Tiled(_)) = linear {
+        writer.meta(TILES_KEY, TILES_RULE.to_owned())?;
+    }
     if let Some(number) = linear.and_then(file_type) {
         writer.meta(KEY_FILE_TYPE, number)?;
     }
@@ -150,24 +196,33 @@ fn write(
     }
 
     let mut converted = 0;
-    for view in file.views() {
+    for view in kept {
         let name = view.info.name.as_str();
-        match targets.get(name) {
-            Some(&(matrix, format)) if !std::ptr::eq(matrix.format, format) => {
+        match packings.get(name) {
+            Some(&packing) => {
                 converted += 1;
+                let Packing { matrix, format, beside, .. } = packing;
                 let pack_error =
-                    move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name, source };
+                    move |source| ConvertError::Pack { tensor: name.to_owned(), format: format.name(), source };
                 let size = format.matrix_bytes(matrix.rows, matrix.cols).map_err(pack_error)?;
                 let steps = &steps;
-                writer.tensor_with(name, &view.info.dims, format.ggml_type, size as u64, move |out| {
+                writer.tensor_with(name, &view.info.dims, format.ggml_type(), size as u64, move |out| {
                     steps.step()?;
-                    repack(&matrix, format, out).map_err(|error| match error {
+                    repack(&packing, out).map_err(|error| match error {
                         RepackError::Io(error) => error,
                         RepackError::Quant(source) => steps.fail(pack_error(source)),
                     })
                 })?;
+                if let Some(scale) = beside {
+                    writer.tensor(
+                        &scale_name(name),
+                        &[1],
+                        quant::f32::FORMAT.ggml_type,
+                        scale.to_le_bytes().to_vec(),
+                    )?;
+                }
             }
-            _ => steps.copy(&mut writer, view)?,
+            None => steps.copy(&mut writer, view)?,
         }
     }
     let written = finish(writer);
@@ -222,12 +277,15 @@ impl<'p, 'q> Steps<'p, 'q> {
     }
 }
 
-/// The format that each matrix is to have, by tensor name.
-fn targets_of<'m>(
-    model: &'m Model,
-    linear: Option<&'static Format>,
-    embedding: Option<&'static Format>,
-) -> HashMap<&'m str, (Matrix<'m>, &'static Format)> {
+/// A matrix, what it is in the file, and what it is to be.
+struct Target<'m> {
+    matrix: Matrix<'m>,
+    from: Storage,
+    to: Storage,
+}
+
+/// What each matrix is to be, by tensor name.
+fn targets_of(model: &Model, linear: Option<Storage>, embedding: Option<Storage>) -> HashMap<&str, Target<'_>> {
     let mut targets = HashMap::new();
     for step in &model.plan {
         let (id, format) = match step.op {
@@ -236,20 +294,20 @@ fn targets_of<'m>(
             Op::Linear { weight, .. } => (weight, linear),
             _ => continue,
         };
-        let matrix = model.weights.matrix(id);
-        let is_i2s = |format: &Format| format.ggml_type == quant::i2_s::FORMAT.ggml_type;
+        let (matrix, from) = (model.weights.matrix(id), model.weights.storage(id));
+        let is_i2s = |format: Storage| format.ggml_type() == quant::i2_s::FORMAT.ggml_type;
         // A file has one layout: what is not asked for follows what is.
-        let kept = linear.filter(|linear| is_i2s(linear) && is_i2s(matrix.format)).unwrap_or(matrix.format);
-        targets.insert(model.weights.matrix_name(id), (matrix, format.unwrap_or(kept)));
+        let kept = linear.filter(|linear| is_i2s(*linear) && is_i2s(from)).unwrap_or(from);
+        targets.insert(model.weights.matrix_name(id), Target { matrix, from, to: format.unwrap_or(kept) });
     }
     targets
 }
 
 /// The layout of the I2_S tensors of a file, if it has any.
-fn layout_of(formats: impl Iterator<Item = &'static Format>) -> Result<Option<I2sLayout>, ConvertError> {
+fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option<I2sLayout>, ConvertError> {
     let mut found = None;
     for format in formats {
-        let layout = match format.name {
+        let layout = match format.name() {
             name if name == quant::i2_s::FORMAT.name => I2sLayout::X86,
             name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
             _ => continue,
@@ -269,17 +327,14 @@ enum RepackError {
 /// Rows that are unpacked at a time where rows are independent of each other.
 const ROWS: usize = 256;
 
-fn repack(matrix: &Matrix<'_>, format: &'static Format, out: &mut dyn Write) -> Result<(), RepackError> {
+fn repack(packing: &Packing<'_>, out: &mut dyn Write) -> Result<(), RepackError> {
+    let Packing { matrix, format, .. } = packing;
     // A format with a trailer has one scale for all rows.
-    let step = if format.trailer_bytes == 0 { ROWS } else { matrix.rows };
+    let step = if format.rows_are_independent() { ROWS } else { matrix.rows };
     let mut values = vec![0.0; step.min(matrix.rows) * matrix.cols];
     for first in (0..matrix.rows).step_by(step) {
         let rows = step.min(matrix.rows - first);
-        let values = &mut values[..rows * matrix.cols];
-        for (row, target) in values.chunks_exact_mut(matrix.cols).enumerate() {
-            matrix.unpack_row(first + row, target);
-        }
-        let bytes = (format.pack)(values, rows, matrix.cols).map_err(RepackError::Quant)?;
+        let bytes = packing.pack(first, rows, &mut values[..rows * matrix.cols]).map_err(RepackError::Quant)?;
         out.write_all(&bytes).map_err(RepackError::Io)?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::discovery::quantization::{self, QuantizationError};
 use crate::discovery::{
     Resolved, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerFallbackChain, TokenizerStrategy,
 };
-use crate::gguf::{GgufError, GgufFile};
+use crate::gguf::{GgufError, GgufFile, TensorInfo};
 use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
 use crate::model::{Model, ModelError, family_of};
 use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
@@ -155,7 +155,13 @@ pub fn load_with(
             Some(I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?)
         }
     };
-    let mut model = Arc::new(Model::load(&file, layout.or(recorded).unwrap_or_default(), pool)?);
+    // Rows of an odd number of 64s fill no block of the x86 layout: nothing has to be probed.
+    let is_i2s = |t: &&TensorInfo| t.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type;
+    let odd = file.tensors().iter().filter(is_i2s).find(|t| t.cols() % 128 == 64);
+    let only =
+        odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
+    let assumed = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout)).unwrap_or_default();
+    let mut model = Arc::new(Model::load(&file, assumed, pool)?);
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
         diagnostics.push(Diagnostic {
@@ -171,6 +177,8 @@ pub fn load_with(
         Some(LayoutReport { layout: layout.name(), decided: true, why: "chosen by the caller".into() })
     } else if let Some(layout) = recorded {
         Some(LayoutReport { layout: layout.name(), decided: true, why: format!("recorded in `{LAYOUT_KEY}`") })
+    } else if let Some((layout, why)) = only {
+        Some(LayoutReport { layout: layout.name(), decided: true, why })
     } else {
         let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
         model = chosen;

@@ -42,7 +42,7 @@ fn test_quantization_compatibility() {
         let report = check(&file, ROWS).unwrap();
         assert_eq!((report.format, report.embedding), (name, "f16"));
         assert_eq!((report.tokens, report.rows, report.padding), (ROWS, ROWS, 0));
-        let computable = bitnet_kernels::quant::FORMATS.iter().any(|f| f.ggml_type == ggml_type);
+        let computable = bitnet_kernels::quant::Storage::all().any(|s| s.ggml_type() == ggml_type);
         assert_eq!(report.computable, computable, "{name}");
         assert_eq!(check(&file, ROWS - 100).unwrap().padding, 100, "padding is no fault");
         let error = check(&file, ROWS + 1).unwrap_err();

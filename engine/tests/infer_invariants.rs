@@ -330,6 +330,42 @@ fn arm_and_back_is_the_same_model_to_the_bit() {
     assert!(logits_bits(&mut session(&forced.model, None, 16), &sequence()) != *reference(), "read wrongly on purpose");
 }
 
+fn stored(loaded: &Loaded, to: &str) -> Loaded {
+    let to = bitnet_kernels::quant::Storage::by_name(to).unwrap();
+    load_bytes(bitnet_engine::convert::convert_stored_to_vec(&loaded.model, to, None).unwrap()).unwrap()
+}
+
+/// The trained scales are no f16: they go beside the blocks of TQ and come back.
+#[test]
+fn ternary_formats_are_one_model_to_the_bit() {
+    let formats = ["tq2_0", "tl2", "tq1_0", "tl1", "i2_s-arm", "i2_s"];
+    let mut before = tiny().clone();
+    for to in formats {
+        let there = stored(&before, to);
+        let beside = there.file.tensors().iter().filter(|t| t.name.ends_with(".scale")).count();
+        assert_eq!(beside, if to.starts_with("tq") { 28 } else { 0 }, "{to}");
+        assert!(
+            there.model.weights.storages().filter(|(name, _)| name.starts_with("blk")).all(|(_, s)| s.name() == to)
+        );
+        assert!(logits_bits(&mut session(&there.model, None, 16), &sequence()) == *reference(), "{to}");
+        let back = stored(&there, "i2_s");
+        for (original, back) in tiny().file.views().zip(back.file.views()) {
+            assert!(original.info.name == back.info.name && original.data == back.data, "{}", original.info.name);
+        }
+        before = there;
+    }
+}
+
+#[test]
+fn tiles_that_nothing_tells_are_not_guessed() {
+    for format in ["tl1", "tl2"] {
+        let file = stored(tiny(), format).file;
+        let error = load_bytes(with_keys(&file, |key| key != "bitnet.tl.tiles")).unwrap_err().to_string();
+        assert!(error.contains(format) && error.contains("256 x 512") || error.contains("512 x 512"), "{error}");
+        assert!(error.contains("tiles"), "{error}");
+    }
+}
+
 /// Mean negative log-likelihood of [`sequence`]'s text part.
 fn loss(loaded: &Loaded) -> f64 {
     let tokens = &sequence()[..16];

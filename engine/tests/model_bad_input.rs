@@ -298,6 +298,48 @@ fn tensors() {
             &["`blk.0.attn_q.bias`", "not part of", ARCH],
         ),
         (
+            "MXFP4, which shares its number with TL2",
+            |m| {
+                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0; 128 * 8 * 17]);
+            },
+            &["`blk.0.ffn_down.weight`", "mxfp4", "39"],
+        ),
+        (
+            "TL2 of nobody's tiles",
+            |m| {
+                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0; 8192 + 32]);
+            },
+            &["`blk.0.ffn_down.weight`", "tl2", "128 x 256", "tiles"],
+        ),
+        (
+            "a factor of zero",
+            |m| {
+                m.add("blk.0.attn_q.scale", &[1], "f32", &[0.0]);
+            },
+            &["`blk.0.attn_q.scale`", "is 0", "positive"],
+        ),
+        (
+            "a factor that is none",
+            |m| {
+                m.put("blk.0.ffn_up.scale", &[1], 0, f32::NAN.to_le_bytes().to_vec());
+            },
+            &["`blk.0.ffn_up.scale`", "NaN", "positive"],
+        ),
+        (
+            "two factors",
+            |m| {
+                m.add("blk.0.attn_q.scale", &[2], "f32", &[1.0; 2]);
+            },
+            &["`blk.0.attn_q.scale`", "[2]"],
+        ),
+        (
+            "a factor of nothing",
+            |m| {
+                m.add("blk.0.attn_x.scale", &[1], "f32", &[1.0]);
+            },
+            &["`blk.0.attn_x.scale`", "not part of"],
+        ),
+        (
             "Q5_K",
             |m| {
                 m.put("blk.0.ffn_down.weight", &[256, 128], 13, vec![0; 128 * 176]);
@@ -355,7 +397,7 @@ fn damaged_weights() {
         (
             "code 3",
             |m| m.data("blk.0.ffn_gate.weight")[32 * 5 + 3] = 0b1100,
-            &["`blk.0.ffn_gate.weight`", "byte 163", "row 5", "code 3"],
+            &["`blk.0.ffn_gate.weight`", "byte 163", "row 5", "a code that means no"],
         ),
         ("NaN scale", |m| scale(m, f32::NAN), &["`blk.0.attn_v.weight`", "NaN", "scale"]),
         ("zero scale", |m| scale(m, 0.0), &["`blk.0.attn_v.weight`", "is 0", "scale"]),

@@ -12,6 +12,7 @@ pub mod greedy;
 pub mod kernel;
 pub mod load;
 pub mod logits;
+pub mod lossless;
 pub mod ops;
 pub mod perplexity;
 pub mod recorded;
@@ -40,6 +41,7 @@ pub fn checks() -> Vec<Arc<dyn Check>> {
         Arc::new(kernel::Kernel),
         Arc::new(ops::Ops),
         Arc::new(load::Load),
+        Arc::new(lossless::Lossless),
         Arc::new(tokenize::Tokenize),
         Arc::new(greedy::Greedy),
         Arc::new(digest::Digest),

@@ -7,13 +7,13 @@ use crate::axes::Cell;
 use crate::check::{Context, Failure};
 use crate::generate;
 use crate::vocabularies::{self, Vocabulary};
-use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
+use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_golden::differences::{self, Difference};
 use bitnet_golden::matrix::{Model, Source};
-use bitnet_kernels::quant::{self, I2sLayout};
+use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{Kernels, Pool, best};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -54,8 +54,7 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             return Ok(file);
         }
         let loaded = load(file, Some(I2sLayout::X86), best(), &pool(1)?)?;
-        let options = ConvertOptions { linear: quant::by_name(quant)?, embedding: None };
-        Ok(GgufFile::from_vec(convert_to_vec(&loaded.model, &options)?)?)
+        Ok(GgufFile::from_vec(convert_stored_to_vec(&loaded.model, Storage::by_name(quant)?, None)?)?)
     };
     match &model.source {
         Source::Embedded { file } => stored(GgufFile::open(ctx.paths.golden.join(file))?),
@@ -66,8 +65,13 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
         }
         Source::Generated { seed, tokenizer, shape, weights } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
-            let bytes = generate::model(&model.family, quant, *seed, tokenizer, shape, *weights, &vocabulary)?;
-            Ok(GgufFile::from_vec(bytes)?)
+            // Ternary noise is one model in all of its formats: made in one, converted to the others.
+            let storage = Storage::by_name(quant)?;
+            let i2s = &quant::i2_s::FORMAT;
+            let made = if storage.is_ternary() && storage.ggml_type() != i2s.ggml_type { i2s.name } else { quant };
+            let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, *weights, &vocabulary)?;
+            let file = GgufFile::from_vec(bytes)?;
+            if made == quant { Ok(file) } else { stored(file) }
         }
         Source::Vocabulary { .. } => {
             let mut vocabulary = vocabulary(ctx, model)?;

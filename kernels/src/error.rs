@@ -85,9 +85,9 @@ pub enum QuantError {
         /// Numbers given.
         got: usize,
     },
-    /// A ternary code of 3.
+    /// Bits that are no ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
     #[error(
-        "{format}: byte {byte} (row {row}) holds the code 3, which means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
+        "{format}: byte {byte} (row {row}) holds a code that means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
     )]
     Code {
         /// Format name.
@@ -139,11 +139,13 @@ pub enum QuantError {
     },
     /// Ternary packing of a matrix that is not ternary.
     #[error(
-        "{format} holds only -s, 0 and +s with one s for the whole matrix (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
+        "{format} holds only -s, 0 and +s with one s for {unit} (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
     )]
     NotTernary {
         /// Format name.
         format: &'static str,
+        /// What has one scale ("the whole matrix").
+        unit: &'static str,
         /// Row.
         row: usize,
         /// Column.
@@ -152,6 +154,34 @@ pub enum QuantError {
         value: f32,
         /// The magnitude that the first non-zero weight set.
         scale: f32,
+    },
+    /// A ternary scale that the format cannot keep exactly.
+    #[error(
+        "{format} keeps scales as f16, and {value} (row {row}, from column {col}) is none, {rounded} is the nearest; pack the signs and keep the scale beside them, as `bitnet convert` does in a tensor `.scale`"
+    )]
+    InexactScale {
+        /// Format name.
+        format: &'static str,
+        /// Row.
+        row: usize,
+        /// Column of the block's first weight.
+        col: usize,
+        /// The scale.
+        value: f32,
+        /// The nearest f16.
+        rounded: f32,
+    },
+    /// A shape that the tiles of TL1 and TL2 do not fill.
+    #[error(
+        "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
+    )]
+    Tiles {
+        /// Format name.
+        format: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
     },
     /// Raw activations that no quantiser produces.
     #[error(
@@ -169,6 +199,35 @@ pub enum QuantError {
         /// Entries given.
         got: usize,
     },
+}
+
+impl QuantError {
+    /// The same error for rows that were counted from `first`.
+    #[must_use]
+    pub fn below(mut self, first: usize) -> Self {
+        match &mut self {
+            Self::Code { row, .. }
+            | Self::Scale { row, .. }
+            | Self::NotFinite { row, .. }
+            | Self::Overflow { row, .. }
+            | Self::NotTernary { row, .. }
+            | Self::InexactScale { row, .. } => *row += first,
+            _ => {}
+        }
+        self
+    }
+
+    /// The same error of another format: one that is packed by way of the first.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        match &mut self {
+            Self::Count { format, .. } | Self::NotFinite { format, .. } | Self::NotTernary { format, .. } => {
+                *format = name;
+            }
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Why a kernel set cannot run on this machine.

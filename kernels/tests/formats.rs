@@ -3,7 +3,7 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Format, Matrix, QuantError, quant};
-use common::{FILLS, Fill, Random, matrix, weights};
+use common::{FILLS, Fill, Random, is_i2s, matrix, weights};
 use proptest::prelude::*;
 
 fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -18,13 +18,16 @@ fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Ve
 /// The largest error of one weight, as a fraction of its block's largest magnitude (or range), and 0 where exact.
 fn tolerance(format: &Format) -> f32 {
     match format.name {
-        "f32" | "i2_s" | "i2_s-arm" => 0.0,
+        "f32" => 0.0,
+        _ if format.act == ActKind::I8 => 0.0,
         "f16" => 1.0 / 2048.0,
         "bf16" => 1.0 / 256.0,
         "q8_0" => 0.6 / 127.0,
         // The positive end is cut at +7 of 8.
         "q4_0" => 1.05 / 8.0,
         "q4_1" => 2.1 * 0.5 / 15.0,
+        // The search may cut an end by a step; the steps are in 63rds of the largest.
+        "q4_k" => 2.5 / 15.0,
         "q6_k" => 1.6 / 32.0,
         other => panic!("give {other} a tolerance"),
     }
@@ -81,7 +84,7 @@ proptest! {
 
     #[test]
     fn code_3_is_found(rows in 1usize..9, blocks in 1usize..5, at: usize, shift in 0usize..4, seed: u64) {
-        for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+        for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
             let cols = blocks * format.block_len;
             let mut bytes = matrix(format, rows, cols, Fill::Wild, &mut Random::new(seed));
             let byte = at % (rows * cols / 4);
@@ -99,7 +102,7 @@ fn ternary_layouts_by_hand() {
         "i2_s" => (i / 128 * 32 + i % 32, 6 - 2 * (i % 128 / 32)),
         _ => (i / 64 * 16 + i % 16, 6 - 2 * (i % 64 / 16)),
     };
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+    for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
         let (rows, cols) = (2, 256);
         for i in 0..rows * cols {
             let mut w = vec![0.0; rows * cols];
@@ -120,25 +123,27 @@ fn ternary_layouts_by_hand() {
 #[test]
 fn ternary_packing_refuses_what_is_not_ternary() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
-        let mut w = vec![0.0f32; 3 * 128];
-        (w[5], w[130]) = (0.5, -0.5);
-        assert!((format.pack)(&w, 3, 128).is_ok());
-        w[300] = 0.25;
-        let error = (format.pack)(&w, 3, 128).unwrap_err();
-        let want = QuantError::NotTernary { format: format.name, row: 2, col: 44, value: 0.25, scale: 0.5 };
+        let cols = format.block_len;
+        let mut w = vec![0.0f32; 3 * cols];
+        (w[5], w[2 * cols + 7]) = (0.5, -0.5);
+        assert!((format.pack)(&w, 3, cols).is_ok());
+        w[2 * cols + 44] = 0.25;
+        let error = (format.pack)(&w, 3, cols).unwrap_err();
+        let unit = if is_i2s(format) { "the whole matrix" } else { "each block of 256" };
+        let want = QuantError::NotTernary { format: format.name, unit, row: 2, col: 44, value: 0.25, scale: 0.5 };
         assert_eq!(error, want);
         assert!(error.to_string().contains("row 2, column 44"));
-        w[300] = f32::NAN;
-        assert!(matches!((format.pack)(&w, 3, 128), Err(QuantError::NotFinite { row: 2, col: 44, .. })));
+        w[2 * cols + 44] = f32::NAN;
+        assert!(matches!((format.pack)(&w, 3, cols), Err(QuantError::NotFinite { row: 2, col: 44, .. })));
         // All zero is ternary; its scale must be one that validates.
-        let zeros = (format.pack)(&[0.0; 128], 1, 128).unwrap();
-        assert_eq!((format.validate)(&zeros, 1, 128), Ok(()));
+        let zeros = (format.pack)(&vec![0.0; cols], 1, cols).unwrap();
+        assert_eq!((format.validate)(&zeros, 1, cols), Ok(()));
     }
 }
 
 #[test]
-fn ternary_scales_must_be_positive_and_finite() {
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+fn i2_s_scales_must_be_positive_and_finite() {
+    for format in quant::FORMATS.iter().filter(|f| is_i2s(f)) {
         let good = (format.pack)(&[1.0; 128], 1, 128).unwrap();
         for scale in [0.0f32, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut bad = good.clone();
@@ -150,8 +155,15 @@ fn ternary_scales_must_be_positive_and_finite() {
 
 #[test]
 fn other_scales_must_be_finite() {
-    let cases: [(&str, usize, usize); 5] =
-        [("q8_0", 0, 34), ("q4_0", 0, 18), ("q4_1", 0, 20), ("q4_1", 2, 20), ("q6_k", 208, 210)];
+    let cases: [(&str, usize, usize); 7] = [
+        ("q8_0", 0, 34),
+        ("q4_0", 0, 18),
+        ("q4_1", 0, 20),
+        ("q4_1", 2, 20),
+        ("q6_k", 208, 210),
+        ("q4_k", 0, 144),
+        ("q4_k", 2, 144),
+    ];
     for (name, at, block_bytes) in cases {
         let format = quant::by_name(name).unwrap();
         let cols = 2 * format.block_len;
@@ -187,7 +199,7 @@ fn packing_refuses_what_does_not_fit() {
         let mut w = vec![0.0; 2 * cols];
         w[cols] = f32::MAX;
         let overflows = matches!((format.pack)(&w, 2, cols), Err(QuantError::Overflow { row: 1, col: 0, .. }));
-        assert_eq!(overflows, !matches!(format.name, "f32" | "i2_s" | "i2_s-arm"), "{}", format.name);
+        assert_eq!(overflows, format.name != "f32" && !is_i2s(format), "{}", format.name);
     }
 }
 
@@ -222,6 +234,41 @@ fn blocks_by_hand() {
         let want: Vec<f32> = (0..256).map(|j| 0.25 * (j / 16 + 1) as f32 * if i == j { 31.0 } else { -32.0 }).collect();
         assert_eq!(unpack(&quant::q6_k::FORMAT, &block, 1, 256), want, "weight {i}");
     }
+}
+
+/// Each weight alone has code 15; scales 5 * j + 24, minima 63 - 9 * j: both above and below 16.
+#[test]
+fn q4_k_by_hand() {
+    for i in 0..256 {
+        let mut block = vec![0u8; 144];
+        block[..2].copy_from_slice(&half::f16::from_f32(0.5).to_le_bytes());
+        block[2..4].copy_from_slice(&half::f16::from_f32(2.0).to_le_bytes());
+        let (scale, minimum) = (|j: usize| 5 * j as u8 + 24, |j: usize| 63 - 9 * j as u8);
+        for j in 0..4 {
+            block[4 + j] = scale(j) | scale(j + 4) >> 4 << 6;
+            block[8 + j] = minimum(j) | minimum(j + 4) >> 4 << 6;
+            block[12 + j] = scale(j + 4) & 15 | (minimum(j + 4) & 15) << 4;
+        }
+        block[16 + i / 64 * 32 + i % 32] = if i % 64 < 32 { 0x0f } else { 0xf0 };
+        let value = |k: usize| {
+            let (scale, minimum) = (f32::from(scale(k / 32)), f32::from(minimum(k / 32)));
+            0.5 * scale * if i == k { 15.0 } else { 0.0 } - 2.0 * minimum
+        };
+        assert_eq!(unpack(&quant::q4_k::FORMAT, &block, 1, 256), (0..256).map(value).collect::<Vec<_>>(), "{i}");
+    }
+}
+
+/// Q4_K is better than Q4_0, which is as large, and worse than Q6_K.
+#[test]
+fn q4_k_error_is_small() {
+    let r = &mut Random::new(4);
+    let w: Vec<f32> = (0..8192).map(|_| r.unit() + r.unit() + r.unit()).collect();
+    let error = |format: &'static Format| {
+        let back = unpack(format, &(format.pack)(&w, 8, 1024).unwrap(), 8, 1024);
+        (w.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / w.len() as f32).sqrt()
+    };
+    let (k4, q4, q6) = (error(&quant::q4_k::FORMAT), error(&quant::q4_0::FORMAT), error(&quant::q6_k::FORMAT));
+    assert!(q6 < k4 && k4 < q4, "q6_k {q6}, q4_k {k4}, q4_0 {q4}");
 }
 
 /// The quantisers' definitions on numbers that can be checked by hand.

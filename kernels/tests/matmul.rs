@@ -141,7 +141,8 @@ proptest! {
 #[test]
 fn ternary_extremes_do_not_wrap() {
     for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
-        for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384] {
+        for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384].map(|n: usize| n.next_multiple_of(format.block_len))
+        {
             for (weight, q) in [(1.0f32, 127i8), (1.0, -128), (-1.0, 127), (-1.0, -128), (0.0, -128)] {
                 for tokens in [1, 2, 3] {
                     let bytes = (format.pack)(&vec![weight; 5 * cols], 5, cols).unwrap();
@@ -159,6 +160,21 @@ fn ternary_extremes_do_not_wrap() {
     }
 }
 
+/// A row so long that accumulators have to be emptied on the way: one column of blocks more than AVX-512 adds up at once.
+#[test]
+fn ternary_rows_of_millions_do_not_wrap() {
+    let format = quant::by_name("i2_s").unwrap();
+    let cols = 16_384 * 256 + 128;
+    let bytes = (format.pack)(&vec![1.0; cols], 1, cols).unwrap();
+    let w = Matrix::new(format, 1, cols, &bytes).unwrap();
+    for q in [127i8, -128] {
+        let x = Activations::from_i8(&vec![q; cols], &[1.0], 1, cols).unwrap();
+        for k in fast_sets() {
+            assert_eq!(matmul(k, &w, &x), [f32::from(q) * cols as f32], "{} K {cols} x {q}", k.name());
+        }
+    }
+}
+
 /// Block formats at the limits of their codes, +-127 activations, scales of one: sums are integers, so exact.
 #[test]
 fn block_extremes_do_not_saturate() {
@@ -172,7 +188,7 @@ fn block_extremes_do_not_saturate() {
                     for block in bytes.chunks_exact_mut(format.block_bytes) {
                         match format.name {
                             "q6_k" => block[208..].copy_from_slice(&one),
-                            "q4_1" => block[..4].copy_from_slice(&[one, one].concat()),
+                            "q4_1" | "q4_k" => block[..4].copy_from_slice(&[one, one].concat()),
                             _ => block[..2].copy_from_slice(&one),
                         }
                     }

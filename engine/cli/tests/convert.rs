@@ -151,6 +151,16 @@ fn formats() {
     };
     assert_eq!(generate(&arm), generate(&model), "the same model in another order of bytes");
 
+    // Ternary to ternary and back: a scale that is no f16 stands beside its matrix on the way.
+    let tq = path("tq.gguf");
+    let said = run(&["convert", text(&model), "--to", "tq1_0", "-o", text(&tq)]).ok();
+    assert!(said.err.contains("28 tensors converted, 18 copied"), "{}", said.err);
+    assert_eq!(GgufFile::open(&tq).unwrap().tensors().len(), 46 + 28);
+    assert_eq!(generate(&tq), generate(&model), "the same model in another format");
+    run(&["convert", text(&tq), "--to", "i2_s", "-o", text(&tq)]).ok();
+    assert!(same_tensors(&model, &tq, ""));
+    std::fs::remove_file(&tq).unwrap();
+
     // The embedding alone: nothing else changes, and the metadata only gains the layout that was found.
     let small = path("small.gguf");
     run(&["convert", text(&model), "--embedding", "q8_0", "-o", text(&small)]).ok();

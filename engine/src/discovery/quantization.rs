@@ -3,8 +3,8 @@
 //! An id is a row of the embedding. More tokens than rows is an access out of bounds waiting for the right text;
 //! fewer rows are padding. The check reads shapes and type numbers only, so that it costs nothing and comes first.
 
-use crate::gguf::GgufFile;
-use bitnet_kernels::quant::{I2sLayout, by_ggml_type};
+use crate::gguf::{GgufFile, TensorInfo};
+use bitnet_kernels::quant::{I2sLayout, TILED, by_ggml_type};
 
 /// Tokenizer and weights do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,9 @@ pub fn check(file: &GgufFile, tokens: usize) -> Result<QuantizationReport, Quant
     // Beyond the address space means beyond any tokenizer.
     let rows = usize::try_from(embedding.rows()).unwrap_or(usize::MAX);
     let embedding_type = file.type_name(embedding);
-    let has_kernels = |ggml_type: u32| by_ggml_type(ggml_type, I2sLayout::X86).is_ok();
+    let has_kernels = |info: &TensorInfo| {
+        by_ggml_type(info.ggml_type, I2sLayout::X86).is_ok() || TILED.iter().any(|t| t.name == file.type_name(info))
+    };
     let main = main_tensor(file);
     let format = main.map_or(embedding_type, |info| file.type_name(info));
     if tokens > rows {
@@ -69,12 +71,12 @@ pub fn check(file: &GgufFile, tokens: usize) -> Result<QuantizationReport, Quant
         padding: rows - tokens,
         embedding: embedding_type,
         format,
-        computable: has_kernels(embedding.ggml_type) && main.is_none_or(|info| has_kernels(info.ggml_type)),
+        computable: has_kernels(embedding) && main.is_none_or(has_kernels),
     })
 }
 
 /// A tensor of the type that most weights have: of the matrices other than embedding and output, by elements.
-fn main_tensor(file: &GgufFile) -> Option<&crate::gguf::TensorInfo> {
+fn main_tensor(file: &GgufFile) -> Option<&TensorInfo> {
     let matrices = || {
         file.tensors()
             .iter()

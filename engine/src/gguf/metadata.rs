@@ -86,7 +86,7 @@ impl Metadata {
     }
 
     /// The entry's type field and value as they are in the file.
-    pub(super) fn raw(&self, key: &str) -> Option<&[u8]> {
+    pub fn raw(&self, key: &str) -> Option<&[u8]> {
         self.entry(key).and_then(|e| self.bytes.as_slice().get(e.raw.clone()))
     }
 

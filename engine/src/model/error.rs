@@ -145,4 +145,32 @@ pub enum ModelError {
         /// The bound.
         limit: f32,
     },
+    /// The factor of a matrix is not a positive number.
+    #[error(
+        "tensor `{name}` at byte {offset} is {value}, expected a positive number. The file is damaged; download or \
+         convert it again"
+    )]
+    ScaleValue {
+        /// Its name.
+        name: String,
+        /// Where its data begins in the file.
+        offset: u64,
+        /// Its value.
+        value: f32,
+    },
+    /// Tiles of a size that nothing tells.
+    #[error(
+        "tensor `{name}` is {format}, which is cut into tiles whose size is not in the file, and {rows} x {cols} is no \
+         shape that bitnet.cpp's set-up generates kernels for; get the model as i2_s or f16"
+    )]
+    Tiles {
+        /// Its name.
+        name: String,
+        /// `tl1` or `tl2`.
+        format: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
 }

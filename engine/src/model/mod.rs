@@ -15,11 +15,14 @@ pub use config::Config;
 pub use decoder::Family;
 pub use error::ModelError;
 pub use plan::{MatrixId, NormId, Op, Slot, Step};
+pub(crate) use weights::{TILES_KEY, scale_name};
 pub use weights::{TensorSource, Weights};
 
 use crate::gguf::GgufFile;
 use bitnet_kernels::Pool;
 use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::screen::Screen;
+use std::sync::OnceLock;
 
 /// Every family, one line each.
 pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA];
@@ -37,6 +40,8 @@ pub struct Model {
     pub weights: Weights,
     /// How I2_S tensors were read.
     pub i2s_layout: I2sLayout,
+    /// The int8 copy of the output matrix, once a session made it.
+    pub(crate) screen: OnceLock<Option<Screen>>,
 }
 
 impl Model {
@@ -51,7 +56,7 @@ impl Model {
         Ok(model)
     }
 
-    /// [`Model::load`] without reading the tensors' bytes: for `inspect`.
+    /// [`Model::load`] without reading the tensors' bytes (but those of TL1 and TL2): for `inspect`.
     ///
     /// # Errors
     /// As [`Model::load`], but for damage inside of tensors.
@@ -62,13 +67,13 @@ impl Model {
         let mut source = TensorSource::new(file, &config, layout);
         let plan = family.plan(&mut source)?;
         let weights = source.finish()?;
-        Ok(Self { config, family, plan, weights, i2s_layout: layout })
+        Ok(Self { config, family, plan, weights, i2s_layout: layout, screen: OnceLock::new() })
     }
 
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.
     #[must_use]
     pub fn has_i2s(&self) -> bool {
-        self.weights.matrices().any(|(_, m)| m.format.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
+        self.weights.storages().any(|(_, s)| s.ggml_type() == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
     }
 }
 

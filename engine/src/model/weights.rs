@@ -2,7 +2,7 @@
 
 use super::{Config, MatrixId, ModelError, NormId};
 use crate::gguf::{GgufFile, TensorInfo, TensorView};
-use bitnet_kernels::quant::{self, Format, I2sLayout};
+use bitnet_kernels::quant::{self, I2sLayout, Storage, TILED};
 use bitnet_kernels::{Matrix, Pool, QuantError};
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -10,19 +10,34 @@ use std::sync::Mutex;
 /// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
 const NORM_LIMIT: f32 = 1e6;
 
+/// Metadata key under which our own converter records that TL1 and TL2 tensors of shapes that bitnet.cpp has no kernels for
+/// are cut by our rule (see `bitnet_kernels::quant::tiled`).
+pub(crate) const TILES_KEY: &str = "bitnet.tl.tiles";
+
 /// A matrix in the file.
 #[derive(Debug)]
 struct Stored {
     name: String,
-    format: &'static Format,
+    storage: Storage,
+    /// The bytes that are computed with, where they are not the file's.
+    unpacked: Option<Vec<u8>>,
     rows: usize,
     cols: usize,
     /// Index of the tensor in the file.
     tensor: usize,
     offset: u64,
+    /// From the tensor [`scale_name`], 1 if there is none.
+    multiplier: f32,
 }
 
-/// The tensors of a model. Matrices stay in the file's mapping; norm weights (a few kilobytes) are copied, since they
+/// The tensor that holds a factor of a whole matrix: `blk.0.attn_q.scale` of `blk.0.attn_q.weight`. llama.cpp and
+/// bitnet.cpp read it for the architecture `bitnet`; our converter writes it where a ternary scale is no f16.
+pub(crate) fn scale_name(matrix: &str) -> String {
+    format!("{}.scale", matrix.strip_suffix(".weight").unwrap_or(matrix))
+}
+
+/// The tensors of a model. Matrices stay in the file's mapping, but for TL1 and TL2, whose tiles are unpacked to two-bit rows
+/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes) are copied, since they
 /// need not be aligned there.
 #[derive(Debug)]
 pub struct Weights {
@@ -39,8 +54,20 @@ impl Weights {
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
-        let data = self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
-        Matrix { format: m.format, rows: m.rows, cols: m.cols, data }
+        let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
+        let data = m.unpacked.as_deref().unwrap_or_else(in_file);
+        Matrix { format: m.storage.computed_as(), rows: m.rows, cols: m.cols, data, multiplier: m.multiplier }
+    }
+
+    /// What the matrix is in the file.
+    #[must_use]
+    pub fn storage(&self, id: MatrixId) -> Storage {
+        self.matrices[id.0].storage
+    }
+
+    /// What every matrix is in the file, in the order of the plan.
+    pub fn storages(&self) -> impl Iterator<Item = (&str, Storage)> {
+        self.matrices.iter().map(|m| (m.name.as_str(), m.storage))
     }
 
     /// Name of a matrix's tensor.
@@ -76,7 +103,7 @@ impl Weights {
             for index in range {
                 let m = &self.matrices[index];
                 let matrix = self.matrix(MatrixId(index));
-                if let Err(source) = (m.format.validate)(matrix.data, m.rows, m.cols) {
+                if let Err(source) = matrix.validate() {
                     let error = ModelError::TensorData { name: m.name.clone(), offset: m.offset, source };
                     let mut worst = worst.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if worst.as_ref().is_none_or(|(at, _)| index < *at) {
@@ -127,23 +154,60 @@ impl<'a> TensorSource<'a> {
         let view = take(&file, &mut self.taken, name)?;
         check_shape(&view, &[cols as u64, rows as u64])?;
         let info = view.info;
-        let format = self.format(info)?;
-        Matrix::new(format, rows, cols, view.data).map_err(|source| damaged(info, source))?;
+        let storage = self.storage(info)?;
+        let unpacked = match storage {
+            Storage::Rows(format) => {
+                Matrix::new(format, rows, cols, view.data).map_err(|source| damaged(info, source))?;
+                None
+            }
+            Storage::Tiled(format) => {
+                let size = (format.matrix_bytes)(rows, cols).map_err(|source| damaged(info, source))?;
+                if !(format.preset)(rows, cols) && !file.metadata().contains(TILES_KEY) {
+                    return Err(ModelError::Tiles { name: name.to_owned(), format: format.name, rows, cols });
+                }
+                // The container counts the padding to the next tensor.
+                let padding = view.data.len().saturating_sub(size) as u64;
+                let data = view.data.get(..size).filter(|_| padding < file.alignment()).unwrap_or(view.data);
+                Some((format.unpack)(data, rows, cols).map_err(|source| damaged(info, source))?)
+            }
+        };
+        let multiplier = self.multiplier(&scale_name(name))?;
         let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
         self.weights.matrices.push(Stored {
             name: name.to_owned(),
-            format,
+            storage,
+            unpacked,
             rows,
             cols,
             tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
             offset: info.file_offset,
+            multiplier,
         });
         Ok(MatrixId(self.weights.matrices.len() - 1))
     }
 
-    fn format(&self, info: &TensorInfo) -> Result<&'static Format, ModelError> {
-        quant::by_ggml_type(info.ggml_type, self.layout).map_err(|_| {
-            let known = quant::FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
+    fn multiplier(&mut self, name: &str) -> Result<f32, ModelError> {
+        if !self.has(name) {
+            return Ok(1.0);
+        }
+        match self.vector(name, 1).map(|values| values[0]) {
+            Ok(value) if value > 0.0 => Ok(value),
+            Ok(value) | Err(ModelError::NormValue { value, .. }) => {
+                let offset = self.weights.file.tensor(name).map_or(0, |view| view.info.file_offset);
+                Err(ModelError::ScaleValue { name: name.to_owned(), offset, value })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn storage(&self, info: &TensorInfo) -> Result<Storage, ModelError> {
+        // By name: 39 is not always TL2.
+        let type_name = self.weights.file.type_name(info);
+        if let Some(format) = TILED.iter().find(|f| f.ggml_type == info.ggml_type && f.name == type_name) {
+            return Ok(Storage::Tiled(format));
+        }
+        quant::by_ggml_type(info.ggml_type, self.layout).map(Storage::Rows).map_err(|_| {
+            let known = Storage::all().map(Storage::name).collect::<Vec<_>>().join(", ");
             self.unknown_type(info, known)
         })
     }

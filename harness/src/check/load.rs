@@ -30,20 +30,20 @@ impl Check for Load {
             return Err(Failure::new(format_args!("the architecture is {family}, declared as {}", model.family)));
         }
         let opened = Model::open(&file, models::layout(&cell.quant))?;
-        let matrices = opened.weights.matrices();
+        let matrices = opened.weights.storages();
         let linear: Vec<(&str, &str)> =
-            matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, m)| (name, m.format.name)).collect();
+            matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, s)| (name, s.name())).collect();
         // A model may mix formats (Q4_1 files do), but what we made is what its quant says.
         if let Some((name, format)) = linear.iter().find(|(_, f)| *f != cell.quant)
             && !matches!(model.source, Source::Fixture { .. } | Source::Path { .. })
         {
             return Err(Failure::new(format_args!("{name} is {format}, not {}", cell.quant)));
         }
-        let i2s = quant::by_name(&cell.quant)?.ggml_type == quant::i2_s::FORMAT.ggml_type;
+        let i2s = quant::Storage::by_name(&cell.quant)?.ggml_type() == quant::i2_s::FORMAT.ggml_type;
         if i2s {
             layout_is_found(&file, &loaded, models::layout(&cell.quant).name(), model)?;
         }
-        let refused = damages(&file)?;
+        let refused = damages(&file, models::layout(&cell.quant))?;
         Ok(Metrics::new()
             .with("tensors", file.tensors().len())
             .with("linear_layers", linear.len())
@@ -83,14 +83,13 @@ fn layout_is_found(file: &GgufFile, loaded: &Loaded, expected: &str, model: &Dec
 }
 
 /// Copies of the file, each broken in one way, must be refused with a message that holds the given words.
-fn damages(file: &GgufFile) -> Result<usize, Failure> {
+fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> {
     let mut bytes = Vec::new();
     file.copy_to(&mut bytes)?;
     let mut refused = 0;
     let mut refuse = |what: &str, bytes: Vec<u8>, words: &[&str]| -> Result<(), Failure> {
         let result = GgufFile::from_vec(bytes).map_err(|e| e.to_string()).and_then(|file| {
-            load(file, Some(Default::default()), best(), &models::pool(1).map_err(|f| f.message)?)
-                .map_err(|e| e.to_string())
+            load(file, Some(layout), best(), &models::pool(1).map_err(|f| f.message)?).map_err(|e| e.to_string())
         });
         let Err(message) = result else {
             return Err(Failure::new(format_args!("accepted although {what}")));
@@ -102,14 +101,14 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
         Ok(())
     };
     let data = file.data_start() as usize;
-    // Behind it there may be padding, which nobody misses.
-    let end = file.views().map(|view| data + view.info.offset as usize + view.data.len()).max().unwrap_or(bytes.len());
+    // Behind the last tensor there may be padding that nobody misses.
+    let end = file.tensors().iter().map(|t| t.file_offset + t.size).max().unwrap_or_default() as usize;
     for (what, cut) in [
         ("only the magic is left", 4),
         ("the header is cut", 20),
         ("the metadata is cut", data / 2),
         ("the tensor data begins and ends", data + 1),
-        ("the last byte of the last tensor is gone", end - 1),
+        ("the last byte of the last tensor is gone", end.saturating_sub(1)),
     ] {
         refuse(what, bytes[..cut].to_vec(), &["truncated"])?;
     }
@@ -135,16 +134,35 @@ fn damages(file: &GgufFile) -> Result<usize, Failure> {
         refuse("a code is 3", changed(at + 5, &[0b1100_0000]), &[linear, "code"])?;
         refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
         refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
+    } else if let Some(tiled) = quant::TILED.iter().find(|t| t.ggml_type == ggml_type) {
+        let shape = file.tensor(linear).map_or((0, 0), |view| (view.info.rows() as usize, view.info.cols() as usize));
+        let scale = at + (tiled.matrix_bytes)(shape.0, shape.1)? - quant::I2S_TRAILER;
+        refuse("a code is none", changed(at + 5, &[0xf0]), &[linear, "code"])?;
+        refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
+        refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
     } else {
         // Every other format has a float at the start of its first block or ends with one.
         let format = quant::by_ggml_type(ggml_type, Default::default())?;
-        let at = if format.name == "q6_k" { at + format.block_bytes - 2 } else { at };
+        let last = matches!(format.name, "q6_k" | "tq1_0" | "tq2_0");
+        let half = if last { at + format.block_bytes - 2 } else { at };
         let nan: &[u8] = match format.name {
             "f32" => &nan,
             "bf16" => &[0xC0, 0x7F],
             _ => &[0x00, 0x7E],
         };
-        refuse("a scale or weight is NaN", changed(at, nan), &[linear])?;
+        refuse("a scale or weight is NaN", changed(half, nan), &[linear])?;
+        // A two-bit code 3; a byte that no five trits give.
+        if let Some(byte) = match format.name {
+            "tq2_0" => Some(0b1100_0000),
+            "tq1_0" => Some(1),
+            _ => None,
+        } {
+            refuse("a code is none", changed(at + 5, &[byte]), &[linear, "code"])?;
+        }
+    }
+    let scale = "blk.0.ffn_up.scale";
+    if file.tensor(scale).is_some() {
+        refuse("the scale beside a matrix is zero", changed(place(scale)?.0, &[0; 4]), &[scale, "positive"])?;
     }
     Ok(refused)
 }

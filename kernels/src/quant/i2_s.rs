@@ -106,7 +106,14 @@ pub(super) fn pack(
         } else if value == -scale {
             0
         } else {
-            return Err(QuantError::NotTernary { format: format.name, row, col, value, scale });
+            return Err(QuantError::NotTernary {
+                format: format.name,
+                unit: "the whole matrix",
+                row,
+                col,
+                value,
+                scale,
+            });
         };
         let (byte, shift) = place(col);
         codes[row * format.row_bytes(cols) + byte] |= code << shift;

@@ -8,17 +8,15 @@
 //!     | scale, f32 little-endian | 28 bytes of zero |
 //! ```
 //!
-//! Two such groups make the block here, since K is a multiple of 128 in either layout.
+//! Where the x86 layout wants rows of whole 128s, this one takes multiples of 64.
 
 use super::{ActKind, Format, I2S_TRAILER, i2_s};
 
-/// Weights per block: two groups.
-pub const LEN: usize = 128;
+/// Weights per block.
+pub const LEN: usize = 64;
 /// Bytes per block.
-pub const BYTES: usize = 32;
-/// Weights and bytes of a group.
-pub(crate) const GROUP: (usize, usize) = (64, 16);
-const _: () = assert!(GROUP.1 * 4 == GROUP.0 && GROUP.0 * 2 == LEN && GROUP.1 * 2 == BYTES);
+pub const BYTES: usize = 16;
+const _: () = assert!(BYTES * 4 == LEN && LEN * 2 == i2_s::LEN);
 
 /// The format.
 pub static FORMAT: Format = Format {
@@ -35,7 +33,7 @@ pub static FORMAT: Format = Format {
 };
 
 /// Where weight `i` of a row lies: `(byte, shift)`.
-fn place(i: usize) -> (usize, u32) {
-    let (group, j) = (i / GROUP.0, i % GROUP.0);
-    (group * GROUP.1 + j % 16, 6 - 2 * (j as u32 / 16))
+pub(super) fn place(i: usize) -> (usize, u32) {
+    let (block, j) = (i / LEN, i % LEN);
+    (block * BYTES + j % 16, 6 - 2 * (j as u32 / 16))
 }

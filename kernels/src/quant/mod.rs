@@ -14,8 +14,16 @@ pub mod i2_s;
 pub mod i2_s_arm;
 pub mod q4_0;
 pub mod q4_1;
+pub mod q4_k;
 pub mod q6_k;
 pub mod q8_0;
+pub mod storage;
+pub mod tiled;
+pub mod tl1;
+pub mod tl2;
+pub mod tq;
+pub mod tq1_0;
+pub mod tq2_0;
 
 use crate::QuantError;
 use crate::activations::{ActKind, Activations, Q8_BLOCK, Q8Token};
@@ -29,10 +37,16 @@ pub static FORMATS: &[&Format] = &[
     &q8_0::FORMAT,
     &q4_0::FORMAT,
     &q4_1::FORMAT,
+    &q4_k::FORMAT,
     &q6_k::FORMAT,
     &i2_s::FORMAT,
     &i2_s_arm::FORMAT,
+    &tq2_0::FORMAT,
+    &tq1_0::FORMAT,
 ];
+
+pub use storage::Storage;
+pub use tiled::{TILED, Tiled};
 
 /// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
 pub const I2S_TRAILER: usize = 32;
@@ -170,13 +184,22 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// All bytes, with the trailer of I2_S; any alignment.
     pub data: &'a [u8],
+    /// A factor of every weight that stands beside the bytes (a tensor `<name>.scale`); 1 where there is none. Products
+    /// are multiplied with it last.
+    pub multiplier: f32,
 }
 
 impl<'a> Matrix<'a> {
     /// Checks the size to the byte, not the contents: those are [`validate`](Self::validate)'s.
     pub fn new(format: &'static Format, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self, QuantError> {
         format.check_size(data.len(), rows, cols)?;
-        Ok(Self { format, rows, cols, data })
+        Ok(Self { format, rows, cols, data, multiplier: 1.0 })
+    }
+
+    /// The same with a factor beside it.
+    #[must_use]
+    pub fn times(self, multiplier: f32) -> Self {
+        Self { multiplier, ..self }
     }
 
     /// Checks every code and scale.
@@ -187,11 +210,14 @@ impl<'a> Matrix<'a> {
     /// The exact values of one row.
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
         (self.format.unpack_row)(self.data, self.rows, self.cols, row, out);
+        if self.multiplier != 1.0 {
+            out[..self.cols].iter_mut().for_each(|w| *w *= self.multiplier);
+        }
     }
 
     /// The canonical dot product of one row and one token.
     pub fn dot(&self, row: usize, x: &Activations, token: usize) -> f32 {
-        (self.format.dot)(self, row, x, token)
+        (self.format.dot)(self, row, x, token) * self.multiplier
     }
 
     /// The bytes of one row.

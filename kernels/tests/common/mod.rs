@@ -68,8 +68,10 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
     // Byte offsets of the f16 scales in a block; formats that are not listed are packed.
     let halves: &[usize] = match format.name {
         "q8_0" | "q4_0" => &[0],
-        "q4_1" => &[0, 2],
+        "q4_1" | "q4_k" => &[0, 2],
         "q6_k" => &[208],
+        "tq2_0" => &[64],
+        "tq1_0" => &[52],
         "i2_s" | "i2_s-arm" | "f16" | "bf16" | "f32" => &[],
         _ => return pack(format, rows, cols, r),
     };
@@ -78,6 +80,9 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
     }
     let mut out = vec![0u8; format.matrix_bytes(rows, cols).unwrap()];
     let end = out.len() - format.trailer_bytes;
+    // TQ scales: all different, all one, or a few in runs with zeros among them.
+    let few = [0, 0x3c01, r.bits() as u16 & 0x3fff, 0x0001];
+    let scales = r.below(3);
     for block in out[..end].chunks_exact_mut(format.block_bytes) {
         block.fill_with(|| byte(r));
         for &at in halves {
@@ -85,6 +90,13 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
             let mut bits = r.bits() as u16;
             if bits & 0x7c00 == 0x7c00 {
                 bits ^= 0x4000;
+            }
+            if ternary {
+                bits = match scales {
+                    0 => bits & 0x7fff,
+                    1 => 0x3555,
+                    _ => few[r.below(16) / 3 % 4],
+                };
             }
             block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
         }
@@ -97,19 +109,29 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
             }
             _ => {}
         }
-        if ternary {
-            for b in block.iter_mut() {
-                // 3 becomes 2 in every pair.
-                *b &= !(*b >> 1 & *b & 0x55);
+        match format.name {
+            "tq1_0" => {
+                // Five trits, four in the last four bytes.
+                block[..48].iter_mut().for_each(|b| *b = (u16::from(*b) * 243 / 256 * 256).div_ceil(243) as u8);
+                block[48..52].iter_mut().for_each(|b| *b = (u16::from(*b) * 81 / 256 * 768).div_ceil(243) as u8);
             }
+            // 3 becomes 2 in every pair.
+            "tq2_0" => block[..64].iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
+            _ if ternary => block.iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
+            _ => {}
         }
     }
-    if ternary {
+    if format.trailer_bytes != 0 {
         out[end..end + 4].copy_from_slice(&(r.unit().abs() + 1e-3).to_le_bytes());
     }
     let m = Matrix::new(format, rows, cols, &out).unwrap();
     m.validate().unwrap();
     out
+}
+
+/// I2_S, in whichever layout.
+pub fn is_i2s(format: &Format) -> bool {
+    format.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type
 }
 
 /// Random weights that the format can hold.

@@ -2,13 +2,11 @@
 
 use crate::common::{self, ComputeArgs};
 use anyhow::Context;
-use bitnet_engine::convert::{
-    ConvertError, ConvertOptions, ConvertReport, Progress, convert, convert_embedding, set, targets,
-};
+use bitnet_engine::convert::{ConvertError, ConvertReport, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
-use bitnet_kernels::quant::Format;
+use bitnet_kernels::quant::Storage;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,12 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set"])),
-    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats can only be made from weights that are ternary already. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
+    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats (i2_s, i2_s-arm, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
 )]
 pub struct Args {
     /// The GGUF to read.
     model: PathBuf,
-    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q6_k, i2_s, i2_s-arm.
+    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q6_k, i2_s, i2_s-arm,
+    /// tq2_0, tq1_0, tl2, tl1.
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
     /// Format of the embedding and the output matrix [default: as they are].
@@ -44,7 +43,7 @@ pub struct Args {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let format = |name: &String| {
-            bitnet_kernels::quant::by_name(name)
+            Storage::by_name(name)
                 .with_context(|| format!("unknown format `{name}`; there are {}", targets().join(", ")))
         };
         let linear = self.to.as_ref().map(format).transpose()?;
@@ -100,8 +99,8 @@ impl Args {
     fn convert(
         &self,
         file: GgufFile,
-        linear: Option<&'static Format>,
-        embedding: Option<&'static Format>,
+        linear: Option<Storage>,
+        embedding: Option<Storage>,
         settings: &Settings,
         step: &mut Progress<'_>,
     ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
@@ -109,13 +108,7 @@ impl Args {
         let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);
-        Ok(match (linear, embedding) {
-            (Some(linear), embedding) => {
-                convert(&loaded.model, &ConvertOptions { linear, embedding }, &self.output, step)
-            }
-            (None, Some(format)) => convert_embedding(&loaded.model, format, &self.output, step),
-            (None, None) => anyhow::bail!("nothing to convert: give --to or --embedding"),
-        })
+        Ok(convert_stored(&loaded.model, linear, embedding, &self.output, step))
     }
 }
 

@@ -159,7 +159,7 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
     for step in &model.plan {
         if let Op::Linear { weight, .. } = step.op {
             let matrix = model.weights.matrix(weight);
-            *matrices.entry(matrix.format.name.to_owned()).or_default() += 1;
+            *matrices.entry(model.weights.storage(weight).name().to_owned()).or_default() += 1;
             work += (matrix.rows * matrix.cols) as u64;
         }
     }

@@ -1,4 +1,4 @@
-//! Q8_0, Q4_0, Q4_1, Q6_K: blocks of 32 weights with a scale times int8 blocks with a scale.
+//! Q8_0, Q4_0, Q4_1, Q4_K, Q6_K: blocks of 32 weights with a scale times int8 blocks with a scale.
 //!
 //! Eight i32 lanes of a register are the eight groups of four products of a block, which is why the contract groups by
 //! four: `maddubs` adds neighbours in i16, `madd` adds those in i32, and the register goes to the lanes of even or of odd
@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, load_i8, prefetch, tree8};
-use super::unpack::{Blocks, SUPER, widen};
+use super::unpack::{Blocks, SUPER};
 use crate::activations::Q8_BLOCK;
 use crate::{Activations, Matrix, OutView, Q8Token};
 
@@ -108,7 +108,8 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
             prefetch(rows[r], ahead + b * step);
             // SAFETY: this function has the features.
             let weights = unsafe { B::weights(rows[r], b) };
-            let scale = widen(B::scale(rows[r], b));
+            // SAFETY: this function has the features.
+            let scale = unsafe { B::step(rows[r], b) };
             for t in 0..T {
                 // SAFETY: this function has the features; b < blocks.
                 let (groups, d) = unsafe { (B::groups(weights, load_i8(&*q[t].add(b))), *d[t].add(b)) };
@@ -116,7 +117,8 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
                 acc[0][r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[0][r][t]);
             }
             if B::MINIMUM {
-                let m = widen(B::minimum(rows[r], b));
+                // SAFETY: this function has the features.
+                let m = unsafe { B::offset(rows[r], b) };
                 for t in 0..T {
                     // SAFETY: b < blocks.
                     minimum[r][t] = m.mul_add(unsafe { *bsum[t].add(b) }, minimum[r][t]);
@@ -177,9 +179,11 @@ fn gemm<B: Blocks, const R: usize>(
             for b in 0..n {
                 // SAFETY: this function has the features.
                 wide[r].weights[b] = unsafe { B::weights(row, from + b) };
-                wide[r].scales[b] = widen(B::scale(row, from + b));
+                // SAFETY: this function has the features.
+                wide[r].scales[b] = unsafe { B::step(row, from + b) };
                 if B::MINIMUM {
-                    wide[r].minima[b] = widen(B::minimum(row, from + b));
+                    // SAFETY: this function has the features.
+                    wide[r].minima[b] = unsafe { B::offset(row, from + b) };
                 }
             }
         }

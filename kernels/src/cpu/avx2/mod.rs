@@ -3,9 +3,9 @@
 //! Bit-identical to [`super::scalar`]. The files, by what they multiply:
 //!
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
-//! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S in both layouts. `block`: Q8_0, Q4_0, Q4_1, Q6_K, which
-//!   `unpack` makes registers of.
-//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`.
+//! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
+//!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
+//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`. `screen`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
 //! [`Avx2::detect`] found the instructions. Left inside as `unsafe` are pointer loads whose bounds the callers state.
@@ -17,14 +17,18 @@ mod attention;
 mod block;
 mod dense;
 mod lanes;
+mod layouts;
 mod rows;
+mod screen;
 mod ternary;
 mod unpack;
 
 use std::ops::Range;
 
-use crate::contract::{check_attention, check_matmul, check_rope};
-use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q6_k, q8_0};
+pub(super) use attention::softmax_parts;
+
+use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
+use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX2, FMA and F16C.
@@ -57,11 +61,14 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&f32::FORMAT, dense::matmul::<dense::F32>),
     (&f16::FORMAT, dense::matmul::<dense::F16>),
     (&bf16::FORMAT, dense::matmul::<dense::Bf16>),
-    (&i2_s::FORMAT, ternary::matmul::<ternary::X86>),
-    (&i2_s_arm::FORMAT, ternary::matmul::<ternary::Arm>),
+    (&i2_s::FORMAT, ternary::matmul::<layouts::X86>),
+    (&i2_s_arm::FORMAT, ternary::matmul::<layouts::Arm>),
+    (&tq2_0::FORMAT, ternary::matmul::<layouts::Tq2>),
+    (&tq1_0::FORMAT, ternary::matmul::<layouts::Tq1>),
     (&q8_0::FORMAT, block::matmul::<unpack::Q8_0>),
     (&q4_0::FORMAT, block::matmul::<unpack::Q4_0>),
     (&q4_1::FORMAT, block::matmul::<unpack::Q4_1>),
+    (&q4_k::FORMAT, block::matmul::<unpack::Q4K>),
     (&q6_k::FORMAT, block::matmul::<unpack::Q6K>),
 ];
 
@@ -87,7 +94,10 @@ impl Kernels for Avx2 {
         check_matmul(w, x, &rows, &y);
         match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
             // SAFETY: `self` proves the features, and the arguments are checked.
-            Some((_, matmul)) => unsafe { matmul(w, x, rows, &mut y) },
+            Some((_, matmul)) => unsafe {
+                matmul(w, x, rows.clone(), &mut y);
+                multiply(w, &rows, &mut y);
+            },
             None => {
                 for token in 0..x.n_tokens() {
                     for row in rows.clone() {
@@ -148,5 +158,10 @@ impl Kernels for Avx2 {
         assert_eq!(x.len(), out.len(), "x and out must be of one length");
         // SAFETY: `self` proves the features.
         unsafe { rows::f32_to_f16(x, out) }
+    }
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::dots(w, x, out) }
     }
 }

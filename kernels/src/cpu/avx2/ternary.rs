@@ -1,4 +1,4 @@
-//! I2_S: two-bit codes 0, 1, 2 times int8 activations, exact in i32.
+//! I2_S, TQ2_0, TQ1_0: ternary codes 0, 1, 2 times int8 activations, exact in i32. `layouts` gets the codes.
 //!
 //! `maddubs` multiplies unsigned codes with signed activations and adds neighbours into i16. It is exact, and its sums can
 //! be added in i16 for a while before they are widened: one is at most 2 * (3 * 128) = 768 in magnitude even for the
@@ -8,93 +8,20 @@
 //!
 //! A few tokens: some rows at a time straight from the packed bytes. Many tokens: four rows are unpacked piece by piece
 //! into bytes in L1 and multiplied with two tokens at a time, eight accumulators.
+//!
+//! All that is for rows with one scale. A TQ row whose blocks have several is summed block by block, see [`mixed`].
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load_i8, prefetch, sum_i32};
-use crate::quant::i2_s::{BYTES, LEN, scale};
-use crate::quant::i2_s_arm;
+use super::layouts::{LEN, Layout};
+use crate::quant::tq::Runs;
 use crate::{Activations, I8Token, Matrix, OutView};
 
-const _: () = assert!(i2_s_arm::BYTES == BYTES && i2_s_arm::LEN == LEN);
-
-/// Blocks whose `maddubs` sums are added in i16.
+/// Steps whose `maddubs` sums are added in i16.
 const SPAN: usize = 8;
 const _: () = assert!(SPAN * (LEN / 32) * 2 * 3 * 128 <= i16::MAX as usize);
-
-/// Where the codes of a 32-byte block lie.
-pub(super) trait Layout {
-    /// The activations that the codes at shift `6 - 2 * j` multiply with.
-    ///
-    /// # Safety
-    /// The CPU has AVX2, FMA and F16C.
-    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i;
-
-    /// Stores the codes at shift `6 - 2 * j` in the order of the weights.
-    ///
-    /// # Safety
-    /// The CPU has AVX2, FMA and F16C.
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]);
-}
-
-/// Byte p: weights p, p + 32, p + 64, p + 96.
-pub(super) struct X86;
-
-impl Layout for X86 {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
-        load_i8(&a.as_chunks::<32>().0[j])
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        let out = &mut out.as_chunks_mut::<32>().0[j];
-        // SAFETY: 32 bytes of room.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), codes) }
-    }
-}
-
-/// Two groups of 16 bytes; byte p of a group: weights p, p + 16, p + 32, p + 48 of its 64.
-pub(super) struct Arm;
-
-impl Layout for Arm {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
-        let a = a.as_chunks::<16>().0;
-        // SAFETY: both arrays have 16 bytes.
-        unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        let out = out.as_chunks_mut::<16>().0;
-        // SAFETY: both arrays have room for 16 bytes.
-        unsafe {
-            _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
-            _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
-        }
-    }
-}
-
-/// The four vectors of codes in a block, from the high bits down.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn codes(block: &[u8; BYTES]) -> [__m256i; 4] {
-    // SAFETY: the array has the 32 bytes.
-    let block = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
-    let three = _mm256_set1_epi8(3);
-    [
-        _mm256_and_si256(_mm256_srli_epi16::<6>(block), three),
-        _mm256_and_si256(_mm256_srli_epi16::<4>(block), three),
-        _mm256_and_si256(_mm256_srli_epi16::<2>(block), three),
-        _mm256_and_si256(block, three),
-    ]
-}
 
 /// Adds i16 pairs to i32.
 #[inline]
@@ -111,19 +38,21 @@ fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
-    let scale = scale(w.data);
     if x.n_tokens() <= DIRECT {
         let mut row = rows.start;
         while row + 4 <= rows.end && x.n_tokens() == 1 {
-            direct::<L, 4, 1>(w, x, 0, row, scale, y);
+            match scales::<L, 4>(w, row) {
+                Some(scales) => direct::<L, 4, 1>(w, x, 0, row, &scales, y),
+                None => mixed::<L>(w, x, 0..1, row..row + 4, y),
+            }
             row += 4;
         }
         while row + 2 <= rows.end {
-            tokens_of::<L, 2>(w, x, row, scale, y);
+            tokens_of::<L, 2>(w, x, row, y);
             row += 2;
         }
         for row in row..rows.end {
-            tokens_of::<L, 1>(w, x, row, scale, y);
+            tokens_of::<L, 1>(w, x, row, y);
         }
         return;
     }
@@ -131,11 +60,75 @@ pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
         let tokens = first..x.n_tokens().min(first + TOKENS);
         let mut row = rows.start;
         while row + 4 <= rows.end {
-            gemm::<L, 4>(w, x, tokens.clone(), row, scale, y);
+            match scales::<L, 4>(w, row) {
+                Some(scales) => gemm::<L, 4>(w, x, tokens.clone(), row, &scales, y),
+                None => mixed::<L>(w, x, tokens.clone(), row..row + 4, y),
+            }
             row += 4;
         }
         for row in row..rows.end {
-            gemm::<L, 1>(w, x, tokens.clone(), row, scale, y);
+            match scales::<L, 1>(w, row) {
+                Some(scales) => gemm::<L, 1>(w, x, tokens.clone(), row, &scales, y),
+                None => mixed::<L>(w, x, tokens.clone(), row..row + 1, y),
+            }
+        }
+    }
+}
+
+/// The scales of `R` rows, if each has one.
+#[inline]
+fn scales<L: Layout, const R: usize>(w: &Matrix<'_>, row: usize) -> Option<[f32; R]> {
+    let mut out = [0.0; R];
+    for (r, scale) in out.iter_mut().enumerate() {
+        *scale = L::scale(w, row + r)?;
+    }
+    Some(out)
+}
+
+/// `sum(code * q)` of what a row has behind its last whole step, in eight lanes. The activations are filled up with zeros,
+/// so what the codes are there does not matter.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
+    let whole = q.len() / LEN;
+    let rest = &q[whole * LEN..];
+    let mut padded = [0; LEN];
+    padded[..rest.len()].copy_from_slice(rest);
+    let mut sums = _mm256_setzero_si256();
+    // SAFETY: the row has `whole` steps and begins another; this function has the features.
+    let codes = unsafe { L::codes(w.row(row).as_ptr(), whole) };
+    for (j, codes) in codes.into_iter().enumerate() {
+        // SAFETY: this function has the features.
+        let a = unsafe { L::activations(&padded, j) };
+        sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, a));
+    }
+    widen(sums, _mm256_setzero_si256())
+}
+
+/// Rows whose blocks have several scales: one block of 256 (two steps) after the other.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows: Range<usize>, y: &mut OutView<'_>) {
+    let ones = _mm256_set1_epi8(1);
+    for row in rows {
+        for t in tokens.clone() {
+            let token = x.i8(t);
+            let mut runs = Runs::new(token.scale);
+            for (block, q) in token.q.as_chunks::<{ 2 * LEN }>().0.iter().enumerate() {
+                let mut total = _mm256_setzero_si256();
+                for (half, q) in q.as_chunks::<LEN>().0.iter().enumerate() {
+                    // SAFETY: the row has two steps for each 256 activations; this function has the features.
+                    let codes = unsafe { L::codes(w.row(row).as_ptr(), 2 * block + half) };
+                    for (j, codes) in codes.into_iter().enumerate() {
+                        // SAFETY: this function has the features.
+                        let a = unsafe { L::activations(q, j) };
+                        // code * q - q, each at most 2 * 3 * 128 in magnitude: no i16 wraps.
+                        let sums = _mm256_sub_epi16(_mm256_maddubs_epi16(codes, a), _mm256_maddubs_epi16(ones, a));
+                        total = widen(sums, total);
+                    }
+                }
+                runs.add(L::scale_of_block(w, row, 2 * block), sum_i32(total));
+            }
+            y.set(t, row, runs.total());
         }
     }
 }
@@ -146,18 +139,21 @@ const DIRECT: usize = 12;
 /// `R` rows from `row` on, all tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tokens_of<L: Layout, const R: usize>(w: &Matrix<'_>, x: &Activations, row: usize, scale: f32, y: &mut OutView<'_>) {
+fn tokens_of<L: Layout, const R: usize>(w: &Matrix<'_>, x: &Activations, row: usize, y: &mut OutView<'_>) {
+    let Some(scales) = scales::<L, R>(w, row) else {
+        return mixed::<L>(w, x, 0..x.n_tokens(), row..row + R, y);
+    };
     let mut t = 0;
     while t + 4 <= x.n_tokens() {
-        direct::<L, R, 4>(w, x, t, row, scale, y);
+        direct::<L, R, 4>(w, x, t, row, &scales, y);
         t += 4;
     }
     while t + 2 <= x.n_tokens() {
-        direct::<L, R, 2>(w, x, t, row, scale, y);
+        direct::<L, R, 2>(w, x, t, row, &scales, y);
         t += 2;
     }
     if t < x.n_tokens() {
-        direct::<L, R, 1>(w, x, t, row, scale, y);
+        direct::<L, R, 1>(w, x, t, row, &scales, y);
     }
 }
 
@@ -169,15 +165,17 @@ fn direct<L: Layout, const R: usize, const T: usize>(
     x: &Activations,
     token: usize,
     row: usize,
-    scale: f32,
+    scales: &[f32; R],
     y: &mut OutView<'_>,
 ) {
     let blocks = w.cols / LEN;
-    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
-    let mut codes_of = [std::ptr::null::<[u8; BYTES]>(); R];
-    for r in 0..R {
-        codes_of[r] = w.row(row + r).as_chunks().0[..blocks].as_ptr();
+    let mut rows = [w.row(row); R];
+    for (r, bytes) in rows.iter_mut().enumerate() {
+        *bytes = w.row(row + r);
     }
+    // The same place in the row that takes this one's turn next.
+    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks.max(1));
+    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
     let mut q = [std::ptr::null::<[i8; LEN]>(); T];
     for t in 0..T {
         q[t] = x.i8(token + t).q.as_chunks().0[..blocks].as_ptr();
@@ -189,11 +187,9 @@ fn direct<L: Layout, const R: usize, const T: usize>(
         let mut sums = [[_mm256_setzero_si256(); T]; R];
         for b in from..to {
             for r in 0..R {
-                // SAFETY: b < blocks.
-                let block = unsafe { &*codes_of[r].add(b) };
-                // The same place in the row that takes this one's turn next.
-                prefetch(block, R * blocks * BYTES);
-                let c = codes(block);
+                prefetch(rows[r], ahead + b * step);
+                // SAFETY: b < blocks, and this function has the features.
+                let c = unsafe { L::codes(rows[r].as_ptr(), b) };
                 for t in 0..T {
                     let mut products = [_mm256_setzero_si256(); 4];
                     for j in 0..4 {
@@ -217,7 +213,10 @@ fn direct<L: Layout, const R: usize, const T: usize>(
     for t in 0..T {
         let x = x.i8(token + t);
         for r in 0..R {
-            y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scale));
+            if !w.cols.is_multiple_of(LEN) {
+                total[r][t] = _mm256_add_epi32(total[r][t], rest::<L>(w, row + r, x.q));
+            }
+            y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scales[r]));
         }
     }
 }
@@ -234,7 +233,7 @@ fn gemm<L: Layout, const R: usize>(
     x: &Activations,
     tokens: Range<usize>,
     row: usize,
-    scale: f32,
+    scales: &[f32; R],
     y: &mut OutView<'_>,
 ) {
     let blocks = x.cols() / LEN;
@@ -243,9 +242,11 @@ fn gemm<L: Layout, const R: usize>(
     for from in (0..blocks).step_by(PIECE) {
         let piece = from..blocks.min(from + PIECE);
         for r in 0..R {
-            let packed = &w.row(row + r).as_chunks::<BYTES>().0[piece.clone()];
-            for (packed, wide) in packed.iter().zip(&mut wide[r]) {
-                for (j, codes) in codes(packed).into_iter().enumerate() {
+            let packed = w.row(row + r).as_ptr();
+            for (b, wide) in piece.clone().zip(&mut wide[r]) {
+                // SAFETY: the row has `blocks` steps; this function has the features.
+                let codes = unsafe { L::codes(packed, b) };
+                for (j, codes) in codes.into_iter().enumerate() {
                     // SAFETY: this function has the features.
                     unsafe { L::spread(codes, j, wide) };
                 }
@@ -266,8 +267,11 @@ fn gemm<L: Layout, const R: usize>(
     }
     for (t, sums) in tokens.zip(sums) {
         let x = x.i8(t);
-        for (r, sum) in sums.into_iter().enumerate() {
-            y.set(t, row + r, finish(sum, &x, scale));
+        for (r, mut sum) in sums.into_iter().enumerate() {
+            if !w.cols.is_multiple_of(LEN) {
+                sum = sum.wrapping_add(sum_i32(rest::<L>(w, row + r, x.q)));
+            }
+            y.set(t, row + r, finish(sum, &x, scales[r]));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! How the blocks of Q8_0, Q4_0, Q4_1 and Q6_K become registers, and the exact products of one block.
+//! How the blocks of Q8_0, Q4_0, Q4_1, Q4_K and Q6_K become registers, and the exact products of one block.
 //!
 //! `maddubs` never saturates here; each format says why.
 
 use std::arch::x86_64::*;
 
 use crate::activations::Q8_BLOCK;
-use crate::quant::{q4_0, q4_1, q6_k, q8_0};
+use crate::quant::{q4_0, q4_1, q4_k, q6_k, q8_0};
 
 /// A format of blocks of 32, or of super-blocks of several.
 pub(super) trait Blocks {
@@ -26,6 +26,26 @@ pub(super) trait Blocks {
     /// The f16 minimum of block `b`.
     fn minimum(_row: &[u8], _b: usize) -> u16 {
         0
+    }
+
+    /// The whole scale of block `b`.
+    ///
+    /// # Safety
+    /// As `weights`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn step(row: &[u8], b: usize) -> f32 {
+        widen(Self::scale(row, b))
+    }
+
+    /// What is multiplied with the sum of block `b`'s activations.
+    ///
+    /// # Safety
+    /// As `weights`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn offset(row: &[u8], b: usize) -> f32 {
+        widen(Self::minimum(row, b))
     }
 
     /// The eight exact sums of four products.
@@ -170,12 +190,68 @@ impl Blocks for Q4_1 {
     }
 }
 
+/// See [`q4_k`]. Codes as in [`Q4_1`].
+pub(super) struct Q4K;
+
+impl Q4K {
+    /// The super-block of block `b`.
+    #[inline]
+    fn super_block(row: &[u8], b: usize) -> &[u8; q4_k::BYTES] {
+        part(row, b / SUPER * q4_k::BYTES)
+    }
+}
+
+impl Blocks for Q4K {
+    type W = __m256i;
+    const MINIMUM: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn weights(row: &[u8], b: usize) -> Self::W {
+        let codes = load_u8(part(Self::super_block(row, b), q4_k::CODES + b % SUPER / 2 * 32));
+        // 16-bit shifts move bits between bytes; the mask drops what came from the neighbour.
+        let codes = _mm256_srl_epi16(codes, _mm_cvtsi32_si128((b % 2 * 4) as i32));
+        _mm256_and_si256(codes, _mm256_set1_epi8(15))
+    }
+
+    #[inline]
+    fn scale(row: &[u8], b: usize) -> u16 {
+        bits(Self::super_block(row, b), 0)
+    }
+
+    #[inline]
+    fn minimum(row: &[u8], b: usize) -> u16 {
+        bits(Self::super_block(row, b), 2)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn step(row: &[u8], b: usize) -> f32 {
+        let (scale, _) = q4_k::six_bits(&Self::super_block(row, b)[q4_k::SCALES..], b % SUPER);
+        widen(Self::scale(row, b)) * f32::from(scale)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn offset(row: &[u8], b: usize) -> f32 {
+        let (_, minimum) = q4_k::six_bits(&Self::super_block(row, b)[q4_k::SCALES..], b % SUPER);
+        -(widen(Self::minimum(row, b)) * f32::from(minimum))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
+        pairs(_mm256_maddubs_epi16(w, a))
+    }
+}
+
 /// See [`q6_k`]. `|q - 32| <= 32`: two products are at most 2 * 32 * 127 = 8,128; `madd` then multiplies by the sub-scale
 /// (i16) and adds in i32. The block of 32 has two sub-scales, one for each half of the register.
 pub(super) struct Q6K;
 
 /// Blocks of 32 in a super-block.
 pub(super) const SUPER: usize = q6_k::LEN / Q8_BLOCK;
+const _: () = assert!(q4_k::LEN == q6_k::LEN);
 
 impl Blocks for Q6K {
     /// |q - 32|, q - 32, sub-scales as i16.

@@ -1,0 +1,79 @@
+//! Where the scale of a ternary matrix goes.
+//!
+//! I2_S keeps an f32 for the matrix. TQ1_0 and TQ2_0 keep an f16 for each block, and most trained scales are no f16.
+//! Nothing is rounded: where the scale is an f16 it is written into the blocks; where it is not, the blocks hold the signs
+//! (scale 1) and the f32 stands beside them in a tensor `<name>.scale` of one element, which llama.cpp has for the
+//! `bitnet` architecture and multiplies with. Every way back gives the same codes and the same scale. The one exception is
+//! a matrix of nothing but zeros: it has no scale to keep.
+
+use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
+use bitnet_kernels::quant::{Storage, tq1_0, tq2_0};
+use bitnet_kernels::{Matrix, QuantError};
+
+/// How a matrix is packed.
+#[derive(Clone, Copy)]
+pub(super) struct Packing<'m> {
+    /// What is unpacked.
+    pub(super) matrix: Matrix<'m>,
+    /// The target.
+    pub(super) format: Storage,
+    /// Weights of this magnitude become 1.
+    pub(super) unit: f32,
+    /// What the tensor `.scale` says, if there is to be one.
+    pub(super) beside: Option<f32>,
+}
+
+/// Whether the format's scales are f16 that packing refuses to round.
+fn exact_f16(format: Storage) -> bool {
+    [&tq1_0::FORMAT, &tq2_0::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
+}
+
+/// Decides for one matrix. Reads weights up to the first that is not zero.
+pub(super) fn packing<'m>(matrix: Matrix<'m>, format: Storage) -> Packing<'m> {
+    let plain = Packing { matrix, format, unit: 1.0, beside: None };
+    if !exact_f16(format) {
+        return plain;
+    }
+    if exact_f16(matrix.format.into()) {
+        // Blocks may have several scales: they stay as they are, and so does what stands beside them.
+        let beside = (matrix.multiplier != 1.0).then_some(matrix.multiplier);
+        return Packing { matrix: matrix.times(1.0), beside, ..plain };
+    }
+    match first_magnitude(&matrix) {
+        Some(scale) if f16_to_f32(f32_to_f16(scale)) != scale => Packing { unit: scale, beside: Some(scale), ..plain },
+        _ => plain,
+    }
+}
+
+fn first_magnitude(matrix: &Matrix<'_>) -> Option<f32> {
+    let mut values = vec![0.0; matrix.cols];
+    (0..matrix.rows).find_map(|row| {
+        matrix.unpack_row(row, &mut values);
+        values.iter().find(|w| **w != 0.0).map(|w| w.abs())
+    })
+}
+
+impl Packing<'_> {
+    /// Unpacks and packs `rows` rows from `first` on; `values` has room for them.
+    pub(super) fn pack(&self, first: usize, rows: usize, values: &mut [f32]) -> Result<Vec<u8>, QuantError> {
+        let cols = self.matrix.cols;
+        for (row, target) in values.chunks_exact_mut(cols).enumerate() {
+            self.matrix.unpack_row(first + row, target);
+            if self.unit != 1.0 {
+                self.signs_of(first + row, target)?;
+            }
+        }
+        self.format.pack(values, rows, cols).map_err(|error| error.below(first))
+    }
+
+    fn signs_of(&self, row: usize, values: &mut [f32]) -> Result<(), QuantError> {
+        for (col, value) in values.iter_mut().enumerate().filter(|(_, value)| **value != 0.0) {
+            if value.abs() != self.unit {
+                let (format, unit) = (self.format.name(), "the whole matrix");
+                return Err(QuantError::NotTernary { format, unit, row, col, value: *value, scale: self.unit });
+            }
+            *value = value.signum();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! How the bytes of I2_S, TQ2_0 and TQ1_0 become codes: 128 weights are four registers of codes 0, 1, 2.
+
+use std::arch::x86_64::*;
+
+use super::lanes::load_i8;
+use crate::Matrix;
+use crate::numerics::f16_to_f32;
+use crate::quant::{I2S_TRAILER, i2_s, i2_s_arm, tq1_0, tq2_0};
+
+/// Weights of a step, in every layout.
+pub(super) const LEN: usize = 128;
+const _: () = assert!(i2_s::LEN == LEN && i2_s_arm::LEN * 2 == LEN && crate::quant::tq::LEN == 2 * LEN);
+
+/// A ternary layout.
+pub(super) trait Layout {
+    /// The codes of step `b` of a row, four registers.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C; `row` points to a whole row of a matrix, which has step `b` or begins it.
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4];
+
+    /// The activations that register `j` of the codes multiplies with.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
+        load_i8(&a.as_chunks::<32>().0[j])
+    }
+
+    /// Stores register `j` of the codes in the order of the weights.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+        let out = &mut out.as_chunks_mut::<32>().0[j];
+        // SAFETY: 32 bytes of room.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), codes) }
+    }
+
+    /// The scale of a row, if it has one for all of its blocks.
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32>;
+
+    /// The scale of the block that holds step `b` of a row.
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32;
+}
+
+/// Two-bit codes, from the high bits down.
+///
+/// # Safety
+/// 32 bytes can be read at `at`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn pairs_of_bits(at: *const u8) -> [__m256i; 4] {
+    // SAFETY: the caller's.
+    let block = unsafe { _mm256_loadu_si256(at.cast()) };
+    let three = _mm256_set1_epi8(3);
+    [
+        _mm256_and_si256(_mm256_srli_epi16::<6>(block), three),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(block), three),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(block), three),
+        _mm256_and_si256(block, three),
+    ]
+}
+
+/// I2_S; byte p: weights p, p + 32, p + 64, p + 96.
+pub(super) struct X86;
+
+impl Layout for X86 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        // SAFETY: the caller's.
+        unsafe { pairs_of_bits(row.add(b * i2_s::BYTES)) }
+    }
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
+        Some(i2_s::scale(w.data))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+        i2_s::scale(w.data)
+    }
+}
+
+/// I2_S; a step is two blocks of 16 bytes; byte p of a block: weights p, p + 16, p + 32, p + 48 of its 64. A row may end with
+/// one block; then the other half of the last step is the next row's, or the trailer's.
+pub(super) struct Arm;
+
+impl Layout for Arm {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        const { assert!(I2S_TRAILER >= i2_s_arm::BYTES) };
+        // SAFETY: the caller's; behind a row there are more bytes than the half step that it may lack.
+        unsafe { pairs_of_bits(row.add(b * i2_s::BYTES)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
+        let a = a.as_chunks::<16>().0;
+        // SAFETY: both arrays have 16 bytes.
+        unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+        let out = out.as_chunks_mut::<16>().0;
+        // SAFETY: both arrays have room for 16 bytes.
+        unsafe {
+            _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
+            _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
+        }
+    }
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
+        Some(i2_s::scale(w.data))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+        i2_s::scale(w.data)
+    }
+}
+
+/// TQ2_0: a step is half a block, with the codes of I2_S from the low bits up.
+pub(super) struct Tq2;
+
+impl Layout for Tq2 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        // SAFETY: the caller's; a block has two halves of 32 bytes and then its scale.
+        let [c3, c2, c1, c0] = unsafe { pairs_of_bits(row.add(b / 2 * tq2_0::BYTES + b % 2 * 32)) };
+        [c0, c1, c2, c3]
+    }
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        one_scale::<{ tq2_0::BYTES }, { tq2_0::D }>(w.row(row), &tq2_0::ZERO)
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
+        half(w.row(row), b / 2 * tq2_0::BYTES + tq2_0::D)
+    }
+}
+
+/// TQ1_0: a step is half a block. Trits are taken from their bytes in the order of the weights.
+pub(super) struct Tq1;
+
+impl Layout for Tq1 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        // SAFETY: the caller's; all reads below are inside of the block's 54 bytes.
+        let block = unsafe { row.add(b / 2 * tq1_0::BYTES) };
+        // SAFETY: 32 bytes from 0.
+        let first = unsafe { _mm256_loadu_si256(block.cast()) };
+        if b.is_multiple_of(2) {
+            let by_3 = times_3(first);
+            let by_9 = times_3(by_3);
+            return [trits(first), trits(by_3), trits(by_9), trits(times_3(by_9))];
+        }
+        let by_81 = times_9(times_9(first));
+        // SAFETY: 16 bytes from 32; four bytes from 48, followed by the scale.
+        let (second, third) = unsafe {
+            (_mm_loadu_si128(block.add(tq1_0::SECOND).cast()), block.add(tq1_0::THIRD).cast::<i32>().read_unaligned())
+        };
+        // The second part with its first trits in the low half and its second trits in the high half, then two further on.
+        let wide = _mm256_castsi128_si256(second);
+        let n01 = _mm256_permute2x128_si256::<0x20>(wide, times_3(wide));
+        let n23 = times_9(n01);
+        let n4 = _mm256_castsi256_si128(times_9(n23));
+        let last = _mm256_set_m128i(fours(third), n4);
+        [trits(by_81), trits(n01), trits(n23), trits(last)]
+    }
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        one_scale::<{ tq1_0::BYTES }, { tq1_0::D }>(w.row(row), &tq1_0::ZERO)
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
+        half(w.row(row), b / 2 * tq1_0::BYTES + tq1_0::D)
+    }
+}
+
+/// Bytes times 3, modulo 256: the next trit becomes the first.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn times_3(v: __m256i) -> __m256i {
+    _mm256_add_epi8(_mm256_add_epi8(v, v), v)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn times_9(v: __m256i) -> __m256i {
+    let by_8 = _mm256_and_si256(_mm256_slli_epi16::<3>(v), _mm256_set1_epi8(0xf8_u8 as i8));
+    _mm256_add_epi8(by_8, v)
+}
+
+/// The first trit of each byte: `(byte * 3) >> 8`, which is how many of 86 and 171 it reaches (3 * 85 < 256 <= 3 * 86
+/// and 3 * 170 < 512 <= 3 * 171).
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn trits(v: __m256i) -> __m256i {
+    let reaches = |limit: u8| _mm256_cmpeq_epi8(_mm256_max_epu8(v, _mm256_set1_epi8(limit as i8)), v);
+    // True is -1.
+    _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(reaches(86), reaches(171)))
+}
+
+/// Four bytes, then the same times 3, times 9, times 27.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fours(bytes: i32) -> __m128i {
+    let powers = _mm256_set_epi16(27, 27, 27, 27, 9, 9, 9, 9, 3, 3, 3, 3, 1, 1, 1, 1);
+    let wide = _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_set1_epi32(bytes)), powers);
+    let low = _mm256_and_si256(wide, _mm256_set1_epi16(0xff));
+    _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low))
+}
+
+fn half(row: &[u8], at: usize) -> f32 {
+    f16_to_f32(u16::from_le_bytes([row[at], row[at + 1]]))
+}
+
+/// The scale of all blocks of a row, each `D` bytes of codes and the scale. A block of scale 0 has any scale if its
+/// weights are zero; without any other there is none.
+#[inline]
+fn one_scale<const N: usize, const D: usize>(row: &[u8], zero: &[u8; D]) -> Option<f32> {
+    const { assert!(N == D + 2) };
+    let mut found = 0u16;
+    for block in row.as_chunks::<N>().0 {
+        let bits = u16::from_le_bytes([block[D], block[D + 1]]);
+        if bits & 0x7fff == 0 {
+            if block[..D] != zero[..] {
+                return None;
+            }
+        } else if found == 0 {
+            found = bits;
+        } else if found != bits {
+            return None;
+        }
+    }
+    (found != 0).then(|| f16_to_f32(found))
+}

@@ -1,0 +1,111 @@
+//! TQ1_0 (ggml type 34): blocks of 256 ternary weights, five to a byte, with one f16 scale, 54 bytes (1.69 bits a weight).
+//! `w = d * (trit - 1)`, trits 0, 1, 2.
+//!
+//! ```text
+//! byte  0 ... 31   byte m: weights       m + 32 n, n = 0..5
+//!      32 ... 47   byte 32 + m: weights 160 + m + 16 n, n = 0..5
+//!      48 ... 51   byte 48 + m: weights 240 + m +  4 n, n = 0..4
+//!      52 53       d
+//! ```
+//!
+//! A byte is a fraction: with v the five trits as a number in base 3, trit 0 first (four trits and a zero behind them in the
+//! last four bytes), it is `ceil(256 v / 243)`, that is v / 243 in units of 1/256, rounded up. Multiplying by 3 and
+//! keeping 8 bits moves the point by one trit; trit n is `((byte * 3^n mod 256) * 3) >> 8`. Not every byte can be: those
+//! that no v gives are refused.
+//!
+//! Source: `block_tq1_0` of ggml. Product, scale and packing: [`super::tq`].
+
+use super::tq::{Codes, LEN};
+use super::{ActKind, Format};
+
+/// Bytes per block.
+pub const BYTES: usize = 54;
+/// Where the second and the third part and the scale start.
+pub(crate) const SECOND: usize = 32;
+pub(crate) const THIRD: usize = 48;
+pub(crate) const D: usize = 52;
+const _: () = assert!(SECOND * 5 + (THIRD - SECOND) * 5 + (D - THIRD) * 4 == LEN && BYTES == D + 2);
+
+/// Bytes of a block whose weights are all zero, but for the scale.
+pub(crate) const ZERO: [u8; D] = {
+    let mut block = [fraction(121); D];
+    let mut i = THIRD;
+    while i < D {
+        block[i] = fraction(120);
+        i += 1;
+    }
+    block
+};
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "tq1_0",
+    ggml_type: 34,
+    block_len: LEN,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    act: ActKind::I8,
+    validate: |data, rows, cols| CODES.validate(data, rows, cols),
+    unpack_row: |data, _, cols, row, out| CODES.unpack_row(data, cols, row, out),
+    pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
+    dot: |w, row, x, token| CODES.dot(w, row, x, token),
+};
+
+static CODES: Codes = Codes {
+    format: &FORMAT,
+    d: D,
+    weight: |block, i| {
+        let (byte, n) = place(i);
+        i32::from(trit(block[byte], n)) - 1
+    },
+    store: |block, codes| {
+        let mut values = [0u8; D];
+        // Rising i meets the trits of a byte in rising n: the first becomes the most significant.
+        for (i, code) in codes.iter().enumerate() {
+            let value = &mut values[place(i).0];
+            *value = *value * 3 + code;
+        }
+        values[THIRD..].iter_mut().for_each(|v| *v *= 3);
+        for (byte, v) in block.iter_mut().zip(values) {
+            *byte = fraction(v);
+        }
+    },
+    wrong: |block| {
+        let (five, four) = block[..D].split_at(THIRD);
+        let rest = || four.iter().position(|b| !FOUR[usize::from(*b)]).map(|at| THIRD + at);
+        five.iter().position(|b| !FIVE[usize::from(*b)]).or_else(rest)
+    },
+};
+
+/// Where weight `i` of a block lies: the byte, and which of its trits.
+fn place(i: usize) -> (usize, u32) {
+    match i {
+        0..160 => (i % 32, i as u32 / 32),
+        160..240 => (SECOND + i % 16, (i as u32 - 160) / 16),
+        _ => (THIRD + i % 4, (i as u32 - 240) / 4),
+    }
+}
+
+/// `ceil(256 v / 243)`.
+const fn fraction(v: u8) -> u8 {
+    (v as u16 * 256).div_ceil(243) as u8
+}
+
+fn trit(byte: u8, n: u32) -> u8 {
+    let moved = (u32::from(byte) * 3u32.pow(n)) & 0xff;
+    ((moved * 3) >> 8) as u8
+}
+
+/// The bytes that five trits give, and those that four give.
+static FIVE: [bool; 256] = possible(1);
+static FOUR: [bool; 256] = possible(3);
+
+const fn possible(step: u8) -> [bool; 256] {
+    let mut out = [false; 256];
+    let mut v = 0;
+    while v < 243 {
+        out[fraction(v) as usize] = true;
+        v += step;
+    }
+    out
+}

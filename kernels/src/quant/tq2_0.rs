@@ -1,0 +1,60 @@
+//! TQ2_0 (ggml type 35): blocks of 256 ternary weights in two bits each with one f16 scale, 66 bytes.
+//! `w = d * (code - 1)`, codes 0, 1, 2; code 3 means nothing and is refused.
+//!
+//! ```text
+//! byte  0 ... 31   weights   0 ... 127
+//!      32 ... 63   weights 128 ... 255
+//!      64 65       d
+//!
+//! in a half of 32 bytes:
+//!     byte m (0..32)   bits 7-6     5-4      3-2      1-0
+//!                      weight m+96  m + 64   m + 32   m         (I2_S has them the other way round)
+//! ```
+//!
+//! Source: `block_tq2_0` of ggml. Product, scale and packing: [`super::tq`].
+
+use super::tq::{Codes, LEN};
+use super::{ActKind, Format};
+
+/// Bytes per block.
+pub const BYTES: usize = 66;
+/// Where the scale starts.
+pub(crate) const D: usize = 64;
+/// Bytes of a block whose weights are all zero, but for the scale.
+pub(crate) const ZERO: [u8; D] = [0b0101_0101; D];
+const _: () = assert!(D * 4 == LEN && BYTES == D + 2);
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "tq2_0",
+    ggml_type: 35,
+    block_len: LEN,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    act: ActKind::I8,
+    validate: |data, rows, cols| CODES.validate(data, rows, cols),
+    unpack_row: |data, _, cols, row, out| CODES.unpack_row(data, cols, row, out),
+    pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
+    dot: |w, row, x, token| CODES.dot(w, row, x, token),
+};
+
+static CODES: Codes = Codes {
+    format: &FORMAT,
+    d: D,
+    weight: |block, i| {
+        let (byte, shift) = place(i);
+        i32::from(block[byte] >> shift & 3) - 1
+    },
+    store: |block, codes| {
+        for (i, code) in codes.iter().enumerate() {
+            let (byte, shift) = place(i);
+            block[byte] |= code << shift;
+        }
+    },
+    wrong: |block| block[..D].iter().position(|b| b & b >> 1 & 0x55 != 0),
+};
+
+/// Where weight `i` of a block lies: `(byte, shift)`.
+fn place(i: usize) -> (usize, u32) {
+    (i / 128 * 32 + i % 32, 2 * (i as u32 % 128 / 32))
+}
