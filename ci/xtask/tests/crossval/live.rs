@@ -47,7 +47,8 @@ const CASES: [Case; 3] = [
         name: "llama::smollm2",
         backend: CppBackend::Llama,
         model: || arg(&smollm2()),
-        flip: ("blk.2.ffn_up.weight", 7, 9, "blk.2.ffn_up", 2),
+        // A weight with a loud input: int8 scales in f16 drown the weakest of weights.
+        flip: ("blk.2.ffn_up.weight", 6, 330, "blk.2.ffn_up", 2),
         fetched: true,
     },
 ];
