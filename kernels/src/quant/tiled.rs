@@ -15,6 +15,9 @@ use super::{Format, I2S_TRAILER, Pack, QuantError, i2_s, i2_s_arm, tl1, tl2};
 /// Every such format.
 pub static TILED: &[&Tiled] = &[&tl1::FORMAT, &tl2::FORMAT];
 
+/// See [`Tiled::unpack`].
+pub type Unpack = fn(&[u8], usize, usize) -> Result<Vec<u8>, QuantError>;
+
 /// A format that is unpacked at load.
 #[derive(Debug)]
 pub struct Tiled {
@@ -29,7 +32,7 @@ pub struct Tiled {
     /// `(weights [rows][cols], rows, cols)`: takes what is ternary already, as I2_S does.
     pub pack: Pack,
     /// `(matrix, rows, cols)`: the bytes of the same matrix as [`ROWS`], every code and the scale checked.
-    pub unpack: fn(&[u8], usize, usize) -> Result<Vec<u8>, QuantError>,
+    pub unpack: Unpack,
 }
 
 /// What matrices are unpacked to.

@@ -92,8 +92,8 @@ const fn fraction(v: u8) -> u8 {
 }
 
 fn trit(byte: u8, n: u32) -> u8 {
-    let moved = u32::from(byte) * 3u32.pow(n) & 0xff;
-    (moved * 3 >> 8) as u8
+    let moved = (u32::from(byte) * 3u32.pow(n)) & 0xff;
+    ((moved * 3) >> 8) as u8
 }
 
 /// The bytes that five trits give, and those that four give.
