@@ -80,6 +80,7 @@ fn file_type(format: Storage) -> Option<u32> {
         "q4_0" => 2,
         "q4_1" => 3,
         "q8_0" => 7,
+        "q4_k" => 14,
         "q6_k" => 18,
         "bf16" => 32,
         "tq1_0" => 36,

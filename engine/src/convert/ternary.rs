@@ -60,13 +60,13 @@ impl Packing<'_> {
         for (row, target) in values.chunks_exact_mut(cols).enumerate() {
             self.matrix.unpack_row(first + row, target);
             if self.unit != 1.0 {
-                self.signs_of(first + row, target)?;
+                self.take_signs(first + row, target)?;
             }
         }
         self.format.pack(values, rows, cols).map_err(|error| error.below(first))
     }
 
-    fn signs_of(&self, row: usize, values: &mut [f32]) -> Result<(), QuantError> {
+    fn take_signs(&self, row: usize, values: &mut [f32]) -> Result<(), QuantError> {
         for (col, value) in values.iter_mut().enumerate().filter(|(_, value)| **value != 0.0) {
             if value.abs() != self.unit {
                 let (format, unit) = (self.format.name(), "the whole matrix");

@@ -15,7 +15,7 @@ use super::{Format, I2S_TRAILER, Pack, QuantError, i2_s, i2_s_arm, tl1, tl2};
 /// Every such format.
 pub static TILED: &[&Tiled] = &[&tl1::FORMAT, &tl2::FORMAT];
 
-/// `(matrix, rows, cols)` to the bytes of rows.
+/// See [`Tiled::unpack`].
 pub type Unpack = fn(&[u8], usize, usize) -> Result<Vec<u8>, QuantError>;
 
 /// A format that is unpacked at load.

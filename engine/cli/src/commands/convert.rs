@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Args {
     /// The GGUF to read.
     model: PathBuf,
-    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q6_k, i2_s, i2_s-arm,
+    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q6_k, i2_s, i2_s-arm,
     /// tq2_0, tq1_0, tl2, tl1.
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
