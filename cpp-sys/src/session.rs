@@ -222,7 +222,8 @@ impl Session {
     /// What the fault leads to.
     pub fn provoke(&mut self, fault: Fault) -> Result<(), CppError> {
         let what = format!("provoked fault {fault:?}");
-        self.ask::<()>(Ask::Provoke { fault }, Vec::new(), &what, 0).map(|_| ())
+        let ((), _) = self.ask(Ask::Provoke { fault }, Vec::new(), &what, 0)?;
+        Ok(())
     }
 
     fn ask<T: DeserializeOwned>(
