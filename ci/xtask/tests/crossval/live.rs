@@ -73,7 +73,7 @@ fn availability(case: &Case) -> Availability {
     let env = Env::read();
     let target = env.get(env::CARGO_TARGET_DIR).map_or_else(|| paths().root.join("target"), |d| paths().root.join(d));
     if let Err(missing) = Workers::new(&target).preflight(case.backend) {
-        return Availability::unavailable(case.backend.name(), missing.line(), &missing.command);
+        return Availability::unavailable(case.backend.name(), missing.line(), missing.command);
     }
     if case.fetched && !smollm2().is_file() {
         let mend = "cargo xtask fixtures fetch smollm2-135m";
