@@ -39,8 +39,12 @@ pub fn write(ctx: &Context, cell: &Cell) -> Result<(PathBuf, Written), Failure> 
     let path = file(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant);
     // One that cannot be read is replaced like one that is stale.
     let before = Recording::read(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant).unwrap_or(None);
-    if before.is_some_and(|before| Recording { recorded: recording.recorded.clone(), ..before } == recording) {
-        return Ok((path, Written::Unchanged));
+    if let Some(before) = before {
+        // Texts are compared, not figures: a reader of JSON may round the last digit of a double.
+        let same = Recording { recorded: before.recorded, ..recording.clone() }.to_text()?;
+        if std::fs::read_to_string(&path).is_ok_and(|text| text == same) {
+            return Ok((path, Written::Unchanged));
+        }
     }
     atomic::write(&path, recording.to_text()?.as_bytes())
         .map_err(|e| Failure::new(format_args!("cannot write {}: {e}", path.display())))?;
