@@ -2,7 +2,7 @@
 
 mod tokenizer_support;
 
-use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
+use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, look};
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use bitnet_engine::tokenizer::{EncodeOptions, Loaded, Tokenizer};
 use proptest::prelude::*;
@@ -27,7 +27,15 @@ fn open_with(file: &Value, companions: &[(&str, Value)]) -> Loaded {
     for (name, value) in companions {
         files.add(*name, value.to_string().into_bytes());
     }
-    load(&files, &Hints::default()).unwrap()
+    let loaded = load(&files, &Hints::default()).unwrap();
+    // serde_json sorts keys, which puts the added tokens first, as writers do. Gaps in the ids are not counted.
+    if let Some(seen) = look(&files) {
+        assert_eq!((seen.kind, seen.tokens), (FileKind::HuggingFaceJson, loaded.tokenizer.vocab_size()));
+    } else {
+        let ids: Vec<u64> = file["model"]["vocab"].as_object().unwrap().values().filter_map(Value::as_u64).collect();
+        assert_ne!(ids.len() as u64, ids.iter().max().unwrap() + 1, "what has no gaps can be counted");
+    }
+    loaded
 }
 
 fn has(loaded: &Loaded, code: &str) -> bool {

@@ -2,7 +2,7 @@
 
 mod tokenizer_support;
 
-use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, load_path, recognise};
+use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, load_path, look, recognise};
 use bitnet_engine::tokenizer::pretokenize::Pre;
 use bitnet_engine::tokenizer::{
     EncodeOptions, Loaded, TokenKind, TokenizerError, VocabSource, byte_alphabet, from_source,
@@ -22,7 +22,14 @@ fn open(files: &[(&str, Vec<u8>)], hints: &Hints) -> Result<Loaded, TokenizerErr
     for (name, bytes) in files {
         set.add(*name, bytes.clone());
     }
-    load(&set, hints)
+    let loaded = load(&set, hints);
+    if let Ok(loaded) = &loaded
+        && !has(loaded, "file_skipped")
+    {
+        let seen = look(&set).expect("what can be built can be looked at");
+        assert_eq!(seen.tokens, loaded.tokenizer.vocab_size(), "{seen:?}");
+    }
+    loaded
 }
 
 fn named(pre: &str) -> Hints {

@@ -15,6 +15,7 @@ pub mod fixtures;
 pub mod matrix;
 pub mod overhead;
 pub mod pattern;
+pub mod reference;
 pub mod targets;
 pub mod texts;
 pub mod thresholds;

@@ -86,6 +86,19 @@ pub enum Source {
         tokenizer: String,
         /// Its dimensions.
         shape: Shape,
+        /// What the weights are.
+        #[serde(default)]
+        weights: Weights,
+    },
+    /// A tokenizer alone, in a GGUF without tensors. Its quants are the forms in which it is written: `vocab`, or
+    /// `vocab-no-pre` without the name of its pre-tokenizer. `*` does not include it.
+    Vocabulary {
+        /// Name of the vocabulary in `harness/src/vocabularies.rs`.
+        vocabulary: String,
+        /// Name of a known difference (`differences.toml`): its tokens and merges are added to the vocabulary, and its
+        /// example is all that is asked.
+        #[serde(default)]
+        difference: Option<String>,
     },
     /// A file of the user's, named by an environment variable; unavailable while that is not set.
     Path {
@@ -103,8 +116,21 @@ impl Source {
     /// Whether it is a model with weights, and so one of those that `*` means.
     #[must_use]
     pub fn is_model(&self) -> bool {
-        !matches!(self, Self::Formats | Self::Hub)
+        !matches!(self, Self::Formats | Self::Hub | Self::Vocabulary { .. })
     }
+}
+
+/// What the weights of a generated model are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Noise from the seed.
+    #[default]
+    Noise,
+    /// Noise, but for the feed-forward part: its gate and up matrices have equal rows, so that all its activations are
+    /// equal, and half of the rows of its down matrix are +1 everywhere. So every int8 activation there is 127 or -127,
+    /// and the sums of such a row are the largest that its width allows.
+    LargestSums,
 }
 
 /// Dimensions of a generated model, in elements.

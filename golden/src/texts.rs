@@ -17,6 +17,10 @@ pub struct Plan {
     pub new_tokens: usize,
     /// Tokens of the passage whose logits are digested.
     pub digest_tokens: usize,
+    /// Tokens of the passage that are held against the C++ references, position by position.
+    pub reference_tokens: usize,
+    /// Tokens of a greedy continuation that are held against them.
+    pub reference_new_tokens: usize,
     /// Characters of the passage whose perplexity is measured.
     #[serde(default)]
     pub perplexity_characters: usize,

@@ -137,7 +137,8 @@ def main():
     ap.add_argument("--act", default="relu2", choices=("relu2", "silu"))
     ap.add_argument("--dropout", type=float, default=0.0)
     ap.add_argument("--more", nargs="*", default=[], help="translations of tokens.npz that steps are mixed with")
-    ap.add_argument("--mixed-until", type=int, default=0, help="steps before this one read all of --more too")
+    ap.add_argument("--more-rows", type=int, default=0, help="rows of a batch that are of --more, in steps before --mixed-until")
+    ap.add_argument("--mixed-until", type=int, default=0)
     ap.add_argument("--save-every", type=int, default=200)
     ap.add_argument("--resume", help="continue from this checkpoint; 'last': the newest in --out")
     ap.add_argument("--init-from", help="take only the weights of this checkpoint; steps count from 0")
@@ -154,9 +155,11 @@ def main():
     if a.resume:
         cfg, p, opt, done = load(a.resume)
     z = np.load(f"{a.data}/tokens.npz")
-    parts = [(z[k], z[f"{k}_starts"]) for k in ("train", *a.more)]
-    data = Batches(parts[:1], a.batch, a.length, a.seed)
-    mixed = Batches(parts, a.batch, a.length, a.seed)
+    part = lambda k: (z[k], z[f"{k}_starts"])
+    data = Batches([part("train")], a.batch, a.length, a.seed)
+    rest = Batches([part("train")], a.batch - a.more_rows, a.length, a.seed)
+    more = Batches([part(k) for k in a.more], a.more_rows, a.length, a.seed) if a.more_rows else None
+    mixed = lambda i: np.concatenate([rest.get(i), more.get(i)])
     ho = z["heldout"].astype(np.int32)
     n = (len(ho) - 1) // a.length
     check = np.stack([ho[i * a.length:(i + 1) * a.length + 1] for i in range(n)])[::max(1, n // 16)][:16]
@@ -169,7 +172,7 @@ def main():
         log.flush()
 
     say(f"{sum(x.size for x in p.values())} parameters, {len(z['train'])} training tokens, "
-        f"{data.per_epoch} steps an epoch ({mixed.per_epoch} mixed), from step {done}: {vars(a)}")
+        f"{data.per_epoch} steps an epoch, from step {done}: {vars(a)}")
     step = make_step(cfg, a)
     p, opt = jax.tree.map(jnp.asarray, (p, opt))
     begin, mean = time.time(), None
@@ -179,7 +182,7 @@ def main():
         if i >= a.decay_start:
             rate *= (a.steps - i) / (a.steps - a.decay_start + 1)
         decay = a.decay if i < a.decay_start else 0.0
-        batch = (mixed if i < a.mixed_until else data).get(i)
+        batch = mixed(i) if more and i < a.mixed_until else data.get(i)
         p, opt, nats = step(p, opt, batch, i + 1, rate, decay)
         nats = float(nats)
         mean = nats if mean is None else 0.97 * mean + 0.03 * nats

@@ -4,16 +4,21 @@
 //! in [`checks`]. Which cells it runs on is data: its `[[check]]` table in `golden/matrix.toml`. A check
 //! without a table, or a table without a check, is an error before anything runs.
 
+pub mod continuation;
 pub mod digest;
 pub mod discover;
 pub mod download;
 pub mod greedy;
 pub mod kernel;
 pub mod load;
+pub mod logits;
 pub mod lossless;
 pub mod ops;
 pub mod perplexity;
+pub mod recorded;
+pub mod token_parity;
 pub mod tokenize;
+pub mod trace;
 pub mod trainer;
 
 use std::fmt;
@@ -44,6 +49,11 @@ pub fn checks() -> Vec<Arc<dyn Check>> {
         Arc::new(trainer::Trainer),
         Arc::new(discover::Discover),
         Arc::new(download::Download),
+        Arc::new(token_parity::TokenParity),
+        Arc::new(logits::Logits),
+        Arc::new(continuation::Continuation),
+        Arc::new(trace::Trace),
+        Arc::new(recorded::RecordedAnswers),
     ]
 }
 
@@ -59,6 +69,11 @@ pub trait Check: Send + Sync {
     /// backend. Asked when the cells are listed, so it must be cheap.
     fn availability(&self, _cell: &Cell, _ctx: &Context) -> Availability {
         Availability::Available
+    }
+
+    /// Whether its cells need their backend to be here. What compares with recorded answers does not.
+    fn asks_backend(&self) -> bool {
+        true
     }
 
     /// Asks the question.

@@ -6,7 +6,7 @@
 
 use crate::check::Failure;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
-use bitnet_golden::matrix::Shape;
+use bitnet_golden::matrix::{Shape, Weights};
 use bitnet_kernels::quant::{self, Format};
 
 /// The GGUF of a model.
@@ -19,6 +19,7 @@ pub fn model(
     seed: u64,
     tokenizer: &str,
     shape: &Shape,
+    weights: Weights,
     vocabulary: &GgufFile,
 ) -> Result<Vec<u8>, Failure> {
     let format = quant::by_name(quant)?;
@@ -67,13 +68,21 @@ pub fn model(
             ("ffn_up", shape.ffn, width),
             ("ffn_down", width, shape.ffn),
         ] {
-            matrix(&mut writer, &mut noise, &name(part), format, rows, cols)?;
+            let values = match (weights, part) {
+                (Weights::LargestSums, "ffn_gate" | "ffn_up") => values(&mut noise, format, 1, cols).repeat(rows),
+                (Weights::LargestSums, "ffn_down") => largest_sums(&mut noise, format, rows, cols),
+                _ => values(&mut noise, format, rows, cols),
+            };
+            tensor(&mut writer, &name(part), format, rows, cols, &values)?;
         }
         norm(&mut writer, &mut noise, &name("attn_norm"), width)?;
         norm(&mut writer, &mut noise, &name("ffn_norm"), width)?;
         if bitnet {
             norm(&mut writer, &mut noise, &name("attn_sub_norm"), width)?;
-            norm(&mut writer, &mut noise, &name("ffn_sub_norm"), shape.ffn)?;
+            match weights {
+                Weights::Noise => norm(&mut writer, &mut noise, &name("ffn_sub_norm"), shape.ffn)?,
+                Weights::LargestSums => flat(&mut writer, &name("ffn_sub_norm"), shape.ffn)?,
+            }
         }
     }
     norm(&mut writer, &mut noise, "output_norm.weight", width)?;
@@ -94,28 +103,61 @@ fn matrix(
     rows: usize,
     cols: usize,
 ) -> Result<(), Failure> {
-    // Uniform with variance 1 / cols: activations keep their size from layer to layer.
+    let values = values(noise, format, rows, cols);
+    tensor(writer, name, format, rows, cols, &values)
+}
+
+/// Uniform with variance 1 / cols, so that activations keep their size from layer to layer.
+fn values(noise: &mut Noise, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
     let size = (3.0 / cols as f32).sqrt();
-    let ternary = format.ggml_type == quant::i2_s::FORMAT.ggml_type;
-    let values: Vec<f32> = (0..rows * cols)
-        .map(|_| {
-            let x = noise.next();
-            if !ternary {
-                x * size
-            } else if x.abs() < 1.0 / 3.0 {
-                0.0
-            } else {
-                (size * 0.7).copysign(x)
-            }
-        })
-        .collect();
-    let data = (format.pack)(&values, rows, cols)?;
+    let ternary = is_ternary(format);
+    let value = |_| {
+        let x = noise.next();
+        if !ternary {
+            x * size
+        } else if x.abs() < 1.0 / 3.0 {
+            0.0
+        } else {
+            (size * 0.7).copysign(x)
+        }
+    };
+    (0..rows * cols).map(value).collect()
+}
+
+/// Every second row is +1 (times the scale) everywhere, the others are noise.
+fn largest_sums(noise: &mut Noise, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
+    let mut all = values(noise, format, rows, cols);
+    let largest = all.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    all.chunks_exact_mut(cols).step_by(2).for_each(|row| row.fill(largest));
+    all
+}
+
+/// A format whose weights are -1, 0 or +1 times a scale.
+fn is_ternary(format: &Format) -> bool {
+    format.ggml_type == quant::i2_s::FORMAT.ggml_type
+}
+
+fn tensor(
+    writer: &mut GgufWriter<'_>,
+    name: &str,
+    format: &'static Format,
+    rows: usize,
+    cols: usize,
+    values: &[f32],
+) -> Result<(), Failure> {
+    let data = (format.pack)(values, rows, cols)?;
     writer.tensor(name, &[cols as u64, rows as u64], format.ggml_type, data)?;
     Ok(())
 }
 
 fn norm(writer: &mut GgufWriter<'_>, noise: &mut Noise, name: &str, width: usize) -> Result<(), Failure> {
     let values: Vec<u8> = (0..width).flat_map(|_| (1.0 + 0.25 * noise.next()).to_le_bytes()).collect();
+    writer.tensor(name, &[width as u64], quant::f32::FORMAT.ggml_type, values)?;
+    Ok(())
+}
+
+fn flat(writer: &mut GgufWriter<'_>, name: &str, width: usize) -> Result<(), Failure> {
+    let values: Vec<u8> = std::iter::repeat_n(1f32.to_le_bytes(), width).flatten().collect();
     writer.tensor(name, &[width as u64], quant::f32::FORMAT.ggml_type, values)?;
     Ok(())
 }

@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::kernel_sets;
+use cpp_sys::CppBackend;
 
 use crate::axes::{Axis, Cell};
 use crate::env::Env;
 use crate::paths::Paths;
+use crate::references::live;
 use crate::setup::{Declaration, Problem, implementations};
 use crate::verdict::Availability;
+use crate::vocabularies;
 
 /// Where a device or backend is registered, for messages.
 const PLACE: &str = "harness/src/host.rs";
@@ -49,8 +52,12 @@ impl Host {
 
     /// This build's table.
     #[must_use]
-    pub fn here(env: Env) -> Self {
-        let host = Self::empty(env).backend("native", || Availability::Available);
+    pub fn here(env: Env, paths: &Paths) -> Self {
+        let mut host = Self::empty(env).backend("native", || Availability::Available);
+        for backend in CppBackend::ALL {
+            let target = paths.target.clone();
+            host = host.backend(backend.name(), move || live::availability(backend, &target));
+        }
         // Every kernel set of the engine is a device, so that none can be left out of the matrix.
         kernel_sets().iter().fold(host, |host, set| {
             host.device(format!("cpu-{}", set.name), || match (set.detect)() {
@@ -117,6 +124,16 @@ impl Host {
             Source::Embedded { .. } | Source::Generated { .. } | Source::Formats | Source::Hub => {
                 Availability::Available
             }
+            Source::Vocabulary { vocabulary, .. } => match vocabularies::by_name(vocabulary) {
+                Some(entry) => match entry.availability(paths) {
+                    Availability::Available => Availability::Available,
+                    Availability::Unavailable { reason, mend, .. } => {
+                        Availability::unavailable(&model.name, reason, mend)
+                    }
+                },
+                // Its cells say what is wrong with the declaration.
+                None => Availability::Available,
+            },
             Source::Fixture { file } => {
                 let path = paths.fixtures.join(file);
                 if path.is_file() {
@@ -153,9 +170,9 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Everything that is missing for a cell, of device, backend and model, in this order.
+    /// Everything that is missing for a cell, of device, backend (if the check asks it anything) and model, in this order.
     #[must_use]
-    pub fn missing(&self, cell: &Cell) -> Vec<Availability> {
+    pub fn missing(&self, cell: &Cell, asks_backend: bool) -> Vec<Availability> {
         let answer = |axis: Axis| {
             let name = cell.get(axis);
             match self.answers.get(&(axis, name.to_owned())) {
@@ -170,7 +187,7 @@ impl Survey {
             }
         };
         let axes = [Axis::Device, Axis::Backend, Axis::Model];
-        axes.into_iter().filter_map(answer).collect()
+        axes.into_iter().filter(|axis| asks_backend || *axis != Axis::Backend).filter_map(answer).collect()
     }
 }
 
@@ -184,7 +201,7 @@ mod tests {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden");
         let declaration = crate::setup::declare(&golden).expect("golden folder");
         let mut problems = Vec::new();
-        Host::here(Env::default()).validate(&declaration, &mut problems);
+        Host::here(Env::default(), &Paths::discover(&Env::default())).validate(&declaration, &mut problems);
         let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(lines, Vec::<String>::new());
     }

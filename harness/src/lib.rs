@@ -20,8 +20,10 @@
 //! | [`verdict`] | outcomes, as pure functions |
 //! | [`trials`], [`matrix`] | the run |
 //! | [`roster`] | test targets that are not cells, with the same accounting |
+//! | [`crossval`] | our engine against another one: tokens, logits, generation, steps |
 //! | [`vocabularies`], [`strings`] | real vocabularies and their oracles; strings that strain tokenizers |
 //! | [`cpu_time`] | this thread's computing time |
+//! | [`references`] | the C++ references as backends: what they are asked, live and recorded |
 //! | [`golden`] | snapshots and blessing |
 //! | [`record`], [`account`], [`report`] | what is left of a run |
 //!
@@ -32,6 +34,7 @@ mod atomic;
 pub mod axes;
 pub mod check;
 pub mod cpu_time;
+pub mod crossval;
 mod diff;
 pub mod env;
 pub mod generate;
@@ -45,6 +48,7 @@ pub mod paths;
 pub mod posing;
 pub mod provenance;
 pub mod record;
+pub mod references;
 pub mod report;
 pub mod roster;
 pub mod select;

@@ -47,7 +47,8 @@ impl Suite {
     #[must_use]
     pub fn here() -> Self {
         let env = Env::read();
-        Self { paths: Paths::discover(&env), host: Host::here(env.clone()), checks: check::checks(), env }
+        let paths = Paths::discover(&env);
+        Self { host: Host::here(env.clone(), &paths), paths, checks: check::checks(), env }
     }
 
     /// Lists or runs, as `argv` (with the program's name) and the environment say.

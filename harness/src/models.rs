@@ -6,15 +6,22 @@
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
 use crate::generate;
+use crate::vocabularies::{self, Vocabulary};
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
+use bitnet_golden::differences::{self, Difference};
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{Kernels, Pool, best};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The form of a vocabulary as its converter writes it.
+pub const VOCAB: &str = "vocab";
+/// The form without the name of the pre-tokenizer, as Microsoft's converter writes BitNet-2B-4T.
+pub const VOCAB_NO_PRE: &str = "vocab-no-pre";
 
 type Slot = Arc<OnceLock<Result<Loaded, String>>>;
 
@@ -56,21 +63,58 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             let path = std::env::var_os(env).ok_or_else(|| Failure::new(format_args!("{env} is not set")))?;
             stored(GgufFile::open(ctx.paths.root.join(path))?)
         }
-        Source::Generated { seed, tokenizer, shape } => {
+        Source::Generated { seed, tokenizer, shape, weights } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
             // Ternary noise is one model in all of its formats: made in one, converted to the others.
             let storage = Storage::by_name(quant)?;
             let i2s = &quant::i2_s::FORMAT;
             let direct = matches!(storage, Storage::Rows(format) if format.ggml_type == i2s.ggml_type);
             let made = if storage.is_ternary() && !direct { i2s.name } else { quant };
-            let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, &vocabulary)?;
+            let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, *weights, &vocabulary)?;
             let file = GgufFile::from_vec(bytes)?;
             if made == quant { Ok(file) } else { stored(file) }
+        }
+        Source::Vocabulary { .. } => {
+            let mut vocabulary = vocabulary(ctx, model)?;
+            match quant {
+                VOCAB => {}
+                VOCAB_NO_PRE => vocabulary.source.pre = None,
+                _ => return Err(Failure::new(format_args!("a vocabulary is not written as `{quant}`"))),
+            }
+            vocabulary.gguf()
         }
         Source::Formats | Source::Hub => {
             Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))
         }
     }
+}
+
+/// The vocabulary of a model that is nothing else, with the tokens of its known difference, if it has one.
+///
+/// # Errors
+/// It cannot be read, or the difference is not one of `differences.toml` or belongs to another vocabulary.
+pub fn vocabulary(ctx: &Context, model: &Model) -> Result<Vocabulary, Failure> {
+    let Source::Vocabulary { vocabulary: name, difference } = &model.source else {
+        return Err(Failure::new(format_args!("`{}` is not a vocabulary alone", model.name)));
+    };
+    let entry =
+        vocabularies::by_name(name).ok_or_else(|| Failure::new(format_args!("there is no vocabulary `{name}`")))?;
+    let mut vocabulary = entry.load(&ctx.paths)?;
+    if let Some(difference) = difference {
+        vocabulary.extend(&known_difference(ctx, difference, name)?)?;
+    }
+    Ok(vocabulary)
+}
+
+/// An entry of `differences.toml` that is about a vocabulary.
+///
+/// # Errors
+/// There is none of that name, or it is about another vocabulary.
+pub fn known_difference(ctx: &Context, name: &str, vocabulary: &str) -> Result<Difference, Failure> {
+    let all = differences::read(&ctx.paths.golden)?;
+    all.into_iter()
+        .find(|d| d.name == name && d.vocabulary == vocabulary)
+        .ok_or_else(|| Failure::new(format_args!("differences.toml has no `{name}` of the vocabulary `{vocabulary}`")))
 }
 
 /// Format of the first linear layer.

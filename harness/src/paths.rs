@@ -15,6 +15,8 @@ pub struct Paths {
     pub out: PathBuf,
     /// Where fetched fixtures lie.
     pub fixtures: PathBuf,
+    /// Cargo's build folder, in which `cargo xtask setup-cpp` puts the workers of the C++ references.
+    pub target: PathBuf,
 }
 
 impl Paths {
@@ -41,6 +43,7 @@ impl Paths {
             golden: root.join("golden"),
             out: or(env::MATRIX_OUT, "matrix"),
             fixtures: or(env::MATRIX_FIXTURES, "fixtures"),
+            target: target.clone(),
             root,
         }
     }
@@ -49,6 +52,12 @@ impl Paths {
     #[must_use]
     pub fn records(&self) -> PathBuf {
         self.out.join("records")
+    }
+
+    /// Folder of the model files that are written for the C++ references, which take paths and not bytes.
+    #[must_use]
+    pub fn staged(&self) -> PathBuf {
+        self.target.join("reference/models")
     }
 
     /// Folder of the golden snapshots.

@@ -12,6 +12,9 @@ use bitnet_golden::pattern::{Pattern, Segment};
 
 use crate::axes::{self, Axes, Axis, Cell};
 
+/// The check that reads `golden/reference/<backend>/`.
+pub const RECORDED: &str = "recorded";
+
 /// One mistake in data, registration or command line.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message of each variant says what its fields are")]
@@ -55,6 +58,10 @@ pub enum Problem {
         "golden/snapshots/{file} belongs to no declared cell; remove it (`git rm golden/snapshots/{file}`) or declare its cell"
     )]
     OrphanSnapshot { file: String },
+    #[error(
+        "golden/{file} belongs to no declared cell of the check `recorded`; remove it (`git rm golden/{file}`) or declare its cell"
+    )]
+    OrphanRecording { file: String },
     #[error("cannot list {folder}: {source}")]
     Snapshots { folder: String, source: std::io::Error },
 }
@@ -101,6 +108,9 @@ pub fn declare(golden: &Path) -> Result<Declaration, Vec<Problem>> {
     let cells = axes::expand(&matrix, &axes, &mut problems);
     let cells = annotate(cells, &matrix, &expectations, &axes, &mut problems);
     orphans(&golden.join("snapshots"), &cells, &mut problems);
+    for backend in &matrix.backends {
+        recordings(golden, &backend.name, &cells, &mut problems);
+    }
     if cells.is_empty() && problems.is_empty() {
         problems.push(Problem::NoCells);
     }
@@ -181,22 +191,7 @@ fn pattern_values(file: &str, pattern: &Pattern, axes: &Axes, problems: &mut Vec
 
 /// Truth that nothing reads is as misleading as truth that is missing.
 fn orphans(folder: &Path, cells: &[Declared], problems: &mut Vec<Problem>) {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // git keeps no empty folders; a missing snapshot is the failure of the cell that wants it.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-        Err(source) => {
-            problems.push(Problem::Snapshots { folder: folder.display().to_string(), source });
-            return;
-        }
-    };
-    let mut files: Vec<String> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    files.sort();
-    for file in files {
+    for file in files(folder, problems) {
         let key: Option<Vec<&str>> = file.strip_suffix(".snap").map(|stem| stem.split("__").collect());
         let known = key.is_some_and(|key| match key.as_slice() {
             [model, quant, check, ..] => cells.iter().any(|declared| {
@@ -209,6 +204,44 @@ fn orphans(folder: &Path, cells: &[Declared], problems: &mut Vec<Problem>) {
             problems.push(Problem::OrphanSnapshot { file });
         }
     }
+}
+
+/// The same for what a reference answered.
+fn recordings(golden: &Path, backend: &str, cells: &[Declared], problems: &mut Vec<Problem>) {
+    for file in files(&golden.join("reference").join(backend), problems) {
+        let key = file.strip_suffix(".json").and_then(|stem| stem.split_once("__"));
+        let reads = |declared: &Declared, (model, quant): (&str, &str)| {
+            let cell = &declared.cell;
+            cell.check == RECORDED
+                && cell.backend == backend
+                && cell.model == model
+                && cell.quant == quant
+                && declared.unsupported.is_none()
+        };
+        if !key.is_some_and(|key| cells.iter().any(|declared| reads(declared, key))) {
+            problems.push(Problem::OrphanRecording { file: format!("reference/{backend}/{file}") });
+        }
+    }
+}
+
+/// Names of the files in a folder, sorted; none if there is no such folder.
+fn files(folder: &Path, problems: &mut Vec<Problem>) -> Vec<String> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // git keeps no empty folders; what is missing is the failure of the cell that wants it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(source) => {
+            problems.push(Problem::Snapshots { folder: folder.display().to_string(), source });
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<String> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    files.sort();
+    files
 }
 
 /// Compares what the data declare with what the code registers, both ways.

@@ -36,7 +36,7 @@ impl Planned {
     #[must_use]
     pub fn new(declared: Declared, check: Arc<dyn Check>, survey: &Survey, ctx: &Context, line: &CommandLine) -> Self {
         let cell = &declared.cell;
-        let missing = survey.missing(cell);
+        let missing = survey.missing(cell, check.asks_backend());
         let required = |missing: &Availability| match missing {
             Availability::Available => false,
             Availability::Unavailable { missing, .. } => line.requires(missing),

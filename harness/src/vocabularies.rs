@@ -17,7 +17,8 @@ use crate::check::Failure;
 use crate::paths::Paths;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
-use bitnet_engine::tokenizer::VocabSource;
+use bitnet_engine::tokenizer::{TokenKind, VocabSource};
+use bitnet_golden::differences::Difference;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -147,6 +148,39 @@ impl Vocabulary {
         added.iter().filter_map(|token| token["content"].as_str().map(str::to_owned)).collect()
     }
 
+    /// Puts the tokens and merges of a known difference behind those of the vocabulary.
+    ///
+    /// # Errors
+    /// It is no BPE.
+    pub fn extend(&mut self, difference: &Difference) -> Result<(), Failure> {
+        let odd = || Failure::new("the vocabulary is no BPE");
+        for merge in &difference.merges {
+            let token = merge.replacen(' ', "", 1);
+            let model = self.json["model"].as_object_mut().ok_or_else(odd)?;
+            let id = self.source.tokens.len();
+            model["vocab"].as_object_mut().ok_or_else(odd)?.insert(token.clone(), json!(id));
+            let merges = model["merges"].as_array_mut().ok_or_else(odd)?;
+            // A list is either of strings or of pairs.
+            let parts: Vec<&str> = merge.split(' ').collect();
+            let pairs = merges.first().is_some_and(Value::is_array);
+            merges.push(if pairs { json!(parts) } else { json!(merge) });
+            self.source.tokens.push(token.into_bytes());
+            self.source.token_types.push(TokenKind::Normal);
+            self.source.merges.push(merge.clone().into_bytes());
+        }
+        for token in &difference.added {
+            let id = self.source.tokens.len();
+            let added = self.json["added_tokens"].as_array_mut().ok_or_else(odd)?;
+            added.push(json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": false,
+            }));
+            self.source.tokens.push(token.clone().into_bytes());
+            self.source.token_types.push(TokenKind::UserDefined);
+        }
+        Ok(())
+    }
+
     /// A GGUF, in memory, that holds this tokenizer and nothing else.
     ///
     /// # Errors
@@ -190,8 +224,8 @@ pub fn gguf(source: &VocabSource) -> Result<GgufFile, Failure> {
     Ok(GgufFile::from_vec(bytes)?)
 }
 
-fn number(kind: bitnet_engine::tokenizer::TokenKind) -> i32 {
-    use bitnet_engine::tokenizer::TokenKind as Kind;
+fn number(kind: TokenKind) -> i32 {
+    use TokenKind as Kind;
     match kind {
         Kind::Normal => 1,
         Kind::Unknown => 2,

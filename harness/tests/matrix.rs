@@ -9,6 +9,7 @@
 //! cargo test --test matrix -- --list                           names, and why some are not run
 //! cargo test --test matrix -- perplexity --skip smollm2        libtest's own filters work as ever
 //! cargo nextest run --test matrix                              a process per cell
+//! cargo test --test matrix -- --backend bitnet --require bitnet   against bitnet.cpp, which must be built
 //! MATRIX_CHECK=digest cargo nextest run ...                    nextest passes no flags: use the twins
 //! ```
 //!
@@ -56,6 +57,12 @@
 //! must meet one truth. A missing or different snapshot is a failure that names the command:
 //! `cargo xtask bless --model M --quant Q --check C`. Only that command writes, only from `cpu-scalar`
 //! against `native`, and never under CI. `INSTA_UPDATE` has no effect here.
+//!
+//! # References
+//!
+//! Backends `bitnet` and `llama` are bitnet.cpp and llama.cpp in processes of their own (`cargo xtask setup-cpp all`). Their live
+//! checks are unavailable without them; the check `recorded` holds the same questions against `golden/reference/`, always.
+//! `cargo xtask reference record bitnet|llama|all` records anew.
 //!
 //! # Adding
 //!

@@ -14,8 +14,12 @@ mod lies;
 mod lost;
 #[path = "selftest/planted.rs"]
 mod planted;
+#[path = "selftest/references.rs"]
+mod references;
 #[path = "selftest/toy.rs"]
 mod toy;
+#[path = "selftest/workers.rs"]
+mod workers;
 
 use std::process::ExitCode;
 
@@ -23,15 +27,25 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
+    if let Some(folder) = std::env::var_os(workers::WORKER) {
+        return workers::worker(folder.into());
+    }
     if let Some(root) = std::env::var_os(toy::ROOT) {
         return toy::suite(root.into()).main(&argv);
     }
-    let trials = cases::CASES.iter().chain(planted::CASES).chain(lies::CASES).chain(lost::CASES).map(|(name, case)| {
-        // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
-        Trial::test(*name, move || {
-            case();
-            Ok::<(), Failed>(())
-        })
-    });
+    let trials = cases::CASES
+        .iter()
+        .chain(planted::CASES)
+        .chain(lies::CASES)
+        .chain(lost::CASES)
+        .chain(references::CASES)
+        .chain(workers::CASES)
+        .map(|(name, case)| {
+            // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.
+            Trial::test(*name, move || {
+                case();
+                Ok::<(), Failed>(())
+            })
+        });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

@@ -70,6 +70,24 @@ pub trait Kernels: Send + Sync {
 
     /// Rounds to f16 bits, to nearest even; what is too large becomes infinite.
     fn f32_to_f16(&self, x: &[f32], out: &mut [u16]);
+
+    /// `out[r] = sum(w[r] * x)` of the rows `w`, laid out `[out.len()][x.len()]`, for [`crate::screen`]. The caller knows that
+    /// the sums of the products' magnitudes fit an i32.
+    ///
+    /// # Panics
+    /// If `w` is of another size.
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        for (w, out) in w.chunks_exact(x.len()).zip(out) {
+            *out = w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
+        }
+    }
+}
+
+/// Panics unless the arguments of [`Kernels::dots_i8_i16`] fit each other.
+pub(crate) fn check_dots(w: &[i8], x: &[i16], out: &[i32]) {
+    assert!(!x.is_empty(), "rows without columns");
+    assert_eq!(Some(w.len()), x.len().checked_mul(out.len()), "w must be [out.len()][x.len()]");
 }
 
 /// Panics unless the arguments of [`Kernels::matmul`] fit each other. Every implementation calls it first: kernels that

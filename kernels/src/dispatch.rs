@@ -20,7 +20,7 @@ use crate::{KernelError, Kernels, Unavailable};
 /// One line of the table of kernel sets.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelSetInfo {
-    /// Stable name, the device axis of the test matrix: `scalar`, `avx2`.
+    /// Stable name, the device axis of the test matrix: `scalar`, `avx2`, `avx512`.
     pub name: &'static str,
     /// The instructions that it uses.
     pub isa: &'static str,
@@ -31,6 +31,7 @@ pub struct KernelSetInfo {
 static SETS: &[KernelSetInfo] = &[
     KernelSetInfo { name: "scalar", isa: "plain Rust, any CPU (the oracle)", detect: || Ok(&Scalar) },
     KernelSetInfo { name: "avx2", isa: "x86-64 with AVX2, FMA and F16C", detect: avx2 },
+    KernelSetInfo { name: "avx512", isa: "x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI", detect: avx512 },
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +45,19 @@ fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
     Err(Unavailable { name: "avx2", reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
+    match crate::cpu::avx512::Avx512::detect() {
+        Ok(set) => Ok(set),
+        Err(missing) => Err(Unavailable { name: "avx512", reason: format!("this CPU has no {missing}") }),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
+    Err(Unavailable { name: "avx512", reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
 }
 
 /// Every kernel set, runnable here or not, the fastest last.
@@ -82,6 +96,6 @@ mod tests {
         }
         assert!(by_name("scalar").is_ok());
         let error = by_name("mmx").err().map(|e| e.to_string());
-        assert_eq!(error.as_deref(), Some("no kernel set is named `mmx`; the sets are: scalar, avx2"));
+        assert_eq!(error.as_deref(), Some("no kernel set is named `mmx`; the sets are: scalar, avx2, avx512"));
     }
 }

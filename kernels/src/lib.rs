@@ -7,6 +7,7 @@
 //! * [`numerics`], [`trig`]: the order of every float reduction, and our own `exp`, `sin`, `cos`. They are why logits
 //!   have the same bits on every machine, at every thread count and for every batch shape.
 //! * [`cpu`]: one kernel set per instruction set. [`cpu::scalar`] is the oracle; all others equal it bit for bit.
+//! * [`screen`]: the largest products of a large matrix from an int8 copy, exactly.
 //! * [`dispatch`]: which sets exist, which of them can run here, and why not.
 //!
 //! ```
@@ -36,6 +37,7 @@ pub mod numerics;
 pub mod parallel;
 pub mod pool;
 pub mod quant;
+pub mod screen;
 pub mod trig;
 pub mod view;
 

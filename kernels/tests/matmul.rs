@@ -160,6 +160,21 @@ fn ternary_extremes_do_not_wrap() {
     }
 }
 
+/// A row so long that accumulators have to be emptied on the way: one column of blocks more than AVX-512 adds up at once.
+#[test]
+fn ternary_rows_of_millions_do_not_wrap() {
+    let format = quant::by_name("i2_s").unwrap();
+    let cols = 16_384 * 256 + 128;
+    let bytes = (format.pack)(&vec![1.0; cols], 1, cols).unwrap();
+    let w = Matrix::new(format, 1, cols, &bytes).unwrap();
+    for q in [127i8, -128] {
+        let x = Activations::from_i8(&vec![q; cols], &[1.0], 1, cols).unwrap();
+        for k in fast_sets() {
+            assert_eq!(matmul(k, &w, &x), [f32::from(q) * cols as f32], "{} K {cols} x {q}", k.name());
+        }
+    }
+}
+
 /// Block formats at the limits of their codes, +-127 activations, scales of one: sums are integers, so exact.
 #[test]
 fn block_extremes_do_not_saturate() {

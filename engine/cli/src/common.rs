@@ -6,7 +6,7 @@ use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::inference::{Session, SessionOptions, self_check};
+use bitnet_engine::inference::{Head, Session, SessionOptions, self_check};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
 use bitnet_engine::settings::{Settings, discovery_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
@@ -130,10 +130,11 @@ impl ComputeArgs {
         I2sLayout::from_name(&self.i2s_layout)
     }
 
-    pub(crate) fn session(&self, loaded: &Loaded, compute: &Compute) -> anyhow::Result<Session> {
+    pub(crate) fn session(&self, loaded: &Loaded, compute: &Compute, head: Head) -> anyhow::Result<Session> {
         let options = SessionOptions {
             context: self.context.map(|n| n as usize),
             chunk: self.chunk as usize,
+            head,
             ..SessionOptions::new(compute.kernels, Arc::clone(&compute.pool))
         };
         Ok(Session::new(Arc::clone(&loaded.model), options)?)

@@ -10,7 +10,7 @@ use super::settings::DiscoverySettings;
 use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer};
-use crate::tokenizer::files::{self, Hints};
+use crate::tokenizer::files::{self, FileSet, Hints, Look};
 use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, wrappers};
 use std::io::Read;
 use std::path::Path;
@@ -104,7 +104,16 @@ impl Resolver<'_> {
     pub(super) fn resolve(&self, strategy: &TokenizerStrategy) -> Result<Resolved, TokenizerDiscoveryError> {
         match strategy {
             TokenizerStrategy::Exact(path) | TokenizerStrategy::Discovered(path) => {
-                let loaded = self.file(path)?;
+                let files = self.files(path)?;
+                // A vocabulary of another model is refused before its tables are built.
+                if let Some(look) = files.as_ref().and_then(files::look) {
+                    self.discovery.fits(look.tokens).map_err(|error| *error)?;
+                }
+                let loaded = match files {
+                    Some(files) => files::load(&files, &self.hints()),
+                    None => tokenizer::from_gguf(GgufFile::open(path)?.metadata()),
+                };
+                let loaded = loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
             TokenizerStrategy::EmbeddedGguf => {
@@ -184,17 +193,27 @@ impl Resolver<'_> {
         }
     }
 
-    /// A tokenizer file, a folder, or another GGUF.
-    fn file(&self, path: &Path) -> Result<Loaded, TokenizerDiscoveryError> {
+    /// What the tokenizer file or folder at `path` is, without building it, checked against the model; `None` where only
+    /// building can tell.
+    pub(super) fn look(&self, path: &Path) -> Result<Option<Look>, TokenizerDiscoveryError> {
+        let look = self.files(path)?.as_ref().and_then(files::look);
+        if let Some(look) = &look {
+            self.discovery.fits(look.tokens).map_err(|error| *error)?;
+        }
+        Ok(look)
+    }
+
+    /// A tokenizer file or a folder; `None` for another GGUF.
+    fn files(&self, path: &Path) -> Result<Option<FileSet>, TokenizerDiscoveryError> {
         let mut magic = [0u8; 4];
         let gguf = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
             && magic == crate::gguf::MAGIC;
-        let loaded = if gguf {
-            tokenizer::from_gguf(GgufFile::open(path)?.metadata())
-        } else {
-            files::load_path(path, &self.hints())
-        };
-        loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })
+        if gguf {
+            return Ok(None);
+        }
+        let files =
+            FileSet::from_path(path).map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
+        Ok(Some(files))
     }
 
     fn remote(

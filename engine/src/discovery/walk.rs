@@ -14,7 +14,7 @@ use crate::hub::{Observer, Source};
 use crate::tokenizer::{Diagnostic, Severity};
 use std::time::Instant;
 
-/// Looks: nothing is fetched, and the embedded tokenizer is not built.
+/// Looks: nothing is fetched, and no tokenizer is built where one pass over it tells enough.
 pub(super) fn look(
     discovery: &TokenizerDiscovery,
     settings: &DiscoverySettings,
@@ -147,6 +147,16 @@ impl Walk<'_> {
     }
 
     fn resolve(&self, strategy: TokenizerStrategy) -> Found {
+        if let (false, TokenizerStrategy::Exact(path) | TokenizerStrategy::Discovered(path)) = (self.build, &strategy) {
+            match self.resolver.look(path) {
+                Ok(Some(look)) => {
+                    let why = format!("{}, {} tokens", look.kind, look.tokens);
+                    return Found::Works(Box::new(Works { strategy, why, doubt: false, resolved: None }));
+                }
+                Ok(None) => {}
+                Err(error) => return Found::Rejected(error),
+            }
+        }
         match self.resolver.resolve(&strategy) {
             Ok(resolved) => {
                 let doubt = resolved.diagnostics.iter().any(|d| d.code == "pre_unknown");

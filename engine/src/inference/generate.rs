@@ -1,6 +1,6 @@
 //! Text out: prefill, decode loop, stop conditions, UTF-8-safe streaming.
 
-use super::{InferenceError, Sampler, SamplerOptions, Session};
+use super::{InferenceError, Sampler, SamplerOptions, Screening, Session};
 use crate::tokenizer::{StreamDecoder, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +49,8 @@ pub struct Timings {
     /// Seconds in decode steps and sampling.
     #[serde(serialize_with = "seconds")]
     pub decode: Duration,
+    /// What screening the output matrix came to.
+    pub screening: Screening,
 }
 
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -112,6 +114,7 @@ pub fn generate(
     let mut history = prompt.to_vec();
     let mut tokens = Vec::new();
     let mut text = Text::new(&options.stop);
+    let screened = session.screening();
     let started = Instant::now();
 
     // Whole chunks first, so that a cancelled prefill ends soon.
@@ -133,7 +136,10 @@ pub fn generate(
             break StopReason::ContextFull;
         }
         let step = Instant::now();
-        let logits = session.logits(&next)?;
+        let logits = match sampler.needs(&history) {
+            Some(needs) => session.logits_needed(&next, &needs)?,
+            None => session.logits(&next)?,
+        };
         if tokens.is_empty() {
             timings.prefill = started.elapsed();
         }
@@ -156,6 +162,7 @@ pub fn generate(
     };
     text.finish(stop, on_text);
     timings.generated_tokens = tokens.len();
+    timings.screening = session.screening().since(screened);
     Ok(Generation { tokens, text: text.all, stop, timings })
 }
 

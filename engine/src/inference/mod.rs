@@ -2,6 +2,7 @@
 
 mod cache;
 mod generate;
+mod head;
 mod observer;
 mod perplexity;
 mod rope;
@@ -11,6 +12,7 @@ mod session;
 
 pub use cache::KvCache;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
+pub use head::{Head, Needs, Screening};
 pub use observer::{Observer, StepResult};
 pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};

@@ -3,6 +3,7 @@
 //! The exponential is the kernels' own and the generator's output is pinned by its crate, so a seed gives the same
 //! text on every machine. Ties are broken by the lower token id.
 
+use super::Needs;
 use bitnet_kernels::numerics::exp;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -39,6 +40,9 @@ impl Default for SamplerOptions {
         }
     }
 }
+
+/// Below this share, what is left out might still change a sum of probabilities in its last bit.
+const LEAST_MIN_P: f32 = 1e-6;
 
 /// An option out of range.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -85,6 +89,31 @@ impl Sampler {
         &self.options
     }
 
+    /// The logits that [`Sampler::sample`] will look at, or `None` if it will at all of them.
+    #[must_use]
+    pub fn needs(&self, recent: &[u32]) -> Option<Needs> {
+        let o = &self.options;
+        // A penalised token may fall out of the highest and let another in.
+        let mut also = if o.repetition_penalty == 1.0 { Vec::new() } else { self.window(recent).to_vec() };
+        also.sort_unstable();
+        also.dedup();
+        let (count, within) = if o.temperature == 0.0 {
+            (1, 0.0)
+        } else if o.top_k > 0 {
+            (o.top_k, 0.0)
+        } else if o.top_p == 1.0 && o.min_p >= LEAST_MIN_P {
+            // A little more than the distance, which is compared after an `exp` of two ulp.
+            (1, -o.min_p.ln() + 1e-3)
+        } else {
+            return None;
+        };
+        Some(Needs { count: count + also.len(), within, also })
+    }
+
+    fn window<'a>(&self, recent: &'a [u32]) -> &'a [u32] {
+        &recent[recent.len().saturating_sub(self.options.repetition_window)..]
+    }
+
     /// Chooses the next token. `logits` is `[vocab]`, `recent` the tokens so far (prompt included).
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> u32 {
         let mut penalised = std::mem::take(&mut self.penalised);
@@ -101,8 +130,7 @@ impl Sampler {
         }
         buffer.clear();
         buffer.extend_from_slice(logits);
-        let window = &recent[recent.len().saturating_sub(self.options.repetition_window)..];
-        for &token in window {
+        for &token in self.window(recent) {
             // Each distinct token once: the source is the untouched array.
             if let Some(&logit) = logits.get(token as usize) {
                 buffer[token as usize] = if logit > 0.0 { logit / penalty } else { logit * penalty };

@@ -3,11 +3,13 @@
 //! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads
 //! nor the size of the chunks changes a bit of the logits.
 
+use super::head::{self, Head, Needs, Screening};
 use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{MatrixId, Model, NormId, Op, Slot};
 use bitnet_kernels::parallel::{self, Product, SERIAL_WORK};
+use bitnet_kernels::screen::Scratch;
 use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,13 +25,15 @@ pub struct SessionOptions {
     pub context: Option<usize>,
     /// Tokens that are computed together in a prefill.
     pub chunk: usize,
+    /// How the output matrix is multiplied where few logits are needed.
+    pub head: Head,
 }
 
 impl SessionOptions {
     /// The best kernels of this machine, the chunk size that suits them.
     #[must_use]
     pub fn new(kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
-        Self { kernels, pool, context: None, chunk: 128 }
+        Self { kernels, pool, context: None, chunk: 128, head: Head::Auto }
     }
 }
 
@@ -40,6 +44,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("threads", &self.pool.threads())
             .field("context", &self.context)
             .field("chunk", &self.chunk)
+            .field("head", &self.head)
             .finish()
     }
 }
@@ -66,6 +71,10 @@ pub struct Session {
     spare: Vec<f32>,
     prepared: Activations,
     rope: RopeTable,
+    /// Tokens whose needs were few and that had the whole output matrix.
+    whole: usize,
+    screening: Screening,
+    scratch: Scratch,
 }
 
 impl std::fmt::Debug for Session {
@@ -103,6 +112,9 @@ impl Session {
             spare: Vec::new(),
             prepared: Activations::default(),
             rope,
+            whole: 0,
+            screening: Screening::default(),
+            scratch: Scratch::default(),
             model,
             options,
         })
@@ -163,9 +175,7 @@ impl Session {
         mut observer: Option<&mut dyn Observer>,
     ) -> Result<(), InferenceError> {
         let vocab = self.model.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
-            return Err(InferenceError::TokenOutOfRange { token, vocab });
-        }
+        self.check_tokens(tokens)?;
         if tokens.len() > self.context() - self.position {
             return Err(InferenceError::ContextOverflow {
                 tokens: self.position + tokens.len(),
@@ -184,7 +194,7 @@ impl Session {
                 Want::Last if i + 1 == chunks => chunk.len() - 1,
                 Want::Last | Want::Nothing => chunk.len(),
             };
-            self.run(chunk, first, &mut observer);
+            self.run(chunk, first, None, &mut observer);
             for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
                 let position = self.position + first + row;
                 if !logits.iter().all(|l| l.is_finite()) {
@@ -209,8 +219,73 @@ impl Session {
         Ok(&self.slots[Slot::Logits.index()])
     }
 
-    /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot.
-    fn run(&mut self, tokens: &[u32], first: usize, observer: &mut Option<&mut dyn Observer>) {
+    /// [`Session::logits`] of which only some are looked at: all others may be minus infinity.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn logits_needed(&mut self, tokens: &[u32], needs: &Needs) -> Result<&[f32], InferenceError> {
+        if tokens.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        self.check_tokens(tokens)?;
+        if tokens.len() > self.context() - self.position {
+            return Err(InferenceError::ContextOverflow {
+                tokens: self.position + tokens.len(),
+                context: self.context(),
+            });
+        }
+        let chunk = self.options.chunk;
+        let (before, end) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
+        self.forward(before, Want::Nothing, &mut |_, _| {})?;
+        self.run(end, end.len() - 1, Some(needs), &mut None);
+        let logits = &self.slots[Slot::Logits.index()];
+        // Screened logits are finite by their bound; the others say that nobody looks at them.
+        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) || logits.iter().all(|l| l.is_infinite()) {
+            return Err(InferenceError::NotFinite { position: self.position + end.len() - 1 });
+        }
+        self.position += end.len();
+        Ok(&self.slots[Slot::Logits.index()])
+    }
+
+    /// What screening came to so far.
+    #[must_use]
+    pub fn screening(&self) -> Screening {
+        self.screening
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), InferenceError> {
+        let vocab = self.model.config.vocab_size;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&token) => Err(InferenceError::TokenOutOfRange { token, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Screens the logits of one row of [`Slot::Hidden`], if that is the way now.
+    fn screened(&mut self, src: Slot, needs: &Needs) -> bool {
+        let model = Arc::clone(&self.model);
+        let Some(id) = head::matrix(&model) else { return false };
+        let matrix = model.weights.matrix(id);
+        if !self.options.head.screens(matrix.data.len(), self.whole) {
+            self.whole += 1;
+            return false;
+        }
+        let Some(screen) = head::screen(&model, id, &self.options.pool) else { return false };
+        let kernels = self.options.kernels;
+        kernels.prepare(ActKind::F32, &self.slots[src.index()], 1, &mut self.prepared);
+        let logits = &mut self.slots[Slot::Logits.index()];
+        logits.resize(matrix.rows, 0.0);
+        let with = (kernels, &*self.options.pool);
+        let rows = screen.top(with, &matrix, &self.prepared, needs.wanted(), &mut self.scratch, logits);
+        let Some(rows) = rows else { return false };
+        self.screening.tokens += 1;
+        self.screening.rows += rows;
+        true
+    }
+
+    /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot, with `needs` those that it
+    /// names.
+    fn run(&mut self, tokens: &[u32], first: usize, needs: Option<&Needs>, observer: &mut Option<&mut dyn Observer>) {
         let model = Arc::clone(&self.model);
         self.rope.extend_to(self.position + tokens.len());
         self.slots[Slot::Logits.index()].clear();
@@ -222,6 +297,8 @@ impl Session {
             match step.op {
                 Op::Embed { table, dst } => self.embed(table, tokens, dst),
                 Op::RmsNorm { src, dst, weight } => self.rms_norm(src, dst, weight),
+                Op::Linear { src, dst: Slot::Logits, .. }
+                    if rows == 1 && needs.is_some_and(|needs| self.screened(src, needs)) => {}
                 Op::Linear { src, .. } => {
                     let group = linear_group(&model.plan[index..], src);
                     done = group.len();

@@ -21,6 +21,8 @@ pub use weights::{TensorSource, Weights};
 use crate::gguf::GgufFile;
 use bitnet_kernels::Pool;
 use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::screen::Screen;
+use std::sync::OnceLock;
 
 /// Every family, one line each.
 pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA];
@@ -38,6 +40,8 @@ pub struct Model {
     pub weights: Weights,
     /// How I2_S tensors were read.
     pub i2s_layout: I2sLayout,
+    /// The int8 copy of the output matrix, once a session made it.
+    pub(crate) screen: OnceLock<Option<Screen>>,
 }
 
 impl Model {
@@ -63,7 +67,7 @@ impl Model {
         let mut source = TensorSource::new(file, &config, layout);
         let plan = family.plan(&mut source)?;
         let weights = source.finish()?;
-        Ok(Self { config, family, plan, weights, i2s_layout: layout })
+        Ok(Self { config, family, plan, weights, i2s_layout: layout, screen: OnceLock::new() })
     }
 
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.

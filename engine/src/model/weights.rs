@@ -45,7 +45,7 @@ pub struct Weights {
     matrices: Vec<Stored>,
     norms: Vec<(String, Vec<f32>)>,
     /// Divisors of the rotary frequencies (`rope_freqs.weight`, LLaMA-3.1), if the file has them.
-    pub(crate) rope_factors: Option<Vec<f32>>,
+    pub rope_factors: Option<Vec<f32>>,
 }
 
 impl Weights {

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::models;
 use bitnet_engine::inference::{Want, argmax, nll};
 use bitnet_engine::tokenizer::EncodeOptions;
-use bitnet_golden::thresholds::{self, Thresholds};
+use bitnet_golden::thresholds::{self, TrainerLimits};
 use bitnet_golden::trainer::TrainerReference;
 
 /// The check.
@@ -22,7 +22,7 @@ impl Check for Trainer {
     }
 
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
-        let limits = thresholds::read(&ctx.paths.golden, "trainer")?;
+        let limits = thresholds::trainer(&ctx.paths.golden)?;
         let loaded = models::loaded(ctx, cell)?;
         let reference = TrainerReference::read(&ctx.paths.golden, &cell.model)?;
         let stored = models::file(ctx, ctx.model(cell)?, "i2_s")?;
@@ -76,7 +76,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Takes the logits of one position.
-    pub fn position(&mut self, position: usize, ours: &[f32], theirs: &[f32], limits: &Thresholds) {
+    pub fn position(&mut self, position: usize, ours: &[f32], theirs: &[f32], limits: &TrainerLimits) {
         let best = argmax(theirs);
         let top = theirs[best as usize];
         let others = theirs.iter().enumerate().filter(|(i, _)| *i != best as usize);
@@ -118,7 +118,7 @@ impl Comparison {
 
     /// What is wrong, if anything.
     #[must_use]
-    pub fn verdict(&self, limits: &Thresholds) -> Option<String> {
+    pub fn verdict(&self, limits: &TrainerLimits) -> Option<String> {
         if self.clear == 0 {
             return Some("no position has a clear choice: nothing was compared".into());
         }
@@ -146,7 +146,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Thresholds = Thresholds { clear_gap: 0.25, least_cosine: 0.99, relative_loss: 0.002 };
+    const LIMITS: TrainerLimits = TrainerLimits { clear_gap: 0.25, least_cosine: 0.99, relative_loss: 0.002 };
 
     fn compare(ours: &[f32], theirs: &[f32], losses: (f64, f64)) -> Option<String> {
         let mut comparison = Comparison::default();

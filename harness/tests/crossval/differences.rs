@@ -3,7 +3,7 @@
 use crate::compare::OPTIONS;
 use crate::llama_cpp::{Bpe, DEFAULT_PASSES, Part, by_length, split};
 use crate::oracle::Oracle;
-use bitnet_engine::tokenizer::{TokenKind, from_gguf, pretokenize};
+use bitnet_engine::tokenizer::{from_gguf, pretokenize};
 use bitnet_harness::check::Failure;
 use bitnet_harness::data::differences::{Difference, Rule, Side, read};
 use bitnet_harness::paths::Paths;
@@ -31,7 +31,7 @@ pub(crate) fn trials(paths: &Arc<Paths>) -> Result<Vec<Named>, Failure> {
 }
 
 fn show(difference: &Difference, mut vocabulary: Vocabulary) -> Result<(), Failure> {
-    extend(&mut vocabulary, difference)?;
+    vocabulary.extend(difference)?;
     let text = difference.text.as_str();
     let oracle = Oracle::new(&vocabulary.json)?.encode(text, true)?;
     let other = other(difference, &vocabulary)?;
@@ -91,34 +91,4 @@ fn other(difference: &Difference, vocabulary: &Vocabulary) -> Result<Vec<u32>, F
             Oracle::new(&json)?.encode(text, true)
         }
     }
-}
-
-/// Puts the entry's tokens and merges behind those of the vocabulary.
-fn extend(vocabulary: &mut Vocabulary, difference: &Difference) -> Result<(), Failure> {
-    let odd = || Failure::new("the vocabulary is no BPE");
-    for merge in &difference.merges {
-        let token = merge.replacen(' ', "", 1);
-        let model = vocabulary.json["model"].as_object_mut().ok_or_else(odd)?;
-        let id = vocabulary.source.tokens.len();
-        model["vocab"].as_object_mut().ok_or_else(odd)?.insert(token.clone(), json!(id));
-        let merges = model["merges"].as_array_mut().ok_or_else(odd)?;
-        // A list is either of strings or of pairs.
-        let parts: Vec<&str> = merge.split(' ').collect();
-        let pairs = merges.first().is_some_and(Value::is_array);
-        merges.push(if pairs { json!(parts) } else { json!(merge) });
-        vocabulary.source.tokens.push(token.into_bytes());
-        vocabulary.source.token_types.push(TokenKind::Normal);
-        vocabulary.source.merges.push(merge.clone().into_bytes());
-    }
-    for token in &difference.added {
-        let id = vocabulary.source.tokens.len();
-        let added = vocabulary.json["added_tokens"].as_array_mut().ok_or_else(odd)?;
-        added.push(json!({
-            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": false,
-        }));
-        vocabulary.source.tokens.push(token.clone().into_bytes());
-        vocabulary.source.token_types.push(TokenKind::UserDefined);
-    }
-    Ok(())
 }

@@ -62,7 +62,7 @@ impl Stage {
     }
 
     fn built_from_files(&self, way: &str) -> Result<Arc<dyn Tokenizer>, Failure> {
-        use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
+        use bitnet_engine::tokenizer::files::{FileSet, Hints, load, look};
         let files = self.vocabulary.files.iter().find(|(name, _)| *name == way);
         let (_, files) = files.ok_or_else(|| Failure::new(format_args!("the vocabulary has no form `{way}`")))?;
         let mut set = FileSet::new();
@@ -76,6 +76,11 @@ impl Stage {
             _ => Hints::default(),
         };
         let tokenizer = load(&set, &hints)?.tokenizer;
+        let seen = look(&set).map(|seen| seen.tokens);
+        if seen != Some(tokenizer.vocab_size()) {
+            let built = tokenizer.vocab_size();
+            return Err(Failure::new(format_args!("a look at `{way}` counts {seen:?} tokens, built it has {built}")));
+        }
         // The crate behind our trait would be compared with itself.
         let kind = if self.vocabulary.is_spm() { "spm" } else { "bpe" };
         if tokenizer.kind() != kind {

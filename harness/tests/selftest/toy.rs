@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::workers;
 use bitnet_harness::env::Env;
 use bitnet_harness::host::Host;
 use bitnet_harness::paths::Paths;
@@ -117,8 +118,18 @@ impl Check for Panics {
 /// The matrix of a toy folder, as `tests/matrix.rs` is that of the checkout.
 pub(crate) fn suite(root: PathBuf) -> Suite {
     let env = Env::read();
+    let paths = Paths {
+        golden: root.join("golden"),
+        out: root.join("out"),
+        fixtures: root.join("fixtures"),
+        target: root.join("target"),
+        root,
+    };
+    if std::env::var_os(workers::REAL).is_some() {
+        return Suite { host: workers::host(&env, &paths), paths, checks: workers::checks(), env };
+    }
     Suite {
-        paths: Paths { golden: root.join("golden"), out: root.join("out"), fixtures: root.join("fixtures"), root },
+        paths,
         host: Host::empty(env.clone())
             .device("cpu-scalar", || Availability::Available)
             .device("gpu", || Availability::unavailable("gpu", "no driver", "install the driver"))

@@ -2,8 +2,16 @@
 
 mod benchmark;
 mod bless;
+mod crossval;
+mod crossval_per_token;
 mod fixtures;
+mod flip_weight;
+mod full_crossval;
+mod preflight;
+mod receipt;
+mod reference;
 mod report;
+mod setup_cpp;
 mod soak;
 mod stage;
 
@@ -17,6 +25,8 @@ pub(crate) enum Command {
     Fixtures(fixtures::Args),
     /// Write golden snapshots from the scalar oracle.
     Bless(bless::Args),
+    /// Record what the C++ references answer.
+    Reference(reference::Args),
     /// Make reports from the records of one or more runs of the matrix.
     Report(report::Args),
     /// Measure what is held against the limits in golden/.
@@ -25,6 +35,20 @@ pub(crate) enum Command {
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
     Stage(stage::Args),
+    /// Compare a prompt with a C++ reference, token by token.
+    CrossvalPerToken(crossval_per_token::Args),
+    /// Compare everything about a model with a C++ reference, and write a receipt.
+    FullCrossval(full_crossval::Args),
+    /// Compare tokenizers or speed with a C++ reference.
+    Crossval(crossval::Args),
+    /// Check a receipt of the cross-validation.
+    Receipt(receipt::Args),
+    /// Write a copy of a model with one wrong weight.
+    FlipWeight(flip_weight::Args),
+    /// Build the workers of the C++ references.
+    SetupCpp(setup_cpp::Args),
+    /// Say whether the C++ references can be used, and what is missing.
+    Preflight(preflight::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -34,11 +58,27 @@ impl Command {
         match self {
             Self::Fixtures(args) => args.run(),
             Self::Bless(args) => args.run(),
+            Self::Reference(args) => args.run(),
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
+            Self::CrossvalPerToken(args) => args.run(),
+            Self::FullCrossval(args) => args.run(),
+            Self::Crossval(args) => args.run(),
+            Self::Receipt(args) => args.run(),
+            Self::FlipWeight(args) => args.run(),
+            Self::SetupCpp(args) => args.run(),
+            Self::Preflight(args) => args.run(),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }
+}
+
+/// Commands with exit codes of their own, in which 2 is not wrong usage but a finding.
+const COMPARING: [&str; 4] = [crossval_per_token::NAME, full_crossval::NAME, crossval::NAME, receipt::NAME];
+
+/// The exit code of a command line that clap refused.
+pub(crate) fn usage_code(command: Option<&str>) -> u8 {
+    if command.is_some_and(|name| COMPARING.contains(&name)) { 3 } else { 2 }
 }

@@ -4,7 +4,7 @@ use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use anyhow::Context;
 use bitnet_engine::chat::{Message, PromptTemplate};
-use bitnet_engine::inference::{GenerateOptions, Generation, SamplerOptions, StopReason, generate};
+use bitnet_engine::inference::{GenerateOptions, Generation, Head, SamplerOptions, Screening, StopReason, generate};
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
 use std::io::Write;
@@ -65,6 +65,9 @@ pub struct Args {
     /// Go on after the end of the model's answer.
     #[arg(long)]
     ignore_eos: bool,
+    /// The output matrix: screened computes only the logits that may be drawn; the text is the same.
+    #[arg(long, default_value = "auto", value_name = "auto|whole|screened")]
+    head: Head,
     /// Print only what the model adds, not the prompt that it continues.
     #[arg(long)]
     no_echo: bool,
@@ -104,7 +107,7 @@ impl Args {
         let template = PromptTemplate::choose(&self.prompt_template, loaded.file.metadata())?;
         let text = self.render(&template, &prompt, tokenizer)?;
         let ids = encode(tokenizer, &template, &text)?;
-        let mut session = self.compute.session(&loaded, &compute)?;
+        let mut session = self.compute.session(&loaded, &compute, self.head)?;
 
         let seed = settings.seed(self.seed);
         let options = self.options(&template, seed);
@@ -204,7 +207,7 @@ fn summary(report: &Report<'_>, load: Duration) -> String {
     let t = &report.generation.timings;
     format!(
         "[{} on {}, {} threads, seed {} | load {:.0} ms | prompt {} tokens, {:.1} ms, {:.0} tokens/s | {} new tokens, \
-         {:.1} ms, {:.0} tokens/s | {}]",
+         {:.1} ms, {:.0} tokens/s{} | {}]",
         report.model,
         report.device,
         report.threads,
@@ -216,6 +219,10 @@ fn summary(report: &Report<'_>, load: Duration) -> String {
         t.generated_tokens,
         t.decode.as_secs_f64() * 1e3,
         t.decode_rate(),
+        match t.screening {
+            Screening { tokens: 0, .. } => String::new(),
+            Screening { tokens, rows } => format!(" | head screened, {:.1} rows a token", rows as f64 / tokens as f64),
+        },
         match report.generation.stop {
             StopReason::EndOfGeneration => "end of generation",
             StopReason::MaxTokens => "--max-tokens reached",

@@ -2,7 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
-use bitnet_engine::inference::{Perplexity, perplexity};
+use bitnet_engine::inference::{Head, Perplexity, perplexity};
 use bitnet_engine::settings::Settings;
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl Args {
         let compute = self.compute.start(settings)?;
         let text = common::text(None, Some(&self.text_file), "text")?;
         let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
-        let mut session = self.compute.session(&loaded, &compute)?;
+        let mut session = self.compute.session(&loaded, &compute, Head::Whole)?;
         let bar = common::progress(0, "tokens");
         let result = perplexity(&mut session, &*loaded.tokenizer, &text, &mut |done, total| {
             bar.set_length(total as u64);

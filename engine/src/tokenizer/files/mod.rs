@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `set` | [`FileSet`]: named bytes, and reading them from disk within limits |
 //! | `recognise` | telling what a file is, and what it is instead of a tokenizer |
+//! | `look`, `look_json` | what it is and how many tokens it has, without building |
 //! | `companions` | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json` |
 //! | `hf_json`, `hf_plan`, `hf_parts` | tokenizer.json: its data; whether our engine can run it; its steps |
 //! | `hf_crate` | the crate `tokenizers` behind our trait |
@@ -31,6 +32,8 @@ mod hf_crate;
 mod hf_json;
 mod hf_parts;
 mod hf_plan;
+mod look;
+mod look_json;
 mod protobuf;
 mod recognise;
 mod sentencepiece;
@@ -39,6 +42,7 @@ mod sp_crate;
 mod tiktoken;
 mod vocab_merges;
 
+pub use look::{Look, look};
 pub use recognise::{FileKind, recognise};
 pub use set::{FileSet, MAX_FILE_BYTES};
 

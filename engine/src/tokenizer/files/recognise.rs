@@ -4,6 +4,7 @@ use super::super::error::TokenizerError;
 use super::base64;
 use super::set::{COMPANION_NAMES, FileSet};
 use super::show;
+use std::fmt;
 
 /// How much of a file [`recognise`] needs at most.
 pub(super) const HEAD_BYTES: usize = 64 << 10;
@@ -21,6 +22,18 @@ pub enum FileKind {
     VocabJson,
     /// GPT-2's `merges.txt`: two pieces on every line.
     Merges,
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HuggingFaceJson => "tokenizer.json of HuggingFace",
+            Self::SentencePiece => "SentencePiece model",
+            Self::Tiktoken => "tiktoken ranks",
+            Self::VocabJson => "vocabulary with merges",
+            Self::Merges => "merges",
+        })
+    }
 }
 
 /// What the file is, by its content first and its name second; `None` if it is no tokenizer file. `head` is its

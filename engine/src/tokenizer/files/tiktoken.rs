@@ -48,6 +48,14 @@ fn llama3_specials(later: bool) -> Vec<String> {
         .collect()
 }
 
+/// Tokens of a file of so many ranks, with the special tokens that come behind them.
+pub(super) fn with_specials(ranks: usize, companions: &Companions) -> usize {
+    if ranks == LLAMA3_BASE as usize && companions.added.is_empty() {
+        return ranks + LLAMA3_SPECIALS as usize;
+    }
+    companions.added.iter().fold(ranks, |n, token| n + usize::from(token.id as usize == n))
+}
+
 fn ranks(name: &str, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, TokenizerError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut out = Vec::new();

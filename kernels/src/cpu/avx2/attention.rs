@@ -58,7 +58,7 @@ fn add_values<const N: usize>(e: &[f32], v: &[u16], stride: usize, out: &mut [f3
 
 /// See [`numerics::softmax_parts`].
 #[target_feature(enable = "avx2,fma,f16c")]
-fn softmax_parts(scores: &mut [f32]) -> f32 {
+pub(in crate::cpu) fn softmax_parts(scores: &mut [f32]) -> f32 {
     let (eights, rest) = scores.as_chunks::<8>();
     // max gives its second operand if the first is NaN: NaN is passed over.
     let mut m = _mm256_set1_ps(f32::NEG_INFINITY);

@@ -5,7 +5,7 @@
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
 //! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
 //!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
-//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`.
+//! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`. `screen`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
 //! [`Avx2::detect`] found the instructions. Left inside as `unsafe` are pointer loads whose bounds the callers state.
@@ -19,12 +19,15 @@ mod dense;
 mod lanes;
 mod layouts;
 mod rows;
+mod screen;
 mod ternary;
 mod unpack;
 
 use std::ops::Range;
 
-use crate::contract::{check_attention, check_matmul, check_rope, multiply};
+pub(super) use attention::softmax_parts;
+
+use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -155,5 +158,10 @@ impl Kernels for Avx2 {
         assert_eq!(x.len(), out.len(), "x and out must be of one length");
         // SAFETY: `self` proves the features.
         unsafe { rows::f32_to_f16(x, out) }
+    }
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::dots(w, x, out) }
     }
 }

@@ -1,0 +1,98 @@
+//! `cargo xtask reference record`: the one command that writes `golden/reference/<backend>/`.
+
+use crate::root::root;
+use anyhow::bail;
+use bitnet_harness::axes::{Axis, Cell};
+use bitnet_harness::check::Check as _;
+use bitnet_harness::check::recorded::RecordedAnswers;
+use bitnet_harness::env::Env;
+use bitnet_harness::golden::{Golden, ORACLE_DEVICE};
+use bitnet_harness::host::Host;
+use bitnet_harness::paths::Paths;
+use bitnet_harness::references::record::{self, Written};
+use bitnet_harness::verdict::Availability;
+use bitnet_harness::{Context, setup};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Ask the live workers everything that the cells `recorded` compare, and write it to golden/reference.
+    #[command(
+        after_help = "Examples:\n  cargo xtask setup-cpp all && cargo xtask fixtures fetch\n  cargo xtask reference record all\n  cargo xtask reference record bitnet --model tiny-bitnet\n\nAnswers that did not change are left as they are. Look at `git diff --stat golden/reference` afterwards."
+    )]
+    Record {
+        /// The reference.
+        #[arg(value_parser = ["bitnet", "llama", "all"])]
+        backend: String,
+        /// Models, separated by commas [default: all that the matrix declares].
+        #[arg(long, value_delimiter = ',')]
+        model: Vec<String>,
+    },
+}
+
+impl Args {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let Command::Record { backend, model } = &self.command;
+        let env = Env::read();
+        let paths = Paths::below(root(), &env);
+        let declaration = setup::declare(&paths.golden).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("the declaration of the matrix is wrong:\n  {}", lines.join("\n  "))
+        })?;
+        if let Some(unknown) = model.iter().find(|name| declaration.matrix.model(name).is_none()) {
+            bail!("unknown model `{unknown}`; valid: {}", declaration.axes.values(Axis::Model).join(", "));
+        }
+        let wanted = |cell: &Cell| {
+            cell.check == RecordedAnswers.name()
+                && cell.device == ORACLE_DEVICE
+                && (backend == "all" || cell.backend == *backend)
+                && (model.is_empty() || model.contains(&cell.model))
+        };
+        let survey = Host::here(env.clone(), &paths).survey(&declaration, &paths);
+        let cells: Vec<&Cell> = declaration
+            .cells
+            .iter()
+            .filter(|declared| declared.unsupported.is_none() && wanted(&declared.cell))
+            .map(|declared| &declared.cell)
+            .collect();
+        let ctx = Context {
+            golden: Golden::new(paths.snapshots(), &Env::default()),
+            matrix: Arc::new(declaration.matrix.clone()),
+            paths: paths.clone(),
+        };
+        let (mut new, mut unchanged, mut left_out) = (0usize, 0usize, Vec::new());
+        for cell in &cells {
+            let name = format!("{} {} {}", cell.backend, cell.model, cell.quant);
+            if let Some(Availability::Unavailable { reason, mend, .. }) = survey.missing(cell, true).into_iter().next()
+            {
+                left_out.push(format!("{name}: {reason}; {mend}"));
+                continue;
+            }
+            match record::write(&ctx, cell) {
+                Ok((path, written)) => {
+                    let word = match written {
+                        Written::New => "written",
+                        Written::Unchanged => "unchanged",
+                    };
+                    new += usize::from(written == Written::New);
+                    unchanged += usize::from(written == Written::Unchanged);
+                    println!("{word}: {}", path.strip_prefix(&paths.root).unwrap_or(&path).display());
+                }
+                Err(failure) => left_out.push(format!("{name}: {}", failure.message)),
+            }
+        }
+        println!("{} to record = {new} written + {unchanged} unchanged + {} left out", cells.len(), left_out.len());
+        if cells.is_empty() || !left_out.is_empty() {
+            bail!("not everything was recorded:\n  {}", left_out.join("\n  "));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,145 @@
+//! What the commands of the cross-validation share: choosing the two sides, running a plan, and the one way out.
+//!
+//! Exit codes, the same in text and JSON: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable.
+
+mod out;
+mod sides;
+
+pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, report_usage};
+pub(crate) use sides::{SideArgs, limits_of};
+
+use bitnet_engine::chat::{Message, PromptTemplate};
+use bitnet_harness::crossval::performance;
+use bitnet_harness::crossval::report::{Asked, Prompt, ReferenceFacts, Report, SCHEMA, Verdict};
+use bitnet_harness::crossval::run::{self, BothLogits};
+use bitnet_harness::crossval::{Ours, Reference, Section};
+use bitnet_harness::env::Env;
+use bitnet_harness::provenance::{self, HostInfo};
+use bitnet_harness::record::HarnessInfo;
+use sides::Sides;
+
+/// What a command wants compared.
+pub(crate) struct Plan {
+    pub(crate) command: &'static str,
+    /// Prompts as they were given, and the name of their template.
+    pub(crate) prompts: Vec<String>,
+    pub(crate) template: String,
+    pub(crate) asked: Asked,
+    /// Texts whose tokens are compared, or why none are.
+    pub(crate) texts: Result<Vec<String>, String>,
+    /// How often speed is measured, or why it is not.
+    pub(crate) repeats: Result<usize, String>,
+}
+
+/// A finished comparison.
+pub(crate) struct Done {
+    pub(crate) report: Report,
+    pub(crate) data: Vec<Option<BothLogits>>,
+    pub(crate) ours: Ours,
+}
+
+/// Runs a plan. That the reference is not there is a report too.
+///
+/// # Errors
+/// What the user must mend: our side cannot be had.
+pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
+    let Sides { mut ours, limits, model, tokenizer, reference_model } = args.ours(&plan.asked)?;
+    let prompts =
+        plan.prompts.iter().map(|text| wrap(&ours, text, &plan.template)).collect::<anyhow::Result<Vec<Prompt>>>()?;
+    let longest = longest(&mut ours, &prompts)? + plan.asked.max_tokens + 1;
+    let mut report = Report {
+        schema: SCHEMA,
+        command: plan.command.to_owned(),
+        verdict: Verdict::Unavailable,
+        exit_code: Verdict::Unavailable.exit_code(),
+        reason: String::new(),
+        made_at: provenance::now(),
+        harness: HarnessInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: provenance::commit(&crate::root::root(), &Env::read()),
+        },
+        host: HostInfo::here(),
+        model,
+        reference_model,
+        tokenizer,
+        ours: ours.version(),
+        reference: Section::not_run("not reached"),
+        asked: plan.asked.clone(),
+        limits,
+        tokenizer_parity: Section::not_run("not reached"),
+        prompts: Vec::new(),
+        performance: Section::not_run("not reached"),
+    };
+    let mut data = Vec::new();
+    match args.reference(longest) {
+        Err(missing) => {
+            report.reference = missing.section();
+            report.tokenizer_parity = Section::not_run("there is no reference");
+            report.performance = Section::not_run("there is no reference");
+        }
+        Ok((mut reference, chosen)) => {
+            data = ask(&mut ours, &mut reference, &prompts, plan, &mut report);
+            let facts = ReferenceFacts { backend: reference.name().to_owned(), chosen, version: reference.version() };
+            report.reference = Section::Ran(facts);
+        }
+    }
+    Ok(Done { report: report.judged(), data, ours })
+}
+
+fn ask(
+    ours: &mut Ours,
+    reference: &mut dyn Reference,
+    prompts: &[Prompt],
+    plan: &Plan,
+    report: &mut Report,
+) -> Vec<Option<BothLogits>> {
+    report.tokenizer_parity = match &plan.texts {
+        Err(reason) => Section::not_run(reason),
+        Ok(texts) => run::tokenizer_parity(ours, reference, texts),
+    };
+    let mut data = Vec::new();
+    for prompt in prompts {
+        let (found, both) = run::prompt(ours, reference, prompt, &plan.asked, &report.limits);
+        report.prompts.push(found);
+        data.push(both);
+    }
+    // Times of different answers say nothing.
+    let timed = report.prompts.iter().find_map(|p| p.generation.ran().and(p.tokens.ran()));
+    report.performance = match (&plan.repeats, timed) {
+        (Err(reason), _) => Section::not_run(reason),
+        (Ok(_), None) => Section::not_run("no prompt was continued by both sides"),
+        (Ok(repeats), Some(tokens)) => {
+            match performance::measure((ours, reference), &tokens.ours, plan.asked.max_tokens, *repeats) {
+                Ok(found) => Section::Ran(found),
+                Err(error) => run::failed(&error),
+            }
+        }
+    };
+    data
+}
+
+/// Tokens of the longest prompt on our side: the reference's context must hold them.
+fn longest(ours: &mut Ours, prompts: &[Prompt]) -> anyhow::Result<usize> {
+    let mut longest = 0;
+    for p in prompts {
+        longest = longest.max(ours.tokenize(&p.text, p.add_special, p.parse_special)?.len());
+    }
+    Ok(longest)
+}
+
+/// A prompt in its template.
+fn wrap(ours: &Ours, text: &str, template: &str) -> anyhow::Result<Prompt> {
+    let tokenizer = &ours.loaded.tokenizer;
+    let template = PromptTemplate::choose(template, ours.loaded.file.metadata())?;
+    let name = |id: Option<u32>| id.map(|id| ours.piece(id)).unwrap_or_default();
+    let (bos, eos) = (name(tokenizer.special().bos), name(tokenizer.special().eos));
+    let rendered = template.render(&[Message::user(text)], &bos, &eos)?;
+    Ok(Prompt {
+        prompt: text.to_owned(),
+        template: template.name().to_owned(),
+        // A template that writes the beginning itself must not get another one.
+        add_special: bos.is_empty() || !template.has_control_tokens() || !rendered.starts_with(&bos),
+        parse_special: template.has_control_tokens(),
+        text: rendered,
+    })
+}

@@ -1,0 +1,224 @@
+//! A worker's process and its three pipes.
+//!
+//! Each pipe has a thread: writing to a stopped process blocks, reading from a silent one blocks, and a full stderr pipe
+//! would stop a worker that logs much. The threads end when their pipe closes, which killing the process brings about.
+
+use std::collections::VecDeque;
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::frame::{self, Frame, FrameError};
+
+/// Lines of stderr that are kept, and bytes of each.
+const LINES: usize = 40;
+const LINE: usize = 400;
+/// How long a process that closed its stdout, or was told to go, may take to end.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// Why no frame came.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The process ended; its status in words.
+    Died(String),
+    /// Not in time.
+    TimedOut,
+    /// Not a frame.
+    Garbage(FrameError),
+}
+
+pub(crate) struct Process {
+    child: Child,
+    to: Option<Sender<Vec<u8>>>,
+    from: Receiver<Result<Frame, FrameError>>,
+    stderr: Arc<Mutex<Tail>>,
+    listener: JoinHandle<()>,
+}
+
+impl Process {
+    pub(crate) fn start(program: &Path) -> std::io::Result<Self> {
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // At an assertion ggml starts a debugger, which holds the pipes open and may outlive the time limit. Today's
+            // can be told not to; the fork's finds none.
+            .env("GGML_NO_BACKTRACE", "1")
+            .env("PATH", "/nonexistent")
+            .spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(std::io::Error::other("the process has no pipes"));
+        };
+        let (to, requests) = channel::<Vec<u8>>();
+        std::thread::spawn(move || {
+            for bytes in requests {
+                // A process that is gone shows itself at the other pipe.
+                if stdin.write_all(&bytes).and_then(|()| stdin.flush()).is_err() {
+                    break;
+                }
+            }
+        });
+        // Bounded: a worker that babbles waits, instead of filling our memory.
+        let (frames, from) = sync_channel(1);
+        std::thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            loop {
+                let frame = frame::read(&mut stdout);
+                let last = frame.is_err();
+                if frames.send(frame).is_err() || last {
+                    break;
+                }
+            }
+        });
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let listener = std::thread::spawn({
+            let tail = Arc::clone(&tail);
+            move || listen(stderr, &tail)
+        });
+        Ok(Self { child, to: Some(to), from, stderr: tail, listener })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends bytes and waits for a frame. After an error the process is gone.
+    pub(crate) fn exchange(&mut self, bytes: Vec<u8>, limit: Duration) -> Result<Frame, Broken> {
+        if let Some(to) = &self.to {
+            // The writer is gone only if the process is, and that shows below.
+            let _ = to.send(bytes);
+        }
+        match self.from.recv_timeout(limit) {
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(FrameError::TooLong { part, length, limit, start })) => {
+                self.end();
+                Err(Broken::Garbage(FrameError::TooLong { part, length, limit, start }))
+            }
+            Ok(Err(FrameError::Ended | FrameError::Cut { .. } | FrameError::Io(_)))
+            | Err(RecvTimeoutError::Disconnected) => {
+                let status = match self.wait(GRACE) {
+                    Some(status) => status,
+                    None => "it closed its stdout and went on; killed".to_owned(),
+                };
+                self.end();
+                Err(Broken::Died(status))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.end();
+                Err(Broken::TimedOut)
+            }
+        }
+    }
+
+    /// The last lines of stderr.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).lines()
+    }
+
+    fn wait(&mut self, limit: Duration) -> Option<String> {
+        let start = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status.to_string()),
+                Ok(None) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) => return None,
+                Err(error) => return Some(format!("its status is unknown: {error}")),
+            }
+        }
+    }
+
+    /// Kills and reaps.
+    pub(crate) fn end(&mut self) {
+        self.to = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // What the process said last is still in the pipe; a child of its own may hold that pipe open, so not for ever.
+        let start = Instant::now();
+        while !self.listener.is_finished() && start.elapsed() < Duration::from_millis(300) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Closing its stdin asks a worker to go.
+        self.to = None;
+        if self.wait(GRACE).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn listen(mut stderr: impl Read, tail: &Mutex<Tail>) {
+    let mut buffer = [0_u8; 4096];
+    loop {
+        match stderr.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => tail.lock().unwrap_or_else(PoisonError::into_inner).push(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+}
+
+/// The last lines of a stream, in bounded memory.
+#[derive(Debug, Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    current: Vec<u8>,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.line(),
+                _ if self.current.len() < LINE => self.current.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&mut self) {
+        let line = String::from_utf8_lossy(&self.current).trim_end().to_owned();
+        self.current.clear();
+        if !line.is_empty() {
+            self.lines.push_back(line);
+        }
+        if self.lines.len() > LINES {
+            self.lines.pop_front();
+        }
+    }
+
+    fn lines(&mut self) -> Vec<String> {
+        self.line();
+        self.lines.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let mut tail = Tail::default();
+        for n in 0..100 {
+            tail.push(format!("line {n}\n\n").as_bytes());
+        }
+        tail.push(&[b'x'; 10_000]);
+        let lines = tail.lines();
+        assert_eq!(lines.len(), LINES);
+        assert_eq!(lines.last().map(String::len), Some(LINE));
+        assert_eq!(lines.first().map(String::as_str), Some("line 61"));
+    }
+}

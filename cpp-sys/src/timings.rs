@@ -1,0 +1,41 @@
+//! How long the requests of a session took.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Sums per kind of request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Key: the request's name (`load`, `logits`, ...).
+    pub requests: BTreeMap<String, Tally>,
+}
+
+/// Sums of one kind of request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Requests that were answered.
+    pub calls: u64,
+    /// Seconds from sending to having the answer.
+    pub seconds: f64,
+    /// Of these, seconds that the worker itself spent.
+    pub worker_seconds: f64,
+    /// Tokens computed, read or made.
+    pub tokens: u64,
+}
+
+impl Timings {
+    pub(crate) fn add(&mut self, request: &str, seconds: f64, worker_seconds: f64, tokens: usize) {
+        let tally = self.requests.entry(request.to_owned()).or_default();
+        tally.calls += 1;
+        tally.seconds += seconds;
+        tally.worker_seconds += worker_seconds;
+        tally.tokens += tokens as u64;
+    }
+
+    /// The sums of one kind of request.
+    #[must_use]
+    pub fn of(&self, request: &str) -> Tally {
+        self.requests.get(request).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,257 @@
+//! Where built workers lie, and whether what lies there can be relied on.
+//!
+//! ```text
+//! <target>/cpp/<backend>/worker       the program
+//! <target>/cpp/<backend>/build.json   its receipt
+//! <target>/cpp/build/                 cargo's build folder for both: they share what bindgen is made of
+//! ```
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use crate::{BuildInfo, CppBackend, fingerprint};
+
+/// The folder of the workers.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    folder: PathBuf,
+}
+
+/// A worker that is built and is what its receipt says.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Whose.
+    pub backend: CppBackend,
+    /// The program.
+    pub program: PathBuf,
+    /// How it was built.
+    pub build: BuildInfo,
+}
+
+/// A worker that is not there, or cannot be relied on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the worker of {} is not available:{}\nto mend it: {command}", backend.title(), list(what))]
+pub struct Missing {
+    /// Whose.
+    pub backend: CppBackend,
+    /// What is missing or wrong, one sentence each.
+    pub what: Vec<String>,
+    /// The one command that mends it.
+    pub command: String,
+}
+
+impl Missing {
+    /// What is missing, in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.what.join("; ")
+    }
+}
+
+impl Workers {
+    /// The workers below a build folder (`target`).
+    #[must_use]
+    pub fn new(target: &Path) -> Self {
+        Self { folder: target.join("cpp") }
+    }
+
+    /// The folder of one worker.
+    #[must_use]
+    pub fn folder(&self, backend: CppBackend) -> PathBuf {
+        self.folder.join(backend.name())
+    }
+
+    /// Where cargo builds the workers.
+    #[must_use]
+    pub fn build_folder(&self) -> PathBuf {
+        self.folder.join("build")
+    }
+
+    /// Where its program goes.
+    #[must_use]
+    pub fn program(&self, backend: CppBackend) -> PathBuf {
+        self.folder(backend).join("worker")
+    }
+
+    /// Where its receipt goes.
+    #[must_use]
+    pub fn receipt(&self, backend: CppBackend) -> PathBuf {
+        self.folder(backend).join("build.json")
+    }
+
+    /// Looks whether a worker is there, is what its receipt says, was built from the sources that this crate knows, and
+    /// for this machine's CPU. Starts nothing.
+    ///
+    /// # Errors
+    /// What is missing, and the command that mends it.
+    pub fn preflight(&self, backend: CppBackend) -> Result<Installed, Missing> {
+        let missing = |what: String| {
+            let mut what = vec![what];
+            what.extend(missing_tools());
+            Missing { backend, what, command: backend.setup_command().to_owned() }
+        };
+        let (program, receipt) = (self.program(backend), self.receipt(backend));
+        let text = std::fs::read(&receipt)
+            .map_err(|error| missing(format!("it was not built: cannot read {}: {error}", receipt.display())))?;
+        let build: BuildInfo = serde_json::from_slice(&text)
+            .map_err(|error| missing(format!("{} is no receipt: {error}", receipt.display())))?;
+        if build.backend != backend.name() {
+            return Err(missing(format!("{} is the receipt of `{}`", receipt.display(), build.backend)));
+        }
+        let found = hash_once(&program);
+        let found = found.map_err(|error| missing(format!("cannot read {}: {error}", program.display())))?;
+        if found != build.program_sha256 {
+            let message = "is not the program of its receipt (another SHA-256)";
+            return Err(missing(format!("{} {message}", program.display())));
+        }
+        if build.worker_sources != fingerprint(backend) {
+            return Err(missing("it is stale: built from other sources of the worker than these".to_owned()));
+        }
+        let here = cpu();
+        if build.cpu != here {
+            return Err(missing(format!("it was built for another CPU ({}; this is {here})", build.cpu)));
+        }
+        Ok(Installed { backend, program, build })
+    }
+}
+
+/// Tools that a build needs and this machine lacks, one sentence each with the Debian package that has it.
+#[must_use]
+pub fn missing_tools() -> Vec<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut missing = Vec::new();
+    for (tool, package) in [("cmake", "cmake"), ("make", "make"), ("clang", "clang"), ("clang++", "clang")] {
+        if !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()) {
+            missing.push(format!("to build it, `{tool}` is missing (apt-get install {package})"));
+        }
+    }
+    if !has_libclang() {
+        missing.push("to build it, libclang is missing (apt-get install libclang-dev)".to_owned());
+    }
+    missing
+}
+
+/// libclang where bindgen looks for it: `LIBCLANG_PATH`, LLVM's own folders, the system's.
+fn has_libclang() -> bool {
+    let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let llvm = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let llvm = llvm.filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm"));
+    let known = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    named
+        .into_iter()
+        .chain(llvm.map(|entry| entry.path().join("lib")))
+        .chain(known.map(PathBuf::from))
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.flatten())
+        .any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // libclang-cpp is another library.
+            let library = name.starts_with("libclang.so") || name.starts_with("libclang-");
+            (library && !name.starts_with("libclang-cpp")) || name == "libclang.dylib"
+        })
+}
+
+/// The CPU's name as the system tells it; "native" code is for this one.
+#[must_use]
+pub fn cpu() -> String {
+    static CPU: OnceLock<String> = OnceLock::new();
+    CPU.get_or_init(read_cpu).clone()
+}
+
+fn read_cpu() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    match (field("model name"), field("flags").or_else(|| field("Features"))) {
+        (name, Some(flags)) => {
+            let mut flags: Vec<&str> = flags.split_whitespace().collect();
+            flags.sort_unstable();
+            let hash = hex::encode(Sha256::digest(flags.join(" ")));
+            let short = hash.get(..8).unwrap_or_default();
+            format!("{}, flags {short}", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
+        }
+        _ => std::env::consts::ARCH.to_owned(),
+    }
+}
+
+/// SHA-256 of a program. A matrix asks for each of its cells: the same file (length, time of change) is read once.
+fn hash_once(program: &Path) -> std::io::Result<String> {
+    type Known = HashMap<(PathBuf, u64, SystemTime), String>;
+    static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();
+    let meta = std::fs::metadata(program)?;
+    let key = (program.to_owned(), meta.len(), meta.modified()?);
+    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(hash) = known.get(&key) {
+        return Ok(hash.clone());
+    }
+    let hash = sha256(program)?;
+    known.insert(key, hash.clone());
+    Ok(hash)
+}
+
+/// SHA-256 of a file, in hex.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256(path: &Path) -> std::io::Result<String> {
+    Ok(hex::encode(Sha256::digest(std::fs::read(path)?)))
+}
+
+fn list(what: &[String]) -> String {
+    what.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn install(dir: &Path, change: impl FnOnce(&mut BuildInfo)) -> Workers {
+        let workers = Workers::new(dir);
+        let backend = CppBackend::Llama;
+        std::fs::create_dir_all(workers.folder(backend)).expect("folder");
+        std::fs::write(workers.program(backend), "program").expect("program");
+        let mut build = BuildInfo {
+            backend: "llama".to_owned(),
+            cpu: cpu(),
+            worker_sources: fingerprint(backend),
+            program_sha256: sha256(&workers.program(backend)).expect("hash"),
+            ..BuildInfo::default()
+        };
+        change(&mut build);
+        std::fs::write(workers.receipt(backend), serde_json::to_vec(&build).expect("json")).expect("receipt");
+        workers
+    }
+
+    #[test]
+    fn only_what_fits_its_receipt_is_installed() {
+        let dir = tempfile::tempdir().expect("folder");
+        let installed = install(dir.path(), |_| ()).preflight(CppBackend::Llama).expect("all fits");
+        assert!(installed.program.is_file());
+        type Change = fn(&mut BuildInfo);
+        let lies: [(Change, &str); 4] = [
+            (|build| build.backend = "bitnet".to_owned(), "is the receipt of `bitnet`"),
+            (|build| build.program_sha256.clear(), "is not the program of its receipt"),
+            (|build| build.worker_sources.clear(), "it is stale"),
+            (|build| build.cpu.clear(), "another CPU"),
+        ];
+        for (change, words) in lies {
+            let missing = install(dir.path(), change).preflight(CppBackend::Llama).expect_err(words);
+            assert!(missing.line().contains(words), "{missing}");
+            assert!(missing.to_string().ends_with("to mend it: cargo xtask setup-cpp llama"), "{missing}");
+        }
+    }
+
+    #[test]
+    fn nothing_there_is_said_with_the_command() {
+        let dir = tempfile::tempdir().expect("folder");
+        let missing = Workers::new(dir.path()).preflight(CppBackend::BitNet).expect_err("empty");
+        assert!(missing.line().contains("it was not built"), "{missing}");
+        assert_eq!(missing.command, "cargo xtask setup-cpp bitnet");
+    }
+}

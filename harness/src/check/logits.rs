@@ -1,0 +1,25 @@
+//! `logits`: the live reference's logits of every position of a passage, within the limits of `thresholds.toml`.
+
+use super::{Check, Context, Failure};
+use crate::axes::Cell;
+use crate::metrics::Metrics;
+use crate::references::ours::Ours;
+use crate::references::{judge, live, questions};
+use bitnet_golden::thresholds;
+
+/// The check.
+pub struct Logits;
+
+impl Check for Logits {
+    fn name(&self) -> &'static str {
+        "logits"
+    }
+
+    fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
+        let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
+        let subject = questions::subject(ctx, cell)?;
+        let mut reference = live::reference(ctx, &cell.backend, &subject)?;
+        let found = judge::logits(&Ours::new(ctx, cell)?, &subject.questions, &mut reference, &limits);
+        live::witness(found, &reference, &subject)
+    }
+}

@@ -1,0 +1,25 @@
+//! The C++ references as backends of the matrix: what they are asked, and who answers.
+//!
+//! A cell of backend `bitnet` or `llama` puts [`Questions`] to our engine on its device ([`ours`]) and to a
+//! [`Reference`](crate::crossval::Reference): a live worker ([`live`]) or what one answered before ([`recorded`],
+//! [`record`]). [`judge`] says what agreement is, and does not know which of the two it has.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`questions`] | the texts, passages and prompts of a model |
+//! | [`ours`] | our answers, computed once for each device |
+//! | [`live`] | one worker process for each backend, shared by the cells of a run; the answers that it gave |
+//! | [`recorded`] | recordings as a reference, and whether they are of this very file |
+//! | [`record`] | making them |
+//! | [`huggingface`] | a third opinion on ids |
+//! | [`judge`] | tokens, logits, continuations: what must be equal, and what near |
+
+pub mod huggingface;
+pub mod judge;
+pub mod live;
+pub mod ours;
+pub mod questions;
+pub mod record;
+pub mod recorded;
+
+pub use questions::Questions;

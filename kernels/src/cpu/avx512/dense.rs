@@ -1,0 +1,178 @@
+//! f32, f16 and bf16 weights times f32 activations: the 64-lane dot, exactly widened, in four registers of lanes.
+//!
+//! Four accumulators do not fill two FMA units of four cycles' latency, so rows go in pairs, and with several tokens pairs of
+//! rows meet pairs of tokens: a widened weight is used twice.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::lanes::{load, tail64, tree64};
+use crate::numerics::f16_to_f32;
+use crate::{Activations, Matrix, OutView};
+
+/// A stored number that widens to f32.
+pub(super) trait Dense {
+    /// Bytes per weight.
+    const BYTES: usize;
+
+    /// Sixteen weights.
+    ///
+    /// # Safety
+    /// `16 * BYTES` bytes can be read at `p`, and the CPU has the features of [`super::Avx512`].
+    unsafe fn load(p: *const u8) -> __m512;
+
+    /// Weight `i` of a row.
+    fn one(row: &[u8], i: usize) -> f32;
+}
+
+/// f32 weights.
+pub(super) struct F32;
+
+impl Dense for F32 {
+    const BYTES: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+    unsafe fn load(p: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe { _mm512_loadu_ps(p.cast()) }
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]])
+    }
+}
+
+/// f16 weights.
+pub(super) struct F16;
+
+impl Dense for F16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+    unsafe fn load(p: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f16_to_f32(u16::from_le_bytes([row[2 * i], row[2 * i + 1]]))
+    }
+}
+
+/// bf16 weights.
+pub(super) struct Bf16;
+
+impl Dense for Bf16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+    unsafe fn load(p: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for 32 bytes.
+        let halves = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+    }
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([0, 0, row[2 * i], row[2 * i + 1]])
+    }
+}
+
+/// Tokens that a pair of rows meets while it is in L1; so many stay in L2 for the next pair.
+const TOKENS: usize = 64;
+
+/// See [`super::Matmul`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        let tokens = first..x.n_tokens().min(first + TOKENS);
+        let mut row = rows.start;
+        while row + 2 <= rows.end {
+            tokens_of::<D, 2>(w, x, row, tokens.clone(), y);
+            row += 2;
+        }
+        for row in row..rows.end {
+            tokens_of::<D, 1>(w, x, row, tokens.clone(), y);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+fn tokens_of<D: Dense, const R: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    row: usize,
+    tokens: Range<usize>,
+    y: &mut OutView<'_>,
+) {
+    let mut t = tokens.start;
+    while t + 2 <= tokens.end {
+        dots::<D, R, 2>(w, x, row, t, y);
+        t += 2;
+    }
+    if t < tokens.end {
+        dots::<D, R, 1>(w, x, row, t, y);
+    }
+}
+
+/// `R` rows times `T` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+fn dots<D: Dense, const R: usize, const T: usize>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    row: usize,
+    token: usize,
+    y: &mut OutView<'_>,
+) {
+    let blocks = w.cols / 64;
+    let mut w_at = [std::ptr::null::<u8>(); R];
+    for r in 0..R {
+        w_at[r] = w.row(row + r)[..blocks * 64 * D::BYTES].as_ptr();
+    }
+    let mut x_at = [std::ptr::null::<[f32; 16]>(); T];
+    for t in 0..T {
+        x_at[t] = x.f32(token + t).as_chunks().0[..blocks * 4].as_ptr();
+    }
+    let row_bytes = w.cols * D::BYTES;
+    let mut acc = [[[_mm512_setzero_ps(); 4]; T]; R];
+    for b in 0..blocks {
+        for r in 0..R {
+            // The same place in the rows whose turn is next. One thread does not reach the memory's bandwidth with the
+            // hardware prefetcher alone, which stops at every 4 KiB page. To the program a prefetch is no access.
+            for line in 0..D::BYTES {
+                let next = w_at[r].wrapping_add(R * row_bytes + b * 64 * D::BYTES + line * 64);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
+        for j in 0..4 {
+            let mut xs = [_mm512_setzero_ps(); T];
+            for t in 0..T {
+                // SAFETY: 4 * b + j < 4 * blocks.
+                xs[t] = load(unsafe { &*x_at[t].add(4 * b + j) });
+            }
+            for r in 0..R {
+                // SAFETY: block b of the row has 64 weights, this reads sixteen from 16 * j <= 48.
+                let weights = unsafe { D::load(w_at[r].add((64 * b + 16 * j) * D::BYTES)) };
+                for t in 0..T {
+                    acc[r][t][j] = _mm512_fmadd_ps(weights, xs[t], acc[r][t][j]);
+                }
+            }
+        }
+    }
+    for t in 0..T {
+        let x = x.f32(token + t);
+        for r in 0..R {
+            let value = if blocks * 64 == x.len() {
+                tree64(acc[r][t])
+            } else {
+                let w = w.row(row + r);
+                tail64(acc[r][t], blocks * 64, x.len(), |i, lane| D::one(w, i).mul_add(x[i], lane))
+            };
+            y.set(token + t, row + r, value);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI: Intel servers since 2019, AMD since Zen 4.
+//!
+//! Bit-identical to [`super::scalar`]. Only what gains from 64-byte registers stands here; the rest is [`Avx2`]'s, which
+//! every such CPU has too:
+//!
+//! * `lanes`: loads, the 64-lane tree.
+//! * `ternary`: I2_S in the x86 layout, `vpdpbusd`. `dense`: f32, f16, bf16 weights.
+//! * `attention`. `screen`.
+//! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane by lane), and what runs
+//!   over single rows.
+
+// Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
+#![allow(clippy::needless_range_loop)]
+
+mod attention;
+mod dense;
+mod lanes;
+mod screen;
+mod ternary;
+
+use std::ops::Range;
+
+use super::avx2::Avx2;
+use crate::contract::{check_attention, check_dots, check_matmul, multiply};
+use crate::quant::{bf16, f16, f32, i2_s};
+use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
+
+/// The set; an instance is the proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI besides what [`Avx2`] proves.
+#[derive(Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The set, or the name of the first missing feature.
+    pub fn detect() -> Result<&'static Self, &'static str> {
+        static SET: Avx512 = Avx512(());
+        Avx2::detect()?;
+        for (feature, found) in [
+            ("AVX512F", is_x86_feature_detected!("avx512f")),
+            ("AVX512BW", is_x86_feature_detected!("avx512bw")),
+            ("AVX512DQ", is_x86_feature_detected!("avx512dq")),
+            ("AVX512VL", is_x86_feature_detected!("avx512vl")),
+            ("AVX512VNNI", is_x86_feature_detected!("avx512vnni")),
+        ] {
+            if !found {
+                return Err(feature);
+            }
+        }
+        Ok(&SET)
+    }
+
+    fn avx2(&self) -> &'static Avx2 {
+        Avx2::detect().expect("detect asked for it")
+    }
+}
+
+/// As [`super::avx2`]'s, on a CPU with the features of [`Avx512`].
+type Matmul = unsafe fn(&Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_>);
+
+/// The formats that have a kernel here.
+static MATMULS: &[(&Format, Matmul)] = &[
+    (&f32::FORMAT, dense::matmul::<dense::F32>),
+    (&f16::FORMAT, dense::matmul::<dense::F16>),
+    (&bf16::FORMAT, dense::matmul::<dense::Bf16>),
+    (&i2_s::FORMAT, ternary::matmul),
+];
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "avx512"
+    }
+
+    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
+        self.avx2().prepare(kind, x, n_tokens, out);
+    }
+
+    fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
+        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
+            Some((_, matmul)) => {
+                check_matmul(w, x, &rows, &y);
+                // SAFETY: `self` proves the features, and the arguments are checked.
+                unsafe { matmul(w, x, rows.clone(), &mut y) }
+                multiply(w, &rows, &mut y);
+            }
+            None => self.avx2().matmul(w, x, rows, y),
+        }
+    }
+
+    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        self.avx2().rms_norm(x, w, eps, y);
+    }
+
+    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        self.avx2().rope(kind, x, cos, sin);
+    }
+
+    fn attention(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        check_attention((q, k, v), stride, n, scratch, out);
+        // SAFETY: `self` proves the features.
+        unsafe { attention::attention(q, k, v, stride, scale, &mut scratch[..n], out) }
+    }
+
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        self.avx2().relu2_gate(gate, up);
+    }
+
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        self.avx2().silu_gate(gate, up);
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        self.avx2().add(x, y);
+    }
+
+    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
+        self.avx2().f32_to_f16(x, out);
+    }
+    fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
+        check_dots(w, x, out);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::dots(w, x, out) }
+    }
+}

@@ -1,0 +1,184 @@
+//! The screened head against the whole one: the same bits wherever it says a number, and never a row too few.
+
+mod common;
+
+use bitnet_kernels::screen::{Scratch, Screen, Wanted};
+use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, Pool, by_name, quant};
+use common::{Random, fast_sets, matmul};
+use proptest::prelude::*;
+
+/// Rows that are hard to tell apart or far apart.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    /// Noise.
+    Noise,
+    /// Some rows are copies of others: ties.
+    Ties,
+    /// Norms from 1e-6 to 1e4, zero rows among them.
+    Norms,
+    /// One large value in each row: the int8 copy loses all the others.
+    Spikes,
+    /// Copies of one row that differ in its last bits.
+    Almost,
+    /// All zero.
+    Zero,
+}
+
+const ROWS: [Rows; 6] = [Rows::Noise, Rows::Ties, Rows::Norms, Rows::Spikes, Rows::Almost, Rows::Zero];
+
+fn weights(kind: Rows, rows: usize, cols: usize, r: &mut Random) -> Vec<f32> {
+    let mut w = r.floats(rows * cols, 0.1);
+    for row in 0..rows {
+        let at = row * cols;
+        match kind {
+            Rows::Noise => {}
+            Rows::Ties if row > 0 && r.below(2) == 0 => {
+                let other = r.below(row) * cols;
+                w.copy_within(other..other + cols, at);
+            }
+            Rows::Ties => {}
+            Rows::Norms => {
+                let factor = if r.below(5) == 0 { 0.0 } else { 10f32.powi(r.below(11) as i32 - 6) };
+                w[at..at + cols].iter_mut().for_each(|w| *w *= factor);
+            }
+            Rows::Spikes => w[at + r.below(cols)] = 50.0,
+            Rows::Almost if row > 0 => {
+                w.copy_within(0..cols, at);
+                let i = at + r.below(cols);
+                w[i] = f32::from_bits(w[i].to_bits() ^ 0x2000);
+            }
+            Rows::Almost => {}
+            Rows::Zero => w[at..at + cols].fill(0.0),
+        }
+    }
+    w
+}
+
+struct Case {
+    bytes: Vec<u8>,
+    format: &'static Format,
+    rows: usize,
+    cols: usize,
+    x: Vec<f32>,
+}
+
+impl Case {
+    fn new(kind: Rows, format: &'static Format, rows: usize, cols: usize, r: &mut Random) -> Self {
+        let bytes = (format.pack)(&weights(kind, rows, cols, r), rows, cols).unwrap();
+        let mut x = r.floats(cols, 2.0);
+        match r.below(4) {
+            0 => x[r.below(cols)] = 3000.0,
+            1 => x.iter_mut().for_each(|x| *x *= 1e-20),
+            2 => x.iter_mut().step_by(2).for_each(|x| *x = 0.0),
+            _ => {}
+        }
+        Self { bytes, format, rows, cols, x }
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(self.format, self.rows, self.cols, &self.bytes).unwrap()
+    }
+
+    /// All products; and those of the screen with how many were exact.
+    fn both(&self, k: &dyn Kernels, pool: &Pool, wanted: Wanted<'_>) -> (Vec<f32>, Vec<f32>, usize) {
+        let w = self.matrix();
+        let mut x = Activations::default();
+        k.prepare(ActKind::F32, &self.x, 1, &mut x);
+        let whole = matmul(k, &w, &x);
+        let screen = Screen::new(&w, pool).expect("a screen");
+        let mut y = vec![f32::NAN; self.rows];
+        let exact = screen.top((k, pool), &w, &x, wanted, &mut Scratch::default(), &mut y).expect("a bound");
+        (whole, y, exact)
+    }
+}
+
+/// What must be there: the ranks asked for with everything equal to the last of them, and what is `within` it.
+fn required(whole: &[f32], wanted: Wanted<'_>) -> Vec<bool> {
+    let mut sorted = whole.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let last = sorted[wanted.count.min(whole.len()) - 1];
+    let also = |row: usize| wanted.also.contains(&(row as u32));
+    whole.iter().enumerate().map(|(row, y)| *y >= last - wanted.within || also(row)).collect()
+}
+
+fn sets() -> Vec<&'static dyn Kernels> {
+    let mut sets = fast_sets();
+    sets.push(by_name("scalar").unwrap());
+    sets
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_row_that_counts_is_missing(
+        kind in 0usize..6, rows in 1usize..300, cols in 1usize..300, count in 1usize..50, within in 0usize..3,
+        also in proptest::collection::vec(0u32..300, 0..5), seed: u64,
+    ) {
+        let r = &mut Random::new(seed);
+        let pool = Pool::new(2).unwrap();
+        for format in ["f16", "bf16", "f32"] {
+            let case = Case::new(ROWS[kind], quant::by_name(format).unwrap(), rows, cols, r);
+            let wanted = Wanted { count, within: [0.0, 0.01, 5.0][within], also: &also };
+            for k in sets() {
+                let (whole, y, exact) = case.both(k, &pool, wanted);
+                let known = y.iter().filter(|y| **y != f32::NEG_INFINITY).count();
+                prop_assert!(exact >= known, "{exact} products made {known} values");
+                for (row, needed) in required(&whole, wanted).into_iter().enumerate() {
+                    let same = y[row].to_bits() == whole[row].to_bits();
+                    let absent = !needed && y[row] == f32::NEG_INFINITY;
+                    prop_assert!(same || absent, "{} {:?} row {row}: {} for {}", k.name(), ROWS[kind], y[row], whole[row]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_has_the_naive_sums(rows in 1usize..20, cols in 1usize..400, seed: u64) {
+        let r = &mut Random::new(seed);
+        let limit = (i32::MAX as usize / 127 / cols).min(32_767) as i32;
+        let w: Vec<i8> = (0..rows * cols).map(|_| [-127, 127, r.bits() as i8][r.below(3)]).collect();
+        let x: Vec<i16> = (0..cols).map(|_| [-limit, limit, r.below(limit as usize) as i32][r.below(3)] as i16).collect();
+        let mut want = vec![0; rows];
+        by_name("scalar").unwrap().dots_i8_i16(&w, &x, &mut want);
+        for k in fast_sets() {
+            let mut out = vec![1; rows];
+            k.dots_i8_i16(&w, &x, &mut out);
+            prop_assert_eq!(&out, &want, "{}", k.name());
+        }
+    }
+}
+
+/// On noise, few rows are left: otherwise screening would be right and useless.
+#[test]
+fn few_rows_are_multiplied() {
+    let r = &mut Random::new(5);
+    let pool = Pool::new(2).unwrap();
+    let case = Case::new(Rows::Noise, quant::by_name("f16").unwrap(), 20_000, 512, r);
+    for (count, most) in [(1, 200), (20, 1000)] {
+        let wanted = Wanted { count, within: 0.0, also: &[] };
+        let (_, _, exact) = case.both(bitnet_kernels::best(), &pool, wanted);
+        assert!((count..=most).contains(&exact), "{exact} of 20,000 rows for the top {count}");
+    }
+}
+
+/// What has no bound is said, not guessed.
+#[test]
+fn no_bound_no_answer() {
+    let pool = Pool::new(1).unwrap();
+    let format = quant::by_name("f32").unwrap();
+    let wanted = Wanted { count: 1, within: 0.0, also: &[] };
+    for (weight, value) in [(1.0, f32::NAN), (1.0, f32::INFINITY), (3e30, 3e30)] {
+        let bytes = (format.pack)(&[weight; 8], 2, 4).unwrap();
+        let w = Matrix::new(format, 2, 4, &bytes).unwrap();
+        let mut x = Activations::default();
+        bitnet_kernels::best().prepare(ActKind::F32, &[1.0, value, 1.0, 1.0], 1, &mut x);
+        let screen = Screen::new(&w, &pool).unwrap();
+        let mut y = [7.0; 2];
+        let top = screen.top((bitnet_kernels::best(), &pool), &w, &x, wanted, &mut Scratch::default(), &mut y);
+        assert_eq!((top, y), (None, [7.0; 2]), "{weight} x {value}");
+    }
+    let ternary = quant::by_name("i2_s").unwrap();
+    let bytes = (ternary.pack)(&[1.0; 128], 1, 128).unwrap();
+    assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), &pool).is_none(), "not a matrix of floats");
+}
