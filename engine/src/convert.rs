@@ -55,7 +55,7 @@ pub enum ConvertError {
         source: QuantError,
     },
     /// Some tensors in one I2_S layout, some in the other.
-    #[error("the file would hold I2_S tensors in both layouts, x86 and arm; choose one for --to and --embedding")]
+    #[error("the file would hold I2_S tensors in several layouts; choose one for --to and --embedding")]
     MixedLayouts,
     /// The caller did not want to go on.
     #[error("cancelled; nothing was written")]
@@ -87,7 +87,7 @@ fn file_type(format: Storage) -> Option<u32> {
         "tq2_0" => 37,
         "tl1" => 38,
         "tl2" => 39,
-        "i2_s" | "i2_s-arm" => 40,
+        "i2_s" | "i2_s-arm" | "i2_s-rows4" => 40,
         _ => return None,
     })
 }
@@ -185,7 +185,7 @@ fn write(
     let mut writer = GgufWriter::new(3, file.alignment())?;
     let replaced_keys = [KEY_FILE_TYPE, TILES_KEY];
     writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || !replaced_keys.contains(&key)))?;
-    if let Some(Storage::Tiled(_)) = linear {
+    if matches!(linear, Some(Storage::Tiled(tiled)) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT)) {
         writer.meta(TILES_KEY, TILES_RULE.to_owned())?;
     }
     if let Some(number) = linear.and_then(file_type) {
@@ -311,6 +311,7 @@ fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option<I2sLayout>
         let layout = match format.name() {
             name if name == quant::i2_s::FORMAT.name => I2sLayout::X86,
             name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
+            name if name == quant::i2_s_rows4::FORMAT.name => I2sLayout::Rows4,
             _ => continue,
         };
         if *found.get_or_insert(layout) != layout {

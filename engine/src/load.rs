@@ -38,7 +38,7 @@ pub enum LoadError {
     #[error(transparent)]
     Vocabulary(#[from] QuantizationError),
     /// A value of [`LAYOUT_KEY`] that names no layout.
-    #[error("`{LAYOUT_KEY}` is `{value}`, expected x86 or arm; say --i2s-layout")]
+    #[error("`{LAYOUT_KEY}` is `{value}`, expected x86, arm or rows4; say --i2s-layout")]
     LayoutKey {
         /// The value.
         value: String,
@@ -75,7 +75,7 @@ pub struct LoadOptions<'a> {
 /// How the layout of I2_S tensors was found.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct LayoutReport {
-    /// `x86` or `arm`.
+    /// `x86`, `arm` or `rows4`.
     pub layout: &'static str,
     /// Whether anything spoke for it, or it is only the usual one.
     pub decided: bool,
@@ -193,7 +193,7 @@ fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
     let (severity, verdict, hint) = if *decided {
         (Severity::Info, "read as", String::new())
     } else {
-        let hint = "if the text is nonsense, try --i2s-layout arm".to_owned();
+        let hint = "if the text is nonsense, try --i2s-layout arm, or rows4".to_owned();
         (Severity::Warning, "nothing tells the layout of the I2_S tensors; they are taken for", hint)
     };
     let verdict = if *decided { format!("I2_S tensors {verdict} {layout}") } else { format!("{verdict} {layout}") };
@@ -239,12 +239,22 @@ fn probe(
         let why = format!("a probe text has {x86:.2} nats a token, noise would have {noise:.2}");
         return Ok((Arc::clone(model), report(I2sLayout::X86, why)));
     }
-    let other = Arc::new(Model::open(file, I2sLayout::Arm)?);
-    let arm = loss(&other)?;
-    if arm + 1.0 < x86 {
-        let why = format!("a probe text has {arm:.2} nats a token, read as x86 {x86:.2}");
-        return Ok((other, report(I2sLayout::Arm, why)));
+    let mut tried = format!("{x86:.2} nats a token read as x86");
+    let mut best: Option<(f64, I2sLayout, Arc<Model>)> = None;
+    for layout in [I2sLayout::Arm, I2sLayout::Rows4] {
+        // One that does not fit the shapes, or has codes that are none, is not it.
+        let Some(other) = Model::load(file, layout, pool).ok().map(Arc::new) else { continue };
+        let nats = loss(&other)?;
+        tried += &format!(", {nats:.2} as {}", layout.name());
+        if best.as_ref().is_none_or(|(least, ..)| nats < *least) {
+            best = Some((nats, layout, other));
+        }
     }
-    let why = format!("a probe text has {x86:.2} nats a token read as x86, {arm:.2} read as arm");
+    let why = format!("a probe text has {tried}");
+    if let Some((nats, layout, other)) = best
+        && nats + 1.0 < x86
+    {
+        return Ok((other, report(layout, why)));
+    }
     Ok((Arc::clone(model), undecided(why)))
 }

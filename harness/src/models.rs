@@ -68,7 +68,8 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             // Ternary noise is one model in all of its formats: made in one, converted to the others.
             let storage = Storage::by_name(quant)?;
             let i2s = &quant::i2_s::FORMAT;
-            let made = if storage.is_ternary() && storage.ggml_type() != i2s.ggml_type { i2s.name } else { quant };
+            let direct = matches!(storage, Storage::Rows(format) if format.ggml_type == i2s.ggml_type);
+            let made = if storage.is_ternary() && !direct { i2s.name } else { quant };
             let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, *weights, &vocabulary)?;
             let file = GgufFile::from_vec(bytes)?;
             if made == quant { Ok(file) } else { stored(file) }
@@ -125,7 +126,11 @@ fn native_quant(file: &GgufFile) -> Option<&'static str> {
 /// The layout that a quant's name says.
 #[must_use]
 pub fn layout(quant: &str) -> I2sLayout {
-    if quant == quant::i2_s_arm::FORMAT.name { I2sLayout::Arm } else { I2sLayout::X86 }
+    match quant {
+        name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
+        name if name == quant::i2_s_rows4::FORMAT.name => I2sLayout::Rows4,
+        _ => I2sLayout::X86,
+    }
 }
 
 /// The kernels of a cell's device.

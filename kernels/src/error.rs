@@ -171,6 +171,16 @@ pub enum QuantError {
         /// The nearest f16.
         rounded: f32,
     },
+    /// A number of rows that the format cannot hold.
+    #[error("{format} stores {multiple} rows together, so {rows} rows do not fit; use another format for this tensor")]
+    Rows {
+        /// Format name.
+        format: &'static str,
+        /// Rows.
+        rows: usize,
+        /// What they must be a multiple of.
+        multiple: usize,
+    },
     /// A shape that the tiles of TL1 and TL2 do not fill.
     #[error(
         "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
@@ -221,9 +231,12 @@ impl QuantError {
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
         match &mut self {
-            Self::Count { format, .. } | Self::NotFinite { format, .. } | Self::NotTernary { format, .. } => {
-                *format = name;
-            }
+            Self::Count { format, .. }
+            | Self::NotFinite { format, .. }
+            | Self::NotTernary { format, .. }
+            | Self::Empty { format, .. }
+            | Self::Columns { format, .. }
+            | Self::TooLarge { format, .. } => *format = name,
             _ => {}
         }
         self

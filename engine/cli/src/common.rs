@@ -103,7 +103,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub chunk: u32,
     /// How I2_S tensors are laid out, which the format does not record.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm", "rows4"])]
     pub i2s_layout: String,
 }
 

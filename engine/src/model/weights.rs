@@ -201,6 +201,9 @@ impl<'a> TensorSource<'a> {
     }
 
     fn storage(&self, info: &TensorInfo) -> Result<Storage, ModelError> {
+        if self.layout == I2sLayout::Rows4 && info.ggml_type == quant::i2_s::FORMAT.ggml_type {
+            return Ok(Storage::Tiled(&quant::i2_s_rows4::FORMAT));
+        }
         // By name: 39 is not always TL2.
         let type_name = self.weights.file.type_name(info);
         if let Some(format) = TILED.iter().find(|f| f.ggml_type == info.ggml_type && f.name == type_name) {

@@ -12,6 +12,7 @@ pub mod f16;
 pub mod f32;
 pub mod i2_s;
 pub mod i2_s_arm;
+pub mod i2_s_rows4;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q4_k;
@@ -124,7 +125,7 @@ impl Format {
     }
 }
 
-/// Which of the two I2_S layouts a file uses; nothing in the file tells.
+/// Which of the three I2_S layouts a file uses; nothing in the file tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum I2sLayout {
     /// 128 weights in 32 bytes: x86 builds, and all of late 2024.
@@ -132,20 +133,23 @@ pub enum I2sLayout {
     X86,
     /// 64 weights in 16 bytes: NEON builds of 2026.
     Arm,
+    /// Four rows to a byte: x86 builds without `ACT_PARALLEL`.
+    Rows4,
 }
 
 impl I2sLayout {
-    /// `x86` or `arm`.
+    /// `x86`, `arm` or `rows4`.
     pub fn name(self) -> &'static str {
         match self {
             Self::X86 => "x86",
             Self::Arm => "arm",
+            Self::Rows4 => "rows4",
         }
     }
 
     /// The layout of a name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::X86, Self::Arm].into_iter().find(|layout| layout.name() == name)
+        [Self::X86, Self::Arm, Self::Rows4].into_iter().find(|layout| layout.name() == name)
     }
 }
 
@@ -157,7 +161,7 @@ pub fn by_name(name: &str) -> Result<&'static Format, QuantError> {
     })
 }
 
-/// The format of this GGUF tensor type; `layout` decides between the two that share the id of I2_S.
+/// The format of this GGUF tensor type; `layout` decides between those that share the id of I2_S.
 pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
     let wanted = |f: &&Format| {
         f.ggml_type == ggml_type
@@ -165,6 +169,8 @@ pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format
                 || match layout {
                     I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
                     I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
+                    // Not computed with as it lies: see `TILED`.
+                    I2sLayout::Rows4 => false,
                 })
     };
     FORMATS.iter().copied().find(wanted).ok_or_else(|| QuantError::UnknownType {

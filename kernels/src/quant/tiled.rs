@@ -1,6 +1,7 @@
-//! Formats that are stored and not computed with: bitnet.cpp's [`super::tl1`] and [`super::tl2`].
+//! Formats that are stored and not computed with: bitnet.cpp's [`super::tl1`] and [`super::tl2`], and I2_S where it holds
+//! four rows to a byte ([`super::i2_s_rows4`], whose shapes need no tiles).
 //!
-//! Both hold the weights in the order in which its table look-ups consume them, in tiles of `BM` rows and `BK` columns
+//! TL1 and TL2 hold the weights in the order in which its table look-ups consume them, in tiles of `BM` rows and `BK` columns
 //! that are cut again for vectors. The tile is a constant of the program that wrote the file, chosen for the very shape,
 //! and the file does not say it. So it is data here ([`Shape`]): the values with which bitnet.cpp's set-up generates its
 //! code for the models that it knows. For any other shape there is a rule, [`Tiled::preset`] says which of the two it is:
@@ -10,10 +11,10 @@
 //! scale), which every kernel set computes; that copy is what runs. Look-up tables give no exact advantage: the
 //! numerics contract wants the same i32, and the two-bit kernels have it.
 
-use super::{Format, I2S_TRAILER, Pack, QuantError, i2_s, i2_s_arm, tl1, tl2};
+use super::{Format, I2S_TRAILER, Pack, QuantError, i2_s, i2_s_arm, i2_s_rows4, tl1, tl2};
 
 /// Every such format.
-pub static TILED: &[&Tiled] = &[&tl1::FORMAT, &tl2::FORMAT];
+pub static TILED: &[&Tiled] = &[&tl1::FORMAT, &tl2::FORMAT, &i2_s_rows4::FORMAT];
 
 /// See [`Tiled::unpack`].
 pub type Unpack = fn(&[u8], usize, usize) -> Result<Vec<u8>, QuantError>;

@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set"])),
-    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats (i2_s, i2_s-arm, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
+    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats (i2_s, i2_s-arm, i2_s-rows4, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
 )]
 pub struct Args {
     /// The GGUF to read.
     model: PathBuf,
     /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q6_k, i2_s, i2_s-arm,
-    /// tq2_0, tq1_0, tl2, tl1.
+    /// i2_s-rows4, tq2_0, tq1_0, tl2, tl1.
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
     /// Format of the embedding and the output matrix [default: as they are].
