@@ -25,7 +25,8 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.current_dir(root()).args(["test", "--package", "bitnet-harness", "--test", "matrix", "--"]);
+        // Without --package: cargo would build the dependencies again, with fewer features.
+        command.current_dir(root()).args(["test", "--test", "matrix", "--"]);
         for (flag, value) in [("--model", &self.model), ("--quant", &self.quant), ("--check", &self.check)] {
             if let Some(value) = value {
                 command.args([flag, value.as_str()]);
