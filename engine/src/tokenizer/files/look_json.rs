@@ -13,11 +13,25 @@ use std::fmt;
 
 /// Tokens that the tokenizer of a tokenizer.json has; `None` if only building can tell.
 pub(super) fn tokens(json: &[u8]) -> Option<usize> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let (vocab, added) = File.deserialize(&mut reader).ok()?;
-    reader.end().ok()?;
-    let lacking = added.values().filter(|found| !**found).count();
-    Some(vocab.whole()? + lacking)
+    let mut seen = Seen::default();
+    // Where everything is known the reading ends early, with an error of our own.
+    let read = File(&mut seen).deserialize(&mut serde_json::Deserializer::from_slice(json));
+    if read.is_err() && !seen.enough {
+        return None;
+    }
+    let lacking = seen.added.values().filter(|found| !**found).count();
+    Some(seen.ids?.whole()? + lacking)
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Seen {
+    added: Added,
+    /// Whether the added tokens were there.
+    listed: bool,
+    ids: Option<Ids>,
+    /// Both were there: half of the file is merges, which need not be read.
+    enough: bool,
 }
 
 /// Texts of added tokens, and whether the vocabulary has them.
@@ -118,69 +132,74 @@ impl<'de> Visitor<'de> for Vocab<'_> {
 }
 
 /// `model`, of which the vocabulary counts.
-struct Model<'a>(&'a mut Added);
+struct Model<'a>(&'a mut Seen);
 
 impl<'de> DeserializeSeed<'de> for Model<'_> {
-    type Value = Ids;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Ids, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Model<'_> {
-    type Value = Ids;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a model with a vocabulary")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ids, A::Error> {
-        let mut ids = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
             if key == "vocab" {
-                ids = Some(map.next_value_seed(Vocab(self.0))?);
+                self.0.ids = Some(map.next_value_seed(Vocab(&mut self.0.added))?);
+                if self.0.listed {
+                    self.0.enough = true;
+                    return Err(de::Error::custom("enough"));
+                }
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        ids.ok_or_else(|| de::Error::missing_field("vocab"))
+        Ok(())
     }
 }
 
 /// The file. Added tokens stand before the model, as every writer has it; other files are built to be counted.
-struct File;
+struct File<'a>(&'a mut Seen);
 
-impl<'de> DeserializeSeed<'de> for File {
-    type Value = (Ids, Added);
+impl<'de> DeserializeSeed<'de> for File<'_> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for File {
-    type Value = (Ids, Added);
+impl<'de> Visitor<'de> for File<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a tokenizer.json")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut ids, mut added) = (None, Added::new());
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
             match &*key {
-                "added_tokens" if ids.is_some() => return Err(de::Error::custom("added tokens behind the model")),
+                "added_tokens" if self.0.ids.is_some() => {
+                    return Err(de::Error::custom("added tokens behind the model"));
+                }
                 "added_tokens" => {
                     let list: Vec<AddedToken> = map.next_value()?;
-                    added = list.into_iter().filter(|t| !t.content.is_empty()).map(|t| (t.content, false)).collect();
+                    let texts = list.into_iter().filter(|t| !t.content.is_empty()).map(|t| (t.content, false));
+                    (self.0.added, self.0.listed) = (texts.collect(), true);
                 }
-                "model" => ids = Some(map.next_value_seed(Model(&mut added))?),
+                "model" => map.next_value_seed(Model(self.0))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        ids.map(|ids| (ids, added)).ok_or_else(|| de::Error::missing_field("model"))
+        Ok(())
     }
 }
