@@ -125,14 +125,15 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
             );
             for (name, s) in [("ours", &p.ours), (backend(report), &p.reference)] {
                 let (prefill, decode) = (s.prefill_tokens_per_s, s.decode_tokens_per_s);
-                let _ = writeln!(out, "  {name:<10} prefill {prefill:>9.1} tokens/s   decode {decode:>9.1} tokens/s");
+                let (prefill, decode) = (measured(prefill, 1), measured(decode, 1));
+                let _ = writeln!(out, "  {name:<10} prefill {prefill:>9} tokens/s   decode {decode:>9} tokens/s");
             }
             let _ = writeln!(
                 out,
-                "  ours / {}: prefill {:.2}, decode {:.2}",
+                "  ours / {}: prefill {}, decode {}",
                 backend(report),
-                p.prefill_ratio,
-                p.decode_ratio
+                measured(p.prefill_ratio, 2),
+                measured(p.decode_ratio, 2)
             );
         }
         section => absent(&mut out, "performance", section),
@@ -149,6 +150,11 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
 
 fn backend(report: &Report) -> &str {
     report.reference.ran().map_or("reference", |r| &r.backend)
+}
+
+/// A rate or ratio; of what was over before it could be timed there is none.
+fn measured(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{value:.digits$}") } else { "untimed".to_owned() }
 }
 
 /// What did not run, unless nobody asked for it.
