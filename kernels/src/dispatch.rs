@@ -36,28 +36,38 @@ static SETS: &[KernelSetInfo] = &[
 
 #[cfg(target_arch = "x86_64")]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
-    match crate::cpu::avx2::Avx2::detect() {
+    found("avx2", crate::cpu::avx2::Avx2::detect())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
+    found("avx512", crate::cpu::avx512::Avx512::detect())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn found<K: Kernels>(
+    name: &'static str,
+    set: Result<&'static K, &'static str>,
+) -> Result<&'static dyn Kernels, Unavailable> {
+    match set {
         Ok(set) => Ok(set),
-        Err(missing) => Err(Unavailable { name: "avx2", reason: format!("this CPU has no {missing}") }),
+        Err(missing) => Err(Unavailable { name, reason: format!("this CPU has no {missing}") }),
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
-    Err(Unavailable { name: "avx2", reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
-    match crate::cpu::avx512::Avx512::detect() {
-        Ok(set) => Ok(set),
-        Err(missing) => Err(Unavailable { name: "avx512", reason: format!("this CPU has no {missing}") }),
-    }
+    elsewhere("avx2")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
-    Err(Unavailable { name: "avx512", reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
+    elsewhere("avx512")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn elsewhere(name: &'static str) -> Result<&'static dyn Kernels, Unavailable> {
+    Err(Unavailable { name, reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
 }
 
 /// Every kernel set, runnable here or not, the fastest last.

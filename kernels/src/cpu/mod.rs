@@ -7,3 +7,5 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod stored;

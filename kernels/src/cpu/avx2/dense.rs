@@ -8,76 +8,43 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, prefetch, tail64, tree64};
-use crate::numerics::f16_to_f32;
+use crate::cpu::stored::{Bf16, F16, F32, Stored};
 use crate::{Activations, Matrix, OutView};
 
-/// A stored number that widens to f32.
-pub(super) trait Dense {
-    /// Bytes per weight.
-    const BYTES: usize;
-
+/// A stored number that widens to f32 in a register.
+pub(super) trait Dense: Stored {
     /// Eight weights.
     ///
     /// # Safety
     /// `8 * BYTES` bytes can be read at `p`, and the CPU has AVX2, FMA and F16C.
     unsafe fn load(p: *const u8) -> __m256;
-
-    /// Weight `i` of a row.
-    fn one(row: &[u8], i: usize) -> f32;
 }
 
-/// f32 weights.
-pub(super) struct F32;
-
 impl Dense for F32 {
-    const BYTES: usize = 4;
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(p: *const u8) -> __m256 {
         // SAFETY: the caller vouches for 32 bytes.
         unsafe { _mm256_loadu_ps(p.cast()) }
     }
-
-    fn one(row: &[u8], i: usize) -> f32 {
-        f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]])
-    }
 }
 
-/// f16 weights.
-pub(super) struct F16;
-
 impl Dense for F16 {
-    const BYTES: usize = 2;
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(p: *const u8) -> __m256 {
         // SAFETY: the caller vouches for 16 bytes.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }
-
-    fn one(row: &[u8], i: usize) -> f32 {
-        f16_to_f32(u16::from_le_bytes([row[2 * i], row[2 * i + 1]]))
-    }
 }
 
-/// bf16 weights.
-pub(super) struct Bf16;
-
 impl Dense for Bf16 {
-    const BYTES: usize = 2;
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(p: *const u8) -> __m256 {
         // SAFETY: the caller vouches for 16 bytes.
         let halves = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
-    }
-
-    fn one(row: &[u8], i: usize) -> f32 {
-        f32::from_le_bytes([0, 0, row[2 * i], row[2 * i + 1]])
     }
 }
 

@@ -28,6 +28,7 @@ use std::ops::Range;
 pub(super) use attention::softmax_parts;
 
 use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
+use crate::cpu::stored;
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -58,9 +59,9 @@ type Matmul = unsafe fn(&Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_
 
 /// The formats that have a kernel here.
 static MATMULS: &[(&Format, Matmul)] = &[
-    (&f32::FORMAT, dense::matmul::<dense::F32>),
-    (&f16::FORMAT, dense::matmul::<dense::F16>),
-    (&bf16::FORMAT, dense::matmul::<dense::Bf16>),
+    (&f32::FORMAT, dense::matmul::<stored::F32>),
+    (&f16::FORMAT, dense::matmul::<stored::F16>),
+    (&bf16::FORMAT, dense::matmul::<stored::Bf16>),
     (&i2_s::FORMAT, ternary::matmul::<layouts::X86>),
     (&i2_s_arm::FORMAT, ternary::matmul::<layouts::Arm>),
     (&tq2_0::FORMAT, ternary::matmul::<layouts::Tq2>),

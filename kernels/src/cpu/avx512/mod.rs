@@ -5,8 +5,9 @@
 //!
 //! * `lanes`: loads, the 64-lane tree.
 //! * `ternary`: I2_S in the x86 layout, `vpdpbusd`. `dense`: f32, f16, bf16 weights.
-//! * `attention`. `screen`.
-//! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane by lane), and what runs
+//! * `attention`.
+//! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane
+//!   by lane), the screen (memory is its limit), and what runs
 //!   over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
@@ -15,25 +16,25 @@
 mod attention;
 mod dense;
 mod lanes;
-mod screen;
 mod ternary;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::avx2::Avx2;
-use crate::contract::{check_attention, check_dots, check_matmul, multiply};
+use crate::contract::{check_attention, check_matmul, multiply};
+use crate::cpu::stored;
 use crate::quant::{bf16, f16, f32, i2_s};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI besides what [`Avx2`] proves.
 #[derive(Debug)]
-pub struct Avx512(());
+pub struct Avx512(&'static Avx2);
 
 impl Avx512 {
     /// The set, or the name of the first missing feature.
     pub fn detect() -> Result<&'static Self, &'static str> {
-        static SET: Avx512 = Avx512(());
-        Avx2::detect()?;
+        let avx2 = Avx2::detect()?;
         for (feature, found) in [
             ("AVX512F", is_x86_feature_detected!("avx512f")),
             ("AVX512BW", is_x86_feature_detected!("avx512bw")),
@@ -45,11 +46,8 @@ impl Avx512 {
                 return Err(feature);
             }
         }
-        Ok(&SET)
-    }
-
-    fn avx2(&self) -> &'static Avx2 {
-        Avx2::detect().expect("detect asked for it")
+        static SET: OnceLock<Avx512> = OnceLock::new();
+        Ok(SET.get_or_init(|| Self(avx2)))
     }
 }
 
@@ -58,9 +56,9 @@ type Matmul = unsafe fn(&Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_
 
 /// The formats that have a kernel here.
 static MATMULS: &[(&Format, Matmul)] = &[
-    (&f32::FORMAT, dense::matmul::<dense::F32>),
-    (&f16::FORMAT, dense::matmul::<dense::F16>),
-    (&bf16::FORMAT, dense::matmul::<dense::Bf16>),
+    (&f32::FORMAT, dense::matmul::<stored::F32>),
+    (&f16::FORMAT, dense::matmul::<stored::F16>),
+    (&bf16::FORMAT, dense::matmul::<stored::Bf16>),
     (&i2_s::FORMAT, ternary::matmul),
 ];
 
@@ -70,7 +68,7 @@ impl Kernels for Avx512 {
     }
 
     fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
-        self.avx2().prepare(kind, x, n_tokens, out);
+        self.0.prepare(kind, x, n_tokens, out);
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
@@ -81,16 +79,16 @@ impl Kernels for Avx512 {
                 unsafe { matmul(w, x, rows.clone(), &mut y) }
                 multiply(w, &rows, &mut y);
             }
-            None => self.avx2().matmul(w, x, rows, y),
+            None => self.0.matmul(w, x, rows, y),
         }
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        self.avx2().rms_norm(x, w, eps, y);
+        self.0.rms_norm(x, w, eps, y);
     }
 
     fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.avx2().rope(kind, x, cos, sin);
+        self.0.rope(kind, x, cos, sin);
     }
 
     fn attention(
@@ -110,23 +108,21 @@ impl Kernels for Avx512 {
     }
 
     fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.avx2().relu2_gate(gate, up);
+        self.0.relu2_gate(gate, up);
     }
 
     fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.avx2().silu_gate(gate, up);
+        self.0.silu_gate(gate, up);
     }
 
     fn add(&self, x: &mut [f32], y: &[f32]) {
-        self.avx2().add(x, y);
+        self.0.add(x, y);
     }
 
     fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        self.avx2().f32_to_f16(x, out);
+        self.0.f32_to_f16(x, out);
     }
     fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
-        check_dots(w, x, out);
-        // SAFETY: `self` proves the features, and the arguments are checked.
-        unsafe { screen::dots(w, x, out) }
+        self.0.dots_i8_i16(w, x, out);
     }
 }

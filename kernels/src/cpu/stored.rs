@@ -1,0 +1,45 @@
+//! Weights that are numbers themselves: what the vector sets share of them.
+
+use crate::numerics::f16_to_f32;
+
+/// A stored number that widens to f32.
+pub(super) trait Stored {
+    /// Bytes per weight.
+    const BYTES: usize;
+
+    /// Weight `i` of a row.
+    fn one(row: &[u8], i: usize) -> f32;
+}
+
+/// f32 weights.
+pub(super) struct F32;
+
+impl Stored for F32 {
+    const BYTES: usize = 4;
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]])
+    }
+}
+
+/// f16 weights.
+pub(super) struct F16;
+
+impl Stored for F16 {
+    const BYTES: usize = 2;
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f16_to_f32(u16::from_le_bytes([row[2 * i], row[2 * i + 1]]))
+    }
+}
+
+/// bf16 weights.
+pub(super) struct Bf16;
+
+impl Stored for Bf16 {
+    const BYTES: usize = 2;
+
+    fn one(row: &[u8], i: usize) -> f32 {
+        f32::from_le_bytes([0, 0, row[2 * i], row[2 * i + 1]])
+    }
+}
