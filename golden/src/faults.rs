@@ -153,12 +153,9 @@ mod tests {
     const HEAD: &str = "schema = 1\n[[fault]]\nname = \"a\"\nabout = \"\"\nrequests = [1, 1]\n";
 
     fn read_text(text: &str) -> Result<Vec<Fault>, GoldenError> {
-        let dir = std::env::temp_dir().join(format!("bitnet-faults-{}-{}", std::process::id(), text.len()));
-        std::fs::create_dir_all(&dir).expect("temp dir");
-        std::fs::write(dir.join("faults.toml"), text).expect("write");
-        let result = read(&dir);
-        std::fs::remove_dir_all(&dir).expect("clean up");
-        result
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("faults.toml"), text).expect("write");
+        read(dir.path())
     }
 
     #[test]
