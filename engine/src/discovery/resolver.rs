@@ -104,13 +104,8 @@ impl Resolver<'_> {
     pub(super) fn resolve(&self, strategy: &TokenizerStrategy) -> Result<Resolved, TokenizerDiscoveryError> {
         match strategy {
             TokenizerStrategy::Exact(path) | TokenizerStrategy::Discovered(path) => {
-                let files = self.files(path)?;
-                // A vocabulary of another model is refused before its tables are built.
-                if let Some(look) = files.as_ref().and_then(files::look) {
-                    self.discovery.fits(look.tokens).map_err(|error| *error)?;
-                }
-                let loaded = match files {
-                    Some(files) => files::load(&files, &self.hints()),
+                let loaded = match self.files(path)? {
+                    Some((files, _)) => files::load(&files, &self.hints()),
                     None => tokenizer::from_gguf(GgufFile::open(path)?.metadata()),
                 };
                 let loaded = loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
@@ -196,15 +191,12 @@ impl Resolver<'_> {
     /// What the tokenizer file or folder at `path` is, without building it, checked against the model; `None` where only
     /// building can tell.
     pub(super) fn look(&self, path: &Path) -> Result<Option<Look>, TokenizerDiscoveryError> {
-        let look = self.files(path)?.as_ref().and_then(files::look);
-        if let Some(look) = &look {
-            self.discovery.fits(look.tokens).map_err(|error| *error)?;
-        }
-        Ok(look)
+        Ok(self.files(path)?.and_then(|(_, look)| look))
     }
 
-    /// A tokenizer file or a folder; `None` for another GGUF.
-    fn files(&self, path: &Path) -> Result<Option<FileSet>, TokenizerDiscoveryError> {
+    /// A tokenizer file or a folder, with a look at it: a vocabulary of another model is refused before its tables are
+    /// built. `None` for another GGUF.
+    fn files(&self, path: &Path) -> Result<Option<(FileSet, Option<Look>)>, TokenizerDiscoveryError> {
         let mut magic = [0u8; 4];
         let gguf = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
             && magic == crate::gguf::MAGIC;
@@ -213,7 +205,11 @@ impl Resolver<'_> {
         }
         let files =
             FileSet::from_path(path).map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
-        Ok(Some(files))
+        let look = files::look(&files);
+        if let Some(look) = &look {
+            self.discovery.fits(look.tokens).map_err(|error| *error)?;
+        }
+        Ok(Some((files, look)))
     }
 
     fn remote(

@@ -175,13 +175,7 @@ impl Session {
         mut observer: Option<&mut dyn Observer>,
     ) -> Result<(), InferenceError> {
         let vocab = self.model.config.vocab_size;
-        self.check_tokens(tokens)?;
-        if tokens.len() > self.context() - self.position {
-            return Err(InferenceError::ContextOverflow {
-                tokens: self.position + tokens.len(),
-                context: self.context(),
-            });
-        }
+        self.check(tokens)?;
         let size = match want {
             // All their logits are held at once.
             Want::All => self.options.chunk.min(MAX_LOGITS / vocab).max(1),
@@ -227,13 +221,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(InferenceError::EmptyPrompt);
         }
-        self.check_tokens(tokens)?;
-        if tokens.len() > self.context() - self.position {
-            return Err(InferenceError::ContextOverflow {
-                tokens: self.position + tokens.len(),
-                context: self.context(),
-            });
-        }
+        self.check(tokens)?;
         let chunk = self.options.chunk;
         let (before, end) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
         self.forward(before, Want::Nothing, &mut |_, _| {})?;
@@ -253,12 +241,19 @@ impl Session {
         self.screening
     }
 
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), InferenceError> {
+    /// Whether tokens can be appended.
+    fn check(&self, tokens: &[u32]) -> Result<(), InferenceError> {
         let vocab = self.model.config.vocab_size;
-        match tokens.iter().find(|&&t| t as usize >= vocab) {
-            Some(&token) => Err(InferenceError::TokenOutOfRange { token, vocab }),
-            None => Ok(()),
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(InferenceError::TokenOutOfRange { token, vocab });
         }
+        if tokens.len() > self.context() - self.position {
+            return Err(InferenceError::ContextOverflow {
+                tokens: self.position + tokens.len(),
+                context: self.context(),
+            });
+        }
+        Ok(())
     }
 
     /// Screens the logits of one row of [`Slot::Hidden`], if that is the way now.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitnet_engine::gguf::{GgufError, GgufFile};
-use cpp_sys::{BuildInfo, CppBackend, Installed, LoadInfo, LoadOptions, ModelFacts, Session, SessionOptions, Workers};
+use cpp_sys::{
+    BuildInfo, CppBackend, CppError, Installed, LoadInfo, LoadOptions, ModelFacts, Session, SessionOptions, Workers,
+};
 use serde_json::json;
 
 use super::reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};
@@ -140,7 +142,7 @@ impl Live {
         options: SessionOptions,
         path: &Path,
         context: usize,
-    ) -> Result<Self, cpp_sys::CppError> {
+    ) -> Result<Self, CppError> {
         let mut session = Session::start(installed, options)?;
         let info = session.load(path, LoadOptions { context, ..LoadOptions::default() })?;
         Ok(Self { session, backend: installed.backend, build: installed.build.clone(), info })
@@ -150,7 +152,7 @@ impl Live {
     ///
     /// # Errors
     /// The worker refuses it, or fails.
-    pub fn reload(&mut self, path: &Path, options: LoadOptions) -> Result<&LoadInfo, cpp_sys::CppError> {
+    pub fn reload(&mut self, path: &Path, options: LoadOptions) -> Result<&LoadInfo, CppError> {
         self.info = self.session.load(path, options)?;
         Ok(&self.info)
     }
@@ -161,7 +163,7 @@ impl Live {
         &self.info
     }
 
-    fn failed(&self, what: &'static str) -> impl Fn(cpp_sys::CppError) -> SideError + use<> {
+    fn failed(&self, what: &'static str) -> impl Fn(CppError) -> SideError + use<> {
         let side = self.backend.name();
         move |error| SideError::failed(side, what, error)
     }
@@ -184,28 +186,47 @@ impl Reference for Live {
 
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
         let failed = self.failed("logits");
-        let wanted = match positions {
-            Positions::All => cpp_sys::Positions::All,
-            Positions::List(_) => cpp_sys::Positions::List(positions.of(tokens.len())),
-        };
-        let found = self.session.logits(tokens, &wanted, CHUNK).map_err(failed)?;
-        let rows = found.rows().map(|row| Row::Full(row.to_vec())).collect();
-        Ok(Logits { positions: found.positions.clone(), vocab: found.vocab, rows })
+        logits(&mut self.session, tokens, positions, CHUNK).map_err(failed)
     }
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         let failed = self.failed("generation");
-        let made = self.session.generate(prompt, max_tokens).map_err(failed)?;
-        Ok(Continuation { tokens: made.tokens, ended: made.ended })
+        continuation(&mut self.session, prompt, max_tokens).map_err(failed)
     }
 
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
         let failed = self.failed("trace");
-        let steps = self.session.trace(tokens, &[]).map_err(failed)?;
-        // Tensors that are no step of ours have no name to compare under.
-        let named = steps
-            .into_iter()
-            .filter_map(|s| Some(Traced { step: s.step?, rows: s.rows, width: s.width, values: s.values }));
-        Ok(named.collect())
+        trace(&mut self.session, tokens).map_err(failed)
     }
+}
+
+/// Asks a worker for logits, `chunk` tokens at a time.
+pub(crate) fn logits(
+    session: &mut Session,
+    tokens: &[u32],
+    positions: &Positions,
+    chunk: usize,
+) -> Result<Logits, CppError> {
+    let wanted = match positions {
+        Positions::All => cpp_sys::Positions::All,
+        Positions::List(_) => cpp_sys::Positions::List(positions.of(tokens.len())),
+    };
+    let found = session.logits(tokens, &wanted, chunk)?;
+    let rows = found.rows().map(|row| Row::Full(row.to_vec())).collect();
+    Ok(Logits { positions: found.positions.clone(), vocab: found.vocab, rows })
+}
+
+/// Asks a worker for a continuation.
+pub(crate) fn continuation(session: &mut Session, prompt: &[u32], max_tokens: usize) -> Result<Continuation, CppError> {
+    let made = session.generate(prompt, max_tokens)?;
+    Ok(Continuation { tokens: made.tokens, ended: made.ended })
+}
+
+/// Asks a worker for a trace. Tensors that are no step of ours have no name to compare under.
+pub(crate) fn trace(session: &mut Session, tokens: &[u32]) -> Result<Vec<Traced>, CppError> {
+    let steps = session.trace(tokens, &[])?;
+    let named = steps
+        .into_iter()
+        .filter_map(|s| Some(Traced { step: s.step?, rows: s.rows, width: s.width, values: s.values }));
+    Ok(named.collect())
 }

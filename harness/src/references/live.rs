@@ -9,7 +9,7 @@ use super::questions::Subject;
 use crate::atomic;
 use crate::check::{Context, Failure};
 use crate::crossval::reference::Continuation;
-use crate::crossval::{Logits, Positions, Reference, Row, SideError, Traced};
+use crate::crossval::{Logits, Positions, Reference, SideError, Traced, live};
 use crate::metrics::Metrics;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::GgufFile;
@@ -207,31 +207,23 @@ impl Reference for LiveReference {
     }
 
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
-        let wanted = cpp_sys::Positions::List(positions.of(tokens.len()));
-        let key = key(self.backend.name(), &self.subject, &(tokens, &wanted));
-        let found = LOGITS.get(key, || {
-            let logits = self.ask("logits", |session| session.logits(tokens, &wanted, CHUNK))?;
-            let rows = logits.rows().map(|row| Row::Full(row.to_vec())).collect();
-            Ok::<_, SideError>(Logits { positions: logits.positions.clone(), vocab: logits.vocab, rows })
+        let wanted = positions.of(tokens.len());
+        let found = LOGITS.get(key(self.backend.name(), &self.subject, &(tokens, &wanted)), || {
+            self.ask("logits", |session| live::logits(session, tokens, positions, CHUNK))
         })?;
         Ok(Logits::clone(&found))
     }
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         let found = CONTINUATIONS.get(key(self.backend.name(), &self.subject, &(prompt, max_tokens)), || {
-            let made = self.ask("generation", |session| session.generate(prompt, max_tokens))?;
-            Ok::<_, SideError>(Continuation { tokens: made.tokens, ended: made.ended })
+            self.ask("generation", |session| live::continuation(session, prompt, max_tokens))
         })?;
         Ok(Continuation::clone(&found))
     }
 
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
         let found = TRACES.get(key(self.backend.name(), &self.subject, &tokens), || {
-            let steps = self.ask("trace", |session| session.trace(tokens, &[]))?;
-            let named = steps.into_iter().filter_map(|step| {
-                Some(Traced { step: step.step?, rows: step.rows, width: step.width, values: step.values })
-            });
-            Ok::<_, SideError>(named.collect::<Vec<Traced>>())
+            self.ask("trace", |session| live::trace(session, tokens))
         })?;
         Ok(found.to_vec())
     }
