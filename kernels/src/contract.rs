@@ -59,6 +59,26 @@ pub trait Kernels: Send + Sync {
         out: &mut [f32],
     );
 
+    /// [`Self::attention`] of some query heads that share their keys and values (grouped-query attention): `q` and `out`
+    /// are `[heads][dim]`, `scratch` has at least `n` elements for each head. The same bits as one head after the other.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_group(
+        &self,
+        q: &[f32],
+        dim: usize,
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        for (q, out) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+            self.attention(q, k, v, stride, n, scale, scratch, out);
+        }
+    }
+
     /// `gate = max(gate, 0)^2 * up`.
     fn relu2_gate(&self, gate: &mut [f32], up: &[f32]);
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 /// Below this many multiplications a region is not worth waking the other threads.
 pub const SERIAL_WORK: usize = 1 << 15;
 /// Rows that one thread takes are a multiple of this: whole register tiles.
-const ROW_TILE: usize = 16;
+const ROW_TILE: usize = 32;
 
 /// A matrix and the output that takes its product, `[tokens][rows]`.
 pub struct Product<'a> {

@@ -90,6 +90,22 @@ impl<'a> OutView<'a> {
         unsafe { *self.ptr.add(token * self.width + column) = value }
     }
 
+    /// Some columns of one token.
+    ///
+    /// # Panics
+    /// If the token does not exist or a column is outside the band.
+    pub fn row(&mut self, token: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(
+            token < self.n_tokens
+                && self.band.start <= columns.start
+                && columns.start <= columns.end
+                && columns.end <= self.band.end,
+            "[{token}][{columns:?}] is outside the view"
+        );
+        // SAFETY: as in `set`, for each of the columns; they lie side by side.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(token * self.width + columns.start), columns.len()) }
+    }
+
     /// Reads one element.
     ///
     /// # Panics
@@ -114,7 +130,8 @@ mod tests {
         right.set(0, 2, 3.0);
         right.set(1, 1, 4.0);
         assert_eq!(right.get(1, 1), 4.0);
-        assert_eq!(y, [1.0, 0.0, 3.0, 2.0, 4.0, 0.0]);
+        right.row(0, 1..3)[0] = 5.0;
+        assert_eq!(y, [1.0, 5.0, 3.0, 2.0, 4.0, 0.0]);
     }
 
     #[test]
@@ -123,5 +140,13 @@ mod tests {
         let mut y = vec![0.0f32; 6];
         let (mut left, _right) = OutView::new(&mut y, 2, 3).split_at(1);
         left.set(0, 1, 1.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside the view")]
+    fn a_row_into_the_neighbour_is_refused() {
+        let mut y = vec![0.0f32; 6];
+        let (mut left, _right) = OutView::new(&mut y, 2, 3).split_at(1);
+        left.row(0, 0..2);
     }
 }

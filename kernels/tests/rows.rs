@@ -136,6 +136,33 @@ proptest! {
             prop_assert!((f64::from(*got) - exact).abs() < 1e-4, "{got} is not {exact}");
         }
     }
+
+    #[test]
+    fn heads_together_are_heads_alone(heads in 1usize..10, blocks in 0usize..4, rest in prop::sample::select(vec![0usize, 0, 7, 32]), n in 1usize..300, gap in 0usize..50, seed: u64) {
+        let dim = (64 * blocks + rest).max(1);
+        let r = &mut Random::new(seed);
+        let stride = dim + gap;
+        let q = r.floats(heads * dim, 2.0);
+        let mut halves = || r.floats((n - 1) * stride + dim, 3.0).into_iter().map(numerics::f32_to_f16).collect::<Vec<_>>();
+        let (k, v) = (halves(), halves());
+        let scale = 1.0 / (dim as f32).sqrt();
+        let want: Vec<f32> = q
+            .chunks_exact(dim)
+            .flat_map(|q| {
+                let mut out = vec![0.0; dim];
+                scalar().attention(q, &k, &v, stride, n, scale, &mut vec![0.0; n], &mut out);
+                out
+            })
+            .collect();
+        for set in [scalar()].into_iter().chain(fast_sets()) {
+            let got = guarded(&vec![7.0; heads * dim], 7.0, |out| {
+                guarded(&vec![f32::MAX; heads * n], 7.0, |scratch| {
+                    set.attention_group(&q, dim, &k, &v, stride, n, scale, scratch, out);
+                });
+            });
+            assert_bits(&got, &want, &format!("{heads} heads of {dim} over {n}"));
+        }
+    }
 }
 
 #[test]

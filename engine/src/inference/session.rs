@@ -14,6 +14,9 @@ use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
 use std::cell::RefCell;
 use std::sync::Arc;
 
+/// Elements that one thread takes of a step that treats each by itself: any split gives the same bits.
+const PIECE: usize = 4096;
+
 /// How a session computes.
 #[derive(Clone)]
 pub struct SessionOptions {
@@ -397,20 +400,21 @@ impl Session {
             static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
         let config = &self.model.config;
-        let (kernels, dim, heads) = (self.options.kernels, config.head_dim, config.heads);
-        let group = heads / config.kv_heads;
+        let (kernels, dim, kv_heads) = (self.options.kernels, config.head_dim, config.kv_heads);
+        // Heads that share their keys and values, side by side in a token's row.
+        let width = config.heads / kv_heads * dim;
         let scale = 1.0 / (dim as f32).sqrt();
         let query = &self.slots[Slot::Query.index()];
         let cache = &self.cache;
         self.spare.resize(query.len(), 0.0);
-        let last = position + query.len() / (heads * dim);
-        self.options.pool.for_rows(&mut self.spare, dim, SERIAL_WORK / (last * dim), &|i, out| {
-            let (token, head) = (i / heads, i % heads);
-            let (keys, values) = cache.head(layer, head / group);
-            let n = position + token + 1;
+        let last = position + query.len() / (kv_heads * width);
+        self.options.pool.for_rows(&mut self.spare, width, SERIAL_WORK / (last * width), &|i, out| {
+            let (keys, values) = cache.head(layer, i % kv_heads);
+            let n = position + i / kv_heads + 1;
             SCORES.with_borrow_mut(|scores| {
-                scores.resize(scores.len().max(n), 0.0);
-                kernels.attention(&query[i * dim..(i + 1) * dim], keys, values, dim, n, scale, scores, out);
+                scores.resize(scores.len().max(width / dim * n), 0.0);
+                let query = &query[i * width..(i + 1) * width];
+                kernels.attention_group(query, dim, keys, values, dim, n, scale, scores, out);
             });
         });
         std::mem::swap(&mut self.spare, &mut self.slots[Slot::Query.index()]);
@@ -420,10 +424,8 @@ impl Session {
         let kernels = self.options.kernels;
         let mut gate = std::mem::take(&mut self.slots[Slot::Gate.index()]);
         let up = &self.slots[Slot::Up.index()];
-        // Elementwise: any split gives the same bits.
-        let piece = 4096;
-        self.options.pool.for_rows(&mut gate, piece, SERIAL_WORK / piece, &|i, part| {
-            let up = &up[i * piece..i * piece + part.len()];
+        self.options.pool.for_rows(&mut gate, PIECE, SERIAL_WORK / PIECE, &|i, part| {
+            let up = &up[i * PIECE..i * PIECE + part.len()];
             match gating {
                 Gating::Relu2 => kernels.relu2_gate(part, up),
                 Gating::Silu => kernels.silu_gate(part, up),
@@ -434,7 +436,10 @@ impl Session {
 
     fn add(&mut self, src: Slot) {
         let mut residual = std::mem::take(&mut self.slots[Slot::Residual.index()]);
-        self.options.kernels.add(&mut residual, &self.slots[src.index()]);
+        let (kernels, other) = (self.options.kernels, &self.slots[src.index()]);
+        self.options.pool.for_rows(&mut residual, PIECE, SERIAL_WORK / PIECE, &|i, part| {
+            kernels.add(part, &other[i * PIECE..i * PIECE + part.len()]);
+        });
         self.slots[Slot::Residual.index()] = residual;
     }
 }

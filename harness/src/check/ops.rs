@@ -94,6 +94,14 @@ pub fn compare(kernels: &dyn Kernels, seed: u64) -> Result<usize, Failure> {
             k.attention(&q, keys, vals, stride, n, 0.125, &mut scratch, &mut out);
             out
         })?;
+        for heads in 1..=5 {
+            let q = values(heads * dim, 2.0);
+            same(&format!("attention of {heads} heads over {n} positions of {dim}"), &|k| {
+                let (mut scratch, mut out) = (vec![f32::NAN; heads * n], vec![f32::NAN; heads * dim]);
+                k.attention_group(&q, dim, keys, vals, stride, n, 0.125, &mut scratch, &mut out);
+                out
+            })?;
+        }
     }
     Ok(compared)
 }

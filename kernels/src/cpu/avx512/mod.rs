@@ -4,7 +4,7 @@
 //! every such CPU has too:
 //!
 //! * `lanes`: loads, the 64-lane tree.
-//! * `ternary`: I2_S in the x86 layout, `vpdpbusd`. `dense`: f32, f16, bf16 weights.
+//! * `ternary`: I2_S in the x86 layout, `vpdpbusd`, one token; `gemm`: several. `dense`: f32, f16, bf16 weights.
 //! * `attention`.
 //! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane
 //!   by lane), the screen (memory is its limit), and what runs
@@ -15,6 +15,7 @@
 
 mod attention;
 mod dense;
+mod gemm;
 mod lanes;
 mod ternary;
 
@@ -105,6 +106,44 @@ impl Kernels for Avx512 {
         check_attention((q, k, v), stride, n, scratch, out);
         // SAFETY: `self` proves the features.
         unsafe { attention::attention(q, k, v, stride, scale, &mut scratch[..n], out) }
+    }
+
+    fn attention_group(
+        &self,
+        q: &[f32],
+        dim: usize,
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert!(dim > 0 && q.len().is_multiple_of(dim) && q.len() == out.len(), "q and out must be [heads][{dim}]");
+        let mut heads = q.chunks(4 * dim).zip(out.chunks_mut(4 * dim));
+        if !dim.is_multiple_of(64) {
+            return heads.for_each(|(q, out)| {
+                for (q, out) in q.chunks(dim).zip(out.chunks_mut(dim)) {
+                    self.attention(q, k, v, stride, n, scale, scratch, out);
+                }
+            });
+        }
+        for (q, out) in &mut heads {
+            let count = q.len() / dim;
+            check_attention((&q[..dim], k, v), stride, n, &scratch[..], &out[..dim]);
+            assert!(scratch.len() >= count * n, "scratch of {} floats for {count} heads, {n} positions", scratch.len());
+            let e = &mut scratch[..count * n];
+            // SAFETY: `self` proves the features.
+            unsafe {
+                match count {
+                    1 => attention::attention(q, k, v, stride, scale, e, out),
+                    2 => attention::group::<2>(q, (k, v), stride, scale, e, out),
+                    3 => attention::group::<3>(q, (k, v), stride, scale, e, out),
+                    _ => attention::group::<4>(q, (k, v), stride, scale, e, out),
+                }
+            }
+        }
     }
 
     fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
