@@ -31,6 +31,12 @@ fn requests_that_cannot_be_met() {
         assert_eq!(session.position(), 0, "{error}");
         error
     };
+    let hold = |tokens: &[u32], rows: usize| -> String {
+        let mut session = session(&loaded.model, Some(8), 4);
+        let error = session.hold(tokens, rows).unwrap_err();
+        assert_eq!(session.position(), 0, "{error}");
+        error.to_string()
+    };
     let greedy = SamplerOptions::default;
     for (name, message, words) in [
         ("empty prompt", run(&[], GenerateOptions::default()), &["no tokens"][..]),
@@ -44,6 +50,20 @@ fn requests_that_cannot_be_met() {
         ("token far out of range", forward(&[u32::MAX]).to_string(), &["4294967295", "288"]),
         ("nine into eight", forward(&[1; 9]).to_string(), &["9 tokens", "context of 8"]),
         ("logits of nothing", session(&loaded.model, None, 4).logits(&[]).unwrap_err().to_string(), &["no tokens"]),
+        (
+            "a boundless draft",
+            run(&[1], GenerateOptions { speculate: 65, ..Default::default() }),
+            &["65 tokens", "--speculate", "64 at most"],
+        ),
+        ("no row held", hold(&[1, 2], 0), &["at least one row"]),
+        ("more rows than tokens", hold(&[1, 2], 3), &["at most one for each token"]),
+        ("rows of nothing", hold(&[], 1), &["no tokens"]),
+        ("nine held into eight", hold(&[1; 9], 2), &["9 tokens", "context of 8"]),
+        (
+            "a row that is not held",
+            session(&loaded.model, None, 4).held(0, None).unwrap_err().to_string(),
+            &["row that is not held"],
+        ),
         ("no context", open(Some(0), 4), &["context", "at least one"]),
         ("no chunk", open(None, 0), &["chunk", "at least one"]),
         ("boundless context", open(Some(usize::MAX / 2), 4), &["9223372036854775807 tokens", "--context"]),

@@ -54,10 +54,14 @@ struct Bound {
     rest: f32,
 }
 
-/// Buffers of [`Screen::top`], kept between calls.
+/// What was last read from a copy, and buffers that are kept between calls.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// Of each token read; `None` where it leaves no bound.
+    tokens: Vec<Option<Token>>,
+    /// `[tokens][cols]`.
     x: Vec<i16>,
+    /// `[rows / CHUNK][tokens][CHUNK]`; the last piece has fewer rows.
     sums: Vec<i32>,
     lower: Vec<f64>,
     ranked: Vec<f64>,
@@ -65,6 +69,8 @@ pub struct Scratch {
 
 /// Rows that one thread takes.
 const CHUNK: usize = 512;
+/// Rows that stay in a core's cache while one token after the other is multiplied with them.
+const BLOCK: usize = 64;
 
 /// The f32 not below a non-negative f64.
 fn up(x: f64) -> f32 {
@@ -121,18 +127,68 @@ impl Screen {
         scratch: &mut Scratch,
         y: &mut [f32],
     ) -> Option<usize> {
+        self.read((kernels, pool), x, scratch);
+        self.pick(kernels, w, (0, x), wanted, scratch, y)
+    }
+
+    /// The first half of [`Screen::top`], for every token of `x`: the copy is read once for all of them.
+    ///
+    /// # Panics
+    /// If `x` is of another width, or has no token.
+    pub fn read(&self, (kernels, pool): (&dyn Kernels, &Pool), x: &Activations, scratch: &mut Scratch) {
+        let (n, cols) = (x.n_tokens(), self.cols);
+        assert!(n > 0 && x.cols() == cols, "tokens of {cols} values");
+        scratch.x.resize(n * cols, 0);
+        scratch.tokens.clear();
+        let norm = f64::from(self.norm);
+        scratch.tokens.extend(scratch.x.chunks_exact_mut(cols).enumerate().map(|(t, q)| Token::new(x.f32(t), norm, q)));
+        if scratch.tokens.iter().all(Option::is_none) {
+            return;
+        }
+        scratch.sums.resize(n * self.rows, 0);
+        let x = &scratch.x;
+        pool.for_rows(&mut scratch.sums, CHUNK * n, 1, &|chunk, sums| {
+            let rows = sums.len() / n;
+            let block = if n == 1 { rows } else { BLOCK };
+            for start in (0..rows).step_by(block) {
+                let end = rows.min(start + block);
+                let q = &self.q[(chunk * CHUNK + start) * cols..(chunk * CHUNK + end) * cols];
+                for (x, sums) in x.chunks_exact(cols).zip(sums.chunks_exact_mut(rows)) {
+                    kernels.dots_i8_i16(q, x, &mut sums[start..end]);
+                }
+            }
+        });
+    }
+
+    /// The second half of [`Screen::top`], for token `t` of those that were read last; `x` is that token alone.
+    ///
+    /// # Panics
+    /// If `w`, `x` or `y` are of another shape, or there is no such token.
+    pub fn pick(
+        &self,
+        kernels: &dyn Kernels,
+        w: &Matrix<'_>,
+        (t, x): (usize, &Activations),
+        wanted: Wanted<'_>,
+        scratch: &mut Scratch,
+        y: &mut [f32],
+    ) -> Option<usize> {
         assert!((w.rows, w.cols) == (self.rows, self.cols), "a screen of another matrix");
         assert!(x.n_tokens() == 1 && y.len() == self.rows, "one token, one product for each row");
-        let values = x.f32(0);
-        let token = Token::new(values, f64::from(self.norm), &mut scratch.x)?;
-        scratch.sums.resize(self.rows, 0);
-        pool.for_rows(&mut scratch.sums, CHUNK, 1, &|chunk, sums| {
-            let q = &self.q[chunk * CHUNK * self.cols..][..sums.len() * self.cols];
-            kernels.dots_i8_i16(q, &scratch.x, sums);
-        });
+        let n = scratch.tokens.len();
+        let token = scratch.tokens[t].as_ref()?;
         let value = |sum: i32, bound: &Bound| f64::from(bound.scale) * token.step * f64::from(sum);
+        // The rows that go together, each with its number.
+        let pieces = || {
+            scratch.sums.chunks(CHUNK * n).zip(self.bounds.chunks(CHUNK)).enumerate().map(|(i, (sums, bounds))| {
+                let rows = bounds.len();
+                (i * CHUNK, &sums[t * rows..(t + 1) * rows], bounds)
+            })
+        };
         scratch.lower.clear();
-        scratch.lower.extend(scratch.sums.iter().zip(&self.bounds).map(|(&sum, b)| value(sum, b) - token.error(b)));
+        for (_, sums, bounds) in pieces() {
+            scratch.lower.extend(sums.iter().zip(bounds).map(|(&sum, b)| value(sum, b) - token.error(b)));
+        }
         let count = wanted.count.clamp(1, self.rows);
         let reach = if count == 1 {
             scratch.lower.iter().copied().fold(f64::NEG_INFINITY, f64::max)
@@ -150,9 +206,11 @@ impl Screen {
             exact += 1;
             kernels.matmul(w, x, row..row + 1, OutView::new(y, 1, self.rows));
         };
-        for (row, (&sum, bound)) in scratch.sums.iter().zip(&self.bounds).enumerate() {
-            if value(sum, bound) + token.error(bound) >= reach {
-                multiply(row);
+        for (first, sums, bounds) in pieces() {
+            for (row, (&sum, bound)) in sums.iter().zip(bounds).enumerate() {
+                if value(sum, bound) + token.error(bound) >= reach {
+                    multiply(first + row);
+                }
             }
         }
         wanted.also.iter().map(|&row| row as usize).filter(|&row| row < self.rows).for_each(multiply);
@@ -176,6 +234,7 @@ fn quantise(w: &[f32], q: &mut [i8]) -> Bound {
 }
 
 /// The input as integers, and what they leave out.
+#[derive(Debug)]
 struct Token {
     /// `x` is about `step * X`.
     step: f64,
@@ -187,19 +246,21 @@ struct Token {
 
 impl Token {
     /// `None` if a value is not finite, or if products with rows up to `largest` may overflow an f32: no bound holds then.
-    fn new(x: &[f32], largest: f64, out: &mut Vec<i16>) -> Option<Self> {
+    fn new(x: &[f32], largest: f64, out: &mut [i16]) -> Option<Self> {
         let whole = norm(x.iter().map(|x| f64::from(*x)));
         // False for NaN too.
         let tame = whole * largest < 1e37;
         if !tame {
+            out.fill(0);
             return None;
         }
         let most = x.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
         // As fine as the exact i32 sums allow: cols * 127 * limit < 2^31.
         let limit = (f64::from(i32::MAX) / (127.0 * x.len() as f64)).floor().min(f64::from(i16::MAX));
         let step = if most > 0.0 { most / limit } else { 1.0 };
-        out.clear();
-        out.extend(x.iter().map(|x| (f64::from(*x) / step).round().clamp(-limit, limit) as i16));
+        for (q, x) in out.iter_mut().zip(x) {
+            *q = (f64::from(*x) / step).round().clamp(-limit, limit) as i16;
+        }
         let rest = norm(x.iter().zip(out.iter()).map(|(x, q)| f64::from(*x) - step * f64::from(*q)));
         let roundings = (x.len().div_ceil(64) + 6) as f64 * f64::from(f32::EPSILON) / 2.0;
         let rounding = roundings / (1.0 - roundings);

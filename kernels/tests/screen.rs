@@ -149,6 +149,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Tokens that are read together are screened as each by itself, whichever of them leave no bound.
+    #[test]
+    fn tokens_together_are_tokens_alone(
+        kind in 0usize..6, rows in 1usize..700, cols in 1usize..100, n in 1usize..6, count in 1usize..20, seed: u64,
+    ) {
+        let r = &mut Random::new(seed);
+        let pool = Pool::new(2).unwrap();
+        let case = Case::new(ROWS[kind], quant::by_name("f16").unwrap(), rows, cols, r);
+        let (w, also) = (case.matrix(), [0, rows as u32 - 1]);
+        let screen = Screen::new(&w, &pool).unwrap();
+        let mut values = r.floats(n * cols, 2.0);
+        if r.below(3) == 0 {
+            values[r.below(n * cols)] = f32::INFINITY;
+        }
+        let wanted = Wanted { count, within: 0.01, also: &also };
+        for k in sets() {
+            let (mut together, mut alone) = (Scratch::default(), Scratch::default());
+            let mut all = Activations::default();
+            k.prepare(ActKind::F32, &values, n, &mut all);
+            screen.read((k, &pool), &all, &mut together);
+            // The order of the tokens is the caller's, and one may be asked again.
+            for t in (0..n).rev().chain([0]) {
+                let mut x = Activations::default();
+                k.prepare(ActKind::F32, &values[t * cols..(t + 1) * cols], 1, &mut x);
+                let (mut one, mut other) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+                let exact = screen.pick(k, &w, (t, &x), wanted, &mut together, &mut one);
+                prop_assert_eq!(exact, screen.top((k, &pool), &w, &x, wanted, &mut alone, &mut other));
+                let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+                prop_assert!(bits(&one) == bits(&other), "{} token {t} of {n}", k.name());
+            }
+        }
+    }
+}
+
 /// On noise, few rows are left: otherwise screening would be right and useless.
 #[test]
 fn few_rows_are_multiplied() {

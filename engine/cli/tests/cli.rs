@@ -28,6 +28,8 @@ fn results_on_stdout_the_rest_on_stderr() {
     assert_eq!(format!("{PROMPT}{}", added.out), first.out);
     let file = run(&infer(&["--seed", "1", "--model", text(&tiny())])).ok();
     assert_eq!(file.out, first.out, "the file is the embedded model");
+    let guessed = run(&infer(&["--seed", "1", "--speculate", "8"])).ok();
+    assert_eq!(guessed.out, first.out, "guessing ahead changes no text");
 }
 
 #[test]
@@ -39,6 +41,8 @@ fn exit_codes_of_wrong_usage() {
         &["dream"],
         &["infer", "--threads", "0"],
         &["infer", "--context", "0"],
+        &["infer", "--speculate", "65"],
+        &["infer", "--speculate=-1"],
         &["infer", "--prompt-template", "unheard-of"],
         &["perplexity"],
         &["convert", "model.gguf", "--to", "f16"],
@@ -89,6 +93,14 @@ fn json_is_the_only_thing_on_stdout() {
     assert_eq!(infer["tokens"].as_array().unwrap().len(), 12);
     assert_eq!(infer["stop"], "max_tokens");
     assert!(infer["text"].as_str().is_some_and(|t| !t.is_empty()) && infer["timings"]["decode_steps"] == 11);
+
+    let song = "holy, holy, holy, holy, holy, holy,";
+    let options = ["infer", "--prompt", song, "--temperature", "0", "--speculate", "8", "--format", "json"];
+    let guessed = run(&options).ok();
+    let speculation = &guessed.json()["timings"]["speculation"];
+    let count = |what: &str| speculation[what].as_u64().unwrap();
+    assert!(count("drafted") >= count("accepted") && count("drafted") >= count("batches"), "{speculation}");
+    assert!(count("batches") > 0 && guessed.err.contains("guessed tokens were right"), "{}", guessed.err);
 
     let tokens = run(&["tokenize", "--text", PROMPT, "--format", "json"]).ok().json();
     assert_eq!(tokens["ids"].as_array().unwrap().len(), tokens["pieces"].as_array().unwrap().len());

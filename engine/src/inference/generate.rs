@@ -1,6 +1,7 @@
-//! Text out: prefill, decode loop, stop conditions, UTF-8-safe streaming.
+//! Text out: prefill, decode loop, drafts, stop conditions, UTF-8-safe streaming.
 
-use super::{InferenceError, Sampler, SamplerOptions, Screening, Session};
+use super::speculate::Drafts;
+use super::{InferenceError, Sampler, SamplerOptions, Screening, Session, Speculation};
 use crate::tokenizer::{StreamDecoder, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Go on after an end-of-generation token, as benchmarks do.
     pub ignore_eos: bool,
+    /// Most tokens that are guessed ahead from what was said before and computed in one pass; 0 guesses nothing,
+    /// [`MAX_DRAFT`](super::MAX_DRAFT) is the most. Changes the speed, never the result.
+    pub speculate: usize,
 }
 
 /// Why a generation ended.
@@ -44,13 +48,15 @@ pub struct Timings {
     pub prefill: Duration,
     /// Tokens that were made.
     pub generated_tokens: usize,
-    /// Decode steps: forward passes of one new token.
+    /// Tokens made after the first, which the prefill gives; each took a forward pass, but for those that were guessed.
     pub decode_steps: usize,
     /// Seconds in decode steps and sampling.
     #[serde(serialize_with = "seconds")]
     pub decode: Duration,
     /// What screening the output matrix came to.
     pub screening: Screening,
+    /// What guessing ahead came to.
+    pub speculation: Speculation,
 }
 
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -64,7 +70,7 @@ impl Timings {
         rate(self.prompt_tokens, self.prefill)
     }
 
-    /// Decode steps a second; 0 if there was none.
+    /// Tokens a second after the first; 0 if there was none.
     #[must_use]
     pub fn decode_rate(&self) -> f64 {
         rate(self.decode_steps, self.decode)
@@ -93,7 +99,7 @@ pub struct Generation {
 /// (what could be the beginning of a stop text is held back). `cancel` is looked at between forward passes.
 ///
 /// # Errors
-/// An empty prompt, one that does not fit the context, or sampling options out of range.
+/// An empty prompt, one that does not fit the context, sampling options or a length of drafts out of range.
 pub fn generate(
     session: &mut Session,
     tokenizer: &dyn Tokenizer,
@@ -102,7 +108,8 @@ pub fn generate(
     cancel: &AtomicBool,
     on_text: &mut dyn FnMut(&str),
 ) -> Result<Generation, InferenceError> {
-    let mut sampler = Sampler::new(options.sampler.clone())?;
+    let sampler = Sampler::new(options.sampler.clone())?;
+    let mut drafts = Drafts::new(options.speculate)?;
     if prompt.is_empty() {
         return Err(InferenceError::EmptyPrompt);
     }
@@ -110,12 +117,19 @@ pub fn generate(
     if prompt.len() >= room {
         return Err(InferenceError::PromptTooLong { prompt: prompt.len(), room });
     }
-    let mut timings = Timings { prompt_tokens: prompt.len(), ..Timings::default() };
-    let mut history = prompt.to_vec();
-    let mut tokens = Vec::new();
-    let mut text = Text::new(&options.stop);
     let screened = session.screening();
     let started = Instant::now();
+    let mut run = Run {
+        tokenizer,
+        options,
+        cancel,
+        sampler,
+        history: prompt.to_vec(),
+        tokens: Vec::new(),
+        text: Text::new(&options.stop),
+        timings: Timings { prompt_tokens: prompt.len(), ..Timings::default() },
+        started,
+    };
 
     // Whole chunks first, so that a cancelled prefill ends soon.
     let mut rest = prompt;
@@ -126,44 +140,101 @@ pub fn generate(
     }
     let mut next = rest.to_vec();
     let stop = loop {
-        if cancel.load(Ordering::Relaxed) {
-            break StopReason::Cancelled;
-        }
-        if options.max_tokens.is_some_and(|max| tokens.len() >= max) {
-            break StopReason::MaxTokens;
-        }
-        if next.len() > session.context() - session.position() {
-            break StopReason::ContextFull;
+        if let Some(stop) = run.due() {
+            break stop;
         }
         let step = Instant::now();
-        let logits = match sampler.needs(&history) {
-            Some(needs) => session.logits_needed(&next, &needs)?,
-            None => session.logits(&next)?,
-        };
-        if tokens.is_empty() {
-            timings.prefill = started.elapsed();
+        let room = session.context() - session.position();
+        let Some(room) = room.checked_sub(next.len()) else { break StopReason::ContextFull };
+        let due = next.len();
+        // The first token is waited for, and nothing that is drafted beyond `max_tokens` could be used.
+        let left = options.max_tokens.map_or(usize::MAX, |max| max - run.tokens.len() - 1);
+        let room = if run.tokens.is_empty() { 0 } else { room.min(left) };
+        let drafted = drafts.draft(&run.history, room, &mut next);
+        let kept = session.position() + due;
+        session.hold(&next, drafted + 1)?;
+        let mut accepted = 0;
+        let ended = run.take(session, &next[due..], &mut accepted, step, on_text);
+        session.truncate(kept + accepted);
+        drafts.judge(drafted, accepted);
+        if let Some(stop) = ended? {
+            break stop;
         }
-        let token = sampler.sample(logits, &history);
-        if !tokens.is_empty() {
-            timings.decode += step.elapsed();
-            timings.decode_steps += 1;
-        }
-        history.push(token);
-        tokens.push(token);
         next.clear();
-        next.push(token);
-        if tokenizer.is_eog(token) && !options.ignore_eos {
-            break StopReason::EndOfGeneration;
-        }
-        let bytes = tokenizer.token_bytes(token, false).unwrap_or_default();
-        if text.push(&bytes, on_text) {
-            break StopReason::StopText;
-        }
+        next.extend(run.tokens.last());
     };
+    let Run { tokens, mut text, mut timings, .. } = run;
     text.finish(stop, on_text);
     timings.generated_tokens = tokens.len();
     timings.screening = session.screening().since(screened);
+    timings.speculation = drafts.speculation;
     Ok(Generation { tokens, text: text.all, stop, timings })
+}
+
+/// A generation in progress.
+struct Run<'a> {
+    tokenizer: &'a dyn Tokenizer,
+    options: &'a GenerateOptions,
+    cancel: &'a AtomicBool,
+    sampler: Sampler,
+    history: Vec<u32>,
+    tokens: Vec<u32>,
+    text: Text<'a>,
+    timings: Timings,
+    started: Instant,
+}
+
+impl Run<'_> {
+    /// What ends it before the next token.
+    fn due(&self) -> Option<StopReason> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Some(StopReason::Cancelled);
+        }
+        self.options.max_tokens.is_some_and(|max| self.tokens.len() >= max).then_some(StopReason::MaxTokens)
+    }
+
+    /// Draws a token from each held row, until one is not what was drafted after it; counts the drafted ones that were
+    /// followed. `step` is when the pass began.
+    fn take(
+        &mut self,
+        session: &mut Session,
+        draft: &[u32],
+        accepted: &mut usize,
+        mut step: Instant,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Option<StopReason>, InferenceError> {
+        loop {
+            let needs = self.sampler.needs(&self.history);
+            let logits = session.held(*accepted, needs.as_ref())?;
+            if self.tokens.is_empty() {
+                self.timings.prefill = self.started.elapsed();
+            }
+            let token = self.sampler.sample(logits, &self.history);
+            if !self.tokens.is_empty() {
+                self.timings.decode += step.elapsed();
+                self.timings.decode_steps += 1;
+            }
+            if let Some(stop) = self.push(token, on_text).or_else(|| self.due()) {
+                return Ok(Some(stop));
+            }
+            if draft.get(*accepted) != Some(&token) {
+                return Ok(None);
+            }
+            *accepted += 1;
+            step = Instant::now();
+        }
+    }
+
+    /// Appends a token; what ends the generation with it.
+    fn push(&mut self, token: u32, on_text: &mut dyn FnMut(&str)) -> Option<StopReason> {
+        self.history.push(token);
+        self.tokens.push(token);
+        if self.tokenizer.is_eog(token) && !self.options.ignore_eos {
+            return Some(StopReason::EndOfGeneration);
+        }
+        let bytes = self.tokenizer.token_bytes(token, false).unwrap_or_default();
+        self.text.push(&bytes, on_text).then_some(StopReason::StopText)
+    }
 }
 
 /// Collects the text, holding back what may be the beginning of a stop text.

@@ -82,10 +82,10 @@ impl Head {
     }
 }
 
-/// The output matrix of a plan.
-pub(super) fn matrix(model: &Model) -> Option<MatrixId> {
+/// The output matrix of a plan, and where its input is.
+pub(super) fn matrix(model: &Model) -> Option<(Slot, MatrixId)> {
     model.plan.iter().find_map(|step| match step.op {
-        Op::Linear { dst: Slot::Logits, weight, .. } => Some(weight),
+        Op::Linear { src, dst: Slot::Logits, weight } => Some((src, weight)),
         _ => None,
     })
 }

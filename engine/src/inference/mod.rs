@@ -3,12 +3,14 @@
 mod cache;
 mod generate;
 mod head;
+mod held;
 mod observer;
 mod perplexity;
 mod rope;
 mod sampler;
 mod selfcheck;
 mod session;
+mod speculate;
 
 pub use cache::KvCache;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
@@ -18,6 +20,7 @@ pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
 pub use selfcheck::{BrokenContract, self_check};
 pub use session::{Session, SessionOptions, Want};
+pub use speculate::{MAX_DRAFT, Speculation};
 
 use crate::tokenizer::TokenizerError;
 
@@ -80,6 +83,14 @@ pub enum InferenceError {
     TextTooShort {
         /// Its tokens.
         tokens: usize,
+    },
+    /// More guesses at once than are allowed.
+    #[error("{tokens} tokens cannot be guessed ahead at once: --speculate is {most} at most")]
+    DraftTooLong {
+        /// What was asked for.
+        tokens: usize,
+        /// What is allowed.
+        most: usize,
     },
     /// An option without sense.
     #[error("{what}")]

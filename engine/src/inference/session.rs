@@ -3,7 +3,8 @@
 //! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads
 //! nor the size of the chunks changes a bit of the logits.
 
-use super::head::{self, Head, Needs, Screening};
+use super::head::{Head, Screening};
+use super::held::Held;
 use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
@@ -63,21 +64,31 @@ pub enum Want {
     All,
 }
 
+/// How much of the plan is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// All of it.
+    End,
+    /// What comes before the output matrix.
+    Head,
+}
+
 /// A sequence in progress: the model, its KV cache, and the buffers of the steps.
 pub struct Session {
-    model: Arc<Model>,
-    options: SessionOptions,
+    pub(super) model: Arc<Model>,
+    pub(super) options: SessionOptions,
     cache: KvCache,
-    position: usize,
-    slots: Vec<Vec<f32>>,
+    pub(super) position: usize,
+    pub(super) slots: Vec<Vec<f32>>,
     /// Takes results that cannot be written over their inputs; swapped with a slot afterwards.
     spare: Vec<f32>,
-    prepared: Activations,
+    pub(super) prepared: Activations,
     rope: RopeTable,
+    pub(super) held: Held,
     /// Tokens whose needs were few and that had the whole output matrix.
-    whole: usize,
-    screening: Screening,
-    scratch: Scratch,
+    pub(super) whole: usize,
+    pub(super) screening: Screening,
+    pub(super) scratch: Scratch,
 }
 
 impl std::fmt::Debug for Session {
@@ -115,6 +126,7 @@ impl Session {
             spare: Vec::new(),
             prepared: Activations::default(),
             rope,
+            held: Held::default(),
             whole: 0,
             screening: Screening::default(),
             scratch: Scratch::default(),
@@ -191,7 +203,7 @@ impl Session {
                 Want::Last if i + 1 == chunks => chunk.len() - 1,
                 Want::Last | Want::Nothing => chunk.len(),
             };
-            self.run(chunk, first, None, &mut observer);
+            self.run(chunk, first, Until::End, &mut observer);
             for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
                 let position = self.position + first + row;
                 if !logits.iter().all(|l| l.is_finite()) {
@@ -216,36 +228,8 @@ impl Session {
         Ok(&self.slots[Slot::Logits.index()])
     }
 
-    /// [`Session::logits`] of which only some are looked at: all others may be minus infinity.
-    ///
-    /// # Errors
-    /// As [`Session::logits`].
-    pub fn logits_needed(&mut self, tokens: &[u32], needs: &Needs) -> Result<&[f32], InferenceError> {
-        if tokens.is_empty() {
-            return Err(InferenceError::EmptyPrompt);
-        }
-        self.check(tokens)?;
-        let chunk = self.options.chunk;
-        let (before, end) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
-        self.forward(before, Want::Nothing, &mut |_, _| {})?;
-        self.run(end, end.len() - 1, Some(needs), &mut None);
-        let logits = &self.slots[Slot::Logits.index()];
-        // Screened logits are finite by their bound; the others say that nobody looks at them.
-        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) || logits.iter().all(|l| l.is_infinite()) {
-            return Err(InferenceError::NotFinite { position: self.position + end.len() - 1 });
-        }
-        self.position += end.len();
-        Ok(&self.slots[Slot::Logits.index()])
-    }
-
-    /// What screening came to so far.
-    #[must_use]
-    pub fn screening(&self) -> Screening {
-        self.screening
-    }
-
     /// Whether tokens can be appended.
-    fn check(&self, tokens: &[u32]) -> Result<(), InferenceError> {
+    pub(super) fn check(&self, tokens: &[u32]) -> Result<(), InferenceError> {
         let vocab = self.model.config.vocab_size;
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
             return Err(InferenceError::TokenOutOfRange { token, vocab });
@@ -259,32 +243,10 @@ impl Session {
         Ok(())
     }
 
-    /// Screens the logits of one row of [`Slot::Hidden`], if that is the way now.
-    fn screened(&mut self, src: Slot, needs: &Needs) -> bool {
+    /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot.
+    pub(super) fn run(&mut self, tokens: &[u32], first: usize, until: Until, observer: &mut Option<&mut dyn Observer>) {
         let model = Arc::clone(&self.model);
-        let Some(id) = head::matrix(&model) else { return false };
-        let matrix = model.weights.matrix(id);
-        if !self.options.head.screens(matrix.data.len(), self.whole) {
-            self.whole += 1;
-            return false;
-        }
-        let Some(screen) = head::screen(&model, id, &self.options.pool) else { return false };
-        let kernels = self.options.kernels;
-        kernels.prepare(ActKind::F32, &self.slots[src.index()], 1, &mut self.prepared);
-        let logits = &mut self.slots[Slot::Logits.index()];
-        logits.resize(matrix.rows, 0.0);
-        let with = (kernels, &*self.options.pool);
-        let rows = screen.top(with, &matrix, &self.prepared, needs.wanted(), &mut self.scratch, logits);
-        let Some(rows) = rows else { return false };
-        self.screening.tokens += 1;
-        self.screening.rows += rows;
-        true
-    }
-
-    /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot, with `needs` those that it
-    /// names.
-    fn run(&mut self, tokens: &[u32], first: usize, needs: Option<&Needs>, observer: &mut Option<&mut dyn Observer>) {
-        let model = Arc::clone(&self.model);
+        self.held = Held::default();
         self.rope.extend_to(self.position + tokens.len());
         self.slots[Slot::Logits.index()].clear();
         // After `SelectRows` only these are computed.
@@ -295,8 +257,7 @@ impl Session {
             match step.op {
                 Op::Embed { table, dst } => self.embed(table, tokens, dst),
                 Op::RmsNorm { src, dst, weight } => self.rms_norm(src, dst, weight),
-                Op::Linear { src, dst: Slot::Logits, .. }
-                    if rows == 1 && needs.is_some_and(|needs| self.screened(src, needs)) => {}
+                Op::Linear { dst: Slot::Logits, .. } if until == Until::Head => return,
                 Op::Linear { src, .. } => {
                     let group = linear_group(&model.plan[index..], src);
                     done = group.len();
@@ -357,7 +318,7 @@ impl Session {
     }
 
     /// Computes linear steps that share an input: it is prepared once per kind, and their rows are one region.
-    fn linear(&mut self, src: Slot, group: &[(MatrixId, Slot)], tokens: usize) {
+    pub(super) fn linear(&mut self, src: Slot, group: &[(MatrixId, Slot)], tokens: usize) {
         let model = Arc::clone(&self.model);
         let kernels = self.options.kernels;
         for kind in [ActKind::F32, ActKind::I8, ActKind::Q8] {

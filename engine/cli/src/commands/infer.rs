@@ -4,7 +4,9 @@ use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use anyhow::Context;
 use bitnet_engine::chat::{Message, PromptTemplate};
-use bitnet_engine::inference::{GenerateOptions, Generation, Head, SamplerOptions, Screening, StopReason, generate};
+use bitnet_engine::inference::{
+    GenerateOptions, Generation, Head, MAX_DRAFT, SamplerOptions, Screening, Speculation, StopReason, generate,
+};
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
 use std::io::Write;
@@ -68,6 +70,10 @@ pub struct Args {
     /// The output matrix: screened computes only the logits that may be drawn; the text is the same.
     #[arg(long, default_value = "auto", value_name = "auto|whole|screened")]
     head: Head,
+    /// Guess up to so many tokens ahead from what was said before and compute them in one pass (0: none); the text is the
+    /// same, and comes sooner where it repeats itself or the prompt.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = drafts)]
+    speculate: usize,
     /// Print only what the model adds, not the prompt that it continues.
     #[arg(long)]
     no_echo: bool,
@@ -178,7 +184,15 @@ impl Args {
             max_tokens: Some(self.max_tokens),
             stop: self.stop.iter().cloned().chain(stops).collect(),
             ignore_eos: self.ignore_eos,
+            speculate: self.speculate,
         }
+    }
+}
+
+fn drafts(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= MAX_DRAFT => Ok(n),
+        _ => Err(format!("expected 0 to {MAX_DRAFT} tokens")),
     }
 }
 
@@ -207,7 +221,7 @@ fn summary(report: &Report<'_>, load: Duration) -> String {
     let t = &report.generation.timings;
     format!(
         "[{} on {}, {} threads, seed {} | load {:.0} ms | prompt {} tokens, {:.1} ms, {:.0} tokens/s | {} new tokens, \
-         {:.1} ms, {:.0} tokens/s{} | {}]",
+         {:.1} ms, {:.0} tokens/s{}{} | {}]",
         report.model,
         report.device,
         report.threads,
@@ -222,6 +236,12 @@ fn summary(report: &Report<'_>, load: Duration) -> String {
         match t.screening {
             Screening { tokens: 0, .. } => String::new(),
             Screening { tokens, rows } => format!(" | head screened, {:.1} rows a token", rows as f64 / tokens as f64),
+        },
+        match t.speculation {
+            Speculation { batches: 0, .. } => String::new(),
+            Speculation { batches, drafted, accepted } => {
+                format!(" | {accepted} of {drafted} guessed tokens were right, in {batches} passes")
+            }
         },
         match report.generation.stop {
             StopReason::EndOfGeneration => "end of generation",
