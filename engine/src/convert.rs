@@ -8,7 +8,7 @@
 pub mod set;
 mod ternary;
 
-use crate::gguf::{GgufError, GgufWriter, TensorView};
+use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
 use crate::load::LAYOUT_KEY;
 use crate::model::{Model, Op, Slot, TILES_KEY, scale_name};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
@@ -90,6 +90,15 @@ fn file_type(format: Storage) -> Option<u32> {
         "i2_s" | "i2_s-arm" | "i2_s-rows4" => 40,
         _ => return None,
     })
+}
+
+/// What a file's metadata says of linear layers in this format, but for the layout of I2_S
+/// ([`LAYOUT_KEY`]).
+#[must_use]
+pub fn linear_keys(format: Storage) -> Vec<(&'static str, MetaValue)> {
+    let cut = matches!(format, Storage::Tiled(tiled) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT));
+    let tiles = cut.then(|| (TILES_KEY, TILES_RULE.into()));
+    tiles.into_iter().chain(file_type(format).map(|number| (KEY_FILE_TYPE, number.into()))).collect()
 }
 
 const KEY_FILE_TYPE: &str = "general.file_type";
@@ -185,11 +194,8 @@ fn write(
     let mut writer = GgufWriter::new(3, file.alignment())?;
     let replaced_keys = [KEY_FILE_TYPE, TILES_KEY];
     writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || !replaced_keys.contains(&key)))?;
-    if matches!(linear, Some(Storage::Tiled(tiled)) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT)) {
-        writer.meta(TILES_KEY, TILES_RULE.to_owned())?;
-    }
-    if let Some(number) = linear.and_then(file_type) {
-        writer.meta(KEY_FILE_TYPE, number)?;
+    for (key, value) in linear.into_iter().flat_map(linear_keys) {
+        writer.meta(key, value)?;
     }
     if let Some(layout) = layout {
         // The format itself does not record it.

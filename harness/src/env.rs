@@ -12,6 +12,8 @@ pub const MATRIX_REQUIRE: &str = "MATRIX_REQUIRE";
 pub const MATRIX_OUT: &str = "MATRIX_OUT";
 /// Folder of fetched fixtures instead of `<target>/fixtures`.
 pub const MATRIX_FIXTURES: &str = "MATRIX_FIXTURES";
+/// A model that `cargo bench` measures beside the embedded one.
+pub const BITNET_BENCH_MODEL: &str = "BITNET_BENCH_MODEL";
 /// The commit to write into records where the checkout cannot say it.
 pub const MATRIX_COMMIT: &str = "MATRIX_COMMIT";
 /// Set by `cargo xtask bless`, and by nothing else: write snapshots instead of comparing.

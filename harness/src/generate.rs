@@ -2,12 +2,16 @@
 //!
 //! Their texts are nonsense, but every number in them is exact, and they come in shapes and formats in which no small
 //! trained model exists. The vocabulary is the beginning of the trained tiny model's: the first merges of a BPE are a
-//! BPE.
+//! BPE. Models of the size of real ones, written piece by piece, are in [`streamed`].
+
+mod pieces;
+pub mod streamed;
 
 use crate::check::Failure;
-use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
+use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_golden::matrix::{Shape, Weights};
 use bitnet_kernels::quant::{self, Format};
+use pieces::Pieces;
 
 /// The GGUF of a model.
 ///
@@ -29,23 +33,8 @@ pub fn model(
         "bitnet" | "bitnet-b1.58" => true,
         _ => return Err(Failure::new(format_args!("no generator for the family `{family}`"))),
     };
+    header(&mut writer, family, format!("generated from seed {seed}"), shape, 10_000.0)?;
     let head_dim = shape.hidden / shape.heads;
-    writer.meta("general.architecture", family.to_owned())?;
-    writer.meta("general.name", format!("generated from seed {seed}"))?;
-    for (key, value) in [
-        ("vocab_size", shape.vocab),
-        ("context_length", shape.context),
-        ("embedding_length", shape.hidden),
-        ("block_count", shape.layers),
-        ("feed_forward_length", shape.ffn),
-        ("rope.dimension_count", head_dim),
-        ("attention.head_count", shape.heads),
-        ("attention.head_count_kv", shape.kv_heads),
-    ] {
-        writer.meta(&format!("{family}.{key}"), u32::try_from(value)?)?;
-    }
-    writer.meta(&format!("{family}.rope.freq_base"), 10_000f32)?;
-    writer.meta(&format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
     let pieces = Pieces::read(vocabulary)?;
     match tokenizer {
         "bpe" => pieces.write_bpe(&mut writer, shape.vocab, if bitnet { "gpt-2" } else { "llama-bpe" })?,
@@ -93,6 +82,33 @@ pub fn model(
     let mut bytes = Vec::new();
     writer.write_to(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The keys of a family that say its shape.
+fn header(
+    writer: &mut GgufWriter<'_>,
+    family: &str,
+    name: String,
+    shape: &Shape,
+    rope_base: f32,
+) -> Result<(), Failure> {
+    writer.meta("general.architecture", family.to_owned())?;
+    writer.meta("general.name", name)?;
+    for (key, value) in [
+        ("vocab_size", shape.vocab),
+        ("context_length", shape.context),
+        ("embedding_length", shape.hidden),
+        ("block_count", shape.layers),
+        ("feed_forward_length", shape.ffn),
+        ("rope.dimension_count", shape.hidden / shape.heads),
+        ("attention.head_count", shape.heads),
+        ("attention.head_count_kv", shape.kv_heads),
+    ] {
+        writer.meta(&format!("{family}.{key}"), u32::try_from(value)?)?;
+    }
+    writer.meta(&format!("{family}.rope.freq_base"), rope_base)?;
+    writer.meta(&format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
+    Ok(())
 }
 
 fn matrix(
@@ -184,65 +200,5 @@ impl Noise {
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
-    }
-}
-
-/// The vocabulary of a byte-level BPE, in the order in which it was learned.
-struct Pieces {
-    tokens: Vec<String>,
-    merges: Vec<String>,
-}
-
-impl Pieces {
-    fn read(file: &GgufFile) -> Result<Self, Failure> {
-        let strings = |key: &str| -> Result<Vec<String>, Failure> {
-            let array = file.metadata().array(key)?.ok_or_else(|| Failure::new(format_args!("no `{key}`")))?;
-            Ok(array.strs()?.map(|s| s.map(str::to_owned)).collect::<Result<_, _>>()?)
-        };
-        Ok(Self { tokens: strings("tokenizer.ggml.tokens")?, merges: strings("tokenizer.ggml.merges")? })
-    }
-
-    /// One control token, 256 bytes, then one token a merge.
-    fn write_bpe(&self, writer: &mut GgufWriter<'_>, vocab: usize, pre: &str) -> Result<(), Failure> {
-        let merges = vocab.checked_sub(257).filter(|n| *n <= self.merges.len() && vocab <= self.tokens.len());
-        let merges = merges.ok_or_else(|| Failure::new(format_args!("no vocabulary of {vocab} tokens")))?;
-        let types: Vec<i32> = (0..vocab).map(|i| if i == 0 { 3 } else { 1 }).collect();
-        writer.meta("tokenizer.ggml.model", "gpt2".to_owned())?;
-        writer.meta("tokenizer.ggml.pre", pre.to_owned())?;
-        writer.meta("tokenizer.ggml.tokens", MetaValue::strings(&self.tokens[..vocab]))?;
-        writer.meta("tokenizer.ggml.token_type", types)?;
-        writer.meta("tokenizer.ggml.merges", MetaValue::strings(&self.merges[..merges]))?;
-        writer.meta("tokenizer.ggml.bos_token_id", 0u32)?;
-        writer.meta("tokenizer.ggml.eos_token_id", 0u32)?;
-        writer.meta("tokenizer.ggml.add_bos_token", true)?;
-        Ok(())
-    }
-
-    /// The layout of LLaMA-2's vocabulary: three specials, 256 byte tokens, merged pieces by descending score, then
-    /// single characters with the lowest scores.
-    fn write_spm(&self, writer: &mut GgufWriter<'_>, vocab: usize) -> Result<(), Failure> {
-        const CHARACTERS: &str = "\u{2581}etaoinshrdlucmfwygpbvkxqjzETAOINSHRDLUCMFWYGPBVKXQJZ0123456789.,;:!?'\"-()";
-        let mut tokens = vec![("<unk>".to_owned(), 2), ("<s>".to_owned(), 3), ("</s>".to_owned(), 3)];
-        tokens.extend((0..=255u8).map(|b| (format!("<0x{b:02X}>"), 6)));
-        let room = vocab.checked_sub(tokens.len() + CHARACTERS.chars().count());
-        let room = room.ok_or_else(|| Failure::new(format_args!("no SPM vocabulary of {vocab} tokens")))?;
-        // A merged piece is reachable if both of its halves are; the order of learning guarantees it as long as all of
-        // its characters are in the table. In the byte-level alphabet a space is `Ġ`.
-        let pieces = self.merges.iter().map(|m| m.replace(' ', "").replace('Ġ', "\u{2581}"));
-        let known = pieces.filter(|p| p.chars().all(|c| CHARACTERS.contains(c)));
-        tokens.extend(known.take(room).map(|p| (p, 1)));
-        tokens.extend(CHARACTERS.chars().map(|c| (c.to_string(), 1)));
-        if tokens.len() != vocab {
-            return Err(Failure::new(format_args!("only {} pieces for a vocabulary of {vocab}", tokens.len())));
-        }
-        let scores: Vec<f32> = (0..vocab).map(|i| if i < 259 { 0.0 } else { 259.0 - i as f32 }).collect();
-        writer.meta("tokenizer.ggml.model", "llama".to_owned())?;
-        writer.meta("tokenizer.ggml.tokens", MetaValue::strings(tokens.iter().map(|t| &t.0)))?;
-        writer.meta("tokenizer.ggml.scores", scores)?;
-        writer.meta("tokenizer.ggml.token_type", tokens.iter().map(|t| t.1).collect::<Vec<i32>>())?;
-        writer.meta("tokenizer.ggml.bos_token_id", 1u32)?;
-        writer.meta("tokenizer.ggml.eos_token_id", 2u32)?;
-        writer.meta("tokenizer.ggml.unknown_token_id", 0u32)?;
-        Ok(())
     }
 }

@@ -15,6 +15,7 @@
 //! | [`host`] | what this machine has |
 //! | [`check`] | the trait of a check, the table of all checks |
 //! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
+//! | [`bench`] | speed: which models, and ours against other programs in turn |
 //! | [`tokenizer_files`], [`posing`] | a model's tokenizer as files, and models that have lost theirs |
 //! | [`hub`] | the hub that downloads are tried on: what it holds, and a client in a hurry |
 //! | [`verdict`] | outcomes, as pure functions |
@@ -32,6 +33,7 @@
 pub mod account;
 mod atomic;
 pub mod axes;
+pub mod bench;
 pub mod check;
 pub mod cpu_time;
 pub mod crossval;

@@ -60,6 +60,23 @@ fn exit_codes_of_wrong_usage() {
 }
 
 #[test]
+fn bench_measures_what_was_asked() {
+    let json = run(&["bench", "-p", "16", "-n", "4", "-t", "1,2", "-r", "2", "-o", "json"]).ok().out;
+    let tests: Vec<serde_json::Value> = serde_json::from_str(&json).expect("one JSON document");
+    let asked: Vec<_> = tests.iter().map(|t| ["n_threads", "n_prompt", "n_gen"].map(|key| t[key].as_u64())).collect();
+    let expected = [[1, 16, 0], [1, 0, 4], [2, 16, 0], [2, 0, 4]];
+    assert_eq!(asked, expected.map(|test| test.map(Some)));
+    for test in &tests {
+        let samples = test["samples_ts"].as_array().expect("samples");
+        assert!(samples.len() == 2 && samples.iter().all(|s| s.as_f64() > Some(0.0)), "{test}");
+        let mean = samples.iter().filter_map(serde_json::Value::as_f64).sum::<f64>() / 2.0;
+        assert!((mean - test["avg_ts"].as_f64().expect("a mean")).abs() < 1e-6 * mean, "{test}");
+    }
+    let table = run(&["bench", "-p", "16", "-n", "0", "-t", "1", "-r", "1"]).ok().out;
+    assert!(table.contains("| prompt 16 | 1 |") && !table.contains("generate"), "{table}");
+}
+
+#[test]
 fn every_command_has_help_with_examples() {
     let overview = run(&["--help"]).ok().out;
     for command in [
@@ -68,6 +85,7 @@ fn every_command_has_help_with_examples() {
         "detokenize",
         "inspect",
         "perplexity",
+        "bench",
         "convert",
         "download",
         "cache",

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench_peers;
 mod benchmark;
 mod bless;
 mod crossval;
@@ -7,6 +8,7 @@ mod crossval_per_token;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
+mod make_model;
 mod preflight;
 mod receipt;
 mod reference;
@@ -31,6 +33,10 @@ pub(crate) enum Command {
     Report(report::Args),
     /// Measure what is held against the limits in golden/.
     Benchmark(benchmark::Args),
+    /// Measure our engine and others in turn, on one model.
+    BenchPeers(bench_peers::Args),
+    /// Write a model of random weights in the shape of a real one.
+    MakeModel(make_model::Args),
     /// Download under random faults and kill -9, with several processes on one cache.
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
@@ -49,6 +55,8 @@ pub(crate) enum Command {
     SetupCpp(setup_cpp::Args),
     /// Say whether the C++ references can be used, and what is missing.
     Preflight(preflight::Args),
+    /// How fast a model runs: the same as `bitnet bench`.
+    Bench(bitnet_cli::commands::bench::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -61,6 +69,9 @@ impl Command {
             Self::Reference(args) => args.run(),
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
+            Self::BenchPeers(args) => args.run(),
+            Self::MakeModel(args) => args.run(),
+            Self::Bench(args) => args.run(&Settings::from_env()?),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
             Self::CrossvalPerToken(args) => args.run(),

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bench;
 pub mod cache;
 pub mod completions;
 pub mod convert;
@@ -33,6 +34,8 @@ pub enum Command {
     RepairTokenizer(repair_tokenizer::Args),
     /// Measure how well a model predicts a text.
     Perplexity(perplexity::Args),
+    /// Measure how fast a model runs here.
+    Bench(bench::Args),
     /// Write a model in another weight format, or with other metadata.
     Convert(convert::Args),
     /// Fetch files from the HuggingFace hub, verified and cached.
@@ -60,6 +63,7 @@ impl Command {
             Self::Discover(args) => args.run(&settings),
             Self::RepairTokenizer(args) => args.run(),
             Self::Perplexity(args) => args.run(&settings),
+            Self::Bench(args) => args.run(&settings),
             Self::Convert(args) => args.run(&settings),
             Self::Download(args) => args.run(),
             Self::Cache(args) => args.run(),

@@ -1,0 +1,64 @@
+//! Generation: time of one greedy step by model, kernel set and threads. Steps a second are tokens a second.
+//!
+//! `cargo bench --bench decode [-- FILTER]`. Names are `decode/MODEL/SET/THREADS`, and `.../whole` where the output matrix is
+//! multiplied whole instead of screened (models of real size only: small ones are never screened). Positions run from 1 to
+//! 64 and begin again. Models as in the bench `prefill`.
+
+use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, SessionOptions};
+use bitnet_harness::bench::models;
+use bitnet_harness::models::pool;
+use bitnet_kernels::{best, kernel_sets};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
+use std::time::Duration;
+
+const CONTEXT: usize = 64;
+
+fn decode(criterion: &mut Criterion) {
+    for (index, (name, path)) in models::paths().into_iter().enumerate() {
+        let loaded = models::open(&path).map_err(|f| f.message).expect("the model");
+        let mut group = criterion.benchmark_group("decode");
+        group.throughput(Throughput::Elements(1));
+        let sets = kernel_sets().iter().filter_map(|set| (set.detect)().ok());
+        for kernels in sets.filter(|kernels| index == 0 || kernels.name() == best().name()) {
+            for threads in [1, 2] {
+                let heads: &[(Head, &str)] =
+                    if index == 0 { &[(Head::Auto, "")] } else { &[(Head::Auto, ""), (Head::Whole, "/whole")] };
+                for &(head, ending) in heads {
+                    group.bench_function(format!("{name}/{}/{threads}{ending}", kernels.name()), |b| {
+                        let pool = pool(threads).map_err(|f| f.message).expect("threads");
+                        let options =
+                            SessionOptions { context: Some(CONTEXT), head, ..SessionOptions::new(kernels, pool) };
+                        let mut session = Session::new(Arc::clone(&loaded.model), options).expect("a session");
+                        let mut sampler = Sampler::new(SamplerOptions::default()).expect("greedy");
+                        let mut token = 1;
+                        let mut step = || {
+                            if session.position() == CONTEXT {
+                                session.truncate(0);
+                            }
+                            let logits = match sampler.needs(&[token]) {
+                                Some(needs) => session.logits_needed(&[token], &needs),
+                                None => session.logits(&[token]),
+                            };
+                            token = sampler.sample(logits.expect("logits"), &[token]);
+                        };
+                        // Until the head is screened, if it is going to be.
+                        (0..8).for_each(|_| step());
+                        b.iter(&mut step);
+                    });
+                }
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    targets = decode
+}
+criterion_main!(benches);

@@ -1,0 +1,25 @@
+//! Speed: which models are measured, and our engine against other programs.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`models`] | the models of `cargo bench` and of `cargo xtask bench-peers` |
+//! | [`ratio`] | paired ratios: what two engines did in the same round |
+//! | [`engine`] | what can be measured: a program like `llama-bench`, ours among them, or a worker of `cpp-sys` |
+//! | [`llama_bench`] | what such a program prints |
+//! | [`process`] | a child process: its output, its time, its memory |
+//! | [`peers`] | the run: rounds in turn, the report |
+//! | [`table`], [`plot`] | the report for people |
+//!
+//! A machine's speed drifts by a third within an hour. So no figure here is held against one of another run: every
+//! statement is a ratio within a round, in which the engines ran one after the other, or a share of what memory could be
+//! read at in that round. Nothing is assumed about a peer; what could not be measured is absent and says why.
+
+pub mod engine;
+pub mod llama_bench;
+pub mod models;
+pub mod peers;
+pub mod plot;
+pub mod process;
+pub mod ratio;
+pub mod table;
+pub mod worker;

@@ -1,0 +1,191 @@
+//! What can be measured, behind one trait: programs with the interface of `llama-bench` (ours is one), and in
+//! [`super::worker`] the C++ references.
+
+use super::llama_bench;
+use super::process::{self, ProcessError, Ran};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// The GGUF file.
+    pub model: PathBuf,
+    /// Threads of the computation.
+    pub threads: usize,
+    /// Tokens of the prompt whose rate is measured.
+    pub prompt: usize,
+    /// Tokens of the generation whose rate is measured.
+    pub generate: usize,
+    /// The text whose first new token is waited for.
+    pub text: String,
+    /// What one measurement may take.
+    pub limit: Duration,
+}
+
+/// Rates of one measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Prompt tokens a second.
+    pub prefill: f64,
+    /// New tokens a second.
+    pub decode: f64,
+    /// The most memory of the process so far, in bytes.
+    pub peak_rss: Option<u64>,
+}
+
+/// Why an engine has no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It is not here.
+    #[error("{what}")]
+    Missing {
+        /// What is missing.
+        what: String,
+        /// The command that mends it.
+        command: String,
+    },
+    /// It is here and cannot do this.
+    #[error("{0}")]
+    Cannot(String),
+    /// A process failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// What it printed.
+    #[error("{program}: {source}")]
+    Output {
+        /// The program.
+        program: String,
+        /// What is wrong.
+        #[source]
+        source: llama_bench::ParseError,
+    },
+    /// The C++ side.
+    #[error(transparent)]
+    Cpp(#[from] cpp_sys::CppError),
+}
+
+/// The wait for the first new token of a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FirstToken {
+    /// Seconds from before the start of a process.
+    pub seconds: f64,
+    /// Tokens that the text has there.
+    pub tokens: usize,
+}
+
+/// Something that runs models.
+pub trait Engine {
+    /// Gets ready for measurements with so many threads, and warms up.
+    ///
+    /// # Errors
+    /// It is not here, or cannot run the model.
+    fn begin(&mut self, ask: &Ask) -> Result<(), EngineError>;
+
+    /// Measures once.
+    ///
+    /// # Errors
+    /// What went wrong; it is not asked again then.
+    fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError>;
+
+    /// The time of a new process to the first token; `None` if there is no way to ask.
+    ///
+    /// # Errors
+    /// As [`Engine::measure`].
+    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError>;
+
+    /// Ends what [`Engine::begin`] began.
+    fn end(&mut self);
+}
+
+/// A program with the interface of `llama-bench`. Each measurement is a process of its own, which loads the model, warms up
+/// and runs each test once.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// `bitnet`, where the flags come after a command.
+    ours: bool,
+}
+
+impl Program {
+    /// Another's program.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, ours: false }
+    }
+
+    /// Ours: `bitnet`, with its commands `bench` and `infer`.
+    #[must_use]
+    pub fn ours(path: PathBuf) -> Self {
+        Self { path, ours: true }
+    }
+
+    fn run(&self, args: &[&str], limit: Duration) -> Result<Ran, EngineError> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        Ok(process::run(&self.path, &args, limit)?)
+    }
+
+    /// How fast so many threads read memory, in bytes a second, by our program.
+    ///
+    /// # Errors
+    /// It failed, or said something else.
+    pub fn bandwidth(&self, threads: usize, limit: Duration) -> Result<f64, EngineError> {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            bytes_per_second: f64,
+        }
+        let threads = threads.to_string();
+        let ran = self.run(&["bench", "--bandwidth", "-t", &threads, "-r", "5", "-o", "json"], limit)?;
+        let lines: Vec<Line> = serde_json::from_str(&ran.out)
+            .map_err(|error| EngineError::Cannot(format!("{} bench --bandwidth: {error}", self.path.display())))?;
+        let rate = lines.first().map(|line| line.bytes_per_second).filter(|rate| *rate > 0.0);
+        rate.ok_or_else(|| EngineError::Cannot("the bandwidth of memory is not above zero".to_owned()))
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+impl Engine for Program {
+    fn begin(&mut self, _: &Ask) -> Result<(), EngineError> {
+        if self.path.is_file() {
+            return Ok(());
+        }
+        Err(EngineError::Missing {
+            what: format!("{} is no file", self.path.display()),
+            command: "name the program with its path: --program NAME=PATH".to_owned(),
+        })
+    }
+
+    fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError> {
+        let numbers = [ask.prompt, ask.generate, ask.threads].map(|n| n.to_string());
+        let [prompt, generate, threads] = numbers.each_ref().map(String::as_str);
+        let model = text(&ask.model);
+        let flags = ["-m", &model, "-p", prompt, "-n", generate, "-t", threads, "-r", "1", "-o", "json"];
+        let command: &[&str] = if self.ours { &["bench"] } else { &[] };
+        let ran = self.run(&[command, &flags].concat(), ask.limit)?;
+        let rates = llama_bench::parse(&ran.out, ask.prompt, ask.generate, ask.threads)
+            .map_err(|source| EngineError::Output { program: text(&self.path), source })?;
+        Ok(Rates { peak_rss: rates.peak_rss.max(ran.peak_rss), ..rates })
+    }
+
+    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError> {
+        #[derive(serde::Deserialize)]
+        struct Report {
+            prompt_tokens: Vec<u32>,
+        }
+        if !self.ours {
+            return Ok(None);
+        }
+        let (model, threads) = (text(&ask.model), ask.threads.to_string());
+        let flags = ["--max-tokens", "1", "--temperature", "0", "--ignore-eos", "--format", "json"];
+        let what = ["infer", "--model", &model, "--threads", &threads, "--prompt", &ask.text];
+        let ran = self.run(&[&what[..], &flags].concat(), ask.limit)?;
+        let report: Report = serde_json::from_str(&ran.out)
+            .map_err(|error| EngineError::Cannot(format!("{} infer: {error}", self.path.display())))?;
+        Ok(Some(FirstToken { seconds: ran.seconds, tokens: report.prompt_tokens.len() }))
+    }
+
+    fn end(&mut self) {}
+}

@@ -1,0 +1,137 @@
+//! A report as one page of text.
+
+use super::peers::{Report, Row, Series};
+use super::ratio::Spread;
+use std::fmt::Write;
+
+/// The page.
+#[must_use]
+pub fn table(report: &Report) -> String {
+    let Report { model, prompt, generate, rounds, .. } = report;
+    let commit = report.commit.as_deref().unwrap_or("unknown");
+    let mut out = format!(
+        "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token\n{}, commit {:.12}, {}\n{rounds} rounds in turn; \
+         medians (least..most); \"ours is\" is the ratio within a round: above 1 ours is better\n",
+        model.name,
+        model.architecture,
+        model.quant,
+        1e-9 * model.bytes as f64,
+        1e-9 * model.weight_bytes as f64,
+        report.cpu,
+        commit,
+        report.at,
+    );
+    for engine in &report.engines {
+        line(&mut out, format_args!("- {}: {}", engine.name, engine.about));
+    }
+    for memory in &report.memory {
+        let Spread { median, least, most } = memory.bytes_per_second.spread;
+        line(
+            &mut out,
+            format_args!(
+                "- memory is read at {:.1} GB/s ({:.1}..{:.1}) by {} threads: at most {:.2} tokens/s with all weights read \
+                 once (a screened head reads fewer)",
+                1e-9 * median,
+                1e-9 * least,
+                1e-9 * most,
+                memory.threads,
+                memory.bound_tokens_per_second,
+            ),
+        );
+    }
+    let head = [
+        "threads".to_owned(),
+        "engine".to_owned(),
+        format!("prompt {prompt}, tokens/s"),
+        "ours is".to_owned(),
+        format!("generate {generate}, tokens/s"),
+        "ours is".to_owned(),
+        "of the bound".to_owned(),
+        "first token, ms".to_owned(),
+        "ours is".to_owned(),
+        "peak RSS, MB".to_owned(),
+    ];
+    line(&mut out, format_args!("\n| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())));
+    for row in &report.rows {
+        line(&mut out, format_args!("| {} |", cells(report, row).join(" | ")));
+    }
+    for row in report.rows.iter().filter(|row| row.failure.is_some()) {
+        let why = row.failure.as_deref().unwrap_or_default();
+        line(&mut out, format_args!("{}, {} threads: unavailable: {why}", row.engine, row.threads));
+        if let Some(mend) = &row.mend {
+            line(&mut out, format_args!("  to mend it: {mend}"));
+        }
+    }
+    if let Some(tokens) = report.rows.iter().find_map(|row| row.first_token_prompt) {
+        line(&mut out, format_args!("first token: of a text of {tokens} tokens, from the start of the process"));
+    }
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "{text}");
+}
+
+fn cells(report: &Report, row: &Row) -> Vec<String> {
+    let bound = report.memory.iter().find(|m| m.threads == row.threads).map(|m| m.bound_tokens_per_second);
+    let share = row.decode.as_ref().zip(bound).map(|(decode, bound)| decode.spread.median / bound);
+    let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rate = |series: &Option<Series>, unit: f64| {
+        or(series.as_ref().map(|Series { spread: s, .. }| {
+            format!("{} ({}..{})", digits(unit * s.median), digits(unit * s.least), digits(unit * s.most))
+        }))
+    };
+    let ratio = |series: &Option<Series>| {
+        let ratio = series.as_ref().and_then(|s| s.ours_is);
+        or(ratio.map(|r| format!("{:.2}x ({:.2}..{:.2})", r.median, r.least, r.most)))
+    };
+    vec![
+        row.threads.to_string(),
+        row.engine.clone(),
+        rate(&row.prefill, 1.0),
+        ratio(&row.prefill),
+        rate(&row.decode, 1.0),
+        ratio(&row.decode),
+        or(share.map(|share| format!("{:.0} %", 100.0 * share))),
+        rate(&row.first_token, 1e3),
+        ratio(&row.first_token),
+        or(row.peak_rss.map(|bytes| format!("{:.0}", 1e-6 * bytes as f64))),
+    ]
+}
+
+/// Three or four figures that mean something.
+fn digits(value: f64) -> String {
+    match value {
+        v if v >= 1000.0 => format!("{v:.0}"),
+        v if v >= 100.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::tests::played;
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_page_has_figures_and_what_is_missing() {
+        let page = table(&played(&RefCell::default()));
+        for words in [
+            "m.gguf (bitnet, i2_s), 2.10 GB, of which 2.00 GB are read a token",
+            "commit 0123456789ab,",
+            "- peer: plays peer",
+            "memory is read at 12.0 GB/s (10.0..14.0) by 1 threads: at most 6.00 tokens/s",
+            "| 1 | ours | 60.00 (40.00..80.00) | - | 6.00 (4.00..8.00) | - | 100 % | 187.5 (125.0..250.0) | - | 0 |",
+            "| 1 | peer | 30.00 (20.00..40.00) | 2.00x (2.00..2.00) | 3.00 (2.00..4.00) | 2.00x (2.00..2.00) | 50 % |",
+            "| 1 | none | - | - | - | - | - | - | - | - |",
+            "mute, 1 threads: unavailable: no more figures",
+            "none, 1 threads: unavailable: not built\n  to mend it: cargo build it",
+            "of a text of 34 tokens",
+        ] {
+            assert!(page.contains(words), "{words:?} is not in\n{page}");
+        }
+        assert!(page.lines().count() < 30, "one page");
+    }
+}

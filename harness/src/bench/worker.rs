@@ -1,0 +1,115 @@
+//! A C++ reference as an engine: the worker of `cpp-sys`, which keeps the model loaded between measurements.
+//!
+//! Its times are its own clock's, without the transfer of answers. Fewer logits than all are made nowhere: a prompt asks
+//! for those of its last token, and a generation computes all of every token's.
+
+use super::engine::{Ask, Engine, EngineError, FirstToken, Rates};
+use super::process::peak_rss;
+use cpp_sys::{CppBackend, Installed, LoadInfo, LoadOptions, ModelFacts, Positions, Session, SessionOptions, Workers};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Tokens a batch, as llama-bench has them.
+const CHUNK: usize = 512;
+/// Tokens of the prompt and of the generation that are not counted.
+const WARM_UP: (usize, usize) = (32, 8);
+
+/// The worker of a backend.
+pub struct Worker {
+    installed: Installed,
+    open: Option<(Session, LoadInfo)>,
+}
+
+impl Worker {
+    /// The worker of a backend, if it is built and runs such a file.
+    ///
+    /// # Errors
+    /// It is not built (with the command that does), or why it cannot run the file.
+    pub fn find(backend: CppBackend, target: &Path, facts: &ModelFacts) -> Result<Self, EngineError> {
+        backend.supports(facts).map_err(|error| EngineError::Cannot(error.to_string()))?;
+        let missing = |m: cpp_sys::Missing| EngineError::Missing { what: m.line(), command: m.command };
+        Ok(Self { installed: Workers::new(target).preflight(backend).map_err(missing)?, open: None })
+    }
+
+    /// What it was built from.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let build = &self.installed.build;
+        format!("{}, {}, worker of setup-cpp, model kept loaded", build.source, build.compiler)
+    }
+
+    fn start(&self, ask: &Ask) -> Result<(Session, LoadInfo), EngineError> {
+        let options = SessionOptions {
+            timeout: ask.limit,
+            load_timeout: ask.limit.max(Duration::from_secs(60)),
+            threads: ask.threads,
+            log: None,
+        };
+        let mut session = Session::start(&self.installed, options)?;
+        let context = ask.prompt.max(ask.generate + 1).max(256);
+        let info = session.load(&ask.model, LoadOptions { context, ..LoadOptions::default() })?;
+        Ok((session, info))
+    }
+}
+
+/// Ids without meaning, spread over the vocabulary: those of `bitnet bench`.
+fn ids(vocab: usize, count: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 7919 + 1) % vocab.max(1)) as u32).collect()
+}
+
+fn prompt(session: &mut Session, info: &LoadInfo, tokens: usize) -> Result<f64, EngineError> {
+    let before = session.timings().of("logits").worker_seconds;
+    let last = Positions::List(vec![tokens.saturating_sub(1)]);
+    session.logits(&ids(info.vocab_size, tokens), &last, CHUNK)?;
+    rate(tokens, session.timings().of("logits").worker_seconds - before)
+}
+
+/// The first of the new tokens comes with the prompt, which is one token: steps are one less than tokens made.
+fn generate(session: &mut Session, info: &LoadInfo, steps: usize) -> Result<f64, EngineError> {
+    let made = session.generate(&ids(info.vocab_size, 1), steps + 1)?;
+    if made.tokens.len() <= steps {
+        let found = made.tokens.len();
+        let why = format!("it ended its text after {found} tokens, {steps} are measured: ask for fewer (--generate)");
+        return Err(EngineError::Cannot(why));
+    }
+    rate(steps, made.decode_seconds)
+}
+
+fn rate(count: usize, seconds: f64) -> Result<f64, EngineError> {
+    let rate = count as f64 / seconds;
+    if rate.is_finite() && rate > 0.0 {
+        return Ok(rate);
+    }
+    Err(EngineError::Cannot(format!("{count} tokens in {seconds} s are too few to be timed")))
+}
+
+impl Engine for Worker {
+    fn begin(&mut self, ask: &Ask) -> Result<(), EngineError> {
+        let (mut session, info) = self.start(ask)?;
+        prompt(&mut session, &info, WARM_UP.0)?;
+        generate(&mut session, &info, WARM_UP.1.min(ask.generate))?;
+        self.open = Some((session, info));
+        Ok(())
+    }
+
+    fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError> {
+        let Some((session, info)) = &mut self.open else {
+            return Err(EngineError::Cannot("the worker was not started".to_owned()));
+        };
+        let prefill = prompt(session, info, ask.prompt)?;
+        let decode = generate(session, info, ask.generate)?;
+        Ok(Rates { prefill, decode, peak_rss: session.process_id().and_then(peak_rss) })
+    }
+
+    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError> {
+        let started = Instant::now();
+        let (mut session, _) = self.start(ask)?;
+        let tokens = session.tokenize(&ask.text, true, false)?;
+        session.generate(&tokens, 1)?;
+        Ok(Some(FirstToken { seconds: started.elapsed().as_secs_f64(), tokens: tokens.len() }))
+    }
+
+    fn end(&mut self) {
+        self.open = None;
+    }
+}
