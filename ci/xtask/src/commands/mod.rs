@@ -7,6 +7,7 @@ mod crossval_per_token;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
+mod gate;
 mod preflight;
 mod receipt;
 mod reference;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Report(report::Args),
     /// Measure what is held against the limits in golden/.
     Benchmark(benchmark::Args),
+    /// Hold what the kernels cost against golden/gates/.
+    Gate(gate::Args),
     /// Download under random faults and kill -9, with several processes on one cache.
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
@@ -61,6 +64,7 @@ impl Command {
             Self::Reference(args) => args.run(),
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
+            Self::Gate(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
             Self::CrossvalPerToken(args) => args.run(),
