@@ -12,6 +12,7 @@ pub mod differences;
 pub mod expect;
 pub mod faults;
 pub mod fixtures;
+pub mod gates;
 pub mod matrix;
 pub mod overhead;
 pub mod pattern;

@@ -26,6 +26,7 @@
 //! | [`cpu_time`] | this thread's computing time |
 //! | [`references`] | the C++ references as backends: what they are asked, live and recorded |
 //! | [`golden`] | snapshots and blessing |
+//! | [`gate`] | what the kernels cost, against what they did |
 //! | [`record`], [`account`], [`report`] | what is left of a run |
 //!
 //! The user manual is the module documentation of `tests/matrix.rs`.
@@ -39,6 +40,7 @@ pub mod cpu_time;
 pub mod crossval;
 mod diff;
 pub mod env;
+pub mod gate;
 pub mod generate;
 pub mod golden;
 pub mod host;

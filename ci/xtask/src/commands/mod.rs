@@ -8,6 +8,7 @@ mod crossval_per_token;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
+mod gate;
 mod make_model;
 mod preflight;
 mod receipt;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     BenchPeers(bench_peers::Args),
     /// Write a model of random weights in the shape of a real one.
     MakeModel(make_model::Args),
+    /// Hold what the kernels cost against golden/gates/.
+    Gate(gate::Args),
     /// Download under random faults and kill -9, with several processes on one cache.
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
@@ -72,6 +75,7 @@ impl Command {
             Self::BenchPeers(args) => args.run(),
             Self::MakeModel(args) => args.run(),
             Self::Bench(args) => args.run(&Settings::from_env()?),
+            Self::Gate(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
             Self::CrossvalPerToken(args) => args.run(),

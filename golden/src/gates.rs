@@ -1,0 +1,165 @@
+//! `gates/`: what the kernels cost, and how much more is a regression.
+//!
+//! `gates/instructions-<arch>.toml` has exact counts of instructions, `gates/ratios-<arch>.toml` how many times faster one kernel
+//! set is than a plainer one. Both are written by `cargo xtask gate --bless` and held by `cargo xtask gate`. A file says what
+//! its figures were measured with; with anything else they say nothing, and whoever reads them must say that.
+
+use crate::{GoldenError, check_schema, read_toml};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The version of both files that this crate reads.
+pub const SCHEMA: u32 = 1;
+
+/// What figures were measured with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// The compiler, as `rustc -V` names it.
+    pub rustc: String,
+    /// The profile: `release`.
+    pub profile: String,
+    /// RUSTFLAGS.
+    pub flags: String,
+    /// The C library: it counts where something allocates or copies, in the set `any`.
+    pub libc: String,
+    /// The processor: vendor, family, model. Instruction counts do not depend on it.
+    pub cpu: String,
+    /// What counted, for instruction counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valgrind: Option<String>,
+}
+
+/// `instructions-<arch>.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instructions {
+    /// Version of the file.
+    pub schema: u32,
+    /// A count that is more than so many percent above its baseline is a regression; so much below, an improvement to bless.
+    pub limit_percent: f64,
+    /// What the counts were made with.
+    pub made: Made,
+    /// Kernel sets that cannot be counted.
+    #[serde(default)]
+    pub elsewhere: Vec<Elsewhere>,
+    /// Set, case, instructions.
+    pub counts: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// A kernel set whose instructions are not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// The set.
+    pub set: String,
+    /// Why, and what holds it instead.
+    pub reason: String,
+}
+
+/// `ratios-<arch>.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ratios {
+    /// Version of the file.
+    pub schema: u32,
+    /// How the limits follow from what was measured.
+    pub reason: String,
+    /// Runs that the limits were measured in.
+    pub runs: usize,
+    /// What they were measured with: they bind on this processor and with this compiler.
+    pub made: Made,
+    /// The pairs of kernel sets.
+    pub pair: Vec<Pair>,
+}
+
+/// A kernel set and its yardstick.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// The set under test.
+    pub set: String,
+    /// The plainer one.
+    pub against: String,
+    /// What no case may be below on any processor.
+    pub floor: f64,
+    /// Why the floor is where it is.
+    pub floor_reason: String,
+    /// The cases.
+    #[serde(default)]
+    pub cases: BTreeMap<String, Limit>,
+}
+
+/// How many times faster.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Median of the runs.
+    pub measured: f64,
+    /// Highest less lowest run, in percent of the median.
+    pub spread_percent: f64,
+    /// Below is a regression.
+    pub limit: f64,
+}
+
+/// Where the counts of an architecture lie.
+#[must_use]
+pub fn instructions_path(golden: &Path, arch: &str) -> PathBuf {
+    golden.join(format!("gates/instructions-{arch}.toml"))
+}
+
+/// Where the ratios of an architecture lie.
+#[must_use]
+pub fn ratios_path(golden: &Path, arch: &str) -> PathBuf {
+    golden.join(format!("gates/ratios-{arch}.toml"))
+}
+
+/// Reads the counts.
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn instructions(golden: &Path, arch: &str) -> Result<Instructions, GoldenError> {
+    let path = instructions_path(golden, arch);
+    let file: Instructions = read_toml(&path)?;
+    check_schema(&path, file.schema, SCHEMA)?;
+    Ok(file)
+}
+
+/// Reads the ratios.
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn ratios(golden: &Path, arch: &str) -> Result<Ratios, GoldenError> {
+    let path = ratios_path(golden, arch);
+    let file: Ratios = read_toml(&path)?;
+    check_schema(&path, file.schema, SCHEMA)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_committed_files_bind() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let counts = super::instructions(golden, "x86_64").expect("instructions");
+        assert!(counts.limit_percent > 0.0 && counts.limit_percent <= 2.0);
+        assert_eq!(counts.made.profile, "release");
+        for set in ["any", "scalar", "avx2"] {
+            assert!(counts.counts[set].values().all(|n| *n > 0) && !counts.counts[set].is_empty(), "{set}");
+        }
+        // What is not counted is timed.
+        let ratios = super::ratios(golden, "x86_64").expect("ratios");
+        for elsewhere in &counts.elsewhere {
+            assert!(ratios.pair.iter().any(|pair| pair.set == elsewhere.set && !pair.cases.is_empty()));
+        }
+        for pair in &ratios.pair {
+            assert!(pair.floor > 0.0 && !pair.floor_reason.is_empty());
+            for (case, limit) in &pair.cases {
+                assert!(limit.limit > 0.0 && limit.limit < limit.measured, "{case}");
+            }
+        }
+    }
+}

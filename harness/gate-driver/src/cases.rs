@@ -1,0 +1,251 @@
+//! What is measured: one call of a kernel, on fixed input, on one thread.
+//!
+//! The table of formats and the trait [`Kernels`] make the list, so that a new format or kernel set has its cases at once (and
+//! turns the gate red until their figures are blessed). Shapes are small: the whole list is counted for two kernel sets in
+//! some seconds. Input is seeded, and what a call allocates is allocated before.
+
+use crate::random::Random;
+use anyhow::Context;
+use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
+use bitnet_kernels::quant::{FORMATS, TILED};
+use bitnet_kernels::screen::{Scratch, Screen, Wanted};
+use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, Pool, Rope};
+use std::hint::black_box;
+
+/// Outputs of a product.
+const ROWS: usize = 64;
+/// Inputs: a multiple of every format's block, and of no power of two above 256.
+const COLS: usize = 768;
+/// Tokens of a GEMM.
+const TOKENS: usize = 8;
+/// Elements of a head, and positions in the cache.
+const HEAD: usize = 128;
+const POSITIONS: usize = 192;
+/// Rows and columns of the output matrix that is screened.
+const HEAD_ROWS: usize = 512;
+const HEAD_COLS: usize = 256;
+
+type Work = Box<dyn FnMut()>;
+
+/// A piece of work that can be repeated.
+pub struct Case {
+    /// Its name, unique within a kernel set.
+    pub name: String,
+    work: Work,
+}
+
+impl Case {
+    /// Does the work so many times.
+    pub fn call(&mut self, times: u32) {
+        for _ in 0..times {
+            (self.work)();
+        }
+    }
+}
+
+/// The cases that are wanted. Input is made for no others: under valgrind that takes longer than the cases.
+struct List<'a> {
+    wants: &'a dyn Fn(&str) -> bool,
+    cases: Vec<Case>,
+}
+
+impl List<'_> {
+    fn add<W: FnMut() + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        make: impl FnOnce() -> anyhow::Result<W>,
+    ) -> anyhow::Result<()> {
+        let name = name.into();
+        if (self.wants)(&name) {
+            let work = make().with_context(|| format!("cannot set up the case {name}"))?;
+            self.cases.push(Case { name, work: Box::new(work) });
+        }
+        Ok(())
+    }
+}
+
+/// The cases of a kernel set that `wants` wants by their names.
+///
+/// # Errors
+/// Input cannot be packed, or the system gives no thread pool.
+pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
+    let mut list = List { wants, cases: Vec::new() };
+    for format in FORMATS {
+        let name = format.name;
+        // `gemv/f16` is a model's output matrix, the head.
+        list.add(format!("gemv/{name}"), || product(k, format, |_| 0.5, 1))?;
+        list.add(format!("gemm/{name}"), || product(k, format, |_| 0.5, TOKENS))?;
+        // Scales that differ from block to block are another way through the kernels.
+        if format.act == ActKind::I8 && format.trailer_bytes == 0 {
+            let scale = |block: usize| [0.5, 0.25, 1.0][block % 3];
+            list.add(format!("gemv/{name}-scales"), || product(k, format, scale, 1))?;
+        }
+    }
+    for (name, kind) in [("int8-token", ActKind::I8), ("int8-block", ActKind::Q8)] {
+        list.add(name, || {
+            let (x, mut out) = (Random::new(3).floats(COLS), Activations::default());
+            Ok(move || k.prepare(kind, black_box(&x), 1, &mut out))
+        })?;
+    }
+    rows(k, &mut list)?;
+    list.add("attention", || Ok(attention(k)))?;
+    list.add("head-screened", || screened(k))?;
+    Ok(list.cases)
+}
+
+/// What no kernel set computes: unpacking at load, and encoding.
+///
+/// # Errors
+/// Input cannot be packed, or a vocabulary of the repository cannot be read.
+pub fn of_none(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
+    let mut list = List { wants, cases: Vec::new() };
+    for tiled in TILED {
+        list.add(format!("unpack/{}", tiled.name), || {
+            let weights = Random::new(5).ternary(ROWS * COLS, ROWS * COLS, |_| 0.5);
+            let bytes = (tiled.pack)(&weights, ROWS, COLS)?;
+            (tiled.unpack)(&bytes, ROWS, COLS)?;
+            Ok(move || {
+                // An error was seen above, if there is one.
+                let _ = black_box((tiled.unpack)(black_box(&bytes), ROWS, COLS));
+            })
+        })?;
+    }
+    list.add("encode/gpt2", || encode(&GPT2, Some("gpt-2")))?;
+    list.add("encode/mistral-v1", || encode(&MISTRAL, None))?;
+    Ok(list.cases)
+}
+
+fn weights(format: &Format, scale: impl Fn(usize) -> f32) -> Vec<f32> {
+    let r = &mut Random::new(1);
+    if format.act == ActKind::I8 { r.ternary(ROWS * COLS, format.block_len, scale) } else { r.floats(ROWS * COLS) }
+}
+
+/// One token is a GEMV, several are a GEMM.
+fn product(
+    k: &'static dyn Kernels,
+    format: &'static Format,
+    scale: impl Fn(usize) -> f32,
+    tokens: usize,
+) -> anyhow::Result<impl FnMut() + 'static> {
+    let bytes = (format.pack)(&weights(format, scale), ROWS, COLS)?;
+    Matrix::new(format, ROWS, COLS, &bytes)?;
+    let (mut x, mut y) = (Activations::default(), vec![0.0; tokens * ROWS]);
+    k.prepare(format.act, &Random::new(2).floats(tokens * COLS), tokens, &mut x);
+    Ok(move || {
+        let w = Matrix { format, rows: ROWS, cols: COLS, data: black_box(&bytes), multiplier: 1.0 };
+        k.matmul(&w, black_box(&x), 0..ROWS, OutView::new(&mut y, tokens, ROWS));
+        black_box(&y);
+    })
+}
+
+/// What works on one row. In place, the values must not run away from call to call: gates begin from a copy.
+fn rows(k: &'static dyn Kernels, list: &mut List<'_>) -> anyhow::Result<()> {
+    let r = &mut Random::new(4);
+    let (x, w) = (r.floats(COLS), r.floats(COLS));
+    list.add("rms-norm", || {
+        let (x, w, mut y) = (x.clone(), w.clone(), vec![0.0; COLS]);
+        Ok(move || {
+            k.rms_norm(black_box(&x), &w, 1e-5, &mut y);
+            black_box(&y);
+        })
+    })?;
+    for (name, kind) in [("rope/neox", Rope::Neox), ("rope/norm", Rope::Norm)] {
+        list.add(name, || {
+            // A rotation keeps the length of what it turns.
+            let (mut head, cos, sin) = (x[..HEAD].to_vec(), [0.6; HEAD / 2], [0.8; HEAD / 2]);
+            Ok(move || {
+                k.rope(kind, &mut head, black_box(&cos), &sin);
+                black_box(&head);
+            })
+        })?;
+    }
+    type Gate = fn(&dyn Kernels, &mut [f32], &[f32]);
+    let gates: [(&str, Gate); 2] =
+        [("gate/relu2", |k, gate, up| k.relu2_gate(gate, up)), ("gate/silu", |k, gate, up| k.silu_gate(gate, up))];
+    for (name, gate) in gates {
+        list.add(name, || {
+            let (x, up, mut y) = (x.clone(), w.clone(), vec![0.0; COLS]);
+            Ok(move || {
+                y.copy_from_slice(&x);
+                gate(k, black_box(&mut y), &up);
+                black_box(&y);
+            })
+        })?;
+    }
+    list.add("add", || {
+        let (more, mut y) = (w.clone(), vec![0.0; COLS]);
+        Ok(move || {
+            k.add(&mut y, black_box(&more));
+            black_box(&y);
+        })
+    })?;
+    list.add("to-f16", || {
+        let (x, mut halves) = (x.clone(), vec![0; COLS]);
+        Ok(move || {
+            k.f32_to_f16(black_box(&x), &mut halves);
+            black_box(&halves);
+        })
+    })
+}
+
+fn attention(k: &'static dyn Kernels) -> impl FnMut() + 'static {
+    let r = &mut Random::new(6);
+    let q = r.floats(HEAD);
+    let mut half = || {
+        let mut out = vec![0; POSITIONS * HEAD];
+        k.f32_to_f16(&r.floats(POSITIONS * HEAD), &mut out);
+        out
+    };
+    let (keys, values) = (half(), half());
+    let (mut scratch, mut out) = (vec![0.0; POSITIONS], vec![0.0; HEAD]);
+    move || {
+        k.attention(black_box(&q), &keys, &values, HEAD, POSITIONS, 0.088, &mut scratch, &mut out);
+        black_box(&out);
+    }
+}
+
+/// The largest product of an f16 matrix, by its int8 copy.
+fn screened(k: &'static dyn Kernels) -> anyhow::Result<impl FnMut() + 'static> {
+    let format = &bitnet_kernels::quant::f16::FORMAT;
+    let pool = Pool::new(1).context("no thread pool")?;
+    let bytes = (format.pack)(&Random::new(7).floats(HEAD_ROWS * HEAD_COLS), HEAD_ROWS, HEAD_COLS)?;
+    let screen = Screen::new(&Matrix::new(format, HEAD_ROWS, HEAD_COLS, &bytes)?, &pool);
+    let screen = screen.context("the matrix cannot be screened")?;
+    let (mut x, mut y, mut scratch) = (Activations::default(), vec![0.0; HEAD_ROWS], Scratch::default());
+    k.prepare(format.act, &Random::new(8).floats(HEAD_COLS), 1, &mut x);
+    Ok(move || {
+        let w = Matrix { format, rows: HEAD_ROWS, cols: HEAD_COLS, data: &bytes, multiplier: 1.0 };
+        let wanted = Wanted { count: 1, within: 0.0, also: &[] };
+        black_box(screen.top((k, &pool), &w, black_box(&x), wanted, &mut scratch, &mut y));
+    })
+}
+
+type Files = [(&'static str, &'static [u8])];
+static GPT2: [(&str, &[u8]); 2] = [
+    ("vocab.json", include_bytes!("../../../golden/vocab/gpt2/encoder.json")),
+    ("merges.txt", include_bytes!("../../../golden/vocab/gpt2/vocab.bpe")),
+];
+static MISTRAL: [(&str, &[u8]); 1] =
+    [("tokenizer.model", include_bytes!("../../../golden/vocab/mistral-v1/tokenizer.model"))];
+
+/// Words, numbers, code, several scripts, runs.
+const TEXT: &str = "In the beginning was the Word, and the Word was with numbers: 1,024 of them, 3.14159 and 2026-11-22.\n\
+    fn main() { let answer = 6 * 7; println!(\"{answer:>8}\"); }\n\
+    Über den Wolken muß die Freiheit wohl grenzenlos sein; 東京は日本の首都です。 Москва — столица. مرحبا بالعالم 👩‍👩‍👧\n\
+    aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\t\t\t        ........ it's they'll WE'VE unquestionably antidisestablishmentarianism\n";
+
+fn encode(files: &Files, pre: Option<&str>) -> anyhow::Result<impl FnMut() + 'static> {
+    let mut set = FileSet::new();
+    for (name, bytes) in files {
+        set.add(*name, *bytes);
+    }
+    let hints = Hints { pre: pre.map(str::to_owned), ..Hints::default() };
+    let tokenizer = load(&set, &hints).context("cannot read the vocabulary")?.tokenizer;
+    let options = EncodeOptions { add_special: false, parse_special: true };
+    tokenizer.encode(TEXT, options)?;
+    Ok(move || {
+        // An error was seen above, if there is one.
+        let _ = black_box(tokenizer.encode(black_box(TEXT), options));
+    })
+}

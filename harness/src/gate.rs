@@ -1,0 +1,236 @@
+//! The gate on speed: what the kernels cost, against what they cost when it was last blessed.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`driver`] | starts `gate-driver`, under callgrind or not, and reads what it says |
+//! | [`instructions`] | exact counts against `golden/gates/instructions-<arch>.toml` |
+//! | [`ratios`] | kernel sets against plainer ones, in wall time, against `golden/gates/ratios-<arch>.toml` |
+//! | [`proof`] | that it can be red, and is not by itself |
+//!
+//! Counting comes first because it has no noise: one instruction more in a thousand is seen, on any machine, however busy.
+//! What valgrind cannot run (AVX-512) is timed instead, against a yardstick that is counted. Threads, memory and whole models
+//! are no matter of this gate but of the benches.
+//!
+//! A figure that was made with another compiler, other flags, another C library or another processor binds nothing here: it
+//! is [`Finding::Unavailable`], and a run in which nothing was held against anything is not green.
+
+pub mod driver;
+pub mod instructions;
+pub mod proof;
+pub mod ratios;
+
+use bitnet_golden::GoldenError;
+use bitnet_golden::gates::Made;
+use gate_driver::{ANY, Build};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The command that writes the figures anew.
+pub const BLESS: &str = "cargo xtask gate --bless";
+
+/// What can go wrong before anything is judged.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// There is no valgrind, or it does not run.
+    #[error("{reason}")]
+    NoValgrind {
+        /// What was tried and what came of it.
+        reason: String,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// A program cannot be started.
+    #[error("cannot start {program}: {source}; `cargo build --release -p bitnet-cli -p gate-driver` makes the driver", program = program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The driver ended with an error.
+    #[error("{program} failed ({status}): {said}", program = program.display())]
+    Driver {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: String,
+        /// The end of what it said on stderr, and valgrind in its log.
+        said: String,
+    },
+    /// The driver says what this version does not understand.
+    #[error("the driver's line `{line}` is not understood: {problem}; build driver and xtask from one checkout")]
+    Line {
+        /// The line.
+        line: String,
+        /// Why.
+        problem: String,
+    },
+    /// Callgrind's file is not as expected.
+    #[error("callgrind's file {problem}; this reads what valgrind 3.19 writes")]
+    Callgrind {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A data file.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
+    /// A file cannot be written or read.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Figures that must not be blessed.
+    #[error("not blessed: {reason}")]
+    NotBlessed {
+        /// Why.
+        reason: String,
+    },
+    /// Nothing was selected.
+    #[error("no case begins with {}", .names.join(" or "))]
+    NoCase {
+        /// What was asked for.
+        names: Vec<String>,
+    },
+}
+
+/// What became of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "finding", content = "why", rename_all = "kebab-case")]
+pub enum Finding {
+    /// Within the limit.
+    Ok,
+    /// Better by more than the limit: not wrong, but to be blessed, so that it cannot be lost unseen.
+    Improved,
+    /// Worse than the limit.
+    Regression,
+    /// The case is not in the data.
+    NoBaseline,
+    /// The data have a case that is not run any more.
+    NoCase,
+    /// It cannot be held against anything here; the reason.
+    Unavailable(String),
+}
+
+impl Finding {
+    /// Whether it turns the gate red.
+    #[must_use]
+    pub fn is_red(&self) -> bool {
+        matches!(self, Self::Regression | Self::NoBaseline | Self::NoCase)
+    }
+
+    /// In a table.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Ok => "ok".to_owned(),
+            Self::Improved => format!("improved: {BLESS}"),
+            Self::Regression => "REGRESSION".to_owned(),
+            Self::NoBaseline => format!("NO BASELINE: {BLESS}"),
+            Self::NoCase => format!("A BASELINE WITHOUT A CASE: {BLESS}"),
+            Self::Unavailable(reason) => format!("unavailable: {reason}"),
+        }
+    }
+}
+
+/// A line of the result.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The kernel set, or the pair `set:against`.
+    pub set: String,
+    /// The case; empty where a whole set is meant.
+    pub case: String,
+    /// What was blessed: instructions of [`gate_driver::CALLS`] calls, or how many times faster.
+    pub baseline: Option<f64>,
+    /// What was measured now.
+    pub now: Option<f64>,
+    /// How much more it costs now, in percent of the baseline; less than nothing is better.
+    pub percent: Option<f64>,
+    /// What that means.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// What a judgement comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Something was compared, and nothing is worse.
+    Green,
+    /// Something is.
+    Red,
+    /// Nothing could be compared.
+    Unavailable,
+}
+
+/// All rows, and what they come to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Judgement {
+    /// What they come to.
+    pub outcome: Outcome,
+    /// What is said beside: differences that need not matter.
+    pub notes: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl Judgement {
+    /// Of these rows.
+    #[must_use]
+    pub fn new(rows: Vec<Row>, notes: Vec<String>) -> Self {
+        let outcome = if rows.iter().any(|row| row.finding.is_red()) {
+            Outcome::Red
+        } else if rows.iter().any(|row| matches!(row.finding, Finding::Ok | Finding::Improved)) {
+            Outcome::Green
+        } else {
+            Outcome::Unavailable
+        };
+        Self { outcome, notes, rows }
+    }
+
+    /// Whether a kernel set could not be compared. (`any` has the C library in its counts, which is every system's own.)
+    #[must_use]
+    pub fn lacks_a_set(&self) -> bool {
+        self.rows.iter().any(|row| row.set != ANY && matches!(row.finding, Finding::Unavailable(_)))
+    }
+
+    /// How many rows are so.
+    #[must_use]
+    pub fn count(&self, of: impl Fn(&Finding) -> bool) -> usize {
+        self.rows.iter().filter(|row| of(&row.finding)).count()
+    }
+}
+
+/// What this build differs in from the one that the figures were made with; `cpu` if the processor matters too.
+fn differences(made: &Made, build: &Build, cpu: bool) -> Option<String> {
+    let parts = [
+        ("", &made.rustc, &build.rustc, true),
+        ("the profile ", &made.profile, &build.profile, true),
+        ("RUSTFLAGS ", &made.flags, &build.flags, true),
+        ("the processor ", &made.cpu, &build.cpu, cpu),
+    ];
+    let (what, theirs, ours, _) = parts.into_iter().find(|(_, theirs, ours, matters)| *matters && theirs != ours)?;
+    Some(format!("the figures are of {what}`{theirs}`, this is `{ours}`; bless with {BLESS}"))
+}
+
+/// What this build is, for a file that is blessed now.
+fn made(build: &Build, valgrind: Option<&str>) -> Made {
+    Made {
+        rustc: build.rustc.clone(),
+        profile: build.profile.clone(),
+        flags: build.flags.clone(),
+        libc: build.libc.clone(),
+        cpu: build.cpu.clone(),
+        valgrind: valgrind.map(str::to_owned),
+    }
+}
+
+fn toml_of<T: Serialize>(data: &T) -> Result<String, GateError> {
+    toml::to_string(data).map_err(|error| GateError::NotBlessed { reason: format!("no TOML: {error}") })
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<(), GateError> {
+    crate::atomic::write(path, text.as_bytes()).map_err(|source| GateError::File { path: path.to_owned(), source })
+}

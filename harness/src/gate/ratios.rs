@@ -1,0 +1,292 @@
+//! Kernel sets against plainer ones, in wall time, against `golden/gates/ratios-<arch>.toml`.
+//!
+//! Two limits. On the processor that the data were measured on, each case has its own, close below what was measured. On any
+//! other, the ratios are others, and only the floor of the pair holds: a set that is slower than the plainer one should not
+//! exist. A case below its limit is measured again before it is believed: noise goes, a slowdown stays.
+
+use super::driver::{Driver, Timed};
+use super::{Finding, GateError, Judgement, Row, differences, made, toml_of, write};
+use bitnet_golden::gates::{Limit, Pair, Ratios, SCHEMA, ratios_path};
+use gate_driver::{Build, Paired};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// How far below the lowest of the blessed runs a case may be, in percent: less than half of a slowdown of 10 %.
+const ROOM_PERCENT: f64 = 4.0;
+/// Of cases that are no faster in this set than in the plainer one.
+const FLOOR: f64 = 0.8;
+/// Times that what looks slow is measured again.
+const AGAIN: usize = 3;
+
+/// Each set of the table with the one before it.
+#[must_use]
+pub fn pairs(build: &Build) -> Vec<(String, String)> {
+    build.sets.iter().zip(build.sets.iter().skip(1)).map(|(against, set)| (set.clone(), against.clone())).collect()
+}
+
+/// As the driver takes them.
+#[must_use]
+pub fn arguments(pairs: &[(String, String)]) -> Vec<String> {
+    pairs.iter().map(|(set, against)| format!("{set}:{against}")).collect()
+}
+
+/// Measures, and what looks slow once more, up to [`AGAIN`] times; the best of a case counts.
+///
+/// # Errors
+/// As [`Driver::time`].
+pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), GateError> {
+    let whole = driver.cases.is_empty();
+    let all = pairs(&driver.build()?);
+    let mut timed = driver.time(&arguments(&all))?;
+    for _ in 0..AGAIN {
+        let judged = judge(data, &timed, whole);
+        let slow: Vec<&Row> = judged.rows.iter().filter(|row| row.finding == Finding::Regression).collect();
+        if slow.is_empty() {
+            break;
+        }
+        let sets: BTreeSet<String> = slow.iter().map(|row| row.set.clone()).collect();
+        let again = Driver { cases: slow.iter().map(|row| row.case.clone()).collect(), ..driver.clone() };
+        for new in again.time(&sets.into_iter().collect::<Vec<_>>())?.paired {
+            let same = |old: &&mut Paired| (&old.set, &old.against, &old.case) == (&new.set, &new.against, &new.case);
+            if let Some(old) = timed.paired.iter_mut().find(same)
+                && new.ratio > old.ratio
+            {
+                *old = new;
+            }
+        }
+    }
+    let judged = judge(data, &timed, whole);
+    Ok((timed, judged))
+}
+
+/// Holds ratios against the data. `whole` if every case was run.
+#[must_use]
+pub fn judge(data: &Ratios, now: &Timed, whole: bool) -> Judgement {
+    let strange = differences(&data.made, &now.build, true);
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    let table = pairs(&now.build);
+    for (set, against) in &table {
+        let name = format!("{set}:{against}");
+        let whole_pair = |finding| row(&name, "", None, None, finding);
+        if let Some(reason) = now.unavailable.get(set).or(now.unavailable.get(against)) {
+            rows.push(whole_pair(Finding::Unavailable(reason.clone())));
+            continue;
+        }
+        let found: BTreeMap<&str, f64> = now
+            .paired
+            .iter()
+            .filter(|paired| (&paired.set, &paired.against) == (set, against))
+            .map(|paired| (paired.case.as_str(), paired.ratio))
+            .collect();
+        let Some(pair) = data.pair.iter().find(|pair| (&pair.set, &pair.against) == (set, against)) else {
+            if !found.is_empty() {
+                rows.push(whole_pair(Finding::NoBaseline));
+            }
+            continue;
+        };
+        let names: BTreeSet<&str> = pair.cases.keys().map(String::as_str).chain(found.keys().copied()).collect();
+        for case in names {
+            let (limit, ratio) = (pair.cases.get(case), found.get(case).copied());
+            let finding = match (limit, ratio) {
+                (_, None) if !whole => continue,
+                (None, _) => Finding::NoBaseline,
+                (Some(_), None) => Finding::NoCase,
+                (Some(limit), Some(ratio)) => compare(limit, ratio, pair.floor, strange.is_some()),
+            };
+            rows.push(row(&name, case, limit.map(|limit| limit.measured), ratio, finding));
+        }
+        if strange.is_some() {
+            notes.push(format!("{name}: held to its floor alone, {}: {}", pair.floor, pair.floor_reason));
+        }
+    }
+    if let Some(why) = strange {
+        rows.push(row("every pair", "its own limits", None, None, Finding::Unavailable(why)));
+    }
+    for pair in data.pair.iter().filter(|pair| whole && !table.contains(&(pair.set.clone(), pair.against.clone()))) {
+        rows.push(row(&format!("{}:{}", pair.set, pair.against), "", None, None, Finding::NoCase));
+    }
+    Judgement::new(rows, notes)
+}
+
+fn compare(limit: &Limit, ratio: f64, floor: f64, strange: bool) -> Finding {
+    let least = if strange { floor } else { limit.limit.max(floor) };
+    if ratio < least {
+        Finding::Regression
+    } else if !strange && ratio * limit.limit > limit.measured * limit.measured {
+        // As far above what was measured as the limit is below.
+        Finding::Improved
+    } else {
+        Finding::Ok
+    }
+}
+
+fn row(set: &str, case: &str, then: Option<f64>, now: Option<f64>, finding: Finding) -> Row {
+    // A smaller ratio is more time.
+    let percent = then.zip(now).map(|(then, now)| (then / now.max(1e-9) - 1.0) * 100.0);
+    Row { set: set.to_owned(), case: case.to_owned(), baseline: then, now, percent, finding }
+}
+
+/// The data file of these runs. Floors of pairs that are known stay.
+///
+/// # Errors
+/// [`GateError::NotBlessed`]: not a release build, a set that cannot run here, runs that differ in their cases.
+pub fn data(runs: &[Timed], before: Option<&Ratios>) -> Result<Ratios, GateError> {
+    let refuse = |reason: String| Err(GateError::NotBlessed { reason });
+    let Some(first) = runs.first() else { return refuse("no run".to_owned()) };
+    if first.build.profile != "release" || !first.build.flags.is_empty() {
+        return refuse("the driver is not a release build without RUSTFLAGS, which is what is shipped".to_owned());
+    }
+    if let Some((set, reason)) = first.unavailable.iter().next() {
+        return refuse(format!("{set} cannot be timed here: {reason}"));
+    }
+    let mut pair: Vec<Pair> = Vec::new();
+    for (set, against) in pairs(&first.build) {
+        let known =
+            before.and_then(|data| data.pair.iter().find(|pair| (&pair.set, &pair.against) == (&set, &against)));
+        let mut all = BTreeMap::<&str, Vec<f64>>::new();
+        for paired in runs.iter().flat_map(|run| &run.paired).filter(|p| (&p.set, &p.against) == (&set, &against)) {
+            all.entry(&paired.case).or_default().push(paired.ratio);
+        }
+        if let Some((case, found)) = all.iter().find(|(_, found)| found.len() != runs.len()) {
+            return refuse(format!("{case} was timed {} times in {} runs", found.len(), runs.len()));
+        }
+        let cases = all.into_iter().map(|(case, found)| (case.to_owned(), limit(found))).collect();
+        let floor = known.map_or(FLOOR, |pair| pair.floor);
+        let reason = "some cases are the plainer set's own code, and another processor may clock down";
+        let floor_reason = known.map_or_else(|| reason.to_owned(), |pair| pair.floor_reason.clone());
+        pair.push(Pair { set, against, floor, floor_reason, cases });
+    }
+    Ok(Ratios {
+        schema: SCHEMA,
+        reason: format!(
+            "limit: the lowest of the runs less {ROOM_PERCENT} %; a planted slowdown of 10 % is beyond it wherever the runs lie within 5 %"
+        ),
+        runs: runs.len(),
+        made: made(&first.build, None),
+        pair,
+    })
+}
+
+fn limit(mut found: Vec<f64>) -> Limit {
+    found.sort_by(f64::total_cmp);
+    let at = |i: usize| found.get(i).copied().unwrap_or_default();
+    let (low, middle, high) = (at(0), at(found.len() / 2), at(found.len().saturating_sub(1)));
+    let round = |x: f64| (x * 1e4).round() / 1e4;
+    Limit {
+        measured: round(middle),
+        spread_percent: round((high - low) / middle.max(1e-9) * 100.0),
+        limit: round(low * (1.0 - ROOM_PERCENT / 100.0)),
+    }
+}
+
+/// Writes the file, a line for each case.
+///
+/// # Errors
+/// It cannot be written.
+pub fn bless(golden: &Path, data: &Ratios, arch: &str) -> Result<(), GateError> {
+    let mut text = String::from(
+        "# How many times faster a kernel set is than a plainer one on the same work (harness/gate-driver/src/cases.rs), in wall time\n\
+         # of one thread. Written by `cargo xtask gate --paired --bless`, held by `cargo xtask gate --paired`, read by golden/src/gates.rs.\n\n",
+    );
+    text += &toml_of(&Ratios { pair: Vec::new(), ..data.clone() })?.replace("pair = []\n", "");
+    for pair in &data.pair {
+        text += &format!("\n[[pair]]\n{}", toml_of(&Pair { cases: BTreeMap::new(), ..pair.clone() })?);
+        text = text.trim_end_matches("\n[cases]\n").to_owned() + "\n\n[pair.cases]\n";
+        for (case, Limit { measured, spread_percent, limit }) in &pair.cases {
+            text += &format!(
+                "\"{case}\" = {{ measured = {measured:?}, spread_percent = {spread_percent:?}, limit = {limit:?} }}\n"
+            );
+        }
+    }
+    write(&ratios_path(golden, arch), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Outcome;
+
+    fn timed(ratios: &[(&str, &str, &str, f64)]) -> Timed {
+        let text = str::to_owned;
+        let paired = ratios.iter().map(|(set, against, case, ratio)| Paired {
+            set: text(set),
+            against: text(against),
+            case: text(case),
+            rounds: 15,
+            ratio: *ratio,
+            lower: *ratio,
+            upper: *ratio,
+        });
+        let build = Build {
+            rustc: text("rustc 1"),
+            profile: text("release"),
+            flags: String::new(),
+            arch: text("x86_64"),
+            libc: text("glibc 2"),
+            cpu: text("one"),
+            sets: vec![text("scalar"), text("avx2"), text("avx512")],
+        };
+        Timed { build, paired: paired.collect(), unavailable: BTreeMap::new() }
+    }
+
+    fn run(avx2: f64, avx512: f64) -> Timed {
+        timed(&[("avx2", "scalar", "add", avx2), ("avx512", "avx2", "add", avx512)])
+    }
+
+    fn base() -> Ratios {
+        data(&[run(8.0, 2.0), run(8.1, 2.02), run(7.9, 1.98)], None).expect("data")
+    }
+
+    fn outcome(now: &Timed) -> (Outcome, Vec<Finding>) {
+        let judged = judge(&base(), now, true);
+        (judged.outcome, judged.rows.into_iter().map(|row| row.finding).collect())
+    }
+
+    #[test]
+    fn limits_follow_from_the_runs() {
+        let base = base();
+        let limit = base.pair[1].cases["add"];
+        assert_eq!((limit.measured, limit.spread_percent, limit.limit), (2.0, 2.0, 1.9008));
+        let dir = tempfile::tempdir().expect("temp dir");
+        bless(dir.path(), &base, "x86_64").expect("written");
+        assert_eq!(bitnet_golden::gates::ratios(dir.path(), "x86_64").expect("read"), base);
+    }
+
+    #[test]
+    fn ten_percent_less_is_a_regression_and_noise_is_none() {
+        use Finding::{Improved, Ok, Regression};
+        assert_eq!(outcome(&run(7.9, 1.95)), (Outcome::Green, vec![Ok, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.0 / 1.1)), (Outcome::Red, vec![Ok, Regression]));
+        assert_eq!(outcome(&run(8.0 / 1.1, 2.0)), (Outcome::Red, vec![Regression, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.3)), (Outcome::Green, vec![Ok, Improved]));
+    }
+
+    #[test]
+    fn on_another_processor_only_the_floor_holds() {
+        let elsewhere = |avx512| {
+            let mut now = run(8.0, avx512);
+            now.build.cpu = "two".to_owned();
+            outcome(&now)
+        };
+        let (green, rows) = elsewhere(1.2);
+        assert!(green == Outcome::Green && matches!(rows[2], Finding::Unavailable(_)), "{rows:?}");
+        assert_eq!(elsewhere(0.7).0, Outcome::Red);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let mut now = run(8.0, 2.0);
+        now.paired.pop();
+        now.unavailable.insert("avx512".to_owned(), "this CPU has no AVX-512".to_owned());
+        let (green, rows) = outcome(&now);
+        assert!(green == Outcome::Green && matches!(rows[1], Finding::Unavailable(_)), "{rows:?}");
+        assert!(data(&[now], None).is_err());
+        let mut now = run(8.0, 2.0);
+        now.paired.pop();
+        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::NoCase]));
+        let mut now =
+            timed(&[("avx2", "scalar", "add", 8.0), ("avx512", "avx2", "add", 2.0), ("amx", "avx512", "add", 9.0)]);
+        now.build.sets.push("amx".to_owned());
+        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
+    }
+}
