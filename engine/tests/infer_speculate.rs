@@ -244,12 +244,12 @@ fn a_stop_text_or_an_end_token_within_a_draft() {
     assert!(long.timings.speculation.accepted > 30, "{:?}", long.timings.speculation);
     let mut within = 0;
     let characters: Vec<char> = long.text.chars().collect();
-    for start in (0..characters.len().saturating_sub(6)).step_by(5) {
+    for end in (6..=characters.len()).step_by(7) {
         let mut wish = wish.clone();
-        wish.options.stop = vec![characters[start..start + 6].iter().collect()];
+        // All of the text so far, so that it is complete there and nowhere before.
+        wish.options.stop = vec![characters[..end].iter().collect()];
         let made = same(&wish, &Way::guessing(16));
         assert_eq!(made.stop, StopReason::StopText);
-        // Where a repetition of the prompt is stopped in its first round.
         within += usize::from(made.timings.speculation.accepted > 0);
     }
     assert!(within > 0, "no stop text came after a guess");
