@@ -139,26 +139,52 @@ pub fn ratios(golden: &Path, arch: &str) -> Result<Ratios, GoldenError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use super::*;
 
+    const COUNTS: &str = "schema = 1\nlimit_percent = 2.0\n[made]\nrustc = \"rustc 1\"\nprofile = \"release\"\nflags = \"\"\n\
+        libc = \"glibc 2\"\ncpu = \"one\"\n[[elsewhere]]\nset = \"avx512\"\nreason = \"why\"\n[counts.avx2]\nadd = 7\n";
+
+    /// The files of the repository, by the architectures in their names.
+    fn architectures(golden: &Path, kind: &str) -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(golden.join("gates")) else { return Vec::new() };
+        let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+        names.filter_map(|name| Some(name.strip_prefix(kind)?.strip_suffix(".toml")?.to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_misspelt_or_of_another_version_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let read = |text: &str| {
+            let path = instructions_path(dir.path(), "toy");
+            std::fs::create_dir_all(path.parent().expect("folder")).expect("folder");
+            std::fs::write(path, text).expect("file");
+            instructions(dir.path(), "toy")
+        };
+        assert_eq!(read(COUNTS).expect("counts").counts["avx2"]["add"], 7);
+        assert!(matches!(read(&COUNTS.replace("schema = 1", "schema = 2")), Err(GoldenError::Schema { .. })));
+        assert!(matches!(read(&COUNTS.replace("limit_percent", "limit")), Err(GoldenError::Parse { .. })));
+        assert!(matches!(instructions(dir.path(), "other"), Err(GoldenError::Read { .. })));
+        assert_eq!(architectures(dir.path(), "instructions-"), ["toy"]);
+    }
+
+    /// Of what is committed. That something is, is the gate's to say: without its file it is not green.
     #[test]
     fn the_committed_files_bind() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let counts = super::instructions(golden, "x86_64").expect("instructions");
-        assert!(counts.limit_percent > 0.0 && counts.limit_percent <= 2.0);
-        assert_eq!(counts.made.profile, "release");
-        for set in ["any", "scalar", "avx2"] {
-            assert!(counts.counts[set].values().all(|n| *n > 0) && !counts.counts[set].is_empty(), "{set}");
+        for arch in architectures(golden, "instructions-") {
+            let counts = instructions(golden, &arch).expect("instructions");
+            assert!(counts.limit_percent > 0.0 && counts.limit_percent <= 2.0 && counts.made.profile == "release");
+            for set in ["any", "scalar"] {
+                assert!(!counts.counts[set].is_empty() && counts.counts[set].values().all(|n| *n > 0), "{set}");
+            }
+            assert!(counts.elsewhere.iter().all(|e| !e.reason.is_empty() && !counts.counts.contains_key(&e.set)));
         }
-        // What is not counted is timed.
-        let ratios = super::ratios(golden, "x86_64").expect("ratios");
-        for elsewhere in &counts.elsewhere {
-            assert!(ratios.pair.iter().any(|pair| pair.set == elsewhere.set && !pair.cases.is_empty()));
-        }
-        for pair in &ratios.pair {
-            assert!(pair.floor > 0.0 && !pair.floor_reason.is_empty());
-            for (case, limit) in &pair.cases {
-                assert!(limit.limit > 0.0 && limit.limit < limit.measured, "{case}");
+        for arch in architectures(golden, "ratios-") {
+            for pair in ratios(golden, &arch).expect("ratios").pair {
+                assert!(pair.floor > 0.0 && !pair.floor_reason.is_empty() && !pair.cases.is_empty());
+                for (case, limit) in &pair.cases {
+                    assert!(limit.limit > 0.0 && limit.limit < limit.measured, "{case}");
+                }
             }
         }
     }

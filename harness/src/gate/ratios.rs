@@ -191,7 +191,7 @@ pub fn bless(golden: &Path, data: &Ratios, arch: &str) -> Result<(), GateError> 
     text += &toml_of(&Ratios { pair: Vec::new(), ..data.clone() })?.replace("pair = []\n", "");
     for pair in &data.pair {
         text += &format!("\n[[pair]]\n{}", toml_of(&Pair { cases: BTreeMap::new(), ..pair.clone() })?);
-        text = text.trim_end_matches("\n[cases]\n").to_owned() + "\n\n[pair.cases]\n";
+        text = text.trim_end_matches("\n[cases]\n").to_owned() + "\n[pair.cases]\n";
         for (case, Limit { measured, spread_percent, limit }) in &pair.cases {
             text += &format!(
                 "\"{case}\" = {{ measured = {measured:?}, spread_percent = {spread_percent:?}, limit = {limit:?} }}\n"
