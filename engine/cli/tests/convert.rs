@@ -168,7 +168,8 @@ fn formats() {
     let (a, b) = (GgufFile::open(&model).unwrap(), GgufFile::open(&small).unwrap());
     let entries = |file: &GgufFile| -> Vec<String> {
         let kept = file.metadata().iter().filter(|(key, _)| *key != "bitnet.i2_s.layout");
-        kept.map(|(key, value)| format!("{key} = {value:?}")).collect()
+        // Without the place in the file, where an array begins.
+        kept.map(|(key, value)| format!("{key} = {}", format!("{value:?}").split(", at: ").next().unwrap())).collect()
     };
     assert_eq!(entries(&a), entries(&b));
     assert_eq!(b.metadata().str("bitnet.i2_s.layout").unwrap(), Some("x86"));

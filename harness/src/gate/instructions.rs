@@ -85,7 +85,7 @@ fn compare(percent: f64, limit: f64) -> Finding {
 }
 
 fn percent(then: u64, now: u64) -> f64 {
-    (now as f64 / then.max(1) as f64 - 1.0) * 100.0
+    (now as f64 - then as f64) * 100.0 / then.max(1) as f64
 }
 
 fn row(set: &str, case: &str, then: Option<u64>, now: Option<u64>, finding: Finding) -> Row {
