@@ -52,13 +52,12 @@ fn driver(cases: &[&str]) -> Driver {
     }
 }
 
-/// One case of each kind, the tokenizer's among them: what has hashes and allocates is what might differ from run to run.
+/// One case of each kind, one that allocates among them: that is what might differ from run to run.
 fn counts() -> Result<(), Failure> {
-    let driver = driver(&["gemv/i2_s", "gemm/tq2_0", "int8-token", "rms-norm", "attention", "gemv/f16", "encode/gpt2"]);
+    let driver = driver(&["gemv/i2_s", "gemm/tq2_0", "int8-token", "rms-norm", "attention", "gemv/f16", "unpack/tl2"]);
     let proof = proof::of_counts(&driver, None, 10, proof::least_plant())?;
     println!("{proof:?}");
-    // Half of the limit: kernels count the same every time, but a tokenizer's hashes are seeded anew in each process.
-    if proof.quiet != [Outcome::Green; 10] || proof.spread_percent >= 1.0 {
+    if proof.quiet != [Outcome::Green; 10] || proof.spread_percent >= 0.1 {
         return Err(Failure::new(format_args!("quiet runs differ: {proof:?}")));
     }
     // Every case is seen, not one of them.
