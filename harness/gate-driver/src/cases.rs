@@ -93,7 +93,7 @@ pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::
     Ok(list.cases)
 }
 
-/// What no kernel set computes: unpacking at load, and encoding.
+/// What no kernel set computes: unpacking at load.
 ///
 /// # Errors
 /// Input cannot be packed.
