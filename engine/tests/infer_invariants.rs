@@ -10,10 +10,9 @@ use bitnet_engine::inference::{
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::model::{Op, Slot};
-use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
+use bitnet_engine::tokenizer::EncodeOptions;
 use model_support::*;
 use proptest::prelude::*;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -246,33 +245,6 @@ fn what_ends_a_generation() {
     assert_eq!((before.stop, before.tokens.len()), (StopReason::Cancelled, 0));
 }
 
-/// The model's tokenizer, but generation ends at one chosen token.
-struct EndsAt(u32);
-
-impl Tokenizer for EndsAt {
-    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
-        tiny().tokenizer.encode_bytes(bytes, opts)
-    }
-    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
-        tiny().tokenizer.token_bytes(id, special)
-    }
-    fn vocab_size(&self) -> usize {
-        tiny().tokenizer.vocab_size()
-    }
-    fn special(&self) -> &SpecialTokens {
-        tiny().tokenizer.special()
-    }
-    fn is_eog(&self, id: u32) -> bool {
-        id == self.0
-    }
-    fn kind(&self) -> &'static str {
-        "test"
-    }
-    fn pre(&self) -> Option<&str> {
-        None
-    }
-}
-
 #[test]
 fn an_end_token_ends_and_gives_no_text() {
     let (long, _) = run(64, &up_to(20), None);
@@ -282,7 +254,7 @@ fn an_end_token_ends_and_gives_no_text() {
         let options = GenerateOptions { ignore_eos, ..up_to(20) };
         let mut session = session_with(tiny(), 1, Some(64), 16);
         let cancel = AtomicBool::new(false);
-        generate(&mut session, &EndsAt(end), &sequence()[..10], &options, &cancel, &mut |_| {}).unwrap()
+        generate(&mut session, &EndsAt(Some(end)), &sequence()[..10], &options, &cancel, &mut |_| {}).unwrap()
     };
     let ended = finish(false);
     assert_eq!((ended.stop, &ended.tokens[..]), (StopReason::EndOfGeneration, &long.tokens[..=first]));

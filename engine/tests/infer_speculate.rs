@@ -5,39 +5,11 @@ mod model_support;
 use bitnet_engine::device;
 use bitnet_engine::inference::{GenerateOptions, Generation, Head, SamplerOptions, Session, SessionOptions, generate};
 use bitnet_engine::inference::{Needs, StopReason};
-use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
+use bitnet_engine::tokenizer::EncodeOptions;
 use model_support::*;
 use proptest::prelude::*;
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The model's tokenizer; one token may be chosen to end a generation.
-struct EndsAt(Option<u32>);
-
-impl Tokenizer for EndsAt {
-    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
-        tiny().tokenizer.encode_bytes(bytes, opts)
-    }
-    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
-        tiny().tokenizer.token_bytes(id, special)
-    }
-    fn vocab_size(&self) -> usize {
-        tiny().tokenizer.vocab_size()
-    }
-    fn special(&self) -> &SpecialTokens {
-        tiny().tokenizer.special()
-    }
-    fn is_eog(&self, id: u32) -> bool {
-        self.0 == Some(id)
-    }
-    fn kind(&self) -> &'static str {
-        "test"
-    }
-    fn pre(&self) -> Option<&str> {
-        None
-    }
-}
 
 const TEXTS: [&str; 4] = [
     "And he said to them, And he said to them, And he said to them, And he",

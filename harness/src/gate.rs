@@ -234,3 +234,18 @@ fn toml_of<T: Serialize>(data: &T) -> Result<String, GateError> {
 fn write(path: &std::path::Path, text: &str) -> Result<(), GateError> {
     crate::atomic::write(path, text.as_bytes()).map_err(|source| GateError::File { path: path.to_owned(), source })
 }
+
+/// A build for the tests of the judges.
+#[cfg(test)]
+fn sample_build() -> Build {
+    let text = str::to_owned;
+    Build {
+        rustc: text("rustc 1"),
+        profile: text("release"),
+        flags: String::new(),
+        arch: text("x86_64"),
+        libc: text("glibc 2"),
+        cpu: text("one"),
+        sets: vec![text("scalar"), text("avx2"), text("avx512")],
+    }
+}

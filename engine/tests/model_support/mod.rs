@@ -7,8 +7,10 @@ use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue, Metadata};
 use bitnet_engine::inference::{Session, SessionOptions, Want};
 use bitnet_engine::load::{LoadError, Loaded, load};
 use bitnet_engine::model::Model;
+use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
 use bitnet_kernels::quant::{self, Format};
 use bitnet_kernels::{Kernels, Pool};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -232,4 +234,31 @@ pub fn with_keys(file: &GgufFile, keep: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     writer.write_to(&mut bytes).unwrap();
     bytes
+}
+
+/// The model's tokenizer; one token may be chosen to end a generation.
+pub struct EndsAt(pub Option<u32>);
+
+impl Tokenizer for EndsAt {
+    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        tiny().tokenizer.encode_bytes(bytes, opts)
+    }
+    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
+        tiny().tokenizer.token_bytes(id, special)
+    }
+    fn vocab_size(&self) -> usize {
+        tiny().tokenizer.vocab_size()
+    }
+    fn special(&self) -> &SpecialTokens {
+        tiny().tokenizer.special()
+    }
+    fn is_eog(&self, id: u32) -> bool {
+        self.0 == Some(id)
+    }
+    fn kind(&self) -> &'static str {
+        "test"
+    }
+    fn pre(&self) -> Option<&str> {
+        None
+    }
 }

@@ -139,7 +139,7 @@ pub fn bless(golden: &Path, data: &Instructions, arch: &str) -> Result<(), GateE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Outcome;
+    use crate::gate::{Outcome, sample_build};
 
     fn counts(of: &[(&str, &str, u64)]) -> Counts {
         let mut counts = BTreeMap::<String, BTreeMap<String, u64>>::new();
@@ -147,16 +147,7 @@ mod tests {
             counts.entry((*set).to_owned()).or_default().insert((*case).to_owned(), *n);
         }
         let text = str::to_owned;
-        let build = Build {
-            rustc: text("rustc 1"),
-            profile: text("release"),
-            flags: String::new(),
-            arch: text("x86_64"),
-            libc: text("glibc 2"),
-            cpu: text("one"),
-            sets: vec![text("scalar"), text("avx2"), text("avx512")],
-        };
-        Counts { build, valgrind: text("valgrind-3"), counts, unavailable: BTreeMap::new() }
+        Counts { build: sample_build(), valgrind: text("valgrind-3"), counts, unavailable: BTreeMap::new() }
     }
 
     fn base() -> Counts {

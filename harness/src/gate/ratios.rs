@@ -204,7 +204,7 @@ pub fn bless(golden: &Path, data: &Ratios, arch: &str) -> Result<(), GateError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Outcome;
+    use crate::gate::{Outcome, sample_build};
 
     fn timed(ratios: &[(&str, &str, &str, f64)]) -> Timed {
         let text = str::to_owned;
@@ -217,16 +217,7 @@ mod tests {
             lower: *ratio,
             upper: *ratio,
         });
-        let build = Build {
-            rustc: text("rustc 1"),
-            profile: text("release"),
-            flags: String::new(),
-            arch: text("x86_64"),
-            libc: text("glibc 2"),
-            cpu: text("one"),
-            sets: vec![text("scalar"), text("avx2"), text("avx512")],
-        };
-        Timed { build, paired: paired.collect(), unavailable: BTreeMap::new() }
+        Timed { build: sample_build(), paired: paired.collect(), unavailable: BTreeMap::new() }
     }
 
     fn run(avx2: f64, avx512: f64) -> Timed {
