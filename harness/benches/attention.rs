@@ -34,16 +34,16 @@ fn attention(criterion: &mut Criterion) {
                 halves
             };
             let (keys, values) = (cached(), cached());
-            let (mut scratch, mut out) = (vec![0.0; context], vec![0.0; HEADS * DIM]);
+            const GROUP: usize = HEADS / KV_HEADS;
+            let (mut scratch, mut out) = (vec![0.0; GROUP * context], vec![0.0; HEADS * DIM]);
             let scale = 1.0 / (DIM as f32).sqrt();
             group.bench_function(format!("{context}/{}", kernels.name()), |b| {
                 b.iter(|| {
-                    for (head, out) in out.chunks_exact_mut(DIM).enumerate() {
-                        let query = &queries[head * DIM..][..DIM];
-                        let from = head / (HEADS / KV_HEADS) * context * DIM;
-                        let part = from..from + context * DIM;
+                    for (head, out) in out.chunks_exact_mut(GROUP * DIM).enumerate() {
+                        let query = &queries[head * GROUP * DIM..][..GROUP * DIM];
+                        let part = head * context * DIM..(head + 1) * context * DIM;
                         let (k, v) = (&keys[part.clone()], &values[part]);
-                        kernels.attention(query, k, v, DIM, context, scale, &mut scratch, out);
+                        kernels.attention_group(query, DIM, k, v, DIM, context, scale, &mut scratch, out);
                     }
                 });
             });

@@ -84,7 +84,7 @@ impl Head {
 
 /// The output matrix of a plan, and where its input is.
 pub(super) fn matrix(model: &Model) -> Option<(Slot, MatrixId)> {
-    model.plan.iter().find_map(|step| match step.op {
+    model.plan.iter().rev().find_map(|step| match step.op {
         Op::Linear { src, dst: Slot::Logits, weight } => Some((src, weight)),
         _ => None,
     })

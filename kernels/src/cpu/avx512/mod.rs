@@ -121,15 +121,9 @@ impl Kernels for Avx512 {
         out: &mut [f32],
     ) {
         assert!(dim > 0 && q.len().is_multiple_of(dim) && q.len() == out.len(), "q and out must be [heads][{dim}]");
-        let mut heads = q.chunks(4 * dim).zip(out.chunks_mut(4 * dim));
-        if !dim.is_multiple_of(64) {
-            return heads.for_each(|(q, out)| {
-                for (q, out) in q.chunks(dim).zip(out.chunks_mut(dim)) {
-                    self.attention(q, k, v, stride, n, scale, scratch, out);
-                }
-            });
-        }
-        for (q, out) in &mut heads {
+        // Rows with a tail of less than 64 go alone.
+        let together = if dim.is_multiple_of(64) { 4 * dim } else { dim };
+        for (q, out) in q.chunks(together).zip(out.chunks_mut(together)) {
             let count = q.len() / dim;
             check_attention((&q[..dim], k, v), stride, n, &scratch[..], &out[..dim]);
             assert!(scratch.len() >= count * n, "scratch of {} floats for {count} heads, {n} positions", scratch.len());
