@@ -1,12 +1,10 @@
 //! Opening files by path, asking for metadata by type, naming types, hashing, sharing.
 
-mod gguf_support;
-
 use std::fs;
 use std::thread;
 
+use crate::gguf_support::{Raw, sample};
 use bitnet_engine::gguf::{ArrayView, GgufError, GgufFile, GgufWriter, MetaValue, Metadata, Value, ValueType};
-use gguf_support::{Raw, sample};
 use sha2::{Digest, Sha256};
 
 #[test]

@@ -1,7 +1,6 @@
 //! What may change the speed of inference but never a bit of its result, and what ends a generation.
 
-mod model_support;
-
+use crate::model_support::*;
 use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{
@@ -11,7 +10,6 @@ use bitnet_engine::inference::{
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::model::{Op, Slot};
 use bitnet_engine::tokenizer::EncodeOptions;
-use model_support::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;

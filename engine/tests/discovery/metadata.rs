@@ -1,12 +1,10 @@
 //! What is read from a GGUF's metadata, and the strategy that follows from it.
 
-mod discovery_support;
-
+use crate::discovery_support::*;
 use bitnet_engine::discovery::{
     COMPATIBILITY, DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerStrategy,
 };
 use bitnet_engine::tokenizer::SpecialTokens;
-use discovery_support::*;
 
 fn discover(keys: &Keys, rows: Option<usize>) -> TokenizerDiscovery {
     TokenizerDiscovery::from_file(&open(keys, rows)).unwrap()

@@ -1,15 +1,13 @@
 //! The downloader when the network behaves: what is fetched, what is not, and who sees the token.
 
-mod hub_common;
-
 use std::time::Duration;
 
+use crate::hub_common::*;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{
     Algorithm, Event, HubError, HubMetrics, HubSettings, SmartTokenizerDownload, Source, Token, TokenSource,
 };
 use bitnet_mock_hub::{Access, Fault, Repo, Side, Storage, git_blob_sha1};
-use hub_common::*;
 
 #[tokio::test]
 async fn test_successful_tokenizer_download() {

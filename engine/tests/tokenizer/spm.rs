@@ -1,15 +1,13 @@
 //! SentencePiece BPE against two oracles: a naive quadratic encoder that can be believed at sight, and HuggingFace's
 //! `BPE` with byte fallback, which is how LLaMA-2 is published there.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::{EncodeOptions, TokenKind, Tokenizer, TokenizerError, VocabSource, from_source};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokenizer_support::*;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 

@@ -1,13 +1,11 @@
 //! The cache: budget, order, damage, and what other hands leave in it.
 
-mod hub_common;
-
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use crate::hub_common::*;
 use bitnet_engine::hub::{Cache, Event, HubError, Source};
 use bitnet_mock_hub::{MockHub, Repo, Side, Storage};
-use hub_common::*;
 
 /// Four files of 10,000 bytes that do not compress.
 fn four() -> MockHub {

@@ -1,7 +1,6 @@
 //! Loading: what files get wrong is mended and told, or refused with a message that helps; nothing panics.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_engine::tokenizer::fingerprint::{self, Fingerprint, digest, identify};
 use bitnet_engine::tokenizer::{
@@ -9,7 +8,6 @@ use bitnet_engine::tokenizer::{
 };
 use proptest::prelude::*;
 use std::sync::OnceLock;
-use tokenizer_support::*;
 
 /// Keys behind `tokenizer.ggml.`; `None` is left out.
 type Keys = Vec<(&'static str, Option<MetaValue>)>;

@@ -1,9 +1,7 @@
 //! Files that end early: every byte of a valid file is a place to cut it.
 
-mod gguf_support;
-
+use crate::gguf_support::{Raw, sample};
 use bitnet_engine::gguf::{GgufError, GgufFile};
-use gguf_support::{Raw, sample};
 
 /// Cuts the sample at every byte: each cut is an error that names the field in which it fell (or the
 /// count that the rest cannot hold, or the tensor that lost its end), and how to mend it.

@@ -1,11 +1,9 @@
 //! Tokenizer against weights, before any compute.
 
-mod model_support;
-
+use crate::model_support::{Small, VOCAB};
 use bitnet_engine::discovery::quantization::{QuantizationError, check};
 use bitnet_engine::gguf::{GgufFile, GgufWriter, tensor_size};
 use bitnet_engine::load::LoadError;
-use model_support::{Small, VOCAB};
 
 const ROWS: usize = 512;
 
@@ -70,7 +68,7 @@ fn test_tokenizer_quantization_integration() {
     for format in ["f16", "f32", "bf16", "q8_0"] {
         let mut small = Small::new();
         small.set_arch("vocab_size", tokens as u32 - 1);
-        small.matrix("token_embd.weight", format, tokens - 1, model_support::HIDDEN);
+        small.matrix("token_embd.weight", format, tokens - 1, crate::model_support::HIDDEN);
         // Damage that reading the weights would find: code 3 does not exist in I2_S.
         small.data("blk.0.ffn_up.weight").fill(0xff);
         let error = small.load().unwrap_err();
@@ -86,7 +84,7 @@ fn test_tokenizer_quantization_integration() {
         assert_eq!((*t, *rows, *embedding, *weights), (tokens, tokens - 1, format, "i2_s"));
         // One row more, and the damage is what is found.
         small.set_arch("vocab_size", tokens as u32);
-        small.matrix("token_embd.weight", format, tokens, model_support::HIDDEN);
+        small.matrix("token_embd.weight", format, tokens, crate::model_support::HIDDEN);
         let error = small.load().unwrap_err();
         assert!(matches!(error, LoadError::Model(_)), "{error}");
     }

@@ -1,12 +1,10 @@
 //! The screened output matrix draws the very tokens of the whole one, whatever the sampler looks at.
 
-mod model_support;
-
+use crate::model_support::*;
 use bitnet_engine::inference::{
     GenerateOptions, Head, Needs, Sampler, SamplerOptions, Session, SessionOptions, generate,
 };
 use bitnet_engine::tokenizer::EncodeOptions;
-use model_support::*;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 

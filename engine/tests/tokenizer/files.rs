@@ -1,14 +1,12 @@
 //! tokenizer.json, id by id against the crate `tokenizers` reading the same file.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, look};
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use bitnet_engine::tokenizer::{EncodeOptions, Loaded, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
-use tokenizer_support::*;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};

@@ -1,7 +1,6 @@
 //! Caches and downloads, against a hub in this process that counts every request.
 
-mod discovery_support;
-
+use crate::discovery_support::*;
 use bitnet_engine::discovery::{
     DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerDownloadInfo,
     TokenizerFallbackChain, TokenizerStrategy, TokenizerStrategyResolver,
@@ -10,7 +9,6 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::hub::Source;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_mock_hub::{Access, MockHub, Repo, Storage};
-use discovery_support::*;
 use std::path::Path;
 
 fn codellama() -> TokenizerDiscovery {

@@ -1,12 +1,10 @@
 //! Every way in which a sound container can hold a model that must not run: an error that says what and where, never a
-//! panic. (Requests that a sound model cannot meet are in `infer_bad_requests.rs`.)
+//! panic. (Requests that a sound model cannot meet are in `bad_requests.rs`.)
 
-mod model_support;
-
+use crate::model_support::*;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, Want};
 use bitnet_engine::load::LAYOUT_KEY;
-use model_support::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::cell::Cell;

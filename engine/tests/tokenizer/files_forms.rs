@@ -1,7 +1,7 @@
 //! The other forms of tokenizer files: SentencePiece, tiktoken ranks, vocab.json + merges.txt; and which file counts.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::sentencepiece::{Spec, model};
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, load_path, look, recognise};
 use bitnet_engine::tokenizer::pretokenize::Pre;
 use bitnet_engine::tokenizer::{
@@ -11,8 +11,6 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use tokenizer_support::sentencepiece::{Spec, model};
-use tokenizer_support::*;
 
 const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 const FRAMED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };

@@ -1,13 +1,11 @@
 //! Requests that a sound model cannot meet: an error that says what is wrong, nothing computed, nothing left behind.
 
-mod model_support;
-
+use crate::model_support::*;
 use bitnet_engine::convert::set::set_metadata;
 use bitnet_engine::convert::{ConvertError, ConvertOptions, convert};
 use bitnet_engine::inference::{
     GenerateOptions, InferenceError, SamplerOptions, Session, SessionOptions, Want, generate,
 };
-use model_support::*;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,13 +1,11 @@
 //! Which tokenizer wins, and what is told of the others.
 
-mod discovery_support;
-
+use crate::discovery_support::*;
 use bitnet_engine::discovery::{
     DiscoverySettings, Outcome, Resolved, StepKind, TokenizerDiscovery, TokenizerDiscoveryError,
     TokenizerFallbackChain, TokenizerStrategy, TokenizerStrategyResolver, Walked, colocated,
 };
 use bitnet_engine::tokenizer::EncodeOptions;
-use discovery_support::*;
 use std::path::Path;
 
 fn run(path: &Path, settings: &DiscoverySettings) -> Walked {

@@ -1,13 +1,11 @@
 //! Everything that a hub, its CDN and the network between can do to us; first the rows of the table in which both official clients fail.
 //! Each test says what must come out, and that nothing unverified is left in the cache.
 
-mod hub_common;
-
 use std::time::{Duration, Instant};
 
+use crate::hub_common::*;
 use bitnet_engine::hub::{BreakerPolicy, BreakerState, Event, HubError, Source};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Rule, Side, Storage};
-use hub_common::*;
 
 const FILE: &str = "tokenizer.json";
 

@@ -1,13 +1,11 @@
 //! Byte-level BPE, id by id against the crate `tokenizers` with the same vocabulary.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer, from_source};
 use proptest::prelude::*;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokenizer_support::*;
 
 const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };

@@ -1,13 +1,11 @@
 //! Files that are damaged, lie, or are something else: an error that names it, never a panic.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::sentencepiece::{Spec, bytes, model, number};
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::files::{FileKind, FileSet, Hints, load, recognise};
 use bitnet_engine::tokenizer::{EncodeOptions, Loaded, TokenKind, TokenizerError, VocabSource};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokenizer_support::sentencepiece::{Spec, bytes, model, number};
-use tokenizer_support::*;
 
 fn open(name: &str, bytes: impl Into<Vec<u8>>) -> Result<Loaded, TokenizerError> {
     let mut set = FileSet::new();

@@ -1,10 +1,8 @@
 //! Streaming decode: any chunking gives the text that the whole would give.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::{EncodeOptions, StreamDecoder, from_source};
 use proptest::prelude::*;
-use tokenizer_support::*;
 
 fn stream<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut decoder = StreamDecoder::new();

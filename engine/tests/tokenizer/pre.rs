@@ -1,12 +1,10 @@
 //! Pre-tokenizers piece by piece against Oniguruma running the expressions.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::*;
 use bitnet_engine::tokenizer::pretokenize::{KNOWN, Pre, by_name};
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use proptest::prelude::*;
 use std::sync::OnceLock;
-use tokenizer_support::*;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
 const NAMES: [&str; 5] = ["gpt-2", "llama-bpe", "qwen2", "smollm", "default"];

@@ -1,7 +1,6 @@
 //! Wrappers of families, and encoding many texts at once. The vocabularies are made up around the tokens that decide.
 
-mod tokenizer_support;
-
+use crate::tokenizer_support::nasty;
 use bitnet_engine::tokenizer::wrappers::{
     BitNetTokenizerWrapper, BitNetVariant, Gpt2TokenizerWrapper, Infill, LlamaTokenizerWrapper, LlamaVariant,
 };
@@ -10,7 +9,6 @@ use bitnet_engine::tokenizer::{
 };
 use bitnet_kernels::Pool;
 use std::sync::Arc;
-use tokenizer_support::nasty;
 
 const FRAMED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };

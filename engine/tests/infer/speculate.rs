@@ -1,12 +1,10 @@
 //! Guessing ahead changes how often the weights are read, and nothing else: tokens, text, end, cache.
 
-mod model_support;
-
+use crate::model_support::*;
 use bitnet_engine::device;
 use bitnet_engine::inference::{GenerateOptions, Generation, Head, SamplerOptions, Session, SessionOptions, generate};
 use bitnet_engine::inference::{Needs, StopReason};
 use bitnet_engine::tokenizer::EncodeOptions;
-use model_support::*;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,9 +1,7 @@
 //! Every way in which a file can be wrong is one row: the bytes, the error, the words in its message.
 
-mod gguf_support;
-
+use crate::gguf_support::{ARRAY, BOOL, Raw, STRING, U32, U64, sample};
 use bitnet_engine::gguf::{GgufError, Value};
-use gguf_support::{ARRAY, BOOL, Raw, STRING, U32, U64, sample};
 
 #[test]
 fn the_sample_itself_is_valid_and_says_what_was_put_in() {

@@ -1,12 +1,10 @@
 //! A real vocabulary whose file forgot `tokenizer.ggml.pre`: recognised, used right, and mended.
 
-mod discovery_support;
-
+use crate::discovery_support::*;
 use bitnet_engine::convert::set;
 use bitnet_engine::discovery::repair::plan;
 use bitnet_engine::discovery::{DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::tokenizer::{EncodeOptions, Severity, from_gguf};
-use discovery_support::*;
 use std::ops::ControlFlow;
 
 /// The beginning is known from everywhere: "Hello", " world", "!".

@@ -1,0 +1,8 @@
+//! The hub client against a hub that serves and lies. (`hub_processes` are several programs, and so apart.)
+
+#[path = "../hub_common/mod.rs"]
+mod hub_common;
+
+mod cache;
+mod download;
+mod faults;

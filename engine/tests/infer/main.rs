@@ -1,0 +1,10 @@
+//! Models and sessions: what must never change a bit, and what must be refused.
+
+#[path = "../model_support/mod.rs"]
+mod model_support;
+
+mod bad_models;
+mod bad_requests;
+mod invariants;
+mod screened;
+mod speculate;

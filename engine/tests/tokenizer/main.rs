@@ -1,0 +1,15 @@
+//! Tokenizers: their algorithms, the files that they come in, and what is wrong with such files.
+
+#[path = "../tokenizer_support/mod.rs"]
+mod tokenizer_support;
+
+mod bpe;
+mod files;
+mod files_bad;
+mod files_forms;
+mod load;
+mod pre;
+mod spm;
+mod stream;
+mod unicode;
+mod wrappers;
