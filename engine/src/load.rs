@@ -7,7 +7,7 @@ use crate::discovery::{
 };
 use crate::gguf::{GgufError, GgufFile, TensorInfo};
 use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
-use crate::model::{Model, ModelError, family_of};
+use crate::model::{Copied, HugePages, Model, ModelError, family_of};
 use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
@@ -70,6 +70,8 @@ pub struct LoadOptions<'a> {
     pub layout: Option<I2sLayout>,
     /// The tokenizer.
     pub tokenizer: TokenizerSource<'a>,
+    /// Whether hot weights are copied into huge pages.
+    pub huge_pages: HugePages,
 }
 
 /// How the layout of I2_S tensors was found.
@@ -116,7 +118,7 @@ pub fn load(
     kernels: &'static dyn Kernels,
     pool: &Arc<Pool>,
 ) -> Result<Loaded, LoadError> {
-    load_with(file, LoadOptions { layout, tokenizer: TokenizerSource::Embedded }, kernels, pool)
+    load_with(file, LoadOptions { layout, ..LoadOptions::default() }, kernels, pool)
 }
 
 /// Loads a model: finds and builds the tokenizer, checks it against the weights, validates every tensor, and settles
@@ -161,7 +163,12 @@ pub fn load_with(
     let only =
         odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
     let assumed = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout)).unwrap_or_default();
-    let mut model = Arc::new(Model::load(&file, assumed, pool)?);
+    let load = |layout: I2sLayout| -> Result<Arc<Model>, ModelError> {
+        let mut model = Model::load(&file, layout, pool)?;
+        model.huge_pages = options.huge_pages != HugePages::Off;
+        Ok(Arc::new(model))
+    };
+    let mut model = load(assumed)?;
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
         diagnostics.push(Diagnostic {
@@ -180,11 +187,12 @@ pub fn load_with(
     } else if let Some((layout, why)) = only {
         Some(LayoutReport { layout: layout.name(), decided: true, why })
     } else {
-        let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
+        let (chosen, report) = probe(&load, &model, &*tokenizer, kernels, pool)?;
         model = chosen;
         diagnostics.push(layout_diagnostic(&report));
         Some(report)
     };
+    diagnostics.extend(memory_diagnostic(&model.copy_hot(options.huge_pages, pool)));
     Ok(Loaded { file, model, tokenizer, strategy, diagnostics, layout: report })
 }
 
@@ -200,6 +208,26 @@ fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
     Diagnostic { severity, code: "i2s_layout", message: format!("{verdict}: {why}"), hint }
 }
 
+fn memory_diagnostic(copied: &Copied) -> Option<Diagnostic> {
+    const MIB: f64 = (1 << 20) as f64;
+    let (severity, message, hint) = match *copied {
+        Copied::Nothing => return None,
+        Copied::Bytes(bytes) => {
+            let message = format!("{:.1} MiB of weights were copied into huge pages", bytes as f64 / MIB);
+            (Severity::Info, message, String::new())
+        }
+        Copied::NoRoom { needed, available } => {
+            let message = format!(
+                "weights of {:.1} MiB are not copied into huge pages: {:.1} MiB of memory are available",
+                needed as f64 / MIB,
+                available as f64 / MIB
+            );
+            (Severity::Warning, message, "the results are the same; --huge-pages off asks for nothing".to_owned())
+        }
+    };
+    Some(Diagnostic { severity, code: "huge_pages", message, hint })
+}
+
 /// A text that every English model has seen; its loss under the right layout is far below that of noise.
 const PROBE: &str = "In the beginning God created the heavens and the earth. Now the earth was formless and empty, and \
                      darkness was over the surface of the deep.";
@@ -207,7 +235,7 @@ const PROBE_TOKENS: usize = 24;
 
 /// Both layouts hold valid codes and the file does not say which one it uses: a model read in the wrong one babbles.
 fn probe(
-    file: &GgufFile,
+    load: &dyn Fn(I2sLayout) -> Result<Arc<Model>, ModelError>,
     model: &Arc<Model>,
     tokenizer: &dyn Tokenizer,
     kernels: &'static dyn Kernels,
@@ -243,7 +271,7 @@ fn probe(
     let mut best: Option<(f64, I2sLayout, Arc<Model>)> = None;
     for layout in [I2sLayout::Arm, I2sLayout::Rows4] {
         // One that does not fit the shapes, or has codes that are none, is not it.
-        let Some(other) = Model::load(file, layout, pool).ok().map(Arc::new) else { continue };
+        let Ok(other) = load(layout) else { continue };
         let nats = loss(&other)?;
         tried += &format!(", {nats:.2} as {}", layout.name());
         if best.as_ref().is_none_or(|(least, ..)| nats < *least) {

@@ -1,11 +1,13 @@
 //! The tensors of a model: found by name, checked against the hyper-parameters, validated, and used where they lie.
 
+use super::hot::Hot;
 use super::{Config, MatrixId, ModelError, NormId};
 use crate::gguf::{GgufFile, TensorInfo, TensorView};
 use bitnet_kernels::quant::{self, I2sLayout, Storage, TILED};
 use bitnet_kernels::{Matrix, Pool, QuantError};
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock};
 
 /// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
 const NORM_LIMIT: f32 = 1e6;
@@ -37,8 +39,8 @@ pub(crate) fn scale_name(matrix: &str) -> String {
 }
 
 /// The tensors of a model. Matrices stay in the file's mapping, but for TL1 and TL2, whose tiles are unpacked to two-bit rows
-/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes) are copied, since they
-/// need not be aligned there.
+/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes a layer) are copied, since they
+/// need not be aligned there. Copies in huge pages are made where they are wished for ([`Model::copy_hot`](super::Model::copy_hot)).
 #[derive(Debug)]
 pub struct Weights {
     file: GgufFile,
@@ -46,6 +48,8 @@ pub struct Weights {
     norms: Vec<(String, Vec<f32>)>,
     /// Divisors of the rotary frequencies (`rope_freqs.weight`, LLaMA-3.1), if the file has them.
     pub rope_factors: Option<Vec<f32>>,
+    /// Copies in huge pages, once somebody made them.
+    pub(super) hot: OnceLock<Hot>,
 }
 
 impl Weights {
@@ -55,8 +59,30 @@ impl Weights {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
         let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
-        let data = m.unpacked.as_deref().unwrap_or_else(in_file);
+        let copied = || self.hot.get().and_then(|hot| hot.get(id.0));
+        let data = m.unpacked.as_deref().or_else(copied).unwrap_or_else(in_file);
         Matrix { format: m.storage.computed_as(), rows: m.rows, cols: m.cols, data, multiplier: m.multiplier }
+    }
+
+    /// Whether the matrix is computed with where it lies in the file.
+    pub(super) fn in_file(&self, id: MatrixId) -> bool {
+        self.matrices[id.0].unpacked.is_none()
+    }
+
+    /// Bytes of the copies in huge pages.
+    #[must_use]
+    pub fn copied_bytes(&self) -> usize {
+        self.hot.get().map_or(0, Hot::bytes)
+    }
+
+    /// Gives the memory of some rows of a matrix back, if they lie in the file; they are read from there again when they are
+    /// needed.
+    pub(crate) fn release(&self, id: MatrixId, rows: Range<usize>) {
+        let matrix = self.matrix(id);
+        let row = matrix.data.len() / matrix.rows.max(1);
+        if let Some(part) = matrix.data.get(rows.start * row..rows.end * row) {
+            self.file.release(part);
+        }
     }
 
     /// What the matrix is in the file.
@@ -129,7 +155,13 @@ pub struct TensorSource<'a> {
 
 impl<'a> TensorSource<'a> {
     pub(crate) fn new(file: &GgufFile, config: &'a Config, layout: I2sLayout) -> Self {
-        let weights = Weights { file: file.clone(), matrices: Vec::new(), norms: Vec::new(), rope_factors: None };
+        let weights = Weights {
+            file: file.clone(),
+            matrices: Vec::new(),
+            norms: Vec::new(),
+            rope_factors: None,
+            hot: OnceLock::new(),
+        };
         Self { config, layout, weights, taken: HashSet::new() }
     }
 
