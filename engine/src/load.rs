@@ -7,7 +7,7 @@ use crate::discovery::{
 };
 use crate::gguf::{GgufError, GgufFile, TensorInfo};
 use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
-use crate::model::{Model, ModelError, family_of};
+use crate::model::{Copied, HugePages, Model, ModelError, family_of};
 use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
@@ -70,6 +70,8 @@ pub struct LoadOptions<'a> {
     pub layout: Option<I2sLayout>,
     /// The tokenizer.
     pub tokenizer: TokenizerSource<'a>,
+    /// Whether hot weights are copied into huge pages.
+    pub huge_pages: HugePages,
 }
 
 /// How the layout of I2_S tensors was found.
@@ -116,7 +118,7 @@ pub fn load(
     kernels: &'static dyn Kernels,
     pool: &Arc<Pool>,
 ) -> Result<Loaded, LoadError> {
-    load_with(file, LoadOptions { layout, tokenizer: TokenizerSource::Embedded }, kernels, pool)
+    load_with(file, LoadOptions { layout, ..LoadOptions::default() }, kernels, pool)
 }
 
 /// Loads a model: finds and builds the tokenizer, checks it against the weights, validates every tensor, and settles
@@ -133,22 +135,6 @@ pub fn load_with(
     // An unknown architecture is named before anything else that may be odd about its file.
     family_of(&file)?;
     let layout = options.layout;
-    let (tokenizer, mut diagnostics, strategy) = match options.tokenizer {
-        TokenizerSource::Embedded => {
-            let tokenizer::Loaded { tokenizer, diagnostics } = tokenizer::from_gguf(file.metadata())?;
-            (tokenizer, diagnostics, TokenizerStrategy::EmbeddedGguf)
-        }
-        TokenizerSource::Discover(chain) => {
-            let Resolved { tokenizer, diagnostics, strategy, .. } =
-                chain.resolve(&TokenizerDiscovery::from_file(&file)?)?;
-            (tokenizer, diagnostics, strategy)
-        }
-        TokenizerSource::Given(resolved) => (resolved.tokenizer, resolved.diagnostics, resolved.strategy),
-    };
-    // Before a single weight is read; a file without an embedding is the model's to complain about.
-    if file.tensor("token_embd.weight").is_some() {
-        quantization::check(&file, tokenizer.vocab_size())?;
-    }
     let recorded = match file.metadata().str(LAYOUT_KEY)? {
         None => None,
         Some(value) => {
@@ -161,7 +147,27 @@ pub fn load_with(
     let only =
         odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
     let assumed = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout)).unwrap_or_default();
-    let mut model = Arc::new(Model::load(&file, assumed, pool)?);
+    let load = |layout: I2sLayout| -> Result<Arc<Model>, ModelError> {
+        let mut model = Model::load(&file, layout, pool)?;
+        model.huge_pages = options.huge_pages;
+        Ok(Arc::new(model))
+    };
+    let find = || tokenizer_of(&file, options.tokenizer);
+    // A large vocabulary takes one thread as long as the weights take all of them.
+    let (found, model) = if pool.threads() > 1 {
+        std::thread::scope(|scope| {
+            let model = scope.spawn(|| load(assumed));
+            (find(), model.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    } else {
+        (find(), load(assumed))
+    };
+    let (tokenizer, mut diagnostics, strategy) = found?;
+    // Sooner than what else may be wrong with the weights; a file without an embedding is the model's to complain about.
+    if file.tensor("token_embd.weight").is_some() {
+        quantization::check(&file, tokenizer.vocab_size())?;
+    }
+    let mut model = model?;
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
         diagnostics.push(Diagnostic {
@@ -180,12 +186,32 @@ pub fn load_with(
     } else if let Some((layout, why)) = only {
         Some(LayoutReport { layout: layout.name(), decided: true, why })
     } else {
-        let (chosen, report) = probe(&file, &model, &*tokenizer, kernels, pool)?;
+        let (chosen, report) = probe(&load, &model, &*tokenizer, kernels, pool)?;
         model = chosen;
         diagnostics.push(layout_diagnostic(&report));
         Some(report)
     };
+    if options.huge_pages == HugePages::On {
+        diagnostics.extend(memory_diagnostic(&model.copy_hot(HugePages::On, pool)));
+    }
     Ok(Loaded { file, model, tokenizer, strategy, diagnostics, layout: report })
+}
+
+type Found = (Arc<dyn Tokenizer>, Vec<Diagnostic>, TokenizerStrategy);
+
+fn tokenizer_of(file: &GgufFile, source: TokenizerSource<'_>) -> Result<Found, LoadError> {
+    Ok(match source {
+        TokenizerSource::Embedded => {
+            let tokenizer::Loaded { tokenizer, diagnostics } = tokenizer::from_gguf(file.metadata())?;
+            (tokenizer, diagnostics, TokenizerStrategy::EmbeddedGguf)
+        }
+        TokenizerSource::Discover(chain) => {
+            let Resolved { tokenizer, diagnostics, strategy, .. } =
+                chain.resolve(&TokenizerDiscovery::from_file(file)?)?;
+            (tokenizer, diagnostics, strategy)
+        }
+        TokenizerSource::Given(resolved) => (resolved.tokenizer, resolved.diagnostics, resolved.strategy),
+    })
 }
 
 fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
@@ -200,6 +226,26 @@ fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
     Diagnostic { severity, code: "i2s_layout", message: format!("{verdict}: {why}"), hint }
 }
 
+fn memory_diagnostic(copied: &Copied) -> Option<Diagnostic> {
+    const MIB: f64 = (1 << 20) as f64;
+    let (severity, message, hint) = match *copied {
+        Copied::Nothing => return None,
+        Copied::Bytes(bytes) => {
+            let message = format!("{:.1} MiB of weights were copied into huge pages", bytes as f64 / MIB);
+            (Severity::Info, message, String::new())
+        }
+        Copied::NoRoom { needed, available } => {
+            let message = format!(
+                "weights of {:.1} MiB are not copied into huge pages: {:.1} MiB of memory are available",
+                needed as f64 / MIB,
+                available as f64 / MIB
+            );
+            (Severity::Warning, message, "the results are the same; --huge-pages off asks for nothing".to_owned())
+        }
+    };
+    Some(Diagnostic { severity, code: "huge_pages", message, hint })
+}
+
 /// A text that every English model has seen; its loss under the right layout is far below that of noise.
 const PROBE: &str = "In the beginning God created the heavens and the earth. Now the earth was formless and empty, and \
                      darkness was over the surface of the deep.";
@@ -207,7 +253,7 @@ const PROBE_TOKENS: usize = 24;
 
 /// Both layouts hold valid codes and the file does not say which one it uses: a model read in the wrong one babbles.
 fn probe(
-    file: &GgufFile,
+    load: &dyn Fn(I2sLayout) -> Result<Arc<Model>, ModelError>,
     model: &Arc<Model>,
     tokenizer: &dyn Tokenizer,
     kernels: &'static dyn Kernels,
@@ -243,7 +289,7 @@ fn probe(
     let mut best: Option<(f64, I2sLayout, Arc<Model>)> = None;
     for layout in [I2sLayout::Arm, I2sLayout::Rows4] {
         // One that does not fit the shapes, or has codes that are none, is not it.
-        let Some(other) = Model::load(file, layout, pool).ok().map(Arc::new) else { continue };
+        let Ok(other) = load(layout) else { continue };
         let nats = loss(&other)?;
         tried += &format!(", {nats:.2} as {}", layout.name());
         if best.as_ref().is_none_or(|(least, ..)| nats < *least) {

@@ -8,6 +8,7 @@
 //!   have the same bits on every machine, at every thread count and for every batch shape.
 //! * [`cpu`]: one kernel set per instruction set. [`cpu::scalar`] is the oracle; all others equal it bit for bit.
 //! * [`screen`]: the largest products of a large matrix from an int8 copy, exactly.
+//! * [`pages`]: memory that may be backed with huge pages, for what every token reads.
 //! * [`dispatch`]: which sets exist, which of them can run here, and why not.
 //!
 //! ```
@@ -34,6 +35,7 @@ pub mod cpu;
 pub mod dispatch;
 pub mod error;
 pub mod numerics;
+pub mod pages;
 pub mod parallel;
 pub mod pool;
 pub mod quant;

@@ -15,7 +15,9 @@
 //! where n is the number of roundings that an element meets in the canonical order of [`crate::numerics`]: one for each
 //! 64 columns and six in the tree. `q.X` is an exact i32. The norms are kept rounded up, the rest is f64.
 
+use crate::pages::Pages;
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Pool};
+use std::ops::Range;
 
 /// What the caller will look at.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +34,8 @@ pub struct Wanted<'a> {
 pub struct Screen {
     rows: usize,
     cols: usize,
-    /// `[rows][cols]`.
-    q: Vec<i8>,
+    /// `[rows][cols]` of i8.
+    q: Pages,
     bounds: Vec<Bound>,
     /// The largest norm.
     norm: f32,
@@ -83,23 +85,31 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Screen {
-    /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for a multiplier beside the bytes, for values that are not finite, and for
-    /// rows longer than the exact sums allow (65,536).
+    /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for a multiplier beside the bytes, for values that are not finite, for
+    /// rows longer than the exact sums allow (65,536), and where there is no memory for it.
     #[must_use]
     pub fn new(w: &Matrix<'_>, pool: &Pool) -> Option<Self> {
+        Self::build(w, pool, true, &|_| {})
+    }
+
+    /// [`Screen::new`] that asks for huge pages if `huge`, and calls `read` with rows of the matrix (on any thread) that are
+    /// in the copy now: whoever owns their memory may give it back for a while.
+    #[must_use]
+    pub fn build(w: &Matrix<'_>, pool: &Pool, huge: bool, read: &(dyn Fn(Range<usize>) + Sync)) -> Option<Self> {
         if w.format.act != ActKind::F32 || w.multiplier != 1.0 || w.cols == 0 || w.rows == 0 || w.cols > 1 << 16 {
             return None;
         }
-        let mut screen =
-            Self { rows: w.rows, cols: w.cols, q: vec![0; w.rows * w.cols], bounds: Vec::new(), norm: 0.0 };
+        let q = Pages::new(w.rows.checked_mul(w.cols)?, huge).ok()?;
+        let mut screen = Self { rows: w.rows, cols: w.cols, q, bounds: Vec::new(), norm: 0.0 };
         let mut rows: Vec<(&mut [i8], Bound)> =
-            screen.q.chunks_exact_mut(w.cols).map(|q| (q, Bound::default())).collect();
+            screen.q.as_i8_mut().chunks_exact_mut(w.cols).map(|q| (q, Bound::default())).collect();
         pool.for_rows(&mut rows, CHUNK, 1, &|chunk, rows| {
             let mut values = vec![0.0; w.cols];
             for (i, (q, bound)) in rows.iter_mut().enumerate() {
                 w.unpack_row(chunk * CHUNK + i, &mut values);
                 *bound = quantise(&values, q);
             }
+            read(chunk * CHUNK..chunk * CHUNK + rows.len());
         });
         screen.bounds = rows.into_iter().map(|(_, bound)| bound).collect();
         screen.norm = screen.bounds.iter().fold(0.0, |most, b| most.max(b.norm));
@@ -152,7 +162,7 @@ impl Screen {
             let block = if n == 1 { rows } else { BLOCK };
             for start in (0..rows).step_by(block) {
                 let end = rows.min(start + block);
-                let q = &self.q[(chunk * CHUNK + start) * cols..(chunk * CHUNK + end) * cols];
+                let q = &self.q.as_i8()[(chunk * CHUNK + start) * cols..(chunk * CHUNK + end) * cols];
                 for (x, sums) in x.chunks_exact(cols).zip(sums.chunks_exact_mut(rows)) {
                     kernels.dots_i8_i16(q, x, &mut sums[start..end]);
                 }

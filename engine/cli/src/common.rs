@@ -8,6 +8,7 @@ use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, 
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Head, Session, SessionOptions, self_check};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
+use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::{Settings, discovery_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
 use bitnet_kernels::quant::I2sLayout;
@@ -105,6 +106,10 @@ pub(crate) struct ComputeArgs {
     /// How I2_S tensors are laid out, which the format does not record.
     #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm", "rows4"])]
     pub i2s_layout: String,
+    /// The weights of the layers in huge pages: on copies them while loading, auto in the course of a long run of a large model, if
+    /// memory suffices; the results are the same.
+    #[arg(long, default_value = "auto", value_name = "auto|on|off")]
+    pub huge_pages: HugePages,
 }
 
 /// Devices and threads of a command.
@@ -156,7 +161,11 @@ pub(crate) fn load_model(
     let loaded = model
         .open(settings)
         .and_then(|file| {
-            let options = LoadOptions { layout: args.layout(), tokenizer: TokenizerSource::Discover(&chain) };
+            let options = LoadOptions {
+                layout: args.layout(),
+                tokenizer: TokenizerSource::Discover(&chain),
+                huge_pages: args.huge_pages,
+            };
             Ok(load_with(file, options, compute.kernels, &compute.pool)?)
         })
         .with_context(|| format!("cannot use {}", model_name(model, settings)));

@@ -6,6 +6,7 @@
 pub mod commands;
 mod common;
 mod embedded;
+mod memory;
 
 use clap::Parser;
 use std::process::ExitCode;

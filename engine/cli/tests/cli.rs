@@ -42,6 +42,7 @@ fn exit_codes_of_wrong_usage() {
         &["infer", "--threads", "0"],
         &["infer", "--context", "0"],
         &["infer", "--speculate", "65"],
+        &["infer", "--huge-pages", "perhaps"],
         &["infer", "--speculate=-1"],
         &["infer", "--prompt-template", "unheard-of"],
         &["perplexity"],
@@ -111,6 +112,17 @@ fn json_is_the_only_thing_on_stdout() {
     assert_eq!(infer["tokens"].as_array().unwrap().len(), 12);
     assert_eq!(infer["stop"], "max_tokens");
     assert!(infer["text"].as_str().is_some_and(|t| !t.is_empty()) && infer["timings"]["decode_steps"] == 11);
+
+    if cfg!(target_os = "linux") {
+        let bytes = |what: &str| infer["memory"][what].as_u64().unwrap();
+        assert!(bytes("peak_rss_bytes") >= bytes("rss_bytes") && bytes("rss_bytes") > 1 << 20, "{infer}");
+        assert_eq!(bytes("copied_bytes"), 0);
+    }
+    let options = ["--seed", "3", "--format", "json", "--huge-pages", "on", "-v"];
+    let copied = run(&[&["infer", "--prompt", PROMPT, "--max-tokens", "12"][..], &options].concat()).ok();
+    assert!(copied.err.contains("MiB of weights were copied into huge pages"), "{}", copied.err);
+    assert_eq!(copied.json()["tokens"], infer["tokens"]);
+    assert!(copied.json()["memory"]["copied_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 16));
 
     let song = "holy, holy, holy, holy, holy, holy,";
     let options = ["infer", "--prompt", song, "--temperature", "0", "--speculate", "8", "--format", "json"];

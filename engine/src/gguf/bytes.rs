@@ -1,6 +1,7 @@
 //! Where the bytes of a file live: mapped, static or owned; shared by everything that views them.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +49,30 @@ impl FileBytes {
         // change of values: no length or offset is read twice without being checked again.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| GgufError::from_io(path, "map", e))?;
         Ok(FileBytes(Arc::new(Source::Mapped(map))))
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(&*self.0, Source::Mapped(_))
+    }
+
+    /// Lets the system take the pages of a range out of this process; they come back from the file when they are read.
+    /// Nothing happens to bytes that are no mapping.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Source::Mapped(map) = &*self.0
+            && range.start < range.end
+            && range.end <= map.len()
+        {
+            // SAFETY: the mapping is read-only and of a file, so what is dropped is read again from there, by any thread at any
+            // time, with the same bytes; the invariant of `map` holds for that too.
+            let advised = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.end - range.start)
+            };
+            // Advice that is not taken costs memory, and nothing else.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {

@@ -115,6 +115,23 @@ impl GgufFile {
         TensorView { info, data }
     }
 
+    /// Whether the bytes are a mapping of a file, and not memory of this process.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        self.0.bytes.is_mapped()
+    }
+
+    /// Gives the pages of a part of the file's bytes back to the system until they are read again, where the file is mapped. For
+    /// tensors that were copied and lie cold. Bytes that are not the file's are left alone.
+    pub fn release(&self, part: &[u8]) {
+        let start = (part.as_ptr() as usize).checked_sub(self.0.bytes.as_slice().as_ptr() as usize);
+        if let Some(start) = start
+            && let Some(end) = start.checked_add(part.len())
+        {
+            self.0.bytes.release(start..end);
+        }
+    }
+
     /// The name of a tensor's type, for people.
     ///
     /// The number 39 is TL2 in bitnet.cpp's fork and MXFP4 in today's llama.cpp; it is told apart by

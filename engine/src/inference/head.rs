@@ -4,7 +4,7 @@
 //! logits are found from an int8 copy of it and computed exactly, and every other logit is minus infinity. What the sampler
 //! then draws is what it would have drawn from all of them.
 
-use crate::model::{MatrixId, Model, Op, Slot};
+use crate::model::{HugePages, MatrixId, Model, Op, Slot};
 use bitnet_kernels::screen::{Screen, Wanted};
 
 /// Which logits a sampler will look at.
@@ -70,6 +70,9 @@ impl Screening {
 const LEAST_BYTES: usize = 32 << 20;
 /// Tokens made with the whole matrix before the copy is worth its making.
 const FIRST_TOKENS: usize = 4;
+/// Exact rows after which the memory of the cold matrix is given back again: the system maps 16 pages for each, so this is
+/// at most 32 MiB.
+pub(super) const COLD_ROWS: usize = 512;
 
 impl Head {
     /// Whether to screen now, after `whole` tokens whose needs were few and that had the whole matrix.
@@ -90,7 +93,12 @@ pub(super) fn matrix(model: &Model) -> Option<(Slot, MatrixId)> {
     })
 }
 
-/// The copy of a model's output matrix, made when it is first asked for; `None` where its format has none.
+/// The copy of a model's output matrix, made when it is first asked for; `None` where its format has none. The matrix itself
+/// is cold from then on: its memory is given back while it is copied.
 pub(super) fn screen<'m>(model: &'m Model, id: MatrixId, pool: &bitnet_kernels::Pool) -> Option<&'m Screen> {
-    model.screen.get_or_init(|| Screen::new(&model.weights.matrix(id), pool)).as_ref()
+    let build = || {
+        let read = |rows| model.weights.release(id, rows);
+        Screen::build(&model.weights.matrix(id), pool, model.huge_pages != HugePages::Off, &read)
+    };
+    model.screen.get_or_init(build).as_ref()
 }

@@ -4,7 +4,7 @@
 //! needs of a row may depend on the one before. The output matrix is still read once for all rows: whole when the first row
 //! is asked for, or as its int8 copy, from which each row then takes the few products that it needs.
 
-use super::head::{self, Needs, Screening};
+use super::head::{self, COLD_ROWS, Needs, Screening};
 use super::session::{Session, Until};
 use super::{InferenceError, Want};
 use crate::model::Slot;
@@ -125,6 +125,9 @@ impl Session {
         let picked = screen.pick(kernels, &matrix, (row, &self.prepared), needs.wanted(), &mut self.scratch, logits);
         let Some(rows) = picked else { return false };
         self.screening.tokens += 1;
+        if self.screening.rows / COLD_ROWS != (self.screening.rows + rows) / COLD_ROWS {
+            model.weights.release(id, 0..matrix.rows);
+        }
         self.screening.rows += rows;
         true
     }

@@ -8,7 +8,7 @@ use super::held::Held;
 use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
-use crate::model::{MatrixId, Model, NormId, Op, Slot};
+use crate::model::{HugePages, MatrixId, Model, NormId, Op, PASSES, Slot};
 use bitnet_kernels::parallel::{self, Product, SERIAL_WORK};
 use bitnet_kernels::screen::Scratch;
 use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
@@ -85,6 +85,8 @@ pub struct Session {
     pub(super) prepared: Activations,
     rope: RopeTable,
     pub(super) held: Held,
+    /// Passes over the weights.
+    passes: usize,
     /// Tokens whose needs were few and that had the whole output matrix.
     pub(super) whole: usize,
     pub(super) screening: Screening,
@@ -127,6 +129,7 @@ impl Session {
             prepared: Activations::default(),
             rope,
             held: Held::default(),
+            passes: 0,
             whole: 0,
             screening: Screening::default(),
             scratch: Scratch::default(),
@@ -246,6 +249,11 @@ impl Session {
     /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot.
     pub(super) fn run(&mut self, tokens: &[u32], first: usize, until: Until, observer: &mut Option<&mut dyn Observer>) {
         let model = Arc::clone(&self.model);
+        self.passes += 1;
+        if self.passes == PASSES && model.huge_pages == HugePages::Auto {
+            let copied = model.copy_hot(HugePages::Auto, &self.options.pool);
+            tracing::debug!(?copied, "weights into huge pages");
+        }
         self.held = Held::default();
         self.rope.extend_to(self.position + tokens.len());
         self.slots[Slot::Logits.index()].clear();

@@ -7,6 +7,7 @@ mod bitnet;
 mod config;
 mod decoder;
 mod error;
+mod hot;
 mod llama;
 pub mod plan;
 mod weights;
@@ -14,6 +15,7 @@ mod weights;
 pub use config::Config;
 pub use decoder::Family;
 pub use error::ModelError;
+pub use hot::{Copied, HugePages, PASSES};
 pub use plan::{MatrixId, NormId, Op, Slot, Step};
 pub(crate) use weights::{TILES_KEY, scale_name};
 pub use weights::{TensorSource, Weights};
@@ -42,6 +44,8 @@ pub struct Model {
     pub i2s_layout: I2sLayout,
     /// The int8 copy of the output matrix, once a session made it.
     pub(crate) screen: OnceLock<Option<Screen>>,
+    /// Whether that copy asks for huge pages, and whether a session may copy the layers.
+    pub(crate) huge_pages: HugePages,
 }
 
 impl Model {
@@ -67,7 +71,15 @@ impl Model {
         let mut source = TensorSource::new(file, &config, layout);
         let plan = family.plan(&mut source)?;
         let weights = source.finish()?;
-        Ok(Self { config, family, plan, weights, i2s_layout: layout, screen: OnceLock::new() })
+        Ok(Self {
+            config,
+            family,
+            plan,
+            weights,
+            i2s_layout: layout,
+            screen: OnceLock::new(),
+            huge_pages: HugePages::default(),
+        })
     }
 
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.

@@ -1,12 +1,17 @@
 //! The tensors of a model: found by name, checked against the hyper-parameters, validated, and used where they lie.
 
+use super::hot::Hot;
 use super::{Config, MatrixId, ModelError, NormId};
 use crate::gguf::{GgufFile, TensorInfo, TensorView};
 use bitnet_kernels::quant::{self, I2sLayout, Storage, TILED};
 use bitnet_kernels::{Matrix, Pool, QuantError};
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Bytes that one thread checks at a time.
+const PIECE: usize = 8 << 20;
 /// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
 const NORM_LIMIT: f32 = 1e6;
 
@@ -37,8 +42,8 @@ pub(crate) fn scale_name(matrix: &str) -> String {
 }
 
 /// The tensors of a model. Matrices stay in the file's mapping, but for TL1 and TL2, whose tiles are unpacked to two-bit rows
-/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes) are copied, since they
-/// need not be aligned there.
+/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes a layer) are copied, since they
+/// need not be aligned there. Copies in huge pages are made where they are wished for ([`Model::copy_hot`](super::Model::copy_hot)).
 #[derive(Debug)]
 pub struct Weights {
     file: GgufFile,
@@ -46,6 +51,8 @@ pub struct Weights {
     norms: Vec<(String, Vec<f32>)>,
     /// Divisors of the rotary frequencies (`rope_freqs.weight`, LLaMA-3.1), if the file has them.
     pub rope_factors: Option<Vec<f32>>,
+    /// Copies in huge pages, once somebody made them or found that there is no room.
+    pub(super) hot: OnceLock<Option<Hot>>,
 }
 
 impl Weights {
@@ -55,8 +62,30 @@ impl Weights {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
         let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
-        let data = m.unpacked.as_deref().unwrap_or_else(in_file);
+        let copied = || self.hot.get()?.as_ref()?.get(id.0);
+        let data = m.unpacked.as_deref().or_else(copied).unwrap_or_else(in_file);
         Matrix { format: m.storage.computed_as(), rows: m.rows, cols: m.cols, data, multiplier: m.multiplier }
+    }
+
+    /// Whether the matrix is computed with where it lies in the file.
+    pub(super) fn in_file(&self, id: MatrixId) -> bool {
+        self.matrices[id.0].unpacked.is_none()
+    }
+
+    /// Bytes of the copies in huge pages.
+    #[must_use]
+    pub fn copied_bytes(&self) -> usize {
+        self.hot.get().and_then(Option::as_ref).map_or(0, Hot::bytes)
+    }
+
+    /// Gives the memory of some rows of a matrix back, if they lie in the file; they are read from there again when they are
+    /// needed.
+    pub(crate) fn release(&self, id: MatrixId, rows: Range<usize>) {
+        let matrix = self.matrix(id);
+        let row = matrix.data.len() / matrix.rows.max(1);
+        if let Some(part) = matrix.data.get(rows.start * row..rows.end * row) {
+            self.file.release(part);
+        }
     }
 
     /// What the matrix is in the file.
@@ -93,29 +122,33 @@ impl Weights {
         &self.file
     }
 
-    /// Reads every byte once: codes, scales, sizes. Work is split by tensor over the pool.
+    /// Reads every byte once: codes, scales, sizes. Work is split by tensor over the pool, and large ones by rows.
     ///
     /// # Errors
     /// The first invalid tensor, by name and place.
     pub(crate) fn validate(&self, pool: &Pool) -> Result<(), ModelError> {
-        let worst: Mutex<Option<(usize, ModelError)>> = Mutex::new(None);
-        pool.for_chunks(self.matrices.len(), 1, &|range| {
-            for index in range {
-                let m = &self.matrices[index];
-                let matrix = self.matrix(MatrixId(index));
-                if let Err(source) = matrix.validate() {
-                    let error = ModelError::TensorData { name: m.name.clone(), offset: m.offset, source };
-                    let mut worst = worst.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    if worst.as_ref().is_none_or(|(at, _)| index < *at) {
-                        *worst = Some((index, error));
-                    }
+        let mut pieces = Vec::new();
+        for (index, (_, matrix)) in self.matrices().enumerate() {
+            let rows = (PIECE * matrix.rows).div_ceil(matrix.data.len().max(1)).max(1);
+            let parts = (0..matrix.rows).step_by(rows).map(|row| matrix.part(row..matrix.rows.min(row + rows)));
+            match parts.collect::<Option<Vec<_>>>() {
+                Some(parts) => pieces.extend(parts.into_iter().map(|part| (index, part))),
+                None => pieces.push((index, matrix)),
+            }
+        }
+        let first = AtomicUsize::new(usize::MAX);
+        pool.for_chunks(pieces.len(), 1, &|range| {
+            for (index, part) in &pieces[range] {
+                if part.validate().is_err() {
+                    first.fetch_min(*index, Ordering::Relaxed);
                 }
             }
         });
-        match worst.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+        let index = first.into_inner();
+        let Some(m) = self.matrices.get(index) else { return Ok(()) };
+        // Once more as a whole: a part counts its rows from its own beginning.
+        let damaged = |source| ModelError::TensorData { name: m.name.clone(), offset: m.offset, source };
+        self.matrix(MatrixId(index)).validate().map_err(damaged)
     }
 }
 
@@ -129,7 +162,13 @@ pub struct TensorSource<'a> {
 
 impl<'a> TensorSource<'a> {
     pub(crate) fn new(file: &GgufFile, config: &'a Config, layout: I2sLayout) -> Self {
-        let weights = Weights { file: file.clone(), matrices: Vec::new(), norms: Vec::new(), rope_factors: None };
+        let weights = Weights {
+            file: file.clone(),
+            matrices: Vec::new(),
+            norms: Vec::new(),
+            rope_factors: None,
+            hot: OnceLock::new(),
+        };
         Self { config, layout, weights, taken: HashSet::new() }
     }
 

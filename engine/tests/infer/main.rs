@@ -6,5 +6,6 @@ mod model_support;
 mod bad_models;
 mod bad_requests;
 mod invariants;
+mod memory;
 mod screened;
 mod speculate;

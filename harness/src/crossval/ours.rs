@@ -46,7 +46,7 @@ impl Ours {
         kernels: &'static dyn Kernels,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        let options = LoadOptions { layout, tokenizer: TokenizerSource::Discover(chain) };
+        let options = LoadOptions { layout, tokenizer: TokenizerSource::Discover(chain), ..LoadOptions::default() };
         let loaded = load_with(GgufFile::open(path)?, options, kernels, &pool)?;
         Ok(Self::new(loaded, kernels, pool))
     }

@@ -42,6 +42,17 @@ impl Kernels for Scalar {
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         check_matmul(w, x, &rows, &y);
+        if w.format.act == ActKind::F32 && x.n_tokens() > 1 {
+            // The same products, with each row unpacked once.
+            let mut values = vec![0.0; w.cols];
+            for row in rows {
+                (w.format.unpack_row)(w.data, w.rows, w.cols, row, &mut values);
+                for token in 0..x.n_tokens() {
+                    y.set(token, row, numerics::dot(&values, x.f32(token)) * w.multiplier);
+                }
+            }
+            return;
+        }
         for token in 0..x.n_tokens() {
             for row in rows.clone() {
                 y.set(token, row, w.dot(row, x, token));

@@ -4,7 +4,7 @@
 //! | w0 w0 | w1 w1 | ...        bit 15 sign, 14-10 exponent (bias 15), 9-0 fraction
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, half_at, row_of};
+use super::{ActKind, Activations, Format, Matrix, first, half_at, row_of};
 use crate::QuantError;
 use crate::numerics::reduce64;
 
@@ -28,7 +28,7 @@ pub static FORMAT: Format = Format {
 fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     FORMAT.check_size(data.len(), rows, cols)?;
     // All exponent bits set: infinite or NaN.
-    match data.chunks_exact(BYTES).position(|w| w[1] & 0x7c == 0x7c) {
+    match first(data, |w| u16::from_le_bytes(w) & 0x7c00 == 0x7c00) {
         None => Ok(()),
         Some(i) => {
             let value = half_at(data, i * BYTES);

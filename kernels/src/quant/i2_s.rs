@@ -12,7 +12,7 @@
 //! Builds for ARM of 2026 write another layout under the same type id: [`super::i2_s_arm`]. The ternary helpers that both
 //! share are here.
 
-use super::{ActKind, Activations, Format, I2S_TRAILER, Matrix, row_of};
+use super::{ActKind, Activations, Format, I2S_TRAILER, Matrix, first, row_of};
 use crate::QuantError;
 
 /// Weights per block.
@@ -42,7 +42,8 @@ fn place(i: usize) -> (usize, u32) {
 }
 
 /// A layout: from the column to its byte in the row and the shift in the byte.
-pub(super) type Place = fn(usize) -> (usize, u32);
+pub(super) trait Place: Fn(usize) -> (usize, u32) {}
+impl<F: Fn(usize) -> (usize, u32)> Place for F {}
 
 /// The scale of the whole matrix.
 pub(crate) fn scale(data: &[u8]) -> f32 {
@@ -57,28 +58,21 @@ pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: 
         return Err(QuantError::Scale { format: format.name, what: "scale", row: 0, block: 0, value: scale });
     }
     let codes = &data[..data.len() - I2S_TRAILER];
-    // Code 3: both bits of a pair set. Eight bytes at a time, this runs over every byte of a model at load.
-    let three = |bytes: u64| bytes & bytes >> 1 & 0x5555_5555_5555_5555 != 0;
-    let (words, rest) = codes.as_chunks::<8>();
-    let word = words.iter().position(|w| three(u64::from_le_bytes(*w)));
-    let from = word.map_or(codes.len() - rest.len(), |w| w * 8);
-    match codes[from..].iter().position(|&b| three(u64::from(b))) {
+    // Code 3: both bits of a pair set.
+    match first(codes, |[b]| b & b >> 1 & 0x55 != 0) {
         None => Ok(()),
-        Some(at) => {
-            let byte = from + at;
-            Err(QuantError::Code { format: format.name, row: byte / format.row_bytes(cols), byte })
-        }
+        Some(byte) => Err(QuantError::Code { format: format.name, row: byte / format.row_bytes(cols), byte }),
     }
 }
 
-pub(super) fn unpack_row(format: &Format, place: Place, data: &[u8], cols: usize, row: usize, out: &mut [f32]) {
+pub(super) fn unpack_row(format: &Format, place: impl Place, data: &[u8], cols: usize, row: usize, out: &mut [f32]) {
     let (codes, scale) = (row_of(format, data, cols, row), scale(data));
     for (i, out) in out[..cols].iter_mut().enumerate() {
-        *out = scale * weight(codes, place, i) as f32;
+        *out = scale * weight(codes, &place, i) as f32;
     }
 }
 
-fn weight(codes: &[u8], place: Place, i: usize) -> i32 {
+fn weight(codes: &[u8], place: impl Place, i: usize) -> i32 {
     let (byte, shift) = place(i);
     i32::from(codes[byte] >> shift & 3) - 1
 }
@@ -86,7 +80,7 @@ fn weight(codes: &[u8], place: Place, i: usize) -> i32 {
 /// Takes only what is ternary already: -s, 0 and +s, with one s for the matrix (1 if all weights are zero).
 pub(super) fn pack(
     format: &'static Format,
-    place: Place,
+    place: impl Place,
     weights: &[f32],
     rows: usize,
     cols: usize,
@@ -123,11 +117,11 @@ pub(super) fn pack(
 }
 
 /// `(sum(w q) / s) * scale`, the sum exact in i32.
-pub(super) fn dot(place: Place, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
+pub(super) fn dot(place: impl Place, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
     let (codes, x) = (w.row(row), x.i8(token));
     let mut sum = 0i32;
     for (i, q) in x.q.iter().enumerate() {
-        sum += weight(codes, place, i) * i32::from(*q);
+        sum += weight(codes, &place, i) * i32::from(*q);
     }
     sum as f32 / x.scale * scale(w.data)
 }

@@ -26,6 +26,8 @@ pub mod tq;
 pub mod tq1_0;
 pub mod tq2_0;
 
+use std::ops::Range;
+
 use crate::QuantError;
 use crate::activations::{ActKind, Activations, Q8_BLOCK, Q8Token};
 use crate::numerics::{f16_to_f32, f32_to_f16, tree};
@@ -213,6 +215,15 @@ impl<'a> Matrix<'a> {
         (self.format.validate)(self.data, self.rows, self.cols)
     }
 
+    /// Some of the rows as a matrix of its own; `None` where the bytes of the rows are not all there is (the scale of I2_S), and for rows
+    /// that are not there.
+    #[must_use]
+    pub fn part(&self, rows: Range<usize>) -> Option<Self> {
+        let row = self.format.row_bytes(self.cols);
+        let data = self.data.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)?;
+        (self.format.trailer_bytes == 0).then_some(Self { rows: rows.len(), data, ..*self })
+    }
+
     /// The exact values of one row.
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
         (self.format.unpack_row)(self.data, self.rows, self.cols, row, out);
@@ -230,6 +241,16 @@ impl<'a> Matrix<'a> {
     pub fn row(&self, row: usize) -> &'a [u8] {
         row_of(self.format, self.data, self.cols, row)
     }
+}
+
+/// The first element for which `bad`. A chunk is looked through without a way out, which the compiler turns into vectors: this runs
+/// over every byte of a model at load.
+fn first<const N: usize>(data: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    const CHUNK: usize = 1024;
+    let (elements, _) = data.as_chunks::<N>();
+    let any = |chunk: &[[u8; N]]| chunk.iter().fold(0u8, |any, w| any | u8::from(bad(*w))) != 0;
+    let from = elements.chunks(CHUNK).position(any)? * CHUNK;
+    elements[from..].iter().position(|w| bad(*w)).map(|i| from + i)
 }
 
 /// The bytes of one row.

@@ -85,6 +85,7 @@ impl Codes {
         })
     }
 
+    #[inline(always)] // with the layout of its one caller
     pub(super) fn dot(&self, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
         let x = x.i8(token);
         let mut runs = Runs::new(x.scale);

@@ -2,15 +2,17 @@
 //! that one script can ask both.
 //!
 //! A prompt is `-p` tokens in chunks, to the logits of its last token; a generation is `-n` greedy steps after one token.
-//! Neither has a text: ids are fixed. One short run of both before the first figure is not counted (it also makes the int8
-//! copy of a screened head).
+//! Neither has a text: ids are fixed. A short run of both before the first figure is not counted; it goes on until a session
+//! has made the copies that pay in the long run (a screened head, weights in huge pages).
 
 mod bandwidth;
 
 use super::{Format, print_json};
 use crate::common::{self, Compute, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::memory;
 use anyhow::{Context, ensure};
-use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session};
+use bitnet_engine::inference::{Head, InferenceError, Sampler, SamplerOptions, Session};
+use bitnet_engine::model::{HugePages, PASSES};
 use bitnet_engine::settings::Settings;
 use bitnet_kernels::Pool;
 use std::io::Write;
@@ -47,8 +49,11 @@ pub struct Args {
     /// The output matrix while generating: auto, whole or screened.
     #[arg(long, default_value = "auto", value_name = "auto|whole|screened")]
     head: Head,
+    /// Whether weights are copied into huge pages: auto, on or off.
+    #[arg(long, default_value = "auto", value_name = "auto|on|off")]
+    huge_pages: HugePages,
     /// Only how fast memory is read, without a model.
-    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "device", "chunk", "head"])]
+    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "device", "chunk", "head", "huge_pages"])]
     bandwidth: bool,
     /// Output; json is what llama-bench prints, with some fields more.
     #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Format::Text)]
@@ -118,9 +123,10 @@ impl Args {
         let args = ComputeArgs {
             device: self.device.clone(),
             threads: Some(u16::try_from(most)?),
-            context: Some(self.prompt.max(self.generate + 1).max(WARM_UP)),
+            context: Some(self.prompt.max(self.generate + 1).max(u32::try_from(WARM_UP.max(PASSES) + 1)?)),
             chunk: self.chunk,
             i2s_layout: "auto".to_owned(),
+            huge_pages: self.huge_pages,
         };
         let compute = args.start(settings)?;
         let (loaded, _) = common::load_model(&self.model, &TokenizerArgs::default(), &args, &compute, settings)?;
@@ -133,8 +139,8 @@ impl Args {
             };
             let compute = Compute { kernels: compute.kernels, pool };
             let mut session = args.session(&loaded, &compute, self.head)?;
-            prompt(&mut session, WARM_UP as usize)?;
-            generate(&mut session, STEPS_TO_SCREEN)?;
+            prompt(&mut session, WARM_UP)?;
+            generate(&mut session, PASSES)?;
             for (n_prompt, n_gen) in [(self.prompt, 0), (0, self.generate)] {
                 if n_prompt + n_gen == 0 {
                     continue;
@@ -169,7 +175,7 @@ impl Args {
                     samples_ns: ns.iter().map(|ns| *ns as u64).collect(),
                     samples_ts: rates,
                     screened_rows: (screened.tokens > 0).then(|| screened.rows as f64 / screened.tokens as f64),
-                    peak_rss: peak_rss(),
+                    peak_rss: memory::peak_rss(),
                 });
             }
         }
@@ -195,9 +201,7 @@ impl Args {
 }
 
 /// Tokens of the prompt that is not counted.
-const WARM_UP: u32 = 32;
-/// Steps that are not counted: more than it takes until a head is screened.
-const STEPS_TO_SCREEN: usize = 8;
+const WARM_UP: usize = 32;
 
 /// Ids without meaning, spread over the vocabulary.
 fn ids(session: &Session, count: usize) -> Vec<u32> {
@@ -205,13 +209,26 @@ fn ids(session: &Session, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 7919 + 1) % vocab) as u32).collect()
 }
 
-/// The time of a prompt of so many tokens, to the logits of the last one.
+/// The time of a prompt of so many tokens, to what a greedy sampler needs of the logits of the last one.
 fn prompt(session: &mut Session, tokens: usize) -> anyhow::Result<Duration> {
+    let sampler = Sampler::new(SamplerOptions::default())?;
     let ids = ids(session, tokens);
     session.truncate(0);
     let started = Instant::now();
-    session.logits(&ids)?;
+    logits(session, &sampler, &ids, &ids)?;
     Ok(started.elapsed())
+}
+
+fn logits<'s>(
+    session: &'s mut Session,
+    sampler: &Sampler,
+    tokens: &[u32],
+    history: &[u32],
+) -> Result<&'s [f32], InferenceError> {
+    match sampler.needs(history) {
+        Some(needs) => session.logits_needed(tokens, &needs),
+        None => session.logits(tokens),
+    }
 }
 
 /// The time of so many greedy steps after one token.
@@ -222,10 +239,7 @@ fn generate(session: &mut Session, steps: usize) -> anyhow::Result<Duration> {
     let started = Instant::now();
     for _ in 0..steps {
         let last = history.last().copied().into_iter().collect::<Vec<u32>>();
-        let logits = match sampler.needs(&history) {
-            Some(needs) => session.logits_needed(&last, &needs)?,
-            None => session.logits(&last)?,
-        };
+        let logits = logits(session, &sampler, &last, &history)?;
         let token = sampler.sample(logits, &history);
         history.push(token);
     }
@@ -237,13 +251,6 @@ fn moments(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
     (mean, (squares / values.len().saturating_sub(1).max(1) as f64).sqrt())
-}
-
-/// Linux says it in kB.
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
 #[cfg(test)]

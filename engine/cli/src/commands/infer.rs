@@ -2,6 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::memory::Memory;
 use anyhow::Context;
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_engine::inference::{
@@ -95,6 +96,7 @@ struct Report<'a> {
     prompt: &'a str,
     prompt_tokens: &'a [u32],
     load_seconds: f64,
+    memory: Memory,
     #[serde(flatten)]
     generation: &'a Generation,
 }
@@ -148,6 +150,7 @@ impl Args {
             prompt: &text,
             prompt_tokens: &ids,
             load_seconds: load_time.as_secs_f64(),
+            memory: Memory::now(&loaded.model.weights),
             generation: &generation,
         };
         if !streaming {

@@ -1,0 +1,169 @@
+//! Copies of the matrices that every token reads, in huge pages.
+//!
+//! A file's pages are small. Copied once into a mapping that asks for huge ones, the same bytes are read with fewer look-ups of
+//! addresses; the file's own pages are given back while they are copied, so that the process does not grow. What is computed
+//! is the same: the bytes are.
+
+use super::{MatrixId, Model, Op, Slot};
+use bitnet_kernels::pages::Pages;
+use bitnet_kernels::{ActKind, Pool};
+use std::ops::Range;
+
+/// Whether weights are copied into huge pages. The int8 copy of the output matrix asks for them in any case but [`HugePages::Off`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HugePages {
+    /// The weights of the layers are copied by a session that goes on for long ([`PASSES`] of them), if they are large and come
+    /// from a mapped file, and if the system has such pages and memory to spare.
+    #[default]
+    Auto,
+    /// They are copied while the model is loaded, if memory suffices.
+    On,
+    /// Never.
+    Off,
+}
+
+impl std::str::FromStr for HugePages {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            other => Err(format!("`{other}` is none of: auto, on, off")),
+        }
+    }
+}
+
+/// What became of the wish for copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// Nobody asked.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// Memory does not suffice.
+    NoRoom {
+        /// Bytes of the copies.
+        needed: usize,
+        /// Bytes that the system has to give.
+        available: usize,
+    },
+}
+
+/// The copies.
+#[derive(Debug)]
+pub(super) struct Hot {
+    pages: Pages,
+    /// Where each matrix of the model lies, if it was copied.
+    parts: Vec<Option<Range<usize>>>,
+}
+
+impl Hot {
+    pub(super) fn get(&self, matrix: usize) -> Option<&[u8]> {
+        self.parts.get(matrix)?.clone().map(|range| &self.pages[range])
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.pages.len()
+    }
+}
+
+/// Matrices begin at cache lines.
+const ALIGNMENT: usize = 64;
+/// Output matrices of floats at least as large are screened while decoding, and then cold.
+const COLD: usize = 32 << 20;
+/// What must be left to others beyond the copies.
+const RESERVE: usize = 256 << 20;
+
+/// Passes over the weights after which a copy has cost less than it saves: reading from huge pages makes a pass an eighth shorter (2B
+/// shape, two threads), and the copy takes as long as six.
+pub const PASSES: usize = 48;
+/// Weights of fewer bytes are found in caches, or are read too fast for the difference to matter.
+const LEAST_BYTES: usize = 64 << 20;
+
+impl Model {
+    /// Copies the matrices of the layers into huge pages, if that is wanted and they fit. It is done once: later calls, from any
+    /// thread, say what came of the first.
+    pub fn copy_hot(&self, wish: HugePages, pool: &Pool) -> Copied {
+        if wish == HugePages::Off {
+            return Copied::Nothing;
+        }
+        let (parts, needed) = self.hot();
+        let worth_it = || needed >= LEAST_BYTES && self.weights.file().is_mapped() && system_has_huge_pages();
+        if wish == HugePages::Auto && self.weights.hot.get().is_none() && !worth_it() {
+            return Copied::Nothing;
+        }
+        let available = available_memory().unwrap_or(usize::MAX);
+        let build = || {
+            let room = needed.saturating_add(RESERVE) <= available;
+            let mut pages = room.then(|| Pages::new(needed, true).ok()).flatten()?;
+            self.fill(&mut pages, &parts, pool);
+            Some(Hot { pages, parts })
+        };
+        match self.weights.hot.get_or_init(build) {
+            Some(hot) => Copied::Bytes(hot.bytes()),
+            None => Copied::NoRoom { needed, available },
+        }
+    }
+
+    /// Copies the matrices to where `parts` says, and gives their memory in the file back.
+    fn fill(&self, pages: &mut [u8], parts: &[Option<Range<usize>>], pool: &Pool) {
+        let mut targets = Vec::new();
+        let (mut rest, mut at) = (pages, 0);
+        for (index, range) in parts.iter().enumerate().filter_map(|(i, range)| Some((i, range.clone()?))) {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(range.end - at);
+            targets.push((index, &mut part[range.start - at..]));
+            (rest, at) = (tail, range.end);
+        }
+        pool.for_rows(&mut targets, 1, 1, &|_, targets| {
+            for (index, target) in targets {
+                let source = self.weights.matrix(MatrixId(*index)).data;
+                target.copy_from_slice(source);
+                self.weights.file().release(source);
+            }
+        });
+    }
+
+    /// Where the copies would lie, by matrix and one after the other, and their bytes.
+    fn hot(&self) -> (Vec<Option<Range<usize>>>, usize) {
+        let mut wanted = vec![false; self.weights.matrices().count()];
+        for step in &self.plan {
+            let Op::Linear { dst, weight, .. } = step.op else { continue };
+            let matrix = self.weights.matrix(weight);
+            let cold = dst == Slot::Logits && matrix.format.act == ActKind::F32 && matrix.data.len() >= COLD;
+            // What was unpacked is in memory of its own already.
+            wanted[weight.0] = !cold && self.weights.in_file(weight);
+        }
+        let mut end = 0usize;
+        let place = |(index, wanted): (usize, bool)| {
+            wanted.then(|| {
+                let start = end.next_multiple_of(ALIGNMENT);
+                end = start + self.weights.matrix(MatrixId(index)).data.len();
+                start..end
+            })
+        };
+        let parts = wanted.into_iter().enumerate().map(place).collect();
+        (parts, end)
+    }
+}
+
+/// Whether Linux gives huge pages to mappings that ask for them.
+fn system_has_huge_pages() -> bool {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    enabled.contains("[madvise]") || enabled.contains("[always]")
+}
+
+/// Bytes that can be had without pushing others out: `MemAvailable` of Linux, or what the container's limit (cgroup v2) leaves, if
+/// that is less; `None` where the system does not say.
+fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let bytes = line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)?;
+    let figure = |name: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok()?;
+        text.trim().parse::<usize>().ok()
+    };
+    let limited = figure("max").zip(figure("current")).map(|(max, current)| max.saturating_sub(current));
+    Some(limited.map_or(bytes, |limit| limit.min(bytes)))
+}
