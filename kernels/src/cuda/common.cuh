@@ -55,6 +55,13 @@ __device__ __forceinline__ uint4 load_once(const uint4* at) {
     return v;
 }
 
+// What another block of the same launch wrote: from the second cache, which all share.
+__device__ __forceinline__ float load_l2(const float* at) {
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+    return v;
+}
+
 // c += a b on the int8 tensor cores: a is 16 x 32 signed, b is 32 x 8 signed, c is 16 x 8; one warp, fragments as the PTX
 // manual draws them for m16n8k32. With g = lane / 4 and t = lane % 4, four bytes of k from low to high in a register:
 //     a[0] row g, k 4t..      a[1] row g + 8, k 4t..      a[2] row g, k 16 + 4t..      a[3] row g + 8, k 16 + 4t..
@@ -66,6 +73,8 @@ __device__ __forceinline__ void mma_16x8x32(i32 (&c)[4], const u32 (&a)[4], cons
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+#define INFINITY_F __int_as_float(0x7f800000)
 
 // The larger, NaN in `x` passed over: numerics::max, in any order (but for the sign of a zero, which nothing shows).
 __device__ __forceinline__ float max_of(float m, float x) { return x > m ? x : m; }
