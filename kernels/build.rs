@@ -39,7 +39,9 @@ fn emulation() {
             println!("cargo::rustc-link-lib=m");
             println!("cargo::rustc-cfg=cuda_emu");
         }
-        // Warnings and errors of the compiler are in its output above.
-        Err(e) => unavailable(format!("the C++ compiler failed ({e}); is g++ or clang++ of 2020 or later here?")),
+        // No compiler also ends here.
+        Err(e) => unavailable(format!(
+            "the C++ compiler failed ({e}); `apt-get install g++` (2020 or later), or look at its output in the build's warnings"
+        )),
     }
 }
