@@ -32,6 +32,7 @@
 pub mod activations;
 pub mod contract;
 pub mod cpu;
+pub mod cuda;
 pub mod dispatch;
 pub mod error;
 pub mod numerics;

@@ -1,0 +1,112 @@
+// What every kernel shares: short types, the pieces of the numerics contract (kernels/src/numerics.rs), loads.
+//
+// Three compilers read this: NVRTC (C++17, no host headers, no toolkit headers), and g++ or clang++ with emu/shim.h
+// before it, where a thread of a block is a fiber. So there is no library here, and what is PTX has a twin in the shim.
+//
+// Exactness: compile with -fmad=false and without fast math. An FMA is written `fmaf`; division and square root are the
+// IEEE ones (`__fdiv_rn`, `__fsqrt_rn`), whatever the flags say.
+#pragma once
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned long long u64;
+
+#define ENTRY extern "C" __global__ void
+
+// Every lane of a warp. Kernels here launch whole warps only.
+#define ALL_LANES 0xffffffffu
+
+#ifndef BITNET_EMU
+// A shared array of a fixed size; in the emulation it ends at a page that cannot be touched.
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+// The shared memory that the launch asked for.
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
+
+// f16 bits to f32, exact.
+__device__ __forceinline__ float half_to_float(u16 bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+
+// f32 to f16 bits, to nearest even; too large becomes infinite.
+__device__ __forceinline__ u16 float_to_half(float x) {
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+// sum + the four products of unsigned bytes of `codes` with signed bytes of `q`.
+__device__ __forceinline__ i32 dot_u8_i8(u32 codes, u32 q, i32 sum) {
+    i32 out;
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(out) : "r"(codes), "r"(q), "r"(sum));
+    return out;
+}
+
+// 16 bytes that are read once per launch: past the first cache.
+__device__ __forceinline__ uint4 load_once(const uint4* at) {
+    uint4 v;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(at));
+    return v;
+}
+
+// What another block of the same launch wrote: from the second cache, which all share.
+__device__ __forceinline__ float load_l2(const float* at) {
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+    return v;
+}
+
+// c += a b on the int8 tensor cores: a is 16 x 32 signed, b is 32 x 8 signed, c is 16 x 8; one warp, fragments as the PTX
+// manual draws them for m16n8k32. With g = lane / 4 and t = lane % 4, four bytes of k from low to high in a register:
+//     a[0] row g, k 4t..      a[1] row g + 8, k 4t..      a[2] row g, k 16 + 4t..      a[3] row g + 8, k 16 + 4t..
+//     b[0] col g, k 4t..      b[1] col g, k 16 + 4t..
+//     c[0], c[1] row g, cols 2t, 2t + 1                   c[2], c[3] row g + 8, the same cols
+__device__ __forceinline__ void mma_16x8x32(i32 (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+#define INFINITY_F __int_as_float(0x7f800000)
+
+// The larger, NaN in `x` passed over: numerics::max, in any order (but for the sign of a zero, which nothing shows).
+__device__ __forceinline__ float max_of(float m, float x) { return x > m ? x : m; }
+
+// e^x: the very steps of numerics::exp.
+__device__ __forceinline__ float exp_of(float x) {
+    // Written so that NaN passes through both clamps.
+    x = 100.0f < x ? 100.0f : x;
+    x = -110.0f > x ? -110.0f : x;
+    float n = rintf(x * 1.44269504088896340736f);
+    float r = fmaf(n, -0.69314575f, x);
+    r = fmaf(n, -1.4286068e-6f, r);
+    float p = 1.0f / 5040.0f;
+    p = fmaf(p, r, 1.0f / 720.0f);
+    p = fmaf(p, r, 1.0f / 120.0f);
+    p = fmaf(p, r, 1.0f / 24.0f);
+    p = fmaf(p, r, 1.0f / 6.0f);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
+    // 2^n in two factors; NaN goes the way of 0 and stays NaN in p.
+    i32 whole = n == n ? (i32)n : 0;
+    i32 half = whole >> 1;
+    return p * __int_as_float((half + 127) << 23) * __int_as_float((whole - half + 127) << 23);
+}
+
+// What the gates have in common; `kind` as in GATE_*.
+enum { GATE_RELU2 = 0, GATE_SILU = 1 };
+
+__device__ __forceinline__ float gated(u32 kind, float g, float up) {
+    if (kind == GATE_SILU) return __fdiv_rn(g, 1.0f + exp_of(-g)) * up;
+    // A NaN must stay one.
+    float r = g < 0.0f ? 0.0f : g;
+    return r * r * up;
+}

@@ -1,0 +1,82 @@
+//! The CUDA kernels of the engine, as source text that NVRTC compiles for the card at hand.
+//!
+//! **Nothing here has run on a GPU yet.** What is shown: NVRTC compiles the text, and the same text, compiled as C++ and run on
+//! the CPU (module `emu`, cargo feature `cuda-emu`), gives the bits of [`crate::cpu::scalar`] on every grid tried. What is not: speed,
+//! and the order of memory between blocks, on which one kernel relies (below).
+//!
+//! # Rules
+//! * Compile with `-fmad=false`, without fast math, as C++17, for sm_80 or later (tensor cores on int8, `dp4a`).
+//! * Every float operation keeps the order of [`crate::numerics`]; integers are exact. So no result depends on the grid.
+//! * Activations are f32 `[tokens][width]` as in a session's slots, matrices are as they lie in the file.
+//! * Pointers are to device memory, aligned to 16 bytes. What a kernel needs beyond its arguments it reads from the device: the
+//!   position, the token. One decoded token is one sequence of launches that never changes, so it can be replayed as a graph.
+//! * Blocks are whole warps along x; shared memory beyond 48 KiB must be allowed first (`cuFuncSetAttribute`).
+//!
+//! # Entries
+//! `T` tokens of the launch, `H` query heads, `G` key-value heads, `D` dimensions of a head (a multiple of 8, at most 512), `C` the
+//! cache's capacity, `chunks = ceil(C / 128)`. Arguments in order; types are f32 and u32 where nothing is said.
+//!
+//! | entry | arguments | does | grid and block | dynamic shared bytes |
+//! |---|---|---|---|---|
+//! | `bn_embed_f16` | table f16 `[vocab][cols]`, tokens u32 `[T]`, x `[T][cols]` out, T, cols, vocab, multiplier f32 | looks up rows; NaN for a token that is not there | any | 0 |
+//! | `bn_add` | x, y `[n]`, n u64 | `x += y` | any | 0 |
+//! | `bn_gate` | kind (0 squared ReLU, 1 SiLU), gate, up `[n]`, n u64 | gates in place | any | 0 |
+//! | `bn_norm_quant` | input, x, y `[T][cols]`, weight `[cols]` or null, eps f32, T, cols, values `[T][cols]` or null, q i8 `[T][cols]` or null, scale `[T]`, isum i32 `[T]` | a row by `input` (0: x; 1: x + y, kept in x; 2: squared ReLU gate of x with y; 3: SiLU gate), its RMS norm unless weight is null, as f32 to values (may be x), as int8 to q (then cols is a multiple of 4) | T blocks or fewer; 64 to 1024 threads: many for one token | 4 cols |
+//! | `bn_gemv_i2s` | three times (w I2_S `[rows][cols]`, y `[rows]` out, rows, multiplier f32), q i8 `[cols]`, scale `[1]`, isum i32 `[1]`, cols | up to three products of one token (rows 0 and null for those that are not); cols a multiple of 128, below 2^19 | any; a warp does 8 rows at a time, at most 256 threads | cols |
+//! | `bn_gemm_i2s` | w I2_S `[rows][cols]`, rows, cols, multiplier f32, q i8 `[T][cols]`, scale `[T]`, isum i32 `[T]`, T, y `[T][rows]` out | the product of many tokens, on tensor cores | x: ceil(rows / 128), y: ceil(T / 64), or fewer; 256 | 0 |
+//! | `bn_rope_append` | kind (0 NeoX, 1 pairs), q `[T][H][D]`, k, v `[T][G][D]`, cos, sin `[C][n_rot / 2]`, position u32 `[1]`, T, H, G, D, n_rot, keys, values f16 `[G][C][D]`, C | rotates q and k in place by position + t, appends k and v to the cache | T (H + 2 G) blocks or fewer; 32 or 64 | 0 |
+//! | `bn_attention_scores_4`, `_16` | q, keys, position, T, H, G, D, C, scale f32, scores `[G][T H/G][C]` out, maxima `[G][T H/G][chunks]` out | scores, and each chunk's largest; tiles of 4 rows (decode) or 16 (prompts) | x: chunks, y: ceil(T H/G / 4 or 16), z: G, or fewer; 256 | 128 (2 D + 16) + 4 D (4 or 16) |
+//! | `bn_attention_values_4`, `_16` | values, position, T, H, G, D, C, scores, maxima, partial `[G][T H/G][chunks][D]`, done u32 `[G][tiles]` (zero, and left so), out `[T][H][D]` (may be q) | softmax and the sum of values | as for the scores; 256 | 512 (4 or 16) |
+//! | `bn_head_f16` | w f16 `[rows][cols]`, rows, cols (a multiple of 8), multiplier f32, x `[T][cols]`, T, y `[T][rows]` out, best u64 `[T]` (zero) or null | logits, and the key of the largest | x over rows, y over tokens, any; at most 256 | 4 cols, rounded up to 64 |
+//! | `bn_argmax` | y `[n]`, n, best u64 `[1]` (zero) | the key of the largest: NaN never, the lower row on a tie | any | 0 |
+//! | `bn_next` | best, token u32 `[1]`, position u32 `[1]`, history u32 `[C]`, C | the key becomes the next token, the position advances, the key is zero again | 1; 32 | 0 |
+//!
+//! # A token
+//! `bn_embed_f16`; for each layer `bn_norm_quant` (input 1 from the second layer on: the sum that ends a layer is done where the
+//! next begins), `bn_gemv_i2s` (q, k, v), `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemv_i2s` (o), `bn_norm_quant` (1),
+//! `bn_gemv_i2s` (gate, up), `bn_norm_quant` (2 or 3), `bn_gemv_i2s` (down); then `bn_norm_quant` to values, `bn_head_f16`, `bn_next`.
+//! That is 10 launches a layer. `tests/cuda_emu/decode.rs` runs it.
+//!
+//! # Between blocks
+//! `bn_attention_values_*` lets the last block of a tile add up what the others wrote: they write, `__threadfence`, count; the
+//! last reads past the first cache. All other kernels exchange nothing between blocks (`atomicMax` of a key apart).
+
+#[cfg(feature = "cuda-emu")]
+pub mod emu;
+
+/// One file of kernels.
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// The file's name without its ending, e.g. `rows`.
+    pub name: &'static str,
+    /// The text, which includes [`HEADERS`] by their names.
+    pub text: &'static str,
+    /// The `extern "C" __global__` functions in it.
+    pub entries: &'static [&'static str],
+}
+
+/// `(name, text)` of every header: the include list of `nvrtcCreateProgram`.
+pub const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("common.cuh"))];
+
+/// Every file of kernels.
+#[must_use]
+pub fn sources() -> &'static [Source] {
+    &[
+        Source {
+            name: "attention",
+            text: include_str!("attention.cu"),
+            entries: &[
+                "bn_attention_scores_4",
+                "bn_attention_values_4",
+                "bn_attention_scores_16",
+                "bn_attention_values_16",
+            ],
+        },
+        Source { name: "gemm", text: include_str!("gemm.cu"), entries: &["bn_gemm_i2s"] },
+        Source { name: "gemv", text: include_str!("gemv.cu"), entries: &["bn_gemv_i2s"] },
+        Source { name: "head", text: include_str!("head.cu"), entries: &["bn_head_f16", "bn_argmax", "bn_next"] },
+        Source { name: "norm", text: include_str!("norm.cu"), entries: &["bn_norm_quant"] },
+        Source { name: "rope", text: include_str!("rope.cu"), entries: &["bn_rope_append"] },
+        Source { name: "rows", text: include_str!("rows.cu"), entries: &["bn_embed_f16", "bn_add", "bn_gate"] },
+    ]
+}

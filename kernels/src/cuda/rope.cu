@@ -1,0 +1,40 @@
+// Rotary embedding of queries and keys, and the new positions of the KV cache.
+#include "common.cuh"
+
+enum { NEOX = 0, NORM = 1 };
+
+// q [n_tokens][heads][dim] is rotated in place, k [n_tokens][kv_heads][dim] likewise, then k and v go to the cache as
+// f16: keys, values [kv_heads][capacity][dim], from position *position on. cos, sin: [capacity][n_rot / 2]. Elements
+// from n_rot on stay. Tokens beyond the capacity are passed over. A block for a head of a token, any grid.
+ENTRY bn_rope_append(u32 kind, float* q, float* k, const float* v, const float* cos, const float* sin,
+                     const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim, u32 n_rot, u16* keys,
+                     u16* values, u32 capacity) {
+    u32 per_token = heads + 2 * kv_heads, pairs = n_rot / 2, start = *position;
+    for (u32 unit = blockIdx.x; unit < n_tokens * per_token; unit += gridDim.x) {
+        u32 token = unit / per_token, head = unit % per_token, at = start + token;
+        if (at >= capacity) continue;
+        bool query = head < heads, key = !query && head < heads + kv_heads;
+        head -= query ? 0 : key ? heads : heads + kv_heads;
+        if (!query && !key) {
+            const float* from = v + ((u64)token * kv_heads + head) * dim;
+            u16* to = values + ((u64)head * capacity + at) * dim;
+            for (u32 i = threadIdx.x; i < dim; i += blockDim.x) to[i] = float_to_half(from[i]);
+            continue;
+        }
+        float* x = query ? q + ((u64)token * heads + head) * dim : k + ((u64)token * kv_heads + head) * dim;
+        u16* to = keys + ((u64)head * capacity + at) * dim;
+        for (u32 i = threadIdx.x; i < pairs; i += blockDim.x) {
+            u32 a = kind == NEOX ? i : 2 * i, b = kind == NEOX ? i + pairs : 2 * i + 1;
+            float c = cos[(u64)at * pairs + i], s = sin[(u64)at * pairs + i], x0 = x[a], x1 = x[b];
+            // Never one fused operation, whatever the flags say.
+            float y0 = __fadd_rn(__fmul_rn(x0, c), -__fmul_rn(x1, s));
+            float y1 = __fadd_rn(__fmul_rn(x0, s), __fmul_rn(x1, c));
+            x[a] = y0;
+            x[b] = y1;
+            if (key) to[a] = float_to_half(y0), to[b] = float_to_half(y1);
+        }
+        if (key) {
+            for (u32 i = n_rot + threadIdx.x; i < dim; i += blockDim.x) to[i] = float_to_half(x[i]);
+        }
+    }
+}

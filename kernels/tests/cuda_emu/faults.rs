@@ -1,0 +1,204 @@
+//! What the emulation finds: every fault that is planted here must be noticed, or the other tests prove nothing.
+
+use bitnet_kernels::Matrix;
+use bitnet_kernels::cuda::emu::{Arg, EmuError, Launch, entries};
+use bitnet_kernels::cuda::sources;
+use bitnet_kernels::quant::{f16, i2_s};
+
+use super::attention::Case;
+use super::common::{Fill, Random, matrix};
+use super::products::{Input, gemm, gemv, head};
+use super::rows::norm_quant;
+use super::{How, ORDERS, of, room};
+
+/// The text of a fault.
+fn fault(result: Result<(), EmuError>) -> String {
+    match result {
+        Err(EmuError::Fault(text)) => text,
+        other => panic!("a planted fault was not found: {other:?}"),
+    }
+}
+
+#[test]
+fn every_entry_is_compiled() {
+    let compiled = entries();
+    let listed: Vec<&str> = sources().iter().flat_map(|s| s.entries).copied().collect();
+    for name in &listed {
+        assert!(compiled.iter().any(|c| c == name), "{name} is in sources() and not in the emulation");
+    }
+    for name in compiled.iter().filter(|name| !name.starts_with("fault_")) {
+        assert!(listed.contains(&name.as_str()), "{name} is in the emulation and not in sources()");
+    }
+}
+
+#[test]
+fn accesses_beyond_a_buffer() {
+    for n in [31, 32] {
+        // 31 floats: the write of the last lane goes to the page behind only if it jumps the 12 bytes of canary.
+        let y = room::<f32>(n);
+        let args = [Arg::Buffer(&y), Arg::U32(n as u32)];
+        let text = fault(Launch::new("fault_write_beyond", 1, 32).run(&args));
+        assert!(text.starts_with("fault_write_beyond"), "{text}");
+        assert!(n == 31 || text.contains("block (0, 0, 0), thread (31, 0, 0)"), "{text}");
+        assert!(text.contains("beyond") || text.contains("beside"), "{text}");
+    }
+    let (x, y) = (of(&[1.0f32; 32]), room::<f32>(32));
+    let args = [Arg::Buffer(&x), Arg::Buffer(&y), Arg::U32(32)];
+    let text = fault(Launch::new("fault_read_beyond", 1, 32).run(&args));
+    assert!(text.contains("thread (31, 0, 0): an access beyond what is there"), "{text}");
+    // And all is well afterwards.
+    Launch::new("fault_read_beyond", 1, 32).run(&[Arg::Buffer(&x), Arg::Buffer(&y), Arg::U32(31)]).unwrap();
+}
+
+#[test]
+fn accesses_beyond_a_shared_array() {
+    let y = room::<f32>(32);
+    let text = fault(Launch::new("fault_shared_beyond", 1, 32).run(&[Arg::Buffer(&y)]));
+    assert!(text.contains("thread (31, 0, 0): an access beyond what is there"), "{text}");
+}
+
+#[test]
+fn misaligned_accesses() {
+    let (x, y) = (of(&[1u32; 8]), room::<u32>(32));
+    let text = fault(Launch::new("fault_misaligned", 1, 32).run(&[Arg::Buffer(&x), Arg::Buffer(&y)]));
+    assert!(text.contains("misaligned"), "{text}");
+}
+
+#[test]
+fn barriers_and_shuffles_that_some_do_not_reach() {
+    let y = room::<f32>(64);
+    let text = fault(Launch::new("fault_some_at_barrier", 2, 64).run(&[Arg::Buffer(&y)]));
+    assert!(text.contains("block (0, 0, 0): only 32 of 64 threads reach the barrier"), "{text}");
+    let text = fault(Launch::new("fault_absent_lane", 1, 32).run(&[Arg::Buffer(&y)]));
+    assert!(text.contains("lane 16 of the mask ffffffff is not there"), "{text}");
+}
+
+#[test]
+fn a_missing_barrier_changes_the_result() {
+    let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let want: Vec<f32> = values.iter().rev().copied().collect();
+    for order in ORDERS {
+        let (x, y) = (of(&values), room::<f32>(64));
+        Launch { order, ..Launch::new("fault_no_barrier", 1, 64) }.run(&[Arg::Buffer(&x), Arg::Buffer(&y)]).unwrap();
+        assert_ne!(y.read::<f32>(), want, "order {order}");
+    }
+}
+
+#[test]
+fn wrong_launches() {
+    let y = room::<f32>(32);
+    let (buffer, n) = (Arg::Buffer(&y), Arg::U64(32));
+    for (launch, args, says) in [
+        (Launch::new("bn_nothing", 1, 32), &[buffer, n][..], "no such entry"),
+        (Launch::new("bn_add", 1, 32), &[buffer, n], "takes the arguments `ppl`, given `pl`"),
+        (Launch::new("bn_add", 1, 32), &[buffer, buffer, Arg::U32(32)], "given `ppu`"),
+        (Launch::new("bn_add", 1, 33), &[buffer, buffer, n], "a block of 33 threads"),
+        (Launch::new("bn_add", 1, 2048), &[buffer, buffer, n], "a block of 2048 threads"),
+        (Launch::new("bn_add", 0, 32), &[buffer, buffer, n], "a grid of 0 x 1 x 1"),
+        (Launch { shared: 300 << 10, ..Launch::new("bn_add", 1, 32) }, &[buffer, buffer, n], "shared memory"),
+        (Launch::new("bn_add", 1, 32), &[Arg::Null, buffer, n], "a null pointer"),
+        (Launch::new("bn_add", 1, 32), &[Arg::At(&y, 129), buffer, n], "129 bytes into a buffer of 128"),
+    ] {
+        let text = fault(launch.run(args));
+        assert!(text.contains(says), "{text}");
+    }
+}
+
+/// One output element less than a kernel writes: each of them must be stopped.
+#[test]
+fn every_kernel_is_stopped_at_the_end_of_its_output() {
+    let (a, b) = (of(&[1.0f32; 256]), of(&[1.0f32; 252]));
+    let text = fault(Launch::new("bn_add", 1, 32).run(&[Arg::Buffer(&a), Arg::Buffer(&b), Arg::U64(256)]));
+    assert!(text.starts_with("bn_add"), "{text}");
+    let text =
+        fault(Launch::new("bn_gate", 2, 32).run(&[Arg::U32(0), Arg::Buffer(&b), Arg::Buffer(&a), Arg::U64(256)]));
+    assert!(text.starts_with("bn_gate"), "{text}");
+    let (w, q) = (of(&[0x55u8; 5 * 32 + 32]), of(&[1i8; 128]));
+    let (scale, isum, y) = (of(&[1.0f32]), of(&[128i32]), room::<f32>(4));
+    let mut args = vec![Arg::Buffer(&w), Arg::Buffer(&y), Arg::U32(5), Arg::F32(1.0)];
+    args.extend([Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0), Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0)]);
+    args.extend([&q, &scale, &isum].map(Arg::Buffer));
+    args.push(Arg::U32(128));
+    let text = fault(Launch { shared: 128, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args));
+    assert!(text.starts_with("bn_gemv_i2s, block (0, 0, 0), thread (16, 0, 0)"), "{text}");
+    // And too little shared memory.
+    let whole = room::<f32>(5);
+    args[1] = Arg::Buffer(&whole);
+    let text = fault(Launch { shared: 112, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args));
+    assert!(text.contains("beyond"), "{text}");
+    Launch { shared: 128, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args).unwrap();
+    let args = [&w, &w, &q, &scale, &isum].map(Arg::Buffer);
+    let args =
+        [args[0], Arg::U32(5), Arg::U32(128), Arg::F32(1.0), args[2], args[3], args[4], Arg::U32(1), Arg::Buffer(&y)];
+    let text = fault(Launch::new("bn_gemm_i2s", 1, 256).run(&args));
+    assert!(text.starts_with("bn_gemm_i2s, block (0, 0, 0)"), "{text}");
+}
+
+/// Bits of what a kernel made, for a barrier that nobody waits at.
+type Plant<'a> = dyn Fn(How) -> Result<Vec<u32>, EmuError> + 'a;
+
+/// Takes away one barrier after the other: each of `barriers` must be missed in some order, and there must be no more. But for
+/// those of `quiet`: they order what one block writes before another reads it (here blocks run one after the other), or
+/// values that are what they were before.
+fn every_barrier_is_missed(
+    what: &str,
+    (barriers, quiet): (u32, &[u32]),
+    (grid, block): ([u32; 3], u32),
+    run: &Plant<'_>,
+) {
+    let plain = How::new(grid, block, 0);
+    let want = run(plain).unwrap_or_else(|e| panic!("{what}: {e}"));
+    for skip in 1..=barriers + 1 {
+        let missed = ORDERS.iter().any(|&order| run(How { order, skip, ..plain }).as_ref() != Ok(&want));
+        let needed = skip <= barriers && !quiet.contains(&skip);
+        assert_eq!(missed, needed, "{what}: barrier {skip} of {barriers}");
+    }
+}
+
+fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
+    values.iter().map(|v| v.to_bits())
+}
+
+#[test]
+fn every_barrier_of_the_kernels_is_needed_and_missed() {
+    let mut r = Random::new(30);
+    let x = r.floats(2 * 512, 3.0);
+    // Two tokens by one block.
+    every_barrier_is_missed("bn_norm_quant", (10, &[]), ([1, 1, 1], 256), &|how| {
+        let n = norm_quant(how, (0, 1e-5, true), (&x, &x), Some(&x[..512]), 512)?;
+        Ok(bits(&n.values)
+            .chain(bits(&n.scale))
+            .chain(n.q.iter().map(|&q| q as u32))
+            .chain(n.isum.iter().map(|&s| s as u32))
+            .collect())
+    });
+
+    let w = matrix(&i2_s::FORMAT, 140, 384, Fill::Wild, &mut r);
+    let input = Input::new(1, 384, &mut r);
+    every_barrier_is_missed("bn_gemv_i2s", (1, &[]), ([1, 1, 1], 128), &|how| {
+        Ok(gemv(how, &[(&w, 140, 1.0)], &input)?.iter().flat_map(|y| bits(y)).collect())
+    });
+
+    // Two tiles by one block, three steps each; behind the last nothing waits for anything.
+    let input = Input::new(3, 384, &mut r);
+    let w = Matrix::new(&i2_s::FORMAT, 140, 384, &w).unwrap();
+    every_barrier_is_missed("bn_gemm_i2s", (7, &[]), ([1, 1, 1], 256), &|how| {
+        Ok(bits(&gemm(how, &w, &input)?).collect())
+    });
+
+    let w = matrix(&f16::FORMAT, 70, 256, Fill::Packed, &mut r);
+    let w = Matrix::new(&f16::FORMAT, 70, 256, &w).unwrap();
+    // Two tokens by one block; behind the second nothing waits for anything.
+    every_barrier_is_missed("bn_head_f16", (3, &[]), ([1, 1, 1], 128), &|how| {
+        Ok(bits(&head(how, &w, &x[..512], true)?.0).collect())
+    });
+
+    // Two tiles and two chunks by one block. A tile's second chunk has the maxima of its first.
+    let case = Case::new((64, 8, 1), (150, 1, 192), &mut r);
+    every_barrier_is_missed("bn_attention_scores_4", (8, &[]), ([1, 1, 1], 256), &|how| {
+        Ok(bits(&case.run(4, how, true)?).collect())
+    });
+    every_barrier_is_missed("bn_attention_values_4", (20, &[3, 5, 7, 13, 15, 17]), ([1, 1, 1], 256), &|how| {
+        Ok(bits(&case.run(4, how, false)?).collect())
+    });
+}

@@ -1,0 +1,83 @@
+//! The CUDA kernels on the CPU, against the oracle, bit for bit: `cargo test -p bitnet-kernels --features cuda-emu --test cuda_emu`
+//! (it needs a C++ compiler: `apt-get install g++`).
+//!
+//! Every kernel runs on several grids and in several orders of its blocks, warps and lanes, in buffers that end where their
+//! contents end. What this finds is in `faults.rs`: kernels that are wrong on purpose, and right ones with a barrier taken
+//! away, must each be noticed.
+
+mod attention;
+#[path = "../common/mod.rs"]
+mod common;
+mod decode;
+mod faults;
+mod products;
+mod rows;
+
+use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, Plain};
+use bitnet_kernels::{Kernels, by_name};
+use common::Random;
+
+/// Rising, falling, and another.
+const ORDERS: [u32; 3] = [0, 1, 0x5eed];
+
+fn scalar() -> &'static dyn Kernels {
+    by_name("scalar").unwrap()
+}
+
+fn of<T: Plain>(values: &[T]) -> Buffer {
+    Buffer::of(values).unwrap()
+}
+
+/// Room for `n` values, not numbers so far.
+fn room<T: Plain>(n: usize) -> Buffer {
+    Buffer::new(n * size_of::<T>()).unwrap()
+}
+
+/// A launch that may be started in any order and with a barrier taken away.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    grid: [u32; 3],
+    block: u32,
+    order: u32,
+    skip: u32,
+}
+
+impl How {
+    fn new(grid: [u32; 3], block: u32, order: u32) -> Self {
+        Self { grid, block, order, skip: 0 }
+    }
+
+    fn run(self, entry: &str, shared: usize, args: &[Arg<'_>]) -> Result<(), EmuError> {
+        let launch = Launch::new(entry, 1, self.block);
+        let shared = shared.try_into().unwrap();
+        Launch { grid: self.grid, shared, order: self.order, skip_barrier: self.skip, ..launch }.run(args)
+    }
+}
+
+/// Every grid in every order.
+fn hows(grids: &[[u32; 3]], blocks: &[u32]) -> impl Iterator<Item = How> {
+    grids.iter().flat_map(move |&grid| {
+        blocks.iter().flat_map(move |&block| ORDERS.iter().map(move |&order| How::new(grid, block, order)))
+    })
+}
+
+/// Ordinary values, with some special ones.
+fn values(n: usize, r: &mut Random) -> Vec<f32> {
+    const SPECIAL: [f32; 10] = [0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5];
+    let specials = r.below(3) * n / 40;
+    let mut x = r.floats(n, 8.0);
+    for _ in 0..specials {
+        x[r.below(n)] = SPECIAL[r.below(SPECIAL.len())];
+    }
+    x
+}
+
+/// Equal bits; any NaN equals any NaN.
+#[track_caller]
+fn assert_halves(got: &[u16], want: &[u16], what: &dyn std::fmt::Display) {
+    let nan = |h: u16| h & 0x7fff > 0x7c00;
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        assert!(g == w || nan(g) && nan(w), "{what}: [{i}] is {g:#06x}, must be {w:#06x}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Matrix products: ternary by one token and by many, f16.
+
+use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError};
+use bitnet_kernels::quant::{f16, i2_s};
+use bitnet_kernels::{Activations, Matrix};
+
+use super::common::{FILLS, Fill, Random, assert_bits, matmul, matrix};
+use super::{How, hows, of, room, scalar};
+
+/// Activations of some tokens, as the device holds them and as the oracle does.
+pub(crate) struct Input {
+    pub(crate) q: Vec<i8>,
+    pub(crate) scale: Vec<f32>,
+    pub(crate) host: Activations,
+}
+
+impl Input {
+    /// -128 and 127 too, which add up to the largest sums.
+    pub(crate) fn new(tokens: usize, cols: usize, r: &mut Random) -> Self {
+        let extreme = r.below(3);
+        let q: Vec<i8> = (0..tokens * cols)
+            .map(|_| match extreme {
+                0 => -128,
+                1 => 127,
+                _ => r.bits() as i8,
+            })
+            .collect();
+        let scale: Vec<f32> = (0..tokens).map(|_| r.unit().abs() * 50.0 + 0.1).collect();
+        let host = Activations::from_i8(&q, &scale, tokens, cols).unwrap();
+        Self { q, scale, host }
+    }
+
+    fn isum(&self) -> Vec<i32> {
+        (0..self.host.n_tokens()).map(|t| self.host.i8(t).isum).collect()
+    }
+}
+
+/// `bn_gemv_i2s` of up to three matrices, `(bytes, rows, multiplier)`.
+pub(crate) fn gemv(how: How, parts: &[(&[u8], usize, f32)], input: &Input) -> Result<Vec<Vec<f32>>, EmuError> {
+    let (q, scale, isum) = (of(&input.q), of(&input.scale), of(&input.isum()));
+    let held: Vec<(Buffer, Buffer)> = parts.iter().map(|(bytes, rows, _)| (of(bytes), room::<f32>(*rows))).collect();
+    let mut args = Vec::new();
+    for i in 0..3 {
+        match (held.get(i), parts.get(i)) {
+            (Some((w, y)), Some((_, rows, multiplier))) => {
+                args.extend([Arg::Buffer(w), Arg::Buffer(y), Arg::U32(*rows as u32), Arg::F32(*multiplier)]);
+            }
+            _ => args.extend([Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0)]),
+        }
+    }
+    args.extend([&q, &scale, &isum].map(Arg::Buffer));
+    args.push(Arg::U32(input.host.cols() as u32));
+    how.run("bn_gemv_i2s", input.host.cols(), &args)?;
+    Ok(held.iter().map(|(_, y)| y.read()).collect())
+}
+
+/// `bn_gemm_i2s`.
+pub(crate) fn gemm(how: How, w: &Matrix<'_>, input: &Input) -> Result<Vec<f32>, EmuError> {
+    let (codes, q, scale, isum) = (of(w.data), of(&input.q), of(&input.scale), of(&input.isum()));
+    let tokens = input.host.n_tokens();
+    let y = room::<f32>(tokens * w.rows);
+    let args = [
+        Arg::Buffer(&codes),
+        Arg::U32(w.rows as u32),
+        Arg::U32(w.cols as u32),
+        Arg::F32(w.multiplier),
+        Arg::Buffer(&q),
+        Arg::Buffer(&scale),
+        Arg::Buffer(&isum),
+        Arg::U32(tokens as u32),
+        Arg::Buffer(&y),
+    ];
+    how.run("bn_gemm_i2s", 0, &args)?;
+    Ok(y.read())
+}
+
+#[test]
+fn ternary_by_one_token() {
+    let mut r = Random::new(10);
+    for cols in [128, 256, 640, 1408, 2560, 6912] {
+        for (i, rows) in [[1, 0, 0], [7, 2, 5], [33, 64, 0]].into_iter().enumerate() {
+            let input = Input::new(1, cols, &mut r);
+            let parts: Vec<_> = rows
+                .iter()
+                .filter(|&&rows| rows > 0)
+                .map(|&rows| {
+                    let fill = FILLS[r.below(FILLS.len())];
+                    (matrix(&i2_s::FORMAT, rows, cols, fill, &mut r), rows, [1.0, 0.3][r.below(2)])
+                })
+                .collect();
+            let want: Vec<_> = parts
+                .iter()
+                .map(|(bytes, rows, multiplier)| {
+                    let w = Matrix::new(&i2_s::FORMAT, *rows, cols, bytes).unwrap().times(*multiplier);
+                    matmul(scalar(), &w, &input.host)
+                })
+                .collect();
+            let parts: Vec<_> = parts.iter().map(|(bytes, rows, m)| (&**bytes, *rows, *m)).collect();
+            for how in hows(&[[1, 1, 1], [3, 1, 1], [40, 1, 1]], &[32, 128]).skip(i).step_by(3) {
+                for (got, want) in gemv(how, &parts, &input).unwrap().iter().zip(&want) {
+                    assert_bits(got, want, &format_args!("{cols} columns, rows {rows:?}, {how:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ternary_by_many_tokens() {
+    let mut r = Random::new(11);
+    for (cols, rows, tokens) in
+        [(128, 1, 1), (128, 130, 3), (256, 8, 65), (384, 127, 64), (640, 257, 33), (2560, 5, 70), (6912, 9, 2)]
+    {
+        for fill in [Fill::Wild, FILLS[r.below(FILLS.len())]] {
+            let input = Input::new(tokens, cols, &mut r);
+            let bytes = matrix(&i2_s::FORMAT, rows, cols, fill, &mut r);
+            let w = Matrix::new(&i2_s::FORMAT, rows, cols, &bytes).unwrap().times([1.0, 0.7][r.below(2)]);
+            let want = matmul(scalar(), &w, &input.host);
+            for how in hows(&[[1, 1, 1], [2, 1, 1], [2, 3, 1]], &[256]).step_by(2) {
+                let got = gemm(how, &w, &input).unwrap();
+                assert_bits(&got, &want, &format_args!("{cols} columns, {rows} rows, {tokens} tokens, {how:?}"));
+            }
+        }
+    }
+}
+
+/// `bn_head_f16`: the products, and the key of the largest of each token.
+pub(crate) fn head(how: How, w: &Matrix<'_>, x: &[f32], with_best: bool) -> Result<(Vec<f32>, Vec<u64>), EmuError> {
+    let tokens = x.len() / w.cols;
+    let (weights, x) = (of(w.data), of(x));
+    let (y, best) = (room::<f32>(tokens * w.rows), of(&vec![0u64; tokens]));
+    let args = [
+        Arg::Buffer(&weights),
+        Arg::U32(w.rows as u32),
+        Arg::U32(w.cols as u32),
+        Arg::F32(w.multiplier),
+        Arg::Buffer(&x),
+        Arg::U32(tokens as u32),
+        Arg::Buffer(&y),
+        if with_best { Arg::Buffer(&best) } else { Arg::Null },
+    ];
+    how.run("bn_head_f16", w.cols.next_multiple_of(64) * 4, &args)?;
+    Ok((y.read(), best.read()))
+}
+
+#[test]
+fn the_head() {
+    let mut r = Random::new(12);
+    for (cols, rows, tokens) in [(8, 3, 1), (64, 1, 2), (72, 100, 1), (256, 65, 3), (1000, 17, 1), (2560, 50, 2)] {
+        for fill in [Fill::Packed, Fill::Wild] {
+            let bytes = matrix(&f16::FORMAT, rows, cols, fill, &mut r);
+            let w = Matrix::new(&f16::FORMAT, rows, cols, &bytes).unwrap().times([1.0, 0.9][r.below(2)]);
+            let x = super::values(tokens * cols, &mut r);
+            let mut host = Activations::default();
+            scalar().prepare(bitnet_kernels::ActKind::F32, &x, tokens, &mut host);
+            let want = matmul(scalar(), &w, &host);
+            for how in hows(&[[1, 1, 1], [3, 2, 1], [16, 1, 1]], &[32, 256]).step_by(2) {
+                let (got, best) = head(how, &w, &x, how.order != 1).unwrap();
+                assert_bits(&got, &want, &format_args!("{cols} columns, {rows} rows, {tokens} tokens, {how:?}"));
+                for (logits, best) in want.chunks(rows).zip(best) {
+                    // None asked for: 0, as nothing above minus infinity.
+                    let largest = logits.iter().copied().filter(|v| *v > f32::NEG_INFINITY && how.order != 1);
+                    let largest = largest.fold(f32::NEG_INFINITY, f32::max);
+                    let row = logits.iter().position(|v| *v == largest && largest > f32::NEG_INFINITY);
+                    assert_eq!(best & 0xffff_ffff, row.map_or(0, |row| u64::from(!(row as u32))), "{how:?}");
+                }
+            }
+        }
+    }
+}
