@@ -35,7 +35,7 @@
 //! `bn_embed_f16`; for each layer `bn_norm_quant` (input 1 from the second layer on: the sum that ends a layer is done where the
 //! next begins), `bn_gemv_i2s` (q, k, v), `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemv_i2s` (o), `bn_norm_quant` (1),
 //! `bn_gemv_i2s` (gate, up), `bn_norm_quant` (2 or 3), `bn_gemv_i2s` (down); then `bn_norm_quant` to values, `bn_head_f16`, `bn_next`.
-//! That is 10 launches a layer. `tests/cuda_emu/decode.rs` runs it.
+//! That is 11 launches a layer. `tests/cuda_emu/decode.rs` runs it.
 //!
 //! # Between blocks
 //! `bn_attention_values_*` lets the last block of a tile add up what the others wrote: they write, `__threadfence`, count; the
