@@ -20,19 +20,31 @@ use crate::{KernelError, Kernels, Unavailable};
 /// One line of the table of kernel sets.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelSetInfo {
-    /// Stable name, the device axis of the test matrix: `scalar`, `avx2`, `avx512`.
+    /// Stable name, the device axis of the test matrix, e.g. `avx2`.
     pub name: &'static str,
     /// The instructions that it uses.
     pub isa: &'static str,
+    /// The architecture that it is for, as [`std::env::consts::ARCH`] names it; `None` for every one.
+    pub arch: Option<&'static str>,
     /// The set, or why it cannot run here.
     pub detect: fn() -> Result<&'static dyn Kernels, Unavailable>,
 }
 
 static SETS: &[KernelSetInfo] = &[
-    KernelSetInfo { name: "scalar", isa: "plain Rust, any CPU (the oracle)", detect: || Ok(&Scalar) },
-    KernelSetInfo { name: "avx2", isa: "x86-64 with AVX2, FMA and F16C", detect: avx2 },
-    KernelSetInfo { name: "avx512", isa: "x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI", detect: avx512 },
+    KernelSetInfo { name: "scalar", isa: "plain Rust, any CPU (the oracle)", arch: None, detect: || Ok(&Scalar) },
+    KernelSetInfo { name: "avx2", isa: "x86-64 with AVX2, FMA and F16C", arch: X86, detect: avx2 },
+    KernelSetInfo { name: "avx512", isa: "x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI", arch: X86, detect: avx512 },
+    KernelSetInfo { name: "neon", isa: "aarch64 with NEON", arch: ARM, detect: neon },
+    KernelSetInfo {
+        name: "neon-dotprod",
+        isa: "aarch64 with NEON and its dot product",
+        arch: ARM,
+        detect: neon_dotprod,
+    },
 ];
+
+const X86: Option<&str> = Some("x86_64");
+const ARM: Option<&str> = Some("aarch64");
 
 #[cfg(target_arch = "x86_64")]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
@@ -44,7 +56,17 @@ fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
     found("avx512", crate::cpu::avx512::Avx512::detect())
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+fn neon() -> Result<&'static dyn Kernels, Unavailable> {
+    Ok(crate::cpu::neon::Neon::plain())
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+fn neon_dotprod() -> Result<&'static dyn Kernels, Unavailable> {
+    found("neon-dotprod", crate::cpu::neon::Neon::detect())
+}
+
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 fn found<K: Kernels>(
     name: &'static str,
     set: Result<&'static K, &'static str>,
@@ -57,17 +79,26 @@ fn found<K: Kernels>(
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
-    elsewhere("avx2")
+    elsewhere("avx2", "x86_64")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
-    elsewhere("avx512")
+    elsewhere("avx512", "x86_64")
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn elsewhere(name: &'static str) -> Result<&'static dyn Kernels, Unavailable> {
-    Err(Unavailable { name, reason: format!("this build is for {}, not x86_64", std::env::consts::ARCH) })
+#[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+fn neon() -> Result<&'static dyn Kernels, Unavailable> {
+    elsewhere("neon", "little-endian aarch64")
+}
+
+#[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+fn neon_dotprod() -> Result<&'static dyn Kernels, Unavailable> {
+    elsewhere("neon-dotprod", "little-endian aarch64")
+}
+
+fn elsewhere(name: &'static str, wanted: &str) -> Result<&'static dyn Kernels, Unavailable> {
+    Err(Unavailable { name, reason: format!("this build is for {}, not {wanted}", std::env::consts::ARCH) })
 }
 
 /// Every kernel set, runnable here or not, the fastest last.
@@ -106,6 +137,9 @@ mod tests {
         }
         assert!(by_name("scalar").is_ok());
         let error = by_name("mmx").err().map(|e| e.to_string());
-        assert_eq!(error.as_deref(), Some("no kernel set is named `mmx`; the sets are: scalar, avx2, avx512"));
+        assert_eq!(
+            error.as_deref(),
+            Some("no kernel set is named `mmx`; the sets are: scalar, avx2, avx512, neon, neon-dotprod")
+        );
     }
 }

@@ -66,7 +66,7 @@ pub struct Build {
     pub libc: String,
     /// The processor: vendor, family, model.
     pub cpu: String,
-    /// Every kernel set of the table, runnable or not.
+    /// Every kernel set of the table that is for this architecture, runnable or not.
     pub sets: Vec<String>,
 }
 
@@ -107,7 +107,11 @@ impl Build {
             arch: std::env::consts::ARCH.to_owned(),
             libc: libc(),
             cpu: cpu().unwrap_or_else(|| "unknown".to_owned()),
-            sets: bitnet_kernels::kernel_sets().iter().map(|set| set.name.to_owned()).collect(),
+            sets: bitnet_kernels::kernel_sets()
+                .iter()
+                .filter(|set| set.arch.is_none_or(|arch| arch == std::env::consts::ARCH))
+                .map(|set| set.name.to_owned())
+                .collect(),
         }
     }
 }

@@ -12,8 +12,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, load_i8, prefetch, tree8};
-use super::unpack::{Blocks, SUPER};
+use super::unpack::Blocks;
 use crate::activations::Q8_BLOCK;
+use crate::cpu::blocks::SUPER;
 use crate::{Activations, Matrix, OutView, Q8Token};
 
 /// See [`super::Matmul`].

@@ -3,16 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::lanes::load_i8;
-use crate::Matrix;
-use crate::numerics::f16_to_f32;
+use crate::cpu::ternary::{Arm, LEN, Scales, Tq1, Tq2, X86};
 use crate::quant::{I2S_TRAILER, i2_s, i2_s_arm, tq1_0, tq2_0};
 
-/// Weights of a step, in every layout.
-pub(super) const LEN: usize = 128;
-const _: () = assert!(i2_s::LEN == LEN && i2_s_arm::LEN * 2 == LEN && crate::quant::tq::LEN == 2 * LEN);
-
 /// A ternary layout.
-pub(super) trait Layout {
+pub(super) trait Layout: Scales {
     /// The codes of step `b` of a row, four registers.
     ///
     /// # Safety
@@ -40,12 +35,6 @@ pub(super) trait Layout {
         // SAFETY: 32 bytes of room.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), codes) }
     }
-
-    /// The scale of a row, if it has one for all of its blocks.
-    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32>;
-
-    /// The scale of the block that holds step `b` of a row.
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32;
 }
 
 /// Two-bit codes, from the high bits down.
@@ -66,9 +55,6 @@ unsafe fn pairs_of_bits(at: *const u8) -> [__m256i; 4] {
     ]
 }
 
-/// I2_S; byte p: weights p, p + 32, p + 64, p + 96.
-pub(super) struct X86;
-
 impl Layout for X86 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -76,21 +62,9 @@ impl Layout for X86 {
         // SAFETY: the caller's.
         unsafe { pairs_of_bits(row.add(b * i2_s::BYTES)) }
     }
-
-    #[inline]
-    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
-        Some(i2_s::scale(w.data))
-    }
-
-    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
-        i2_s::scale(w.data)
-    }
 }
 
-/// I2_S; a step is two blocks of 16 bytes; byte p of a block: weights p, p + 16, p + 32, p + 48 of its 64. A row may end with
-/// one block; then the other half of the last step is the next row's, or the trailer's.
-pub(super) struct Arm;
-
+/// Where a row ends with half a step, the other half is the next row's, or the trailer's.
 impl Layout for Arm {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -118,19 +92,7 @@ impl Layout for Arm {
             _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
         }
     }
-
-    #[inline]
-    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
-        Some(i2_s::scale(w.data))
-    }
-
-    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
-        i2_s::scale(w.data)
-    }
 }
-
-/// TQ2_0: a step is half a block, with the codes of I2_S from the low bits up.
-pub(super) struct Tq2;
 
 impl Layout for Tq2 {
     #[inline]
@@ -140,19 +102,7 @@ impl Layout for Tq2 {
         let [c3, c2, c1, c0] = unsafe { pairs_of_bits(row.add(b / 2 * tq2_0::BYTES + b % 2 * 32)) };
         [c0, c1, c2, c3]
     }
-
-    #[inline]
-    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
-        one_scale::<{ tq2_0::BYTES }, { tq2_0::D }>(w.row(row), &tq2_0::ZERO)
-    }
-
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
-        half(w.row(row), b / 2 * tq2_0::BYTES + tq2_0::D)
-    }
 }
-
-/// TQ1_0: a step is half a block. Trits are taken from their bytes in the order of the weights.
-pub(super) struct Tq1;
 
 impl Layout for Tq1 {
     #[inline]
@@ -179,15 +129,6 @@ impl Layout for Tq1 {
         let n4 = _mm256_castsi256_si128(times_9(n23));
         let last = _mm256_set_m128i(fours(third), n4);
         [trits(by_81), trits(n01), trits(n23), trits(last)]
-    }
-
-    #[inline]
-    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
-        one_scale::<{ tq1_0::BYTES }, { tq1_0::D }>(w.row(row), &tq1_0::ZERO)
-    }
-
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
-        half(w.row(row), b / 2 * tq1_0::BYTES + tq1_0::D)
     }
 }
 
@@ -223,29 +164,4 @@ fn fours(bytes: i32) -> __m128i {
     let wide = _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_set1_epi32(bytes)), powers);
     let low = _mm256_and_si256(wide, _mm256_set1_epi16(0xff));
     _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low))
-}
-
-fn half(row: &[u8], at: usize) -> f32 {
-    f16_to_f32(u16::from_le_bytes([row[at], row[at + 1]]))
-}
-
-/// The scale of all blocks of a row, each `D` bytes of codes and the scale. A block of scale 0 has any scale if its
-/// weights are zero; without any other there is none.
-#[inline]
-fn one_scale<const N: usize, const D: usize>(row: &[u8], zero: &[u8; D]) -> Option<f32> {
-    const { assert!(N == D + 2) };
-    let mut found = 0u16;
-    for block in row.as_chunks::<N>().0 {
-        let bits = u16::from_le_bytes([block[D], block[D + 1]]);
-        if bits & 0x7fff == 0 {
-            if block[..D] != zero[..] {
-                return None;
-            }
-        } else if found == 0 {
-            found = bits;
-        } else if found != bits {
-            return None;
-        }
-    }
-    (found != 0).then(|| f16_to_f32(found))
 }

@@ -28,7 +28,7 @@ use std::ops::Range;
 pub(super) use attention::softmax_parts;
 
 use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
-use crate::cpu::stored;
+use crate::cpu::{blocks, stored, ternary as codes};
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -62,15 +62,15 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&f32::FORMAT, dense::matmul::<stored::F32>),
     (&f16::FORMAT, dense::matmul::<stored::F16>),
     (&bf16::FORMAT, dense::matmul::<stored::Bf16>),
-    (&i2_s::FORMAT, ternary::matmul::<layouts::X86>),
-    (&i2_s_arm::FORMAT, ternary::matmul::<layouts::Arm>),
-    (&tq2_0::FORMAT, ternary::matmul::<layouts::Tq2>),
-    (&tq1_0::FORMAT, ternary::matmul::<layouts::Tq1>),
-    (&q8_0::FORMAT, block::matmul::<unpack::Q8_0>),
-    (&q4_0::FORMAT, block::matmul::<unpack::Q4_0>),
-    (&q4_1::FORMAT, block::matmul::<unpack::Q4_1>),
-    (&q4_k::FORMAT, block::matmul::<unpack::Q4K>),
-    (&q6_k::FORMAT, block::matmul::<unpack::Q6K>),
+    (&i2_s::FORMAT, ternary::matmul::<codes::X86>),
+    (&i2_s_arm::FORMAT, ternary::matmul::<codes::Arm>),
+    (&tq2_0::FORMAT, ternary::matmul::<codes::Tq2>),
+    (&tq1_0::FORMAT, ternary::matmul::<codes::Tq1>),
+    (&q8_0::FORMAT, block::matmul::<blocks::Q8_0>),
+    (&q4_0::FORMAT, block::matmul::<blocks::Q4_0>),
+    (&q4_1::FORMAT, block::matmul::<blocks::Q4_1>),
+    (&q4_k::FORMAT, block::matmul::<blocks::Q4K>),
+    (&q6_k::FORMAT, block::matmul::<blocks::Q6K>),
 ];
 
 impl Kernels for Avx2 {

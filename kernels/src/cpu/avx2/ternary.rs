@@ -15,9 +15,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load_i8, prefetch, sum_i32};
-use super::layouts::{LEN, Layout};
+use super::layouts::Layout;
+use crate::cpu::ternary::{LEN, finish, scales};
 use crate::quant::tq::Runs;
-use crate::{Activations, I8Token, Matrix, OutView};
+use crate::{Activations, Matrix, OutView};
 
 /// Steps whose `maddubs` sums are added in i16.
 const SPAN: usize = 8;
@@ -28,11 +29,6 @@ const _: () = assert!(SPAN * (LEN / 32) * 2 * 3 * 128 <= i16::MAX as usize);
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen(sums: __m256i, total: __m256i) -> __m256i {
     _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
-}
-
-/// `(sum(w q) / s) * scale` from the sum of `code * q`. Wrapping, since only the difference has to fit.
-fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
-    codes.wrapping_sub(x.isum) as f32 / x.scale * scale
 }
 
 /// See [`super::Matmul`].
@@ -73,16 +69,6 @@ pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
             }
         }
     }
-}
-
-/// The scales of `R` rows, if each has one.
-#[inline]
-fn scales<L: Layout, const R: usize>(w: &Matrix<'_>, row: usize) -> Option<[f32; R]> {
-    let mut out = [0.0; R];
-    for (r, scale) in out.iter_mut().enumerate() {
-        *scale = L::scale(w, row + r)?;
-    }
-    Some(out)
 }
 
 /// `sum(code * q)` of what a row has behind its last whole step, in eight lanes. The activations are filled up with zeros,

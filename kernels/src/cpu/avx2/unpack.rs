@@ -4,29 +4,19 @@
 
 use std::arch::x86_64::*;
 
-use crate::activations::Q8_BLOCK;
+use crate::cpu::blocks::{Places, Q4_0, Q4_1, Q4K, Q6K, Q8_0, SUPER, part};
 use crate::quant::{q4_0, q4_1, q4_k, q6_k, q8_0};
 
 /// A format of blocks of 32, or of super-blocks of several.
-pub(super) trait Blocks {
+pub(super) trait Blocks: Places {
     /// An unpacked block.
     type W: Copy;
-    /// Whether blocks have a minimum.
-    const MINIMUM: bool = false;
 
     /// Unpacks block `b` of a row.
     ///
     /// # Safety
     /// The CPU has AVX2, FMA and F16C; so for the others.
     unsafe fn weights(row: &[u8], b: usize) -> Self::W;
-
-    /// The f16 scale of block `b`.
-    fn scale(row: &[u8], b: usize) -> u16;
-
-    /// The f16 minimum of block `b`.
-    fn minimum(_row: &[u8], _b: usize) -> u16 {
-        0
-    }
 
     /// The whole scale of block `b`.
     ///
@@ -35,7 +25,8 @@ pub(super) trait Blocks {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn step(row: &[u8], b: usize) -> f32 {
-        widen(Self::scale(row, b))
+        let (bits, factor) = Self::scale(row, b);
+        widen(bits) * factor
     }
 
     /// What is multiplied with the sum of block `b`'s activations.
@@ -45,7 +36,8 @@ pub(super) trait Blocks {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn offset(row: &[u8], b: usize) -> f32 {
-        widen(Self::minimum(row, b))
+        let (bits, factor) = Self::minimum(row, b);
+        widen(bits) * factor
     }
 
     /// The eight exact sums of four products.
@@ -53,11 +45,6 @@ pub(super) trait Blocks {
     /// # Safety
     /// As `weights`.
     unsafe fn groups(w: Self::W, a: __m256i) -> __m256i;
-}
-
-#[inline]
-fn bits(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[inline]
@@ -71,13 +58,6 @@ pub(super) fn widen(half: u16) -> f32 {
 fn load_u8(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the array has 32 bytes.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-/// The bytes `at..at + N` of a row.
-#[inline]
-fn part<const N: usize>(row: &[u8], at: usize) -> &[u8; N] {
-    // The range check is one comparison; it is what keeps a damaged caller out of other memory.
-    row[at..].first_chunk().expect("a row has whole blocks")
 }
 
 /// i16 pairs to i32.
@@ -111,9 +91,6 @@ fn with_abs(w: __m256i) -> [__m256i; 2] {
     [_mm256_abs_epi8(w), w]
 }
 
-/// See [`q8_0`].
-pub(super) struct Q8_0;
-
 impl Blocks for Q8_0 {
     type W = [__m256i; 2];
 
@@ -124,19 +101,11 @@ impl Blocks for Q8_0 {
     }
 
     #[inline]
-    fn scale(row: &[u8], b: usize) -> u16 {
-        bits(row, b * q8_0::BYTES)
-    }
-
-    #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
         signed(w, a)
     }
 }
-
-/// See [`q4_0`].
-pub(super) struct Q4_0;
 
 impl Blocks for Q4_0 {
     type W = [__m256i; 2];
@@ -149,38 +118,20 @@ impl Blocks for Q4_0 {
     }
 
     #[inline]
-    fn scale(row: &[u8], b: usize) -> u16 {
-        bits(row, b * q4_0::BYTES)
-    }
-
-    #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
         signed(w, a)
     }
 }
 
-/// See [`q4_1`]. Codes are unsigned as they are: 2 * 15 * 127 = 3,810 fits i16.
-pub(super) struct Q4_1;
-
+/// Codes are unsigned as they are: 2 * 15 * 127 = 3,810 fits i16.
 impl Blocks for Q4_1 {
     type W = __m256i;
-    const MINIMUM: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn weights(row: &[u8], b: usize) -> Self::W {
         nibbles(part(row, b * q4_1::BYTES + 4))
-    }
-
-    #[inline]
-    fn scale(row: &[u8], b: usize) -> u16 {
-        bits(row, b * q4_1::BYTES)
-    }
-
-    #[inline]
-    fn minimum(row: &[u8], b: usize) -> u16 {
-        bits(row, b * q4_1::BYTES + 2)
     }
 
     #[inline]
@@ -190,20 +141,9 @@ impl Blocks for Q4_1 {
     }
 }
 
-/// See [`q4_k`]. Codes as in [`Q4_1`].
-pub(super) struct Q4K;
-
-impl Q4K {
-    /// The super-block of block `b`.
-    #[inline]
-    fn super_block(row: &[u8], b: usize) -> &[u8; q4_k::BYTES] {
-        part(row, b / SUPER * q4_k::BYTES)
-    }
-}
-
+/// Codes as in [`Q4_1`].
 impl Blocks for Q4K {
     type W = __m256i;
-    const MINIMUM: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -215,44 +155,14 @@ impl Blocks for Q4K {
     }
 
     #[inline]
-    fn scale(row: &[u8], b: usize) -> u16 {
-        bits(Self::super_block(row, b), 0)
-    }
-
-    #[inline]
-    fn minimum(row: &[u8], b: usize) -> u16 {
-        bits(Self::super_block(row, b), 2)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn step(row: &[u8], b: usize) -> f32 {
-        let (scale, _) = q4_k::six_bits(&Self::super_block(row, b)[q4_k::SCALES..], b % SUPER);
-        widen(Self::scale(row, b)) * f32::from(scale)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offset(row: &[u8], b: usize) -> f32 {
-        let (_, minimum) = q4_k::six_bits(&Self::super_block(row, b)[q4_k::SCALES..], b % SUPER);
-        -(widen(Self::minimum(row, b)) * f32::from(minimum))
-    }
-
-    #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn groups(w: Self::W, a: __m256i) -> __m256i {
         pairs(_mm256_maddubs_epi16(w, a))
     }
 }
 
-/// See [`q6_k`]. `|q - 32| <= 32`: two products are at most 2 * 32 * 127 = 8,128; `madd` then multiplies by the sub-scale
+/// `|q - 32| <= 32`: two products are at most 2 * 32 * 127 = 8,128; `madd` then multiplies by the sub-scale
 /// (i16) and adds in i32. The block of 32 has two sub-scales, one for each half of the register.
-pub(super) struct Q6K;
-
-/// Blocks of 32 in a super-block.
-pub(super) const SUPER: usize = q6_k::LEN / Q8_BLOCK;
-const _: () = assert!(q4_k::LEN == q6_k::LEN);
-
 impl Blocks for Q6K {
     /// |q - 32|, q - 32, sub-scales as i16.
     type W = [__m256i; 3];
@@ -273,11 +183,6 @@ impl Blocks for Q6K {
         let [s0, s1] = *part::<2>(block, q6_k::SCALES + b % SUPER * 2);
         let scales = _mm256_set_m128i(_mm_set1_epi16(i16::from(s1 as i8)), _mm_set1_epi16(i16::from(s0 as i8)));
         [_mm256_abs_epi8(w), w, scales]
-    }
-
-    #[inline]
-    fn scale(row: &[u8], b: usize) -> u16 {
-        bits(row, b / SUPER * q6_k::BYTES + q6_k::D)
     }
 
     #[inline]

@@ -171,7 +171,7 @@ fn tile<const T: usize>(
         let x = x.i8(token + t);
         let out = y.row(token + t, rows.clone());
         for (g, out) in out.chunks_mut(LANES).enumerate() {
-            // As `super::ternary::finish`.
+            // As `crate::cpu::ternary::finish`.
             let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[t][g], _mm512_set1_epi32(x.isum)));
             let values = _mm512_mul_ps(_mm512_div_ps(sums, _mm512_set1_ps(x.scale)), scale);
             let there = u16::MAX >> (LANES - out.len());

@@ -13,17 +13,13 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::gemm;
+use crate::cpu::ternary::finish;
 use crate::quant::i2_s::{BYTES, LEN, scale};
-use crate::{Activations, I8Token, Matrix, OutView};
+use crate::{Activations, Matrix, OutView};
 
 /// Steps of 256 weights before the accumulators of one token are emptied.
 const SPAN: usize = 16_384;
 const _: () = assert!(SPAN * 4 * 192 * 128 <= i32::MAX as usize);
-
-/// `(sum(w q) / s) * scale` from the sum of `code * q`. Wrapping, since only the difference has to fit.
-fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
-    codes.wrapping_sub(x.isum) as f32 / x.scale * scale
-}
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

@@ -1,0 +1,116 @@
+//! Ternary weights: what the vector sets share of them. How bytes become codes in registers is each set's own.
+
+use crate::numerics::f16_to_f32;
+use crate::quant::{i2_s, i2_s_arm, tq, tq1_0, tq2_0};
+use crate::{I8Token, Matrix};
+
+/// Weights of a step, in every layout.
+pub(super) const LEN: usize = 128;
+const _: () = assert!(i2_s::LEN == LEN && i2_s_arm::LEN * 2 == LEN && tq::LEN == 2 * LEN);
+
+/// Where a ternary format has its scales.
+pub(super) trait Scales {
+    /// The scale of a row, if it has one for all of its blocks.
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32>;
+
+    /// The scale of the block that holds step `b` of a row.
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32;
+}
+
+/// I2_S; byte p: weights p, p + 32, p + 64, p + 96.
+pub(super) struct X86;
+
+impl Scales for X86 {
+    #[inline]
+    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
+        Some(i2_s::scale(w.data))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+        i2_s::scale(w.data)
+    }
+}
+
+/// I2_S; a step is two blocks of 16 bytes; byte p of a block: weights p, p + 16, p + 32, p + 48 of its 64. A row may end with
+/// one block, half a step.
+pub(super) struct Arm;
+
+impl Scales for Arm {
+    #[inline]
+    fn scale(w: &Matrix<'_>, _row: usize) -> Option<f32> {
+        Some(i2_s::scale(w.data))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+        i2_s::scale(w.data)
+    }
+}
+
+/// TQ2_0: a step is half a block, with the codes of I2_S from the low bits up.
+pub(super) struct Tq2;
+
+impl Scales for Tq2 {
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        one_scale::<{ tq2_0::BYTES }, { tq2_0::D }>(w.row(row), &tq2_0::ZERO)
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
+        half(w.row(row), b / 2 * tq2_0::BYTES + tq2_0::D)
+    }
+}
+
+/// TQ1_0: a step is half a block. Trits are taken from their bytes in the order of the weights.
+pub(super) struct Tq1;
+
+impl Scales for Tq1 {
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        one_scale::<{ tq1_0::BYTES }, { tq1_0::D }>(w.row(row), &tq1_0::ZERO)
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
+        half(w.row(row), b / 2 * tq1_0::BYTES + tq1_0::D)
+    }
+}
+
+fn half(row: &[u8], at: usize) -> f32 {
+    f16_to_f32(u16::from_le_bytes([row[at], row[at + 1]]))
+}
+
+/// The scale of all blocks of a row, each `D` bytes of codes and the scale. A block of scale 0 has any scale if its
+/// weights are zero; without any other there is none.
+#[inline]
+fn one_scale<const N: usize, const D: usize>(row: &[u8], zero: &[u8; D]) -> Option<f32> {
+    const { assert!(N == D + 2) };
+    let mut found = 0u16;
+    for block in row.as_chunks::<N>().0 {
+        let bits = u16::from_le_bytes([block[D], block[D + 1]]);
+        if bits & 0x7fff == 0 {
+            if block[..D] != zero[..] {
+                return None;
+            }
+        } else if found == 0 {
+            found = bits;
+        } else if found != bits {
+            return None;
+        }
+    }
+    (found != 0).then(|| f16_to_f32(found))
+}
+
+/// The scales of `R` rows, if each has one.
+#[inline]
+pub(super) fn scales<L: Scales, const R: usize>(w: &Matrix<'_>, row: usize) -> Option<[f32; R]> {
+    let mut out = [0.0; R];
+    for (r, scale) in out.iter_mut().enumerate() {
+        *scale = L::scale(w, row + r)?;
+    }
+    Some(out)
+}
+
+/// `(sum(w q) / s) * scale` from the sum of `code * q`. Wrapping, since only the difference has to fit.
+#[inline]
+pub(super) fn finish(codes: i32, x: &I8Token<'_>, scale: f32) -> f32 {
+    codes.wrapping_sub(x.isum) as f32 / x.scale * scale
+}
