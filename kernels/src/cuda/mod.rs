@@ -1,5 +1,10 @@
 //! The CUDA kernels of the engine, as source text that NVRTC compiles for the card at hand.
 
+pub mod architecture;
+pub mod cache;
+pub mod driver;
+pub mod nvrtc;
+
 /// One file of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Source {
