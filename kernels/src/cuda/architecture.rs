@@ -38,6 +38,26 @@ pub enum ArchitectureError {
         /// What NVRTC offers.
         offered: String,
     },
+    /// A driver that is older than the compiler.
+    #[error(
+        "the driver speaks CUDA {}.{} and loads no cubin of NVRTC {}.{}; update the driver to CUDA {}.0, or take an NVRTC of CUDA {} (BITNET_NVRTC)",
+        driver.0, driver.1, nvrtc.0, nvrtc.1, nvrtc.0, driver.0
+    )]
+    TooNew {
+        /// What the driver speaks.
+        driver: (u32, u32),
+        /// NVRTC's version.
+        nvrtc: (u32, u32),
+    },
+}
+
+/// Whether a driver loads the cubins of an NVRTC: within a major version of CUDA all do, and newer drivers load older cubins.
+/// (CUDA compatibility guide, "Minor version compatibility".)
+///
+/// # Errors
+/// It does not.
+pub fn loads(driver: (u32, u32), nvrtc: (u32, u32)) -> Result<(), ArchitectureError> {
+    if driver.0 >= nvrtc.0 { Ok(()) } else { Err(ArchitectureError::TooNew { driver, nvrtc }) }
 }
 
 /// The lowest compute capability that the kernels are written for: int8 tensor cores and asynchronous copies.
@@ -116,6 +136,15 @@ mod tests {
             let error = name.parse::<Architecture>().unwrap_err();
             assert_eq!(error, ArchitectureError::Name { name: name.to_owned() });
         }
+    }
+
+    #[test]
+    fn a_driver_loads_what_is_no_newer() {
+        for (driver, nvrtc) in [((13, 0), (13, 5)), ((13, 4), (12, 0)), ((12, 0), (12, 9))] {
+            assert_eq!(loads(driver, nvrtc), Ok(()));
+        }
+        let error = loads((12, 9), (13, 0)).unwrap_err().to_string();
+        assert!(error.contains("update the driver to CUDA 13.0, or take an NVRTC of CUDA 12"), "{error}");
     }
 
     #[test]

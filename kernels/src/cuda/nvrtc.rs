@@ -116,7 +116,7 @@ struct Functions {
     cubin: unsafe extern "C" fn(Handle, *mut c_char) -> c_int,
 }
 
-/// The compiler.
+/// The compiler. Threads may share it; how much of their work goes on at once is NVRTC's affair.
 pub struct Nvrtc {
     functions: Functions,
     place: String,
@@ -267,7 +267,12 @@ impl Nvrtc {
                 let log = if log.is_empty() { self.meaning(code) } else { log };
                 return Err(NvrtcError::Compile { source_name: program.name.to_owned(), architecture, log });
             }
-            _ => self.check("nvrtcCompileProgram", program.name, code)?,
+            // NVRTC_ERROR_BUILTIN_OPERATION_FAILURE, above all: a library that is not where NVRTC looks. The log says which.
+            _ => {
+                let meaning = [self.meaning(code), log].join(": ").trim_end_matches([':', ' ']).to_owned();
+                let source_name = program.name.to_owned();
+                return Err(NvrtcError::Call { call: "nvrtcCompileProgram", source_name, meaning, code });
+            }
         }
         let cubin = open.bytes(program.name, "nvrtcGetCUBIN", self.functions.cubin_size, self.functions.cubin)?;
         Ok(Compiled { cubin, log })

@@ -59,20 +59,20 @@ impl Args {
             Ok(library) => library,
             Err(missing) => return self.unavailable(&missing),
         };
+        let unusable =
+            |reason: String| self.unavailable(&Missing { reason, mend: wheel::mend(self.nvrtc.as_deref(), &library) });
         let nvrtc = match Nvrtc::load(Some(&library)) {
             Ok(nvrtc) => nvrtc,
-            Err(error @ (NvrtcError::NoLibrary { .. } | NvrtcError::NoSymbol { .. })) => {
-                return self.unavailable(&Missing { reason: error.to_string(), mend: wheel::mend(&library) });
+            Err(NvrtcError::NoLibrary { tried }) => return unusable(format!("NVRTC cannot be loaded ({tried})")),
+            Err(NvrtcError::NoSymbol { library, symbol }) => {
+                return unusable(format!("{library} is no NVRTC of CUDA 11.2 or newer: it has no function `{symbol}`"));
             }
             Err(error) => return Err(error.into()),
         };
-        let (architectures, left_out) = match self.architectures(&golden, &nvrtc)? {
-            (architectures, left_out) if architectures.is_empty() => {
-                let reason = format!("NVRTC {} offers none of {left_out:?}", version(&nvrtc));
-                return self.unavailable(&Missing { reason, mend: wheel::mend(&library) });
-            }
-            both => both,
-        };
+        let (architectures, left_out) = self.architectures(&golden, &nvrtc)?;
+        if architectures.is_empty() {
+            return unusable(format!("NVRTC {} offers none of {}", version(&nvrtc), left_out.join(", ")));
+        }
         let report = judge::judge(&golden, &nvrtc, &units, &architectures, left_out, self.source.is_none());
         match self.format {
             Format::Json => writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&report)?)?,

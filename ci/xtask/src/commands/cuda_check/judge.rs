@@ -3,8 +3,10 @@
 use super::{VERBOSE, cubin, ptxas};
 use bitnet_golden::cuda::Cuda;
 use bitnet_kernels::cuda::architecture::Architecture;
-use bitnet_kernels::cuda::nvrtc::{Compiled, Nvrtc, Program};
+use bitnet_kernels::cuda::nvrtc::{Compiled, Nvrtc, NvrtcError, Program};
 use serde::Serialize;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One source.
 #[derive(Debug)]
@@ -78,24 +80,25 @@ pub(super) fn judge(
     all: bool,
 ) -> Report {
     let (mut rows, mut failures, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    for unit in units {
-        let headers: Vec<(&str, &str)> = unit.headers.iter().map(|(name, text)| (&**name, &**text)).collect();
-        let program = Program { name: &unit.name, text: &unit.text, headers: &headers };
-        for architecture in architectures {
-            match nvrtc.compile(&program, *architecture, &[VERBOSE]) {
-                Ok(compiled) => {
-                    let (of_unit, said) = rows_of(golden, unit, &architecture.to_string(), &compiled);
-                    if of_unit.is_empty() {
-                        failures.push(format!("`{}` has no entry for {architecture}", unit.name));
-                    }
-                    rows.extend(of_unit);
-                    let new = said.into_iter().filter(|line| !warnings.contains(line)).collect::<Vec<_>>();
-                    warnings.extend(new);
+    let jobs: Vec<(&Unit, Architecture)> =
+        units.iter().flat_map(|unit| architectures.iter().map(move |architecture| (unit, *architecture))).collect();
+    for ((unit, architecture), result) in jobs.iter().zip(compile(nvrtc, &jobs)) {
+        match result {
+            Some(Ok(compiled)) => {
+                let (of_unit, said) = rows_of(golden, unit, &architecture.to_string(), &compiled);
+                if of_unit.is_empty() {
+                    failures.push(format!("`{}` has no entry for {architecture}", unit.name));
                 }
-                Err(error) => failures.push(error.to_string()),
+                rows.extend(of_unit);
+                warnings.extend(said);
             }
+            Some(Err(error)) => failures.push(error.to_string()),
+            None => failures.push(format!("`{}` was not compiled for {architecture}", unit.name)),
         }
     }
+    // A warning comes once for each architecture.
+    let mut seen = std::collections::BTreeSet::new();
+    warnings.retain(|line: &String| seen.insert(line.clone()));
     if all && failures.is_empty() {
         failures.extend(stale(golden, &rows, architectures));
     }
@@ -113,6 +116,29 @@ pub(super) fn judge(
         failures,
         warnings,
     }
+}
+
+/// Compiles everything on all processors; the results stand in the order of the jobs.
+fn compile(nvrtc: &Nvrtc, jobs: &[(&Unit, Architecture)]) -> Vec<Option<Result<Compiled, NvrtcError>>> {
+    let results: Vec<OnceLock<_>> = jobs.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut at = next.fetch_add(1, Ordering::Relaxed);
+        while let (Some((unit, architecture)), Some(slot)) = (jobs.get(at), results.get(at)) {
+            let headers: Vec<(&str, &str)> = unit.headers.iter().map(|(name, text)| (&**name, &**text)).collect();
+            let program = Program { name: &unit.name, text: &unit.text, headers: &headers };
+            // Each slot is set once.
+            let _ = slot.set(nvrtc.compile(&program, *architecture, &[VERBOSE]));
+            at = next.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    results.into_iter().map(OnceLock::into_inner).collect()
 }
 
 /// The rows of one compilation, and what the compiler said beside them.

@@ -88,10 +88,10 @@ fn whole(wheel: &Wheel, folder: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What mends a library that is there and cannot be used.
-pub(super) fn mend(library: &Path) -> String {
-    match library.parent().filter(|folder| folder.components().any(|part| part.as_os_str() == "nvrtc")) {
-        Some(folder) => format!("rm -r {} && cargo xtask cuda-check", folder.display()),
-        None => "cargo xtask cuda-check, without --nvrtc or with that of another NVRTC".to_owned(),
+/// What mends a library that cannot be used.
+pub(super) fn mend(given: Option<&Path>, library: &Path) -> String {
+    match (given, library.parent()) {
+        (None, Some(folder)) => format!("rm -r {} && cargo xtask cuda-check", folder.display()),
+        _ => "cargo xtask cuda-check, without --nvrtc or with that of another NVRTC".to_owned(),
     }
 }
