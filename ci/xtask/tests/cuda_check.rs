@@ -151,7 +151,7 @@ fn no_library_is_unavailable() -> Result<(), Failure> {
         (&text, "cannot be loaded"),
         (&empty, "holds none of"),
     ] {
-        run(command(&["--nvrtc", &path.to_string_lossy()]))?
+        run(&mut command(&["--nvrtc", &path.to_string_lossy()]))?
             .check(4, &["unavailable", word, "to mend it: cargo xtask"])?;
     }
     Ok(())
