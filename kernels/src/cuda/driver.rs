@@ -220,10 +220,8 @@ fn library() -> Result<(Library, String), DriverError> {
         }
     }
     // The first is the name for development, the last the one that every driver installs on Linux.
-    let tried: Vec<&str> =
-        names.iter().map(String::as_str).filter(|n| n.ends_with(".so.1") || n.ends_with("nvcuda.dll")).collect();
-    let tried = tried.first().map_or_else(|| names.first().map_or("libcuda", String::as_str), |name| name);
-    Err(DriverError::NoLibrary { tried: format!("no {tried}") })
+    let usual = names.iter().find(|name| name.ends_with(".so.1") || name.ends_with("nvcuda.dll")).or(names.first());
+    Err(DriverError::NoLibrary { tried: format!("no {}", usual.map_or("libcuda", String::as_str)) })
 }
 
 fn check(call: &'static str, code: CUresult) -> Result<(), DriverError> {
