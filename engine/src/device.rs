@@ -1,4 +1,7 @@
-//! Devices by name: `auto`, `cpu` (the best instruction set here), `cpu-scalar`, `cpu-avx2`, ...
+//! Devices by name: `auto`, `cpu` (the best instruction set here), `cpu-scalar`, `cpu-avx2`, ... The name `cuda` is known, and
+//! its cards are looked for ([`cuda`]), but nothing runs on them yet, so neither `auto` nor [`devices`] has it.
+
+pub mod cuda;
 
 use bitnet_kernels::{KernelError, Kernels, Unavailable, best, by_name, kernel_sets};
 
@@ -37,9 +40,17 @@ pub enum DeviceError {
         /// What is missing.
         reason: String,
     },
+    /// A card, on which no model can run yet.
+    #[error(
+        "device `{name}`: this build cannot run a model on a card yet. Its CUDA kernels compile (`cargo xtask cuda-check`), but what would run them is not written; take --device auto"
+    )]
+    NoExecutor {
+        /// What was asked for.
+        name: String,
+    },
 }
 
-/// Every device of this build, and whether it can be used here.
+/// Every device of this build that models run on, and whether it can be used here.
 #[must_use]
 pub fn devices() -> Vec<Device> {
     let automatic = best().name();
@@ -66,6 +77,9 @@ pub fn kernels(name: &str) -> Result<&'static dyn Kernels, DeviceError> {
         name: name.to_owned(),
         known: devices().into_iter().map(|d| d.name).collect::<Vec<_>>().join(", "),
     };
+    if cuda::is_cuda(name) {
+        return Err(DeviceError::NoExecutor { name: name.to_owned() });
+    }
     let set = name.strip_prefix("cpu-").ok_or_else(unknown)?;
     by_name(set).map_err(|error| match error {
         KernelError::Unavailable(Unavailable { reason, .. }) => {

@@ -8,6 +8,8 @@
 //! | `BITNET_THREADS` | threads, where no `--threads` names a number |
 //! | `BITNET_DEVICE` | device, where no `--device` names one |
 //! | `BITNET_STRICT_TOKENIZERS` | neither a mock nor a guessed tokenizer ([`crate::discovery`]) |
+//! | `BITNET_NVRTC` | NVIDIA's run-time compiler, a file or its folder, where the system's loader does not find it |
+//! | `BITNET_CUDA_CACHE` | folder of compiled CUDA kernels; else the platform's cache folder + `bitnet/cuda` |
 //! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
 //! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one download, waiting included |
 //! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
@@ -37,6 +39,10 @@ pub struct Settings {
     pub device: Option<String>,
     /// `BITNET_STRICT_TOKENIZERS`.
     pub strict_tokenizers: bool,
+    /// `BITNET_NVRTC`.
+    pub nvrtc: Option<PathBuf>,
+    /// `BITNET_CUDA_CACHE`.
+    pub cuda_cache: Option<PathBuf>,
 }
 
 /// A variable whose value has no meaning.
@@ -75,6 +81,8 @@ impl Settings {
             })?,
             device: text("BITNET_DEVICE"),
             strict_tokenizers: text("BITNET_STRICT_TOKENIZERS").is_some_and(|v| is_on(&v)),
+            nvrtc: text("BITNET_NVRTC").map(PathBuf::from),
+            cuda_cache: text("BITNET_CUDA_CACHE").map(PathBuf::from),
         })
     }
 
@@ -88,6 +96,28 @@ impl Settings {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(0, |d| d.as_nanos() as u64)
         })
+    }
+}
+
+/// The folder of compiled CUDA kernels: the setting, else `bitnet/cuda` in the platform's cache folder. None on a machine
+/// without a home folder, where nothing is kept.
+#[must_use]
+pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
+    let variable =
+        |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty());
+    settings.cuda_cache.clone().or_else(|| Some(system_cache(variable)?.join("bitnet").join("cuda")))
+}
+
+/// The platform's folder for what can be made again. `get` has no value for an empty variable.
+pub(crate) fn system_cache(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let path = |name: &str| get(name).map(PathBuf::from);
+    let home = path("HOME").or_else(|| path("USERPROFILE"));
+    if cfg!(target_os = "macos") {
+        home.map(|home| home.join("Library/Caches"))
+    } else if cfg!(windows) {
+        path("LOCALAPPDATA")
+    } else {
+        path("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")))
     }
 }
 
@@ -154,6 +184,19 @@ mod tests {
         assert_eq!(settings(&[("BITNET_SEED", "")]).unwrap(), Settings::default());
         assert_eq!(settings(&[("BITNET_SEED", "-1")]).unwrap_err().name, "BITNET_SEED");
         assert_eq!(settings(&[("BITNET_THREADS", "0")]).unwrap_err().name, "BITNET_THREADS");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_cache_folder_is_the_platforms() {
+        let at = |pairs: &'static [(&str, &str)]| {
+            system_cache(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+        };
+        assert_eq!(at(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Some(PathBuf::from("/x")));
+        assert_eq!(at(&[("HOME", "/h"), ("OTHER", "")]), Some(PathBuf::from("/h/.cache")));
+        assert_eq!(at(&[]), None);
+        let own = settings(&[("BITNET_CUDA_CACHE", "/c"), ("BITNET_NVRTC", "/n")]).unwrap();
+        assert_eq!((cuda_cache_from_env(&own), own.nvrtc), (Some(PathBuf::from("/c")), Some(PathBuf::from("/n"))));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Quant formats, the numerics contract and the compute kernels of BitNet.rs.
 //!
-//! The crate is a leaf: it knows bytes, shapes and arithmetic, and nothing of files, models or threads.
+//! The crate is a leaf: it knows bytes, shapes and arithmetic, and nothing of models. (Its CUDA side also looks for
+//! libraries and keeps what it compiled on disk.)
 //!
 //! * [`quant`]: one file per weight format, with its layout, packing, unpacking, validation and a naive dot product.
 //! * [`activations`]: the input side of a matrix product, prepared once and used by every row.

@@ -148,13 +148,7 @@ impl HubSettings {
         };
 
         let home = path("HOME").or_else(|| path("USERPROFILE"));
-        let system_cache = if cfg!(target_os = "macos") {
-            home.as_ref().map(|home| home.join("Library/Caches"))
-        } else if cfg!(windows) {
-            path("LOCALAPPDATA")
-        } else {
-            path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")))
-        };
+        let system_cache = crate::settings::system_cache(text);
         let cache_dir = path("BITNET_TOKENIZER_CACHE")
             .or_else(|| system_cache.map(|dir| dir.join("bitnet").join("tokenizers")))
             .ok_or_else(|| HubError::Setting {

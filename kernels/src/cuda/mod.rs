@@ -44,6 +44,11 @@
 #[cfg(feature = "cuda-emu")]
 pub mod emu;
 
+pub mod architecture;
+pub mod cache;
+pub mod driver;
+pub mod nvrtc;
+
 /// One file of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Source {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod llama2;
-mod package;
+pub(super) mod package;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,7 @@ fn pinned(what: &str, found: &str, pinned: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sha256(path: &Path) -> anyhow::Result<String> {
+pub(super) fn sha256(path: &Path) -> anyhow::Result<String> {
     let mut file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut hash = Sha256::new();
     std::io::copy(&mut file, &mut hash_writer(&mut hash))?;
@@ -116,7 +116,8 @@ fn hash_writer(hash: &mut Sha256) -> impl Write + '_ {
     Feed(hash)
 }
 
-struct RemoveOnDrop(PathBuf);
+/// A folder for the time of a fetch.
+pub(super) struct RemoveOnDrop(pub(super) PathBuf);
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@ mod benchmark;
 mod bless;
 mod crossval;
 mod crossval_per_token;
+mod cuda_check;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     MakeModel(make_model::Args),
     /// Hold what the kernels cost against golden/gates/.
     Gate(gate::Args),
+    /// Compile the CUDA kernels for every architecture, and hold their registers and spills.
+    CudaCheck(cuda_check::Args),
     /// Download under random faults and kill -9, with several processes on one cache.
     Soak(soak::Args),
     /// Write a model without a tokenizer, and a folder for the mock hub that has it.
@@ -76,6 +79,7 @@ impl Command {
             Self::MakeModel(args) => args.run(),
             Self::Bench(args) => args.run(&Settings::from_env()?),
             Self::Gate(args) => args.run(),
+            Self::CudaCheck(args) => args.run(),
             Self::Soak(args) => args.run(),
             Self::Stage(args) => args.run(),
             Self::CrossvalPerToken(args) => args.run(),

@@ -67,7 +67,7 @@ impl Command {
             Self::Convert(args) => args.run(&settings),
             Self::Download(args) => args.run(),
             Self::Cache(args) => args.run(),
-            Self::Devices(args) => args.run(),
+            Self::Devices(args) => args.run(&settings),
             Self::Completions(args) => args.run(),
         }
     }
