@@ -106,7 +106,9 @@ impl Session {
         let Some((src, id)) = head::matrix(&model) else { return false };
         let matrix = model.weights.matrix(id);
         let copied = self.held.read == Some(Read::Copy);
-        if !copied && (self.held.read.is_some() || !self.options.head.screens(matrix.data.len(), self.whole)) {
+        // A copy that another session made costs nothing any more.
+        let whole = if model.screen.get().is_some() { usize::MAX } else { self.whole };
+        if !copied && (self.held.read.is_some() || !self.options.head.screens(matrix.data.len(), whole)) {
             self.whole += 1;
             return false;
         }
