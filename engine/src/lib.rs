@@ -18,6 +18,7 @@
 //! | [`convert`] | a model in another weight format |
 //! | [`device`] | kernel sets by name |
 //! | [`hub`] | files from the HuggingFace hub: verified, resumed, cached, fetched once |
+//! | [`memory`] | what Linux says of it |
 //! | [`settings`] | the environment, read in one place |
 //!
 //! The engine knows nothing of its tests: the harness looks at it from outside, through the same interfaces as
@@ -31,6 +32,7 @@ pub mod gguf;
 pub mod hub;
 pub mod inference;
 pub mod load;
+pub mod memory;
 pub mod model;
 pub mod settings;
 pub mod tokenizer;

@@ -5,6 +5,7 @@
 //! 64 and begin again. Models as in the bench `prefill`.
 
 use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, SessionOptions};
+use bitnet_engine::model::PASSES;
 use bitnet_harness::bench::models;
 use bitnet_harness::models::pool;
 use bitnet_kernels::{best, kernel_sets};
@@ -36,14 +37,12 @@ fn decode(criterion: &mut Criterion) {
                             if session.position() == CONTEXT {
                                 session.truncate(0);
                             }
-                            let logits = match sampler.needs(&[token]) {
-                                Some(needs) => session.logits_needed(&[token], &needs),
-                                None => session.logits(&[token]),
-                            };
-                            token = sampler.sample(logits.expect("logits"), &[token]);
+                            session.hold(&[token], 1).expect("room");
+                            let logits = session.held(0, sampler.needs(&[token]).as_ref()).expect("logits");
+                            token = sampler.sample(logits, &[token]);
                         };
-                        // Until the head is screened, if it is going to be.
-                        (0..8).for_each(|_| step());
+                        // Until the copies are made that pay in the long run.
+                        (0..PASSES).for_each(|_| step());
                         b.iter(&mut step);
                     });
                 }

@@ -4,22 +4,11 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Activations, Kernels, Rope, by_name, numerics};
-use common::{Random, assert_bits, fast_sets};
+use common::{Random, assert_bits, fast_sets, values};
 use proptest::prelude::*;
 
 fn scalar() -> &'static dyn Kernels {
     by_name("scalar").unwrap()
-}
-
-/// Ordinary values, with some special ones.
-fn values(n: usize, r: &mut Random) -> Vec<f32> {
-    const SPECIAL: [f32; 10] = [0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5];
-    let specials = r.below(3) * n / 40;
-    let mut x = r.floats(n, 8.0);
-    for _ in 0..specials {
-        x[r.below(n)] = SPECIAL[r.below(SPECIAL.len())];
-    }
-    x
 }
 
 /// Runs `f` on a copy of `x` between canaries and returns what it left.

@@ -1,5 +1,6 @@
 //! The memory of this process, as Linux counts it.
 
+use bitnet_engine::memory::bytes_of;
 use bitnet_engine::model::Weights;
 
 /// What a report says about memory; what the system does not say is absent.
@@ -21,9 +22,9 @@ impl Memory {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let maps = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
         Self {
-            peak_rss_bytes: figure(&status, "VmHWM:"),
-            rss_bytes: figure(&status, "VmRSS:"),
-            in_huge_pages_bytes: figure(&maps, "AnonHugePages:"),
+            peak_rss_bytes: bytes_of(&status, "VmHWM:"),
+            rss_bytes: bytes_of(&status, "VmRSS:"),
+            in_huge_pages_bytes: bytes_of(&maps, "AnonHugePages:"),
             copied_bytes: weights.copied_bytes(),
         }
     }
@@ -31,23 +32,5 @@ impl Memory {
 
 /// The most that was resident at once, so far.
 pub(crate) fn peak_rss() -> Option<u64> {
-    figure(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
-}
-
-/// The bytes of a line `name 123 kB`.
-fn figure(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_the_kernel() {
-        let text = "Name:\tbitnet\nVmHWM:\t   5216 kB\nVmRSS:\t 12 pages\nThreads:\t1\n";
-        assert_eq!(figure(text, "VmHWM:"), Some(5216 * 1024));
-        assert_eq!((figure(text, "VmRSS:"), figure(text, "VmSize:")), (None, None));
-    }
+    bytes_of(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }

@@ -4,7 +4,7 @@
 //! logits are found from an int8 copy of it and computed exactly, and every other logit is minus infinity. What the sampler
 //! then draws is what it would have drawn from all of them.
 
-use crate::model::{HugePages, MatrixId, Model, Op, Slot};
+use crate::model::{HugePages, MatrixId, Model, Op, SCREENED, Slot};
 use bitnet_kernels::screen::{Screen, Wanted};
 
 /// Which logits a sampler will look at.
@@ -66,8 +66,6 @@ impl Screening {
     }
 }
 
-/// Below, the matrix is read faster than its copy is bounded.
-const LEAST_BYTES: usize = 32 << 20;
 /// Tokens made with the whole matrix before the copy is worth its making.
 const FIRST_TOKENS: usize = 4;
 /// Exact rows after which the memory of the cold matrix is given back again: the system maps 16 pages for each, so this is
@@ -80,7 +78,7 @@ impl Head {
         match self {
             Self::Whole => false,
             Self::Screened => true,
-            Self::Auto => matrix_bytes >= LEAST_BYTES && whole >= FIRST_TOKENS,
+            Self::Auto => matrix_bytes >= SCREENED && whole >= FIRST_TOKENS,
         }
     }
 }

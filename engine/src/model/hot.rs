@@ -5,6 +5,7 @@
 //! is the same: the bytes are.
 
 use super::{MatrixId, Model, Op, Slot};
+use crate::memory::bytes_of;
 use bitnet_kernels::pages::Pages;
 use bitnet_kernels::{ActKind, Pool};
 use std::ops::Range;
@@ -71,8 +72,9 @@ impl Hot {
 
 /// Matrices begin at cache lines.
 const ALIGNMENT: usize = 64;
-/// Output matrices of floats at least as large are screened while decoding, and then cold.
-const COLD: usize = 32 << 20;
+/// Output matrices of fewer bytes are read faster than a copy of them is bounded; larger ones are screened while decoding, and then
+/// cold.
+pub(crate) const SCREENED: usize = 32 << 20;
 /// What must be left to others beyond the copies.
 const RESERVE: usize = 256 << 20;
 
@@ -131,7 +133,7 @@ impl Model {
         for step in &self.plan {
             let Op::Linear { dst, weight, .. } = step.op else { continue };
             let matrix = self.weights.matrix(weight);
-            let cold = dst == Slot::Logits && matrix.format.act == ActKind::F32 && matrix.data.len() >= COLD;
+            let cold = dst == Slot::Logits && matrix.format.act == ActKind::F32 && matrix.data.len() >= SCREENED;
             // What was unpacked is in memory of its own already.
             wanted[weight.0] = !cold && self.weights.in_file(weight);
         }
@@ -158,8 +160,7 @@ fn system_has_huge_pages() -> bool {
 /// that is less; `None` where the system does not say.
 fn available_memory() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let bytes = line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)?;
+    let bytes = usize::try_from(bytes_of(&text, "MemAvailable:")?).ok()?;
     let figure = |name: &str| {
         let text = std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok()?;
         text.trim().parse::<usize>().ok()

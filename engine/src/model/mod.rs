@@ -15,6 +15,7 @@ mod weights;
 pub use config::Config;
 pub use decoder::Family;
 pub use error::ModelError;
+pub(crate) use hot::SCREENED;
 pub use hot::{Copied, HugePages, PASSES};
 pub use plan::{MatrixId, NormId, Op, Slot, Step};
 pub(crate) use weights::{TILES_KEY, scale_name};

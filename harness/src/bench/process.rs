@@ -1,5 +1,6 @@
 //! A child process that is measured from outside: its output, how long it took, how much memory it had.
 
+use bitnet_engine::memory::bytes_of;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -117,12 +118,7 @@ fn kill(child: &mut Child) {
 /// The most memory that a running process has had (`VmHWM`), in bytes; `None` where the system does not say, or it is gone.
 #[must_use]
 pub fn peak_rss(process: u32) -> Option<u64> {
-    of_status(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
-}
-
-fn of_status(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
+    bytes_of(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmHWM:")
 }
 
 #[cfg(test)]
@@ -155,6 +151,7 @@ mod tests {
 
     #[test]
     fn the_mark_is_read_from_the_status() {
+        let of_status = |status| bytes_of(status, "VmHWM:");
         assert_eq!(of_status("Name:\tx\nVmPeak:\t 9 kB\nVmHWM:\t    12 kB\nVmRSS:\t 3 kB\n"), Some(12 * 1024));
         assert_eq!(of_status("Name:\tx\n"), None);
         assert_eq!(of_status("VmHWM:\tmany kB"), None);

@@ -34,6 +34,17 @@ impl Random {
     }
 }
 
+/// Ordinary values, with some special ones.
+pub fn values(n: usize, r: &mut Random) -> Vec<f32> {
+    const SPECIAL: [f32; 10] = [0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5];
+    let specials = r.below(3) * n / 40;
+    let mut x = r.floats(n, 8.0);
+    for _ in 0..specials {
+        x[r.below(n)] = SPECIAL[r.below(SPECIAL.len())];
+    }
+    x
+}
+
 /// The kernel sets other than the oracle that can run here. A machine that has none fails: then nothing was compared.
 pub fn fast_sets() -> Vec<&'static dyn Kernels> {
     let sets: Vec<_> =

@@ -15,7 +15,6 @@ mod rows;
 
 use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, Plain};
 use bitnet_kernels::{Kernels, by_name};
-use common::Random;
 
 /// Rising, falling, and another.
 const ORDERS: [u32; 3] = [0, 1, 0x5eed];
@@ -59,17 +58,6 @@ fn hows(grids: &[[u32; 3]], blocks: &[u32]) -> impl Iterator<Item = How> {
     grids.iter().flat_map(move |&grid| {
         blocks.iter().flat_map(move |&block| ORDERS.iter().map(move |&order| How::new(grid, block, order)))
     })
-}
-
-/// Ordinary values, with some special ones.
-fn values(n: usize, r: &mut Random) -> Vec<f32> {
-    const SPECIAL: [f32; 10] = [0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5];
-    let specials = r.below(3) * n / 40;
-    let mut x = r.floats(n, 8.0);
-    for _ in 0..specials {
-        x[r.below(n)] = SPECIAL[r.below(SPECIAL.len())];
-    }
-    x
 }
 
 /// Equal bits; any NaN equals any NaN.

@@ -4,7 +4,7 @@ use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError};
 use bitnet_kernels::quant::{f16, i2_s};
 use bitnet_kernels::{Activations, Matrix};
 
-use super::common::{FILLS, Fill, Random, assert_bits, matmul, matrix};
+use super::common::{FILLS, Fill, Random, assert_bits, matmul, matrix, values};
 use super::{How, hows, of, room, scalar};
 
 /// Activations of some tokens, as the device holds them and as the oracle does.
@@ -150,7 +150,7 @@ fn the_head() {
         for fill in [Fill::Packed, Fill::Wild] {
             let bytes = matrix(&f16::FORMAT, rows, cols, fill, &mut r);
             let w = Matrix::new(&f16::FORMAT, rows, cols, &bytes).unwrap().times([1.0, 0.9][r.below(2)]);
-            let x = super::values(tokens * cols, &mut r);
+            let x = values(tokens * cols, &mut r);
             let mut host = Activations::default();
             scalar().prepare(bitnet_kernels::ActKind::F32, &x, tokens, &mut host);
             let want = matmul(scalar(), &w, &host);

@@ -3,8 +3,8 @@
 use bitnet_kernels::cuda::emu::Arg;
 use bitnet_kernels::{ActKind, Activations, Rope, numerics};
 
-use super::common::{Random, assert_bits};
-use super::{How, ORDERS, assert_halves, hows, of, room, scalar, values};
+use super::common::{Random, assert_bits, values};
+use super::{How, ORDERS, assert_halves, hows, of, room, scalar};
 
 #[test]
 fn embedding() {

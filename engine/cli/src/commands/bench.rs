@@ -11,7 +11,7 @@ use super::{Format, print_json};
 use crate::common::{self, Compute, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::memory;
 use anyhow::{Context, ensure};
-use bitnet_engine::inference::{Head, InferenceError, Sampler, SamplerOptions, Session};
+use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session};
 use bitnet_engine::model::{HugePages, PASSES};
 use bitnet_engine::settings::Settings;
 use bitnet_kernels::Pool;
@@ -215,20 +215,9 @@ fn prompt(session: &mut Session, tokens: usize) -> anyhow::Result<Duration> {
     let ids = ids(session, tokens);
     session.truncate(0);
     let started = Instant::now();
-    logits(session, &sampler, &ids, &ids)?;
+    session.hold(&ids, 1)?;
+    session.held(0, sampler.needs(&ids).as_ref())?;
     Ok(started.elapsed())
-}
-
-fn logits<'s>(
-    session: &'s mut Session,
-    sampler: &Sampler,
-    tokens: &[u32],
-    history: &[u32],
-) -> Result<&'s [f32], InferenceError> {
-    match sampler.needs(history) {
-        Some(needs) => session.logits_needed(tokens, &needs),
-        None => session.logits(tokens),
-    }
 }
 
 /// The time of so many greedy steps after one token.
@@ -239,7 +228,8 @@ fn generate(session: &mut Session, steps: usize) -> anyhow::Result<Duration> {
     let started = Instant::now();
     for _ in 0..steps {
         let last = history.last().copied().into_iter().collect::<Vec<u32>>();
-        let logits = logits(session, &sampler, &last, &history)?;
+        session.hold(&last, 1)?;
+        let logits = session.held(0, sampler.needs(&history).as_ref())?;
         let token = sampler.sample(logits, &history);
         history.push(token);
     }
