@@ -64,12 +64,12 @@ async fn exchange(mut client: TcpStream, backend: SocketAddr, log: &Log) -> io::
     };
     client.write_all(head.as_bytes()).await?;
     if !is_head {
-        let mut sent = 0;
-        let done = write_body(&mut client, body, &faults, &mut sent).await;
-        if let Some(index) = index {
-            log.update(index, |entry| entry.sent = sent);
-        }
-        done?;
+        write_body(&mut client, body, &faults, |sent| {
+            if let Some(index) = index {
+                log.update(index, |entry| entry.sent = sent);
+            }
+        })
+        .await?;
     }
     client.shutdown().await
 }
@@ -99,8 +99,14 @@ async fn rewrite(head: &str, faults: &[Fault], client: &mut TcpStream) -> io::Re
     Ok(Some(format!("{}\r\n\r\n", lines.join("\r\n"))))
 }
 
-/// Writes the body under the connection's faults; `sent` counts what was handed to the socket, also on error.
-async fn write_body(client: &mut TcpStream, body: &[u8], faults: &[Fault], sent: &mut u64) -> io::Result<()> {
+/// Writes the body under the connection's faults. `count` is told how much was handed to the socket, each time before
+/// the piece goes out: a client that has read the bytes finds them in the log.
+async fn write_body(
+    client: &mut TcpStream,
+    body: &[u8],
+    faults: &[Fault],
+    mut count: impl FnMut(u64),
+) -> io::Result<()> {
     let mut end = body.len();
     let (mut chunk, mut pause) = (64 << 10, Duration::ZERO);
     let mut stall: Option<(usize, Duration)> = None;
@@ -125,8 +131,11 @@ async fn write_body(client: &mut TcpStream, body: &[u8], faults: &[Fault], sent:
         if let Some((position, _)) = stall {
             to = to.min(position);
         }
-        client.write_all(&body[at..to]).await?;
-        *sent += (to - at) as u64;
+        count(to as u64);
+        if let Err(error) = client.write_all(&body[at..to]).await {
+            count(at as u64);
+            return Err(error);
+        }
         at = to;
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
