@@ -12,12 +12,18 @@
 //! * `shim.h`: the language, `machine.h`, `machine.cpp`, `fiber.cpp`: blocks as fibers; `entries.cpp`: the kernels and
 //!   their table; `faults.cu`: kernels that are wrong on purpose.
 //!
-//! [`Buffer`] is device memory and [`Launch`] what `cuLaunchKernel` takes, so an executor can drive either.
+//! [`Buffer`] is device memory and [`Launch`] what `cuLaunchKernel` takes, with what only an emulation can vary; an executor
+//! drives [`Emulation`], as it drives a card.
 
+mod device;
 mod ffi;
+
+pub use device::Emulation;
 
 use std::ffi::{CString, c_void};
 
+pub use super::device::Plain;
+use super::device::Value;
 use crate::Unavailable;
 
 /// Memory of the emulated device. Fresh bytes are 0xff: a NaN, or -1.
@@ -29,19 +35,6 @@ pub struct Buffer {
 
 // SAFETY: the memory belongs to the buffer alone; kernels write it only while a launch borrows the buffer.
 unsafe impl Send for Buffer {}
-
-/// Plain values that a buffer can hold.
-pub trait Plain: Copy + private::Sealed {}
-
-mod private {
-    /// Any bits are a value, and there is no padding.
-    pub trait Sealed {}
-}
-
-macro_rules! plain {
-    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Plain for $t {})* };
-}
-plain!(u8, i8, u16, u32, i32, u64, f32);
 
 /// An argument of a launch.
 #[derive(Debug, Clone, Copy)]
@@ -183,23 +176,34 @@ impl<'a> Launch<'a> {
     /// If the emulation is unavailable; no such entry, other arguments than it takes, a shape that no card takes; or what
     /// the kernel did that a card does not define.
     pub fn run(&self, args: &[Arg<'_>]) -> Result<(), EmuError> {
+        let value = |arg: &Arg<'_>| match *arg {
+            Arg::Buffer(buffer) => Ok(Value::Pointer(buffer.data as u64)),
+            Arg::At(buffer, offset) if offset <= buffer.bytes => Ok(Value::Pointer(buffer.data as u64 + offset as u64)),
+            Arg::At(buffer, offset) => {
+                let text = format!("{}: {offset} bytes into a buffer of {}", self.entry, buffer.bytes);
+                Err(EmuError::Fault(text))
+            }
+            Arg::Null => Ok(Value::Pointer(0)),
+            Arg::U32(v) => Ok(Value::U32(v)),
+            Arg::U64(v) => Ok(Value::U64(v)),
+            Arg::F32(v) => Ok(Value::F32(v)),
+        };
+        self.run_on(&args.iter().map(value).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// [`Launch::run`] with addresses, which must be of memory that is there.
+    fn run_on(&self, args: &[Value]) -> Result<(), EmuError> {
         available()?;
         let entry = CString::new(self.entry).map_err(|_| EmuError::Fault("a name with a zero byte".into()))?;
         let mut kinds = Vec::with_capacity(args.len());
         let mut values = Vec::with_capacity(args.len());
         for arg in args {
             let (kind, value) = match *arg {
-                Arg::Buffer(buffer) => (b'p', buffer.data as u64),
-                Arg::At(buffer, offset) if offset <= buffer.bytes => (b'p', buffer.data as u64 + offset as u64),
-                Arg::At(buffer, offset) => {
-                    let text = format!("{}: {offset} bytes into a buffer of {}", self.entry, buffer.bytes);
-                    return Err(EmuError::Fault(text));
-                }
-                Arg::Null => (b'p', 0),
+                Value::Pointer(address) => (b'p', address),
                 // The low bytes first or not: a kernel reads as many bytes as the argument has.
-                Arg::U32(v) => (b'u', u64::from_ne_bytes(front(v.to_ne_bytes()))),
-                Arg::U64(v) => (b'l', v),
-                Arg::F32(v) => (b'f', u64::from_ne_bytes(front(v.to_ne_bytes()))),
+                Value::U32(v) => (b'u', u64::from_ne_bytes(front(v.to_ne_bytes()))),
+                Value::U64(v) => (b'l', v),
+                Value::F32(v) => (b'f', u64::from_ne_bytes(front(v.to_ne_bytes()))),
             };
             kinds.push(kind);
             values.push(value);

@@ -1,0 +1,305 @@
+//! What an executor drives: memory and launches, of a card through the driver or of the emulation.
+//!
+//! Everything happens in one order, that of the calls. [`Buffer::write`] and [`Buffer::read`] wait for what was started
+//! before them; a launch only starts.
+
+use super::architecture::ArchitectureError;
+use super::driver::DriverError;
+use super::nvrtc::NvrtcError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a device does not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CudaError {
+    /// The driver has no card, or a call failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The compiler is not here, or refuses a kernel.
+    #[error(transparent)]
+    Compiler(#[from] NvrtcError),
+    /// The compiler has nothing for this card.
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
+    /// Too little memory.
+    #[error(
+        "{device} has not enough memory: {what} needs {}, {} are free; close what else uses the card (`nvidia-smi` shows it), take a \
+         shorter --context, or --device cpu",
+        megabytes(*bytes), megabytes(*free)
+    )]
+    Memory {
+        /// The device.
+        device: String,
+        /// What for.
+        what: String,
+        /// Bytes that are needed.
+        bytes: u64,
+        /// Bytes that are there.
+        free: u64,
+    },
+    /// The emulation cannot run, or a kernel did there what a card does not define.
+    #[error("{0}")]
+    Emulation(String),
+    /// A range beyond a buffer.
+    #[error(
+        "{bytes} bytes from byte {offset} on do not lie in a buffer of {len} bytes on the device: this is a mistake in BitNet.rs"
+    )]
+    Range {
+        /// First byte.
+        offset: usize,
+        /// How many.
+        bytes: usize,
+        /// Bytes of the buffer.
+        len: usize,
+    },
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
+}
+
+/// One start of a kernel: what `cuLaunchKernel` takes, without the arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Name of the entry, one of [`super::sources`].
+    pub entry: &'static str,
+    /// Blocks, x y z.
+    pub grid: [u32; 3],
+    /// Threads of a block, along x; whole warps.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+/// An argument of a launch.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// A pointer to the start of a buffer.
+    Buffer(&'a Buffer),
+    /// A pointer to so many bytes into a buffer.
+    At(&'a Buffer, usize),
+    /// No pointer.
+    Null,
+    /// `u32` or `i32`.
+    U32(u32),
+    /// `u64`.
+    U64(u64),
+    /// `float`.
+    F32(f32),
+}
+
+/// An argument as the device takes it: pointers are addresses there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// An address, 0 for none.
+    Pointer(u64),
+    /// `u32` or `i32`.
+    U32(u32),
+    /// `u64`.
+    U64(u64),
+    /// `float`.
+    F32(f32),
+}
+
+/// A device. [`Buffer`] and [`start`] are the ways to use it.
+pub trait Device: fmt::Debug + Send + Sync {
+    /// `cuda:0`, `cuda-emu`.
+    fn name(&self) -> &str;
+
+    /// What it is, for people: name of the card, architecture, driver.
+    fn describe(&self) -> String;
+
+    /// Multiprocessors: how many blocks keep it busy.
+    fn multiprocessors(&self) -> u32;
+
+    /// Bytes of memory that are free.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    fn free_memory(&self) -> Result<u64, CudaError>;
+
+    /// Waits until everything that was started is done.
+    ///
+    /// # Errors
+    /// What was started failed.
+    fn finish(&self) -> Result<(), CudaError>;
+
+    /// How long `work` takes on the device, by its own clock.
+    ///
+    /// # Errors
+    /// The work's, or the clock's.
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError>;
+
+    /// Keeps what `launches` starts, without running it, as one thing that can be replayed (a CUDA graph). Nothing but launches
+    /// may happen meanwhile; the buffers must outlive it.
+    ///
+    /// # Errors
+    /// The launches', or the device cannot keep them.
+    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError>;
+
+    /// Memory, aligned to 256 bytes, with any contents. `what` is for the message.
+    ///
+    /// # Errors
+    /// There is not so much.
+    fn alloc(&self, bytes: usize, what: &str) -> Result<u64, CudaError>;
+
+    /// Gives memory back, once everything that was started is done.
+    ///
+    /// # Safety
+    /// The address is of [`Device::alloc`] of this device, is freed once, and nothing that starts later has it.
+    unsafe fn free(&self, address: u64);
+
+    /// Copies to the device.
+    ///
+    /// # Errors
+    /// The copy, or what was started before it, failed.
+    ///
+    /// # Safety
+    /// The bytes from `address` on lie in memory of [`Device::alloc`] of this device.
+    unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError>;
+
+    /// Copies from the device.
+    ///
+    /// # Errors
+    /// As for [`Device::write`].
+    ///
+    /// # Safety
+    /// As for [`Device::write`].
+    unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError>;
+
+    /// Starts a kernel.
+    ///
+    /// # Errors
+    /// No such entry, or a launch that the device refuses.
+    ///
+    /// # Safety
+    /// The values are as many and of the kinds that the entry takes, and what it reads and writes by them lies in memory of
+    /// [`Device::alloc`] of this device, as the table of [`super`] says.
+    unsafe fn start(&self, launch: &Launch, values: &[Value]) -> Result<(), CudaError>;
+}
+
+/// What [`Device::record`] kept.
+pub trait Recorded: fmt::Debug + Send + Sync {
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// Every buffer that was an argument of what was recorded is still there.
+    unsafe fn replay(&self) -> Result<(), CudaError>;
+}
+
+/// Memory of a device; freed with the last of it.
+#[derive(Debug)]
+pub struct Buffer {
+    device: Arc<dyn Device>,
+    address: u64,
+    bytes: usize,
+}
+
+/// Plain values that a buffer can hold.
+pub trait Plain: Copy + private::Sealed {}
+
+mod private {
+    /// Any bits are a value, and there is no padding.
+    pub trait Sealed {}
+}
+
+macro_rules! plain {
+    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Plain for $t {})* };
+}
+plain!(u8, i8, u16, u32, i32, u64, f32);
+
+fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: the values have no padding, and bytes may be looked at through any alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+impl Buffer {
+    /// Memory for `n` values of `T`, with any contents. `what` it is for is said if there is too little.
+    ///
+    /// # Errors
+    /// There is too little.
+    pub fn new<T: Plain>(device: &Arc<dyn Device>, n: usize, what: &str) -> Result<Self, CudaError> {
+        let bytes = n * size_of::<T>();
+        let address = device.alloc(bytes, what)?;
+        Ok(Self { device: Arc::clone(device), address, bytes })
+    }
+
+    /// Memory that holds `values`.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`], or the copy failed.
+    pub fn of<T: Plain>(device: &Arc<dyn Device>, values: &[T], what: &str) -> Result<Self, CudaError> {
+        let buffer = Self::new::<T>(device, values.len(), what)?;
+        buffer.write(0, values)?;
+        Ok(buffer)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn range(&self, offset: usize, bytes: usize) -> Result<u64, CudaError> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.bytes => Ok(self.address + offset as u64),
+            _ => Err(CudaError::Range { offset, bytes, len: self.bytes }),
+        }
+    }
+
+    /// Writes `values` from byte `offset` on.
+    ///
+    /// # Errors
+    /// They do not lie in the buffer, or the copy or something started before it failed.
+    pub fn write<T: Plain>(&self, offset: usize, values: &[T]) -> Result<(), CudaError> {
+        let address = self.range(offset, size_of_val(values))?;
+        // SAFETY: the range lies in this buffer, which the device allocated.
+        unsafe { self.device.write(address, bytes_of(values)) }
+    }
+
+    /// Fills `out` from byte `offset` on.
+    ///
+    /// # Errors
+    /// As [`Buffer::write`].
+    pub fn read<T: Plain>(&self, offset: usize, out: &mut [T]) -> Result<(), CudaError> {
+        let address = self.range(offset, size_of_val(out))?;
+        // SAFETY: the values have no padding and may have any bits.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of_val(out)) };
+        // SAFETY: the range lies in this buffer, which the device allocated.
+        unsafe { self.device.read(address, out) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the address is of this device, and this is its owner. Recordings say that they do not outlive it.
+        unsafe { self.device.free(self.address) }
+    }
+}
+
+/// Starts a kernel on a device.
+///
+/// # Errors
+/// A pointer beyond its buffer, no such entry, or a launch that the device refuses.
+///
+/// # Safety
+/// The arguments are those that the entry takes by the table of [`super`], with buffers of this device as large as it says.
+pub unsafe fn start(device: &dyn Device, launch: &Launch, args: &[Arg<'_>]) -> Result<(), CudaError> {
+    let value = |arg: &Arg<'_>| {
+        Ok(match *arg {
+            Arg::Buffer(buffer) => Value::Pointer(buffer.address),
+            Arg::At(buffer, offset) => Value::Pointer(buffer.range(offset, 0)?),
+            Arg::Null => Value::Pointer(0),
+            Arg::U32(v) => Value::U32(v),
+            Arg::U64(v) => Value::U64(v),
+            Arg::F32(v) => Value::F32(v),
+        })
+    };
+    let values = args.iter().map(value).collect::<Result<Vec<_>, CudaError>>()?;
+    // SAFETY: the caller's promise.
+    unsafe { device.start(launch, &values) }
+}

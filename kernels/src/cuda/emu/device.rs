@@ -1,0 +1,144 @@
+//! The emulation as a device that an executor drives.
+
+use super::{EmuError, Launch, available, ffi};
+use crate::cuda::device::{self, CudaError, Device, Recorded, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes that it gives out at most: an emulated card has no more memory than a small one.
+const MEMORY: u64 = 8 << 30;
+/// Every launch runs in another order of blocks, warps and lanes: a result that depends on it is wrong.
+const ORDERS: u32 = 7;
+
+/// The emulated card.
+#[derive(Debug, Clone)]
+pub struct Emulation(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Bytes by address.
+    memory: HashMap<u64, u64>,
+    /// What is being recorded.
+    recording: Option<Vec<(device::Launch, Vec<Value>)>>,
+    launches: u32,
+}
+
+/// Launches and their arguments.
+#[derive(Debug)]
+struct Kept {
+    device: Emulation,
+    launches: Vec<(device::Launch, Vec<Value>)>,
+}
+
+impl From<EmuError> for CudaError {
+    fn from(error: EmuError) -> Self {
+        Self::Emulation(error.to_string())
+    }
+}
+
+impl Emulation {
+    /// A card of its own.
+    ///
+    /// # Errors
+    /// The emulation is not in this build, e.g. since there was no C++ compiler.
+    pub fn new() -> Result<Self, CudaError> {
+        available().map_err(EmuError::from)?;
+        Ok(Self(Arc::default()))
+    }
+
+    fn inner<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.0.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn run(&self, launch: &device::Launch, values: &[Value]) -> Result<(), CudaError> {
+        let order = self.inner(|inner| {
+            inner.launches = inner.launches.wrapping_add(1);
+            inner.launches % ORDERS
+        });
+        let device::Launch { entry, grid, block, shared } = *launch;
+        Ok(Launch { grid, shared, order, ..Launch::new(entry, 1, block) }.run_on(values)?)
+    }
+}
+
+impl Device for Emulation {
+    fn name(&self) -> &str {
+        "cuda-emu"
+    }
+
+    fn describe(&self) -> String {
+        "the CUDA kernels on the CPU: for proofs, not for speed".to_owned()
+    }
+
+    /// Few, so that blocks do more than one piece of work.
+    fn multiprocessors(&self) -> u32 {
+        2
+    }
+
+    fn free_memory(&self) -> Result<u64, CudaError> {
+        Ok(MEMORY - self.inner(|inner| inner.memory.values().sum::<u64>()).min(MEMORY))
+    }
+
+    fn finish(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed())
+    }
+
+    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError> {
+        self.inner(|inner| inner.recording = Some(Vec::new()));
+        let done = launches();
+        let kept = self.inner(|inner| inner.recording.take()).unwrap_or_default();
+        done?;
+        Ok(Box::new(Kept { device: self.clone(), launches: kept }))
+    }
+
+    fn alloc(&self, bytes: usize, what: &str) -> Result<u64, CudaError> {
+        let free = self.free_memory()?;
+        let data = if bytes as u64 <= free { ffi::alloc(bytes) } else { std::ptr::null_mut() };
+        if data.is_null() {
+            let (device, what) = (self.name().to_owned(), what.to_owned());
+            return Err(CudaError::Memory { device, what, bytes: bytes as u64, free });
+        }
+        self.inner(|inner| inner.memory.insert(data as u64, bytes as u64));
+        Ok(data as u64)
+    }
+
+    unsafe fn free(&self, address: u64) {
+        self.inner(|inner| inner.memory.remove(&address));
+        ffi::free(address as *mut u8);
+    }
+
+    unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        // SAFETY: the caller's promise: the range is memory of `ffi::alloc`, which nothing else has.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        // SAFETY: as for `write`.
+        unsafe { std::ptr::copy_nonoverlapping(address as *const u8, out.as_mut_ptr(), out.len()) };
+        Ok(())
+    }
+
+    unsafe fn start(&self, launch: &device::Launch, values: &[Value]) -> Result<(), CudaError> {
+        let kept =
+            self.inner(|inner| inner.recording.as_mut().map(|kept| kept.push((*launch, values.to_vec()))).is_some());
+        if kept { Ok(()) } else { self.run(launch, values) }
+    }
+}
+
+impl Recorded for Kept {
+    unsafe fn replay(&self) -> Result<(), CudaError> {
+        self.launches.iter().try_for_each(|(launch, values)| self.device.run(launch, values))
+    }
+}
