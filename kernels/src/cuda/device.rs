@@ -191,9 +191,12 @@ pub trait Recorded: fmt::Debug + Send + Sync {
     unsafe fn replay(&self) -> Result<(), CudaError>;
 }
 
-/// Memory of a device; freed with the last of it.
+/// Memory of a device. Clones are the same memory, which is freed with the last of them.
+#[derive(Debug, Clone)]
+pub struct Buffer(Arc<Owned>);
+
 #[derive(Debug)]
-pub struct Buffer {
+struct Owned {
     device: Arc<dyn Device>,
     address: u64,
     bytes: usize,
@@ -223,9 +226,9 @@ impl Buffer {
     /// # Errors
     /// There is too little.
     pub fn new<T: Plain>(device: &Arc<dyn Device>, n: usize, what: &str) -> Result<Self, CudaError> {
-        let bytes = n * size_of::<T>();
+        let bytes = n.saturating_mul(size_of::<T>());
         let address = device.alloc(bytes, what)?;
-        Ok(Self { device: Arc::clone(device), address, bytes })
+        Ok(Self(Arc::new(Owned { device: Arc::clone(device), address, bytes })))
     }
 
     /// Memory that holds `values`.
@@ -241,13 +244,13 @@ impl Buffer {
     /// Bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.bytes
     }
 
     fn range(&self, offset: usize, bytes: usize) -> Result<u64, CudaError> {
         match offset.checked_add(bytes) {
-            Some(end) if end <= self.bytes => Ok(self.address + offset as u64),
-            _ => Err(CudaError::Range { offset, bytes, len: self.bytes }),
+            Some(end) if end <= self.0.bytes => Ok(self.0.address + offset as u64),
+            _ => Err(CudaError::Range { offset, bytes, len: self.0.bytes }),
         }
     }
 
@@ -258,7 +261,7 @@ impl Buffer {
     pub fn write<T: Plain>(&self, offset: usize, values: &[T]) -> Result<(), CudaError> {
         let address = self.range(offset, size_of_val(values))?;
         // SAFETY: the range lies in this buffer, which the device allocated.
-        unsafe { self.device.write(address, bytes_of(values)) }
+        unsafe { self.0.device.write(address, bytes_of(values)) }
     }
 
     /// Fills `out` from byte `offset` on.
@@ -270,13 +273,13 @@ impl Buffer {
         // SAFETY: the values have no padding and may have any bits.
         let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of_val(out)) };
         // SAFETY: the range lies in this buffer, which the device allocated.
-        unsafe { self.device.read(address, out) }
+        unsafe { self.0.device.read(address, out) }
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: the address is of this device, and this is its owner. Recordings say that they do not outlive it.
+        // SAFETY: the address is of this device, and this is its owner. Recordings do not outlive it.
         unsafe { self.device.free(self.address) }
     }
 }
@@ -291,7 +294,7 @@ impl Drop for Buffer {
 pub unsafe fn start(device: &dyn Device, launch: &Launch, args: &[Arg<'_>]) -> Result<(), CudaError> {
     let value = |arg: &Arg<'_>| {
         Ok(match *arg {
-            Arg::Buffer(buffer) => Value::Pointer(buffer.address),
+            Arg::Buffer(buffer) => Value::Pointer(buffer.0.address),
             Arg::At(buffer, offset) => Value::Pointer(buffer.range(offset, 0)?),
             Arg::Null => Value::Pointer(0),
             Arg::U32(v) => Value::U32(v),

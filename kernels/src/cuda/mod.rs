@@ -48,6 +48,7 @@ pub mod architecture;
 pub mod cache;
 pub mod device;
 pub mod driver;
+pub mod launches;
 pub mod nvrtc;
 
 /// One file of kernels.

@@ -1,0 +1,527 @@
+//! The entries of [`super`] as functions: grids that suit the device, and arguments that are checked against the buffers, so
+//! that whoever calls them needs no `unsafe`.
+
+use super::device::{Arg, Buffer, CudaError, Device, Launch, Recorded, start};
+use crate::Rope;
+use crate::numerics::PV_CHUNK;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Blocks for each multiprocessor, where threads step over the work by themselves.
+const WAVES: u32 = 8;
+
+/// Products of more tokens than this go to the tensor cores.
+const GEMV_TOKENS: usize = 1;
+
+/// f32 rows in a buffer, from some element on.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Where.
+    pub buffer: &'a Buffer,
+    /// First element.
+    pub from: usize,
+}
+
+impl<'a> From<&'a Buffer> for Rows<'a> {
+    fn from(buffer: &'a Buffer) -> Self {
+        Self { buffer, from: 0 }
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn arg(self) -> Arg<'a> {
+        Arg::At(self.buffer, 4 * self.from)
+    }
+}
+
+/// int8 activations: `q [tokens][cols]`, `scale [tokens]`, `isum [tokens]`.
+#[derive(Debug)]
+pub struct Int8 {
+    q: Buffer,
+    scale: Buffer,
+    isum: Buffer,
+}
+
+impl Int8 {
+    /// Room for `tokens` of up to `cols` elements.
+    ///
+    /// # Errors
+    /// There is too little memory.
+    pub fn new(device: &Arc<dyn Device>, tokens: usize, cols: usize) -> Result<Self, CudaError> {
+        let what = "activations";
+        Ok(Self {
+            q: Buffer::new::<i8>(device, tokens * cols, what)?,
+            scale: Buffer::new::<f32>(device, tokens, what)?,
+            isum: Buffer::new::<i32>(device, tokens, what)?,
+        })
+    }
+}
+
+/// What a row is before its norm.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// As it is.
+    Plain,
+    /// With another added, and kept.
+    Sum(Rows<'a>),
+    /// Gated with the up projection.
+    Gate(Gate, Rows<'a>),
+}
+
+/// The gate of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// `relu(gate)^2 * up`.
+    Relu2,
+    /// `gate * sigmoid(gate) * up`.
+    Silu,
+}
+
+/// A norm, and what becomes of its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// What comes before it.
+    pub input: Input<'a>,
+    /// `[tokens][cols]`.
+    pub x: Rows<'a>,
+    /// The weight `[cols]` and epsilon; no norm without.
+    pub weight: Option<(&'a Buffer, f32)>,
+    /// The rows as f32 go here; may be `x`.
+    pub values: Option<Rows<'a>>,
+    /// The rows as int8 go here.
+    pub int8: Option<&'a Int8>,
+}
+
+/// A product: `y [tokens][rows] = w x`.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    /// `[rows][cols]`.
+    pub w: &'a Buffer,
+    /// Outputs.
+    pub rows: usize,
+    /// A factor of the whole matrix.
+    pub multiplier: f32,
+    /// Where the result goes.
+    pub y: &'a Buffer,
+}
+
+/// Heads and the KV cache, f16 `[kv_heads][capacity][dim]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Dimensions of a head.
+    pub dim: usize,
+    /// Positions of the cache.
+    pub capacity: usize,
+}
+
+impl Heads {
+    /// Elements of the keys or the values of a layer.
+    #[must_use]
+    pub fn cache_len(&self) -> usize {
+        self.kv_heads * self.capacity * self.dim
+    }
+
+    fn chunks(&self) -> usize {
+        self.capacity.div_ceil(PV_CHUNK)
+    }
+
+    /// Rows of a tile of the attention, and tiles of a KV head.
+    fn tiles(&self, tokens: usize) -> (usize, usize) {
+        let tile = if tokens == 1 { 4 } else { 16 };
+        (tile, (tokens * (self.heads / self.kv_heads)).div_ceil(tile))
+    }
+}
+
+/// Rotary tables, `[capacity][dims / 2]` each.
+#[derive(Debug)]
+pub struct RopeTables {
+    /// Cosines.
+    pub cos: Buffer,
+    /// Sines.
+    pub sin: Buffer,
+    /// Dimensions of a head that are rotated.
+    pub dims: usize,
+}
+
+/// What attention keeps between its launches.
+#[derive(Debug)]
+pub struct AttentionScratch {
+    scores: Buffer,
+    maxima: Buffer,
+    partial: Buffer,
+    done: Buffer,
+}
+
+impl AttentionScratch {
+    /// Bytes that [`AttentionScratch::new`] takes.
+    #[must_use]
+    pub fn bytes(shape: Heads, tokens: usize) -> usize {
+        let rows = tokens * shape.heads;
+        4 * rows * (shape.capacity + shape.chunks() * (1 + shape.dim)) + 4 * (rows + shape.kv_heads)
+    }
+
+    /// Room for `tokens` at once.
+    ///
+    /// # Errors
+    /// There is too little memory.
+    pub fn new(device: &Arc<dyn Device>, shape: Heads, tokens: usize) -> Result<Self, CudaError> {
+        let (rows, what) = (tokens * shape.heads, "attention");
+        Ok(Self {
+            scores: Buffer::new::<f32>(device, rows * shape.capacity, what)?,
+            maxima: Buffer::new::<f32>(device, rows * shape.chunks(), what)?,
+            partial: Buffer::new::<f32>(device, rows * shape.chunks() * shape.dim, what)?,
+            done: Buffer::of(device, &vec![0u32; rows + shape.kv_heads], what)?,
+        })
+    }
+}
+
+/// Starts kernels on a device.
+#[derive(Debug)]
+pub struct Launches {
+    device: Arc<dyn Device>,
+    /// Buffers of what is being recorded.
+    kept: RefCell<Option<Vec<Buffer>>>,
+}
+
+/// Launches that can be started again and again, with the buffers that they use.
+#[derive(Debug)]
+pub struct Replay {
+    recorded: Box<dyn Recorded>,
+    /// Never read: so that the memory stays.
+    _buffers: Vec<Buffer>,
+}
+
+impl Replay {
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn start(&self) -> Result<(), CudaError> {
+        // SAFETY: every buffer of the launches is held here.
+        unsafe { self.recorded.replay() }
+    }
+}
+
+fn number(n: usize) -> Arg<'static> {
+    // Shapes of models are far below; a larger one is refused by the checks of sizes, and on the device reads nothing.
+    Arg::U32(u32::try_from(n).unwrap_or(0))
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Whole warps, no fewer than `least` threads and no more than `most`.
+fn threads(wanted: usize, least: u32, most: u32) -> u32 {
+    small(wanted.next_multiple_of(32)).clamp(least, most)
+}
+
+fn holds(buffer: &Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
+    match offset.checked_add(bytes) {
+        Some(end) if end <= buffer.bytes() => Ok(()),
+        _ => Err(CudaError::Range { offset, bytes, len: buffer.bytes() }),
+    }
+}
+
+fn rows_hold(rows: Rows<'_>, n: usize) -> Result<(), CudaError> {
+    holds(rows.buffer, 4 * rows.from, 4 * n)
+}
+
+fn hold(list: &[(&Buffer, usize)]) -> Result<(), CudaError> {
+    list.iter().try_for_each(|&(buffer, bytes)| holds(buffer, 0, bytes))
+}
+
+fn rope_kind(kind: Rope) -> Arg<'static> {
+    Arg::U32(match kind {
+        Rope::Neox => 0,
+        Rope::Norm => 1,
+    })
+}
+
+impl Gate {
+    fn number(self) -> u32 {
+        match self {
+            Self::Relu2 => 0,
+            Self::Silu => 1,
+        }
+    }
+}
+
+impl Launches {
+    /// Of a device.
+    #[must_use]
+    pub fn new(device: &Arc<dyn Device>) -> Self {
+        Self { device: Arc::clone(device), kept: RefCell::new(None) }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// Keeps what `launches` starts instead of running it.
+    ///
+    /// # Errors
+    /// Those of `launches`, or the device cannot keep them.
+    pub fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Replay, CudaError> {
+        *self.kept.borrow_mut() = Some(Vec::new());
+        let recorded = self.device.record(launches);
+        let buffers = self.kept.take().unwrap_or_default();
+        Ok(Replay { recorded: recorded?, _buffers: buffers })
+    }
+
+    /// The caller has checked the arguments.
+    fn start(
+        &self,
+        entry: &'static str,
+        grid: [u32; 3],
+        (block, shared): (u32, usize),
+        args: &[Arg<'_>],
+    ) -> Result<(), CudaError> {
+        if let Some(kept) = self.kept.borrow_mut().as_mut() {
+            kept.extend(args.iter().filter_map(|arg| match arg {
+                Arg::Buffer(buffer) | Arg::At(buffer, _) => Some((*buffer).clone()),
+                _ => None,
+            }));
+        }
+        let launch = Launch { entry, grid, block, shared: small(shared) };
+        // SAFETY: every function below gives an entry the arguments of the table in `super`, after it has compared the sizes
+        // that they say with the buffers.
+        unsafe { start(&*self.device, &launch, args) }
+    }
+
+    /// Blocks for so many pieces of work.
+    fn blocks(&self, pieces: usize) -> u32 {
+        small(pieces).clamp(1, (WAVES * self.device.multiprocessors()).max(1))
+    }
+
+    /// `x [n][cols] = table[tokens[i]]`, the table f16 `[vocab][cols]`.
+    ///
+    /// # Errors
+    /// A buffer is too small, or the device refuses.
+    pub fn embed(
+        &self,
+        table: &Buffer,
+        (vocab, cols, multiplier): (usize, usize, f32),
+        tokens: &Buffer,
+        n: usize,
+        x: &Buffer,
+    ) -> Result<(), CudaError> {
+        hold(&[(table, 2 * vocab * cols), (tokens, 4 * n), (x, 4 * n * cols)])?;
+        let args = [
+            Arg::Buffer(table),
+            Arg::Buffer(tokens),
+            Arg::Buffer(x),
+            number(n),
+            number(cols),
+            number(vocab),
+            Arg::F32(multiplier),
+        ];
+        self.start("bn_embed_f16", [self.blocks((n * cols).div_ceil(256)), 1, 1], (256, 0), &args)
+    }
+
+    /// `x += y`, both `[n]`.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn add(&self, x: Rows<'_>, y: Rows<'_>, n: usize) -> Result<(), CudaError> {
+        rows_hold(x, n)?;
+        rows_hold(y, n)?;
+        self.start("bn_add", [self.blocks(n.div_ceil(256)), 1, 1], (256, 0), &[x.arg(), y.arg(), Arg::U64(n as u64)])
+    }
+
+    /// Gates `gate [n]` with `up [n]` in place.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn gate(&self, kind: Gate, gate: &Buffer, up: &Buffer, n: usize) -> Result<(), CudaError> {
+        hold(&[(gate, 4 * n), (up, 4 * n)])?;
+        let args = [Arg::U32(kind.number()), Arg::Buffer(gate), Arg::Buffer(up), Arg::U64(n as u64)];
+        self.start("bn_gate", [self.blocks(n.div_ceil(256)), 1, 1], (256, 0), &args)
+    }
+
+    /// Rows by `norm`, `[tokens][cols]`.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn norm(&self, norm: &Norm<'_>, tokens: usize, cols: usize) -> Result<(), CudaError> {
+        let n = tokens * cols;
+        let (input, y) = match norm.input {
+            Input::Plain => (0, None),
+            Input::Sum(y) => (1, Some(y)),
+            Input::Gate(gate, y) => (2 + gate.number(), Some(y)),
+        };
+        for rows in [Some(norm.x), y, norm.values].into_iter().flatten() {
+            rows_hold(rows, n)?;
+        }
+        if let Some((weight, _)) = norm.weight {
+            hold(&[(weight, 4 * cols)])?;
+        }
+        let mut args = vec![Arg::U32(input), norm.x.arg(), y.unwrap_or(norm.x).arg()];
+        args.push(norm.weight.map_or(Arg::Null, |(weight, _)| Arg::Buffer(weight)));
+        args.extend([Arg::F32(norm.weight.map_or(0.0, |(_, eps)| eps)), number(tokens), number(cols)]);
+        args.push(norm.values.map_or(Arg::Null, Rows::arg));
+        match norm.int8 {
+            Some(Int8 { q, scale, isum }) => {
+                if !cols.is_multiple_of(4) {
+                    return Err(CudaError::Range { offset: 0, bytes: n, len: n / cols * (cols / 4 * 4) });
+                }
+                hold(&[(q, n), (scale, 4 * tokens), (isum, 4 * tokens)])?;
+                args.extend([q, scale, isum].map(Arg::Buffer));
+            }
+            None => args.extend([Arg::Null; 3]),
+        }
+        let wide = if tokens == 1 { 1024 } else { 256 };
+        self.start("bn_norm_quant", [small(tokens), 1, 1], (threads(cols / 4, 64, wide), 4 * cols), &args)
+    }
+
+    /// Products of I2_S matrices with the same int8 rows `[tokens][cols]`; at most three.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn ternary(&self, parts: &[Product<'_>], x: &Int8, tokens: usize, cols: usize) -> Result<(), CudaError> {
+        hold(&[(&x.q, tokens * cols), (&x.scale, 4 * tokens), (&x.isum, 4 * tokens)])?;
+        for part in parts {
+            hold(&[(part.w, part.rows * (cols / 4) + 4), (part.y, 4 * tokens * part.rows)])?;
+        }
+        let input = [&x.q, &x.scale, &x.isum].map(Arg::Buffer);
+        if tokens <= GEMV_TOKENS {
+            let mut args = Vec::with_capacity(16);
+            for i in 0..3 {
+                match parts.get(i) {
+                    Some(p) => {
+                        args.extend([Arg::Buffer(p.w), Arg::Buffer(p.y), number(p.rows), Arg::F32(p.multiplier)]);
+                    }
+                    None => args.extend([Arg::Null, Arg::Null, number(0), Arg::F32(1.0)]),
+                }
+            }
+            args.extend(input);
+            args.push(number(cols));
+            let rows: usize = parts.iter().map(|p| p.rows).sum();
+            return self.start("bn_gemv_i2s", [self.blocks(rows.div_ceil(64)), 1, 1], (256, cols), &args);
+        }
+        for p in parts {
+            let mut args = vec![Arg::Buffer(p.w), number(p.rows), number(cols), Arg::F32(p.multiplier)];
+            args.extend(input);
+            args.extend([number(tokens), Arg::Buffer(p.y)]);
+            let grid = [small(p.rows.div_ceil(128)), small(tokens.div_ceil(64)), 1];
+            self.start("bn_gemm_i2s", grid, (256, 0), &args)?;
+        }
+        Ok(())
+    }
+
+    /// The product of an f16 matrix with f32 rows `x [tokens][cols]`. `best`, `u64 [tokens]` of zeros, gets each token's largest
+    /// result as a key (see [`token_of`]).
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn dense(
+        &self,
+        part: &Product<'_>,
+        x: Rows<'_>,
+        (tokens, cols): (usize, usize),
+        best: Option<&Buffer>,
+    ) -> Result<(), CudaError> {
+        hold(&[(part.w, 2 * part.rows * cols), (part.y, 4 * tokens * part.rows)])?;
+        rows_hold(x, tokens * cols)?;
+        if let Some(best) = best {
+            hold(&[(best, 8 * tokens)])?;
+        }
+        let mut args = vec![Arg::Buffer(part.w), number(part.rows), number(cols), Arg::F32(part.multiplier), x.arg()];
+        args.extend([number(tokens), Arg::Buffer(part.y), best.map_or(Arg::Null, Arg::Buffer)]);
+        let grid = [self.blocks(part.rows.div_ceil(64)), small(tokens).min(u32::from(u16::MAX)), 1];
+        self.start("bn_head_f16", grid, (256, 4 * cols.next_multiple_of(64)), &args)
+    }
+
+    /// Rotates `q [tokens][heads][dim]` and `k [tokens][kv_heads][dim]` in place and appends k and v to a layer's cache, from
+    /// `position`, a u32 on the device, on.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn rope_append(
+        &self,
+        (kind, rope): (Rope, &RopeTables),
+        [q, k, v]: [&Buffer; 3],
+        [keys, values]: [&Buffer; 2],
+        (position, tokens): (&Buffer, usize),
+        shape: Heads,
+    ) -> Result<(), CudaError> {
+        let Heads { heads, kv_heads, dim, capacity } = shape;
+        let table = 4 * capacity * (rope.dims / 2);
+        hold(&[(q, 4 * tokens * heads * dim), (k, 4 * tokens * kv_heads * dim), (v, 4 * tokens * kv_heads * dim)])?;
+        hold(&[(&rope.cos, table), (&rope.sin, table), (position, 4)])?;
+        hold(&[(keys, 2 * shape.cache_len()), (values, 2 * shape.cache_len())])?;
+        let mut args = vec![rope_kind(kind)];
+        args.extend([q, k, v, &rope.cos, &rope.sin, position].map(Arg::Buffer));
+        args.extend([tokens, heads, kv_heads, dim, rope.dims].map(number));
+        args.extend([Arg::Buffer(keys), Arg::Buffer(values), number(capacity)]);
+        let block = if dim > 64 { 64 } else { 32 };
+        self.start("bn_rope_append", [small(tokens * (heads + 2 * kv_heads)), 1, 1], (block, 0), &args)
+    }
+
+    /// Causal attention of `q [tokens][heads][dim]` over a layer's cache; the result replaces the queries.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn attention(
+        &self,
+        q: &Buffer,
+        [keys, values]: [&Buffer; 2],
+        (position, tokens): (&Buffer, usize),
+        shape: Heads,
+        scratch: &AttentionScratch,
+    ) -> Result<(), CudaError> {
+        let Heads { heads, kv_heads, dim, capacity } = shape;
+        let (rows, (tile, tiles)) = (tokens * heads, shape.tiles(tokens));
+        let AttentionScratch { scores, maxima, partial, done } = scratch;
+        hold(&[(q, 4 * rows * dim), (position, 4)])?;
+        hold(&[(keys, 2 * shape.cache_len()), (values, 2 * shape.cache_len())])?;
+        hold(&[(scores, 4 * rows * capacity), (maxima, 4 * rows * shape.chunks())])?;
+        hold(&[(partial, 4 * rows * shape.chunks() * dim), (done, 4 * kv_heads * tiles)])?;
+        let (first, second) = match tile {
+            4 => ("bn_attention_scores_4", "bn_attention_values_4"),
+            _ => ("bn_attention_scores_16", "bn_attention_values_16"),
+        };
+        let grid = [small(shape.chunks()), small(tiles).min(u32::from(u16::MAX)), small(kv_heads)];
+        let sizes = [tokens, heads, kv_heads, dim, capacity].map(number);
+        let mut args = [q, keys, position].map(Arg::Buffer).to_vec();
+        args.extend(sizes);
+        args.extend([Arg::F32(1.0 / (dim as f32).sqrt()), Arg::Buffer(scores), Arg::Buffer(maxima)]);
+        self.start(first, grid, (256, PV_CHUNK * (2 * dim + 16) + 4 * dim * tile), &args)?;
+        let mut args = [values, position].map(Arg::Buffer).to_vec();
+        args.extend(sizes);
+        args.extend([scores, maxima, partial, done, q].map(Arg::Buffer));
+        self.start(second, grid, (256, 4 * PV_CHUNK * tile), &args)
+    }
+}
+
+/// The row and the value of a key: that of the largest logit, the lower row on a tie; `None` if nothing could win (NaN and minus
+/// infinity never do).
+#[must_use]
+pub fn token_of(key: u64) -> Option<(u32, f32)> {
+    let bits = (key >> 32) as u32;
+    let bits = if bits >> 31 == 0 { !bits } else { bits & 0x7fff_ffff };
+    (key != 0).then_some((!(key as u32), f32::from_bits(bits)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `key_of` of `head.cu` makes them.
+    #[test]
+    fn keys_go_back_to_rows_and_values() {
+        for value in [0.0f32, 1.5, -1.5, f32::MAX, f32::MIN, f32::MIN_POSITIVE, -1e-40] {
+            let bits = value.to_bits();
+            let bits = if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 };
+            let key = u64::from(bits) << 32 | u64::from(!77u32);
+            assert_eq!(token_of(key), Some((77, value)));
+        }
+        assert_eq!(token_of(0), None);
+    }
+}
