@@ -1,6 +1,7 @@
 //! Running a model: executor, KV cache, sampling, generation, perplexity.
 
 mod cache;
+mod cuda;
 mod generate;
 mod head;
 mod held;
@@ -98,6 +99,17 @@ pub enum InferenceError {
         /// Which and why.
         what: &'static str,
     },
+    /// A model that a device cannot compute.
+    #[error("{device} cannot run this model: {what}")]
+    NotOnDevice {
+        /// The device.
+        device: String,
+        /// What it cannot do, and what can.
+        what: String,
+    },
+    /// A device that fails.
+    #[error(transparent)]
+    Device(#[from] bitnet_kernels::cuda::device::CudaError),
     /// A sampling option out of range.
     #[error(transparent)]
     Sampler(#[from] SamplerError),

@@ -300,7 +300,7 @@ impl Launches {
         small(pieces).clamp(1, (WAVES * self.device.multiprocessors()).max(1))
     }
 
-    /// `x [n][cols] = table[tokens[i]]`, the table f16 `[vocab][cols]`.
+    /// `x [n][cols] = table[tokens[i]]`, the table f16 `[vocab][cols]`, the tokens u32 from some element of a buffer on.
     ///
     /// # Errors
     /// A buffer is too small, or the device refuses.
@@ -308,14 +308,15 @@ impl Launches {
         &self,
         table: &Buffer,
         (vocab, cols, multiplier): (usize, usize, f32),
-        tokens: &Buffer,
+        (tokens, from): (&Buffer, usize),
         n: usize,
         x: &Buffer,
     ) -> Result<(), CudaError> {
-        hold(&[(table, 2 * vocab * cols), (tokens, 4 * n), (x, 4 * n * cols)])?;
+        hold(&[(table, 2 * vocab * cols), (x, 4 * n * cols)])?;
+        holds(tokens, 4 * from, 4 * n)?;
         let args = [
             Arg::Buffer(table),
-            Arg::Buffer(tokens),
+            Arg::At(tokens, 4 * from),
             Arg::Buffer(x),
             number(n),
             number(cols),
@@ -497,6 +498,24 @@ impl Launches {
         args.extend(sizes);
         args.extend([scores, maxima, partial, done, q].map(Arg::Buffer));
         self.start(second, grid, (256, 4 * PV_CHUNK * tile), &args)
+    }
+
+    /// The token of the key becomes the device's next input: `input` is `u32 [position, ..., token]`, the token at element
+    /// `at`; the position advances, `history`, u32, gets the token at its new position, and the key is zero again.
+    ///
+    /// # Errors
+    /// As [`Launches::embed`].
+    pub fn next(&self, best: &Buffer, (input, at): (&Buffer, usize), history: &Buffer) -> Result<(), CudaError> {
+        hold(&[(best, 8), (input, 4)])?;
+        holds(input, 4 * at, 4)?;
+        let args = [
+            Arg::Buffer(best),
+            Arg::At(input, 4 * at),
+            Arg::Buffer(input),
+            Arg::Buffer(history),
+            number(history.bytes() / 4),
+        ];
+        self.start("bn_next", [1, 1, 1], (32, 0), &args)
     }
 }
 
