@@ -38,6 +38,12 @@ pub enum CudaError {
         /// Bytes that are there.
         free: u64,
     },
+    /// A kernel that is in none of the sources.
+    #[error("there is no kernel `{entry}`: this is a mistake in BitNet.rs")]
+    Entry {
+        /// Its name.
+        entry: &'static str,
+    },
     /// The emulation cannot run, or a kernel did there what a card does not define.
     #[error("{0}")]
     Emulation(String),
@@ -168,6 +174,15 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// As for [`Device::write`].
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError>;
 
+    /// Copies within the device; only starts. The ranges do not overlap.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// As for [`Device::write`], for both ranges.
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError>;
+
     /// Starts a kernel.
     ///
     /// # Errors
@@ -274,6 +289,21 @@ impl Buffer {
         let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of_val(out)) };
         // SAFETY: the range lies in this buffer, which the device allocated.
         unsafe { self.0.device.read(address, out) }
+    }
+}
+
+impl Buffer {
+    /// Starts a copy of another buffer of the same device, as long as both are, to this one.
+    ///
+    /// # Errors
+    /// The lengths or the devices differ, or the device refuses.
+    pub fn copy_of(&self, from: &Self) -> Result<(), CudaError> {
+        let (from, to) = (&*from.0, &*self.0);
+        if from.bytes != to.bytes || from.address == to.address || !Arc::ptr_eq(&from.device, &to.device) {
+            return Err(CudaError::Range { offset: 0, bytes: from.bytes, len: to.bytes });
+        }
+        // SAFETY: both are whole buffers of this device, and two of them.
+        unsafe { to.device.copy(from.address, to.address, to.bytes) }
     }
 }
 
