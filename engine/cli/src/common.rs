@@ -6,7 +6,7 @@ use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::inference::{Head, Session, SessionOptions, self_check};
+use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
 use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::{Settings, discovery_from_env};
@@ -170,6 +170,9 @@ impl ComputeArgs {
             card: compute.card(loaded)?,
             ..SessionOptions::new(compute.kernels, Arc::clone(&compute.pool))
         };
+        if compute.settings.deterministic {
+            self_check_card(&loaded.model, &options)?;
+        }
         Ok(Session::new(Arc::clone(&loaded.model), options)?)
     }
 }
