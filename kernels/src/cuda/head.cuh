@@ -104,7 +104,7 @@ __device__ __forceinline__ void dot_rows(const u16* const (&rows)[ROWS], Staged 
 // order. Where more were to be picked than there is room for, the count says so and the pairs are not all.
 enum {
     PICKED_COUNT = 0,   // pairs
-    PICKED_STRANGE = 1, // not 0: a logit was NaN or infinite
+    PICKED_STRANGE = 1, // not 0: a logit was NaN or plus infinity
     PICKED_REACH = 2,   // rank of the largest lower bound
     PICKED_HEADER = 4,
 };
@@ -113,5 +113,5 @@ __device__ __forceinline__ u32* picked_for(u32* picked, u32 token, u32 capacity)
     return picked + (u64)token * (PICKED_HEADER + 2 * capacity);
 }
 
-// Not a logit that a model makes.
+// Not a logit that can be sampled from; minus infinity is one that is never drawn.
 __device__ __forceinline__ bool strange(float logit) { return !(logit < INFINITY_F); }

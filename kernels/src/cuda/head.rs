@@ -48,7 +48,7 @@ pub struct Picked {
     pub pairs: Vec<(u32, f32)>,
     /// Rows that were multiplied for it; 0 if the logits were there.
     pub rescored: usize,
-    /// No logit that was computed is NaN or infinite.
+    /// No logit that was computed is NaN or plus infinity.
     pub sound: bool,
 }
 
@@ -90,7 +90,6 @@ fn wanted_words(wanted: Wanted<'_>) -> Vec<u32> {
 pub struct TopK {
     device: Arc<dyn Device>,
     n: usize,
-    tokens: usize,
     capacity: usize,
     wanted: Buffer,
     ranks: Buffer,
@@ -109,7 +108,6 @@ impl TopK {
         Ok(Self {
             device: Arc::clone(device),
             n,
-            tokens,
             capacity,
             wanted: Buffer::new::<u32>(device, 4 + ALSO, what)?,
             ranks: Buffer::of(device, &vec![0u32; tokens * RANK_WORDS], what)?,

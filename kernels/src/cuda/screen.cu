@@ -204,8 +204,7 @@ bn_screen_token(const float* x, u32 n_tokens, u32 cols, u32 stride, float multip
 template <u32 TOKENS>
 __device__ __forceinline__ void screen(const i8* q, const Row* rows_known, u32 rows, u32 stride, float multiplier,
                                        const u8* planes, const Token* known, u32 n_tokens, float* lower, float* upper,
-                                       u32* picked, u32 capacity) {
-    DYNAMIC_SHARED(memory);
+                                       u32* picked, u32 capacity, u8* memory) {
     uint4* x = (uint4*)memory; // [TOKENS][2][units]
     u32 units = stride / 16, lane = threadIdx.x % LANES;
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / LANES, teams = gridDim.x * blockDim.x / LANES;
@@ -305,8 +304,9 @@ __device__ __forceinline__ void screen(const i8* q, const Row* rows_known, u32 r
     ENTRY __launch_bounds__(256)                                                                                       \
     bn_screen_##tokens(const i8* q, const Row* rows_known, u32 rows, u32 stride, float multiplier, const u8* planes,   \
                        const Token* known, u32 n_tokens, float* lower, float* upper, u32* picked, u32 capacity) {      \
+        DYNAMIC_SHARED(memory);                                                                                        \
         screen<tokens>(q, rows_known, rows, stride, multiplier, planes, known, n_tokens, lower, upper, picked,         \
-                       capacity);                                                                                      \
+                       capacity, memory);                                                                              \
     }
 SCREEN(1)
 SCREEN(4)
