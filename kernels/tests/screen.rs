@@ -4,7 +4,7 @@ mod common;
 
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
 use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, Pool, by_name, quant};
-use common::{Random, fast_sets, matmul};
+use common::{Random, fast_sets, matmul, required};
 use proptest::prelude::*;
 
 /// Rows that are hard to tell apart or far apart.
@@ -90,15 +90,6 @@ impl Case {
         let exact = screen.top((k, pool), &w, &x, wanted, &mut Scratch::default(), &mut y).expect("a bound");
         (whole, y, exact)
     }
-}
-
-/// What must be there: the ranks asked for with everything equal to the last of them, and what is `within` it.
-fn required(whole: &[f32], wanted: Wanted<'_>) -> Vec<bool> {
-    let mut sorted = whole.to_vec();
-    sorted.sort_by(|a, b| b.total_cmp(a));
-    let last = sorted[wanted.count.min(whole.len()) - 1];
-    let also = |row: usize| wanted.also.contains(&(row as u32));
-    whole.iter().enumerate().map(|(row, y)| *y >= last - wanted.within || also(row)).collect()
 }
 
 fn sets() -> Vec<&'static dyn Kernels> {

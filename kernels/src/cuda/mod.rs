@@ -14,7 +14,9 @@
 //!
 //! # Entries
 //! `T` tokens of the launch, `H` query heads, `G` key-value heads, `D` dimensions of a head (a multiple of 8, at most 512), `C` the
-//! cache's capacity, `chunks = ceil(C / 128)`. Arguments in order; types are f32 and u32 where nothing is said.
+//! cache's capacity, `chunks = ceil(C / 128)`, `S` cols rounded up to 16, `K` pairs that there is room for. `wanted` is u32 (count, bits of within, n, 0, also
+//! `[n]`), `ranks` u32 `[T][6152]`, zero before its first use, `picked` u32 `[T][4 + 2 K]` (count, not sound, reach, 0, then row and bits
+//! of a logit, in any order): [`head`] drives them. Arguments in order; types are f32 and u32 where nothing is said.
 //!
 //! | entry | arguments | does | grid and block | dynamic shared bytes |
 //! |---|---|---|---|---|
@@ -30,16 +32,24 @@
 //! | `bn_head_f16` | w f16 `[rows][cols]`, rows, cols (a multiple of 8), multiplier f32, x `[T][cols]`, T, y `[T][rows]` out, best u64 `[T]` (zero) or null | logits, and the key of the largest | x over rows, y over tokens, any; at most 256 | 4 cols, rounded up to 64 |
 //! | `bn_argmax` | y `[n]`, n, best u64 `[1]` (zero) | the key of the largest: NaN never, the lower row on a tie | any | 0 |
 //! | `bn_next` | best, token u32 `[1]`, position u32 `[1]`, history u32 `[C]`, C | the key becomes the next token, the position advances, the key is zero again | 1; 32 | 0 |
+//! | `bn_screen_build` | w f16 `[rows][cols]`, rows, cols (a multiple of 8), S, q i8 `[rows][S]` out, known `[rows][4]` out, largest u32 `[1]` (zero) | the int8 copy and what is known of each row | any; at most 256 | 0 |
+//! | `bn_screen_token` | x `[T][cols]`, T, cols, S, multiplier f32, largest, planes u8 `[T][2][S]` out, known `[T][4]` out, picked, K, best u64 `[T]` out or null | x as integers of two bytes; best and the headers of picked are zero then | T blocks or fewer; 256 | 0 |
+//! | `bn_screen_1`, `_4` | q, known of rows, rows, S, multiplier f32, planes, known of tokens, T, lower, upper `[T][rows]` out, picked, K | the bounds of every logit, and the largest lower one; tokens by 1 or 4 | x over rows, y over tokens by 1 or 4, any; at most 256 | 2 S (1 or 4) |
+//! | `bn_rank` | pass, values `[T][n]`, n, T, wanted, ranks, picked, K | pass 0, 1 or 2 of the search for the count-th largest, after one another | x over values, y over tokens, any; 256 | 0 |
+//! | `bn_pick` | passes (0, 2 or 3), values, n, T, wanted, ranks, picked, K | the rows that reach it less `within`, and those of `also`, with their values | as for `bn_rank` | 0 |
+//! | `bn_rescore` | w, rows, cols, multiplier f32, x, T, picked, K, y `[T][rows]`, best u64 `[T]` or null, totals u64 `[3]` | the exact logits of what was picked; of all rows, to y, where that was more than K | x over rows, y over tokens, any; at most 256 | 4 cols, rounded up to 64 |
 //!
 //! # A token
 //! `bn_embed_f16`; for each layer `bn_norm_quant` (input 1 from the second layer on: the sum that ends a layer is done where the
 //! next begins), `bn_gemv_i2s` (q, k, v), `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemv_i2s` (o), `bn_norm_quant` (1),
 //! `bn_gemv_i2s` (gate, up), `bn_norm_quant` (2 or 3), `bn_gemv_i2s` (down); then `bn_norm_quant` to values, `bn_head_f16`, `bn_next`.
-//! That is 11 launches a layer. `tests/cuda_emu/decode.rs` runs it.
+//! That is 11 launches a layer. In the place of `bn_head_f16` may stand `bn_screen_token`, `bn_screen_1`, `bn_pick` (0), `bn_rescore`
+//! ([`head::ScreenedHead::greedy`]): the same key. `tests/cuda_emu/decode.rs` runs it.
 //!
 //! # Between blocks
 //! `bn_attention_values_*` lets the last block of a tile add up what the others wrote: they write, `__threadfence`, count; the
-//! last reads past the first cache. All other kernels exchange nothing between blocks (`atomicMax` of a key apart).
+//! last reads past the first cache. All other kernels exchange nothing between blocks (`atomicMax` of a key and
+//! counts apart, which are read in the next launch).
 
 #[cfg(feature = "cuda-emu")]
 pub mod emu;
@@ -49,6 +59,7 @@ pub mod cache;
 pub mod card;
 pub mod device;
 pub mod driver;
+pub mod head;
 pub mod launches;
 pub mod nvrtc;
 
@@ -64,7 +75,8 @@ pub struct Source {
 }
 
 /// `(name, text)` of every header: the include list of `nvrtcCreateProgram`.
-pub const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("common.cuh"))];
+pub const HEADERS: &[(&str, &str)] =
+    &[("common.cuh", include_str!("common.cuh")), ("head.cuh", include_str!("head.cuh"))];
 
 /// Every file of kernels.
 #[must_use]
@@ -86,5 +98,11 @@ pub fn sources() -> &'static [Source] {
         Source { name: "norm", text: include_str!("norm.cu"), entries: &["bn_norm_quant"] },
         Source { name: "rope", text: include_str!("rope.cu"), entries: &["bn_rope_append"] },
         Source { name: "rows", text: include_str!("rows.cu"), entries: &["bn_embed_f16", "bn_add", "bn_gate"] },
+        Source {
+            name: "screen",
+            text: include_str!("screen.cu"),
+            entries: &["bn_screen_build", "bn_screen_token", "bn_screen_1", "bn_screen_4", "bn_rescore"],
+        },
+        Source { name: "top", text: include_str!("top.cu"), entries: &["bn_rank", "bn_pick"] },
     ]
 }

@@ -3,6 +3,7 @@
 // Each test binary uses its own part.
 #![allow(dead_code, unreachable_pub)]
 
+use bitnet_kernels::screen::Wanted;
 use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, kernel_sets};
 
 /// A small seeded generator (xorshift64*), so that a failure names everything that made it.
@@ -168,4 +169,13 @@ pub fn matmul(k: &dyn Kernels, w: &Matrix<'_>, x: &Activations) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.n_tokens() * w.rows];
     k.matmul(w, x, 0..w.rows, OutView::new(&mut y, x.n_tokens(), w.rows));
     y
+}
+
+/// What a screened head must have: the ranks asked for with everything equal to the last of them, and what is `within` it.
+pub fn required(whole: &[f32], wanted: Wanted<'_>) -> Vec<bool> {
+    let mut sorted = whole.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let last = sorted[wanted.count.min(whole.len()) - 1];
+    let also = |row: usize| wanted.also.contains(&(row as u32));
+    whole.iter().enumerate().map(|(row, y)| *y >= last - wanted.within || also(row)).collect()
 }

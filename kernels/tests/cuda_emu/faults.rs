@@ -135,12 +135,12 @@ fn every_kernel_is_stopped_at_the_end_of_its_output() {
 }
 
 /// Bits of what a kernel made, for a barrier that nobody waits at.
-type Plant<'a> = dyn Fn(How) -> Result<Vec<u32>, EmuError> + 'a;
+pub(crate) type Plant<'a> = dyn Fn(How) -> Result<Vec<u32>, EmuError> + 'a;
 
 /// Takes away one barrier after the other: each of `barriers` must be missed in some order, and there must be no more. But for
 /// those of `quiet`: they order what one block writes before another reads it (here blocks run one after the other), or
 /// values that are what they were before.
-fn every_barrier_is_missed(
+pub(crate) fn every_barrier_is_missed(
     what: &str,
     (barriers, quiet): (u32, &[u32]),
     (grid, block): ([u32; 3], u32),
@@ -155,7 +155,7 @@ fn every_barrier_is_missed(
     }
 }
 
-fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
+pub(crate) fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
     values.iter().map(|v| v.to_bits())
 }
 

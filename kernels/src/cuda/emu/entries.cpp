@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "../common.cuh"
+#include "../head.cuh"
 
 // Each file's names are its own, as they are to NVRTC.
 namespace attention {
@@ -29,6 +30,12 @@ namespace rope {
 }
 namespace rows {
 #include "../rows.cu"
+}
+namespace screen {
+#include "../screen.cu"
+}
+namespace top {
+#include "../top.cu"
 }
 namespace faults {
 #include "faults.cu"
@@ -71,6 +78,13 @@ const Entry entries[] = {
     LISTED(rows, bn_embed_f16),
     LISTED(rows, bn_add),
     LISTED(rows, bn_gate),
+    LISTED(screen, bn_screen_build),
+    LISTED(screen, bn_screen_token),
+    LISTED(screen, bn_screen_1),
+    LISTED(screen, bn_screen_4),
+    LISTED(screen, bn_rescore),
+    LISTED(top, bn_rank),
+    LISTED(top, bn_pick),
     LISTED(faults, fault_write_beyond),
     LISTED(faults, fault_read_beyond),
     LISTED(faults, fault_shared_beyond),

@@ -16,6 +16,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __align__(n) alignas(n)
 #define __restrict__
 #define __launch_bounds__(...)
 
@@ -92,6 +93,7 @@ inline int __float_as_int(float v) { return emu::from_bits<int>(emu::to_bits(v))
 inline float __int2float_rn(int v) { return (float)v; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline double __dsqrt_rn(double a) { return sqrt(a); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 
@@ -123,6 +125,11 @@ inline uint16_t float_to_half(float x) {
 
 inline int dot_u8_i8(unsigned int codes, unsigned int q, int sum) {
     for (int i = 0; i < 4; i++) sum += (int)(codes >> 8 * i & 0xff) * (int)(signed char)(q >> 8 * i & 0xff);
+    return sum;
+}
+
+inline int dot_i8_i8(unsigned int a, unsigned int b, int sum) {
+    for (int i = 0; i < 4; i++) sum += (int)(signed char)(a >> 8 * i & 0xff) * (int)(signed char)(b >> 8 * i & 0xff);
     return sum;
 }
 
