@@ -1,6 +1,6 @@
 //! x86-64 with AMX, tiles of int8: Intel servers since 2023 (Sapphire Rapids).
 //!
-//! Bit-identical to [`super::scalar`]. What tiles are for is here, ternary weights times several tokens; the rest is
+//! Bit-identical to [`super::scalar`]. What tiles are for is here, ternary weights times four tokens or more; the rest is
 //! [`super::avx512`]'s, which every such processor has too.
 //!
 //! * `tiles`: what a tile is, and what can be done with it, a trait. `hardware`: the processor's, by inline assembly.
@@ -11,7 +11,7 @@
 //! Written on a machine without AMX: that machine has never run `hardware`, of which it could only compare the encodings of the
 //! six instructions with the manual's. Everything else is run by the tests on [`models`], on every machine, and on hardware
 //! nothing is believed before its own products were compared. No figure of speed is known, and what only a measurement can
-//! justify (prefetches, packing activations, the number of tokens from which tiles pay) is not here.
+//! justify (prefetches, packing activations) is not here.
 
 #[cfg(target_arch = "x86_64")]
 mod detect;
@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::scalar::Scalar;
-use super::strips::{Sides, Strips};
+use super::strips::{FROM, Sides, Strips};
 use crate::contract::{check_matmul, multiply};
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Rope};
 use model::Model;
@@ -110,7 +110,7 @@ impl<S: Source> Kernels for Amx<S> {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        match Strips::of(w.format).filter(|_| x.n_tokens() > 1) {
+        match Strips::of(w.format).filter(|_| x.n_tokens() >= FROM) {
             Some(strips) => {
                 check_matmul(w, x, &rows, &y);
                 gemm::matmul(self.source.tiles(), self.sides, strips, (w, x), rows.clone(), &mut y);

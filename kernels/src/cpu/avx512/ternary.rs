@@ -7,7 +7,7 @@
 //!   its own accumulator, whose lanes are multiples of the place's factor and are shifted down at the end. No shift, four
 //!   `and` and four `vpdpbusd` for 256 weights. A lane grows by at most 4 * 192 * 128 = 98,304 a step (code 3 included), so
 //!   [`SPAN`] steps stay inside an i32.
-//! * More tokens: [`super::gemm`].
+//! * More tokens: [`super::gemm`], two and three AVX2.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
