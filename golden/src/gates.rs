@@ -48,7 +48,7 @@ pub struct Instructions {
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// A kernel set whose instructions are not counted.
+/// A kernel set that is not measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
@@ -70,6 +70,9 @@ pub struct Ratios {
     pub runs: usize,
     /// What they were measured with: they bind on this processor and with this compiler.
     pub made: Made,
+    /// Kernel sets that no machine has timed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
     /// The pairs of kernel sets.
     pub pair: Vec<Pair>,
 }
@@ -180,7 +183,10 @@ mod tests {
             assert!(counts.elsewhere.iter().all(|e| !e.reason.is_empty() && !counts.counts.contains_key(&e.set)));
         }
         for arch in architectures(golden, "ratios-") {
-            for pair in ratios(golden, &arch).expect("ratios").pair {
+            let ratios = ratios(golden, &arch).expect("ratios");
+            let paired = |set: &str| ratios.pair.iter().any(|pair| pair.set == set);
+            assert!(ratios.elsewhere.iter().all(|e| !e.reason.is_empty() && !paired(&e.set)));
+            for pair in ratios.pair {
                 assert!(pair.floor > 0.0 && !pair.floor_reason.is_empty() && !pair.cases.is_empty());
                 for (case, limit) in &pair.cases {
                     assert!(limit.limit > 0.0 && limit.limit < limit.measured, "{case}");

@@ -42,6 +42,8 @@ fn features() -> Vec<&'static str> {
         ("avx512f", is_x86_feature_detected!("avx512f")),
         ("avx512bw", is_x86_feature_detected!("avx512bw")),
         ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        // Rust does not detect it on stable; the set is there where its tiles may be used and compute what they must.
+        ("amx-int8", bitnet_kernels::by_name("amx").is_ok()),
     ];
     present(&table)
 }

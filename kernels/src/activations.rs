@@ -11,6 +11,8 @@
 //!
 //! A NaN quantises to 0 and is passed over by the maximum.
 
+use std::ops::Range;
+
 use crate::QuantError;
 
 /// Weights per block of [`ActKind::Q8`].
@@ -177,7 +179,8 @@ impl Activations {
     /// One token of [`ActKind::F32`].
     ///
     /// # Panics
-    /// If the kind is another or the token does not exist; so do [`i8`](Self::i8) and [`q8`](Self::q8).
+    /// If the kind is another or the token does not exist; so do [`i8`](Self::i8),
+    /// [`i8_rows`](Self::i8_rows) and [`q8`](Self::q8).
     pub fn f32(&self, token: usize) -> &[f32] {
         self.check(ActKind::F32, token);
         &self.values[token * self.cols..(token + 1) * self.cols]
@@ -191,6 +194,12 @@ impl Activations {
             scale: self.scale[token],
             isum: self.isum[token],
         }
+    }
+
+    /// The quantised values of some tokens of [`ActKind::I8`], `[tokens][cols]`.
+    pub fn i8_rows(&self, tokens: Range<usize>) -> &[i8] {
+        assert_eq!(self.kind, ActKind::I8, "activations were prepared as another kind");
+        &self.q[tokens.start * self.cols..tokens.end * self.cols]
     }
 
     /// One token of [`ActKind::Q8`].

@@ -34,6 +34,7 @@ static SETS: &[KernelSetInfo] = &[
     KernelSetInfo { name: "scalar", isa: "plain Rust, any CPU (the oracle)", arch: None, detect: || Ok(&Scalar) },
     KernelSetInfo { name: "avx2", isa: "x86-64 with AVX2, FMA and F16C", arch: X86, detect: avx2 },
     KernelSetInfo { name: "avx512", isa: "x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI", arch: X86, detect: avx512 },
+    KernelSetInfo { name: "amx", isa: "x86-64 with AMX (TILE, INT8) and what avx512 has", arch: X86, detect: amx },
     KernelSetInfo { name: "neon", isa: "aarch64 with NEON", arch: ARM, detect: neon },
     KernelSetInfo {
         name: "neon-dotprod",
@@ -54,6 +55,11 @@ fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
 #[cfg(target_arch = "x86_64")]
 fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
     found("avx512", crate::cpu::avx512::Avx512::detect())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn amx() -> Result<&'static dyn Kernels, Unavailable> {
+    crate::cpu::amx::detect().map_err(|reason| Unavailable { name: "amx", reason })
 }
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -85,6 +91,11 @@ fn avx2() -> Result<&'static dyn Kernels, Unavailable> {
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Result<&'static dyn Kernels, Unavailable> {
     elsewhere("avx512", "x86_64")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx() -> Result<&'static dyn Kernels, Unavailable> {
+    elsewhere("amx", "x86_64")
 }
 
 #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
@@ -139,7 +150,7 @@ mod tests {
         let error = by_name("mmx").err().map(|e| e.to_string());
         assert_eq!(
             error.as_deref(),
-            Some("no kernel set is named `mmx`; the sets are: scalar, avx2, avx512, neon, neon-dotprod")
+            Some("no kernel set is named `mmx`; the sets are: scalar, avx2, avx512, amx, neon, neon-dotprod")
         );
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, Rope, kernel_sets, numerics, quant};
-use common::{Fill, Random, matmul, matrix};
+use common::{Fill, Random, matmul, matrix, models};
 
 /// Of the oracle on x86-64. Whoever changes the numerics contract, a format or this test's work changes it too: the test
 /// says what it has become.
@@ -83,5 +83,10 @@ fn every_set_on_every_architecture_gives_one_number() {
             }
             Err(unavailable) => println!("{unavailable}"),
         }
+    }
+    for model in models() {
+        let found = digest(*model);
+        println!("{}: {found:#018x}", model.name());
+        assert_eq!(found, DIGEST, "{}", model.name());
     }
 }

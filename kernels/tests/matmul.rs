@@ -4,7 +4,7 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, by_name, quant};
-use common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix};
+use common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
 use proptest::prelude::*;
 
 /// The naive loop.
@@ -44,7 +44,7 @@ proptest! {
             let w = Matrix::new(format, rows, cols, &shifted[1..]).unwrap();
             let x = input(by_name("scalar").unwrap(), format, tokens, cols, r);
             let want = oracle(&w, &x);
-            for k in fast_sets() {
+            for k in sets_for(format) {
                 let what = format!("{} {} {rows}x{cols}x{tokens} {:?} {seed}", k.name(), format.name, FILLS[fill]);
                 assert_bits(&matmul(k, &w, &x), &want, &what);
             }
@@ -60,7 +60,7 @@ proptest! {
             let cols = 300usize.next_multiple_of(format.block_len);
             let bytes = matrix(format, rows, cols, Fill::Wild, r);
             let w = Matrix::new(format, rows, cols, &bytes).unwrap();
-            let mut sets = fast_sets();
+            let mut sets = sets_for(format);
             sets.push(by_name("scalar").unwrap());
             for k in sets {
                 let x = input(k, format, tokens, cols, r);
@@ -96,7 +96,7 @@ proptest! {
             let bytes = matrix(format, rows, cols, Fill::Packed, r);
             let w = Matrix::new(format, rows, cols, &bytes).unwrap();
             let x = r.floats(tokens * cols, 1.5);
-            for k in fast_sets() {
+            for k in sets_for(format) {
                 let mut a = Activations::default();
                 k.prepare(format.act, &x, tokens, &mut a);
                 let together = matmul(k, &w, &a);
@@ -130,7 +130,7 @@ proptest! {
                 }
             }
             assert_bits(&oracle(&w, &x), &want, &format!("naive {}", format.name));
-            for k in fast_sets() {
+            for k in sets_for(format) {
                 assert_bits(&matmul(k, &w, &x), &want, &format!("{} {}", k.name(), format.name));
             }
         }
@@ -150,7 +150,7 @@ fn ternary_extremes_do_not_wrap() {
                     let x = Activations::from_i8(&vec![q; tokens * cols], &vec![1.0; tokens], tokens, cols).unwrap();
                     let want = vec![weight * f32::from(q) * cols as f32 + 0.0; 5 * tokens];
                     assert_eq!(oracle(&w, &x), want, "naive {}", format.name);
-                    for k in fast_sets() {
+                    for k in sets_for(format) {
                         let what = format!("{} {} K {cols}: {weight} x {q}, {tokens} tokens", k.name(), format.name);
                         assert_eq!(matmul(k, &w, &x), want, "{what}");
                     }
@@ -255,7 +255,7 @@ fn batches_equal_the_naive_loop() {
                 let w = Matrix::new(format, rows, cols, &bytes).unwrap();
                 let x = input(by_name("scalar").unwrap(), format, tokens, cols, r);
                 let want = oracle(&w, &x);
-                for k in fast_sets() {
+                for k in sets_for(format) {
                     let what = format!("{} {} {rows}x{cols}x{tokens}", k.name(), format.name);
                     assert_bits(&matmul(k, &w, &x), &want, &what);
                 }

@@ -4,7 +4,7 @@ mod common;
 
 use bitnet_kernels::quant::{self, FORMATS, by_name};
 use bitnet_kernels::{ActKind, Activations, Format, Matrix, QuantError, by_name as set};
-use common::{Fill, Random, assert_bits, fast_sets, matmul, matrix};
+use common::{Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
 use half::f16;
 use proptest::prelude::*;
 
@@ -205,7 +205,7 @@ proptest! {
             let w2 = Matrix::new(to, rows, cols, &other).unwrap();
             let q: Vec<i8> = (0..tokens * cols).map(|_| r.bits() as i8).collect();
             let x = Activations::from_i8(&q, &r.floats(tokens, 9.0), tokens, cols).unwrap();
-            for k in fast_sets().into_iter().chain(set("scalar")) {
+            for k in sets_for(to).into_iter().chain(set("scalar")) {
                 assert_bits(&matmul(k, &w2, &x), &matmul(k, &w, &x), &k.name());
             }
         }
@@ -221,7 +221,7 @@ proptest! {
             let w = Matrix::new(format, rows, cols, &bytes).unwrap();
             let mut x = Activations::default();
             set("scalar").unwrap().prepare(format.act, &r.floats(tokens * cols, 2.0), tokens, &mut x);
-            for k in fast_sets().into_iter().chain(set("scalar")) {
+            for k in sets_for(format).into_iter().chain(set("scalar")) {
                 let want: Vec<f32> = matmul(k, &w, &x).iter().map(|y| y * factor).collect();
                 assert_bits(&matmul(k, &w.times(factor), &x), &want, &format!("{} {}", k.name(), format.name));
             }

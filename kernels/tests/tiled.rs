@@ -4,7 +4,7 @@ mod common;
 
 use bitnet_kernels::quant::{TILED, Tiled, i2_s, tiled::ROWS};
 use bitnet_kernels::{Activations, Matrix, QuantError};
-use common::{Random, assert_bits, fast_sets, matmul};
+use common::{Random, assert_bits, matmul, sets_for};
 use proptest::prelude::*;
 
 fn format(name: &str) -> &'static Tiled {
@@ -68,7 +68,7 @@ proptest! {
             prop_assert!(unpacked == want, "{}", format.name);
             let w = Matrix::new(ROWS, rows, cols, &unpacked).unwrap();
             w.validate().unwrap();
-            for k in fast_sets() {
+            for k in sets_for(ROWS) {
                 let y = matmul(k, &w, &x);
                 if cols.is_multiple_of(i2_s::LEN) {
                     let bytes = (i2_s::FORMAT.pack)(&weights, rows, cols).unwrap();

@@ -6,7 +6,7 @@
 
 use super::driver::{Driver, Timed};
 use super::{Finding, GateError, Judgement, Row, differences, made, toml_of, write};
-use bitnet_golden::gates::{Limit, Pair, Ratios, SCHEMA, ratios_path};
+use bitnet_golden::gates::{Elsewhere, Limit, Pair, Ratios, SCHEMA, ratios_path};
 use gate_driver::{Build, Paired};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,6 +17,12 @@ const ROOM_PERCENT: f64 = 4.0;
 const FLOOR: f64 = 0.8;
 /// Times that what looks slow is measured again.
 const AGAIN: usize = 3;
+
+/// Kernel sets that a new file may lack if they cannot run where it is made.
+fn not_timed() -> Vec<Elsewhere> {
+    let reason = "timed on no machine yet: those of the project have no AMX";
+    vec![Elsewhere { set: "amx".to_owned(), reason: reason.to_owned() }]
+}
 
 /// Each set of the table with the one before it.
 #[must_use]
@@ -79,8 +85,10 @@ pub fn judge(data: &Ratios, now: &Timed, whole: bool) -> Judgement {
             .map(|paired| (paired.case.as_str(), paired.ratio))
             .collect();
         let Some(pair) = data.pair.iter().find(|pair| (&pair.set, &pair.against) == (set, against)) else {
-            if !found.is_empty() {
-                rows.push(whole_pair(Finding::NoBaseline));
+            match data.elsewhere.iter().find(|e| e.set == *set) {
+                Some(e) => rows.push(whole_pair(Finding::Unavailable(e.reason.clone()))),
+                None if found.is_empty() => {}
+                None => rows.push(whole_pair(Finding::NoBaseline)),
             }
             continue;
         };
@@ -126,21 +134,24 @@ fn row(set: &str, case: &str, then: Option<f64>, now: Option<f64>, finding: Find
     Row { set: set.to_owned(), case: case.to_owned(), baseline: then, now, percent, finding }
 }
 
-/// The data file of these runs. Floors of pairs that are known stay.
+/// The data file of these runs. Floors of pairs that are known stay, and so do sets that were not timed if they cannot be here.
 ///
 /// # Errors
-/// [`GateError::NotBlessed`]: not a release build, a set that cannot run here, runs that differ in their cases.
+/// [`GateError::NotBlessed`]: not a release build, another set that cannot run here, runs that differ in their cases.
 pub fn data(runs: &[Timed], before: Option<&Ratios>) -> Result<Ratios, GateError> {
     let refuse = |reason: String| Err(GateError::NotBlessed { reason });
     let Some(first) = runs.first() else { return refuse("no run".to_owned()) };
     if first.build.profile != "release" || !first.build.flags.is_empty() {
         return refuse("the driver is not a release build without RUSTFLAGS, which is what is shipped".to_owned());
     }
-    if let Some((set, reason)) = first.unavailable.iter().next() {
+    let mut elsewhere = before.map_or_else(not_timed, |data| data.elsewhere.clone());
+    elsewhere.retain(|e| first.unavailable.contains_key(&e.set));
+    let missing = |set: &str| elsewhere.iter().any(|e| e.set == set);
+    if let Some((set, reason)) = first.unavailable.iter().find(|(set, _)| !missing(set)) {
         return refuse(format!("{set} cannot be timed here: {reason}"));
     }
     let mut pair: Vec<Pair> = Vec::new();
-    for (set, against) in pairs(&first.build) {
+    for (set, against) in pairs(&first.build).into_iter().filter(|(set, _)| !missing(set)) {
         let known =
             before.and_then(|data| data.pair.iter().find(|pair| (&pair.set, &pair.against) == (&set, &against)));
         let mut all = BTreeMap::<&str, Vec<f64>>::new();
@@ -163,6 +174,7 @@ pub fn data(runs: &[Timed], before: Option<&Ratios>) -> Result<Ratios, GateError
         ),
         runs: runs.len(),
         made: made(&first.build, None),
+        elsewhere,
         pair,
     })
 }
@@ -279,5 +291,17 @@ mod tests {
             timed(&[("avx2", "scalar", "add", 8.0), ("avx512", "avx2", "add", 2.0), ("amx", "avx512", "add", 9.0)]);
         now.build.sets.push("amx".to_owned());
         assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
+        // Blessed where it cannot run, it is no failure where it can, until it is blessed there.
+        let mut lacking = run(8.0, 2.0);
+        lacking.build.sets.push("amx".to_owned());
+        lacking.unavailable.insert("amx".to_owned(), "this processor has no AMX".to_owned());
+        let without = data(&[lacking], None).expect("data");
+        let dir = tempfile::tempdir().expect("temp dir");
+        bless(dir.path(), &without, "x86_64").expect("written");
+        assert_eq!(bitnet_golden::gates::ratios(dir.path(), "x86_64").expect("read"), without);
+        let judged = judge(&without, &now, true);
+        assert!(judged.outcome == Outcome::Green && matches!(judged.rows[2].finding, Finding::Unavailable(_)));
+        let with = data(&[now], Some(&without)).expect("data");
+        assert_eq!((with.pair.len(), with.elsewhere), (3, vec![]));
     }
 }

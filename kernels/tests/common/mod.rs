@@ -55,6 +55,25 @@ pub fn fast_sets() -> Vec<&'static dyn Kernels> {
     sets
 }
 
+/// [`fast_sets`], and for ternary formats AMX on modelled tiles: that set's own code, but for six instructions.
+pub fn sets_for(format: &Format) -> Vec<&'static dyn Kernels> {
+    let mut sets = fast_sets();
+    if format.act == ActKind::I8 {
+        sets.extend(models());
+    }
+    sets
+}
+
+/// AMX on modelled tiles, on the architectures that have vector sets.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+pub fn models() -> &'static [&'static dyn Kernels] {
+    bitnet_kernels::cpu::amx::models()
+}
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
+pub fn models() -> &'static [&'static dyn Kernels] {
+    &[]
+}
+
 /// What the bytes of a matrix are made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fill {

@@ -7,7 +7,7 @@ use crate::cpu::ternary::{Arm, LEN, Scales, Tq1, Tq2, X86};
 use crate::quant::{I2S_TRAILER, i2_s, i2_s_arm, tq1_0, tq2_0};
 
 /// A ternary layout.
-pub(super) trait Layout: Scales {
+pub(in crate::cpu) trait Layout: Scales {
     /// The codes of step `b` of a row, four registers.
     ///
     /// # Safety

@@ -26,6 +26,7 @@ mod unpack;
 use std::ops::Range;
 
 pub(super) use attention::softmax_parts;
+pub(super) use layouts::Layout;
 
 use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
 use crate::cpu::{blocks, stored, ternary as codes};
@@ -50,6 +51,22 @@ impl Avx2 {
             }
         }
         Ok(&SET)
+    }
+
+    /// [`Kernels::matmul`] without the matrix's factor.
+    pub(super) fn product(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+        check_matmul(w, x, &rows, y);
+        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
+            // SAFETY: `self` proves the features, and the arguments are checked.
+            Some((_, matmul)) => unsafe { matmul(w, x, rows, y) },
+            None => {
+                for token in 0..x.n_tokens() {
+                    for row in rows.clone() {
+                        y.set(token, row, (w.format.dot)(w, row, x, token));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -92,21 +109,8 @@ impl Kernels for Avx2 {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        check_matmul(w, x, &rows, &y);
-        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
-            // SAFETY: `self` proves the features, and the arguments are checked.
-            Some((_, matmul)) => unsafe {
-                matmul(w, x, rows.clone(), &mut y);
-                multiply(w, &rows, &mut y);
-            },
-            None => {
-                for token in 0..x.n_tokens() {
-                    for row in rows.clone() {
-                        y.set(token, row, w.dot(row, x, token));
-                    }
-                }
-            }
-        }
+        self.product(w, x, rows.clone(), &mut y);
+        multiply(w, &rows, &mut y);
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {

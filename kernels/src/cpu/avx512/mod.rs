@@ -4,11 +4,12 @@
 //! every such CPU has too:
 //!
 //! * `lanes`: loads, the 64-lane tree.
-//! * `ternary`: I2_S in the x86 layout, `vpdpbusd`, one token; `gemm`: several. `dense`: f32, f16, bf16 weights.
+//! * `gemm`: ternary weights times four tokens or more, `vpdpbusd`; `layouts` makes its registers of their bytes.
+//!   `ternary`: I2_S in the x86 layout, one token. `dense`: f32, f16, bf16 weights.
 //! * `attention`.
-//! * AVX2: block formats, TQ2_0 and TQ1_0, I2_S in the ARM layout (its groups of 16 bytes would have to be put together lane
-//!   by lane), the screen (memory is its limit), and what runs
-//!   over single rows.
+//! * AVX2: block formats, ternary weights times two or three tokens, one token of the other ternary formats (I2_S of ARM
+//!   has groups of 16 bytes, which would have to be put together lane by lane), the screen (memory is its limit), and what
+//!   runs over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
 #![allow(clippy::needless_range_loop)]
@@ -17,6 +18,7 @@ mod attention;
 mod dense;
 mod gemm;
 mod lanes;
+mod layouts;
 mod ternary;
 
 use std::ops::Range;
@@ -25,6 +27,7 @@ use std::sync::OnceLock;
 use super::avx2::Avx2;
 use crate::contract::{check_attention, check_matmul, multiply};
 use crate::cpu::stored;
+use crate::cpu::strips::{FROM, Strips};
 use crate::quant::{bf16, f16, f32, i2_s};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -55,7 +58,7 @@ impl Avx512 {
 /// As [`super::avx2`]'s, on a CPU with the features of [`Avx512`].
 type Matmul = unsafe fn(&Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_>);
 
-/// The formats that have a kernel here.
+/// The formats that have a kernel here; ternary ones for one token.
 static MATMULS: &[(&Format, Matmul)] = &[
     (&f32::FORMAT, dense::matmul::<stored::F32>),
     (&f16::FORMAT, dense::matmul::<stored::F16>),
@@ -73,6 +76,15 @@ impl Kernels for Avx512 {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
+        match (Strips::of(w.format), x.n_tokens()) {
+            (None, _) | (_, 1) => {}
+            (Some(strips), FROM..) => {
+                check_matmul(w, x, &rows, &y);
+                gemm::matmul(self, strips, w, x, rows.clone(), &mut y);
+                return multiply(w, &rows, &mut y);
+            }
+            _ => return self.0.matmul(w, x, rows, y),
+        }
         match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
             Some((_, matmul)) => {
                 check_matmul(w, x, &rows, &y);

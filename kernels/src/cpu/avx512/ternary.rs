@@ -7,12 +7,11 @@
 //!   its own accumulator, whose lanes are multiples of the place's factor and are shifted down at the end. No shift, four
 //!   `and` and four `vpdpbusd` for 256 weights. A lane grows by at most 4 * 192 * 128 = 98,304 a step (code 3 included), so
 //!   [`SPAN`] steps stay inside an i32.
-//! * More tokens: [`super::gemm`].
+//! * More tokens: [`super::gemm`], two and three AVX2.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::gemm;
 use crate::cpu::ternary::finish;
 use crate::quant::i2_s::{BYTES, LEN, scale};
 use crate::{Activations, Matrix, OutView};
@@ -21,12 +20,9 @@ use crate::{Activations, Matrix, OutView};
 const SPAN: usize = 16_384;
 const _: () = assert!(SPAN * 4 * 192 * 128 <= i32::MAX as usize);
 
-/// See [`super::Matmul`].
+/// See [`super::Matmul`]; one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn matmul(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
-    if x.n_tokens() != 1 {
-        return gemm::matmul(w, x, rows, y);
-    }
     let scale = scale(w.data);
     let mut row = rows.start;
     while row + 4 <= rows.end {
