@@ -4,6 +4,7 @@
 //! needs of a row may depend on the one before. The output matrix is still read once for all rows: whole when the first row
 //! is asked for, or as its int8 copy, from which each row then takes the few products that it needs.
 
+use super::cuda::Cuda;
 use super::head::{self, COLD_ROWS, Needs, Screening};
 use super::session::{Session, Until};
 use super::{InferenceError, Want};
@@ -103,18 +104,23 @@ impl Session {
     /// What screening came to so far.
     #[must_use]
     pub fn screening(&self) -> Screening {
-        self.screening
+        self.cuda.as_ref().map_or(self.screening, Cuda::screening)
     }
 
     /// Lets the device pick the logits of a held row, if it can and not all are here already.
     fn picked(&mut self, row: usize, needs: &Needs) -> Result<bool, InferenceError> {
         let Some(cuda) = self.cuda.as_mut().filter(|_| self.held.read != Some(Read::Whole)) else { return Ok(false) };
-        let Some((token, logit)) = cuda.best(&self.model, row, needs)? else { return Ok(false) };
+        let Some(picked) = cuda.pick(&self.model, row, needs)? else { return Ok(false) };
+        if !picked.sound {
+            return Err(InferenceError::NotFinite { position: self.held.first + row });
+        }
         let logits = &mut self.slots[Slot::Logits.index()];
         logits.clear();
         logits.resize(self.model.config.vocab_size, f32::NEG_INFINITY);
-        if let Some(to) = logits.get_mut(token as usize) {
-            *to = logit;
+        for (token, logit) in picked.pairs {
+            if let Some(to) = logits.get_mut(token as usize) {
+                *to = logit;
+            }
         }
         self.held.read = Some(Read::Copy);
         Ok(true)

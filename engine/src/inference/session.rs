@@ -136,7 +136,7 @@ impl Session {
             RopeTable::new(config.rope_dims, config.rope_theta, config.rope_scale, factors)
         };
         let cuda = match &options.card {
-            Some(card) => Some(Cuda::new(&model, card, context, options.chunk.min(context), rope())?),
+            Some(card) => Some(Cuda::new(&model, card, context, options.chunk.min(context), options.head, rope())?),
             None => None,
         };
         let layers = if cuda.is_some() { 0 } else { config.block_count };

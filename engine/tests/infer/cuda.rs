@@ -3,7 +3,7 @@
 use crate::model_support::*;
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::inference::{
-    GenerateOptions, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, generate,
+    GenerateOptions, Head, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, generate,
     self_check_card,
 };
 use bitnet_engine::model::Model;
@@ -76,17 +76,26 @@ fn every_step_is_that_of_the_cpu() {
 fn texts_are_those_of_the_cpu() {
     let loaded = tiny();
     let prompt = tokens(3);
-    let text = |session: &mut Session, temperature: f32, speculate: usize| {
-        let sampler = SamplerOptions { temperature, seed: 3, ..SamplerOptions::default() };
+    let text = |session: &mut Session, (temperature, top_k): (f32, usize), speculate: usize| {
+        let sampler = SamplerOptions { temperature, top_k, seed: 3, ..SamplerOptions::default() };
         let options =
             GenerateOptions { sampler, max_tokens: Some(12), ignore_eos: true, speculate, ..Default::default() };
         let made = generate(session, &*loaded.tokenizer, &prompt, &options, &AtomicBool::new(false), &mut |_| {});
         made.unwrap().tokens
     };
-    for (temperature, speculate) in [(0.0, 0), (0.0, 4), (0.8, 0)] {
-        let expected = text(&mut on_cpu(&loaded.model, 20, 16), temperature, speculate);
-        let found = text(&mut on_device(&loaded.model, 20, 16).unwrap(), temperature, speculate);
-        assert_eq!(found, expected, "temperature {temperature}, {speculate} ahead");
+    let ways = [((0.0, 0), 0), ((0.0, 0), 4), ((0.8, 5), 0), ((1.5, 40), 4)];
+    for (how, speculate) in ways {
+        let expected = text(&mut on_cpu(&loaded.model, 20, 16), how, speculate);
+        for head in [Head::Auto, Head::Screened] {
+            let card = Some(Arc::clone(emulation()));
+            let options = SessionOptions { card, head, ..options(20, 16) };
+            let mut session = Session::new(Arc::clone(&loaded.model), options).unwrap();
+            assert_eq!(text(&mut session, how, speculate), expected, "{how:?}, {speculate} ahead, {head:?}");
+            // The small matrix is screened where that is asked for, and only then.
+            let screening = session.screening();
+            assert_eq!(screening.tokens > 0, head == Head::Screened, "{screening:?}");
+            assert!(screening.rows < screening.tokens.max(1) * 2048, "{screening:?}");
+        }
     }
 }
 

@@ -147,12 +147,7 @@ impl TopK {
     }
 
     /// `passes` of the search in `lower`, then the pick from `upper`, both `[tokens][n]`.
-    unsafe fn search(
-        &self,
-        passes: u32,
-        [lower, upper, wanted]: [&Buffer; 3],
-        tokens: Range<usize>,
-    ) -> Result<(), CudaError> {
+    fn search(&self, passes: u32, [lower, upper, wanted]: [&Buffer; 3], tokens: Range<usize>) -> Result<(), CudaError> {
         for buffer in [lower, upper] {
             check(buffer, tokens.start * self.n * 4, tokens.len() * self.n * 4)?;
         }
@@ -160,7 +155,7 @@ impl TopK {
         let grid = self.grid(tokens.len());
         for pass in 0..passes {
             let launch = Launch { entry: "bn_rank", grid, block: BLOCK, shared: 0 };
-            // SAFETY: the table of `cuda`, by the checks above; the caller's buffers are of this device.
+            // SAFETY: the table of `cuda`, by the checks above; `start` refuses buffers of another device.
             unsafe { start(&*self.device, &launch, &self.args(pass, lower, wanted, &tokens))? };
         }
         let launch = Launch { entry: "bn_pick", grid, block: BLOCK, shared: 0 };
@@ -172,12 +167,8 @@ impl TopK {
     ///
     /// # Errors
     /// More tokens than there is room for, or the device refuses.
-    ///
-    /// # Safety
-    /// `y` is a buffer of this device.
-    pub unsafe fn launch(&self, y: &Buffer, tokens: Range<usize>) -> Result<(), CudaError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.search(3, [y, y, &self.wanted], tokens) }
+    pub fn launch(&self, y: &Buffer, tokens: Range<usize>) -> Result<(), CudaError> {
+        self.search(3, [y, y, &self.wanted], tokens)
     }
 
     /// What [`TopK::launch`] picked from `y` for token `t`.
@@ -250,14 +241,7 @@ impl ScreenedHead {
     ///
     /// # Errors
     /// Too little memory (the whole head is the way then), or the device fails.
-    ///
-    /// # Safety
-    /// `output.w` is a buffer of this device.
-    pub unsafe fn build(
-        device: &Arc<dyn Device>,
-        output: Output<'_>,
-        tokens: usize,
-    ) -> Result<Option<Self>, CudaError> {
+    pub fn build(device: &Arc<dyn Device>, output: Output<'_>, tokens: usize) -> Result<Option<Self>, CudaError> {
         let Output { w, rows, cols, multiplier } = output;
         let fits = cols > 0 && cols <= MAX_COLS && cols.is_multiple_of(8) && (1..1 << 31).contains(&rows);
         if !fits || !multiplier.is_finite() {
@@ -319,10 +303,7 @@ impl ScreenedHead {
     ///
     /// # Errors
     /// More tokens than there is room for, `x` ends too early, or the device refuses.
-    ///
-    /// # Safety
-    /// The buffers are of this device.
-    pub unsafe fn screen(&self, x: (&Buffer, usize), n: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
+    pub fn screen(&self, x: (&Buffer, usize), n: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
         let [lower, upper] = &self.bounds;
         check(x.0, x.1, n * self.cols * 4)?;
         check(lower, 0, n * self.rows * 4)?;
@@ -376,7 +357,7 @@ impl ScreenedHead {
     }
 
     /// The exact logits of what was picked for these tokens; the first token's values are at `x`.
-    unsafe fn rescore(
+    fn rescore(
         &self,
         w: &Buffer,
         x: (&Buffer, usize),
@@ -415,17 +396,11 @@ impl ScreenedHead {
     ///
     /// # Errors
     /// As [`ScreenedHead::screen`].
-    ///
-    /// # Safety
-    /// The buffers are of this device.
-    pub unsafe fn greedy(&self, w: &Buffer, x: (&Buffer, usize), n: usize, best: &Buffer) -> Result<(), CudaError> {
+    pub fn greedy(&self, w: &Buffer, x: (&Buffer, usize), n: usize, best: &Buffer) -> Result<(), CudaError> {
         let [_, upper] = &self.bounds;
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.screen(x, n, Some(best))?;
-            self.top.search(0, [upper, upper, &self.one], 0..n)?;
-            self.rescore(w, x, 0..n, Some(best))
-        }
+        self.screen(x, n, Some(best))?;
+        self.top.search(0, [upper, upper, &self.one], 0..n)?;
+        self.rescore(w, x, 0..n, Some(best))
     }
 
     /// What [`ScreenedHead::pick`] looks for from here on, also in launches that were recorded.
@@ -441,16 +416,10 @@ impl ScreenedHead {
     ///
     /// # Errors
     /// No such token, or the device refuses.
-    ///
-    /// # Safety
-    /// The buffers are of this device, and the token was screened.
-    pub unsafe fn pick(&self, w: &Buffer, x: (&Buffer, usize), t: usize) -> Result<(), CudaError> {
+    pub fn pick(&self, w: &Buffer, x: (&Buffer, usize), t: usize) -> Result<(), CudaError> {
         let [lower, upper] = &self.bounds;
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.top.search(2, [lower, upper, &self.top.wanted], t..t + 1)?;
-            self.rescore(w, (x.0, x.1 + t * self.cols * 4), t..t + 1, None)
-        }
+        self.top.search(2, [lower, upper, &self.top.wanted], t..t + 1)?;
+        self.rescore(w, (x.0, x.1 + t * self.cols * 4), t..t + 1, None)
     }
 
     /// What [`ScreenedHead::pick`] found for token `t`, before anything else is wanted.
@@ -463,8 +432,7 @@ impl ScreenedHead {
         }
         // All rows were multiplied, over the lower bounds.
         let [y, _] = &self.bounds;
-        // SAFETY: the buffer is this head's.
-        unsafe { self.top.launch(y, t..t + 1)? };
+        self.top.launch(y, t..t + 1)?;
         Ok(Picked { rescored: self.rows, ..self.top.read(y, t)? })
     }
 

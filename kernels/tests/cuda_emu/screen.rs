@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bitnet_kernels::cuda::device::{Arg as OnCard, Buffer as Held, Device, Launch, start};
+use bitnet_kernels::cuda::device::{Arg as OnCard, Buffer as Held, Device, Launch, record, start};
 use bitnet_kernels::cuda::emu::{Arg, EmuError};
 use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, Totals};
 use bitnet_kernels::quant::f16;
@@ -131,8 +131,7 @@ impl Case {
     fn on(&self, device: &Arc<dyn Device>) -> OnDevice {
         let w = Held::of(device, &self.bytes, "the matrix").unwrap();
         let output = Output { w: &w, rows: self.rows, cols: self.cols, multiplier: self.multiplier };
-        // SAFETY: a buffer of this device.
-        let head = unsafe { ScreenedHead::build(device, output, self.tokens()) }.unwrap().expect("a shape to screen");
+        let head = ScreenedHead::build(device, output, self.tokens()).unwrap().expect("a shape to screen");
         OnDevice { head, w, x: Held::of(device, &self.x, "values").unwrap() }
     }
 }
@@ -145,14 +144,12 @@ struct OnDevice {
 
 impl OnDevice {
     fn screen(&self, tokens: usize) {
-        // SAFETY: buffers of this device, the whole of x.
-        unsafe { self.head.screen((&self.x, 0), tokens, None).unwrap() };
+        self.head.screen((&self.x, 0), tokens, None).unwrap();
     }
 
     fn pick(&self, t: usize, wanted: Wanted<'_>) -> Picked {
         self.head.want(wanted).unwrap();
-        // SAFETY: buffers of this device; the token was screened.
-        unsafe { self.head.pick(&self.w, (&self.x, 0), t).unwrap() };
+        self.head.pick(&self.w, (&self.x, 0), t).unwrap();
         self.head.read(t).unwrap()
     }
 }
@@ -207,8 +204,7 @@ proptest! {
             }
         }
         let best = Held::of(&emulation(), &vec![7u64; tokens], "keys").unwrap();
-        // SAFETY: memory of the emulation, whichever card's.
-        unsafe { on.head.greedy(&on.w, (&on.x, 0), tokens, &best).unwrap() };
+        on.head.greedy(&on.w, (&on.x, 0), tokens, &best).unwrap();
         let mut keys = vec![0u64; tokens];
         best.read(0, &mut keys).unwrap();
         let want: Vec<u64> = whole.chunks(rows).map(best_of).collect();
@@ -361,8 +357,7 @@ fn where_screening_fails_all_rows_are_multiplied() {
             }
         }
         let best = Held::of(&device, &[1u64; 2], "keys").unwrap();
-        // SAFETY: buffers of this device.
-        unsafe { on.head.greedy(&on.w, (&on.x, 0), 2, &best).unwrap() };
+        on.head.greedy(&on.w, (&on.x, 0), 2, &best).unwrap();
         let mut keys = [0; 2];
         best.read(0, &mut keys).unwrap();
         assert_eq!(keys, [0, 1].map(|t| best_of(&whole[t * rows..(t + 1) * rows])), "rows {kind}, input {input}");
@@ -380,21 +375,17 @@ fn recorded_launches_serve_every_token() {
     let device = emulation();
     let on = case.on(&device);
     let x = (&on.x, 0);
-    // SAFETY: buffers of this device, which outlive the recording.
-    let kept = unsafe {
-        device.record(&mut || {
-            on.head.screen(x, 1, None)?;
-            on.head.pick(&on.w, x, 0)
-        })
-    }
-    .unwrap();
+    let kept = record(&*device, &mut || {
+        on.head.screen(x, 1, None)?;
+        on.head.pick(&on.w, x, 0)
+    });
+    let kept = kept.unwrap();
     for (count, within) in [(1, 0.0), (7, 0.0), (2, 0.5), (1, 0.0)] {
         let case = Case { x: r.floats(64, 5.0), bytes: case.bytes.clone(), ..case };
         on.x.write(0, &case.x).unwrap();
         let wanted = Wanted { count, within, also: &[299] };
         on.head.want(wanted).unwrap();
-        // SAFETY: all buffers are there.
-        unsafe { kept.replay().unwrap() };
+        kept.start().unwrap();
         let picked = on.head.read(0).unwrap();
         assert_picked(&picked, &case.whole(), wanted, &count);
         assert!(picked.rescored < 150, "{} rows", picked.rescored);
@@ -410,22 +401,19 @@ fn greedy_tokens_by_one_recording() {
     let on = case.on(&device);
     let held = |n: usize| Held::of(&device, &vec![0u32; n], "words").unwrap();
     let (best, token, position, history) = (held(2), held(1), held(1), held(4));
-    // SAFETY: buffers of this device, which outlive the recording; the table of `cuda`.
-    let kept = unsafe {
-        device.record(&mut || {
-            on.head.greedy(&on.w, (&on.x, 0), 1, &best)?;
-            let launch = Launch { entry: "bn_next", grid: [1, 1, 1], block: 32, shared: 0 };
-            let [best, token, position, history] = [&best, &token, &position, &history].map(OnCard::Buffer);
-            start(&*device, &launch, &[best, token, position, history, OnCard::U32(4)])
-        })
-    }
-    .unwrap();
+    let kept = record(&*device, &mut || {
+        on.head.greedy(&on.w, (&on.x, 0), 1, &best)?;
+        let launch = Launch { entry: "bn_next", grid: [1, 1, 1], block: 32, shared: 0 };
+        let [best, token, position, history] = [&best, &token, &position, &history].map(OnCard::Buffer);
+        // SAFETY: the arguments of `bn_next`, a word each and four of history.
+        unsafe { start(&*device, &launch, &[best, token, position, history, OnCard::U32(4)]) }
+    });
+    let kept = kept.unwrap();
     let mut want = vec![0];
     for _ in 0..3 {
         let case = Case { x: r.floats(64, 5.0), bytes: case.bytes.clone(), ..case };
         on.x.write(0, &case.x).unwrap();
-        // SAFETY: all buffers are there.
-        unsafe { kept.replay().unwrap() };
+        kept.start().unwrap();
         want.push(!(best_of(&case.whole()) as u32));
     }
     let mut tokens = [9; 4];
@@ -438,21 +426,16 @@ fn greedy_tokens_by_one_recording() {
 fn shapes_that_are_not_screened() {
     let device = emulation();
     let w = Held::new::<u16>(&device, 64, "the matrix").unwrap();
-    // SAFETY: a buffer of this device.
-    let build =
-        |rows, cols, multiplier| unsafe { ScreenedHead::build(&device, Output { w: &w, rows, cols, multiplier }, 1) };
+    let build = |rows, cols, multiplier| ScreenedHead::build(&device, Output { w: &w, rows, cols, multiplier }, 1);
     for (rows, cols, multiplier) in [(0, 8, 1.0), (4, 0, 1.0), (4, 12, 1.0), (1, 12_296, 1.0), (4, 8, f32::INFINITY)] {
         assert!(build(rows, cols, multiplier).unwrap().is_none(), "{rows} x {cols}, times {multiplier}");
     }
     assert!(build(9, 8, 1.0).is_err(), "a matrix beyond its buffer");
     let head = build(8, 8, 1.0).unwrap().expect("a shape to screen");
     let small = Held::new::<f32>(&device, 12, "values").unwrap();
-    // SAFETY: a buffer of this device.
-    unsafe {
-        assert!(head.screen((&small, 0), 2, None).is_err(), "more tokens than there is room for");
-        assert!(head.screen((&small, 20), 1, None).is_err(), "values beyond their buffer");
-        assert!(head.pick(&w, (&small, 0), 1).is_err(), "no such token");
-    }
+    assert!(head.screen((&small, 0), 2, None).is_err(), "more tokens than there is room for");
+    assert!(head.screen((&small, 20), 1, None).is_err(), "values beyond their buffer");
+    assert!(head.pick(&w, (&small, 0), 1).is_err(), "no such token");
     assert!(head.read(1).is_err(), "no such token");
 }
 

@@ -129,8 +129,7 @@ proptest! {
         let held = Held::of(&device, &y, "logits").unwrap();
         let within = [0.0, 1e-6, 0.7, f32::INFINITY][within];
         top.want(Wanted { count, within, also: &also }).unwrap();
-        // SAFETY: a buffer of this device.
-        unsafe { top.launch(&held, 0..tokens).unwrap() };
+        top.launch(&held, 0..tokens).unwrap();
         // The same as the CPU's: no count is one.
         let wanted = Wanted { count: count.max(1), within, also: &also };
         for (t, y) in y.chunks(n).enumerate() {
@@ -158,16 +157,14 @@ fn more_than_there_is_room_for() {
     let many: Vec<u32> = (0..2000).collect();
     for (count, also, all) in [(1, &[][..], true), (1, &many[..1000], true), (1, &many, true)] {
         top.want(Wanted { count, within: 0.0, also }).unwrap();
-        // SAFETY: a buffer of this device.
-        unsafe { top.launch(&held, 0..2).unwrap() };
+        top.launch(&held, 0..2).unwrap();
         let first = top.read(&held, 0).unwrap();
         assert_eq!((first.pairs.len() == 9000, first.sound), (all, true));
         let second = top.read(&held, 1).unwrap();
         assert!(!second.sound && second.pairs.contains(&(77, 3.0)), "NaN is said");
         assert!(also.len() == 2000 || also.iter().all(|row| second.pairs.iter().any(|pair| pair.0 == *row)));
     }
-    // SAFETY: a buffer of this device.
-    assert!(unsafe { top.launch(&held, 1..3) }.is_err(), "a token that is not there");
+    assert!(top.launch(&held, 1..3).is_err(), "a token that is not there");
     assert!(top.read(&held, 2).is_err(), "a token that is not there");
 }
 

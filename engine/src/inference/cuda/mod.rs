@@ -9,11 +9,12 @@ mod uploaded;
 
 use super::rope::RopeTable;
 use super::session::{Step, Until};
-use super::{InferenceError, Needs, StepResult};
+use super::{Head, InferenceError, MAX_DRAFT, Needs, Screening, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{Config, MatrixId, Model, Op, Slot};
 use bitnet_kernels::ActKind;
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
+use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, TopK};
 use bitnet_kernels::cuda::launches::{
     AttentionScratch, Gate, Heads, Input, Int8, Launches, Norm, Product, RopeTables, Rows, token_of,
 };
@@ -25,6 +26,8 @@ use uploaded::{Uploaded, refused};
 const TOKENS: usize = 4;
 /// The largest head that the attention kernels have room for.
 const MAX_HEAD: usize = 512;
+/// Rows that can be screened at once: a token and the longest draft.
+const SCREENED_ROWS: usize = 1 + MAX_DRAFT;
 /// The kernels' exact sums hold for rows below this.
 const MAX_COLS: usize = 1 << 19;
 
@@ -47,6 +50,14 @@ pub(super) struct Cuda {
     held: (usize, usize),
     /// The token and the position that the device has as its next input.
     next: Option<(u32, usize)>,
+    /// How the output matrix is multiplied.
+    how: Head,
+    /// The copy of the output matrix, once it was tried to make one.
+    screen: Option<ScreenedHead>,
+    tried: bool,
+    /// Whether all held rows are screened.
+    screened: bool,
+    top: Option<TopK>,
 }
 
 /// Activations of so many tokens.
@@ -126,6 +137,7 @@ impl Cuda {
         device: &Arc<dyn Device>,
         context: usize,
         chunk: usize,
+        how: Head,
         mut table: RopeTable,
     ) -> Result<Self, InferenceError> {
         let config = &model.config;
@@ -173,6 +185,11 @@ impl Cuda {
             parts: [plain, observed],
             held: (0, 0),
             next: None,
+            how,
+            screen: None,
+            tried: false,
+            screened: false,
+            top: None,
         })
     }
 
@@ -189,6 +206,7 @@ impl Cuda {
         self.input(step)?;
         let rows = tokens - step.first;
         self.held = (step.first, rows);
+        self.screened = false;
         let observed = step.observer.is_some();
         if tokens == 1 && rows == 1 && !observed {
             self.one_token(model)?;
@@ -220,31 +238,91 @@ impl Cuda {
         Ok(self.room()?.logits.read(0, logits)?)
     }
 
-    /// The most likely token of a held row and its logit, if that is all that is needed; `None` if the row's logits leave none.
-    pub(super) fn best(
-        &mut self,
-        model: &Model,
-        row: usize,
-        needs: &Needs,
-    ) -> Result<Option<(u32, f32)>, InferenceError> {
-        if needs.count != 1 || needs.within != 0.0 || !needs.also.is_empty() {
-            return Ok(None);
+    /// The logits of a held row that a sampler will look at; `None` where nothing could be drawn.
+    pub(super) fn pick(&mut self, model: &Model, row: usize, needs: &Needs) -> Result<Option<Picked>, InferenceError> {
+        let screens = self.screens(model)?;
+        let (_, rows) = self.held;
+        let room = self.room.as_ref().ok_or_else(no_room)?;
+        let Some((src, id)) = super::head::matrix(model) else { return Ok(None) };
+        let matrix = self.weights.matrix(id);
+        let at = |row: usize| (room.slot(src), 4 * (self.held.0 + row) * matrix.cols);
+        if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
+            match &self.screen {
+                Some(screen) if screens => screen.greedy(&matrix.buffer, at(row), 1, &self.best)?,
+                _ => self.head(model, self.held.0 + row, 1, Some(&self.best))?,
+            }
+            // The screen of one row takes the place of that of all.
+            self.screened = false;
+            return self.best(rows == 1);
         }
-        let (first, rows) = self.held;
-        self.head(model, first + row, 1, Some(&self.best))?;
+        match &self.screen {
+            Some(screen) if screens => {
+                if !self.screened {
+                    screen.screen(at(0), rows, None)?;
+                    self.screened = true;
+                }
+                screen.want(needs.wanted())?;
+                screen.pick(&matrix.buffer, at(0), row)?;
+                Ok(Some(screen.read(row)?))
+            }
+            _ => {
+                self.head(model, self.held.0 + row, 1, None)?;
+                if self.top.is_none() {
+                    self.top = Some(TopK::new(self.launches.device(), matrix.rows, 1)?);
+                }
+                let Some(top) = &self.top else { return Ok(None) };
+                top.want(needs.wanted())?;
+                top.launch(&room.logits, 0..1)?;
+                Ok(Some(top.read(&room.logits, 0)?))
+            }
+        }
+    }
+
+    /// The token of the key; if it is the only one that was asked for, the device has it as its next input.
+    fn best(&mut self, alone: bool) -> Result<Option<Picked>, InferenceError> {
         let mut key = [0u64];
         self.best.read(0, &mut key)?;
         let best = token_of(key[0]);
         let room = self.room.as_ref().ok_or_else(no_room)?;
         match (best, self.next.take()) {
-            // The device goes on by itself: what it has as its next input need not be sent.
-            (Some((token, _)), Some((_, position))) if rows == 1 => {
+            (Some((token, _)), Some((_, position))) if alone => {
                 self.launches.next(&self.best, (&room.input, TOKENS), &self.history)?;
                 self.next = Some((token, position + 1));
             }
             _ => self.best.write(0, &[0u64])?,
         }
-        Ok(best)
+        // How many rows were multiplied stays on the device until somebody asks.
+        Ok(best.map(|pair| Picked { pairs: vec![pair], rescored: 0, sound: pair.1.is_finite() }))
+    }
+
+    /// What screening came to so far; nothing if the device does not say.
+    pub(super) fn screening(&self) -> Screening {
+        let totals = self.screen.as_ref().and_then(|screen| screen.totals().ok()).unwrap_or_default();
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Screening { tokens: count(totals.tokens), rows: count(totals.rows) }
+    }
+
+    /// Whether the held rows are screened; makes the copy when it is first wanted.
+    fn screens(&mut self, model: &Model) -> Result<bool, InferenceError> {
+        let Some((_, id)) = super::head::matrix(model) else { return Ok(false) };
+        let matrix = self.weights.matrix(id);
+        if !self.how.screens(matrix.buffer.bytes(), usize::MAX) || self.held.1 > SCREENED_ROWS {
+            return Ok(false);
+        }
+        if !self.tried {
+            self.tried = true;
+            let (w, rows, cols, multiplier) = (&matrix.buffer, matrix.rows, matrix.cols, matrix.multiplier);
+            let output = Output { w, rows, cols, multiplier };
+            self.screen = match ScreenedHead::build(self.launches.device(), output, SCREENED_ROWS) {
+                // Without the copy it goes on, as with it.
+                Err(error @ CudaError::Memory { .. }) => {
+                    tracing::debug!(%error, "the output matrix is not screened");
+                    None
+                }
+                built => built?,
+            };
+        }
+        Ok(self.screen.is_some())
     }
 
     fn room(&mut self) -> Result<&mut Room, InferenceError> {
