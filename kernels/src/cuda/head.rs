@@ -85,7 +85,7 @@ fn wanted_words(wanted: Wanted<'_>) -> Vec<u32> {
     words
 }
 
-/// Picks the largest of logits that lie on the device.
+/// Picks the largest of logits that lie on the device. After an error it is to be made anew: its histograms are half full.
 #[derive(Debug)]
 pub struct TopK {
     device: Arc<dyn Device>,
@@ -292,9 +292,10 @@ impl ScreenedHead {
         top.into_iter().chain(own).chain(&self.bounds).map(Buffer::bytes).sum()
     }
 
-    /// Blocks for `n` pieces of work of which a block does `each` at a time.
+    /// Blocks for `n` pieces of work of which a block does `each` at a time: as a rule it does so once, and the blocks that
+    /// are over make room for others. Not tuned on a card.
     fn blocks(&self, n: usize, each: usize) -> u32 {
-        let most = self.top.device.multiprocessors().saturating_mul(4).max(1);
+        let most = self.top.device.multiprocessors().saturating_mul(16).max(1);
         u32::try_from(n.div_ceil(each)).map_or(most, |n| n.clamp(1, most))
     }
 

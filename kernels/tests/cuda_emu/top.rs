@@ -31,6 +31,9 @@ fn numbers(n: usize, r: &mut Random) -> Vec<f32> {
     }
 }
 
+/// Rows and the bits of their values.
+type Rows = Vec<(u32, u32)>;
+
 /// The rows that `bn_rank` and `bn_pick` leave for each of `tokens`, with their values; `None` where there was no room.
 fn search(
     how: How,
@@ -38,7 +41,7 @@ fn search(
     y: &[f32],
     (tokens, capacity): (usize, usize),
     wanted: Wanted<'_>,
-) -> Result<Vec<Option<Vec<(u32, u32)>>>, EmuError> {
+) -> Result<Vec<Option<Rows>>, EmuError> {
     let n = y.len() / tokens;
     let mut words = vec![wanted.count as u32, wanted.within.to_bits(), wanted.also.len() as u32, 0];
     words.extend(wanted.also);
