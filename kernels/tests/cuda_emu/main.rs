@@ -12,6 +12,7 @@ mod decode;
 mod faults;
 mod products;
 mod rows;
+mod tokenize;
 
 use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, Plain};
 use bitnet_kernels::{Kernels, by_name};

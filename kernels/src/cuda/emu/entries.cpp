@@ -24,11 +24,17 @@ namespace head {
 namespace norm {
 #include "../norm.cu"
 }
+namespace pieces {
+#include "../pieces.cu"
+}
 namespace rope {
 #include "../rope.cu"
 }
 namespace rows {
 #include "../rows.cu"
+}
+namespace tokenize {
+#include "../tokenize.cu"
 }
 namespace faults {
 #include "faults.cu"
@@ -67,10 +73,14 @@ const Entry entries[] = {
     LISTED(head, bn_argmax),
     LISTED(head, bn_next),
     LISTED(norm, bn_norm_quant),
+    LISTED(pieces, bn_tokens_split),
     LISTED(rope, bn_rope_append),
     LISTED(rows, bn_embed_f16),
     LISTED(rows, bn_add),
     LISTED(rows, bn_gate),
+    LISTED(tokenize, bn_tokens_words),
+    LISTED(tokenize, bn_tokens_offsets),
+    LISTED(tokenize, bn_tokens_gather),
     LISTED(faults, fault_write_beyond),
     LISTED(faults, fault_read_beyond),
     LISTED(faults, fault_shared_beyond),
