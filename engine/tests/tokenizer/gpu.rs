@@ -169,7 +169,7 @@ fn texts_beyond_one_run() {
     let tokenizer = on_device(&pairs()[1].ours).with_batch_bytes(CORPUS.len());
     // Longer than a run: it stays here, and its neighbours go.
     let long = format!("{CORPUS} ");
-    let (half, rest) = CORPUS.split_at(CORPUS.len() / 2);
+    let (half, rest) = CORPUS.split_at(CORPUS.floor_char_boundary(CORPUS.len() / 2));
     let texts = ["Hello there", &*long, "", CORPUS, half, "x <|x|>y", rest, &*long, "y"];
     for opts in [PLAIN, PARSE] {
         let (ids, report) = tokenizer.encode_on_device(&texts, opts, pool()).unwrap().unwrap();
