@@ -1,9 +1,14 @@
-//! Devices by name: `auto`, `cpu` (the best instruction set here), `cpu-scalar`, `cpu-avx2`, ... The name `cuda` is known, and
-//! its cards are looked for ([`cuda`]), but nothing runs on them yet, so neither `auto` nor [`devices`] has it.
+//! Devices by name: `auto`, `cpu` (the best instruction set here), `cpu-scalar`, `cpu-avx2`, ...; `cuda` (the first card that
+//! the kernels are written for), `cuda:1`, ...; `cuda-emu`, the kernels of a card run on the processor, for proofs.
+//!
+//! [`kernels`] has what computes on a processor; [`open`] has everything. A card has kernels of a processor beside it.
 
 pub mod cuda;
 
+use crate::settings::Settings;
+use bitnet_kernels::cuda::device::Device as Accelerator;
 use bitnet_kernels::{KernelError, Kernels, Unavailable, best, by_name, kernel_sets};
+use std::sync::Arc;
 
 /// Names before the instruction set.
 const CPU: &str = "cpu";
@@ -40,17 +45,44 @@ pub enum DeviceError {
         /// What is missing.
         reason: String,
     },
-    /// A card, on which no model can run yet.
-    #[error(
-        "device `{name}`: this build cannot run a model on a card yet. Its CUDA kernels compile (`cargo xtask cuda-check`), but what would run them is not written; take --device auto"
-    )]
-    NoExecutor {
+    /// A card, where only a processor can be used.
+    #[error("device `{name}` is a card, and this computes on a processor only; take --device cpu")]
+    ProcessorOnly {
         /// What was asked for.
         name: String,
     },
 }
 
-/// Every device of this build that models run on, and whether it can be used here.
+/// A device that is ready.
+#[derive(Clone)]
+pub struct Opened {
+    /// What computes on the processor: on a card, what the card does not do.
+    pub kernels: &'static dyn Kernels,
+    /// The card, if that is what the device is.
+    pub card: Option<Arc<dyn Accelerator>>,
+}
+
+impl Opened {
+    /// What computes: the name of the card, or of the kernel set.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.card.as_ref().map_or_else(|| self.kernels.name(), |card| card.name())
+    }
+}
+
+impl From<&'static dyn Kernels> for Opened {
+    fn from(kernels: &'static dyn Kernels) -> Self {
+        Self { kernels, card: None }
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("kernels", &self.kernels.name()).field("card", &self.card).finish()
+    }
+}
+
+/// Every device of this build that computes on a processor, and whether it can be used here.
 #[must_use]
 pub fn devices() -> Vec<Device> {
     let automatic = best().name();
@@ -65,20 +97,25 @@ pub fn devices() -> Vec<Device> {
         .collect()
 }
 
-/// The kernels of a device.
+/// The kernels of a device that computes on a processor.
 ///
 /// # Errors
-/// A name that is unknown, or an instruction set that this processor lacks.
+/// A name that is unknown or means a card, or an instruction set that this processor lacks.
 pub fn kernels(name: &str) -> Result<&'static dyn Kernels, DeviceError> {
     if name == "auto" || name == CPU {
         return Ok(best());
     }
     let unknown = || DeviceError::Unknown {
         name: name.to_owned(),
-        known: devices().into_iter().map(|d| d.name).collect::<Vec<_>>().join(", "),
+        known: devices()
+            .into_iter()
+            .map(|d| d.name)
+            .chain([format!("{0}, {0}:N", cuda::NAME)])
+            .collect::<Vec<_>>()
+            .join(", "),
     };
-    if cuda::is_cuda(name) {
-        return Err(DeviceError::NoExecutor { name: name.to_owned() });
+    if name == cuda::EMULATED || cuda::index(name).is_some() {
+        return Err(DeviceError::ProcessorOnly { name: name.to_owned() });
     }
     let set = name.strip_prefix("cpu-").ok_or_else(unknown)?;
     by_name(set).map_err(|error| match error {
@@ -87,4 +124,82 @@ pub fn kernels(name: &str) -> Result<&'static dyn Kernels, DeviceError> {
         }
         _ => unknown(),
     })
+}
+
+/// Opens a device. `auto` is the processor: [`open_for`] knows a model.
+///
+/// # Errors
+/// A name that is unknown, or a device that cannot be used here, with the reason.
+pub fn open(name: &str, settings: &Settings) -> Result<Opened, DeviceError> {
+    let card = if name == cuda::EMULATED {
+        Some(cuda::emulation())
+    } else {
+        cuda::index(name).map(|index| cuda::open(index, settings))
+    };
+    let Some(card) = card else {
+        return Ok(Opened { kernels: kernels(name)?, card: None });
+    };
+    let card = card.map_err(|reason| DeviceError::Unavailable { name: name.to_owned(), reason })?;
+    Ok(Opened { kernels: best(), card: Some(card) })
+}
+
+/// Opens a device for a model with so many bytes of weights: `auto` takes a card where it [pays](cuda::pays) and can be used,
+/// and says nothing where it cannot.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_for(name: &str, weights: u64, settings: &Settings) -> Result<Opened, DeviceError> {
+    if name == "auto" && weights >= cuda::WORTH {
+        match open(cuda::NAME, settings) {
+            Ok(opened) => {
+                let free = opened.card.as_ref().map_or(Ok(0), |card| card.free_memory());
+                if free.is_ok_and(|free| cuda::pays(weights, free)) {
+                    return Ok(opened);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "auto takes no card"),
+        }
+    }
+    open(name, settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_processor_open_without_a_card() {
+        for name in ["auto", "cpu", "cpu-scalar"] {
+            let opened = open(name, &Settings::default()).unwrap();
+            assert!(opened.card.is_none() && opened.kernels.name() == kernels(name).unwrap().name(), "{opened:?}");
+        }
+        let small = open_for("auto", cuda::WORTH - 1, &Settings::default()).unwrap();
+        assert!(small.card.is_none(), "{small:?}");
+    }
+
+    #[test]
+    fn a_card_is_no_processor_and_a_wrong_name_is_unknown() {
+        for name in ["cuda", "cuda:0", "cuda-emu"] {
+            let error = kernels(name).err().map(|error| error.to_string()).unwrap();
+            assert_eq!(
+                error,
+                format!("device `{name}` is a card, and this computes on a processor only; take --device cpu")
+            );
+        }
+        for name in ["cuda:", "cuda:x", "cuda:4294967296", "gpu"] {
+            let error = open(name, &Settings::default()).unwrap_err();
+            assert!(matches!(&error, DeviceError::Unknown { known, .. } if known.contains("cuda, cuda:N")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_emulation_is_a_device_of_builds_that_have_it() {
+        let opened = open("cuda-emu", &Settings::default());
+        if cfg!(feature = "cuda-emu") {
+            assert_eq!(opened.unwrap().card.unwrap().name(), "cuda-emu");
+        } else {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains("not available: this build has no emulation"), "{error}");
+        }
+    }
 }

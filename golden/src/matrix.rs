@@ -26,7 +26,7 @@ pub struct Matrix {
     pub models: Vec<Model>,
     /// Devices: an instruction set of the CPU, or an accelerator.
     #[serde(default, rename = "device")]
-    pub devices: Vec<Named>,
+    pub devices: Vec<Device>,
     /// What a cell is checked against.
     #[serde(default, rename = "backend")]
     pub backends: Vec<Named>,
@@ -46,6 +46,19 @@ pub struct Named {
     pub name: String,
     /// One sentence for people.
     pub about: String,
+}
+
+/// A device.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The name as it stands in a cell.
+    pub name: String,
+    /// One sentence for people.
+    pub about: String,
+    /// `*` does not include it: it is named where it is meant.
+    #[serde(default)]
+    pub named_only: bool,
 }
 
 /// One model of the matrix.
@@ -178,7 +191,7 @@ pub struct Rectangle {
     /// Names of weight formats.
     #[serde(default = "all")]
     pub quants: Vec<String>,
-    /// Names of devices.
+    /// Names of devices; `*` = all that are not `named_only`.
     #[serde(default = "all")]
     pub devices: Vec<String>,
     /// Names of backends.

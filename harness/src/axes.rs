@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use bitnet_golden::matrix::{Matrix, Model, Rectangle};
+use bitnet_golden::matrix::{Device, Matrix, Model, Rectangle};
 
 use crate::setup::Problem;
 
@@ -245,10 +245,13 @@ fn fill(matrix: &Matrix, check: &str, r: &Rectangle) -> Vec<Cell> {
     let model_picked = |model: &Model| {
         r.models.contains(&model.name) || (model.source.is_model() && r.models.iter().any(|v| v == "*"))
     };
+    let device_picked = |device: &Device| {
+        r.devices.contains(&device.name) || (!device.named_only && r.devices.iter().any(|v| v == "*"))
+    };
     let mut cells = Vec::new();
     for model in matrix.models.iter().filter(|m| model_picked(m)) {
         for quant in model.quants.iter().filter(|q| picked(&r.quants, q)) {
-            for device in matrix.devices.iter().filter(|d| picked(&r.devices, &d.name)) {
+            for device in matrix.devices.iter().filter(|d| device_picked(d)) {
                 for backend in matrix.backends.iter().filter(|b| picked(&r.backends, &b.name)) {
                     cells.push(Cell {
                         model: model.name.clone(),
@@ -310,6 +313,10 @@ mod tests {
         [[device]]
         name = "d"
         about = ""
+        [[device]]
+        name = "card"
+        about = ""
+        named_only = true
         [[backend]]
         name = "b"
         about = ""
@@ -331,6 +338,17 @@ mod tests {
         assert_eq!(cells, ["bare::q1::d::b::c"]);
         let (cells, _) = expand_with("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{ models = [\"net\"] }]");
         assert_eq!(cells, ["net::fault::d::b::c"]);
+    }
+
+    #[test]
+    fn a_device_that_wants_to_be_named_is_in_no_star() {
+        let cells = |devices: &str| {
+            let cells = format!("{{ models = [\"m\"], quants = [\"q1\"], devices = {devices} }}");
+            expand_with(&format!("[[check]]\nname = \"c\"\nabout = \"\"\ncells = [{cells}]")).0
+        };
+        assert_eq!(cells("[\"*\"]"), ["m::q1::d::b::c"]);
+        assert_eq!(cells("[\"card\"]"), ["m::q1::card::b::c"]);
+        assert_eq!(cells("[\"*\", \"card\"]"), ["m::q1::d::b::c", "m::q1::card::b::c"]);
     }
 
     #[test]

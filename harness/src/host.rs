@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bitnet_engine::device;
+use bitnet_engine::settings::Settings;
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::kernel_sets;
 use cpp_sys::CppBackend;
@@ -57,6 +59,9 @@ impl Host {
         for backend in CppBackend::ALL {
             let target = paths.target.clone();
             host = host.backend(backend.name(), move || live::availability(backend, &target));
+        }
+        for name in [device::cuda::NAME, device::cuda::EMULATED] {
+            host = host.device(name, move || card(name));
         }
         // Every kernel set of the engine is a device, so that none can be left out of the matrix.
         kernel_sets().iter().fold(host, |host, set| {
@@ -160,6 +165,20 @@ impl Host {
                 ),
             },
         }
+    }
+}
+
+/// Whether a card, or the emulation of one, is here. A card is not opened for that: it would compile its kernels.
+fn card(name: &'static str) -> Availability {
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            return Availability::unavailable(name, error.to_string(), "set the variable right, or not at all");
+        }
+    };
+    match device::cuda::available(name, &settings) {
+        Ok(()) => Availability::Available,
+        Err((reason, mend)) => Availability::unavailable(name, reason, mend),
     }
 }
 

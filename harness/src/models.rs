@@ -8,9 +8,11 @@ use crate::check::{Context, Failure};
 use crate::generate;
 use crate::vocabularies::{self, Vocabulary};
 use bitnet_engine::convert::convert_stored_to_vec;
+use bitnet_engine::device::Opened;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
+use bitnet_engine::settings::Settings;
 use bitnet_golden::differences::{self, Difference};
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
@@ -133,12 +135,27 @@ pub fn layout(quant: &str) -> I2sLayout {
     }
 }
 
-/// The kernels of a cell's device.
+/// The kernels of a cell's device, which is a processor.
+///
+/// # Errors
+/// The device is unknown, not here, or a card.
+pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
+    Ok(bitnet_engine::device::kernels(&cell.device)?)
+}
+
+/// A cell's device. A card is opened once a process, so that its cells share what was compiled and uploaded.
 ///
 /// # Errors
 /// The device is unknown or not here.
-pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
-    Ok(bitnet_engine::device::kernels(&cell.device)?)
+pub fn device(cell: &Cell) -> Result<Opened, Failure> {
+    static OPENED: Mutex<Vec<(String, Opened)>> = Mutex::new(Vec::new());
+    let mut all = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, opened)) = all.iter().find(|(name, _)| *name == cell.device) {
+        return Ok(opened.clone());
+    }
+    let opened = bitnet_engine::device::open(&cell.device, &Settings::from_env()?)?;
+    all.push((cell.device.clone(), opened.clone()));
+    Ok(opened)
 }
 
 /// A pool of threads, made once a process for each size. Sessions of several cells take turns in it.
@@ -162,14 +179,16 @@ pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
 /// The session cannot be made.
 pub fn session(
     loaded: &Loaded,
-    kernels: &'static dyn Kernels,
+    device: impl Into<Opened>,
     threads: usize,
     chunk: usize,
     context: usize,
 ) -> Result<Session, Failure> {
+    let Opened { kernels, card } = device.into();
     let options = SessionOptions {
         chunk,
         context: Some(context.min(loaded.model.config.context_length)),
+        card,
         ..SessionOptions::new(kernels, pool(threads)?)
     };
     Ok(Session::new(Arc::clone(&loaded.model), options)?)

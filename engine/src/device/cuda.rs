@@ -1,15 +1,36 @@
-//! The device `cuda`: which cards there are, and whether kernels could be compiled for them.
+//! The device `cuda`: which cards there are, whether kernels can be compiled for them, and opening one.
 //!
-//! No model runs on a card yet, so the device is never available and `auto` never takes it. What is here says what a card
-//! would meet: its driver, its memory, the compiler of its kernels and where they are kept.
+//! What a card would meet is said before it is opened: its driver, its memory, the compiler of its kernels and where they
+//! are kept.
 
+use crate::settings::{Settings, cuda_cache_from_env};
 use bitnet_kernels::cuda::architecture::{Architecture, loads};
+use bitnet_kernels::cuda::cache::Cache;
+use bitnet_kernels::cuda::card::{self, Setup};
+use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::cuda::driver::{self, DriverError};
 use bitnet_kernels::cuda::nvrtc::{Nvrtc, NvrtcError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The name, alone or before `:N`.
-const NAME: &str = "cuda";
+pub const NAME: &str = "cuda";
+/// The kernels of a card, run on the processor (cargo feature `cuda-emu`).
+pub const EMULATED: &str = "cuda-emu";
+
+/// Bytes of weights from which on `auto` looks for a card.
+///
+/// Opening a card takes some tenths of a second (context, kernels, upload), in which a processor that reads 10 to 20 GB/s
+/// has done a dozen tokens of a model of this size: short answers are over by then. From there on the card's memory is
+/// ten times as fast or more. An estimate from those rates: no card has been measured.
+pub const WORTH: u64 = 256 << 20;
+
+/// Whether a card with so many free bytes wins for a model with so many bytes of weights: they are at least [`WORTH`], and fit
+/// with a quarter more for the cache of keys and values and for what is between.
+#[must_use]
+pub fn pays(weights: u64, free: u64) -> bool {
+    weights >= WORTH && weights.saturating_add(weights / 4) <= free
+}
 
 /// The device, in the form of [`super::Device`], and its cards.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -18,9 +39,9 @@ pub struct Cuda {
     pub name: &'static str,
     /// What it needs.
     pub description: &'static str,
-    /// Why no model runs on it.
-    pub unavailable: String,
-    /// Whether `auto` takes it: no.
+    /// Why no model runs on it, if none does.
+    pub unavailable: Option<String>,
+    /// Whether `auto` takes it whatever the model: no, see [`pays`].
     pub automatic: bool,
     /// The cards that the driver shows.
     pub cards: Vec<Card>,
@@ -49,15 +70,56 @@ pub struct Card {
     pub driver: String,
     /// What its kernels are compiled by and for and where they are kept, or why they cannot be compiled.
     pub kernels: String,
+    /// Whether they can be compiled.
+    pub usable: bool,
 }
 
-/// Whether a name means a card: `cuda`, `cuda:1`.
+/// The card that a name means: `Some(None)` is the first (`cuda`), `Some(Some(1))` a certain one (`cuda:1`).
 #[must_use]
-pub fn is_cuda(name: &str) -> bool {
-    match name.strip_prefix(NAME) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())),
-        None => false,
+pub fn index(name: &str) -> Option<Option<u32>> {
+    match name.strip_prefix(NAME)? {
+        "" => Some(None),
+        rest => {
+            let digits = rest.strip_prefix(':').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?;
+            digits.parse().ok().map(Some)
+        }
+    }
+}
+
+/// Opens a card with its kernels, or says why not.
+pub(super) fn open(index: Option<u32>, settings: &Settings) -> Result<Arc<dyn Device>, String> {
+    let cache = cuda_cache_from_env(settings).map(Cache::new);
+    let setup = Setup { nvrtc: settings.nvrtc.as_deref(), cache: cache.as_ref() };
+    let card = card::Card::open(index, setup).map_err(|error| error.to_string())?;
+    for note in card.notes() {
+        tracing::warn!("compiled CUDA kernels: {note}");
+    }
+    Ok(Arc::new(card))
+}
+
+/// A card that is emulated, or why there is none.
+pub(super) fn emulation() -> Result<Arc<dyn Device>, String> {
+    #[cfg(feature = "cuda-emu")]
+    {
+        let card = bitnet_kernels::cuda::emu::Emulation::new().map_err(|error| error.to_string())?;
+        Ok(Arc::new(card))
+    }
+    #[cfg(not(feature = "cuda-emu"))]
+    Err("this build has no emulation; build with `--features cuda-emu` (it needs a C++ compiler)".to_owned())
+}
+
+/// Whether the device [`NAME`] or [`EMULATED`] can be used here, without opening it.
+///
+/// # Errors
+/// Why it cannot, and what mends it.
+pub fn available(name: &str, settings: &Settings) -> Result<(), (String, &'static str)> {
+    if name == EMULATED {
+        return emulation().map(drop).map_err(|reason| (reason, "apt-get install g++, then build again"));
+    }
+    let cache = cuda_cache_from_env(settings);
+    match look(settings.nvrtc.as_deref(), cache).unavailable {
+        None => Ok(()),
+        Some(reason) => Err((reason, "run where `bitnet devices` shows a card with kernels")),
     }
 }
 
@@ -76,10 +138,11 @@ fn cuda(
         Ok(cards) => {
             let nvrtc = nvrtc();
             let compiler = nvrtc.as_ref().map(Compiler::from).map_err(ToString::to_string);
-            let cards = cards.into_iter().map(|found| card(found, compiler.as_ref(), cache)).collect();
-            ("this build cannot run a model on a card yet".to_owned(), cards)
+            let cards: Vec<Card> = cards.into_iter().map(|found| card(found, compiler.as_ref(), cache)).collect();
+            let unusable = !cards.iter().any(|card| card.usable);
+            (unusable.then(|| "the kernels of no card can be compiled; why is said with each".to_owned()), cards)
         }
-        Err(error) => (error.to_string(), Vec::new()),
+        Err(error) => (Some(error.to_string()), Vec::new()),
     };
     let description = "NVIDIA cards of compute capability 8.0 or higher, with a driver for CUDA 12.0 or newer";
     Cuda { name: NAME, description, unavailable, automatic: false, cards }
@@ -124,6 +187,7 @@ fn card(found: driver::Card, compiler: Result<&Compiler, &String>, cache: Option
         memory_unknown,
         l2: found.l2,
         driver: dotted(found.driver),
+        usable: kernels.is_ok(),
         kernels: kernels.unwrap_or_else(|reason| format!("cannot be compiled: {reason}")),
     }
 }
@@ -134,12 +198,19 @@ mod tests {
 
     #[test]
     fn names_of_cards() {
-        for name in ["cuda", "cuda:0", "cuda:12"] {
-            assert!(is_cuda(name), "{name}");
+        for (name, want) in [("cuda", None), ("cuda:0", Some(0)), ("cuda:12", Some(12))] {
+            assert_eq!(index(name), Some(want), "{name}");
         }
-        for name in ["", "cud", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu", "cuda-emu"] {
-            assert!(!is_cuda(name), "{name}");
+        for name in ["", "cud", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:4294967296", "cuda0", "cpu", EMULATED] {
+            assert_eq!(index(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_card_pays_for_large_models_that_fit() {
+        let (two_b, free) = (1_200_000_000, 79 << 30);
+        assert!(pays(two_b, free) && pays(WORTH, WORTH * 2));
+        assert!(!pays(WORTH - 1, free) && !pays(two_b, two_b) && !pays(u64::MAX, u64::MAX - 1));
     }
 
     #[test]
@@ -161,17 +232,15 @@ mod tests {
         let good = of((9, 0), (13, 0), Ok(&compiler));
         assert_eq!(good.kernels, "sm_90a, by NVRTC 13.5 (libnvrtc.so.13), kept in /c");
         assert_eq!((good.name.as_str(), good.compute.as_str(), good.driver.as_str()), ("cuda:1", "9.0", "13.0"));
+        assert!(good.usable);
         let missing = "no NVRTC".to_owned();
         for (card, want) in [
             (of((9, 0), (12, 4), Ok(&compiler)), "speaks CUDA 12.4"),
             (of((7, 5), (13, 0), Ok(&compiler)), "compute capability 7.5"),
             (of((9, 0), (13, 0), Err(&missing)), "no NVRTC"),
         ] {
-            assert!(
-                card.kernels.starts_with("cannot be compiled: ") && card.kernels.contains(want),
-                "{}",
-                card.kernels
-            );
+            let said = card.kernels.starts_with("cannot be compiled: ") && card.kernels.contains(want);
+            assert!(said && !card.usable, "{}", card.kernels);
         }
     }
 
@@ -179,6 +248,7 @@ mod tests {
     fn nvrtc_is_not_looked_for_without_a_card() {
         let none = Err(DriverError::NoCard { driver: (13, 0) });
         let found = cuda(none, || Err(NvrtcError::NoLibrary { tried: "it was looked for".to_owned() }), None);
-        assert!(found.cards.is_empty() && found.unavailable.contains("finds no card"), "{}", found.unavailable);
+        let reason = found.unavailable.unwrap_or_default();
+        assert!(found.cards.is_empty() && reason.contains("finds no card"), "{reason}");
     }
 }

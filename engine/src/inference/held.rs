@@ -48,7 +48,7 @@ impl Session {
         let chunk = self.options.chunk;
         let (before, end) = tokens.split_at(((tokens.len() - 1) / chunk * chunk).min(tokens.len() - rows));
         self.forward(before, Want::Nothing, &mut |_, _| {})?;
-        self.run(end, end.len() - rows, Until::Head, &mut None);
+        self.run(end, end.len() - rows, Until::Head, &mut None)?;
         self.position += end.len();
         self.held = Held { rows, first: self.position - rows, read: None };
         Ok(())
@@ -64,10 +64,16 @@ impl Session {
             return Err(InferenceError::Option { what: "the logits of a row that is not held" });
         }
         let vocab = self.model.config.vocab_size;
-        let screened = needs.is_some_and(|needs| self.screened(row, needs));
+        let screened = match needs {
+            Some(needs) if self.cuda.is_some() => self.picked(row, needs)?,
+            Some(needs) => self.screened(row, needs),
+            None => false,
+        };
         if !screened && self.held.read != Some(Read::Whole) {
             let model = Arc::clone(&self.model);
-            if let Some((src, id)) = head::matrix(&model) {
+            if let Some(cuda) = &mut self.cuda {
+                cuda.logits(&model, &mut self.slots[Slot::Logits.index()])?;
+            } else if let Some((src, id)) = head::matrix(&model) {
                 self.linear(src, &[(id, Slot::Logits)], self.held.rows);
             }
             self.held.read = Some(Read::Whole);
@@ -98,6 +104,20 @@ impl Session {
     #[must_use]
     pub fn screening(&self) -> Screening {
         self.screening
+    }
+
+    /// Lets the device pick the logits of a held row, if it can and not all are here already.
+    fn picked(&mut self, row: usize, needs: &Needs) -> Result<bool, InferenceError> {
+        let Some(cuda) = self.cuda.as_mut().filter(|_| self.held.read != Some(Read::Whole)) else { return Ok(false) };
+        let Some((token, logit)) = cuda.best(&self.model, row, needs)? else { return Ok(false) };
+        let logits = &mut self.slots[Slot::Logits.index()];
+        logits.clear();
+        logits.resize(self.model.config.vocab_size, f32::NEG_INFINITY);
+        if let Some(to) = logits.get_mut(token as usize) {
+            *to = logit;
+        }
+        self.held.read = Some(Read::Copy);
+        Ok(true)
     }
 
     /// Screens the logits of a held row, if that is the way now.

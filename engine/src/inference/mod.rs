@@ -1,6 +1,7 @@
 //! Running a model: executor, KV cache, sampling, generation, perplexity.
 
 mod cache;
+mod cuda;
 mod generate;
 mod head;
 mod held;
@@ -18,7 +19,7 @@ pub use head::{Head, Needs, Screening};
 pub use observer::{Observer, StepResult};
 pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
-pub use selfcheck::{BrokenContract, self_check};
+pub use selfcheck::{BrokenContract, self_check, self_check_card};
 pub use session::{Session, SessionOptions, Want};
 pub use speculate::{MAX_DRAFT, Speculation};
 
@@ -98,6 +99,20 @@ pub enum InferenceError {
         /// Which and why.
         what: &'static str,
     },
+    /// A model that a device cannot compute.
+    #[error("{device} cannot run this model: {what}")]
+    NotOnDevice {
+        /// The device.
+        device: String,
+        /// What it cannot do, and what can.
+        what: String,
+    },
+    /// A card whose results are not those of the processor.
+    #[error(transparent)]
+    Broken(#[from] BrokenContract),
+    /// A device that fails.
+    #[error(transparent)]
+    Device(#[from] bitnet_kernels::cuda::device::CudaError),
     /// A sampling option out of range.
     #[error(transparent)]
     Sampler(#[from] SamplerError),

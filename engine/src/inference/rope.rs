@@ -41,6 +41,11 @@ impl RopeTable {
         self.positions = positions;
     }
 
+    /// Cosines and sines of all positions so far.
+    pub(crate) fn all(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
+    }
+
     /// Cosines and sines of a position.
     pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let range = position * self.half..(position + 1) * self.half;

@@ -1,14 +1,17 @@
-//! The CPU executor: runs a model's plan over a sequence, chunk by chunk.
+//! A sequence in progress, and the CPU executor: runs a model's plan, chunk by chunk. On a CUDA device the plan is run by
+//! [`super::cuda`].
 //!
 //! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads
 //! nor the size of the chunks changes a bit of the logits.
 
+use super::cuda::Cuda;
 use super::head::{Head, Screening};
 use super::held::Held;
 use super::rope::RopeTable;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{HugePages, MatrixId, Model, NormId, Op, PASSES, Slot};
+use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::parallel::{self, Product, SERIAL_WORK};
 use bitnet_kernels::screen::Scratch;
 use bitnet_kernels::{ActKind, Activations, Kernels, Pool, Rope};
@@ -31,13 +34,15 @@ pub struct SessionOptions {
     pub chunk: usize,
     /// How the output matrix is multiplied where few logits are needed.
     pub head: Head,
+    /// The CUDA device that computes instead of the CPU.
+    pub card: Option<Arc<dyn Device>>,
 }
 
 impl SessionOptions {
     /// The best kernels of this machine, the chunk size that suits them.
     #[must_use]
     pub fn new(kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
-        Self { kernels, pool, context: None, chunk: 128, head: Head::Auto }
+        Self { kernels, pool, context: None, chunk: 128, head: Head::Auto, card: None }
     }
 }
 
@@ -49,6 +54,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("context", &self.context)
             .field("chunk", &self.chunk)
             .field("head", &self.head)
+            .field("card", &self.card)
             .finish()
     }
 }
@@ -73,6 +79,17 @@ pub(super) enum Until {
     Head,
 }
 
+/// One chunk of a sequence.
+pub(super) struct Step<'a, 'o> {
+    pub(super) tokens: &'a [u32],
+    /// Of the first token.
+    pub(super) position: usize,
+    /// Logits are wanted of the rows from here on.
+    pub(super) first: usize,
+    pub(super) until: Until,
+    pub(super) observer: Option<&'a mut (dyn Observer + 'o)>,
+}
+
 /// A sequence in progress: the model, its KV cache, and the buffers of the steps.
 pub struct Session {
     pub(super) model: Arc<Model>,
@@ -91,6 +108,7 @@ pub struct Session {
     pub(super) whole: usize,
     pub(super) screening: Screening,
     pub(super) scratch: Scratch,
+    pub(super) cuda: Option<Cuda>,
 }
 
 impl std::fmt::Debug for Session {
@@ -113,21 +131,25 @@ impl Session {
         if context == 0 || options.chunk == 0 {
             return Err(InferenceError::Option { what: "the context and the chunk must hold at least one token" });
         }
-        let cache = KvCache::new(config.block_count, context, config.kv_heads, config.head_dim)
+        let rope = || {
+            let factors = model.weights.rope_factors.as_deref();
+            RopeTable::new(config.rope_dims, config.rope_theta, config.rope_scale, factors)
+        };
+        let cuda = match &options.card {
+            Some(card) => Some(Cuda::new(&model, card, context, options.chunk.min(context), rope())?),
+            None => None,
+        };
+        let layers = if cuda.is_some() { 0 } else { config.block_count };
+        let cache = KvCache::new(layers, context, config.kv_heads, config.head_dim)
             .ok_or(InferenceError::ContextTooLarge { context })?;
-        let rope = RopeTable::new(
-            config.rope_dims,
-            config.rope_theta,
-            config.rope_scale,
-            model.weights.rope_factors.as_deref(),
-        );
         Ok(Self {
+            rope: rope(),
+            cuda,
             cache,
             position: 0,
             slots: vec![Vec::new(); Slot::ALL.len()],
             spare: Vec::new(),
             prepared: Activations::default(),
-            rope,
             held: Held::default(),
             passes: 0,
             whole: 0,
@@ -206,7 +228,7 @@ impl Session {
                 Want::Last if i + 1 == chunks => chunk.len() - 1,
                 Want::Last | Want::Nothing => chunk.len(),
             };
-            self.run(chunk, first, Until::End, &mut observer);
+            self.run(chunk, first, Until::End, &mut observer)?;
             for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
                 let position = self.position + first + row;
                 if !logits.iter().all(|l| l.is_finite()) {
@@ -247,16 +269,27 @@ impl Session {
     }
 
     /// Runs the plan for one chunk; logits of the rows from `first` on are left in their slot.
-    pub(super) fn run(&mut self, tokens: &[u32], first: usize, until: Until, observer: &mut Option<&mut dyn Observer>) {
+    pub(super) fn run(
+        &mut self,
+        tokens: &[u32],
+        first: usize,
+        until: Until,
+        observer: &mut Option<&mut dyn Observer>,
+    ) -> Result<(), InferenceError> {
         let model = Arc::clone(&self.model);
+        self.held = Held::default();
+        self.slots[Slot::Logits.index()].clear();
+        if let Some(cuda) = &mut self.cuda {
+            let observer = observer.as_deref_mut();
+            let mut step = Step { tokens, position: self.position, first, until, observer };
+            return cuda.run(&model, &mut step, &mut self.slots[Slot::Logits.index()]);
+        }
         self.passes += 1;
         if self.passes == PASSES && model.huge_pages == HugePages::Auto {
             let copied = model.copy_hot(HugePages::Auto, &self.options.pool);
             tracing::debug!(?copied, "weights into huge pages");
         }
-        self.held = Held::default();
         self.rope.extend_to(self.position + tokens.len());
-        self.slots[Slot::Logits.index()].clear();
         // After `SelectRows` only these are computed.
         let (mut rows, mut position) = (tokens.len(), self.position);
         let mut index = 0;
@@ -265,7 +298,7 @@ impl Session {
             match step.op {
                 Op::Embed { table, dst } => self.embed(table, tokens, dst),
                 Op::RmsNorm { src, dst, weight } => self.rms_norm(src, dst, weight),
-                Op::Linear { dst: Slot::Logits, .. } if until == Until::Head => return,
+                Op::Linear { dst: Slot::Logits, .. } if until == Until::Head => return Ok(()),
                 Op::Linear { src, .. } => {
                     let group = linear_group(&model.plan[index..], src);
                     done = group.len();
@@ -284,7 +317,7 @@ impl Session {
                 Op::Add { src } => self.add(src),
                 Op::SelectRows => {
                     if first == tokens.len() {
-                        return;
+                        return Ok(());
                     }
                     let width = model.config.embedding_length;
                     self.slots[Slot::Residual.index()].drain(..first * width);
@@ -302,6 +335,7 @@ impl Session {
             }
             index += done;
         }
+        Ok(())
     }
 
     fn embed(&mut self, table: MatrixId, tokens: &[u32], dst: Slot) {
@@ -414,7 +448,7 @@ impl Session {
 }
 
 /// The run of linear steps at the start of `steps` that read `src`, none of which writes it.
-fn linear_group(steps: &[crate::model::Step], src: Slot) -> Vec<(MatrixId, Slot)> {
+pub(super) fn linear_group(steps: &[crate::model::Step], src: Slot) -> Vec<(MatrixId, Slot)> {
     let mut group = Vec::with_capacity(3);
     for step in steps {
         match step.op {

@@ -5,6 +5,8 @@ mod model_support;
 
 mod bad_models;
 mod bad_requests;
+#[cfg(feature = "cuda-emu")]
+mod cuda;
 mod invariants;
 mod memory;
 mod screened;

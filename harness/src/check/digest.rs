@@ -5,18 +5,18 @@ use crate::axes::Cell;
 use crate::golden::ORACLE_DEVICE;
 use crate::metrics::Metrics;
 use crate::models;
+use bitnet_engine::device::{self, Opened};
 use bitnet_engine::inference::Want;
 use bitnet_engine::load::Loaded;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::texts;
-use bitnet_kernels::Kernels;
 use sha2::{Digest as _, Sha256};
 
 /// The check.
 pub struct Digest;
 
 const THREADS: [usize; 3] = [1, 2, 4];
-const CHUNKS: [usize; 3] = [1, 7, 64];
+const CHUNKS: [usize; 4] = [1, 7, 64, 512];
 
 impl Check for Digest {
     fn name(&self) -> &'static str {
@@ -27,20 +27,23 @@ impl Check for Digest {
         let loaded = models::loaded(ctx, cell)?;
         let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
         let ids = ids(&loaded, &texts::passage(&ctx.paths.golden)?, plan.digest_tokens)?;
-        let kernels = models::kernels(cell)?;
-        // The oracle is slow and its threads do nothing of their own: the corners are enough.
-        let runs: Vec<(usize, usize)> = if cell.device == ORACLE_DEVICE {
-            vec![(1, 1), (2, 7)]
-        } else {
-            THREADS.into_iter().flat_map(|t| CHUNKS.map(|c| (t, c))).collect()
+        let opened = models::device(cell)?;
+        let runs: Vec<(usize, usize)> = match &opened.card {
+            // Slow; single tokens are what `greedy` asks.
+            Some(_) if cell.device == device::cuda::EMULATED => vec![(1, 7), (1, 64)],
+            // Its threads are none of ours.
+            Some(_) => CHUNKS.map(|chunk| (1, chunk)).to_vec(),
+            // The oracle is slow and its threads do nothing of their own: the corners are enough.
+            None if cell.device == ORACLE_DEVICE => vec![(1, 1), (2, 7)],
+            None => THREADS.into_iter().flat_map(|t| CHUNKS.map(|c| (t, c))).collect(),
         };
-        let digest = consistent(&loaded, kernels, &ids, &runs)?;
+        let digest = consistent(&loaded, &opened, &ids, &runs)?;
         ctx.assert_golden(cell, "", &format!("{} tokens: {}", ids.len(), digest))?;
         Ok(Metrics::new()
             .with("tokens", ids.len())
             .with("runs", runs.len())
             .with("digest", digest)
-            .ran(models::kernels(cell)?.name())
+            .ran(opened.name())
             .of_model(loaded.file.content_hash()))
     }
 }
@@ -65,15 +68,10 @@ pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failur
 ///
 /// # Errors
 /// Two runs give other bits, or the tokens cannot be computed.
-pub fn consistent(
-    loaded: &Loaded,
-    kernels: &'static dyn Kernels,
-    ids: &[u32],
-    runs: &[(usize, usize)],
-) -> Result<String, Failure> {
+pub fn consistent(loaded: &Loaded, device: &Opened, ids: &[u32], runs: &[(usize, usize)]) -> Result<String, Failure> {
     let mut first: Option<(String, (usize, usize))> = None;
     for &(threads, chunk) in runs {
-        let found = digest(loaded, kernels, ids, threads, chunk)?;
+        let found = digest(loaded, device, ids, threads, chunk)?;
         match &first {
             None => first = Some((found, (threads, chunk))),
             Some((expected, _)) if *expected == found => {}
@@ -91,14 +89,8 @@ pub fn consistent(
 ///
 /// # Errors
 /// The tokens cannot be computed.
-pub fn digest(
-    loaded: &Loaded,
-    kernels: &'static dyn Kernels,
-    ids: &[u32],
-    threads: usize,
-    chunk: usize,
-) -> Result<String, Failure> {
-    let mut session = models::session(loaded, kernels, threads, chunk, ids.len())?;
+pub fn digest(loaded: &Loaded, device: &Opened, ids: &[u32], threads: usize, chunk: usize) -> Result<String, Failure> {
+    let mut session = models::session(loaded, device.clone(), threads, chunk, ids.len())?;
     let mut hash = Sha256::new();
     session.forward(ids, Want::All, &mut |_, logits| {
         for logit in logits {

@@ -4,11 +4,11 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
 use crate::models;
+use bitnet_engine::device::Opened;
 use bitnet_engine::inference::{GenerateOptions, Want, argmax, generate};
 use bitnet_engine::load::Loaded;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::texts;
-use bitnet_kernels::Kernels;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
@@ -39,33 +39,29 @@ impl Check for Greedy {
                 "golden/texts/plan.toml gives this model no prompts or no tokens: nothing would be checked",
             ));
         }
+        let device = models::device(cell)?;
         let answers: Vec<Answer> = plan
             .prompts
             .iter()
-            .map(|prompt| answer(&loaded, models::kernels(cell)?, prompt, plan.new_tokens))
+            .map(|prompt| answer(&loaded, &device, prompt, plan.new_tokens))
             .collect::<Result<_, Failure>>()?;
         ctx.assert_golden_json(cell, "", &answers)?;
         Ok(Metrics::new()
             .with("prompts", answers.len())
             .with("new_tokens", answers.len() * plan.new_tokens)
-            .ran(models::kernels(cell)?.name())
+            .ran(device.name())
             .of_model(loaded.file.content_hash()))
     }
 }
 
-/// The answer of a model to a prompt on a kernel set.
+/// The answer of a model to a prompt on a device.
 ///
 /// # Errors
 /// The prompt cannot be encoded or computed.
-pub fn answer(
-    loaded: &Loaded,
-    kernels: &'static dyn Kernels,
-    prompt: &str,
-    new_tokens: usize,
-) -> Result<Answer, Failure> {
+pub fn answer(loaded: &Loaded, device: &Opened, prompt: &str, new_tokens: usize) -> Result<Answer, Failure> {
     let tokenizer = &*loaded.tokenizer;
     let ids = tokenizer.encode(prompt, EncodeOptions { add_special: true, parse_special: false })?;
-    let mut session = models::session(loaded, kernels, 1, 16, ids.len() + new_tokens + 1)?;
+    let mut session = models::session(loaded, device.clone(), 1, 16, ids.len() + new_tokens + 1)?;
     let mut forced = Vec::new();
     session.forward(&ids, Want::All, &mut |_, logits| forced.push(argmax(logits)))?;
     session.truncate(0);

@@ -25,13 +25,13 @@ impl Check for Lossless {
         let own = Storage::by_name(&cell.quant)?;
         let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
         let ids = ids(&loaded, &texts::passage(&ctx.paths.golden)?, plan.digest_tokens)?;
-        let logits = digest(&loaded, best(), &ids, 2, 64)?;
+        let logits = digest(&loaded, &best().into(), &ids, 2, 64)?;
         let mut formats = Vec::new();
         for format in Storage::all().filter(|s| s.is_ternary() && *s != own) {
             let at = |what: &str| format!("{} to {}: {what}", own.name(), format.name());
             let there = converted(&loaded, format)?;
             same_weights(&loaded, &there).map_err(|failure| Failure::new(at(&failure.message)))?;
-            let found = digest(&there, best(), &ids, 2, 64)?;
+            let found = digest(&there, &best().into(), &ids, 2, 64)?;
             if found != logits {
                 return Err(Failure::new(at(&format!("the logits are {found}, they were {logits}"))));
             }

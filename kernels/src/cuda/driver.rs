@@ -1,35 +1,22 @@
 //! NVIDIA's driver, loaded when it is asked for: which cards there are, and why there are none.
 //!
-//! cudarc's bindings load `libcuda` by themselves and end the process where it or a function is missing. So nothing of them
-//! is called before [`Driver::open`] has seen that the library is here and has every function that is used; a function
-//! that is newly used goes into `NEEDED` first.
+//! Every function is looked up before one is called ([`functions`]): a machine without a driver, or with an old one, says so.
 //!
 //! What ran: every message of [`DriverError`], and a card's facts, with a library that plays the driver
 //! (engine/cli/tests/cuda.rs). What did not: a real driver. The numbers of attributes and the order of calls are those of
 //! NVIDIA's documentation of the driver API, by cudarc's bindings.
 
-use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
-use libloading::Library;
+pub(super) mod functions;
+mod hints;
+
+use super::architecture::LOWEST;
+use cudarc::driver::sys::{CUdevice, CUdevice_attribute, CUresult};
+use functions::{Functions, Handle};
+use hints::hint;
 use std::ffi::{CStr, c_char, c_int};
 
 /// The oldest driver, by the CUDA version that it speaks: the first that loads cubins of NVRTC 12.
 pub const OLDEST: (u32, u32) = (12, 0);
-
-/// Every function of the driver that is called.
-const NEEDED: &[&str] = &[
-    "cuInit",
-    "cuDriverGetVersion",
-    "cuDeviceGetCount",
-    "cuDeviceGet",
-    "cuDeviceGetName",
-    "cuDeviceGetAttribute",
-    "cuDeviceTotalMem_v2",
-    "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease_v2",
-    "cuCtxGetCurrent",
-    "cuCtxSetCurrent",
-    "cuMemGetInfo_v2",
-];
 
 /// Why there is no card to use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,35 +51,28 @@ pub enum DriverError {
         /// What the driver speaks.
         driver: (u32, u32),
     },
+    /// A card that is not there.
+    #[error(
+        "there is no card {index}: the driver shows {count}, counted from 0; `bitnet devices` lists them, and CUDA_VISIBLE_DEVICES hides cards"
+    )]
+    NoSuchCard {
+        /// What was asked for.
+        index: u32,
+        /// How many there are.
+        count: u32,
+    },
     /// A call that failed.
-    #[error("the NVIDIA driver: {call} failed with {code}{}", hint(code))]
+    #[error("the NVIDIA driver: {call}{of} failed with {name}{}", hint(*code))]
     Call {
         /// The function.
         call: &'static str,
-        /// `CUDA_ERROR_...`
-        code: String,
+        /// What it was for, with ` of ` before it; or nothing.
+        of: String,
+        /// The driver's number.
+        code: i32,
+        /// `CUDA_ERROR_...`, or the number if it has no name.
+        name: String,
     },
-}
-
-/// What mends an error, where one thing does.
-fn hint(code: &str) -> &'static str {
-    match code {
-        "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH" => {
-            ": its library and its kernel module are of different versions; restart the machine, or install one version of both"
-        }
-        "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE" => {
-            ": CUDA's forward compatibility does not cover this card; update the driver"
-        }
-        "CUDA_ERROR_STUB_LIBRARY" => ": that is the toolkit's stub for linking; take its folder out of LD_LIBRARY_PATH",
-        "CUDA_ERROR_UNKNOWN" | "CUDA_ERROR_SYSTEM_NOT_READY" => {
-            ": the kernel module does not answer; look at `nvidia-smi` and the kernel's log"
-        }
-        "CUDA_ERROR_DEVICE_UNAVAILABLE" => {
-            ": the card is held by another process in exclusive mode; `nvidia-smi` shows it"
-        }
-        "CUDA_ERROR_OUT_OF_MEMORY" => ": the card has no memory left; `nvidia-smi` shows who has it",
-        _ => "",
-    }
 }
 
 /// A card.
@@ -119,7 +99,18 @@ pub struct Card {
 /// A driver that is here, started and new enough.
 #[derive(Debug, Clone, Copy)]
 pub struct Driver {
+    functions: &'static Functions,
     version: (u32, u32),
+}
+
+/// What opening a card needs of it; asking does not touch the card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) index: u32,
+    pub(super) device: CUdevice,
+    pub(super) name: String,
+    pub(super) compute: (u32, u32),
+    pub(super) multiprocessors: u32,
 }
 
 /// Every card that the driver shows.
@@ -136,29 +127,22 @@ impl Driver {
     /// # Errors
     /// There is none, it is too old, or it does not start.
     pub fn open() -> Result<Self, DriverError> {
-        let (library, place) = library()?;
-        for symbol in NEEDED {
-            // SAFETY: the pointer is not called and not kept; its type does not matter.
-            if unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err() {
-                return Err(DriverError::NoSymbol { library: place, symbol });
-            }
-        }
-        // cudarc opens it once more, by the same names in the same order, and keeps it.
+        let f = Functions::load()?;
         let mut version: c_int = 0;
-        // SAFETY: the function exists (`NEEDED`), may be called before cuInit, and writes one integer.
-        let code = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        check("cuDriverGetVersion", code)?;
+        // SAFETY: may be called before cuInit, and writes one integer.
+        f.check("cuDriverGetVersion", unsafe { (f.driver_version)(&raw mut version) })?;
         let version = u32::try_from(version).unwrap_or(0);
         // CUDA's own way: 12040 is 12.4.
         let version = (version / 1000, version % 1000 / 10);
         if version < OLDEST {
             return Err(DriverError::TooOld { found: version });
         }
-        // SAFETY: the function exists; the flags must be 0.
-        match unsafe { sys::cuInit(0) } {
-            CUresult::CUDA_ERROR_NO_DEVICE => Err(DriverError::NoCard { driver: version }),
-            code => check("cuInit", code).map(|()| Self { version }),
+        // SAFETY: the flags must be 0.
+        let code = unsafe { (f.init)(0) };
+        if code == CUresult::CUDA_ERROR_NO_DEVICE as c_int {
+            return Err(DriverError::NoCard { driver: version });
         }
+        f.check("cuInit", code).map(|()| Self { functions: f, version })
     }
 
     /// The CUDA version that the driver speaks.
@@ -167,97 +151,164 @@ impl Driver {
         self.version
     }
 
+    pub(super) fn functions(self) -> &'static Functions {
+        self.functions
+    }
+
     /// Every card.
     ///
     /// # Errors
     /// There is none, or the driver fails.
     pub fn cards(self) -> Result<Vec<Card>, DriverError> {
+        (0..self.count()?).map(|index| self.card(index)).collect()
+    }
+
+    /// The card with this number, or without a number the first that the kernels are written for (the first of all, if there
+    /// is no such).
+    ///
+    /// # Errors
+    /// There is none, or the driver fails.
+    pub(super) fn choose(self, index: Option<u32>) -> Result<Facts, DriverError> {
+        let count = self.count()?;
+        if let Some(index) = index {
+            return match c_int::try_from(index) {
+                Ok(at) if at < count => self.facts(at),
+                _ => Err(DriverError::NoSuchCard { index, count: count.unsigned_abs() }),
+            };
+        }
+        let first = self.facts(0)?;
+        if first.compute >= LOWEST {
+            return Ok(first);
+        }
+        for index in 1..count {
+            let facts = self.facts(index)?;
+            if facts.compute >= LOWEST {
+                return Ok(facts);
+            }
+        }
+        Ok(first)
+    }
+
+    /// How many cards there are; at least one.
+    fn count(self) -> Result<c_int, DriverError> {
+        let f = self.functions;
         let mut count: c_int = 0;
         // SAFETY: the driver was started, and writes one integer.
-        check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
-        if count <= 0 {
-            return Err(DriverError::NoCard { driver: self.version });
-        }
-        (0..count).map(|index| self.card(index)).collect()
+        f.check("cuDeviceGetCount", unsafe { (f.device_count)(&raw mut count) })?;
+        if count > 0 { Ok(count) } else { Err(DriverError::NoCard { driver: self.version }) }
+    }
+
+    fn facts(self, index: c_int) -> Result<Facts, DriverError> {
+        let f = self.functions;
+        let mut device: CUdevice = 0;
+        // SAFETY: the driver was started; the index is below its count.
+        f.check("cuDeviceGet", unsafe { (f.device)(&raw mut device, index) })?;
+        Ok(Facts {
+            index: index.unsigned_abs(),
+            device,
+            name: self.name(device)?,
+            compute: (
+                self.attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                self.attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            ),
+            multiprocessors: self.attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        })
     }
 
     fn card(self, index: c_int) -> Result<Card, DriverError> {
-        let mut device: CUdevice = 0;
-        // SAFETY: the driver was started; the index is below its count.
-        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&raw mut device, index) })?;
+        let f = self.functions;
+        let Facts { index, device, name, compute, multiprocessors } = self.facts(index)?;
         let mut total = 0_usize;
         // SAFETY: the device is the driver's own; one `size_t` is written.
-        check("cuDeviceTotalMem", unsafe { sys::cuDeviceTotalMem_v2(&raw mut total, device) })?;
-        let attribute = |which: CUdevice_attribute| {
-            let mut value: c_int = 0;
-            // SAFETY: the device is the driver's own; one integer is written.
-            check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&raw mut value, which, device) })?;
-            Ok(u32::try_from(value).unwrap_or(0))
-        };
+        f.check("cuDeviceTotalMem", unsafe { (f.device_memory)(&raw mut total, device) })?;
         Ok(Card {
-            index: u32::try_from(index).unwrap_or(0),
-            name: name(device)?,
-            compute: (
-                attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-                attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-            ),
+            index,
+            name,
+            compute,
             memory_total: total as u64,
-            memory_free: free(device),
-            l2: u64::from(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
-            multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            memory_free: self.free(device),
+            l2: u64::from(self.attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
+            multiprocessors,
             driver: self.version,
         })
     }
-}
 
-/// The driver's library, by the names that cudarc tries.
-fn library() -> Result<(Library, String), DriverError> {
-    let names: Vec<String> = ["cuda", "nvcuda"].iter().flat_map(|name| cudarc::get_lib_name_candidates(name)).collect();
-    for name in &names {
-        // SAFETY: loading runs the initialisers of NVIDIA's driver library, if that is what has its name.
-        if let Ok(library) = unsafe { Library::new(name) } {
-            return Ok((library, name.clone()));
-        }
+    fn attribute(self, device: CUdevice, which: CUdevice_attribute) -> Result<u32, DriverError> {
+        let f = self.functions;
+        let mut value: c_int = 0;
+        // SAFETY: the device is the driver's own; one integer is written.
+        f.check("cuDeviceGetAttribute", unsafe { (f.device_attribute)(&raw mut value, which, device) })?;
+        Ok(u32::try_from(value).unwrap_or(0))
     }
-    // The first is the name for development, the last the one that every driver installs on Linux.
-    let usual = names.iter().find(|name| name.ends_with(".so.1") || name.ends_with("nvcuda.dll")).or(names.first());
-    Err(DriverError::NoLibrary { tried: format!("no {}", usual.map_or("libcuda", String::as_str)) })
-}
 
-fn check(call: &'static str, code: CUresult) -> Result<(), DriverError> {
-    match code {
-        CUresult::CUDA_SUCCESS => Ok(()),
-        code => Err(DriverError::Call { call, code: format!("{code:?}") }),
+    fn name(self, device: CUdevice) -> Result<String, DriverError> {
+        let f = self.functions;
+        let mut name: [c_char; 256] = [0; 256];
+        // One byte less than there is, so that a 0 ends it in any case.
+        // SAFETY: the device is the driver's own; at most as many bytes as is said are written.
+        f.check("cuDeviceGetName", unsafe { (f.device_name)(name.as_mut_ptr(), 255, device) })?;
+        // SAFETY: the last byte is 0.
+        Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
+    /// Bytes of memory that are free. Only a context can say it, so one is made and let go.
+    fn free(self, device: CUdevice) -> Result<u64, DriverError> {
+        let f = self.functions;
+        let mut before: Handle = std::ptr::null_mut();
+        // SAFETY: the driver was started; one pointer is written, null if no context is current.
+        f.check("cuCtxGetCurrent", unsafe { (f.context_get)(&raw mut before) })?;
+        let context = Context::retain(f, device)?;
+        let free = context.make_current().and_then(|()| context.memory());
+        // SAFETY: what was current before, or none.
+        let back = f.check("cuCtxSetCurrent", unsafe { (f.context_set)(before) });
+        let free = free?.0;
+        back.and(context.release()).map(|()| free)
     }
 }
 
-fn name(device: CUdevice) -> Result<String, DriverError> {
-    let mut name: [c_char; 256] = [0; 256];
-    // One byte less than there is, so that a 0 ends it in any case.
-    // SAFETY: the device is the driver's own; at most as many bytes as is said are written.
-    check("cuDeviceGetName", unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), 255, device) })?;
-    // SAFETY: the last byte is 0.
-    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+/// The primary context of a card, which everything on it happens in; let go when this goes.
+#[derive(Debug)]
+pub(super) struct Context {
+    functions: &'static Functions,
+    device: CUdevice,
+    handle: Handle,
 }
 
-/// Bytes of memory that are free. Only a context can say it, so one is made and let go.
-fn free(device: CUdevice) -> Result<u64, DriverError> {
-    let mut context: sys::CUcontext = std::ptr::null_mut();
-    let mut before: sys::CUcontext = std::ptr::null_mut();
-    // SAFETY: the driver was started; one pointer is written, null if no context is current.
-    check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&raw mut before) })?;
-    // SAFETY: the device is the driver's own; released below, whatever happens.
-    check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) })?;
-    let (mut free, mut total) = (0_usize, 0_usize);
-    // SAFETY: the context was just retained.
-    let asked = check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(context) })
-        // SAFETY: a context is current; two `size_t` are written.
-        .and_then(|()| check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) }));
-    // SAFETY: what was current before, or none.
-    let back = check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(before) });
-    // SAFETY: retained above, once.
-    let released = check("cuDevicePrimaryCtxRelease", unsafe { sys::cuDevicePrimaryCtxRelease_v2(device) });
-    asked.and(back).and(released).map(|()| free as u64)
+impl Context {
+    pub(super) fn retain(functions: &'static Functions, device: CUdevice) -> Result<Self, DriverError> {
+        let mut handle: Handle = std::ptr::null_mut();
+        // SAFETY: the device is the driver's own; released once, when this goes.
+        let code = unsafe { (functions.context_retain)(&raw mut handle, device) };
+        functions.check("cuDevicePrimaryCtxRetain", code).map(|()| Self { functions, device, handle })
+    }
+
+    /// Makes it the context of the calls of this thread.
+    pub(super) fn make_current(&self) -> Result<(), DriverError> {
+        // SAFETY: the context is retained.
+        self.functions.check("cuCtxSetCurrent", unsafe { (self.functions.context_set)(self.handle) })
+    }
+
+    /// Bytes that are free, and all. It must be current.
+    pub(super) fn memory(&self) -> Result<(u64, u64), DriverError> {
+        let (mut free, mut total) = (0_usize, 0_usize);
+        // SAFETY: two `size_t` are written.
+        let code = unsafe { (self.functions.memory_info)(&raw mut free, &raw mut total) };
+        self.functions.check("cuMemGetInfo", code).map(|()| (free as u64, total as u64))
+    }
+
+    fn release(self) -> Result<(), DriverError> {
+        let kept = std::mem::ManuallyDrop::new(self);
+        // SAFETY: retained once; nothing else releases it, since its drop does not run.
+        let code = unsafe { (kept.functions.context_release)(kept.device) };
+        kept.functions.check("cuDevicePrimaryCtxRelease", code)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained once, and this is its end. What it returns helps nobody any more.
+        unsafe { (self.functions.context_release)(self.device) };
+    }
 }
 
 #[cfg(test)]
@@ -266,10 +317,26 @@ mod tests {
 
     #[test]
     fn errors_name_the_cause_and_what_mends_it() {
-        let call = |code: &str| DriverError::Call { call: "cuInit", code: code.to_owned() }.to_string();
-        assert!(call("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH").contains("restart the machine"));
-        assert!(call("CUDA_ERROR_STUB_LIBRARY").contains("LD_LIBRARY_PATH"));
-        assert_eq!(call("CUDA_ERROR_INVALID_VALUE"), "the NVIDIA driver: cuInit failed with CUDA_ERROR_INVALID_VALUE");
+        let call = |code: i32| {
+            let name = format!("error {code}");
+            DriverError::Call { call: "cuInit", of: String::new(), code, name }.to_string()
+        };
+        for (code, want) in [
+            (803, "restart the machine"),
+            (34, "LD_LIBRARY_PATH"),
+            (700, "CUDA_LAUNCH_BLOCKING=1"),
+            (719, "--device cpu"),
+            (214, "faulty"),
+            (702, "screen"),
+        ] {
+            assert!(call(code).contains(want), "{}", call(code));
+        }
+        // Also for numbers that nobody knows yet.
+        for code in [1, 9999, -5, i32::MAX] {
+            assert_eq!(call(code), format!("the NVIDIA driver: cuInit failed with error {code}"));
+        }
+        let missing = DriverError::NoSuchCard { index: 9, count: 2 }.to_string();
+        assert!(missing.starts_with("there is no card 9: the driver shows 2, counted from 0"), "{missing}");
         let old = DriverError::TooOld { found: (11, 4) }.to_string();
         assert_eq!(old, "the NVIDIA driver speaks CUDA 11.4, 12.0 or newer is needed; update the driver");
     }

@@ -56,6 +56,7 @@ pub mod emu;
 
 pub mod architecture;
 pub mod cache;
+pub mod card;
 pub mod device;
 pub mod driver;
 pub mod launches;

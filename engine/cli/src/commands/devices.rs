@@ -41,7 +41,11 @@ impl Args {
 
 /// `cuda`, its cards, and what compiles for them.
 fn text(cuda: &Cuda) -> String {
-    let mut text = format!("{:<12} unavailable: {}\n{:<12} {}\n", cuda.name, cuda.unavailable, "", cuda.description);
+    let state = match &cuda.unavailable {
+        Some(reason) => format!("unavailable: {reason}"),
+        None => "available".to_owned(),
+    };
+    let mut text = format!("{:<12} {state}\n{:<12} {}\n", cuda.name, "", cuda.description);
     for card in &cuda.cards {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let free = match (card.memory_free, &card.memory_unknown) {

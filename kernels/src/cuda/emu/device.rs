@@ -130,6 +130,12 @@ impl Device for Emulation {
         Ok(())
     }
 
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        // SAFETY: as for `write`, for both; they do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
     unsafe fn start(&self, launch: &device::Launch, values: &[Value]) -> Result<(), CudaError> {
         let kept =
             self.inner(|inner| inner.recording.as_mut().map(|kept| kept.push((*launch, values.to_vec()))).is_some());

@@ -16,7 +16,13 @@ namespace emu {
 
 static const uint8_t CANARY = 0xc5;
 
-static size_t page() { return (size_t)sysconf(_SC_PAGESIZE); }
+static size_t page() {
+    // Not a constant of the function: that would want the C++ library. Whoever comes first writes the same.
+    static size_t bytes;
+    size_t known = __atomic_load_n(&bytes, __ATOMIC_RELAXED);
+    if (!known) __atomic_store_n(&bytes, known = (size_t)sysconf(_SC_PAGESIZE), __ATOMIC_RELAXED);
+    return known;
+}
 
 bool Region::map(size_t wanted) {
     size_t p = page();
@@ -103,7 +109,9 @@ static __thread void* caller;
 
 void prepare(Fiber& f, void (*entry)()) {
     // Top down: nothing (so that the entry finds its stack as after a call), the entry's address, six registers.
-    void** top = (void**)(f.stack.pages + f.stack.capacity);
+    // Not all at the same place of a page: a warp's stacks would take turns in one set of the cache.
+    size_t down = (size_t)f.stack.pages / page() % 31 * 128;
+    void** top = (void**)(f.stack.pages + f.stack.capacity - down);
     top[-1] = nullptr;
     top[-2] = (void*)entry;
     for (int i = 3; i <= 8; i++) top[-i] = nullptr;

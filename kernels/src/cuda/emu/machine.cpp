@@ -29,6 +29,8 @@ struct Machine {
     const Launch* launch;
     Fiber* current;
     uint32_t n_threads;
+    // The launch's order of a warp's lanes and of a block's warps.
+    uint8_t lane_order[32], warp_order[MAX_THREADS / 32];
     uint3 block;
     sigjmp_buf out;
     char* text;
@@ -147,8 +149,8 @@ void* static_shared(const void* site, size_t bytes) {
 void* dynamic_shared() { return machine->dynamic.data; }
 
 // C += A B of one warp: the fragments are put together to matrices by the places of the PTX manual, and taken apart
-// again.
-static void multiply(Fiber* lanes) {
+// again. Sums of 32 products of bytes cannot overflow: without the checks, which would keep them from vectors.
+__attribute__((no_sanitize("undefined"))) static void multiply(Fiber* lanes) {
     int8_t a[16][32], b[8][32]; // b by columns
     for (int lane = 0; lane < 32; lane++) {
         int g = lane / 4, t = lane % 4;
@@ -225,7 +227,7 @@ static void start() {
 static void run_warp(Fiber* lanes) {
     do {
         for (uint32_t i = 0; i < 32; i++) {
-            Fiber& f = lanes[ordered(i, 32, machine->launch->order)];
+            Fiber& f = lanes[machine->lane_order[i]];
             if (f.state != Fiber::Ready) continue;
             machine->current = &f;
             self = &f.thread;
@@ -251,7 +253,7 @@ static void run_block() {
     }
     uint32_t warps = m.n_threads / 32;
     for (;;) {
-        for (uint32_t w = 0; w < warps; w++) run_warp(m.fibers + ordered(w, warps, l.order) * 32);
+        for (uint32_t w = 0; w < warps; w++) run_warp(m.fibers + m.warp_order[w] * 32);
         uint32_t waiting = 0;
         int line = 0;
         for (uint32_t i = 0; i < m.n_threads; i++) {
@@ -299,6 +301,9 @@ bool run(const Launch& launch, char* text, size_t len) {
             fail("a grid of %u x %u x %u", launch.grid.x, launch.grid.y, launch.grid.z);
         if (launch.shared > MAX_SHARED) fail("%u bytes of shared memory", launch.shared);
         m.n_threads = (uint32_t)threads;
+        for (uint32_t i = 0; i < 32; i++) m.lane_order[i] = (uint8_t)ordered(i, 32, launch.order);
+        for (uint32_t i = 0; i < m.n_threads / 32; i++)
+            m.warp_order[i] = (uint8_t)ordered(i, m.n_threads / 32, launch.order);
         for (uint32_t i = 0; i < blocks; i++) {
             uint32_t b = ordered(i, (uint32_t)blocks, launch.order);
             m.block = {b % launch.grid.x, b / launch.grid.x % launch.grid.y, b / launch.grid.x / launch.grid.y};

@@ -1,0 +1,427 @@
+//! The CUDA executor: a model's plan as launches on a device (a card, or the emulation of one).
+//!
+//! Weights are uploaded once a model and device, the KV cache and all activations live there; what comes back are the logits
+//! that were asked for. A single token without an observer is one recording that is replayed. The launches compute what
+//! the CPU's kernels compute, bit for bit, whatever the grid ([`bitnet_kernels::cuda`]).
+
+mod fused;
+mod uploaded;
+
+use super::rope::RopeTable;
+use super::session::{Step, Until};
+use super::{InferenceError, Needs, StepResult};
+use crate::model::plan::Gating;
+use crate::model::{Config, MatrixId, Model, Op, Slot};
+use bitnet_kernels::ActKind;
+use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
+use bitnet_kernels::cuda::launches::{
+    AttentionScratch, Gate, Heads, Input, Int8, Launches, Norm, Product, RopeTables, Rows, token_of,
+};
+use fused::{Before, Fused, Part, fuse};
+use std::sync::Arc;
+use uploaded::{Uploaded, refused};
+
+/// Elements before the tokens in the buffer of inputs, so that these are aligned as all rows are. The first is the position.
+const TOKENS: usize = 4;
+/// The largest head that the attention kernels have room for.
+const MAX_HEAD: usize = 512;
+/// The kernels' exact sums hold for rows below this.
+const MAX_COLS: usize = 1 << 19;
+
+/// A sequence on a device.
+pub(super) struct Cuda {
+    /// One token up to the output matrix; before everything that it uses, so that it goes first.
+    recorded: Option<Replay>,
+    launches: Launches,
+    weights: Arc<Uploaded>,
+    shape: Heads,
+    cache: Vec<[Buffer; 2]>,
+    rope: RopeTables,
+    room: Option<Room>,
+    /// The key of the largest logit, 0 between calls.
+    best: Buffer,
+    history: Buffer,
+    /// Launches, and those that leave every result in its slot.
+    parts: [Vec<Fused>; 2],
+    /// Rows that are held before the output matrix: the first, and how many.
+    held: (usize, usize),
+    /// The token and the position that the device has as its next input.
+    next: Option<(u32, usize)>,
+}
+
+/// Activations of so many tokens.
+struct Room {
+    tokens: usize,
+    /// `[position, -, -, -, tokens ...]`, u32.
+    input: Buffer,
+    slots: [Buffer; 7],
+    /// Grown when more logits are wanted.
+    logits: Buffer,
+    int8: Int8,
+    attention: AttentionScratch,
+}
+
+/// Elements of a token's row in a slot.
+fn width(config: &Config, slot: Slot) -> usize {
+    match slot {
+        Slot::Residual | Slot::Hidden => config.embedding_length,
+        Slot::Query => config.query_width(),
+        Slot::Key | Slot::Value => config.kv_width(),
+        Slot::Gate | Slot::Up => config.feed_forward_length,
+        Slot::Logits => config.vocab_size,
+    }
+}
+
+/// The widest row that is quantised.
+fn widest(config: &Config) -> usize {
+    config.embedding_length.max(config.query_width()).max(config.feed_forward_length)
+}
+
+impl Room {
+    fn bytes(config: &Config, shape: Heads, tokens: usize) -> usize {
+        let slots: usize = Slot::ALL.iter().take(7).map(|&slot| width(config, slot)).sum();
+        tokens * (4 * slots + widest(config) + 12) + 4 * config.vocab_size + AttentionScratch::bytes(shape, tokens)
+    }
+
+    fn new(device: &Arc<dyn Device>, config: &Config, shape: Heads, tokens: usize) -> Result<Self, CudaError> {
+        let slot = |slot: Slot| Buffer::new::<f32>(device, tokens * width(config, slot), "activations");
+        Ok(Self {
+            tokens,
+            input: Buffer::new::<u32>(device, TOKENS + tokens, "tokens")?,
+            slots: [
+                slot(Slot::Residual)?,
+                slot(Slot::Hidden)?,
+                slot(Slot::Query)?,
+                slot(Slot::Key)?,
+                slot(Slot::Value)?,
+                slot(Slot::Gate)?,
+                slot(Slot::Up)?,
+            ],
+            logits: slot_of_logits(device, config, 1)?,
+            int8: Int8::new(device, tokens, widest(config))?,
+            attention: AttentionScratch::new(device, shape, tokens)?,
+        })
+    }
+
+    fn slot(&self, slot: Slot) -> &Buffer {
+        self.slots.get(slot.index()).unwrap_or(&self.logits)
+    }
+}
+
+fn slot_of_logits(device: &Arc<dyn Device>, config: &Config, rows: usize) -> Result<Buffer, CudaError> {
+    Buffer::new::<f32>(device, rows * config.vocab_size, "logits")
+}
+
+fn gate(gating: Gating) -> Gate {
+    match gating {
+        Gating::Relu2 => Gate::Relu2,
+        Gating::Silu => Gate::Silu,
+    }
+}
+
+impl Cuda {
+    /// An empty sequence of up to `context` tokens, `chunk` of them at once.
+    pub(super) fn new(
+        model: &Arc<Model>,
+        device: &Arc<dyn Device>,
+        context: usize,
+        chunk: usize,
+        mut table: RopeTable,
+    ) -> Result<Self, InferenceError> {
+        let config = &model.config;
+        let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
+        let shape = Heads { heads, kv_heads, dim, capacity: context };
+        fits(model, &**device)?;
+        let ternary = |id| model.weights.matrix(id).format.act == ActKind::I8;
+        let parts = [false, true].map(|observed| fuse(&model.plan, &ternary, observed));
+        let [Some(plain), Some(observed)] = parts else {
+            return Err(refused(&**device, "this family rotates in an order that no launch has".to_owned()));
+        };
+
+        let cache = 4 * shape.cache_len() * config.block_count + 4 * context * (config.rope_dims + 1);
+        let present = Uploaded::find(model, device);
+        let weights = if present.is_some() { 0 } else { uploaded::needed(model) };
+        let bytes = (weights + cache + Room::bytes(config, shape, chunk)) as u64;
+        let free = device.free_memory()?;
+        if bytes > free {
+            let what = format!("the model ({} MB) with a context of {context} tokens", weights.div_ceil(1_000_000));
+            return Err(CudaError::Memory { device: device.name().to_owned(), what, bytes, free }.into());
+        }
+        let weights = match present {
+            Some(weights) => weights,
+            None => Uploaded::of(model, device)?,
+        };
+        let half = || Buffer::new::<u16>(device, shape.cache_len(), "the KV cache");
+        let layers = (0..config.block_count).map(|_| Ok([half()?, half()?]));
+        table.extend_to(context);
+        let (cos, sin) = table.all();
+        let what = "rotary tables";
+        Ok(Self {
+            recorded: None,
+            launches: Launches::new(device),
+            weights,
+            shape,
+            cache: layers.collect::<Result<_, CudaError>>()?,
+            rope: RopeTables {
+                cos: Buffer::of(device, cos, what)?,
+                sin: Buffer::of(device, sin, what)?,
+                dims: config.rope_dims,
+            },
+            room: None,
+            best: Buffer::of(device, &[0u64], "the best token")?,
+            history: Buffer::new::<u32>(device, context, "the history of tokens")?,
+            parts: [plain, observed],
+            held: (0, 0),
+            next: None,
+        })
+    }
+
+    /// Runs the plan for one chunk from `step.position` on; logits of the rows from `step.first` on go to `logits`, or the
+    /// rows are held before the output matrix.
+    pub(super) fn run(
+        &mut self,
+        model: &Model,
+        step: &mut Step<'_, '_>,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), InferenceError> {
+        let tokens = step.tokens.len();
+        self.make_room(model, tokens)?;
+        self.input(step)?;
+        let rows = tokens - step.first;
+        self.held = (step.first, rows);
+        let observed = step.observer.is_some();
+        if tokens == 1 && rows == 1 && !observed {
+            self.one_token(model)?;
+        } else {
+            self.body(model, step)?;
+        }
+        if rows == 0 || step.until == Until::Head {
+            return Ok(());
+        }
+        self.logits(model, logits)?;
+        if let (Some(observer), Some(last)) = (&mut step.observer, model.plan.last()) {
+            let (position, width) = (step.position + step.first, model.config.vocab_size);
+            observer.step(StepResult { name: &last.name, position, rows, width, values: logits });
+        }
+        Ok(())
+    }
+
+    /// The logits of all held rows, `[rows][vocab]`.
+    pub(super) fn logits(&mut self, model: &Model, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
+        let vocab = model.config.vocab_size;
+        let (first, rows) = self.held;
+        let device = Arc::clone(self.launches.device());
+        let room = self.room()?;
+        if room.logits.bytes() < 4 * rows * vocab {
+            room.logits = slot_of_logits(&device, &model.config, rows)?;
+        }
+        self.head(model, first, rows, None)?;
+        logits.resize(rows * vocab, 0.0);
+        Ok(self.room()?.logits.read(0, logits)?)
+    }
+
+    /// The most likely token of a held row and its logit, if that is all that is needed; `None` if the row's logits leave none.
+    pub(super) fn best(
+        &mut self,
+        model: &Model,
+        row: usize,
+        needs: &Needs,
+    ) -> Result<Option<(u32, f32)>, InferenceError> {
+        if needs.count != 1 || needs.within != 0.0 || !needs.also.is_empty() {
+            return Ok(None);
+        }
+        let (first, rows) = self.held;
+        self.head(model, first + row, 1, Some(&self.best))?;
+        let mut key = [0u64];
+        self.best.read(0, &mut key)?;
+        let best = token_of(key[0]);
+        let room = self.room.as_ref().ok_or_else(no_room)?;
+        match (best, self.next.take()) {
+            // The device goes on by itself: what it has as its next input need not be sent.
+            (Some((token, _)), Some((_, position))) if rows == 1 => {
+                self.launches.next(&self.best, (&room.input, TOKENS), &self.history)?;
+                self.next = Some((token, position + 1));
+            }
+            _ => self.best.write(0, &[0u64])?,
+        }
+        Ok(best)
+    }
+
+    fn room(&mut self) -> Result<&mut Room, InferenceError> {
+        self.room.as_mut().ok_or_else(no_room)
+    }
+
+    /// The output matrix for `rows` rows from `first` on.
+    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), InferenceError> {
+        let room = self.room.as_ref().ok_or_else(no_room)?;
+        let Some((src, id)) = super::head::matrix(model) else { return Ok(()) };
+        let matrix = self.weights.matrix(id);
+        let x = Rows { buffer: room.slot(src), from: first * matrix.cols };
+        let part = self.product(id, &room.logits);
+        Ok(self.launches.dense(&part, x, (rows, matrix.cols), best)?)
+    }
+
+    fn product<'a>(&'a self, id: MatrixId, y: &'a Buffer) -> Product<'a> {
+        let matrix = self.weights.matrix(id);
+        Product { w: &matrix.buffer, rows: matrix.rows, multiplier: matrix.multiplier, y }
+    }
+
+    fn make_room(&mut self, model: &Model, tokens: usize) -> Result<(), InferenceError> {
+        if self.room.as_ref().is_some_and(|room| room.tokens >= tokens) {
+            return Ok(());
+        }
+        // The old one first: there may not be memory for both.
+        self.recorded = None;
+        self.room = None;
+        self.next = None;
+        let device = Arc::clone(self.launches.device());
+        self.room = Some(Room::new(&device, &model.config, self.shape, tokens)?);
+        Ok(())
+    }
+
+    /// Sends the position and the tokens, unless the device has them.
+    fn input(&mut self, step: &Step<'_, '_>) -> Result<(), InferenceError> {
+        let single = match step.tokens {
+            [token] => Some((*token, step.position)),
+            _ => None,
+        };
+        if single.is_none() || self.next != single {
+            let mut input = vec![step.position as u32, 0, 0, 0];
+            input.extend_from_slice(step.tokens);
+            self.room()?.input.write(0, &input)?;
+        }
+        self.next = single;
+        Ok(())
+    }
+
+    /// One token up to the output matrix: the first time launch by launch, recorded from the second time on.
+    fn one_token(&mut self, model: &Model) -> Result<(), InferenceError> {
+        if let Some(recorded) = &self.recorded {
+            return Ok(recorded.start()?);
+        }
+        let launches = || -> Result<(), CudaError> {
+            let plain = &self.parts[0];
+            plain.iter().try_for_each(|fused| self.part(model, &fused.part, (1, 0)))
+        };
+        let recorded = record(&**self.launches.device(), &mut || launches())?;
+        recorded.start()?;
+        self.recorded = Some(recorded);
+        Ok(())
+    }
+
+    /// A chunk up to the output matrix.
+    fn body(&mut self, model: &Model, step: &mut Step<'_, '_>) -> Result<(), InferenceError> {
+        let tokens = step.tokens.len();
+        let parts = &self.parts[usize::from(step.observer.is_some())];
+        let mut first = 0;
+        let mut values = Vec::new();
+        for Fused { part, steps } in parts {
+            if *part == Part::Select {
+                if step.first == tokens {
+                    break;
+                }
+                first = step.first;
+            }
+            self.part(model, part, (tokens, first))?;
+            let (Some(observer), Some(room)) = (&mut step.observer, &self.room) else { continue };
+            for named in steps.iter().filter_map(|&i| model.plan.get(i)) {
+                let Some(slot) = named.op.result().filter(|&slot| slot != Slot::Logits) else { continue };
+                let (rows, width) = (tokens - first, width(&model.config, slot));
+                values.resize(rows * width, 0.0);
+                room.slot(slot).read(4 * first * width, &mut values)?;
+                let position = step.position + first;
+                observer.step(StepResult { name: &named.name, position, rows, width, values: &values });
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a part for the rows from `first` on of `tokens`. The output matrix is left to [`Cuda::head`].
+    fn part(&self, model: &Model, part: &Part, (tokens, first): (usize, usize)) -> Result<(), CudaError> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let (config, launches, rows) = (&model.config, &self.launches, tokens - first);
+        let of = |slot: Slot| Rows { buffer: room.slot(slot), from: first * width(config, slot) };
+        match part {
+            Part::Embed { table, dst } => {
+                let table = self.weights.matrix(*table);
+                let sizes = (table.rows, table.cols, table.multiplier);
+                launches.embed(&table.buffer, sizes, (&room.input, TOKENS), tokens, room.slot(*dst))
+            }
+            Part::Norm { before, src, weight, values, int8 } => {
+                let input = match before {
+                    Before::Plain => Input::Plain,
+                    Before::Sum(other) => Input::Sum(of(*other)),
+                    Before::Gate(gating) => Input::Gate(gate(*gating), of(Slot::Up)),
+                };
+                let norm = Norm {
+                    input,
+                    x: of(*src),
+                    weight: weight.map(|id| (self.weights.norm(id), config.rms_eps)),
+                    values: values.map(of),
+                    int8: int8.then_some(&room.int8),
+                };
+                launches.norm(&norm, rows, width(config, *src))
+            }
+            Part::Ternary { parts } => {
+                let products: Vec<_> = parts.iter().map(|&(id, dst)| self.product(id, room.slot(dst))).collect();
+                let cols = parts.first().map_or(0, |&(id, _)| self.weights.matrix(id).cols);
+                launches.ternary(&products, &room.int8, rows, cols)
+            }
+            Part::Dense { dst: Slot::Logits, .. } | Part::Select => Ok(()),
+            Part::Dense { src, weight, dst } => {
+                let cols = self.weights.matrix(*weight).cols;
+                launches.dense(&self.product(*weight, room.slot(*dst)), of(*src), (rows, cols), None)
+            }
+            Part::Cache { layer, kind } => {
+                let [q, k, v] = [Slot::Query, Slot::Key, Slot::Value].map(|slot| room.slot(slot));
+                let at = (&room.input, tokens);
+                launches.rope_append((*kind, &self.rope), [q, k, v], self.cache[*layer].each_ref(), at, self.shape)
+            }
+            Part::Attention { layer } => {
+                let at = (&room.input, tokens);
+                let cache = self.cache[*layer].each_ref();
+                launches.attention(room.slot(Slot::Query), cache, at, self.shape, &room.attention)
+            }
+            Part::Add { src } => launches.add(of(Slot::Residual), of(*src), rows * config.embedding_length),
+            Part::Gate(gating) => {
+                let n = rows * config.feed_forward_length;
+                launches.gate(gate(*gating), room.slot(Slot::Gate), room.slot(Slot::Up), n)
+            }
+        }
+    }
+}
+
+/// Rooms are made before they are used.
+fn no_room() -> InferenceError {
+    InferenceError::Option { what: "the logits of a row that is not held" }
+}
+
+/// Whether the kernels can compute a model.
+fn fits(model: &Model, device: &dyn Device) -> Result<(), InferenceError> {
+    let config = &model.config;
+    if !config.head_dim.is_multiple_of(8) || config.head_dim > MAX_HEAD {
+        let what =
+            format!("heads of {} dimensions: the CUDA kernels take multiples of 8 up to {MAX_HEAD}", config.head_dim);
+        return Err(refused(device, what));
+    }
+    for (name, matrix) in model.weights.matrices() {
+        let unit = if matrix.format.act == ActKind::I8 { 128 } else { 8 };
+        if !matrix.cols.is_multiple_of(unit) || matrix.cols >= MAX_COLS {
+            let what =
+                format!("the matrix {name} has {} columns: the CUDA kernels take multiples of {unit}", matrix.cols);
+            return Err(refused(device, what));
+        }
+    }
+    let dense = |id: MatrixId| model.weights.matrix(id).format.act != ActKind::I8;
+    for step in &model.plan {
+        let (id, what) = match step.op {
+            Op::Embed { table, .. } => (table, "embedding"),
+            Op::Linear { dst: Slot::Logits, weight, .. } => (weight, "output matrix"),
+            _ => continue,
+        };
+        if !dense(id) {
+            return Err(refused(device, format!("a ternary {what}: the CUDA kernels take an f16 one")));
+        }
+    }
+    Ok(())
+}

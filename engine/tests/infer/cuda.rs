@@ -1,0 +1,135 @@
+//! The CUDA executor on the emulated device: the bits, the steps and the texts of the CPU.
+
+use crate::model_support::*;
+use bitnet_engine::convert::convert_stored_to_vec;
+use bitnet_engine::inference::{
+    GenerateOptions, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, generate,
+    self_check_card,
+};
+use bitnet_engine::model::Model;
+use bitnet_kernels::cuda::device::{CudaError, Device};
+use bitnet_kernels::cuda::emu::Emulation;
+use bitnet_kernels::quant::Storage;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+fn emulation() -> &'static Arc<dyn Device> {
+    static DEVICE: OnceLock<Arc<dyn Device>> = OnceLock::new();
+    DEVICE.get_or_init(|| Arc::new(Emulation::new().expect("a C++ compiler: apt-get install g++")))
+}
+
+fn options(context: usize, chunk: usize) -> SessionOptions {
+    SessionOptions { context: Some(context), chunk, ..SessionOptions::new(kernels(), pool(1)) }
+}
+
+fn on_device(model: &Arc<Model>, context: usize, chunk: usize) -> Result<Session, InferenceError> {
+    let card = Some(Arc::clone(emulation()));
+    Session::new(Arc::clone(model), SessionOptions { card, ..options(context, chunk) })
+}
+
+fn on_cpu(model: &Arc<Model>, context: usize, chunk: usize) -> Session {
+    Session::new(Arc::clone(model), options(context, chunk)).unwrap()
+}
+
+/// Beyond one chunk of 128 positions is for the kernels' own tests and the matrix.
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| i * 611 % 2048).collect()
+}
+
+#[test]
+fn logits_are_those_of_the_cpu_in_any_chunks() {
+    let (model, tokens) = (&tiny().model, tokens(9));
+    let expected = logits_bits(&mut on_cpu(model, 16, 16), &tokens);
+    for chunk in [1, 4, 16] {
+        let mut session = on_device(model, 16, chunk).unwrap();
+        assert!(logits_bits(&mut session, &tokens) == expected, "chunks of {chunk}");
+        // What was forgotten leaves no trace, also where the device went on by itself.
+        session.truncate(5);
+        session.logits(&[7]).unwrap();
+        session.truncate(5);
+        assert!(logits_bits(&mut session, &tokens[5..]) == expected[5..], "chunks of {chunk}, once more");
+    }
+}
+
+#[test]
+fn every_step_is_that_of_the_cpu() {
+    let (model, tokens) = (&tiny().model, tokens(5));
+    let steps = |session: &mut Session| {
+        let mut out = Vec::new();
+        let mut observer = |r: StepResult<'_>| {
+            let bits: Vec<u32> = r.values.iter().map(|v| v.to_bits()).collect();
+            out.push((r.name.to_owned(), r.position, r.rows, r.width, bits));
+        };
+        session.forward_observed(&tokens, Want::Last, &mut |_, _| {}, Some(&mut observer)).unwrap();
+        out
+    };
+    let expected = steps(&mut on_cpu(model, 8, 4));
+    let found = steps(&mut on_device(model, 8, 4).unwrap());
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((&found.0, found.1, found.2, found.3), (&expected.0, expected.1, expected.2, expected.3));
+        assert!(found.4 == expected.4, "{} at {}", expected.0, expected.1);
+    }
+}
+
+#[test]
+fn texts_are_those_of_the_cpu() {
+    let loaded = tiny();
+    let prompt = tokens(3);
+    let text = |session: &mut Session, temperature: f32, speculate: usize| {
+        let sampler = SamplerOptions { temperature, seed: 3, ..SamplerOptions::default() };
+        let options =
+            GenerateOptions { sampler, max_tokens: Some(12), ignore_eos: true, speculate, ..Default::default() };
+        let made = generate(session, &*loaded.tokenizer, &prompt, &options, &AtomicBool::new(false), &mut |_| {});
+        made.unwrap().tokens
+    };
+    for (temperature, speculate) in [(0.0, 0), (0.0, 4), (0.8, 0)] {
+        let expected = text(&mut on_cpu(&loaded.model, 20, 16), temperature, speculate);
+        let found = text(&mut on_device(&loaded.model, 20, 16).unwrap(), temperature, speculate);
+        assert_eq!(found, expected, "temperature {temperature}, {speculate} ahead");
+    }
+}
+
+#[test]
+fn the_device_finds_the_best_token_by_itself() {
+    let model = &tiny().model;
+    let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
+    let mut session = on_device(model, 8, 8).unwrap();
+    let all = on_cpu(model, 8, 8).logits(&tokens(4)).unwrap().to_vec();
+    let picked = session.logits_needed(&tokens(4), &needs).unwrap();
+    let (best, _) = all.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    assert_eq!(picked[best].to_bits(), all[best].to_bits());
+    assert_eq!(picked.iter().filter(|l| l.is_finite()).count(), 1);
+}
+
+#[test]
+fn the_short_proof_compares_card_and_processor() {
+    let card = Some(Arc::clone(emulation()));
+    self_check_card(&tiny().model, &SessionOptions { card, ..options(8, 8) }).unwrap();
+}
+
+#[test]
+fn formats_are_repacked_or_refused() {
+    let tokens = tokens(3);
+    let converted = |to: &str| {
+        let bytes = convert_stored_to_vec(&tiny().model, Storage::by_name(to).unwrap(), None).unwrap();
+        load_bytes(bytes).unwrap().model
+    };
+    for to in ["i2_s-arm", "tq2_0", "tl2", "f16"] {
+        let model = converted(to);
+        let expected = logits_bits(&mut on_cpu(&model, 4, 4), &tokens);
+        assert!(logits_bits(&mut on_device(&model, 4, 4).unwrap(), &tokens) == expected, "{to}");
+    }
+    let message = on_device(&converted("q8_0"), 4, 4).err().unwrap().to_string();
+    assert!(message.contains("blk.0.attn_q.weight") && message.contains("q8_0"), "{message}");
+    assert!(message.contains("--device cpu"), "{message}");
+}
+
+#[test]
+fn too_little_memory_is_said_before_anything_is_uploaded() {
+    let free = emulation().free_memory().unwrap();
+    let error = on_device(&tiny().model, 1 << 22, 16).err().unwrap();
+    let InferenceError::Device(CudaError::Memory { bytes, free: there, .. }) = &error else { panic!("{error}") };
+    assert!(bytes > there && *there <= free, "{error}");
+    assert!(error.to_string().contains("--context"), "{error}");
+}
