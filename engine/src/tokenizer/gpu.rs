@@ -20,74 +20,26 @@ use super::unicode::{self, NUMBER, PUNCT};
 use super::{EncodeOptions, SpecialTokens, Tokenizer, batch};
 use bitnet_kernels::Pool;
 use bitnet_kernels::cuda::device::{CudaError, Device};
-use bitnet_kernels::cuda::tokenize::{Batch, Encoded, Encoder, Rule, Tables, TokenizeError, class};
+use bitnet_kernels::cuda::tokenize::{Batch, Encoded, Encoder, Rule, Tables, class};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+mod report;
+
+pub use report::{NotOnDevice, Report, WhyCpu};
 
 pub use bitnet_kernels::cuda::tokenize::{LONGEST_PIECE, MAX_BYTES, Times};
 
 /// Fewer bytes in a batch for each thread of the CPU are encoded there (see the module on where it pays).
 pub const BYTES_A_THREAD: usize = 64 << 10;
 
+/// As [`BYTES_A_THREAD`] where the device is yet to be opened and the tables are yet to be copied, which takes some tenths of a second.
+pub const OPENING_BYTES_A_THREAD: usize = 64 << 20;
+
 /// Bytes that go to the device at once (it needs ten times as much memory); more are several runs, and a longer text stays here.
 pub const BATCH_BYTES: usize = 32 << 20;
-
-/// Why a tokenizer has no encoder on a device.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotOnDevice {
-    /// Only byte-level BPE runs there.
-    #[error(
-        "a tokenizer of kind `{kind}` does not run on {device}, byte-level BPE (`bpe`) does; it is encoded on the CPU"
-    )]
-    NotByteLevel {
-        /// Its [`Tokenizer::kind`].
-        kind: &'static str,
-        /// The device.
-        device: String,
-    },
-    /// The device refused the tables.
-    #[error(transparent)]
-    Device(#[from] TokenizeError),
-}
-
-/// Why a whole batch was encoded on the CPU.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WhyCpu {
-    /// It is faster there.
-    #[error("{bytes} bytes are fewer than the {from} from which the device is faster")]
-    Small {
-        /// Bytes of the batch.
-        bytes: usize,
-        /// What it takes.
-        from: usize,
-    },
-    /// The device failed.
-    #[error("the device failed, and the batch was encoded on the CPU: {0}")]
-    Failed(CudaError),
-}
-
-/// Where a batch was encoded, and where the time went.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Texts that the device encoded.
-    pub on_device: usize,
-    /// Texts with a piece of more than [`LONGEST_PIECE`] bytes: encoded on the CPU.
-    pub long_pieces: usize,
-    /// Texts longer than a run ([`BATCH_BYTES`]): encoded on the CPU.
-    pub long_texts: usize,
-    /// Why nothing went to the device, if so.
-    pub why_cpu: Option<WhyCpu>,
-    /// Bytes of all texts.
-    pub bytes: usize,
-    /// The device: transfers and kernels.
-    pub times: Times,
-    /// Cutting out special tokens and putting the texts together.
-    pub prepare: Duration,
-    /// The ids of each text for themselves, and the texts of the CPU.
-    pub collect: Duration,
-}
 
 /// A tokenizer whose batches are encoded on a device where that is faster. All else is the tokenizer's own.
 pub struct GpuTokenizer {

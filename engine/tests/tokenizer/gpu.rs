@@ -4,9 +4,10 @@
 use super::bpe::pairs;
 use crate::tokenizer_support::*;
 use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::tokenizer::byte_alphabet::encode;
 use bitnet_engine::tokenizer::files::{Hints, load_path};
 use bitnet_engine::tokenizer::gpu::{BYTES_A_THREAD, GpuTokenizer, LONGEST_PIECE, NotOnDevice, WhyCpu};
-use bitnet_engine::tokenizer::{EncodeOptions, TokenKind, Tokenizer, from_gguf, from_source};
+use bitnet_engine::tokenizer::{EncodeOptions, TokenKind, Tokenizer, VocabSource, from_gguf, from_source};
 use bitnet_kernels::Pool;
 use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::cuda::emu::Emulation;
@@ -100,6 +101,63 @@ proptest! {
         for (name, tokenizer) in small() {
             check(name, tokenizer, &texts);
         }
+    }
+}
+
+/// A vocabulary that merges whatever stands side by side, so that a piece that ends elsewhere has other ids.
+fn glue(pre: &str, characters: &[&str]) -> GpuTokenizer {
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
+    let mut bytes: Vec<u8> = characters.iter().flat_map(|c| c.bytes()).collect();
+    bytes.sort_unstable();
+    bytes.dedup();
+    let mut merges = Vec::new();
+    let mut merge = |left: &[u8], right: &[u8]| {
+        let text = [left, right].concat();
+        if !tokens.contains(&text) {
+            merges.push([encode(left), " ".into(), encode(right)].concat().into_bytes());
+            tokens.push(text);
+        }
+    };
+    let pairs: Vec<[u8; 2]> = bytes.iter().flat_map(|&a| bytes.iter().map(move |&b| [a, b])).collect();
+    // Neither rises nor falls with the bytes.
+    for i in 0..pairs.len() {
+        let pair = pairs[i * 389 % pairs.len()];
+        merge(&pair[..1], &pair[1..]);
+    }
+    for i in 0..1500 {
+        let (left, right) = (pairs[i * 7919 % pairs.len()], pairs[i * 104_729 % pairs.len()]);
+        merge(&left, &right);
+    }
+    let source = VocabSource {
+        model: "gpt2".into(),
+        pre: Some(pre.into()),
+        tokens: tokens.iter().map(|text| encode(text).into_bytes()).collect(),
+        token_types: vec![TokenKind::Normal; tokens.len()],
+        merges,
+        ..VocabSource::default()
+    };
+    on_device(&from_source(source).unwrap().tokenizer)
+}
+
+#[test]
+fn pieces_end_where_the_cpus_end() {
+    let characters =
+        ["s", "S", "r", "E", "l", "x", "\u{17f}", "é", "'", "!", "$", "1", "2", "٣", " ", "\n", "\r", "\t"];
+    let mut seed = 7u64;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    // Each from few characters, so that runs of one kind come about.
+    let texts: Vec<String> = (0..300)
+        .map(|_| {
+            let few: Vec<&str> = (0..=below(5)).map(|_| characters[below(characters.len())]).collect();
+            (0..=below(60)).map(|_| few[below(few.len())]).collect()
+        })
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for pre in ["gpt-2", "llama-bpe", "qwen2", "smollm", "default"] {
+        check(pre, &glue(pre, &characters), &texts);
     }
 }
 

@@ -156,14 +156,14 @@ __device__ __forceinline__ u32 piece_end(const Text& t, u32 at) {
 }
 
 // Whether a piece starts at `at` whatever the rule made of the text before: the characters on the two sides are neighbours in
-// no piece of any rule. It depends on nothing but the text, so that all threads agree.
+// no piece of any rule. It depends on nothing but the text, so that all threads agree. (Inside a character: `before` is nothing,
+// and what is here is no white space.)
 __device__ bool surely_starts(const Text& t, u32 at) {
     if (at == t.first) return true;
     u32 before = 0;
     for (u32 back = 1; back <= 4 && at - t.first >= back; back++) {
         if ((t.bytes[at - back] & 0xc0) == 0x80) continue;
         Char c = look(t, at - back);
-        if (c.len > back) return false; // inside a character
         if (c.len == back) before = c.is;
         break;
     }
