@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The device that is chosen for the model.
-const AUTO: &str = "auto";
+pub(crate) const AUTO: &str = "auto";
 
 /// Which model.
 #[derive(Debug, Clone, clap::Args)]
@@ -143,6 +143,12 @@ impl Compute {
     }
 }
 
+/// How many threads compute.
+pub(crate) fn threads(asked: Option<u16>, settings: &Settings) -> usize {
+    let default = || std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map(usize::from).or(settings.threads).unwrap_or_else(default)
+}
+
 impl ComputeArgs {
     pub(crate) fn start(&self, settings: &Settings) -> anyhow::Result<Compute> {
         let name = self.device.as_deref().or(settings.device.as_deref()).unwrap_or(AUTO);
@@ -152,8 +158,7 @@ impl ComputeArgs {
             self_check(kernels)?;
         }
         let card = if name == AUTO { OnceLock::new() } else { OnceLock::from(opened.card) };
-        let default = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map(usize::from).or(settings.threads).unwrap_or_else(default);
+        let threads = threads(self.threads, settings);
         let pool = Pool::new(threads).with_context(|| format!("cannot start {threads} threads"))?;
         Ok(Compute { kernels, pool: Arc::new(pool), card, settings: settings.clone() })
     }

@@ -165,6 +165,28 @@ fn tokens_and_back_through_pipes() {
     let pieces = run_with(original.as_bytes(), &["tokenize", "--no-bos", "--format", "pieces"]).ok().out;
     assert_eq!(pieces.lines().count(), ids.out.split_whitespace().count());
 
+    // Each line for itself, wherever.
+    let lines = ["In the beginning", "", "it's 1984,  isn't it?", "\u{4f60}\u{597d}!"];
+    let want: Vec<String> =
+        lines.iter().map(|line| run_with(line.as_bytes(), &["tokenize", "--no-bos"]).ok().out).collect();
+    let text = lines.join("\n");
+    for device in ["auto", "cpu", "cuda-emu"] {
+        let args = ["tokenize", "--no-bos", "--lines", "--device", device];
+        let done = run_with(text.as_bytes(), &args);
+        if device == "cuda-emu" && done.code == Some(1) {
+            // Of the features of the build, which the whole workspace has.
+            done.fails_with(&["this build has no emulation"]);
+            continue;
+        }
+        let done = done.ok();
+        assert_eq!(done.out, want.concat(), "{device}");
+        assert_eq!(done.err.contains("4 texts on the device"), device == "cuda-emu", "{}", done.err);
+        let json = run_with(text.as_bytes(), &[&args[..], &["--format", "json"]].concat()).ok().json();
+        assert_eq!(json["ids"].as_array().map(Vec::len), Some(4));
+    }
+    run_with(b"a", &["tokenize", "--lines", "--format", "pieces"]).fails_with(&["--lines has no --format pieces"]);
+    run_with(b"a", &["tokenize", "--lines", "--device", "gpu"]).fails_with(&["unknown device `gpu`"]);
+
     run(&["detokenize", "1", "two"]).fails_with(&["`two` is not a token id"]);
     run(&["detokenize", "999999"]).fails_with(&["token 999999", "2048"]);
     run_with(b"\xFF\xFE", &["tokenize"]).fails_with(&["stdin is not UTF-8"]);

@@ -10,7 +10,7 @@
 
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{Merge, NO_SYMBOL, PairTable, Scratch, merge_all};
-use super::pretokenize::PreSpec;
+use super::pretokenize::{Pre, PreSpec};
 use super::special::Part;
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::WordMap;
@@ -54,6 +54,22 @@ impl BpeTokenizer {
         };
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
         Ok(Self { vocab, pre, words, pairs, bytes })
+    }
+
+    /// What a device needs: the rule, the pieces that are one token, the merges, the token of each byte.
+    pub(super) fn tables(&self) -> (Pre, &WordMap, &PairTable, &[u32; 256]) {
+        (self.pre.pre, &self.words, &self.pairs, &self.bytes)
+    }
+
+    /// Cuts `text` at the special tokens that `opts` lets be found in it.
+    pub(super) fn split_special<'a>(&self, text: &'a [u8], opts: EncodeOptions, mut part: impl FnMut(Part<'a>)) {
+        let done: Result<(), std::convert::Infallible> = self.vocab.matcher(opts).split(text, |found| {
+            part(found);
+            Ok(())
+        });
+        match done {
+            Ok(()) => {}
+        }
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
@@ -271,5 +287,9 @@ impl Tokenizer for BpeTokenizer {
 
     fn pre(&self) -> Option<&str> {
         Some(self.pre.name)
+    }
+
+    fn byte_level(&self) -> Option<&BpeTokenizer> {
+        Some(self)
     }
 }

@@ -61,6 +61,11 @@ impl PairTable {
         self.len == 0
     }
 
+    /// Its entries as they lie, for a device: right, left (both `u32::MAX`: empty), rank, id.
+    pub(super) fn entries(&self) -> Vec<[u32; 4]> {
+        self.entries.iter().map(|&(key, merge)| [key as u32, (key >> 32) as u32, merge.rank, merge.id]).collect()
+    }
+
     #[inline]
     fn slot(&self, key: u64) -> usize {
         let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);

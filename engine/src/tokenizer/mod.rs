@@ -17,6 +17,7 @@
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
+//! | [`gpu`] | batches of texts on a device: the same ids, faster where there is much text |
 //! | [`stream`] | turning token bytes into valid UTF-8 while they arrive |
 //!
 //! Where HuggingFace `tokenizers` and llama.cpp differ, HuggingFace is followed (it is what the models were
@@ -32,6 +33,7 @@ pub mod error;
 pub mod files;
 pub mod fingerprint;
 pub mod from_gguf;
+pub mod gpu;
 pub mod merge;
 pub mod pretokenize;
 mod roles;
@@ -80,6 +82,18 @@ pub struct SpecialTokens {
     pub add_eos: bool,
 }
 
+impl SpecialTokens {
+    /// What goes in front of a text.
+    pub(crate) fn front(&self, opts: EncodeOptions) -> Option<u32> {
+        self.bos.filter(|_| opts.add_special && self.add_bos)
+    }
+
+    /// What goes behind a text.
+    pub(crate) fn back(&self, opts: EncodeOptions) -> Option<u32> {
+        self.eos.filter(|_| opts.add_special && self.add_eos)
+    }
+}
+
 /// A ready tokenizer. Immutable and shareable between threads.
 pub trait Tokenizer: Send + Sync {
     /// Ids of `bytes`, which need not be UTF-8: a byte-level BPE keeps every byte; SPM goes through its byte tokens.
@@ -100,17 +114,7 @@ pub trait Tokenizer: Send + Sync {
     /// # Errors
     /// [`TokenizerError::InBatch`] with the lowest index of a text that cannot be encoded.
     fn encode_batch(&self, texts: &[&str], opts: EncodeOptions, pool: &Pool) -> Result<Vec<Vec<u32>>, TokenizerError> {
-        let mut out: Vec<Result<Vec<u32>, TokenizerError>> = Vec::new();
-        out.resize_with(texts.len(), || Ok(Vec::new()));
-        pool.for_rows(&mut out, 1, 1, &|index, row| {
-            if let (Some(text), Some(ids)) = (texts.get(index), row.first_mut()) {
-                *ids = self.encode(text, opts);
-            }
-        });
-        let named = |(index, ids): (usize, Result<_, _>)| {
-            ids.map_err(|error| TokenizerError::InBatch { index, error: Box::new(error) })
-        };
-        out.into_iter().enumerate().map(named).collect()
+        batch(texts.len(), pool, &|index| self.encode(texts.get(index).unwrap_or(&""), opts))
     }
 
     /// The text bytes of one token, or `None` if there is no such id. Control and unknown tokens are empty unless
@@ -138,10 +142,35 @@ pub trait Tokenizer: Send + Sync {
     /// The pre-tokenizer's name, where the algorithm has one.
     fn pre(&self) -> Option<&str>;
 
+    /// The byte-level BPE that does the work, whose tables another device can have ([`gpu`]). What goes around a text is still
+    /// what [`Tokenizer::special`] says.
+    fn byte_level(&self) -> Option<&bpe::BpeTokenizer> {
+        None
+    }
+
     /// Whether encoding puts a space in front of the text that decoding takes off again.
     fn adds_prefix_space(&self) -> bool {
         false
     }
+}
+
+/// Ids of so many texts on the threads of `pool`; the error is that of the lowest index.
+pub(crate) fn batch(
+    n: usize,
+    pool: &Pool,
+    ids_of: &(dyn Fn(usize) -> Result<Vec<u32>, TokenizerError> + Sync),
+) -> Result<Vec<Vec<u32>>, TokenizerError> {
+    let mut out: Vec<Result<Vec<u32>, TokenizerError>> = Vec::new();
+    out.resize_with(n, || Ok(Vec::new()));
+    pool.for_rows(&mut out, 1, 1, &|index, row| {
+        if let Some(ids) = row.first_mut() {
+            *ids = ids_of(index);
+        }
+    });
+    let named = |(index, ids): (usize, Result<_, _>)| {
+        ids.map_err(|error| TokenizerError::InBatch { index, error: Box::new(error) })
+    };
+    out.into_iter().enumerate().map(named).collect()
 }
 
 /// [`Tokenizer::decode`] where tokens follow each other as they are.

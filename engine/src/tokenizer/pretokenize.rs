@@ -151,11 +151,13 @@ fn is_number(text: &[u8], at: usize) -> (bool, usize) {
     (class & NUMBER != 0, len)
 }
 
+/// What [`Pre::Default`] cuts out besides punctuation.
+pub(super) const DEFAULT_SYMBOLS: [u8; 8] = *b"$+<=>^~|";
+
 /// `[\p{P}\$\+<=>\^~\|]`
 fn is_default_punct(text: &[u8], at: usize) -> (bool, usize) {
     let (class, len) = class_at(text, at);
-    let symbol = matches!(text[at], b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'~' | b'|');
-    (class & PUNCT != 0 || symbol, len)
+    (class & PUNCT != 0 || DEFAULT_SYMBOLS.contains(&text[at]), len)
 }
 
 fn default_passes<E>(text: &[u8], piece: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {

@@ -89,7 +89,7 @@ impl SpecialMatcher {
     ///
     /// # Errors
     /// What `part` returned.
-    pub fn split<E>(&self, text: &[u8], mut part: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub fn split<'a, E>(&self, text: &'a [u8], mut part: impl FnMut(Part<'a>) -> Result<(), E>) -> Result<(), E> {
         let mut at = 0;
         while let Some((start, end, id)) = self.find(text, at) {
             if start > at {

@@ -58,6 +58,11 @@ const fn fill(out: &mut [u8; TABLE_LEN], ranges: &[(u32, u32)], bit: u8) {
     }
 }
 
+/// [`class`] of every code point from 0 on; what is beyond has none.
+pub(super) fn classes() -> &'static [u8] {
+    &CLASSES
+}
+
 /// Properties of a code point, any of [`LETTER`], [`NUMBER`], [`SPACE`], [`PUNCT`].
 #[inline]
 #[must_use]

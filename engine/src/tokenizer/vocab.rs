@@ -226,12 +226,12 @@ impl Vocab {
 
     /// BOS if it is wanted and exists.
     pub(crate) fn front(&self, opts: EncodeOptions) -> Option<u32> {
-        self.special.bos.filter(|_| opts.add_special && self.special.add_bos)
+        self.special.front(opts)
     }
 
     /// EOS if it is wanted and exists.
     pub(crate) fn back(&self, opts: EncodeOptions) -> Option<u32> {
-        self.special.eos.filter(|_| opts.add_special && self.special.add_eos)
+        self.special.back(opts)
     }
 }
 

@@ -112,6 +112,16 @@ impl WordMap {
         id
     }
 
+    /// Its entries as they lie, for a device: key (low, high), length + 1 (0: empty), id or index into [`WordMap::arena`].
+    pub(super) fn entries(&self) -> Vec<[u32; 4]> {
+        self.entries.iter().map(|e| [e.key as u32, (e.key >> 32) as u32, e.len_plus_1, e.value]).collect()
+    }
+
+    /// Ids and words of more than 8 bytes.
+    pub(super) fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
     fn place(&mut self, entry: Entry) {
         let mask = self.entries.len() - 1;
         let mut slot = self.slot(entry.key, entry.len_plus_1 as usize - 1);

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 
-struct Pair {
-    pre: &'static str,
+pub(crate) struct Pair {
+    pub(crate) pre: &'static str,
     whole_alphabet: bool,
-    ours: Arc<dyn Tokenizer>,
+    pub(crate) ours: Arc<dyn Tokenizer>,
     theirs: tokenizers::Tokenizer,
     /// Reads special tokens in text as text.
     theirs_plain: tokenizers::Tokenizer,
 }
 
-fn pairs() -> &'static [Pair] {
+pub(crate) fn pairs() -> &'static [Pair] {
     static PAIRS: OnceLock<Vec<Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {
         let mut out = Vec::new();

@@ -7,6 +7,8 @@ mod bpe;
 mod files;
 mod files_bad;
 mod files_forms;
+#[cfg(feature = "cuda-emu")]
+mod gpu;
 mod load;
 mod pre;
 mod spm;

@@ -39,6 +39,16 @@
 //! | `bn_pick` | passes (0, 2 or 3), values, n, T, wanted, ranks, picked, K | the rows that reach it less `within`, and those of `also`, with their values | as for `bn_rank` | 0 |
 //! | `bn_rescore` | w, rows, cols, multiplier f32, x, T, picked, K, y `[T][rows]`, best u64 `[T]` or null, totals u64 `[3]` | the exact logits of what was picked; of all rows, to y, where that was more than K | x over rows, y over tokens, any; at most 256 | 4 cols, rounded up to 64 |
 //!
+//! For text, `B` bytes of it, a multiple of 1024, in `P` parts, each from a multiple of 64 bytes on; parts u32 `[P][2]`: first
+//! stretch of 64 bytes, rising; bytes, at least 1 ([`tokenize`] has all of it as one call):
+//!
+//! | entry | arguments | does | grid and block | dynamic shared bytes |
+//! |---|---|---|---|---|
+//! | `bn_tokens_split` | text u8 `[B]`, parts, P, classes u8 `[n]`, n, rule, B / 64, words u8 `[B]` out | where a piece starts its length (255: above 254), 0 elsewhere | any; at most 128 | 0 |
+//! | `bn_tokens_words` | text u8 `[B + 8]`, parts, P, vocabulary u32 `[n][4]`, n, arena u8, pairs u32 `[2^(64 - s)][4]`, s, byte ids u32 `[256]`, B / 1024, words in and out, ids u32 `[B]` out, totals u32 `[B / 1024]` out, refused u32 `[P]` | a piece's tokens at ids, from the place of its first byte on, their number in words; their sum in totals; 1 where a part has a piece that is too long | any; 128 | 0 |
+//! | `bn_tokens_offsets` | totals u32 `[n + 1]`, n | each becomes the sum of those before | 1; at most 1024 | 0 |
+//! | `bn_tokens_gather` | words, ids, totals, parts, P, B / 1024, firsts u32 `[P]` out, out u32 | the tokens one after the other, and where those of a part start | any; 128 | 0 |
+//!
 //! # A token
 //! `bn_embed_f16`; for each layer `bn_norm_quant` (input 1 from the second layer on: the sum that ends a layer is done where the
 //! next begins), `bn_gemv_i2s` (q, k, v), `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemv_i2s` (o), `bn_norm_quant` (1),
@@ -62,6 +72,7 @@ pub mod driver;
 pub mod head;
 pub mod launches;
 pub mod nvrtc;
+pub mod tokenize;
 
 /// One file of kernels.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +87,7 @@ pub struct Source {
 
 /// `(name, text)` of every header: the include list of `nvrtcCreateProgram`.
 pub const HEADERS: &[(&str, &str)] =
-    &[("common.cuh", include_str!("common.cuh")), ("head.cuh", include_str!("head.cuh"))];
+    &[("common.cuh", include_str!("common.cuh")), ("head.cuh", include_str!("head.cuh")), ("texts.cuh", include_str!("texts.cuh"))];
 
 /// Every file of kernels.
 #[must_use]
@@ -96,6 +107,7 @@ pub fn sources() -> &'static [Source] {
         Source { name: "gemv", text: include_str!("gemv.cu"), entries: &["bn_gemv_i2s"] },
         Source { name: "head", text: include_str!("head.cu"), entries: &["bn_head_f16", "bn_argmax", "bn_next"] },
         Source { name: "norm", text: include_str!("norm.cu"), entries: &["bn_norm_quant"] },
+        Source { name: "pieces", text: include_str!("pieces.cu"), entries: &["bn_tokens_split"] },
         Source { name: "rope", text: include_str!("rope.cu"), entries: &["bn_rope_append"] },
         Source { name: "rows", text: include_str!("rows.cu"), entries: &["bn_embed_f16", "bn_add", "bn_gate"] },
         Source {
@@ -104,5 +116,9 @@ pub fn sources() -> &'static [Source] {
             entries: &["bn_screen_build", "bn_screen_token", "bn_screen_1", "bn_screen_4", "bn_rescore"],
         },
         Source { name: "top", text: include_str!("top.cu"), entries: &["bn_rank", "bn_pick"] },
+            name: "tokenize",
+            text: include_str!("tokenize.cu"),
+            entries: &["bn_tokens_words", "bn_tokens_offsets", "bn_tokens_gather"],
+        },
     ]
 }

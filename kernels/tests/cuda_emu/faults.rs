@@ -9,6 +9,7 @@ use super::attention::Case;
 use super::common::{Fill, Random, matrix};
 use super::products::{Input, gemm, gemv, head};
 use super::rows::norm_quant;
+use super::tokenize::{Pieces, Toy, gather, offsets, scattered, words};
 use super::{How, ORDERS, of, room};
 
 /// The text of a fault.
@@ -200,5 +201,19 @@ fn every_barrier_of_the_kernels_is_needed_and_missed() {
     });
     every_barrier_is_missed("bn_attention_values_4", (20, &[3, 5, 7, 13, 15, 17]), ([1, 1, 1], 256), &|how| {
         Ok(bits(&case.run(4, how, false)?).collect())
+    });
+
+    // Three tiles by one block.
+    let toy = Toy::new(&mut r);
+    let pieces = Pieces::new(&toy, &mut r);
+    every_barrier_is_missed("bn_tokens_words", (12, &[]), ([1, 1, 1], 128), &|how| {
+        words(how, &toy, &pieces, &[0, 3072])
+    });
+    let totals: Vec<u32> = (0..300).map(|_| r.below(1000) as u32).collect();
+    // Behind the last step nothing waits for anything.
+    every_barrier_is_missed("bn_tokens_offsets", (7, &[7]), ([1, 1, 1], 64), &|how| offsets(how, &totals));
+    let (counts, ids) = scattered(&mut r);
+    every_barrier_is_missed("bn_tokens_gather", (24, &[24]), ([1, 1, 1], 128), &|how| {
+        gather(how, &counts, &ids, &[0, 3072])
     });
 }

@@ -13,6 +13,7 @@ mod faults;
 mod products;
 mod rows;
 mod screen;
+mod tokenize;
 mod top;
 
 use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, Plain};

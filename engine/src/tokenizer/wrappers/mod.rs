@@ -85,10 +85,7 @@ impl Core {
 
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         let text = self.inner.encode_bytes(bytes, EncodeOptions { add_special: false, ..opts })?;
-        let wanted = |on: bool, id: Option<u32>| id.filter(|_| on && opts.add_special);
-        let front = wanted(self.special.add_bos, self.special.bos);
-        let back = wanted(self.special.add_eos, self.special.eos);
-        Ok(front.into_iter().chain(text).chain(back).collect())
+        Ok(self.special.front(opts).into_iter().chain(text).chain(self.special.back(opts)).collect())
     }
 
     fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
@@ -172,6 +169,10 @@ macro_rules! wrapper {
 
             fn pre(&self) -> Option<&str> {
                 self.core.inner.pre()
+            }
+
+            fn byte_level(&self) -> Option<&crate::tokenizer::bpe::BpeTokenizer> {
+                self.core.inner.byte_level()
             }
 
             fn adds_prefix_space(&self) -> bool {

@@ -25,6 +25,9 @@ namespace head {
 namespace norm {
 #include "../norm.cu"
 }
+namespace pieces {
+#include "../pieces.cu"
+}
 namespace rope {
 #include "../rope.cu"
 }
@@ -36,6 +39,9 @@ namespace screen {
 }
 namespace top {
 #include "../top.cu"
+}
+namespace tokenize {
+#include "../tokenize.cu"
 }
 namespace faults {
 #include "faults.cu"
@@ -74,6 +80,7 @@ const Entry entries[] = {
     LISTED(head, bn_argmax),
     LISTED(head, bn_next),
     LISTED(norm, bn_norm_quant),
+    LISTED(pieces, bn_tokens_split),
     LISTED(rope, bn_rope_append),
     LISTED(rows, bn_embed_f16),
     LISTED(rows, bn_add),
@@ -85,6 +92,9 @@ const Entry entries[] = {
     LISTED(screen, bn_rescore),
     LISTED(top, bn_rank),
     LISTED(top, bn_pick),
+    LISTED(tokenize, bn_tokens_words),
+    LISTED(tokenize, bn_tokens_offsets),
+    LISTED(tokenize, bn_tokens_gather),
     LISTED(faults, fault_write_beyond),
     LISTED(faults, fault_read_beyond),
     LISTED(faults, fault_shared_beyond),

@@ -87,6 +87,10 @@ template <class T> T shuffle(Op op, int line, uint32_t mask, T v, uint32_t other
 template <class T> T atomicAdd(T* at, T v) { T old = *at; *at = old + v; return old; }
 template <class T> T atomicMax(T* at, T v) { T old = *at; *at = old < v ? v : old; return old; }
 inline void __threadfence() {}
+inline int __popc(unsigned int v) { return __builtin_popcount(v); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
 
 inline float __int_as_float(int v) { return emu::from_bits<float>(emu::to_bits(v)); }
 inline int __float_as_int(float v) { return emu::from_bits<int>(emu::to_bits(v)); }
