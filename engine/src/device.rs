@@ -62,6 +62,20 @@ pub struct Opened {
     pub card: Option<Arc<dyn Accelerator>>,
 }
 
+impl Opened {
+    /// What computes: the name of the card, or of the kernel set.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.card.as_ref().map_or_else(|| self.kernels.name(), |card| card.name())
+    }
+}
+
+impl From<&'static dyn Kernels> for Opened {
+    fn from(kernels: &'static dyn Kernels) -> Self {
+        Self { kernels, card: None }
+    }
+}
+
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opened").field("kernels", &self.kernels.name()).field("card", &self.card).finish()

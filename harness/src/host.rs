@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bitnet_engine::device;
+use bitnet_engine::settings::Settings;
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::kernel_sets;
 use cpp_sys::CppBackend;
@@ -169,7 +170,13 @@ impl Host {
 
 /// Whether a card, or the emulation of one, is here. A card is not opened for that: it would compile its kernels.
 fn card(name: &'static str) -> Availability {
-    match device::cuda::available(name) {
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            return Availability::unavailable(name, error.to_string(), "set the variable right, or not at all");
+        }
+    };
+    match device::cuda::available(name, &settings) {
         Ok(()) => Availability::Available,
         Err((reason, mend)) => Availability::unavailable(name, reason, mend),
     }

@@ -6,18 +6,22 @@ use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::inference::{Head, Session, SessionOptions, self_check};
+use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
 use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::{Settings, discovery_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
+use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+/// The device that is chosen for the model.
+const AUTO: &str = "auto";
 
 /// Which model.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,7 +95,7 @@ pub(crate) fn tokenizer(model: &ModelArgs, args: &TokenizerArgs, settings: &Sett
 /// Where and how to compute.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
-    /// auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
+    /// auto, cpu, cuda, cuda:N, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
     #[arg(long)]
     pub device: Option<String>,
     /// Threads [default: $BITNET_THREADS, else one a processor].
@@ -113,22 +117,45 @@ pub(crate) struct ComputeArgs {
 }
 
 /// Devices and threads of a command.
+#[derive(Clone)]
 pub(crate) struct Compute {
     pub(crate) kernels: &'static dyn Kernels,
     pub(crate) pool: Arc<Pool>,
+    /// What `auto` comes to depends on the model, so it is found when that is there.
+    pub(crate) card: OnceLock<Option<Arc<dyn Device>>>,
+    pub(crate) settings: Settings,
+}
+
+impl Compute {
+    /// The device that a model runs on, by its name in reports.
+    pub(crate) fn device(&self) -> String {
+        let card = self.card.get().and_then(Option::as_ref);
+        card.map_or_else(|| format!("cpu-{}", self.kernels.name()), |card| card.name().to_owned())
+    }
+
+    fn card(&self, loaded: &Loaded) -> anyhow::Result<Option<Arc<dyn Device>>> {
+        if let Some(card) = self.card.get() {
+            return Ok(card.clone());
+        }
+        let weights = loaded.model.weights.matrices().map(|(_, m)| m.data.len() as u64).sum();
+        let opened = device::open_for(AUTO, weights, &self.settings)?;
+        Ok(self.card.get_or_init(|| opened.card).clone())
+    }
 }
 
 impl ComputeArgs {
     pub(crate) fn start(&self, settings: &Settings) -> anyhow::Result<Compute> {
-        let name = self.device.as_deref().or(settings.device.as_deref()).unwrap_or("auto");
-        let kernels = device::kernels(name)?;
+        let name = self.device.as_deref().or(settings.device.as_deref()).unwrap_or(AUTO);
+        let opened = device::open(name, settings)?;
+        let kernels = opened.kernels;
         if settings.deterministic {
             self_check(kernels)?;
         }
+        let card = if name == AUTO { OnceLock::new() } else { OnceLock::from(opened.card) };
         let default = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.map(usize::from).or(settings.threads).unwrap_or_else(default);
         let pool = Pool::new(threads).with_context(|| format!("cannot start {threads} threads"))?;
-        Ok(Compute { kernels, pool: Arc::new(pool) })
+        Ok(Compute { kernels, pool: Arc::new(pool), card, settings: settings.clone() })
     }
 
     pub(crate) fn layout(&self) -> Option<I2sLayout> {
@@ -140,8 +167,12 @@ impl ComputeArgs {
             context: self.context.map(|n| n as usize),
             chunk: self.chunk as usize,
             head,
+            card: compute.card(loaded)?,
             ..SessionOptions::new(compute.kernels, Arc::clone(&compute.pool))
         };
+        if compute.settings.deterministic {
+            self_check_card(&loaded.model, &options)?;
+        }
         Ok(Session::new(Arc::clone(&loaded.model), options)?)
     }
 }

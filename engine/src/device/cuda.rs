@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The name, alone or before `:N`.
-pub(super) const NAME: &str = "cuda";
+pub const NAME: &str = "cuda";
 /// The kernels of a card, run on the processor (cargo feature `cuda-emu`).
-pub(super) const EMULATED: &str = "cuda-emu";
+pub const EMULATED: &str = "cuda-emu";
 
 /// Bytes of weights from which on `auto` looks for a card.
 ///
@@ -106,6 +106,21 @@ pub(super) fn emulation() -> Result<Arc<dyn Device>, String> {
     }
     #[cfg(not(feature = "cuda-emu"))]
     Err("this build has no emulation; build with `--features cuda-emu` (it needs a C++ compiler)".to_owned())
+}
+
+/// Whether the device [`NAME`] or [`EMULATED`] can be used here, without opening it.
+///
+/// # Errors
+/// Why it cannot, and what mends it.
+pub fn available(name: &str, settings: &Settings) -> Result<(), (String, &'static str)> {
+    if name == EMULATED {
+        return emulation().map(drop).map_err(|reason| (reason, "apt-get install g++, then build again"));
+    }
+    let cache = cuda_cache_from_env(settings);
+    match look(settings.nvrtc.as_deref(), cache).unavailable {
+        None => Ok(()),
+        Some(reason) => Err((reason, "run where `bitnet devices` shows a card with kernels")),
+    }
 }
 
 /// Looks for cards, and for NVRTC (`nvrtc`: where, if not where the system's loader looks) where there are any.

@@ -19,7 +19,7 @@ pub use head::{Head, Needs, Screening};
 pub use observer::{Observer, StepResult};
 pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
-pub use selfcheck::{BrokenContract, self_check};
+pub use selfcheck::{BrokenContract, self_check, self_check_card};
 pub use session::{Session, SessionOptions, Want};
 pub use speculate::{MAX_DRAFT, Speculation};
 
@@ -107,6 +107,9 @@ pub enum InferenceError {
         /// What it cannot do, and what can.
         what: String,
     },
+    /// A card whose results are not those of the processor.
+    #[error(transparent)]
+    Broken(#[from] BrokenContract),
     /// A device that fails.
     #[error(transparent)]
     Device(#[from] bitnet_kernels::cuda::device::CudaError),

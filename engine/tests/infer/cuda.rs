@@ -4,6 +4,7 @@ use crate::model_support::*;
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::inference::{
     GenerateOptions, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, generate,
+    self_check_card,
 };
 use bitnet_engine::model::Model;
 use bitnet_kernels::cuda::device::{CudaError, Device};
@@ -99,6 +100,12 @@ fn the_device_finds_the_best_token_by_itself() {
     let (best, _) = all.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
     assert_eq!(picked[best].to_bits(), all[best].to_bits());
     assert_eq!(picked.iter().filter(|l| l.is_finite()).count(), 1);
+}
+
+#[test]
+fn the_short_proof_compares_card_and_processor() {
+    let card = Some(Arc::clone(emulation()));
+    self_check_card(&tiny().model, &SessionOptions { card, ..options(8, 8) }).unwrap();
 }
 
 #[test]

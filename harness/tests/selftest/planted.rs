@@ -1,5 +1,6 @@
 //! Faults planted in the engine itself: the checks of the real matrix must see each of them.
 
+use bitnet_engine::device::Opened;
 use bitnet_engine::load::Loaded;
 use bitnet_harness::check::{digest, greedy, kernel, ops};
 use bitnet_harness::data::texts;
@@ -52,6 +53,11 @@ fn flip(x: &mut f32) {
 impl Faulty {
     fn new(fault: Fault) -> &'static Self {
         Box::leak(Box::new(Self(fault)))
+    }
+
+    /// As a device.
+    fn device(fault: Fault) -> Opened {
+        Opened { kernels: Self::new(fault), card: None }
     }
 
     fn plant(&self, fault: Fault, values: &mut [f32]) {
@@ -176,7 +182,7 @@ fn a_wrong_token() {
     let (ctx, cell, loaded) = tiny("greedy");
     let plan = texts::plan(&ctx.paths.golden, &cell.model).expect("plan");
     let answers = |fault| -> Vec<greedy::Answer> {
-        let answer = |prompt: &String| greedy::answer(&loaded, Faulty::new(fault), prompt, plan.new_tokens);
+        let answer = |prompt: &String| greedy::answer(&loaded, &Faulty::device(fault), prompt, plan.new_tokens);
         plan.prompts.iter().map(answer).collect::<Result<_, _>>().expect("answers")
     };
     ctx.assert_golden_json(&cell, "", &answers(Fault::None)).expect("the snapshot holds without a fault");
@@ -191,7 +197,7 @@ fn a_wrong_bit_in_one_logit() {
     let passage = texts::passage(&ctx.paths.golden).expect("passage");
     let ids = digest::ids(&loaded, &passage, plan.digest_tokens).expect("ids");
     let text = |fault| {
-        let digest = digest::consistent(&loaded, Faulty::new(fault), &ids, &[(1, 1)]).expect("digest");
+        let digest = digest::consistent(&loaded, &Faulty::device(fault), &ids, &[(1, 1)]).expect("digest");
         format!("{} tokens: {digest}", ids.len())
     };
     ctx.assert_golden(&cell, "", &text(Fault::None)).expect("the snapshot holds without a fault");
@@ -204,7 +210,7 @@ fn a_product_that_depends_on_the_chunk() {
     let passage = texts::passage(&ctx.paths.golden).expect("passage");
     let ids = digest::ids(&loaded, &passage, 10).expect("ids");
     let runs = [(1, 1), (2, 7)];
-    digest::consistent(&loaded, Faulty::new(Fault::None), &ids, &runs).expect("the same bits without a fault");
-    let failure = digest::consistent(&loaded, Faulty::new(Fault::ProductOfMany), &ids, &runs).expect_err("chunks");
+    digest::consistent(&loaded, &Faulty::device(Fault::None), &ids, &runs).expect("the same bits without a fault");
+    let failure = digest::consistent(&loaded, &Faulty::device(Fault::ProductOfMany), &ids, &runs).expect_err("chunks");
     assert!(failure.message.contains("chunks of 7 give other bits than 1 threads and chunks of 1"), "{failure:?}");
 }

@@ -6,6 +6,7 @@
 use super::architecture::ArchitectureError;
 use super::driver::DriverError;
 use super::nvrtc::NvrtcError;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,12 @@ pub enum CudaError {
     /// The emulation cannot run, or a kernel did there what a card does not define.
     #[error("{0}")]
     Emulation(String),
+    /// A buffer where it is not.
+    #[error("`{entry}` was given memory of another device: this is a mistake in BitNet.rs")]
+    AnotherDevice {
+        /// The kernel.
+        entry: &'static str,
+    },
     /// A range beyond a buffer.
     #[error(
         "{bytes} bytes from byte {offset} on do not lie in a buffer of {len} bytes on the device: this is a mistake in BitNet.rs"
@@ -138,7 +145,7 @@ pub trait Device: fmt::Debug + Send + Sync {
     fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError>;
 
     /// Keeps what `launches` starts, without running it, as one thing that can be replayed (a CUDA graph). Nothing but launches
-    /// may happen meanwhile; the buffers must outlive it.
+    /// may happen meanwhile; the buffers must outlive it: [`record`] keeps them.
     ///
     /// # Errors
     /// The launches', or the device cannot keep them.
@@ -314,14 +321,63 @@ impl Drop for Owned {
     }
 }
 
+thread_local! {
+    /// Buffers of what this thread is recording.
+    static KEPT: RefCell<Option<Vec<Buffer>>> = const { RefCell::new(None) };
+}
+
+/// Launches that can be started again and again, with the buffers that they use.
+#[derive(Debug)]
+pub struct Replay {
+    recorded: Box<dyn Recorded>,
+    /// Never read: so that the memory stays.
+    _buffers: Vec<Buffer>,
+}
+
+impl Replay {
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn start(&self) -> Result<(), CudaError> {
+        // SAFETY: every buffer of the launches is held here.
+        unsafe { self.recorded.replay() }
+    }
+}
+
+/// Keeps what `launches` [starts](start) on a device, on this thread, instead of running it.
+///
+/// # Errors
+/// Those of `launches`, or the device cannot keep them.
+pub fn record(device: &dyn Device, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Replay, CudaError> {
+    KEPT.set(Some(Vec::new()));
+    let recorded = device.record(launches);
+    let buffers = KEPT.take().unwrap_or_default();
+    Ok(Replay { recorded: recorded?, _buffers: buffers })
+}
+
 /// Starts a kernel on a device.
 ///
 /// # Errors
-/// A pointer beyond its buffer, no such entry, or a launch that the device refuses.
+/// A buffer of another device, a pointer beyond its buffer, no such entry, or a launch that the device refuses.
 ///
 /// # Safety
-/// The arguments are those that the entry takes by the table of [`super`], with buffers of this device as large as it says.
+/// The arguments are those that the entry takes by the table of [`super`], with buffers as large as it says.
 pub unsafe fn start(device: &dyn Device, launch: &Launch, args: &[Arg<'_>]) -> Result<(), CudaError> {
+    let buffers = || {
+        args.iter().filter_map(|arg| match arg {
+            Arg::Buffer(buffer) | Arg::At(buffer, _) => Some(*buffer),
+            _ => None,
+        })
+    };
+    if buffers().any(|buffer| !std::ptr::addr_eq(Arc::as_ptr(&buffer.0.device), device)) {
+        return Err(CudaError::AnotherDevice { entry: launch.entry });
+    }
+    KEPT.with_borrow_mut(|kept| {
+        if let Some(kept) = kept {
+            kept.extend(buffers().cloned());
+        }
+    });
     let value = |arg: &Arg<'_>| {
         Ok(match *arg {
             Arg::Buffer(buffer) => Value::Pointer(buffer.0.address),

@@ -1,10 +1,9 @@
 //! The entries of [`super`] as functions: grids that suit the device, and arguments that are checked against the buffers, so
 //! that whoever calls them needs no `unsafe`.
 
-use super::device::{Arg, Buffer, CudaError, Device, Launch, Recorded, start};
+use super::device::{Arg, Buffer, CudaError, Device, Launch, start};
 use crate::Rope;
 use crate::numerics::PV_CHUNK;
-use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Blocks for each multiprocessor, where threads step over the work by themselves.
@@ -180,30 +179,9 @@ impl AttentionScratch {
 }
 
 /// Starts kernels on a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Launches {
     device: Arc<dyn Device>,
-    /// Buffers of what is being recorded.
-    kept: RefCell<Option<Vec<Buffer>>>,
-}
-
-/// Launches that can be started again and again, with the buffers that they use.
-#[derive(Debug)]
-pub struct Replay {
-    recorded: Box<dyn Recorded>,
-    /// Never read: so that the memory stays.
-    _buffers: Vec<Buffer>,
-}
-
-impl Replay {
-    /// Starts all of it.
-    ///
-    /// # Errors
-    /// The device refuses.
-    pub fn start(&self) -> Result<(), CudaError> {
-        // SAFETY: every buffer of the launches is held here.
-        unsafe { self.recorded.replay() }
-    }
 }
 
 fn number(n: usize) -> Arg<'static> {
@@ -255,24 +233,13 @@ impl Launches {
     /// Of a device.
     #[must_use]
     pub fn new(device: &Arc<dyn Device>) -> Self {
-        Self { device: Arc::clone(device), kept: RefCell::new(None) }
+        Self { device: Arc::clone(device) }
     }
 
     /// The device.
     #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
-    }
-
-    /// Keeps what `launches` starts instead of running it.
-    ///
-    /// # Errors
-    /// Those of `launches`, or the device cannot keep them.
-    pub fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Replay, CudaError> {
-        *self.kept.borrow_mut() = Some(Vec::new());
-        let recorded = self.device.record(launches);
-        let buffers = self.kept.take().unwrap_or_default();
-        Ok(Replay { recorded: recorded?, _buffers: buffers })
     }
 
     /// The caller has checked the arguments.
@@ -283,12 +250,6 @@ impl Launches {
         (block, shared): (u32, usize),
         args: &[Arg<'_>],
     ) -> Result<(), CudaError> {
-        if let Some(kept) = self.kept.borrow_mut().as_mut() {
-            kept.extend(args.iter().filter_map(|arg| match arg {
-                Arg::Buffer(buffer) | Arg::At(buffer, _) => Some((*buffer).clone()),
-                _ => None,
-            }));
-        }
         let launch = Launch { entry, grid, block, shared: small(shared) };
         // SAFETY: every function below gives an entry the arguments of the table in `super`, after it has compared the sizes
         // that they say with the buffers.

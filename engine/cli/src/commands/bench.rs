@@ -137,7 +137,7 @@ impl Args {
             } else {
                 Arc::new(Pool::new(n).with_context(|| format!("cannot start {n} threads"))?)
             };
-            let compute = Compute { kernels: compute.kernels, pool };
+            let compute = Compute { pool, ..compute.clone() };
             let mut session = args.session(&loaded, &compute, self.head)?;
             prompt(&mut session, WARM_UP)?;
             generate(&mut session, PASSES)?;
@@ -162,7 +162,7 @@ impl Args {
                     model_filename: common::model_name(&self.model, settings),
                     model_type: loaded.model.config.architecture.clone(),
                     model_size: loaded.model.weights.matrices().map(|(_, m)| m.data.len()).sum(),
-                    device: format!("cpu-{}", compute.kernels.name()),
+                    device: compute.device(),
                     optimised: !cfg!(debug_assertions),
                     n_batch: self.chunk,
                     n_threads: n,

@@ -142,7 +142,7 @@ impl Args {
         let report = Report {
             model: common::model_name(&self.model, settings),
             architecture: &loaded.model.config.architecture,
-            device: format!("cpu-{}", compute.kernels.name()),
+            device: compute.device(),
             threads: compute.pool.threads(),
             tokenizer: loaded.strategy.description(),
             template: template.name(),

@@ -47,7 +47,7 @@ impl Args {
         })?;
         bar.finish_and_clear();
         let model = common::model_name(&self.model, settings);
-        let device = format!("cpu-{}", compute.kernels.name());
+        let device = compute.device();
         if self.format == Format::Json {
             print_json(&Report { model, device: &device, result })?;
             return Ok(ExitCode::SUCCESS);

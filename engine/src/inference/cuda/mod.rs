@@ -13,9 +13,9 @@ use super::{InferenceError, Needs, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{Config, MatrixId, Model, Op, Slot};
 use bitnet_kernels::ActKind;
-use bitnet_kernels::cuda::device::{Buffer, CudaError, Device};
+use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
 use bitnet_kernels::cuda::launches::{
-    AttentionScratch, Gate, Heads, Input, Int8, Launches, Norm, Product, Replay, RopeTables, Rows, token_of,
+    AttentionScratch, Gate, Heads, Input, Int8, Launches, Norm, Product, RopeTables, Rows, token_of,
 };
 use fused::{Before, Fused, Part, fuse};
 use std::sync::Arc;
@@ -303,7 +303,7 @@ impl Cuda {
             let plain = &self.parts[0];
             plain.iter().try_for_each(|fused| self.part(model, &fused.part, (1, 0)))
         };
-        let recorded = self.launches.record(&mut || launches())?;
+        let recorded = record(&**self.launches.device(), &mut || launches())?;
         recorded.start()?;
         self.recorded = Some(recorded);
         Ok(())
