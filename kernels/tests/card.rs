@@ -287,6 +287,16 @@ fn a_code_that_nobody_knows_is_a_number() {
 }
 
 #[test]
+fn the_first_card_that_the_kernels_run_on_is_taken() {
+    let name = "the_first_card_that_the_kernels_run_on_is_taken";
+    before(name, (play::driver, &["-DSWAP=1"]), &[], |folder| {
+        assert_eq!(device(folder).name(), "cuda:1");
+        let first = Card::open(Some(0), Setup { nvrtc: Some(folder), cache: None }).unwrap_err().to_string();
+        assert!(first.contains("a card of compute capability 7.5"), "{first}");
+    });
+}
+
+#[test]
 fn a_kernel_that_does_not_compile_is_said_in_the_compilers_words() {
     let name = "a_kernel_that_does_not_compile_is_said_in_the_compilers_words";
     let log = before(name, (play::driver, &[]), &["-DBROKEN"], |folder| {

@@ -68,7 +68,7 @@ pub fn table(report: &Report) -> String {
     out
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String does not fail.
     let _ = writeln!(out, "{text}");
 }
@@ -101,7 +101,7 @@ fn cells(report: &Report, row: &Row) -> Vec<String> {
 }
 
 /// Three or four figures that mean something.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     match value {
         v if v >= 1000.0 => format!("{v:.0}"),
         v if v >= 100.0 => format!("{v:.1}"),

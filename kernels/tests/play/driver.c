@@ -20,6 +20,10 @@
 #ifndef COUNT
 #define COUNT 2
 #endif
+// 1: the full card is the first.
+#ifndef SWAP
+#define SWAP 0
+#endif
 #ifndef FREE
 #define FREE (3ul << 30)
 #endif
@@ -64,7 +68,7 @@ int cuGetErrorName(int code, const char** name) {
 int cuInit(unsigned flags) { return flags ? INVALID : INIT; }
 int cuDriverGetVersion(int* v) { return *v = VERSION, OK; }
 int cuDeviceGetCount(int* n) { return *n = COUNT, OK; }
-int cuDeviceGet(int* d, int i) { return *d = 70 + i, i >= 0 && i < COUNT ? OK : 101; }
+int cuDeviceGet(int* d, int i) { return *d = 70 + (i ^ SWAP), i >= 0 && i < COUNT ? OK : 101; }
 int cuDeviceGetName(char* name, int len, int d) {
     snprintf(name, (size_t)len, "%s", d == 70 ? "Play H100" : "Play T4");
     return OK;

@@ -184,12 +184,6 @@ impl Args {
     fn write(&self, report: &Report) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(report)?;
         let record = self.out.clone().unwrap_or_else(|| target().join("bench/peers.json"));
-        let put = |path: &Path, text: &str| -> anyhow::Result<()> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            }
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-        };
         put(&record, &format!("{json}\n"))?;
         eprintln!("record: {}", record.display());
         let mut out = std::io::stdout().lock();
@@ -217,7 +211,16 @@ impl Args {
     }
 }
 
-fn model_file(file: &GgufFile, path: &Path) -> ModelFile {
+/// Writes a file, and its folder if that is not there.
+pub(super) fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a report says of a model.
+pub(super) fn model_file(file: &GgufFile, path: &Path) -> ModelFile {
     let embedding = "token_embd.weight";
     let own_output = file.tensor("output.weight").is_some();
     let read = |name: &str| !(own_output && name == embedding);

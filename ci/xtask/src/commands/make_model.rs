@@ -6,7 +6,7 @@ use anyhow::Context;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::generate::streamed::{ARCHITECTURES, Recipe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,16 +37,22 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let recipe = Recipe::new(&self.shape, &self.quant, self.seed, self.architecture.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| folder(&target()).join(recipe.file_name()));
-        if let Some(folder) = out.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        }
-        let vocabulary = GgufFile::open(root().join("golden/models/tiny-bitnet.gguf"))?;
-        let started = Instant::now();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let bytes = recipe.write(&vocabulary, &out, threads)?;
-        let seconds = started.elapsed().as_secs_f64();
-        eprintln!("{} parameters, {bytes} bytes, {seconds:.1} s", recipe.parameters()?);
+        write(&recipe, &out)?;
         println!("{}", out.display());
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Writes the model, and says on stderr what it took.
+pub(super) fn write(recipe: &Recipe, out: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let vocabulary = GgufFile::open(root().join("golden/models/tiny-bitnet.gguf"))?;
+    let started = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let bytes = recipe.write(&vocabulary, out, threads)?;
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("{} parameters, {bytes} bytes, {seconds:.1} s", recipe.parameters()?);
+    Ok(())
 }

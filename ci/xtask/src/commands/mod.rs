@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench_gpu;
 mod bench_peers;
 mod benchmark;
 mod bless;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Benchmark(benchmark::Args),
     /// Measure our engine and others in turn, on one model.
     BenchPeers(bench_peers::Args),
+    /// Measure a card: its bits, its memory, decode and prefill.
+    BenchGpu(bench_gpu::Args),
     /// Write a model of random weights in the shape of a real one.
     MakeModel(make_model::Args),
     /// Hold what the kernels cost against golden/gates/.
@@ -76,6 +79,7 @@ impl Command {
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
             Self::BenchPeers(args) => args.run(),
+            Self::BenchGpu(args) => args.run(&Settings::from_env()?),
             Self::MakeModel(args) => args.run(),
             Self::Bench(args) => args.run(&Settings::from_env()?),
             Self::Gate(args) => args.run(),
