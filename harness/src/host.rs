@@ -76,6 +76,11 @@ impl Host {
         })
     }
 
+    /// The devices, by name.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Adds a device.
     #[must_use]
     pub fn device(

@@ -185,9 +185,8 @@ fn stage() -> Toy {
     let toy = Toy::new();
     let golden = Paths::discover(&Env::default()).golden;
     // Every device that the host knows must be declared; the oracle is asked.
-    let devices = bitnet_kernels::kernel_sets()
-        .iter()
-        .map(|set| format!("[[device]]\nname = \"cpu-{}\"\nabout = \"\"\n", set.name));
+    let host = Host::here(Env::default(), &Paths::discover(&Env::default()));
+    let devices = host.devices().map(|name| format!("[[device]]\nname = \"{name}\"\nabout = \"\"\n"));
     toy.write("golden/matrix.toml", &format!("{MATRIX}{}", devices.collect::<String>()));
     toy.expect(&[]);
     std::fs::remove_dir_all(toy.path("golden/snapshots")).expect("snapshots of the other toy");

@@ -86,8 +86,11 @@ pub struct Source {
 }
 
 /// `(name, text)` of every header: the include list of `nvrtcCreateProgram`.
-pub const HEADERS: &[(&str, &str)] =
-    &[("common.cuh", include_str!("common.cuh")), ("head.cuh", include_str!("head.cuh")), ("texts.cuh", include_str!("texts.cuh"))];
+pub const HEADERS: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("common.cuh")),
+    ("head.cuh", include_str!("head.cuh")),
+    ("texts.cuh", include_str!("texts.cuh")),
+];
 
 /// Every file of kernels.
 #[must_use]
@@ -116,6 +119,7 @@ pub fn sources() -> &'static [Source] {
             entries: &["bn_screen_build", "bn_screen_token", "bn_screen_1", "bn_screen_4", "bn_rescore"],
         },
         Source { name: "top", text: include_str!("top.cu"), entries: &["bn_rank", "bn_pick"] },
+        Source {
             name: "tokenize",
             text: include_str!("tokenize.cu"),
             entries: &["bn_tokens_words", "bn_tokens_offsets", "bn_tokens_gather"],
