@@ -5,9 +5,12 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
 use crate::models;
+use bitnet_engine::tokenizer::gpu::GpuTokenizer;
 use bitnet_engine::tokenizer::{EncodeOptions, StreamDecoder, Tokenizer};
 use bitnet_golden::texts;
+use bitnet_kernels::cuda::device::Device;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// The check.
 pub struct Tokenize;
@@ -28,26 +31,54 @@ impl Check for Tokenize {
         let tokenizer = &*loaded.tokenizer;
         let strings = texts::strings(&ctx.paths.golden)?;
         let plain = EncodeOptions { add_special: false, parse_special: false };
+        let recorded = texts::recorded_ids(&ctx.paths.golden, &cell.model)?;
+        let all: Vec<&str> = strings.iter().chain(recorded.iter().map(|(text, _)| text)).map(String::as_str).collect();
+        let device = models::device(cell)?;
+        let ids = match &device.card {
+            None => all.iter().map(|text| tokenizer.encode(text, plain)).collect::<Result<Vec<_>, _>>()?,
+            Some(card) => on_device(card, &loaded.tokenizer, &all, plain)?,
+        };
+        let (of_strings, of_recorded) = ids.split_at(strings.len());
         let mut lines = Vec::new();
-        for text in &strings {
-            let ids = tokenizer.encode(text, plain)?;
-            round_trip(tokenizer, text, &ids)?;
+        for (text, ids) in strings.iter().zip(of_strings) {
+            round_trip(tokenizer, text, ids)?;
             let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
             lines.push(Line { text, ids: ids.join(" ") });
         }
         ctx.assert_golden_json(cell, "", &lines)?;
-        let recorded = texts::recorded_ids(&ctx.paths.golden, &cell.model)?;
-        for (text, expected) in &recorded {
-            let ids = tokenizer.encode(text, plain)?;
-            if ids != *expected {
+        for ((text, expected), ids) in recorded.iter().zip(of_recorded) {
+            if ids != expected {
                 return Err(Failure::new(format_args!("{text:?}: {ids:?}, the recorded reference has {expected:?}")));
             }
         }
-        Ok(Metrics::new()
+        let metrics = Metrics::new()
             .with("texts", strings.len())
             .with("reference_texts", recorded.len())
-            .with("tokenizer", tokenizer.kind().to_owned()))
+            .with("tokenizer", tokenizer.kind().to_owned());
+        // On the CPU no kernels are involved.
+        Ok(if device.card.is_some() { metrics.ran(device.name()) } else { metrics })
     }
+}
+
+/// The ids of texts by a card, which must make all of them itself.
+fn on_device(
+    card: &Arc<dyn Device>,
+    tokenizer: &Arc<dyn Tokenizer>,
+    texts: &[&str],
+    options: EncodeOptions,
+) -> Result<Vec<Vec<u32>>, Failure> {
+    let gpu = GpuTokenizer::new(card, Arc::clone(tokenizer))?;
+    let (ids, report) = gpu.encode_on_device(texts, options, &*models::pool(1)?)??;
+    if report.on_device != texts.len() {
+        return Err(Failure::new(format_args!(
+            "the device encoded {} of {} texts: {} have a piece that is too long for it, {} are too long themselves",
+            report.on_device,
+            texts.len(),
+            report.long_pieces,
+            report.long_texts
+        )));
+    }
+    Ok(ids)
 }
 
 /// Decoding gives the text back, at once and token by token.
