@@ -155,35 +155,35 @@ fn a_model_runs_on_a_card_as_on_the_processor() {
 fn a_card_that_cannot_is_said() {
     let large = ["--device", "cuda", "--context", "4194304"];
     let first = ["--device", "cuda"];
-    let cases: [(&[&str], &[&str], &[&str], &[&str]); 6] = [
-        (
+    let cases: [[&[&str]; 4]; 6] = [
+        [
             &["-DFREE=1000000000ul"],
             &[],
             &large,
             &["cuda:0 has not enough memory: ", "1000 MB are free", "a shorter --context"],
-        ),
-        (
+        ],
+        [
             &[],
             &["-DBROKEN"],
             &first,
             &["does not compile for sm_90a:", "(7): error: identifier \"__dp4a\" is undefined"],
-        ),
-        (
+        ],
+        [
             &[],
             &["-DMAJOR=14"],
             &first,
             &["the driver speaks CUDA 13.0 and loads no cubin of NVRTC 14.0; update the driver"],
-        ),
-        (
+        ],
+        [
             &["-DIMAGE=200"],
             &[],
             &first,
             &["cuModuleLoadData of attention.cu failed with CUDA_ERROR_INVALID_IMAGE: ", "BITNET_NVRTC"],
-        ),
-        (&[], &[], &["--device", "cuda:1"], &["a card of compute capability 7.5; it offers sm_80, sm_90, sm_100"]),
-        (&[], &[], &["--device", "cuda:2"], &["there is no card 2: the driver shows 2, counted from 0"]),
+        ],
+        [&[], &[], &["--device", "cuda:1"], &["a card of compute capability 7.5; it offers sm_80, sm_90, sm_100"]],
+        [&[], &[], &["--device", "cuda:2"], &["there is no card 2: the driver shows 2, counted from 0"]],
     ];
-    for (driver, nvrtc, args, want) in cases {
+    for [driver, nvrtc, args, want] in cases {
         let dir = tempfile::tempdir().unwrap();
         play::driver(dir.path(), driver);
         play::nvrtc(dir.path(), nvrtc);
