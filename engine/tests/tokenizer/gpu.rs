@@ -105,7 +105,7 @@ proptest! {
 }
 
 /// A vocabulary that merges whatever stands side by side, so that a piece that ends elsewhere has other ids.
-fn glue(pre: &str, characters: &[&str]) -> GpuTokenizer {
+fn glue(pre: &str, characters: &[&str], backwards: bool) -> GpuTokenizer {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
     let mut bytes: Vec<u8> = characters.iter().flat_map(|c| c.bytes()).collect();
     bytes.sort_unstable();
@@ -119,8 +119,9 @@ fn glue(pre: &str, characters: &[&str]) -> GpuTokenizer {
         }
     };
     let pairs: Vec<[u8; 2]> = bytes.iter().flat_map(|&a| bytes.iter().map(move |&b| [a, b])).collect();
-    // Neither rises nor falls with the bytes.
+    // Neither rises nor falls with the bytes; of two pairs each is first once.
     for i in 0..pairs.len() {
+        let i = if backwards { pairs.len() - 1 - i } else { i };
         let pair = pairs[i * 389 % pairs.len()];
         merge(&pair[..1], &pair[1..]);
     }
@@ -157,7 +158,8 @@ fn pieces_end_where_the_cpus_end() {
         .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     for pre in ["gpt-2", "llama-bpe", "qwen2", "smollm", "default"] {
-        check(pre, &glue(pre, &characters), &texts);
+        check(pre, &glue(pre, &characters, false), &texts);
+        check(pre, &glue(pre, &characters, true), &texts);
     }
 }
 

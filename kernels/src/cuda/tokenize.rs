@@ -291,6 +291,8 @@ impl Encoder {
         room.parts.write(0, &batch.parts)?;
         let (firsts, refused) = (4 * (n_tiles + 1), 4 * (n_tiles + 1 + n_parts));
         room.sums.write(refused, &vec![0u32; n_parts])?;
+        // A copy may be on its way still.
+        self.device.finish()?;
         let mut times = Times { upload: started.elapsed(), ..Times::default() };
 
         times.kernels =
