@@ -6,6 +6,7 @@
 
 use super::cuda::Cuda;
 use super::head::{self, COLD_ROWS, Needs, Screening};
+use super::sampler::some;
 use super::session::{Session, Until};
 use super::{InferenceError, Want};
 use crate::model::Slot;
@@ -82,11 +83,9 @@ impl Session {
         let start = if screened { 0 } else { row * vocab };
         let logits = &self.slots[Slot::Logits.index()][start..start + vocab];
         let sound = match needs {
-            None => logits.iter().all(|l| l.is_finite()),
+            None => !some(logits, |l| !l.is_finite()),
             // Screened logits are finite by their bound; the others say that nobody looks at them.
-            Some(_) => {
-                logits.iter().all(|l| !l.is_nan() && *l != f32::INFINITY) && logits.iter().any(|l| l.is_finite())
-            }
+            Some(_) => !some(logits, |l| l.is_nan() || l == f32::INFINITY) && some(logits, f32::is_finite),
         };
         if sound { Ok(logits) } else { Err(InferenceError::NotFinite { position: self.held.first + row }) }
     }

@@ -143,7 +143,17 @@ impl Sampler {
         let o = &self.options;
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
-        candidates.extend(logits.iter().enumerate().map(|(i, &l)| (i as u32, l)));
+        // What is minus infinity can never be drawn; of screened logits that is nearly all.
+        for (at, piece) in (0u32..).step_by(PIECE).zip(logits.chunks(PIECE)) {
+            if some(piece, |l| l != f32::NEG_INFINITY) {
+                let there = (at..).zip(piece).filter(|(_, l)| **l != f32::NEG_INFINITY);
+                candidates.extend(there.map(|(token, &l)| (token, l)));
+            }
+        }
+        if candidates.is_empty() {
+            self.candidates = candidates;
+            return argmax(logits);
+        }
         // Most likely first, equal ones by id: a total order, so that the draw does not depend on the algorithm.
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if o.top_k > 0 && o.top_k < candidates.len() {
@@ -187,12 +197,24 @@ impl Sampler {
 #[must_use]
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
-    for (i, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (i as u32, logit);
+    for (at, piece) in (0u32..).step_by(PIECE).zip(logits.chunks(PIECE)) {
+        if some(piece, |l| l > best.1) {
+            for (token, &logit) in (at..).zip(piece) {
+                if logit > best.1 {
+                    best = (token, logit);
+                }
+            }
         }
     }
     best.0
+}
+
+/// Logits that are looked at together before they are looked at one by one: most pieces of a vocabulary have nothing new.
+const PIECE: usize = 256;
+
+/// Whether some logit is `so`; all are looked at, without a branch for each.
+pub(super) fn some(logits: &[f32], so: impl Fn(f32) -> bool) -> bool {
+    logits.iter().fold(false, |any, &l| any | so(l))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::cuda::Cuda;
 use super::head::{Head, Screening};
 use super::held::Held;
 use super::rope::RopeTable;
+use super::sampler::some;
 use super::{InferenceError, KvCache, Observer, StepResult};
 use crate::model::plan::Gating;
 use crate::model::{HugePages, MatrixId, Model, NormId, Op, PASSES, Slot};
@@ -231,7 +232,7 @@ impl Session {
             self.run(chunk, first, Until::End, &mut observer)?;
             for (row, logits) in self.slots[Slot::Logits.index()].chunks_exact(vocab).enumerate() {
                 let position = self.position + first + row;
-                if !logits.iter().all(|l| l.is_finite()) {
+                if some(logits, |l| !l.is_finite()) {
                     return Err(InferenceError::NotFinite { position });
                 }
                 sink(position, logits);

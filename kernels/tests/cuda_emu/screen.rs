@@ -190,7 +190,8 @@ proptest! {
     ) {
         let r = &mut Random::new(seed);
         let case = Case::new((kind, None), (rows, eights * 8, tokens), r);
-        let (whole, on) = (case.whole(), case.on(&emulation()));
+        let device = emulation();
+        let (whole, on) = (case.whole(), case.on(&device));
         on.screen(tokens);
         let wanted = Wanted { count, within: [0.0, 0.01, 5.0, f32::INFINITY][within], also: &also };
         // The order is the caller's, and a token may be asked again.
@@ -203,7 +204,7 @@ proptest! {
                 prop_assert!(picked.pairs.iter().all(|pair| pair.1 < f32::INFINITY));
             }
         }
-        let best = Held::of(&emulation(), &vec![7u64; tokens], "keys").unwrap();
+        let best = Held::of(&device, &vec![7u64; tokens], "keys").unwrap();
         on.head.greedy(&on.w, (&on.x, 0), tokens, &best).unwrap();
         let mut keys = vec![0u64; tokens];
         best.read(0, &mut keys).unwrap();
