@@ -112,6 +112,23 @@ fn the_device_finds_the_best_token_by_itself() {
 }
 
 #[test]
+fn a_token_that_nobody_asked_about_is_in_the_cache_all_the_same() {
+    let (model, tokens) = (&tiny().model, tokens(4));
+    let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
+    let likely = |logits: &[f32]| logits.iter().position(|l| *l > f32::NEG_INFINITY).unwrap() as u32;
+    let mut session = on_device(model, 16, 8).unwrap();
+    let first = likely(session.logits_needed(&tokens, &needs).unwrap());
+    let second = likely(session.logits_needed(&[first], &needs).unwrap());
+    // The device's own choice is held, then dropped; so is one that was sent.
+    session.hold(&[second], 1).unwrap();
+    session.hold(&[5], 1).unwrap();
+    let found = session.logits(&[6]).unwrap().to_vec();
+    let mut all = tokens.clone();
+    all.extend([first, second, 5, 6]);
+    assert_eq!(found, on_cpu(model, 16, 8).logits(&all).unwrap());
+}
+
+#[test]
 fn the_short_proof_compares_card_and_processor() {
     let card = Some(Arc::clone(emulation()));
     self_check_card(&tiny().model, &SessionOptions { card, ..options(8, 8) }).unwrap();

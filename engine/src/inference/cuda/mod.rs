@@ -1,8 +1,12 @@
 //! The CUDA executor: a model's plan as launches on a device (a card, or the emulation of one).
 //!
 //! Weights are uploaded once a model and device, the KV cache and all activations live there; what comes back are the logits
-//! that were asked for. A single token without an observer is one recording that is replayed. The launches compute what
-//! the CPU's kernels compute, bit for bit, whatever the grid ([`bitnet_kernels::cuda`]).
+//! that were asked for, or the few that a sampler looks at. The launches compute what the CPU's kernels compute, bit for bit,
+//! whatever the grid ([`bitnet_kernels::cuda`]).
+//!
+//! A single token without an observer is a recording that is replayed. Where the device chose it itself, as the most likely one,
+//! and is asked to choose again, that is one recording for all of it: the token becomes the input, the plan, the output
+//! matrix, the next choice; the host reads eight bytes.
 
 mod fused;
 mod uploaded;
@@ -33,23 +37,31 @@ const MAX_COLS: usize = 1 << 19;
 
 /// A sequence on a device.
 pub(super) struct Cuda {
-    /// One token up to the output matrix; before everything that it uses, so that it goes first.
+    /// One token up to the output matrix.
     recorded: Option<Replay>,
+    /// The chosen token becomes the input, and the next is chosen.
+    going_on: Option<Replay>,
     launches: Launches,
     weights: Arc<Uploaded>,
     shape: Heads,
     cache: Vec<[Buffer; 2]>,
     rope: RopeTables,
     room: Option<Room>,
-    /// The key of the largest logit, 0 between calls.
+    /// The key of the largest logit.
     best: Buffer,
+    /// Whether it holds one: it must be 0 before the whole output matrix looks for another.
+    key: bool,
     history: Buffer,
     /// Launches, and those that leave every result in its slot.
     parts: [Vec<Fused>; 2],
     /// Rows that are held before the output matrix: the first, and how many.
     held: (usize, usize),
-    /// The token and the position that the device has as its next input.
-    next: Option<(u32, usize)>,
+    /// What is still to run for the held row.
+    pending: Pending,
+    /// The position of the device's input, if that is one token.
+    single: Option<usize>,
+    /// The token of the key, and the position that it would have after that input.
+    chosen: Option<(u32, usize)>,
     /// How the output matrix is multiplied.
     how: Head,
     /// The copy of the output matrix, once it was tried to make one.
@@ -58,6 +70,16 @@ pub(super) struct Cuda {
     /// Whether all held rows are screened.
     screened: bool,
     top: Option<TopK>,
+}
+
+/// A single token whose logits are held waits until somebody asks for them: then it is known what runs with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// The token was sent.
+    Sent,
+    /// It is the one that the device chose.
+    Chosen,
 }
 
 /// Activations of so many tokens.
@@ -170,6 +192,7 @@ impl Cuda {
         let what = "rotary tables";
         Ok(Self {
             recorded: None,
+            going_on: None,
             launches: Launches::new(device),
             weights,
             shape,
@@ -184,7 +207,10 @@ impl Cuda {
             history: Buffer::new::<u32>(device, context, "the history of tokens")?,
             parts: [plain, observed],
             held: (0, 0),
-            next: None,
+            key: false,
+            pending: Pending::Nothing,
+            single: None,
+            chosen: None,
             how,
             screen: None,
             tried: false,
@@ -201,18 +227,24 @@ impl Cuda {
         step: &mut Step<'_, '_>,
         logits: &mut Vec<f32>,
     ) -> Result<(), InferenceError> {
+        self.catch_up(model)?;
         let tokens = step.tokens.len();
         self.make_room(model, tokens)?;
-        self.input(step)?;
         let rows = tokens - step.first;
         self.held = (step.first, rows);
         self.screened = false;
-        let observed = step.observer.is_some();
-        if tokens == 1 && rows == 1 && !observed {
-            self.one_token(model)?;
-        } else {
-            self.body(model, step)?;
+        if let ([token], 1, None, Until::Head) = (step.tokens, rows, &step.observer, step.until) {
+            self.pending = if self.chosen == Some((*token, step.position)) {
+                Pending::Chosen
+            } else {
+                self.send(step)?;
+                Pending::Sent
+            };
+            self.single = Some(step.position);
+            return Ok(());
         }
+        self.send(step)?;
+        self.body(model, step)?;
         if rows == 0 || step.until == Until::Head {
             return Ok(());
         }
@@ -226,6 +258,7 @@ impl Cuda {
 
     /// The logits of all held rows, `[rows][vocab]`.
     pub(super) fn logits(&mut self, model: &Model, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.catch_up(model)?;
         let vocab = model.config.vocab_size;
         let (first, rows) = self.held;
         let device = Arc::clone(self.launches.device());
@@ -241,28 +274,23 @@ impl Cuda {
     /// The logits of a held row that a sampler will look at; `None` where nothing could be drawn.
     pub(super) fn pick(&mut self, model: &Model, row: usize, needs: &Needs) -> Result<Option<Picked>, InferenceError> {
         let screens = self.screens(model)?;
+        if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
+            return self.choose(model, row, screens);
+        }
+        self.catch_up(model)?;
         let (_, rows) = self.held;
         let room = self.room.as_ref().ok_or_else(no_room)?;
         let Some((src, id)) = super::head::matrix(model) else { return Ok(None) };
         let matrix = self.weights.matrix(id);
-        let at = |row: usize| (room.slot(src), 4 * (self.held.0 + row) * matrix.cols);
-        if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
-            match &self.screen {
-                Some(screen) if screens => screen.greedy(&matrix.buffer, at(row), 1, &self.best)?,
-                _ => self.head(model, self.held.0 + row, 1, Some(&self.best))?,
-            }
-            // The screen of one row takes the place of that of all.
-            self.screened = false;
-            return self.best(rows == 1);
-        }
+        let held = (room.slot(src), 4 * self.held.0 * matrix.cols);
         match &self.screen {
             Some(screen) if screens => {
                 if !self.screened {
-                    screen.screen(at(0), rows, None)?;
+                    screen.screen(held, rows, None)?;
                     self.screened = true;
                 }
                 screen.want(needs.wanted())?;
-                screen.pick(&matrix.buffer, at(0), row)?;
+                screen.pick(&matrix.buffer, held, row)?;
                 Ok(Some(screen.read(row)?))
             }
             _ => {
@@ -278,21 +306,69 @@ impl Cuda {
         }
     }
 
-    /// The token of the key; if it is the only one that was asked for, the device has it as its next input.
-    fn best(&mut self, alone: bool) -> Result<Option<Picked>, InferenceError> {
+    /// The most likely token of a held row.
+    fn choose(&mut self, model: &Model, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
+        // The screen of one row takes the place of that of all.
+        self.screened = false;
+        if self.pending == Pending::Chosen {
+            if self.going_on.is_none() {
+                let launches = || -> Result<(), CudaError> {
+                    self.next()?;
+                    self.plan(model)?;
+                    self.best_of(model, 0, screens)
+                };
+                self.going_on = Some(record(&**self.launches.device(), &mut || launches())?);
+            }
+            if let Some(going_on) = &self.going_on {
+                going_on.start()?;
+            }
+            self.pending = Pending::Nothing;
+        } else {
+            self.catch_up(model)?;
+            if std::mem::take(&mut self.key) {
+                self.best.write(0, &[0u64])?;
+            }
+            self.best_of(model, self.held.0 + row, screens)?;
+        }
         let mut key = [0u64];
         self.best.read(0, &mut key)?;
+        self.key = key[0] != 0;
         let best = token_of(key[0]);
-        let room = self.room.as_ref().ok_or_else(no_room)?;
-        match (best, self.next.take()) {
-            (Some((token, _)), Some((_, position))) if alone => {
-                self.launches.next(&self.best, (&room.input, TOKENS), &self.history)?;
-                self.next = Some((token, position + 1));
-            }
-            _ => self.best.write(0, &[0u64])?,
-        }
+        self.chosen = best.and_then(|(token, _)| Some((token, self.single? + 1)));
         // How many rows were multiplied stays on the device until somebody asks.
         Ok(best.map(|pair| Picked { pairs: vec![pair], rescored: 0, sound: pair.1.is_finite() }))
+    }
+
+    /// Leaves the key of the largest logit of a row.
+    fn best_of(&self, model: &Model, row: usize, screens: bool) -> Result<(), CudaError> {
+        let (Some(room), Some((src, id))) = (&self.room, super::head::matrix(model)) else { return Ok(()) };
+        let matrix = self.weights.matrix(id);
+        match &self.screen {
+            Some(screen) if screens => {
+                screen.greedy(&matrix.buffer, (room.slot(src), 4 * row * matrix.cols), 1, &self.best)
+            }
+            _ => self.head(model, row, 1, Some(&self.best)),
+        }
+    }
+
+    /// The token of the key becomes the input, and the key is gone.
+    fn next(&self) -> Result<(), CudaError> {
+        let Some(room) = &self.room else { return Ok(()) };
+        self.launches.next(&self.best, (&room.input, TOKENS), &self.history)
+    }
+
+    /// Runs what waits, up to the output matrix.
+    fn catch_up(&mut self, model: &Model) -> Result<(), InferenceError> {
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => return Ok(()),
+            Pending::Sent => {}
+            Pending::Chosen => {
+                self.next()?;
+                self.key = false;
+                self.chosen = None;
+            }
+        }
+        self.one_token(model)
     }
 
     /// What screening came to so far; nothing if the device does not say.
@@ -330,13 +406,11 @@ impl Cuda {
     }
 
     /// The output matrix for `rows` rows from `first` on.
-    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), InferenceError> {
-        let room = self.room.as_ref().ok_or_else(no_room)?;
-        let Some((src, id)) = super::head::matrix(model) else { return Ok(()) };
+    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
+        let (Some(room), Some((src, id))) = (&self.room, super::head::matrix(model)) else { return Ok(()) };
         let matrix = self.weights.matrix(id);
         let x = Rows { buffer: room.slot(src), from: first * matrix.cols };
-        let part = self.product(id, &room.logits);
-        Ok(self.launches.dense(&part, x, (rows, matrix.cols), best)?)
+        self.launches.dense(&self.product(id, &room.logits), x, (rows, matrix.cols), best)
     }
 
     fn product<'a>(&'a self, id: MatrixId, y: &'a Buffer) -> Product<'a> {
@@ -350,41 +424,36 @@ impl Cuda {
         }
         // The old one first: there may not be memory for both.
         self.recorded = None;
+        self.going_on = None;
         self.room = None;
-        self.next = None;
+        (self.single, self.chosen) = (None, None);
         let device = Arc::clone(self.launches.device());
         self.room = Some(Room::new(&device, &model.config, self.shape, tokens)?);
         Ok(())
     }
 
-    /// Sends the position and the tokens, unless the device has them.
-    fn input(&mut self, step: &Step<'_, '_>) -> Result<(), InferenceError> {
-        let single = match step.tokens {
-            [token] => Some((*token, step.position)),
-            _ => None,
-        };
-        if single.is_none() || self.next != single {
-            let mut input = vec![step.position as u32, 0, 0, 0];
-            input.extend_from_slice(step.tokens);
-            self.room()?.input.write(0, &input)?;
-        }
-        self.next = single;
-        Ok(())
+    /// Sends the position and the tokens.
+    fn send(&mut self, step: &Step<'_, '_>) -> Result<(), InferenceError> {
+        let mut input = vec![step.position as u32, 0, 0, 0];
+        input.extend_from_slice(step.tokens);
+        (self.single, self.chosen) = (None, None);
+        Ok(self.room()?.input.write(0, &input)?)
     }
 
-    /// One token up to the output matrix: the first time launch by launch, recorded from the second time on.
+    /// One token up to the output matrix, recorded when it is first run.
     fn one_token(&mut self, model: &Model) -> Result<(), InferenceError> {
         if let Some(recorded) = &self.recorded {
             return Ok(recorded.start()?);
         }
-        let launches = || -> Result<(), CudaError> {
-            let plain = &self.parts[0];
-            plain.iter().try_for_each(|fused| self.part(model, &fused.part, (1, 0)))
-        };
-        let recorded = record(&**self.launches.device(), &mut || launches())?;
+        let recorded = record(&**self.launches.device(), &mut || self.plan(model))?;
         recorded.start()?;
         self.recorded = Some(recorded);
         Ok(())
+    }
+
+    /// The launches of one token up to the output matrix.
+    fn plan(&self, model: &Model) -> Result<(), CudaError> {
+        self.parts[0].iter().try_for_each(|fused| self.part(model, &fused.part, (1, 0)))
     }
 
     /// A chunk up to the output matrix.
