@@ -9,20 +9,21 @@
 //! matrix, the next choice; the host reads eight bytes.
 
 mod fused;
+mod pick;
+mod room;
 mod uploaded;
 
 use super::rope::RopeTable;
 use super::session::{Step, Until};
-use super::{Head, InferenceError, MAX_DRAFT, Needs, Screening, StepResult};
+use super::{Head, InferenceError, MAX_DRAFT, StepResult};
 use crate::model::plan::Gating;
-use crate::model::{Config, MatrixId, Model, Op, Slot};
+use crate::model::{MatrixId, Model, Op, Slot};
 use bitnet_kernels::ActKind;
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
-use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, TopK};
-use bitnet_kernels::cuda::launches::{
-    AttentionScratch, Gate, Heads, Input, Int8, Launches, Norm, Product, RopeTables, Rows, token_of,
-};
+use bitnet_kernels::cuda::head::{ScreenedHead, TopK};
+use bitnet_kernels::cuda::launches::{Gate, Heads, Input, Launches, Norm, Product, RopeTables, Rows};
 use fused::{Before, Fused, Part, fuse};
+use room::{Room, width};
 use std::sync::Arc;
 use uploaded::{Uploaded, refused};
 
@@ -80,69 +81,6 @@ enum Pending {
     Sent,
     /// It is the one that the device chose.
     Chosen,
-}
-
-/// Activations of so many tokens.
-struct Room {
-    tokens: usize,
-    /// `[position, -, -, -, tokens ...]`, u32.
-    input: Buffer,
-    slots: [Buffer; 7],
-    /// Grown when more logits are wanted.
-    logits: Buffer,
-    int8: Int8,
-    attention: AttentionScratch,
-}
-
-/// Elements of a token's row in a slot.
-fn width(config: &Config, slot: Slot) -> usize {
-    match slot {
-        Slot::Residual | Slot::Hidden => config.embedding_length,
-        Slot::Query => config.query_width(),
-        Slot::Key | Slot::Value => config.kv_width(),
-        Slot::Gate | Slot::Up => config.feed_forward_length,
-        Slot::Logits => config.vocab_size,
-    }
-}
-
-/// The widest row that is quantised.
-fn widest(config: &Config) -> usize {
-    config.embedding_length.max(config.query_width()).max(config.feed_forward_length)
-}
-
-impl Room {
-    fn bytes(config: &Config, shape: Heads, tokens: usize) -> usize {
-        let slots: usize = Slot::ALL.iter().take(7).map(|&slot| width(config, slot)).sum();
-        tokens * (4 * slots + widest(config) + 12) + 4 * config.vocab_size + AttentionScratch::bytes(shape, tokens)
-    }
-
-    fn new(device: &Arc<dyn Device>, config: &Config, shape: Heads, tokens: usize) -> Result<Self, CudaError> {
-        let slot = |slot: Slot| Buffer::new::<f32>(device, tokens * width(config, slot), "activations");
-        Ok(Self {
-            tokens,
-            input: Buffer::new::<u32>(device, TOKENS + tokens, "tokens")?,
-            slots: [
-                slot(Slot::Residual)?,
-                slot(Slot::Hidden)?,
-                slot(Slot::Query)?,
-                slot(Slot::Key)?,
-                slot(Slot::Value)?,
-                slot(Slot::Gate)?,
-                slot(Slot::Up)?,
-            ],
-            logits: slot_of_logits(device, config, 1)?,
-            int8: Int8::new(device, tokens, widest(config))?,
-            attention: AttentionScratch::new(device, shape, tokens)?,
-        })
-    }
-
-    fn slot(&self, slot: Slot) -> &Buffer {
-        self.slots.get(slot.index()).unwrap_or(&self.logits)
-    }
-}
-
-fn slot_of_logits(device: &Arc<dyn Device>, config: &Config, rows: usize) -> Result<Buffer, CudaError> {
-    Buffer::new::<f32>(device, rows * config.vocab_size, "logits")
 }
 
 fn gate(gating: Gating) -> Gate {
@@ -256,101 +194,6 @@ impl Cuda {
         Ok(())
     }
 
-    /// The logits of all held rows, `[rows][vocab]`.
-    pub(super) fn logits(&mut self, model: &Model, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
-        self.catch_up(model)?;
-        let vocab = model.config.vocab_size;
-        let (first, rows) = self.held;
-        let device = Arc::clone(self.launches.device());
-        let room = self.room()?;
-        if room.logits.bytes() < 4 * rows * vocab {
-            room.logits = slot_of_logits(&device, &model.config, rows)?;
-        }
-        self.head(model, first, rows, None)?;
-        logits.resize(rows * vocab, 0.0);
-        Ok(self.room()?.logits.read(0, logits)?)
-    }
-
-    /// The logits of a held row that a sampler will look at; `None` where nothing could be drawn.
-    pub(super) fn pick(&mut self, model: &Model, row: usize, needs: &Needs) -> Result<Option<Picked>, InferenceError> {
-        let screens = self.screens(model)?;
-        if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
-            return self.choose(model, row, screens);
-        }
-        self.catch_up(model)?;
-        let (_, rows) = self.held;
-        let room = self.room.as_ref().ok_or_else(no_room)?;
-        let Some((src, id)) = super::head::matrix(model) else { return Ok(None) };
-        let matrix = self.weights.matrix(id);
-        let held = (room.slot(src), 4 * self.held.0 * matrix.cols);
-        match &self.screen {
-            Some(screen) if screens => {
-                if !self.screened {
-                    screen.screen(held, rows, None)?;
-                    self.screened = true;
-                }
-                screen.want(needs.wanted())?;
-                screen.pick(&matrix.buffer, held, row)?;
-                Ok(Some(screen.read(row)?))
-            }
-            _ => {
-                self.head(model, self.held.0 + row, 1, None)?;
-                if self.top.is_none() {
-                    self.top = Some(TopK::new(self.launches.device(), matrix.rows, 1)?);
-                }
-                let Some(top) = &self.top else { return Ok(None) };
-                top.want(needs.wanted())?;
-                top.launch(&room.logits, 0..1)?;
-                Ok(Some(top.read(&room.logits, 0)?))
-            }
-        }
-    }
-
-    /// The most likely token of a held row.
-    fn choose(&mut self, model: &Model, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
-        // The screen of one row takes the place of that of all.
-        self.screened = false;
-        if self.pending == Pending::Chosen {
-            if self.going_on.is_none() {
-                let launches = || -> Result<(), CudaError> {
-                    self.next()?;
-                    self.plan(model)?;
-                    self.best_of(model, 0, screens)
-                };
-                self.going_on = Some(record(&**self.launches.device(), &mut || launches())?);
-            }
-            if let Some(going_on) = &self.going_on {
-                going_on.start()?;
-            }
-            self.pending = Pending::Nothing;
-        } else {
-            self.catch_up(model)?;
-            if std::mem::take(&mut self.key) {
-                self.best.write(0, &[0u64])?;
-            }
-            self.best_of(model, self.held.0 + row, screens)?;
-        }
-        let mut key = [0u64];
-        self.best.read(0, &mut key)?;
-        self.key = key[0] != 0;
-        let best = token_of(key[0]);
-        self.chosen = best.and_then(|(token, _)| Some((token, self.single? + 1)));
-        // How many rows were multiplied stays on the device until somebody asks.
-        Ok(best.map(|pair| Picked { pairs: vec![pair], rescored: 0, sound: pair.1.is_finite() }))
-    }
-
-    /// Leaves the key of the largest logit of a row.
-    fn best_of(&self, model: &Model, row: usize, screens: bool) -> Result<(), CudaError> {
-        let (Some(room), Some((src, id))) = (&self.room, super::head::matrix(model)) else { return Ok(()) };
-        let matrix = self.weights.matrix(id);
-        match &self.screen {
-            Some(screen) if screens => {
-                screen.greedy(&matrix.buffer, (room.slot(src), 4 * row * matrix.cols), 1, &self.best)
-            }
-            _ => self.head(model, row, 1, Some(&self.best)),
-        }
-    }
-
     /// The token of the key becomes the input, and the key is gone.
     fn next(&self) -> Result<(), CudaError> {
         let Some(room) = &self.room else { return Ok(()) };
@@ -371,46 +214,8 @@ impl Cuda {
         self.one_token(model)
     }
 
-    /// What screening came to so far; nothing if the device does not say.
-    pub(super) fn screening(&self) -> Screening {
-        let totals = self.screen.as_ref().and_then(|screen| screen.totals().ok()).unwrap_or_default();
-        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Screening { tokens: count(totals.tokens), rows: count(totals.rows) }
-    }
-
-    /// Whether the held rows are screened; makes the copy when it is first wanted.
-    fn screens(&mut self, model: &Model) -> Result<bool, InferenceError> {
-        let Some((_, id)) = super::head::matrix(model) else { return Ok(false) };
-        let matrix = self.weights.matrix(id);
-        if !self.how.screens(matrix.buffer.bytes(), usize::MAX) || self.held.1 > SCREENED_ROWS {
-            return Ok(false);
-        }
-        if !self.tried {
-            self.tried = true;
-            let (w, rows, cols, multiplier) = (&matrix.buffer, matrix.rows, matrix.cols, matrix.multiplier);
-            let output = Output { w, rows, cols, multiplier };
-            self.screen = match ScreenedHead::build(self.launches.device(), output, SCREENED_ROWS) {
-                // Without the copy it goes on, as with it.
-                Err(error @ CudaError::Memory { .. }) => {
-                    tracing::debug!(%error, "the output matrix is not screened");
-                    None
-                }
-                built => built?,
-            };
-        }
-        Ok(self.screen.is_some())
-    }
-
     fn room(&mut self) -> Result<&mut Room, InferenceError> {
         self.room.as_mut().ok_or_else(no_room)
-    }
-
-    /// The output matrix for `rows` rows from `first` on.
-    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
-        let (Some(room), Some((src, id))) = (&self.room, super::head::matrix(model)) else { return Ok(()) };
-        let matrix = self.weights.matrix(id);
-        let x = Rows { buffer: room.slot(src), from: first * matrix.cols };
-        self.launches.dense(&self.product(id, &room.logits), x, (rows, matrix.cols), best)
     }
 
     fn product<'a>(&'a self, id: MatrixId, y: &'a Buffer) -> Product<'a> {

@@ -1,0 +1,149 @@
+//! The output matrix on a device: all logits, the few that a sampler looks at, or the one choice that the device goes on with.
+
+use super::{Cuda, Pending, SCREENED_ROWS, no_room, room};
+use crate::inference::{InferenceError, Needs, Screening, head};
+use crate::model::Model;
+use bitnet_kernels::cuda::device::{Buffer, CudaError, record};
+use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, TopK};
+use bitnet_kernels::cuda::launches::{Rows, token_of};
+use std::sync::Arc;
+
+impl Cuda {
+    /// The logits of all held rows, `[rows][vocab]`.
+    pub(in crate::inference) fn logits(&mut self, model: &Model, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.catch_up(model)?;
+        let vocab = model.config.vocab_size;
+        let (first, rows) = self.held;
+        let device = Arc::clone(self.launches.device());
+        let room = self.room()?;
+        if room.logits.bytes() < 4 * rows * vocab {
+            room.logits = room::slot_of_logits(&device, &model.config, rows)?;
+        }
+        self.head(model, first, rows, None)?;
+        logits.resize(rows * vocab, 0.0);
+        Ok(self.room()?.logits.read(0, logits)?)
+    }
+
+    /// The logits of a held row that a sampler will look at; `None` where nothing could be drawn.
+    pub(in crate::inference) fn pick(
+        &mut self,
+        model: &Model,
+        row: usize,
+        needs: &Needs,
+    ) -> Result<Option<Picked>, InferenceError> {
+        let screens = self.screens(model)?;
+        if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
+            return self.choose(model, row, screens);
+        }
+        self.catch_up(model)?;
+        let (_, rows) = self.held;
+        let room = self.room.as_ref().ok_or_else(no_room)?;
+        let Some((src, id)) = head::matrix(model) else { return Ok(None) };
+        let matrix = self.weights.matrix(id);
+        let held = (room.slot(src), 4 * self.held.0 * matrix.cols);
+        match &self.screen {
+            Some(screen) if screens => {
+                if !self.screened {
+                    screen.screen(held, rows, None)?;
+                    self.screened = true;
+                }
+                screen.want(needs.wanted())?;
+                screen.pick(&matrix.buffer, held, row)?;
+                Ok(Some(screen.read(row)?))
+            }
+            _ => {
+                self.head(model, self.held.0 + row, 1, None)?;
+                if self.top.is_none() {
+                    self.top = Some(TopK::new(self.launches.device(), matrix.rows, 1)?);
+                }
+                let Some(top) = &self.top else { return Ok(None) };
+                top.want(needs.wanted())?;
+                top.launch(&room.logits, 0..1)?;
+                Ok(Some(top.read(&room.logits, 0)?))
+            }
+        }
+    }
+
+    /// The most likely token of a held row.
+    fn choose(&mut self, model: &Model, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
+        // The screen of one row takes the place of that of all.
+        self.screened = false;
+        if self.pending == Pending::Chosen {
+            if self.going_on.is_none() {
+                let launches = || -> Result<(), CudaError> {
+                    self.next()?;
+                    self.plan(model)?;
+                    self.best_of(model, 0, screens)
+                };
+                self.going_on = Some(record(&**self.launches.device(), &mut || launches())?);
+            }
+            if let Some(going_on) = &self.going_on {
+                going_on.start()?;
+            }
+            self.pending = Pending::Nothing;
+        } else {
+            self.catch_up(model)?;
+            if std::mem::take(&mut self.key) {
+                self.best.write(0, &[0u64])?;
+            }
+            self.best_of(model, self.held.0 + row, screens)?;
+        }
+        let mut key = [0u64];
+        self.best.read(0, &mut key)?;
+        self.key = key[0] != 0;
+        let best = token_of(key[0]);
+        self.chosen = best.and_then(|(token, _)| Some((token, self.single? + 1)));
+        // How many rows were multiplied stays on the device until somebody asks.
+        Ok(best.map(|pair| Picked { pairs: vec![pair], rescored: 0, sound: pair.1.is_finite() }))
+    }
+
+    /// Leaves the key of the largest logit of a row.
+    fn best_of(&self, model: &Model, row: usize, screens: bool) -> Result<(), CudaError> {
+        let (Some(room), Some((src, id))) = (&self.room, head::matrix(model)) else { return Ok(()) };
+        let matrix = self.weights.matrix(id);
+        match &self.screen {
+            Some(screen) if screens => {
+                screen.greedy(&matrix.buffer, (room.slot(src), 4 * row * matrix.cols), 1, &self.best)
+            }
+            _ => self.head(model, row, 1, Some(&self.best)),
+        }
+    }
+
+    /// What screening came to so far; nothing if the device does not say.
+    pub(in crate::inference) fn screening(&self) -> Screening {
+        let totals = self.screen.as_ref().and_then(|screen| screen.totals().ok()).unwrap_or_default();
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Screening { tokens: count(totals.tokens), rows: count(totals.rows) }
+    }
+
+    /// Whether the held rows are screened; makes the copy when it is first wanted.
+    fn screens(&mut self, model: &Model) -> Result<bool, InferenceError> {
+        let Some((_, id)) = head::matrix(model) else { return Ok(false) };
+        let matrix = self.weights.matrix(id);
+        if !self.how.screens(matrix.buffer.bytes(), usize::MAX) || self.held.1 > SCREENED_ROWS {
+            return Ok(false);
+        }
+        if !self.tried {
+            self.tried = true;
+            let (w, rows, cols, multiplier) = (&matrix.buffer, matrix.rows, matrix.cols, matrix.multiplier);
+            let output = Output { w, rows, cols, multiplier };
+            self.screen = match ScreenedHead::build(self.launches.device(), output, SCREENED_ROWS) {
+                // Without the copy it goes on, as with it.
+                Err(error @ CudaError::Memory { .. }) => {
+                    tracing::debug!(%error, "the output matrix is not screened");
+                    None
+                }
+                built => built?,
+            };
+        }
+        Ok(self.screen.is_some())
+    }
+
+    /// The output matrix for `rows` rows from `first` on.
+    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
+        let (Some(room), Some((src, id))) = (&self.room, head::matrix(model)) else { return Ok(()) };
+        let matrix = self.weights.matrix(id);
+        let x = Rows { buffer: room.slot(src), from: first * matrix.cols };
+        self.launches.dense(&self.product(id, &room.logits), x, (rows, matrix.cols), best)
+    }
+}
