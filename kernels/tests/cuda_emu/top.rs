@@ -9,7 +9,7 @@ use bitnet_kernels::screen::Wanted;
 use proptest::prelude::*;
 
 use super::common::{Random, required, values};
-use super::faults::every_barrier_is_missed;
+use super::faults::{alone, every_barrier_is_missed};
 use super::{How, hows, of};
 
 /// Words of `ranks` for each token.
@@ -173,6 +173,9 @@ fn more_than_there_is_room_for() {
 
 #[test]
 fn every_barrier_of_the_search_is_needed_and_missed() {
+    if !alone() {
+        return;
+    }
     let mut r = Random::new(61);
     let mut y = r.floats(2 * 1200, 4.0);
     y[1200..].iter_mut().for_each(|y| *y = 1e-3 - *y * 1e-4);
