@@ -15,6 +15,8 @@ fn emulation() {
     let unavailable = |reason: String| {
         // One line: it becomes an environment variable of the compilation.
         println!("cargo::rustc-env=BITNET_CUDA_EMU={}", reason.replace(['\n', '\r'], " "));
+        // A file that is never there: the next build looks once more.
+        println!("cargo::rerun-if-changed={FOLDER}/emu/no-compiler");
     };
     if std::env::var("CARGO_CFG_UNIX").is_err() {
         return unavailable("it needs a Unix: memory is guarded with mmap".into());

@@ -1,5 +1,6 @@
 //! The CUDA executor on the emulated device: the bits, the steps and the texts of the CPU.
 
+use crate::emulated::here;
 use crate::model_support::*;
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::inference::{
@@ -38,6 +39,9 @@ fn tokens(n: usize) -> Vec<u32> {
 
 #[test]
 fn logits_are_those_of_the_cpu_in_any_chunks() {
+    if !here() {
+        return;
+    }
     let (model, tokens) = (&tiny().model, tokens(9));
     let expected = logits_bits(&mut on_cpu(model, 16, 16), &tokens);
     for chunk in [1, 4, 16] {
@@ -53,6 +57,9 @@ fn logits_are_those_of_the_cpu_in_any_chunks() {
 
 #[test]
 fn every_step_is_that_of_the_cpu() {
+    if !here() {
+        return;
+    }
     let (model, tokens) = (&tiny().model, tokens(5));
     let steps = |session: &mut Session| {
         let mut out = Vec::new();
@@ -74,6 +81,9 @@ fn every_step_is_that_of_the_cpu() {
 
 #[test]
 fn texts_are_those_of_the_cpu() {
+    if !here() {
+        return;
+    }
     let loaded = tiny();
     let prompt = tokens(3);
     let text = |session: &mut Session, (temperature, top_k): (f32, usize), speculate: usize| {
@@ -101,6 +111,9 @@ fn texts_are_those_of_the_cpu() {
 
 #[test]
 fn the_device_finds_the_best_token_by_itself() {
+    if !here() {
+        return;
+    }
     let model = &tiny().model;
     let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
     let mut session = on_device(model, 8, 8).unwrap();
@@ -113,6 +126,9 @@ fn the_device_finds_the_best_token_by_itself() {
 
 #[test]
 fn a_token_that_nobody_asked_about_is_in_the_cache_all_the_same() {
+    if !here() {
+        return;
+    }
     let (model, tokens) = (&tiny().model, tokens(4));
     let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
     let likely = |logits: &[f32]| logits.iter().position(|l| *l > f32::NEG_INFINITY).unwrap() as u32;
@@ -130,12 +146,18 @@ fn a_token_that_nobody_asked_about_is_in_the_cache_all_the_same() {
 
 #[test]
 fn the_short_proof_compares_card_and_processor() {
+    if !here() {
+        return;
+    }
     let card = Some(Arc::clone(emulation()));
     self_check_card(&tiny().model, &SessionOptions { card, ..options(8, 8) }).unwrap();
 }
 
 #[test]
 fn formats_are_repacked_or_refused() {
+    if !here() {
+        return;
+    }
     let tokens = tokens(3);
     let converted = |to: &str| {
         let bytes = convert_stored_to_vec(&tiny().model, Storage::by_name(to).unwrap(), None).unwrap();
@@ -153,6 +175,9 @@ fn formats_are_repacked_or_refused() {
 
 #[test]
 fn too_little_memory_is_said_before_anything_is_uploaded() {
+    if !here() {
+        return;
+    }
     let free = emulation().free_memory().unwrap();
     let error = on_device(&tiny().model, 1 << 22, 16).err().unwrap();
     let InferenceError::Device(CudaError::Memory { bytes, free: there, .. }) = &error else { panic!("{error}") };

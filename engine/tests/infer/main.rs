@@ -1,5 +1,8 @@
 //! Models and sessions: what must never change a bit, and what must be refused.
 
+#[cfg(feature = "cuda-emu")]
+#[path = "../emulated/mod.rs"]
+mod emulated;
 #[path = "../model_support/mod.rs"]
 mod model_support;
 

@@ -1,5 +1,8 @@
 //! Tokenizers: their algorithms, the files that they come in, and what is wrong with such files.
 
+#[cfg(feature = "cuda-emu")]
+#[path = "../emulated/mod.rs"]
+mod emulated;
 #[path = "../tokenizer_support/mod.rs"]
 mod tokenizer_support;
 

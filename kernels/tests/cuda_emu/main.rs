@@ -5,15 +5,25 @@
 //! contents end. What this finds is in `faults.rs`: kernels that are wrong on purpose, and right ones with a barrier taken
 //! away, must each be noticed.
 
+#![cfg_attr(not(cuda_emu), allow(dead_code, unused_imports))]
+
+#[cfg(cuda_emu)]
 mod attention;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(cuda_emu)]
 mod decode;
+#[cfg(cuda_emu)]
 mod faults;
+#[cfg(cuda_emu)]
 mod products;
+#[cfg(cuda_emu)]
 mod rows;
+#[cfg(cuda_emu)]
 mod screen;
+#[cfg(cuda_emu)]
 mod tokenize;
+#[cfg(cuda_emu)]
 mod top;
 
 use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, Plain};
@@ -71,4 +81,11 @@ fn assert_halves(got: &[u16], want: &[u16], what: &dyn std::fmt::Display) {
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         assert!(g == w || nan(g) && nan(w), "{what}: [{i}] is {g:#06x}, must be {w:#06x}");
     }
+}
+
+#[cfg(not(cuda_emu))]
+#[test]
+#[ignore = "unavailable: no C++ compiler when this was built; `apt-get install g++`, then build again"]
+fn the_emulation() {
+    bitnet_kernels::cuda::emu::available().unwrap();
 }

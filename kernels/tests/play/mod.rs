@@ -1,6 +1,7 @@
 //! Libraries that play NVIDIA's driver and NVRTC, compiled where a test runs. They show that what we call is in order and what
 //! is answered is understood; they do not show that a real driver answers so.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,20 @@ fn build(compiler: &str, args: &[&str], files: &[PathBuf], out: &Path) {
 /// Puts a driver into the folder, whose kernels do nothing. The defines are those of `driver.c`.
 pub(crate) fn driver(folder: &Path, defines: &[&str]) {
     build("cc", defines, &[sources().join("driver.c")], &folder.join("libcuda.so"));
+}
+
+/// Whether there is a C++ compiler, which [`emulating_driver`] needs. Where there is none, a test says so, past the test
+/// runner's capture.
+#[allow(dead_code)]
+pub(crate) fn emulates() -> bool {
+    let here = Command::new("c++").arg("--version").output().is_ok();
+    if !here {
+        let _ = writeln!(
+            std::io::stderr(),
+            "unavailable, not run: no C++ compiler (c++); get one with `apt-get install g++`"
+        );
+    }
+    here
 }
 
 /// Puts a driver into the folder, whose kernels are those of the emulation.
