@@ -195,9 +195,14 @@ mod tests {
     #[test]
     fn the_emulation_is_a_device_of_builds_that_have_it() {
         let opened = open("cuda-emu", &Settings::default());
-        if cfg!(feature = "cuda-emu") {
-            assert_eq!(opened.unwrap().card.unwrap().name(), "cuda-emu");
-        } else {
+        #[cfg(feature = "cuda-emu")]
+        match bitnet_kernels::cuda::emu::available() {
+            Ok(()) => assert_eq!(opened.unwrap().card.unwrap().name(), "cuda-emu"),
+            // Without a C++ compiler.
+            Err(reason) => assert!(opened.unwrap_err().to_string().contains(&reason.to_string())),
+        }
+        #[cfg(not(feature = "cuda-emu"))]
+        {
             let error = opened.unwrap_err().to_string();
             assert!(error.contains("not available: this build has no emulation"), "{error}");
         }
