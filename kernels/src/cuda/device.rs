@@ -85,13 +85,13 @@ pub struct Launch {
     pub shared: u32,
 }
 
-/// An argument of a launch.
-#[derive(Debug, Clone, Copy)]
-pub enum Arg<'a> {
+/// An argument of a launch, with memory of one kind or another.
+#[derive(Debug)]
+pub enum Arg<'a, B = Buffer> {
     /// A pointer to the start of a buffer.
-    Buffer(&'a Buffer),
+    Buffer(&'a B),
     /// A pointer to so many bytes into a buffer.
-    At(&'a Buffer, usize),
+    At(&'a B, usize),
     /// No pointer.
     Null,
     /// `u32` or `i32`.
@@ -100,6 +100,28 @@ pub enum Arg<'a> {
     U64(u64),
     /// `float`.
     F32(f32),
+}
+
+impl<B> Clone for Arg<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for Arg<'_, B> {}
+
+impl<B> Arg<'_, B> {
+    /// As the device takes it; `address` is that of so many bytes into a buffer.
+    pub(super) fn value<E>(&self, address: impl Fn(&B, usize) -> Result<u64, E>) -> Result<Value, E> {
+        Ok(match *self {
+            Self::Buffer(buffer) => Value::Pointer(address(buffer, 0)?),
+            Self::At(buffer, offset) => Value::Pointer(address(buffer, offset)?),
+            Self::Null => Value::Pointer(0),
+            Self::U32(v) => Value::U32(v),
+            Self::U64(v) => Value::U64(v),
+            Self::F32(v) => Value::F32(v),
+        })
+    }
 }
 
 /// An argument as the device takes it: pointers are addresses there.
@@ -378,16 +400,7 @@ pub unsafe fn start(device: &dyn Device, launch: &Launch, args: &[Arg<'_>]) -> R
             kept.extend(buffers().cloned());
         }
     });
-    let value = |arg: &Arg<'_>| {
-        Ok(match *arg {
-            Arg::Buffer(buffer) => Value::Pointer(buffer.0.address),
-            Arg::At(buffer, offset) => Value::Pointer(buffer.range(offset, 0)?),
-            Arg::Null => Value::Pointer(0),
-            Arg::U32(v) => Value::U32(v),
-            Arg::U64(v) => Value::U64(v),
-            Arg::F32(v) => Value::F32(v),
-        })
-    };
+    let value = |arg: &Arg<'_>| arg.value(|buffer, offset| buffer.range(offset, 0));
     let values = args.iter().map(value).collect::<Result<Vec<_>, CudaError>>()?;
     // SAFETY: the caller's promise.
     unsafe { device.start(launch, &values) }

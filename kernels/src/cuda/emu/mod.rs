@@ -37,21 +37,7 @@ pub struct Buffer {
 unsafe impl Send for Buffer {}
 
 /// An argument of a launch.
-#[derive(Debug, Clone, Copy)]
-pub enum Arg<'a> {
-    /// A pointer to the start of a buffer.
-    Buffer(&'a Buffer),
-    /// A pointer to so many bytes into a buffer.
-    At(&'a Buffer, usize),
-    /// No pointer.
-    Null,
-    /// `u32` or `i32`.
-    U32(u32),
-    /// `u64`.
-    U64(u64),
-    /// `float`.
-    F32(f32),
-}
+pub type Arg<'a> = super::device::Arg<'a, Buffer>;
 
 /// What one kernel is started with.
 #[derive(Debug, Clone, Copy)]
@@ -176,18 +162,14 @@ impl<'a> Launch<'a> {
     /// If the emulation is unavailable; no such entry, other arguments than it takes, a shape that no card takes; or what
     /// the kernel did that a card does not define.
     pub fn run(&self, args: &[Arg<'_>]) -> Result<(), EmuError> {
-        let value = |arg: &Arg<'_>| match *arg {
-            Arg::Buffer(buffer) => Ok(Value::Pointer(buffer.data as u64)),
-            Arg::At(buffer, offset) if offset <= buffer.bytes => Ok(Value::Pointer(buffer.data as u64 + offset as u64)),
-            Arg::At(buffer, offset) => {
-                let text = format!("{}: {offset} bytes into a buffer of {}", self.entry, buffer.bytes);
-                Err(EmuError::Fault(text))
+        let address = |buffer: &Buffer, offset: usize| {
+            if offset <= buffer.bytes {
+                return Ok(buffer.data as u64 + offset as u64);
             }
-            Arg::Null => Ok(Value::Pointer(0)),
-            Arg::U32(v) => Ok(Value::U32(v)),
-            Arg::U64(v) => Ok(Value::U64(v)),
-            Arg::F32(v) => Ok(Value::F32(v)),
+            let text = format!("{}: {offset} bytes into a buffer of {}", self.entry, buffer.bytes);
+            Err(EmuError::Fault(text))
         };
+        let value = |arg: &Arg<'_>| arg.value(address);
         self.run_on(&args.iter().map(value).collect::<Result<Vec<_>, _>>()?)
     }
 
