@@ -62,6 +62,9 @@ __device__ __forceinline__ uint4 load_once(const uint4* at) {
     return v;
 }
 
+// Brings what no launch writes nearer, 128 bytes of it; nothing waits for it.
+__device__ __forceinline__ void bring(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+
 // What another block of the same launch wrote: from the second cache, which all share.
 __device__ __forceinline__ float load_l2(const float* at) {
     float v;
