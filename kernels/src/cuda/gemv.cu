@@ -72,8 +72,8 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
                 if (c < chunks) w[r][a] = load_once(codes[r] + c);
             }
         }
-        Fours<KEEP> fours;
-        if (turn == 0) fours.ask(in.x, cols);
+        InFlight<float4, KEEP> fours;
+        if (turn == 0) fours.ask(in.x, cols / 4);
         auto seen = ask(pair < pairs ? pair : pairs - 1);
         if (turn == 0) {
             float4* row = (float4*)(memory + cols);

@@ -25,9 +25,9 @@ bn_norm_quant(u32 input, float* x, const float* y, const float* weight, float ep
     if (weight) bring_row(weight, cols);
     for (u32 token = blockIdx.x; token < n_tokens; token += gridDim.x) {
         u64 at = (u64)token * cols;
-        Fours<KEEP> xs, ys;
-        xs.ask(x + at, cols);
-        if (input != ROW_PLAIN) ys.ask(y + at, cols);
+        InFlight<float4, KEEP> xs, ys;
+        xs.ask(x + at, cols / 4);
+        if (input != ROW_PLAIN) ys.ask(y + at, cols / 4);
         float m = 1e-5f;
         auto keep = [&](u32 i, float4 v) {
             fours[i] = v;

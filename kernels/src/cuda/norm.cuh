@@ -4,32 +4,6 @@
 #pragma once
 #include "common.cuh"
 
-// A thread's first KEEP fours of a row in memory, on their way from `ask` on.
-template <u32 KEEP> struct Fours {
-    const float4* from;
-    u32 count;
-    float4 first[KEEP];
-
-    __device__ __forceinline__ void ask(const float* row, u32 cols) {
-        from = (const float4*)row, count = cols / 4;
-#pragma unroll
-        for (u32 k = 0; k < KEEP; k++) {
-            u32 i = k * blockDim.x + threadIdx.x;
-            if (i < count) first[k] = from[i];
-        }
-    }
-
-    // use(i, four) for all of the thread's.
-    template <class Use> __device__ __forceinline__ void each(Use use) const {
-#pragma unroll
-        for (u32 k = 0; k < KEEP; k++) {
-            u32 i = k * blockDim.x + threadIdx.x;
-            if (i < count) use(i, first[k]);
-        }
-        for (u32 i = KEEP * blockDim.x + threadIdx.x; i < count; i += blockDim.x) use(i, from[i]);
-    }
-};
-
 // Brings a row that no launch writes nearer.
 __device__ __forceinline__ void bring_row(const float* row, u32 cols) {
     for (u32 i = threadIdx.x; i < cols / 32; i += blockDim.x) bring(row + 32 * i);
