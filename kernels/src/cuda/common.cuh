@@ -69,6 +69,26 @@ __device__ __forceinline__ float load_l2(const float* at) {
     return v;
 }
 
+// Launches that overlap (mod.rs names the kernels and what makes it right): from compute capability 9.0 on a kernel may begin
+// while the one before it in the stream ends, if it is launched so. The rule that makes chains of them right: EVERY thread
+// calls `wait_for_earlier`, before it reads anything that a kernel writes, and before it writes anything at all but shared
+// memory. Then a launch is over only when everything before it is over, and to wait for the one before is to wait for
+// all. Launched the other way, and before 9.0, both do nothing.
+
+// The next launch may begin once every block has called this or is over. It says nothing about what was written.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Until the launch before this one is over and what it wrote is seen. No access goes past it.
+__device__ __forceinline__ void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // c += a b on the int8 tensor cores: a is 16 x 32 signed, b is 32 x 8 signed, c is 16 x 8; one warp, fragments as the PTX
 // manual draws them for m16n8k32. With g = lane / 4 and t = lane % 4, four bytes of k from low to high in a register:
 //     a[0] row g, k 4t..      a[1] row g + 8, k 4t..      a[2] row g, k 16 + 4t..      a[3] row g + 8, k 16 + 4t..

@@ -20,6 +20,7 @@ bn_gemv_i2s(const u8* w0, float* y0, u32 rows0, float multiplier0, const u8* w1,
                   float multiplier1, const u8* w2, float* y2, u32 rows2, float multiplier2, const i8* q,
                   const float* scale, const i32* isum, u32 cols) {
     DYNAMIC_SHARED(memory);
+    let_next_begin();
     uint4* x = (uint4*)memory;
     u32 chunks = cols / 64, row_bytes = cols / 4, all = rows0 + rows1 + rows2;
     u32 lane = threadIdx.x % LANES;
@@ -29,6 +30,7 @@ bn_gemv_i2s(const u8* w0, float* y0, u32 rows0, float multiplier0, const u8* w1,
     uint4 w[ROWS][AHEAD];
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
     u32 turns = (all + teams * ROWS - 1) / (teams * ROWS);
+    if (!turns) wait_for_earlier();
     for (u32 turn = 0; turn < turns; turn++) {
         u32 first = (turn * teams + team) * ROWS;
 #pragma unroll
@@ -47,6 +49,7 @@ bn_gemv_i2s(const u8* w0, float* y0, u32 rows0, float multiplier0, const u8* w1,
             }
         }
         if (turn == 0) {
+            wait_for_earlier();
             // While the first weights are on their way. Chunk c is 16 bytes of codes: its four times 16 activations are
             // 32 apart; here the g-th of every chunk lie together, and eight lanes read 128 bytes.
             for (u32 u = threadIdx.x; u < cols / 16; u += blockDim.x) {

@@ -28,6 +28,8 @@ __device__ __forceinline__ float sum_lanes(float lane, float* upper) {
 ENTRY __launch_bounds__(1024)
 bn_norm_quant(u32 input, float* x, const float* y, const float* weight, float eps, u32 n_tokens, u32 cols,
                     float* values, i8* q, float* scale, i32* isum) {
+    let_next_begin();
+    wait_for_earlier();
     DYNAMIC_SHARED(memory);
     float* row = (float*)memory;
     SHARED(float, upper, 32);

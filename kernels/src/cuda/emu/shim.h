@@ -42,6 +42,7 @@ struct Thread {
 extern __thread Thread* self;
 
 void barrier(int line);
+void earlier(int line);
 // `value` of the lane that `other` says; for a ballot the bits.
 uint64_t together(Op op, int line, uint32_t mask, uint64_t value, uint32_t other);
 void mma(int line, int32_t* c, const uint32_t* a, const uint32_t* b);
@@ -73,6 +74,8 @@ template <class T> T shuffle(Op op, int line, uint32_t mask, T v, uint32_t other
 #define gridDim (emu::self->grid_dim)
 
 #define __syncthreads() emu::barrier(__LINE__)
+#define wait_for_earlier() emu::earlier(__LINE__)
+inline void let_next_begin() {}
 #define __syncwarp() ((void)emu::together(emu::Op::Sync, __LINE__, 0xffffffffu, 0, 0))
 #define __ballot_sync(mask, on) ((uint32_t)emu::together(emu::Op::Ballot, __LINE__, mask, (on) ? 1 : 0, 0))
 #define __shfl_sync(mask, v, lane) emu::shuffle(emu::Op::Shuffle, __LINE__, mask, v, lane)
