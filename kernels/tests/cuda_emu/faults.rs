@@ -142,6 +142,8 @@ fn launches_that_overlap_and_do_not_wait() {
         assert!(text.contains("thread (5, 0, 0): it ends without having waited"), "{text}");
         let text = fault("fault_waits_apart", &[]);
         assert!(text.contains("only 32 of 64 threads reach the wait"), "{text}");
+        let text = fault("fault_holds_up", &[]);
+        assert!(text.contains("it never lets the next launch begin"), "{text}");
         // An argument that may be read early may be; and after a fault nothing stays guarded.
         assert_eq!(run("fault_reads_early", order, Some(&[0])).as_ref(), Ok(&values));
         // Launched one after the other there is nothing to wait for.

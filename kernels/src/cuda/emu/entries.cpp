@@ -101,6 +101,7 @@ const Entry entries[] = {
     LISTED(faults, fault_misaligned),
     LISTED(faults, fault_some_at_barrier),
     LISTED(faults, fault_absent_lane),
+    LISTED(faults, fault_holds_up),
     LISTED(faults, fault_reads_early),
     LISTED(faults, fault_writes_early),
     LISTED(faults, fault_does_not_wait),

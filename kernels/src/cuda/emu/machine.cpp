@@ -29,6 +29,7 @@ struct Machine {
     const Launch* launch;
     Fiber* current;
     uint32_t n_threads;
+    bool next_may_begin; // as far as the block goes
     // The launch's order of a warp's lanes and of a block's warps.
     uint8_t lane_order[32], warp_order[MAX_THREADS / 32];
     uint3 block;
@@ -124,6 +125,8 @@ static void wait(Fiber::State state, int line) {
 void barrier(int line) {
     if (++machine->current->barriers != machine->launch->skip) wait(Fiber::AtBarrier, line);
 }
+
+void next_may_begin() { machine->next_may_begin = true; }
 
 // Once in a thread; the second time there is nothing to wait for.
 void earlier(int line) {
@@ -274,6 +277,7 @@ static void run_block() {
     Machine& m = *machine;
     const Launch& l = *m.launch;
     if (!guard(l, true)) fail("buffers cannot be guarded");
+    m.next_may_begin = false;
     m.dynamic.place(l.shared);
     for (Static& s : m.statics) s.used = false;
     for (uint32_t i = 0; i < m.n_threads; i++) {
@@ -301,6 +305,7 @@ static void run_block() {
             fail("only %u of %u threads reach the barrier of line %d", waiting, m.n_threads, line);
         for (uint32_t i = 0; i < m.n_threads; i++) m.fibers[i].state = Fiber::Ready;
     }
+    if (l.overlaps && !m.next_may_begin) fail("it never lets the next launch begin");
     size_t shared = l.shared;
     for (Static& s : m.statics) {
         if (!s.used) continue;
