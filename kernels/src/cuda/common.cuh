@@ -62,8 +62,11 @@ __device__ __forceinline__ uint4 load_once(const uint4* at) {
     return v;
 }
 
-// Has the line that `at` lies in fetched to the second cache, and goes on.
-__device__ __forceinline__ void prefetch(const u8* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+// Brings what no launch writes nearer, 128 bytes of it; nothing waits for it.
+__device__ __forceinline__ void bring(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+
+// The same, to the second cache only: for what would not fit the first.
+__device__ __forceinline__ void bring_l2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 // What another block of the same launch wrote: from the second cache, which all share.
 __device__ __forceinline__ float load_l2(const float* at) {

@@ -24,7 +24,7 @@
 //! | `bn_embed_f16` | table f16 `[vocab][cols]`, tokens u32 `[T]`, x `[T][cols]` out, T, cols, vocab, multiplier f32 | looks up rows; NaN for a token that is not there | any | 0 |
 //! | `bn_add` | x, y `[n]`, n u64 | `x += y` | any | 0 |
 //! | `bn_gate` | kind (0 squared ReLU, 1 SiLU), gate, up `[n]`, n u64 | gates in place | any | 0 |
-//! | `bn_norm_quant` | input, x, y `[T][cols]`, weight `[cols]` or null, eps f32, T, cols, values `[T][cols]` or null, q i8 `[T][cols]` or null, scale `[T]`, isum i32 `[T]` | a row by `input` (0: x; 1: x + y, kept in x; 2: squared ReLU gate of x with y; 3: SiLU gate), its RMS norm unless weight is null, as f32 to values (may be x), as int8 to q (then cols is a multiple of 4) | T blocks or fewer; 64 to 1024 threads: many for one token | 4 cols |
+//! | `bn_norm_quant` | input, x, y `[T][cols]`, weight `[cols]` or null, eps f32, T, cols, values `[T][cols]` or null, q i8 `[T][cols]` or null, scale `[T]`, isum i32 `[T]` | a row by `input` (0: x; 1: x + y, kept in x; 2: squared ReLU gate of x with y; 3: SiLU gate), its RMS norm unless weight is null, as f32 to values (may be x), as int8 to q; cols is a multiple of 4 | T blocks or fewer; 64 to 512 threads: many for one token | 4 cols |
 //! | `bn_gemv_store` | row, three times (w I2_S `[rows][cols]`, rows, multiplier f32, y `[rows]` out) | up to three products of one token (rows 0 and null for those that are not) | any; 64 to 256 threads | 5 cols |
 //! | `bn_gemv_add` | row, w, rows, multiplier, y `[rows]` | `y += w x`; y is not x | as for `bn_gemv_store` | 5 cols |
 //! | `bn_gemv_gate` | row, kind (as for `bn_gate`), w of gate, multiplier, w of up, multiplier, rows, y `[rows]` out | both products, gated | as for `bn_gemv_store` | 5 cols |
