@@ -53,10 +53,11 @@ __device__ __forceinline__ i32 dot_i8_i8(u32 a, u32 b, i32 sum) {
     return out;
 }
 
-// 16 bytes that are read once per launch: past the first cache.
+// 16 bytes that are read once per launch: past the first cache. Volatile and not `.nc`: such loads the compiler moved behind the
+// wait for earlier launches (below), where they are late.
 __device__ __forceinline__ uint4 load_once(const uint4* at) {
     uint4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
         : "l"(at));
     return v;
