@@ -149,8 +149,8 @@ __device__ __forceinline__ void denominators(Shape s, u32 kv, u32 tile, const fl
         if (row < rows) {
             const float* e = scores + ((u64)kv * rows + row) * s.capacity;
             u32 n = s.seen(row);
-#pragma unroll 8
-            for (u32 t = lane; t < n; t += 64) sum = sum + load_l2(e + t);
+            in_batches<8>(
+                lane, n, 64, [=](u32 t) { return load_l2(e + t); }, [&](u32, float x) { sum = sum + x; });
         }
         if (lane >= 32) upper[quarter * 32 + lane - 32] = sum;
         __syncthreads();
@@ -216,18 +216,18 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                         longest = counts[i] > longest ? counts[i] : longest;
                         sums[i] = make_float2(0.0f, 0.0f);
                     }
-#pragma unroll 8
-                    for (u32 t = 0; t < longest; t++) {
-                        u32 bits = *(const u32*)(v + 2 * (t * s.dim + 2 * pair));
-                        float low = half_to_float((u16)bits), high = half_to_float((u16)(bits >> 16));
+                    in_batches<8>(
+                        0, longest, 1, [=](u32 t) { return *(const u32*)(v + 2 * (t * s.dim + 2 * pair)); },
+                        [&](u32 t, u32 bits) {
+                            float low = half_to_float((u16)bits), high = half_to_float((u16)(bits >> 16));
 #pragma unroll
-                        for (u32 i = 0; i < TILE / 4; i++) {
-                            if (t >= counts[i]) continue;
-                            float weight = e[(base + i * teams) * CHUNK + t];
-                            sums[i].x = fmaf(weight, low, sums[i].x);
-                            sums[i].y = fmaf(weight, high, sums[i].y);
-                        }
-                    }
+                            for (u32 i = 0; i < TILE / 4; i++) {
+                                if (t >= counts[i]) continue;
+                                float weight = e[(base + i * teams) * CHUNK + t];
+                                sums[i].x = fmaf(weight, low, sums[i].x);
+                                sums[i].y = fmaf(weight, high, sums[i].y);
+                            }
+                        });
 #pragma unroll
                     for (u32 i = 0; i < TILE / 4; i++) {
                         if (!counts[i]) continue;
@@ -249,8 +249,9 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                     u32 of_row = (s.seen(row) + CHUNK - 1) / CHUNK;
                     const float* from = partial + ((u64)kv * rows + row) * all_chunks * s.dim + d;
                     float total = 0.0f;
-#pragma unroll 8
-                    for (u32 c = 0; c < of_row; c++) total = total + load_l2(from + (u64)c * s.dim);
+                    in_batches<8>(
+                        0, of_row, 1, [=](u32 c) { return load_l2(from + (u64)c * s.dim); },
+                        [&](u32, float x) { total = total + x; });
                     out[s.place(kv, row) + d] = __fdiv_rn(total, z[r]);
                 }
                 if (thread == 0) done[kv * tiles + tile] = 0;

@@ -53,20 +53,21 @@ __device__ __forceinline__ i32 dot_i8_i8(u32 a, u32 b, i32 sum) {
     return out;
 }
 
-// 16 bytes that are read once per launch: past the first cache.
+// 16 bytes that are read once per launch: past the first cache. Volatile and not `.nc`: such loads the compiler moved behind the
+// wait for earlier launches (below), where they are late.
 __device__ __forceinline__ uint4 load_once(const uint4* at) {
     uint4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
         : "l"(at));
     return v;
 }
 
-// Has the line that `at` lies in fetched to the second cache, and goes on.
-__device__ __forceinline__ void prefetch(const u8* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+// Brings what no launch writes nearer, 128 bytes of it; nothing waits for it.
+__device__ __forceinline__ void bring(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
 
-// The same, and to the first cache of this multiprocessor: only what no kernel writes.
-__device__ __forceinline__ void prefetch_near(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+// The same, to the second cache only: for what would not fit the first.
+__device__ __forceinline__ void bring_l2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 // What another block of the same launch wrote: from the second cache, which all share.
 __device__ __forceinline__ float load_l2(const float* at) {
@@ -107,6 +108,22 @@ __device__ __forceinline__ void mma_16x8x32(i32 (&c)[4], const u32 (&a)[4], cons
 }
 #endif
 
+// use(i, load(i)) for i = first, first + step, ... below `end`, in this order, N loads under way before the first of them is used:
+// in a loop of which each turn may be the last, every load is waited for.
+template <u32 N, class Load, class Use>
+__device__ __forceinline__ void in_batches(u32 first, u32 end, u32 step, Load load, Use use) {
+    u32 i = first;
+    for (; i + (N - 1) * step < end; i += N * step) {
+        decltype(load(0u)) loaded[N];
+#pragma unroll
+        for (u32 k = 0; k < N; k++) loaded[k] = load(i + k * step);
+#pragma unroll
+        for (u32 k = 0; k < N; k++) use(i + k * step, loaded[k]);
+    }
+#pragma unroll 1
+    for (; i < end; i += step) use(i, load(i));
+}
+
 // What a block reads of an array in memory, thread t the elements t, t + threads, ...: its first KEEP of them are on their way from
 // `ask` on.
 template <class T, u32 KEEP> struct InFlight {
@@ -130,6 +147,7 @@ template <class T, u32 KEEP> struct InFlight {
             u32 i = k * blockDim.x + threadIdx.x;
             if (i < count) use(i, first[k]);
         }
+#pragma unroll 1
         for (u32 i = KEEP * blockDim.x + threadIdx.x; i < count; i += blockDim.x) use(i, from[i]);
     }
 };

@@ -4,7 +4,7 @@
 // Every block makes the whole row by itself, which is some kilobytes from the second cache: that is quicker than a launch
 // of one block for it, and meanwhile its first weights are on their way.
 //
-// Some lanes (8, 16 or 32: the launch says) share a row of W and read 16 bytes of it each at a time; a thread does two rows
+// Some lanes (8, 16 or 32: 2 to the shift of the launch) share a row of W and read 16 bytes of it each at a time; a thread does two rows
 // with the same activations. A byte's four codes are not shifted apart: masked, they are the code times 64, 16, 4 and 1, and
 // a sum for each place is shifted once at the end (exact: every term is a multiple). Codes are w + 1, so the sum of q is
 // subtracted once a row.
@@ -22,7 +22,7 @@ struct Input {
     const float* x;
     const float* weight;
     float eps;
-    u32 cols, lanes;
+    u32 cols, shift; // 2 to the shift lanes for a row of W
 };
 
 // A matrix [rows][cols / 4 bytes], its scale behind.
@@ -53,17 +53,16 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
     DYNAMIC_SHARED(memory);
     uint4* x = (uint4*)memory;
     let_next_begin();
-    u32 cols = in.cols, chunks = cols / 64, lanes = in.lanes, lane = threadIdx.x % lanes;
-    u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / lanes, teams = gridDim.x * blockDim.x / lanes;
+    u32 cols = in.cols, chunks = cols / 64, lanes = 1 << in.shift, lane = threadIdx.x & (lanes - 1);
+    u32 team = (blockIdx.x * blockDim.x + threadIdx.x) >> in.shift, teams = gridDim.x * blockDim.x >> in.shift;
     const uint4* codes[ROWS];
     uint4 w[ROWS][AHEAD];
     Quantised known = {};
+    if (in.weight) bring_row(in.weight, cols);
+    if (!pairs) wait_for_earlier();
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
-    u32 turns = (pairs + teams - 1) / teams;
-    fetch_norm(in.weight, cols);
-    if (!turns) wait_for_earlier();
-    for (u32 turn = 0; turn < turns; turn++) {
-        u32 pair = turn * teams + team;
+    for (u32 begin = 0; begin < pairs; begin += teams) {
+        u32 pair = begin + team;
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             // Beyond the last pair: the last once more, not stored.
@@ -75,12 +74,13 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
             }
         }
         InFlight<float4, KEEP> fours;
-        if (turn == 0) {
+        if (begin == 0) {
+            // So far only what no kernel writes.
             wait_for_earlier();
             fours.ask(in.x, cols / 4);
         }
         auto seen = ask(pair < pairs ? pair : pairs - 1);
-        if (turn == 0) {
+        if (begin == 0) {
             float4* row = (float4*)(memory + cols);
             float m = 1e-5f;
             auto take = [&](u32 i, float4 v) {
@@ -141,7 +141,7 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
 
 // y = W x of up to three matrices (rows 0 and null for those that are not).
 ENTRY __launch_bounds__(256, 2)
-bn_gemv_store(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* w0, u32 rows0,
+bn_gemv_store(const float* x, const float* weight, float eps, u32 cols, u32 shift, const u8* w0, u32 rows0,
               float multiplier0, float* y0, const u8* w1, u32 rows1, float multiplier1, float* y1, const u8* w2,
               u32 rows2, float multiplier2, float* y2) {
     u32 all = rows0 + rows1 + rows2;
@@ -160,12 +160,12 @@ bn_gemv_store(const float* x, const float* weight, float eps, u32 cols, u32 lane
             else if (row < all) y2[row - rows0 - rows1] = c.product(sums[r], known);
         }
     };
-    pairs_of_rows({x, weight, eps, cols, lanes}, (all + 1) / 2, row_of, [](u32) { return Nothing(); }, out);
+    pairs_of_rows({x, weight, eps, cols, shift}, (all + 1) / 2, row_of, [](u32) { return Nothing(); }, out);
 }
 
 // y += W x, which ends a block: y is the residual stream, and not x.
 ENTRY __launch_bounds__(256, 2)
-bn_gemv_add(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* w, u32 rows,
+bn_gemv_add(const float* x, const float* weight, float eps, u32 cols, u32 shift, const u8* w, u32 rows,
             float multiplier, float* y) {
     Ternary a = ternary(w, rows, cols, multiplier);
     auto second = [=](u32 pair) { return 2 * pair + 1 < rows ? 2 * pair + 1 : rows - 1; };
@@ -175,19 +175,19 @@ bn_gemv_add(const float* x, const float* weight, float eps, u32 cols, u32 lanes,
         y[2 * pair] = before.x + a.product(sums[0], known);
         if (2 * pair + 1 < rows) y[2 * pair + 1] = before.y + a.product(sums[1], known);
     };
-    pairs_of_rows({x, weight, eps, cols, lanes}, (rows + 1) / 2, row_of, ask, out);
+    pairs_of_rows({x, weight, eps, cols, shift}, (rows + 1) / 2, row_of, ask, out);
 }
 
 // y = gated(kind, Gate x, Up x): both [rows][cols]; a thread does the same row of the two.
 ENTRY __launch_bounds__(256, 2)
-bn_gemv_gate(const float* x, const float* weight, float eps, u32 cols, u32 lanes, u32 kind, const u8* gate,
+bn_gemv_gate(const float* x, const float* weight, float eps, u32 cols, u32 shift, u32 kind, const u8* gate,
              float gate_multiplier, const u8* up, float up_multiplier, u32 rows, float* y) {
     Ternary a = ternary(gate, rows, cols, gate_multiplier), b = ternary(up, rows, cols, up_multiplier);
     auto row_of = [=](u32 pair, u32 r) { return r ? b.row(pair) : a.row(pair); };
     auto out = [=](u32 pair, const i32 (&sums)[ROWS], Quantised known, Nothing) {
         y[pair] = gated(kind, a.product(sums[0], known), b.product(sums[1], known));
     };
-    pairs_of_rows({x, weight, eps, cols, lanes}, rows, row_of, [](u32) { return Nothing(); }, out);
+    pairs_of_rows({x, weight, eps, cols, shift}, rows, row_of, [](u32) { return Nothing(); }, out);
 }
 
 // Queries, keys and values of the token at *position: queries are rotated, to q [heads][dim]; keys are rotated and go to the
@@ -195,7 +195,7 @@ bn_gemv_gate(const float* x, const float* weight, float eps, u32 cols, u32 lanes
 // from n_rot on stay; kind as in ROPE_*. Nothing is written beyond the capacity. A thread has two elements that are turned
 // together; dim is even.
 ENTRY __launch_bounds__(256, 2)
-bn_gemv_rope(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* queries,
+bn_gemv_rope(const float* x, const float* weight, float eps, u32 cols, u32 shift, const u8* queries,
              float queries_multiplier, const u8* keys, float keys_multiplier, const u8* values, float values_multiplier,
              u32 kind, const float* cos, const float* sin, const u32* position, u32 heads, u32 kv_heads, u32 dim,
              u32 n_rot, float* q, u16* keys_out, u16* values_out, u32 capacity) {
@@ -238,5 +238,5 @@ bn_gemv_rope(const float* x, const float* weight, float eps, u32 cols, u32 lanes
         to[e0] = float_to_half(y0);
         to[e1] = float_to_half(y1);
     };
-    pairs_of_rows({x, weight, eps, cols, lanes}, (heads + 2 * kv_heads) * half, row_of, ask, out);
+    pairs_of_rows({x, weight, eps, cols, shift}, (heads + 2 * kv_heads) * half, row_of, ask, out);
 }

@@ -17,7 +17,7 @@
 //! cache's capacity, `chunks = ceil(C / 128)`, `S` cols rounded up to 16, `K` pairs that there is room for. `wanted` is u32 (count, bits of within, n, 0, also
 //! `[n]`), `ranks` u32 `[T][6152]`, zero before its first use, `picked` u32 `[T][4 + 2 K]` (count, not sound, reach, 0, then row and bits
 //! of a logit, in any order): [`head`] drives them. `row` is x `[cols]`, weight `[cols]` of a norm or null, eps f32, cols (a multiple
-//! of 128, below 2^19), lanes (8, 16 or 32 to a row of a matrix). Arguments in order; types are f32 and u32 where nothing is said.
+//! of 128, below 2^19), shift (2 to the shift lanes for a row of a matrix: 3, 4 or 5). Arguments in order; types are f32 and u32 where nothing is said.
 //!
 //! | entry | arguments | does | grid and block | dynamic shared bytes |
 //! |---|---|---|---|---|

@@ -4,10 +4,9 @@
 #pragma once
 #include "common.cuh"
 
-// Before the wait for earlier launches: the weight of a norm (or null), which no kernel writes, comes near.
-__device__ __forceinline__ void fetch_norm(const float* weight, u32 cols) {
-    if (!weight) return;
-    for (u32 i = 32 * threadIdx.x; i < cols; i += 32 * blockDim.x) prefetch_near(weight + i);
+// Brings a row that no launch writes nearer.
+__device__ __forceinline__ void bring_row(const float* row, u32 cols) {
+    for (u32 i = 32 * threadIdx.x; i < cols; i += 32 * blockDim.x) bring(row + i);
 }
 
 // The canonical sum of 64 lanes, of which thread t < 64 holds lane t; all threads of warp 0 get it.
@@ -30,8 +29,8 @@ __device__ __forceinline__ float rms_factor(const float* row, float eps, u32 col
     SHARED(float, factor, 1);
     float lane = 0.0f;
     if (threadIdx.x < 64) {
-#pragma unroll 8
-        for (u32 i = threadIdx.x; i < cols; i += 64) lane = fmaf(row[i], row[i], lane);
+        in_batches<8>(
+            threadIdx.x, cols, 64, [=](u32 i) { return row[i]; }, [&](u32, float x) { lane = fmaf(x, x, lane); });
     }
     float dot = sum_lanes(lane, upper);
     if (threadIdx.x == 0) factor[0] = __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(dot, (float)cols) + eps));
@@ -39,19 +38,20 @@ __device__ __forceinline__ float rms_factor(const float* row, float eps, u32 col
     return factor[0];
 }
 
-// The row, normed: keep(i, four) gets each of the thread's fours. The weights were fetched.
+__device__ __forceinline__ float max_of_four(float m, float4 x) {
+    return max_of(max_of(max_of(max_of(m, fabsf(x.x)), fabsf(x.y)), fabsf(x.z)), fabsf(x.w));
+}
+
+// The row, normed: keep(i, four) gets each of the thread's fours. The weights were brought near.
 template <class Keep>
 __device__ __forceinline__ void norm_row(const float4* row, const float* weight, float eps, u32 cols, Keep keep) {
     float r = rms_factor((const float*)row, eps, cols);
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < cols / 4; i += blockDim.x) {
-        float4 x = row[i], w = ((const float4*)weight)[i];
-        keep(i, {x.x * r * w.x, x.y * r * w.y, x.z * r * w.z, x.w * r * w.w});
-    }
-}
-
-__device__ __forceinline__ float max_of_four(float m, float4 x) {
-    return max_of(max_of(max_of(max_of(m, fabsf(x.x)), fabsf(x.y)), fabsf(x.z)), fabsf(x.w));
+    in_batches<2>(
+        threadIdx.x, cols / 4, blockDim.x, [=](u32 i) { return ((const float4*)weight)[i]; },
+        [&](u32 i, float4 w) {
+            float4 x = row[i];
+            keep(i, {x.x * r * w.x, x.y * r * w.y, x.z * r * w.z, x.w * r * w.w});
+        });
 }
 
 // What goes with a row of int8.

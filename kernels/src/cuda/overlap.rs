@@ -12,7 +12,7 @@
 //! * every thread waits, whatever else it does, before it reads what any kernel writes, and before it writes anything but shared
 //!   memory;
 //! * before that it reads only what [`early`] names: what the host wrote, or a kernel that somebody waited for since, and that
-//!   stays as it is. (`load_once` is such a read wherever it stands, since a compiler may move it.)
+//!   stays as it is.
 //!
 //! # Why it is right
 //! A launch waits only for the one before it. By the rule that one cannot be over before it has waited itself; so when it is

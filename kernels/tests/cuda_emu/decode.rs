@@ -251,7 +251,7 @@ impl Device {
 
     /// One of `bn_gemv_*`: the row and its norm, what comes behind.
     fn token<'a>(&self, entry: &str, (x, weight): (&Buffer, &Buffer), cols: usize, rest: &[Arg<'a>]) {
-        let mut args = vec![Arg::Buffer(x), Arg::Buffer(weight), Arg::F32(EPS), number(cols), Arg::U32(16)];
+        let mut args = vec![Arg::Buffer(x), Arg::Buffer(weight), Arg::F32(EPS), number(cols), Arg::U32(4)];
         args.extend(rest);
         How::new([4, 1, 1], 128, 1).run(entry, 5 * cols, &args).unwrap();
     }

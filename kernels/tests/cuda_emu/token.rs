@@ -56,7 +56,7 @@ impl Row {
     ) -> Result<(), EmuError> {
         let (x, weight) = (of(&self.x), self.weight.as_ref().map(|w| of(w)));
         let mut args = vec![Arg::Buffer(&x), weight.as_ref().map_or(Arg::Null, Arg::Buffer), Arg::F32(EPS)];
-        args.extend([Arg::U32(self.cols() as u32), Arg::U32(lanes)]);
+        args.extend([Arg::U32(self.cols() as u32), Arg::U32(lanes.trailing_zeros())]);
         args.extend(rest);
         how.run(entry, shared, &args)
     }

@@ -48,7 +48,7 @@ impl Launches {
         }
         let lanes = lanes(pairs, self.device.multiprocessors());
         let mut all = vec![Arg::Buffer(x), weight.map_or(Arg::Null, |(weight, _)| Arg::Buffer(weight))];
-        all.extend([Arg::F32(weight.map_or(0.0, |(_, eps)| eps)), number(cols), Arg::U32(lanes)]);
+        all.extend([Arg::F32(weight.map_or(0.0, |(_, eps)| eps)), number(cols), Arg::U32(lanes.trailing_zeros())]);
         all.extend(args);
         let blocks = self.blocks(pairs.div_ceil((BLOCK / lanes) as usize));
         self.start(entry, [blocks, 1, 1], (BLOCK, 5 * cols), &all)
