@@ -15,13 +15,14 @@
 enum { CHUNK = 128, WIDTH = 256 };
 
 struct Shape {
-    u32 n_tokens, heads, kv_heads, dim, capacity, start;
-    __device__ __forceinline__ u32 group() const { return heads / kv_heads; }
+    u32 n_tokens, heads, kv_heads, dim, capacity, start, group;
     // Of one KV head.
-    __device__ __forceinline__ u32 rows() const { return n_tokens * group(); }
+    __device__ __forceinline__ u32 rows() const { return n_tokens * group; }
+    // Division takes as long as a trip to the cache, and one token needs none.
+    __device__ __forceinline__ u32 token_of(u32 row) const { return n_tokens == 1 ? 0 : row / group; }
     // Positions that a row sees; what the cache does not hold is seen by nobody.
     __device__ __forceinline__ u32 seen(u32 row) const {
-        u32 n = start + row / group() + 1;
+        u32 n = start + token_of(row) + 1;
         return n < capacity ? n : capacity;
     }
     // Positions that some row of a tile sees.
@@ -38,7 +39,8 @@ struct Shape {
     }
     // Of a row's query and output: [n_tokens][heads][dim].
     __device__ __forceinline__ u64 place(u32 kv, u32 row) const {
-        return ((u64)(row / group()) * heads + kv * group() + row % group()) * dim;
+        u32 token = token_of(row);
+        return ((u64)token * heads + kv * group + row - token * group) * dim;
     }
 };
 
@@ -49,6 +51,7 @@ typedef InFlight<uint4, 8> Rows;
 __device__ __forceinline__ void lanes_of(float (&lanes)[8], const float* q, const u8* k, u32 m, u32 dim) {
 #pragma unroll
     for (u32 i = 0; i < 8; i++) lanes[i] = 0.0f;
+#pragma unroll 2
     for (u32 at = 8 * m; at < dim; at += 64) {
         uint4 bits = *(const uint4*)(k + 2 * at);
         float4 low = *(const float4*)(q + at), high = *(const float4*)(q + at + 4);
@@ -101,6 +104,8 @@ __device__ __forceinline__ void scores_of(Shape s, const float* q, const u16* ke
     u8* k = memory;
     float* queries = (float*)(memory + CHUNK * k_stride);
     u32 thread = threadIdx.x, p = thread % CHUNK, half = thread / CHUNK;
+    // Where the thread's first 16 bytes of a chunk go.
+    u32 per_row = s.dim / 8, row0 = thread / per_row, part0 = thread % per_row;
     for (u32 kv = blockIdx.z; kv < s.kv_heads; kv += gridDim.z) {
         for (u32 tile = blockIdx.y; tile * TILE < rows; tile += gridDim.y) {
             u32 reach = s.reach(tile, TILE);
@@ -108,12 +113,17 @@ __device__ __forceinline__ void scores_of(Shape s, const float* q, const u16* ke
                 u32 first = chunk * CHUNK;
                 Rows rows_of_keys;
                 rows_of_keys.ask(s.of_chunk(keys, kv, first), s.units(first, reach));
-                for (u32 unit = thread; unit < TILE * s.dim; unit += WIDTH) {
-                    u32 row = tile * TILE + unit / s.dim;
-                    if (row < rows) queries[unit] = q[s.place(kv, row) + unit % s.dim];
+                for (u32 r = thread / 32; r < TILE; r += WIDTH / 32) {
+                    u32 row = tile * TILE + r;
+                    if (row >= rows) break;
+                    const float4* from = (const float4*)(q + s.place(kv, row));
+                    for (u32 i = thread % 32; i < s.dim / 4; i += 32) ((float4*)(queries + r * s.dim))[i] = from[i];
                 }
-                rows_of_keys.each([=](u32 i, uint4 unit) {
-                    *(uint4*)(k + i / (s.dim / 8) * k_stride + i % (s.dim / 8) * 16) = unit;
+                u32 at = row0, part = part0;
+                rows_of_keys.each([&](u32, uint4 unit) {
+                    *(uint4*)(k + at * k_stride + 16 * part) = unit;
+                    at += WIDTH / per_row, part += WIDTH % per_row;
+                    if (part >= per_row) at++, part -= per_row;
                 });
                 __syncthreads();
                 for (u32 r = half * (TILE / 2); r < (half + 1) * (TILE / 2); r++) {
@@ -184,6 +194,15 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                 u32 first = chunk * CHUNK;
                 Rows rows_of_values;
                 rows_of_values.ask(s.of_chunk(values, kv, first), s.units(first, reach));
+                // A thread's scores, and where its i-th is; beyond what its row sees there is none.
+                float raw[TILE * CHUNK / WIDTH];
+                auto score = [=](u32 i) {
+                    u32 unit = i * WIDTH + thread, row = tile * TILE + unit / CHUNK, t = first + unit % CHUNK;
+                    bool is = row < rows && t < s.seen(row);
+                    return is ? scores + ((u64)kv * rows + row) * s.capacity + t : (float*)0;
+                };
+#pragma unroll
+                for (u32 i = 0; i < TILE * CHUNK / WIDTH; i++) raw[i] = score(i) ? *score(i) : 0.0f;
                 for (u32 r = thread / 32; r < TILE; r += WIDTH / 32) {
                     u32 row = tile * TILE + r, of_row = row < rows ? (s.seen(row) + CHUNK - 1) / CHUNK : 0;
                     float m = -INFINITY_F;
@@ -193,12 +212,12 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                     if (lane == 0) most[r] = m;
                 }
                 __syncthreads();
-                for (u32 unit = thread; unit < TILE * CHUNK; unit += WIDTH) {
-                    u32 r = unit / CHUNK, row = tile * TILE + r, t = first + unit % CHUNK;
-                    if (row >= rows || t >= s.seen(row)) continue;
-                    float* score = scores + ((u64)kv * rows + row) * s.capacity + t;
-                    e[unit] = exp_of(*score - most[r]);
-                    *score = e[unit];
+#pragma unroll
+                for (u32 i = 0; i < TILE * CHUNK / WIDTH; i++) {
+                    u32 unit = i * WIDTH + thread;
+                    if (!score(i)) continue;
+                    e[unit] = exp_of(raw[i] - most[unit / CHUNK]);
+                    *score(i) = e[unit];
                 }
                 rows_of_values.each([=](u32 i, uint4 unit) { ((uint4*)v)[i] = unit; });
                 __syncthreads();
@@ -266,7 +285,7 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                                u32 kv_heads, u32 dim, u32 capacity, float scale, float* scores, float* maxima) {       \
         let_next_begin();                                                                                              \
         wait_for_earlier();                                                                                            \
-        scores_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position}, q, keys, scale, scores, maxima);        \
+        scores_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position, heads / kv_heads}, q, keys, scale, scores, maxima);        \
     }                                                                                                                  \
     ENTRY __launch_bounds__(256, 2)                                                                                    \
     bn_attention_values_##tile(const u16* values, const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim, \
@@ -274,7 +293,7 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                                float* out) {                                                                           \
         let_next_begin();                                                                                              \
         wait_for_earlier();                                                                                            \
-        values_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position}, values, scores, maxima, partial, done,  \
+        values_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position, heads / kv_heads}, values, scores, maxima, partial, done,  \
                         out);                                                                                          \
     }
 

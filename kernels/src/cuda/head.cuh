@@ -38,10 +38,12 @@ struct Staged {
 // The block calls; a barrier must follow.
 __device__ __forceinline__ Staged stage(u8* memory, const float* x, u32 cols) {
     Staged s = {(float4*)memory, (float4*)memory + (cols + 63) / 64 * 8};
-    for (u32 u = threadIdx.x; u < cols / 4; u += blockDim.x) {
+    InFlight<float4, 3> values;
+    values.ask(x, cols / 4);
+    values.each([=](u32 u, float4 four) {
         float4* half = u % 2 ? s.highs : s.lows;
-        half[u / 2] = ((const float4*)x)[u];
-    }
+        half[u / 2] = four;
+    });
     return s;
 }
 
