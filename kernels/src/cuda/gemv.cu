@@ -57,10 +57,10 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / lanes, teams = gridDim.x * blockDim.x / lanes;
     const uint4* codes[ROWS];
     uint4 w[ROWS][AHEAD];
-    if (in.weight) bring_row(in.weight, cols);
     Quantised known = {};
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
     u32 turns = (pairs + teams - 1) / teams;
+    fetch_norm(in.weight, cols);
     if (!turns) wait_for_earlier();
     for (u32 turn = 0; turn < turns; turn++) {
         u32 pair = turn * teams + team;
@@ -74,11 +74,10 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
                 if (c < chunks) w[r][a] = load_once(codes[r] + c);
             }
         }
-        Fours<KEEP> fours;
+        InFlight<float4, KEEP> fours;
         if (turn == 0) {
-            // So far only what no kernel writes.
             wait_for_earlier();
-            fours.ask(in.x, cols);
+            fours.ask(in.x, cols / 4);
         }
         auto seen = ask(pair < pairs ? pair : pairs - 1);
         if (turn == 0) {

@@ -14,7 +14,7 @@ bn_head_f16(const u16* w, u32 rows, u32 cols, float multiplier, const float* x, 
                   u64* best) {
     DYNAMIC_SHARED(memory);
     let_next_begin();
-    bring_rows<ROWS>(w, rows, 2 * cols);
+    prefetch_rows<ROWS>(w, rows, 2 * cols);
     wait_for_earlier();
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / 8, teams = gridDim.x * blockDim.x / 8;
     u32 turns = (rows + teams * ROWS - 1) / (teams * ROWS);

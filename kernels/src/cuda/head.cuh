@@ -58,11 +58,11 @@ __device__ __forceinline__ void step_lanes(float (&lanes)[8], uint4 w, float4 lo
 
 // The first rows of a matrix, `bytes` each, to the second cache: a kilobyte of each of the ROWS that a team of eight threads
 // starts with, a line by a thread. For what no kernel writes, before the wait for earlier launches.
-template <u32 ROWS> __device__ __forceinline__ void bring_rows(const void* w, u32 rows, u32 bytes) {
+template <u32 ROWS> __device__ __forceinline__ void prefetch_rows(const void* w, u32 rows, u32 bytes) {
     u32 at = threadIdx.x % 8 * 128, first = (blockIdx.x * blockDim.x + threadIdx.x) / 8 * ROWS;
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) {
-        if (first + r < rows && at < bytes) bring_l2((const u8*)w + (u64)(first + r) * bytes + at);
+        if (first + r < rows && at < bytes) prefetch((const u8*)w + (u64)(first + r) * bytes + at);
     }
 }
 

@@ -277,7 +277,7 @@ impl Launches {
         let mut args = [values, position].map(Arg::Buffer).to_vec();
         args.extend(sizes);
         args.extend([scores, maxima, partial, done, q].map(Arg::Buffer));
-        self.start(second, grid, (256, 4 * PV_CHUNK * tile), &args)
+        self.start(second, grid, (256, PV_CHUNK * (2 * dim + 4 * tile)), &args)
     }
 
     /// The token of the key becomes the device's next input: `input` is `u32 [position, ..., token]`, the token at element

@@ -4,35 +4,10 @@
 #pragma once
 #include "common.cuh"
 
-// A thread's first KEEP fours of a row in memory, on their way from `ask` on.
-template <u32 KEEP> struct Fours {
-    const float4* from;
-    u32 count;
-    float4 first[KEEP];
-
-    __device__ __forceinline__ void ask(const float* row, u32 cols) {
-        from = (const float4*)row, count = cols / 4;
-#pragma unroll
-        for (u32 k = 0; k < KEEP; k++) {
-            u32 i = k * blockDim.x + threadIdx.x;
-            if (i < count) first[k] = from[i];
-        }
-    }
-
-    // use(i, four) for all of the thread's.
-    template <class Use> __device__ __forceinline__ void each(Use use) const {
-#pragma unroll
-        for (u32 k = 0; k < KEEP; k++) {
-            u32 i = k * blockDim.x + threadIdx.x;
-            if (i < count) use(i, first[k]);
-        }
-        for (u32 i = KEEP * blockDim.x + threadIdx.x; i < count; i += blockDim.x) use(i, from[i]);
-    }
-};
-
-// Brings a row that no launch writes nearer.
-__device__ __forceinline__ void bring_row(const float* row, u32 cols) {
-    for (u32 i = threadIdx.x; i < cols / 32; i += blockDim.x) bring(row + 32 * i);
+// Before the wait for earlier launches: the weight of a norm (or null), which no kernel writes, comes near.
+__device__ __forceinline__ void fetch_norm(const float* weight, u32 cols) {
+    if (!weight) return;
+    for (u32 i = 32 * threadIdx.x; i < cols; i += 32 * blockDim.x) prefetch_near(weight + i);
 }
 
 // The canonical sum of 64 lanes, of which thread t < 64 holds lane t; all threads of warp 0 get it.
@@ -64,7 +39,7 @@ __device__ __forceinline__ float rms_factor(const float* row, float eps, u32 col
     return factor[0];
 }
 
-// The row, normed: keep(i, four) gets each of the thread's fours. The weights were brought near.
+// The row, normed: keep(i, four) gets each of the thread's fours. The weights were fetched.
 template <class Keep>
 __device__ __forceinline__ void norm_row(const float4* row, const float* weight, float eps, u32 cols, Keep keep) {
     float r = rms_factor((const float*)row, eps, cols);

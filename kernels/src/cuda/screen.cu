@@ -208,7 +208,7 @@ __device__ __forceinline__ void screen(const i8* q, const Row* rows_known, u32 r
                                        const u8* planes, const Token* known, u32 n_tokens, float* lower, float* upper,
                                        u32* picked, u32 capacity, u8* memory) {
     let_next_begin();
-    bring_rows<ROWS>(q, rows, stride);
+    prefetch_rows<ROWS>(q, rows, stride);
     wait_for_earlier();
     uint4* x = (uint4*)memory; // [TOKENS][2][units]
     u32 units = stride / 16, lane = threadIdx.x % LANES;

@@ -143,9 +143,9 @@ inline int dot_i8_i8(unsigned int a, unsigned int b, int sum) {
 
 inline uint4 load_once(const uint4* at) { return *at; }
 
-// It must be there, as for a load.
-inline void bring(const void* at) { (void)*(const volatile unsigned char*)at; }
-inline void bring_l2(const void* at) { bring(at); }
+// A card passes over an address that is not there; here it must be.
+inline void prefetch(const uint8_t* at) { (void)*(const volatile uint8_t*)at; }
+inline void prefetch_near(const void* at) { prefetch((const uint8_t*)at); }
 
 inline float load_l2(const float* at) { return *at; }
 
