@@ -1,65 +1,84 @@
-// y = W x for one token: ternary W as it lies in the file (I2_S, x86 layout, see kernels/src/quant/i2_s.rs), int8 x.
+// One token: a row is normed, made int8 and multiplied, y = W x, in one launch, with what follows the product. W is ternary as
+// it lies in the file (I2_S, x86 layout, see kernels/src/quant/i2_s.rs).
 //
-// Eight lanes share a row and read 128 bytes of it at a time; a thread does two rows with the same activations. A
-// byte's four codes are not shifted apart: masked, they are the code times 64, 16, 4 and 1, and a sum for each place
-// is shifted once at the end (exact: every term is a multiple). Codes are w + 1, so the sum of q is subtracted once a
-// row.
-#include "common.cuh"
+// Every block makes the whole row by itself, which is some kilobytes from the second cache: that is quicker than a launch
+// of one block for it, and meanwhile its first weights are on their way.
+//
+// Some lanes (8, 16 or 32: the launch says) share a row of W and read 16 bytes of it each at a time; a thread does two rows
+// with the same activations. A byte's four codes are not shifted apart: masked, they are the code times 64, 16, 4 and 1, and
+// a sum for each place is shifted once at the end (exact: every term is a multiple). Codes are w + 1, so the sum of q is
+// subtracted once a row.
+#include "norm.cuh"
+#include "rope.cuh"
 
 enum {
-    LANES = 8, // to a row
     ROWS = 2,  // to a thread
-    AHEAD = 5, // loads of 16 bytes in flight, for each row: all of a row of 2560
+    AHEAD = 5, // loads of 16 bytes in flight, for each row: with 8 lanes all of a row of 2560
 };
 
-// Up to three matrices of one input (q, k, v; gate, up) in one launch: rows1 and rows2 may be 0. `w` is [rows][cols /
-// 4] bytes and the scale behind them; y = ((sum / scale) * w_scale) * multiplier. Whole warps, any grid. cols is a
-// multiple of 128, below 2^19. Dynamic shared memory: cols bytes.
-ENTRY __launch_bounds__(256)
-bn_gemv_i2s(const u8* w0, float* y0, u32 rows0, float multiplier0, const u8* w1, float* y1, u32 rows1,
-                  float multiplier1, const u8* w2, float* y2, u32 rows2, float multiplier2, const i8* q,
-                  const float* scale, const i32* isum, u32 cols) {
+// The row: x [cols], normed unless `weight` is null. cols is a multiple of 128, below 2^19.
+struct Input {
+    const float* x;
+    const float* weight;
+    float eps;
+    u32 cols, lanes;
+};
+
+// A matrix [rows][cols / 4 bytes], its scale behind.
+struct Ternary {
+    const u8* w;
+    u32 rows;
+    float multiplier;
+    __device__ __forceinline__ const u8* row(u32 i, u32 cols) const { return w + (u64)i * (cols / 4); }
+    __device__ __forceinline__ float product(i32 sum, Quantised x, u32 cols) const {
+        float factor = *(const float*)row(rows, cols);
+        return __fdiv_rn(__int2float_rn(sum - x.sum), x.scale) * factor * multiplier;
+    }
+};
+
+// Products of pairs of rows: row_of(pair, r) is where a row's codes are, r 0 or 1; out(pair, sums, known) gets the sums of codes
+// times activations, in one thread of those that made them. Whole warps, 64 threads at least, any grid.
+// Dynamic shared memory: 5 * cols bytes.
+template <class RowOf, class Out>
+__device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of, Out out) {
     DYNAMIC_SHARED(memory);
     uint4* x = (uint4*)memory;
-    u32 chunks = cols / 64, row_bytes = cols / 4, all = rows0 + rows1 + rows2;
-    u32 lane = threadIdx.x % LANES;
-    u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / LANES, teams = gridDim.x * blockDim.x / LANES;
-
+    u32 cols = in.cols, chunks = cols / 64, lanes = in.lanes, lane = threadIdx.x % lanes;
+    u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / lanes, teams = gridDim.x * blockDim.x / lanes;
     const uint4* codes[ROWS];
     uint4 w[ROWS][AHEAD];
+    Quantised known;
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
-    u32 turns = (all + teams * ROWS - 1) / (teams * ROWS);
+    u32 turns = (pairs + teams - 1) / teams;
     for (u32 turn = 0; turn < turns; turn++) {
-        u32 first = (turn * teams + team) * ROWS;
+        u32 pair = turn * teams + team;
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
-            u32 row = first + r;
-            // Beyond the last row: the last once more, not stored.
-            row = row < all ? row : all - 1;
-            const u8* from = row < rows0           ? w0 + (u64)row * row_bytes
-                             : row < rows0 + rows1 ? w1 + (u64)(row - rows0) * row_bytes
-                                                   : w2 + (u64)(row - rows0 - rows1) * row_bytes;
-            codes[r] = (const uint4*)from;
+            // Beyond the last pair: the last once more, not stored.
+            codes[r] = (const uint4*)row_of(pair < pairs ? pair : pairs - 1, r);
 #pragma unroll
             for (u32 a = 0; a < AHEAD; a++) {
-                u32 c = a * LANES + lane;
+                u32 c = a * lanes + lane;
                 if (c < chunks) w[r][a] = load_once(codes[r] + c);
             }
         }
         if (turn == 0) {
-            // While the first weights are on their way. Chunk c is 16 bytes of codes: its four times 16 activations are
-            // 32 apart; here the g-th of every chunk lie together, and eight lanes read 128 bytes.
-            for (u32 u = threadIdx.x; u < cols / 16; u += blockDim.x) {
-                u32 g = u % 8 / 2, c = u / 8 * 2 + u % 2;
-                x[g * chunks + c] = ((const uint4*)q)[u];
-            }
+            float* row = (float*)(memory + cols);
+            for (u32 i = threadIdx.x; i < cols; i += blockDim.x) row[i] = in.x[i];
             __syncthreads();
+            if (in.weight) norm_row(row, in.weight, in.eps, cols);
+            // Chunk c is 16 bytes of codes: its four times 16 activations are 32 apart; here the g-th of every chunk lie together,
+            // so that neighbours read what lies side by side.
+            known = quantise_row(row, cols, [=](u32 i, u32 word) {
+                u32 unit = i / 4, g = unit % 8 / 2, c = unit / 8 * 2 + unit % 2;
+                ((u32*)(x + g * chunks + c))[i % 4] = word;
+            });
         }
         i32 sums[ROWS][4] = {};
-        for (u32 base = 0; base < chunks; base += LANES * AHEAD) {
+        for (u32 base = 0; base < chunks; base += lanes * AHEAD) {
 #pragma unroll
             for (u32 a = 0; a < AHEAD; a++) {
-                u32 c = base + a * LANES + lane;
+                u32 c = base + a * lanes + lane;
                 if (c >= chunks) continue;
 #pragma unroll
                 for (u32 g = 0; g < 4; g++) {
@@ -78,25 +97,107 @@ bn_gemv_i2s(const u8* w0, float* y0, u32 rows0, float multiplier0, const u8* w1,
             for (u32 r = 0; r < ROWS; r++) {
 #pragma unroll
                 for (u32 a = 0; a < AHEAD; a++) {
-                    u32 c = base + LANES * AHEAD + a * LANES + lane;
+                    u32 c = base + lanes * AHEAD + a * lanes + lane;
                     if (c < chunks) w[r][a] = load_once(codes[r] + c);
                 }
             }
         }
+        i32 whole[ROWS];
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             i32 sum = (sums[r][0] >> 6) + (sums[r][1] >> 4) + (sums[r][2] >> 2) + sums[r][3];
-            for (u32 width = LANES / 2; width; width /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, width);
-            u32 row = first + r;
-            if (lane != 0 || row >= all) continue;
-            u32 part = row < rows0 ? 0 : row < rows0 + rows1 ? 1 : 2;
-            row -= part == 0 ? 0 : part == 1 ? rows0 : rows0 + rows1;
-            const u8* from = part == 0 ? w0 : part == 1 ? w1 : w2;
-            u32 rows = part == 0 ? rows0 : part == 1 ? rows1 : rows2;
-            float factor = *(const float*)(from + (u64)rows * row_bytes);
-            float product = __fdiv_rn(__int2float_rn(sum - isum[0]), scale[0]) * factor;
-            product *= part == 0 ? multiplier0 : part == 1 ? multiplier1 : multiplier2;
-            (part == 0 ? y0 : part == 1 ? y1 : y2)[row] = product;
+            for (u32 width = lanes / 2; width; width /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, width);
+            whole[r] = sum;
         }
+        if (lane == 0 && pair < pairs) out(pair, whole, known);
     }
+}
+
+// y = W x of up to three matrices (rows 0 and null for those that are not).
+ENTRY __launch_bounds__(256)
+bn_gemv_store(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* w0, u32 rows0,
+              float multiplier0, float* y0, const u8* w1, u32 rows1, float multiplier1, float* y1, const u8* w2,
+              u32 rows2, float multiplier2, float* y2) {
+    u32 all = rows0 + rows1 + rows2;
+    Ternary a = {w0, rows0, multiplier0}, b = {w1, rows1, multiplier1}, c = {w2, rows2, multiplier2};
+    auto row_of = [=](u32 pair, u32 r) {
+        u32 row = 2 * pair + r;
+        row = row < all ? row : all - 1;
+        return row < rows0           ? a.row(row, cols)
+               : row < rows0 + rows1 ? b.row(row - rows0, cols)
+                                     : c.row(row - rows0 - rows1, cols);
+    };
+    pairs_of_rows({x, weight, eps, cols, lanes}, (all + 1) / 2, row_of, [=](u32 pair, i32 (&sums)[ROWS], Quantised known) {
+        for (u32 r = 0; r < ROWS; r++) {
+            u32 row = 2 * pair + r;
+            if (row < rows0) y0[row] = a.product(sums[r], known, cols);
+            else if (row < rows0 + rows1) y1[row - rows0] = b.product(sums[r], known, cols);
+            else if (row < all) y2[row - rows0 - rows1] = c.product(sums[r], known, cols);
+        }
+    });
+}
+
+// y += W x, which ends a block: y is the residual stream, and not x.
+ENTRY __launch_bounds__(256)
+bn_gemv_add(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* w, u32 rows,
+            float multiplier, float* y) {
+    Ternary a = {w, rows, multiplier};
+    auto row_of = [=](u32 pair, u32 r) { return a.row(2 * pair + r < rows ? 2 * pair + r : rows - 1, cols); };
+    pairs_of_rows({x, weight, eps, cols, lanes}, (rows + 1) / 2, row_of, [=](u32 pair, i32 (&sums)[ROWS], Quantised known) {
+        for (u32 r = 0; r < ROWS; r++) {
+            u32 row = 2 * pair + r;
+            if (row < rows) y[row] = y[row] + a.product(sums[r], known, cols);
+        }
+    });
+}
+
+// y = gated(kind, Gate x, Up x): both [rows][cols]; a thread does the same row of the two.
+ENTRY __launch_bounds__(256)
+bn_gemv_gate(const float* x, const float* weight, float eps, u32 cols, u32 lanes, u32 kind, const u8* gate,
+             float gate_multiplier, const u8* up, float up_multiplier, u32 rows, float* y) {
+    Ternary a = {gate, rows, gate_multiplier}, b = {up, rows, up_multiplier};
+    auto row_of = [=](u32 pair, u32 r) { return r ? b.row(pair, cols) : a.row(pair, cols); };
+    pairs_of_rows({x, weight, eps, cols, lanes}, rows, row_of, [=](u32 pair, i32 (&sums)[ROWS], Quantised known) {
+        y[pair] = gated(kind, a.product(sums[0], known, cols), b.product(sums[1], known, cols));
+    });
+}
+
+// Queries, keys and values of the token at *position: queries are rotated, to q [heads][dim]; keys are rotated and go to the
+// cache with the values, as f16: keys_out, values_out [kv_heads][capacity][dim]. cos, sin: [capacity][n_rot / 2]; elements
+// from n_rot on stay; kind as in ROPE_*. Nothing is written beyond the capacity. A thread has two elements that are turned
+// together; dim is even.
+ENTRY __launch_bounds__(256)
+bn_gemv_rope(const float* x, const float* weight, float eps, u32 cols, u32 lanes, const u8* queries,
+             float queries_multiplier, const u8* keys, float keys_multiplier, const u8* values, float values_multiplier,
+             u32 kind, const float* cos, const float* sin, const u32* position, u32 heads, u32 kv_heads, u32 dim,
+             u32 n_rot, float* q, u16* keys_out, u16* values_out, u32 capacity) {
+    Ternary of_q = {queries, heads * dim, queries_multiplier}, of_k = {keys, kv_heads * dim, keys_multiplier};
+    Ternary of_v = {values, kv_heads * dim, values_multiplier};
+    u32 half = dim / 2, turned = n_rot / 2;
+    // The elements of a head that pair i of it has.
+    auto element = [=](u32 i, u32 r) { return i < turned ? turned_pair(kind, i, turned, r) : 2 * i + r; };
+    auto row_of = [=](u32 pair, u32 r) {
+        u32 head = pair / half, at = element(pair % half, r);
+        return head < heads              ? of_q.row(head * dim + at, cols)
+               : head < heads + kv_heads ? of_k.row((head - heads) * dim + at, cols)
+                                         : of_v.row((head - heads - kv_heads) * dim + at, cols);
+    };
+    u32 pairs = (heads + 2 * kv_heads) * half;
+    pairs_of_rows({x, weight, eps, cols, lanes}, pairs, row_of, [=](u32 pair, i32 (&sums)[ROWS], Quantised known) {
+        u32 head = pair / half, i = pair % half, at = *position, e0 = element(i, 0), e1 = element(i, 1);
+        if (at >= capacity) return;
+        bool query = head < heads, value = head >= heads + kv_heads;
+        const Ternary& of = query ? of_q : value ? of_v : of_k;
+        float y0 = of.product(sums[0], known, cols), y1 = of.product(sums[1], known, cols);
+        if (!value && i < turned) turn(y0, y1, cos[(u64)at * turned + i], sin[(u64)at * turned + i]);
+        if (query) {
+            q[head * dim + e0] = y0;
+            q[head * dim + e1] = y1;
+            return;
+        }
+        head -= value ? heads + kv_heads : heads;
+        u16* to = (value ? values_out : keys_out) + ((u64)head * capacity + at) * dim;
+        to[e0] = float_to_half(y0);
+        to[e1] = float_to_half(y1);
+    });
 }

@@ -2,8 +2,9 @@
 //! that whoever calls them needs no `unsafe`.
 
 mod args;
+mod token;
 
-pub use args::{AttentionScratch, Gate, Heads, Input, Int8, Norm, Product, RopeTables, Rows};
+pub use args::{AttentionScratch, Gate, Heads, Input, Int8, Norm, Product, RopeTables, Row, Rows, Weights};
 
 use super::device::{Arg, Buffer, CudaError, Device, Launch, start};
 use crate::Rope;
@@ -12,9 +13,6 @@ use std::sync::Arc;
 
 /// Blocks for each multiprocessor, where threads step over the work by themselves.
 const WAVES: u32 = 8;
-
-/// Products of more tokens than this go to the tensor cores.
-const GEMV_TOKENS: usize = 1;
 
 /// Starts kernels on a device.
 #[derive(Debug, Clone)]
@@ -49,6 +47,17 @@ fn rows_hold(rows: Rows<'_>, n: usize) -> Result<(), CudaError> {
 
 fn hold(list: &[(&Buffer, usize)]) -> Result<(), CudaError> {
     list.iter().try_for_each(|&(buffer, bytes)| holds(buffer, 0, bytes))
+}
+
+/// Tables, a layer's cache and the position, as what rotates and appends needs them.
+fn cache_holds(
+    rope: &RopeTables,
+    [keys, values]: [&Buffer; 2],
+    position: &Buffer,
+    shape: Heads,
+) -> Result<(), CudaError> {
+    let (table, half) = (4 * shape.capacity * (rope.dims / 2), 2 * shape.cache_len());
+    hold(&[(&rope.cos, table), (&rope.sin, table), (position, 4), (keys, half), (values, half)])
 }
 
 fn rope_kind(kind: Rope) -> Arg<'static> {
@@ -171,36 +180,18 @@ impl Launches {
         self.start("bn_norm_quant", [small(tokens), 1, 1], (threads(cols / 4, 64, wide), 4 * cols), &args)
     }
 
-    /// Products of I2_S matrices with the same int8 rows `[tokens][cols]`; at most three.
+    /// Products of I2_S matrices with the same int8 rows `[tokens][cols]`, on the tensor cores.
     ///
     /// # Errors
     /// As [`Launches::embed`].
     pub fn ternary(&self, parts: &[Product<'_>], x: &Int8, tokens: usize, cols: usize) -> Result<(), CudaError> {
         hold(&[(&x.q, tokens * cols), (&x.scale, 4 * tokens), (&x.isum, 4 * tokens)])?;
-        for part in parts {
-            hold(&[(part.w, part.rows * (cols / 4) + 4), (part.y, 4 * tokens * part.rows)])?;
-        }
-        let input = [&x.q, &x.scale, &x.isum].map(Arg::Buffer);
-        if tokens <= GEMV_TOKENS {
-            let mut args = Vec::with_capacity(16);
-            for i in 0..3 {
-                match parts.get(i) {
-                    Some(p) => {
-                        args.extend([Arg::Buffer(p.w), Arg::Buffer(p.y), number(p.rows), Arg::F32(p.multiplier)]);
-                    }
-                    None => args.extend([Arg::Null, Arg::Null, number(0), Arg::F32(1.0)]),
-                }
-            }
-            args.extend(input);
-            args.push(number(cols));
-            let rows: usize = parts.iter().map(|p| p.rows).sum();
-            return self.start("bn_gemv_i2s", [self.blocks(rows.div_ceil(64)), 1, 1], (256, cols), &args);
-        }
-        for p in parts {
-            let mut args = vec![Arg::Buffer(p.w), number(p.rows), number(cols), Arg::F32(p.multiplier)];
-            args.extend(input);
-            args.extend([number(tokens), Arg::Buffer(p.y)]);
-            let grid = [small(p.rows.div_ceil(128)), small(tokens.div_ceil(64)), 1];
+        for Product { w, y } in parts {
+            hold(&[(w.buffer, w.ternary_bytes(cols)), (y, 4 * tokens * w.rows)])?;
+            let mut args = vec![Arg::Buffer(w.buffer), number(w.rows), number(cols), Arg::F32(w.multiplier)];
+            args.extend([&x.q, &x.scale, &x.isum].map(Arg::Buffer));
+            args.extend([number(tokens), Arg::Buffer(y)]);
+            let grid = [small(w.rows.div_ceil(128)), small(tokens.div_ceil(64)), 1];
             self.start("bn_gemm_i2s", grid, (256, 0), &args)?;
         }
         Ok(())
@@ -218,14 +209,15 @@ impl Launches {
         (tokens, cols): (usize, usize),
         best: Option<&Buffer>,
     ) -> Result<(), CudaError> {
-        hold(&[(part.w, 2 * part.rows * cols), (part.y, 4 * tokens * part.rows)])?;
+        let Product { w, y } = part;
+        hold(&[(w.buffer, 2 * w.rows * cols), (y, 4 * tokens * w.rows)])?;
         rows_hold(x, tokens * cols)?;
         if let Some(best) = best {
             hold(&[(best, 8 * tokens)])?;
         }
-        let mut args = vec![Arg::Buffer(part.w), number(part.rows), number(cols), Arg::F32(part.multiplier), x.arg()];
-        args.extend([number(tokens), Arg::Buffer(part.y), best.map_or(Arg::Null, Arg::Buffer)]);
-        let grid = [self.blocks(part.rows.div_ceil(64)), small(tokens).min(u32::from(u16::MAX)), 1];
+        let mut args = vec![Arg::Buffer(w.buffer), number(w.rows), number(cols), Arg::F32(w.multiplier), x.arg()];
+        args.extend([number(tokens), Arg::Buffer(y), best.map_or(Arg::Null, Arg::Buffer)]);
+        let grid = [self.blocks(w.rows.div_ceil(64)), small(tokens).min(u32::from(u16::MAX)), 1];
         self.start("bn_head_f16", grid, (256, 4 * cols.next_multiple_of(64)), &args)
     }
 
@@ -243,10 +235,8 @@ impl Launches {
         shape: Heads,
     ) -> Result<(), CudaError> {
         let Heads { heads, kv_heads, dim, capacity } = shape;
-        let table = 4 * capacity * (rope.dims / 2);
         hold(&[(q, 4 * tokens * heads * dim), (k, 4 * tokens * kv_heads * dim), (v, 4 * tokens * kv_heads * dim)])?;
-        hold(&[(&rope.cos, table), (&rope.sin, table), (position, 4)])?;
-        hold(&[(keys, 2 * shape.cache_len()), (values, 2 * shape.cache_len())])?;
+        cache_holds(rope, [keys, values], position, shape)?;
         let mut args = vec![rope_kind(kind)];
         args.extend([q, k, v, &rope.cos, &rope.sin, position].map(Arg::Buffer));
         args.extend([tokens, heads, kv_heads, dim, rope.dims].map(number));

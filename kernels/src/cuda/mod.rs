@@ -16,7 +16,8 @@
 //! `T` tokens of the launch, `H` query heads, `G` key-value heads, `D` dimensions of a head (a multiple of 8, at most 512), `C` the
 //! cache's capacity, `chunks = ceil(C / 128)`, `S` cols rounded up to 16, `K` pairs that there is room for. `wanted` is u32 (count, bits of within, n, 0, also
 //! `[n]`), `ranks` u32 `[T][6152]`, zero before its first use, `picked` u32 `[T][4 + 2 K]` (count, not sound, reach, 0, then row and bits
-//! of a logit, in any order): [`head`] drives them. Arguments in order; types are f32 and u32 where nothing is said.
+//! of a logit, in any order): [`head`] drives them. `row` is x `[cols]`, weight `[cols]` of a norm or null, eps f32, cols (a multiple
+//! of 128, below 2^19), lanes (8, 16 or 32 to a row of a matrix). Arguments in order; types are f32 and u32 where nothing is said.
 //!
 //! | entry | arguments | does | grid and block | dynamic shared bytes |
 //! |---|---|---|---|---|
@@ -24,7 +25,10 @@
 //! | `bn_add` | x, y `[n]`, n u64 | `x += y` | any | 0 |
 //! | `bn_gate` | kind (0 squared ReLU, 1 SiLU), gate, up `[n]`, n u64 | gates in place | any | 0 |
 //! | `bn_norm_quant` | input, x, y `[T][cols]`, weight `[cols]` or null, eps f32, T, cols, values `[T][cols]` or null, q i8 `[T][cols]` or null, scale `[T]`, isum i32 `[T]` | a row by `input` (0: x; 1: x + y, kept in x; 2: squared ReLU gate of x with y; 3: SiLU gate), its RMS norm unless weight is null, as f32 to values (may be x), as int8 to q (then cols is a multiple of 4) | T blocks or fewer; 64 to 1024 threads: many for one token | 4 cols |
-//! | `bn_gemv_i2s` | three times (w I2_S `[rows][cols]`, y `[rows]` out, rows, multiplier f32), q i8 `[cols]`, scale `[1]`, isum i32 `[1]`, cols | up to three products of one token (rows 0 and null for those that are not); cols a multiple of 128, below 2^19 | any; a warp does 8 rows at a time, at most 256 threads | cols |
+//! | `bn_gemv_store` | row, three times (w I2_S `[rows][cols]`, rows, multiplier f32, y `[rows]` out) | up to three products of one token (rows 0 and null for those that are not) | any; 64 to 256 threads | 5 cols |
+//! | `bn_gemv_add` | row, w, rows, multiplier, y `[rows]` | `y += w x`; y is not x | as for `bn_gemv_store` | 5 cols |
+//! | `bn_gemv_gate` | row, kind (as for `bn_gate`), w of gate, multiplier, w of up, multiplier, rows, y `[rows]` out | both products, gated | as for `bn_gemv_store` | 5 cols |
+//! | `bn_gemv_rope` | row, w of q, multiplier, of k, multiplier, of v, multiplier, kind (as for `bn_rope_append`), cos, sin, position, H, G, D, n_rot, q `[H][D]` out, keys, values, C | the three products; q rotated, k rotated and v to the cache | as for `bn_gemv_store` | 5 cols |
 //! | `bn_gemm_i2s` | w I2_S `[rows][cols]`, rows, cols, multiplier f32, q i8 `[T][cols]`, scale `[T]`, isum i32 `[T]`, T, y `[T][rows]` out | the product of many tokens, on tensor cores | x: ceil(rows / 128), y: ceil(T / 64), or fewer; 256 | 0 |
 //! | `bn_rope_append` | kind (0 NeoX, 1 pairs), q `[T][H][D]`, k, v `[T][G][D]`, cos, sin `[C][n_rot / 2]`, position u32 `[1]`, T, H, G, D, n_rot, keys, values f16 `[G][C][D]`, C | rotates q and k in place by position + t, appends k and v to the cache | T (H + 2 G) blocks or fewer; 32 or 64 | 0 |
 //! | `bn_attention_scores_4`, `_16` | q, keys, position, T, H, G, D, C, scale f32, scores `[G][T H/G][C]` out, maxima `[G][T H/G][chunks]` out | scores, and each chunk's largest; tiles of 4 rows (decode) or 16 (prompts) | x: chunks, y: ceil(T H/G / 4 or 16), z: G, or fewer; 256 | 128 (2 D + 16) + 4 D (4 or 16) |
@@ -50,11 +54,16 @@
 //! | `bn_tokens_gather` | words, ids, totals, parts, P, B / 1024, firsts u32 `[P]` out, out u32 | the tokens one after the other, and where those of a part start | any; 128 | 0 |
 //!
 //! # A token
+//! `bn_embed_f16`; for each layer `bn_gemv_rope` (q, k, v), scores, values, `bn_gemv_add` (o), `bn_gemv_gate` (gate, up),
+//! `bn_gemv_add` (down); then `bn_norm_quant` to values, `bn_head_f16`, `bn_next`. That is 6 launches a layer: the least for this
+//! order of operations without a barrier of the whole grid, since each needs all of what the one before makes. In the place of `bn_head_f16` may
+//! stand `bn_screen_token`, `bn_screen_1`, `bn_pick` (0), `bn_rescore` ([`head::ScreenedHead::greedy`]): the same key.
+//! `tests/cuda_emu/decode.rs` runs it.
+//!
+//! # A prompt
 //! `bn_embed_f16`; for each layer `bn_norm_quant` (input 1 from the second layer on: the sum that ends a layer is done where the
-//! next begins), `bn_gemv_i2s` (q, k, v), `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemv_i2s` (o), `bn_norm_quant` (1),
-//! `bn_gemv_i2s` (gate, up), `bn_norm_quant` (2 or 3), `bn_gemv_i2s` (down); then `bn_norm_quant` to values, `bn_head_f16`, `bn_next`.
-//! That is 11 launches a layer. In the place of `bn_head_f16` may stand `bn_screen_token`, `bn_screen_1`, `bn_pick` (0), `bn_rescore`
-//! ([`head::ScreenedHead::greedy`]): the same key. `tests/cuda_emu/decode.rs` runs it.
+//! next begins), `bn_gemm_i2s` three times, `bn_rope_append`, scores, values, `bn_norm_quant`, `bn_gemm_i2s` (o), `bn_norm_quant`
+//! (1), `bn_gemm_i2s` twice, `bn_norm_quant` (2 or 3), `bn_gemm_i2s` (down); then `bn_norm_quant` to values.
 //!
 //! # Between blocks
 //! `bn_attention_values_*` lets the last block of a tile add up what the others wrote: they write, `__threadfence`, count; the
@@ -90,6 +99,8 @@ pub struct Source {
 pub const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("common.cuh")),
     ("head.cuh", include_str!("head.cuh")),
+    ("norm.cuh", include_str!("norm.cuh")),
+    ("rope.cuh", include_str!("rope.cuh")),
     ("texts.cuh", include_str!("texts.cuh")),
 ];
 
@@ -108,7 +119,11 @@ pub fn sources() -> &'static [Source] {
             ],
         },
         Source { name: "gemm", text: include_str!("gemm.cu"), entries: &["bn_gemm_i2s"] },
-        Source { name: "gemv", text: include_str!("gemv.cu"), entries: &["bn_gemv_i2s"] },
+        Source {
+            name: "gemv",
+            text: include_str!("gemv.cu"),
+            entries: &["bn_gemv_store", "bn_gemv_add", "bn_gemv_gate", "bn_gemv_rope"],
+        },
         Source { name: "head", text: include_str!("head.cu"), entries: &["bn_head_f16", "bn_argmax", "bn_next"] },
         Source { name: "norm", text: include_str!("norm.cu"), entries: &["bn_norm_quant"] },
         Source { name: "pieces", text: include_str!("pieces.cu"), entries: &["bn_tokens_split"] },

@@ -1,7 +1,5 @@
 // Rotary embedding of queries and keys, and the new positions of the KV cache.
-#include "common.cuh"
-
-enum { NEOX = 0, NORM = 1 };
+#include "rope.cuh"
 
 // q [n_tokens][heads][dim] is rotated in place, k [n_tokens][kv_heads][dim] likewise, then k and v go to the cache as
 // f16: keys, values [kv_heads][capacity][dim], from position *position on. cos, sin: [capacity][n_rot / 2]. Elements
@@ -24,11 +22,9 @@ ENTRY bn_rope_append(u32 kind, float* q, float* k, const float* v, const float* 
         float* x = query ? q + ((u64)token * heads + head) * dim : k + ((u64)token * kv_heads + head) * dim;
         u16* to = keys + ((u64)head * capacity + at) * dim;
         for (u32 i = threadIdx.x; i < pairs; i += blockDim.x) {
-            u32 a = kind == NEOX ? i : 2 * i, b = kind == NEOX ? i + pairs : 2 * i + 1;
-            float c = cos[(u64)at * pairs + i], s = sin[(u64)at * pairs + i], x0 = x[a], x1 = x[b];
-            // Never one fused operation, whatever the flags say.
-            float y0 = __fadd_rn(__fmul_rn(x0, c), -__fmul_rn(x1, s));
-            float y1 = __fadd_rn(__fmul_rn(x0, s), __fmul_rn(x1, c));
+            u32 a = turned_pair(kind, i, pairs, 0), b = turned_pair(kind, i, pairs, 1);
+            float y0 = x[a], y1 = x[b];
+            turn(y0, y1, cos[(u64)at * pairs + i], sin[(u64)at * pairs + i]);
             x[a] = y0;
             x[b] = y1;
             if (key) to[a] = float_to_half(y0), to[b] = float_to_half(y1);

@@ -202,19 +202,6 @@ impl Device {
 
     fn linear(&self, n: usize, parts: &[(&Buffer, &Buffer, usize)], cols: usize) {
         let input = [&self.q8, &self.scale, &self.isum].map(Arg::Buffer);
-        if n == 1 {
-            let mut args = Vec::new();
-            for &(w, y, rows) in parts {
-                args.extend([Arg::Buffer(w), Arg::Buffer(y), number(rows), Arg::F32(1.0)]);
-            }
-            for _ in parts.len()..3 {
-                args.extend([Arg::Null, Arg::Null, number(0), Arg::F32(1.0)]);
-            }
-            args.extend(input);
-            args.push(number(cols));
-            How::new([4, 1, 1], 128, 1).run("bn_gemv_i2s", cols, &args).unwrap();
-            return;
-        }
         for &(w, y, rows) in parts {
             let mut args = vec![Arg::Buffer(w), number(rows), number(cols), Arg::F32(1.0)];
             args.extend(input);
@@ -224,7 +211,8 @@ impl Device {
         }
     }
 
-    fn attention(&self, n: usize, layer: &DeviceLayer) {
+    /// Rotates and appends what the products of some tokens left.
+    fn append(&self, n: usize, layer: &DeviceLayer) {
         let [q, k, v] = &self.qkv;
         let [keys, values] = &layer.cache;
         let mut args = vec![Arg::U32(0)];
@@ -232,7 +220,11 @@ impl Device {
         args.extend([n, HEADS, KV_HEADS, DIM, DIM].map(number));
         args.extend([Arg::Buffer(keys), Arg::Buffer(values), number(CAPACITY)]);
         How::new([(n * (HEADS + 2 * KV_HEADS)) as u32, 1, 1], 32, 0).run("bn_rope_append", 0, &args).unwrap();
+    }
 
+    fn attention(&self, n: usize, layer: &DeviceLayer) {
+        let q = &self.qkv[0];
+        let [keys, values] = &layer.cache;
         let tile = if n == 1 { 4 } else { 16 };
         let tiles = (n * HEADS / KV_HEADS).div_ceil(tile);
         let grid = [CAPACITY.div_ceil(PV_CHUNK) as u32, tiles as u32, KV_HEADS as u32];
@@ -250,18 +242,55 @@ impl Device {
         how.run(&format!("bn_attention_values_{tile}"), tile * PV_CHUNK * 4, &args).unwrap();
     }
 
-    /// The launches for `n` tokens up to the final norm.
-    fn layers(&self, n: usize) {
+    fn embed(&self, n: usize) {
         let d = self;
         let args = [&d.embedding, &d.token, &d.x].map(Arg::Buffer).into_iter();
         let args: Vec<_> = args.chain([n, HIDDEN, VOCAB].map(number)).chain([Arg::F32(1.0)]).collect();
         How::new([3, 1, 1], 128, 0).run("bn_embed_f16", 0, &args).unwrap();
+    }
+
+    /// One of `bn_gemv_*`: the row and its norm, what comes behind.
+    fn token<'a>(&self, entry: &str, (x, weight): (&Buffer, &Buffer), cols: usize, rest: &[Arg<'a>]) {
+        let mut args = vec![Arg::Buffer(x), Arg::Buffer(weight), Arg::F32(EPS), number(cols), Arg::U32(16)];
+        args.extend(rest);
+        How::new([4, 1, 1], 128, 1).run(entry, 5 * cols, &args).unwrap();
+    }
+
+    /// The launches for one token up to the final norm.
+    fn one(&self) {
+        let d = self;
+        d.embed(1);
+        let one = Arg::F32(1.0);
+        for l in &d.layers {
+            let w: Vec<_> = l.matrices.iter().map(Arg::Buffer).collect();
+            let q = &d.qkv[0];
+            let mut rest = vec![w[0], one, w[1], one, w[2], one, Arg::U32(0)];
+            rest.extend([&d.rope[0], &d.rope[1], &d.position].map(Arg::Buffer));
+            rest.extend([HEADS, KV_HEADS, DIM, DIM].map(number));
+            rest.extend([q, &l.cache[0], &l.cache[1]].map(Arg::Buffer));
+            rest.push(number(CAPACITY));
+            d.token("bn_gemv_rope", (&d.x, &l.norms[0]), HIDDEN, &rest);
+            d.attention(1, l);
+            let x = Arg::Buffer(&d.x);
+            d.token("bn_gemv_add", (q, &l.norms[1]), HIDDEN, &[w[3], number(HIDDEN), one, x]);
+            let rest = [Arg::U32(0), w[4], one, w[5], one, number(FFN), Arg::Buffer(&d.gate)];
+            d.token("bn_gemv_gate", (&d.x, &l.norms[2]), HIDDEN, &rest);
+            d.token("bn_gemv_add", (&d.gate, &l.norms[3]), FFN, &[w[6], number(HIDDEN), one, x]);
+        }
+        d.norm(1, 0, [&d.x, &d.x, &d.norm], HIDDEN, Some(&d.hidden));
+    }
+
+    /// The launches for `n` tokens up to the final norm.
+    fn many(&self, n: usize) {
+        let d = self;
+        d.embed(n);
         for (i, l) in d.layers.iter().enumerate() {
             let m = &l.matrices;
             let [q, k, v] = &d.qkv;
             d.norm(n, u32::from(i > 0), [&d.x, &d.hidden, &l.norms[0]], HIDDEN, None);
             let kv = KV_HEADS * DIM;
             d.linear(n, &[(&m[0], q, HIDDEN), (&m[1], k, kv), (&m[2], v, kv)], HIDDEN);
+            d.append(n, l);
             d.attention(n, l);
             d.norm(n, 0, [q, q, &l.norms[1]], HIDDEN, None);
             d.linear(n, &[(&m[3], &d.hidden, HIDDEN)], HIDDEN);
@@ -270,13 +299,13 @@ impl Device {
             d.norm(n, 2, [&d.gate, &d.up, &l.norms[3]], FFN, None);
             d.linear(n, &[(&m[6], &d.hidden, HIDDEN)], FFN);
         }
-        d.norm(n, 1, [&d.x, &d.hidden, &d.norm], HIDDEN, Some(&d.x));
+        d.norm(n, 1, [&d.x, &d.hidden, &d.norm], HIDDEN, Some(&d.hidden));
     }
 
     /// The head for the last of `n` tokens; the largest becomes the next token.
     fn head(&self, n: usize) {
         let mut args = vec![Arg::Buffer(&self.embedding), number(VOCAB), number(HIDDEN), Arg::F32(1.0)];
-        args.extend([Arg::At(&self.x, (n - 1) * HIDDEN * 4), number(1)]);
+        args.extend([Arg::At(&self.hidden, (n - 1) * HIDDEN * 4), number(1)]);
         args.extend([&self.logits, &self.best].map(Arg::Buffer));
         How::new([2, 1, 1], 128, 0).run("bn_head_f16", HIDDEN * 4, &args).unwrap();
         let args = [&self.best, &self.token, &self.position, &self.history].map(Arg::Buffer);
@@ -294,7 +323,7 @@ fn a_prompt_and_tokens_by_one_sequence_of_launches() {
     let mut want = prompt.iter().map(|&t| host.token(t)).last().unwrap();
 
     let mut device = Device::new(&model, &prompt);
-    device.layers(PROMPT);
+    device.many(PROMPT);
     // The prompt's own length: from here on `bn_next` counts.
     device.position.write(&[PROMPT as u32 - 1]);
     device.head(PROMPT);
@@ -306,7 +335,7 @@ fn a_prompt_and_tokens_by_one_sequence_of_launches() {
         tokens.push(want.iter().position(|v| *v == best).unwrap() as u32);
         assert_eq!(device.history.read::<u32>()[PROMPT..PROMPT + step + 1], tokens);
         want = host.token(tokens[step]);
-        device.layers(1);
+        device.one();
         device.head(1);
     }
 }

@@ -1,15 +1,16 @@
 //! What the emulation finds: every fault that is planted here must be noticed, or the other tests prove nothing.
 
 use bitnet_kernels::Matrix;
-use bitnet_kernels::cuda::emu::{Arg, EmuError, Launch, entries};
+use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, entries};
 use bitnet_kernels::cuda::sources;
 use bitnet_kernels::quant::{f16, i2_s};
 use std::process::Command;
 
 use super::attention::Case;
 use super::common::{Fill, Random, matrix};
-use super::products::{Input, gemm, gemv, head};
+use super::products::{Input, gemm, head};
 use super::rows::norm_quant;
+use super::token::{Row, Ternary, store};
 use super::tokenize::{Pieces, Toy, gather, offsets, scattered, words};
 use super::{How, ORDERS, of, room};
 
@@ -149,18 +150,20 @@ fn every_kernel_is_stopped_at_the_end_of_its_output() {
     assert!(text.starts_with("bn_gate"), "{text}");
     let (w, q) = (of(&[0x55u8; 5 * 32 + 32]), of(&[1i8; 128]));
     let (scale, isum, y) = (of(&[1.0f32]), of(&[128i32]), room::<f32>(4));
-    let mut args = vec![Arg::Buffer(&w), Arg::Buffer(&y), Arg::U32(5), Arg::F32(1.0)];
-    args.extend([Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0), Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0)]);
-    args.extend([&q, &scale, &isum].map(Arg::Buffer));
-    args.push(Arg::U32(128));
-    let text = fault(Launch { shared: 128, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args));
-    assert!(text.starts_with("bn_gemv_i2s, block (0, 0, 0), thread (16, 0, 0)"), "{text}");
+    let row = Row::new(vec![1.0; 128], None);
+    let none = [Arg::Null, Arg::U32(0), Arg::F32(1.0), Arg::Null];
+    let store = |shared: usize, y: &Buffer| {
+        let mut rest = vec![Arg::Buffer(&w), Arg::U32(5), Arg::F32(1.0), Arg::Buffer(y)];
+        rest.extend(none.iter().chain(&none));
+        row.run_with("bn_gemv_store", (How::new([1, 1, 1], 64, 0), 8), shared, &rest)
+    };
+    let text = fault(store(640, &y));
+    assert!(text.starts_with("bn_gemv_store, block (0, 0, 0), thread (16, 0, 0)"), "{text}");
     // And too little shared memory.
     let whole = room::<f32>(5);
-    args[1] = Arg::Buffer(&whole);
-    let text = fault(Launch { shared: 112, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args));
+    let text = fault(store(624, &whole));
     assert!(text.contains("beyond"), "{text}");
-    Launch { shared: 128, ..Launch::new("bn_gemv_i2s", 1, 32) }.run(&args).unwrap();
+    store(640, &whole).unwrap();
     let args = [&w, &w, &q, &scale, &isum].map(Arg::Buffer);
     let args =
         [args[0], Arg::U32(5), Arg::U32(128), Arg::F32(1.0), args[2], args[3], args[4], Arg::U32(1), Arg::Buffer(&y)];
@@ -210,12 +213,13 @@ fn every_barrier_of_the_kernels_is_needed_and_missed() {
             .collect())
     });
 
-    let w = matrix(&i2_s::FORMAT, 140, 384, Fill::Wild, &mut r);
-    let input = Input::new(1, 384, &mut r);
-    every_barrier_is_missed("bn_gemv_i2s", (1, &[]), ([1, 1, 1], 128), &|how| {
-        Ok(gemv(how, &[(&w, 140, 1.0)], &input)?.iter().flat_map(|y| bits(y)).collect())
+    let row = Row::new(r.floats(384, 3.0), Some(r.floats(384, 1.0)));
+    let parts = [Ternary::new(140, 384, &mut r)];
+    every_barrier_is_missed("bn_gemv_store", (5, &[]), ([1, 1, 1], 128), &|how| {
+        Ok(store((how, 8), &row, &parts)?.iter().flat_map(|y| bits(y)).collect())
     });
 
+    let w = matrix(&i2_s::FORMAT, 140, 384, Fill::Wild, &mut r);
     // Two tiles by one block, three steps each; behind the last nothing waits for anything.
     let input = Input::new(3, 384, &mut r);
     let w = Matrix::new(&i2_s::FORMAT, 140, 384, &w).unwrap();

@@ -22,6 +22,8 @@ mod rows;
 #[cfg(cuda_emu)]
 mod screen;
 #[cfg(cuda_emu)]
+mod token;
+#[cfg(cuda_emu)]
 mod tokenize;
 #[cfg(cuda_emu)]
 mod top;

@@ -1,6 +1,6 @@
-//! Matrix products: ternary by one token and by many, f16.
+//! Matrix products of many tokens: ternary, f16.
 
-use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError};
+use bitnet_kernels::cuda::emu::{Arg, EmuError};
 use bitnet_kernels::quant::{f16, i2_s};
 use bitnet_kernels::{Activations, Matrix};
 
@@ -35,25 +35,6 @@ impl Input {
     }
 }
 
-/// `bn_gemv_i2s` of up to three matrices, `(bytes, rows, multiplier)`.
-pub(crate) fn gemv(how: How, parts: &[(&[u8], usize, f32)], input: &Input) -> Result<Vec<Vec<f32>>, EmuError> {
-    let (q, scale, isum) = (of(&input.q), of(&input.scale), of(&input.isum()));
-    let held: Vec<(Buffer, Buffer)> = parts.iter().map(|(bytes, rows, _)| (of(bytes), room::<f32>(*rows))).collect();
-    let mut args = Vec::new();
-    for i in 0..3 {
-        match (held.get(i), parts.get(i)) {
-            (Some((w, y)), Some((_, rows, multiplier))) => {
-                args.extend([Arg::Buffer(w), Arg::Buffer(y), Arg::U32(*rows as u32), Arg::F32(*multiplier)]);
-            }
-            _ => args.extend([Arg::Null, Arg::Null, Arg::U32(0), Arg::F32(1.0)]),
-        }
-    }
-    args.extend([&q, &scale, &isum].map(Arg::Buffer));
-    args.push(Arg::U32(input.host.cols() as u32));
-    how.run("bn_gemv_i2s", input.host.cols(), &args)?;
-    Ok(held.iter().map(|(_, y)| y.read()).collect())
-}
-
 /// `bn_gemm_i2s`.
 pub(crate) fn gemm(how: How, w: &Matrix<'_>, input: &Input) -> Result<Vec<f32>, EmuError> {
     let (codes, q, scale, isum) = (of(w.data), of(&input.q), of(&input.scale), of(&input.isum()));
@@ -72,37 +53,6 @@ pub(crate) fn gemm(how: How, w: &Matrix<'_>, input: &Input) -> Result<Vec<f32>, 
     ];
     how.run("bn_gemm_i2s", 0, &args)?;
     Ok(y.read())
-}
-
-#[test]
-fn ternary_by_one_token() {
-    let mut r = Random::new(10);
-    for cols in [128, 256, 640, 1408, 2560, 6912] {
-        for (i, rows) in [[1, 0, 0], [7, 2, 5], [33, 64, 0]].into_iter().enumerate() {
-            let input = Input::new(1, cols, &mut r);
-            let parts: Vec<_> = rows
-                .iter()
-                .filter(|&&rows| rows > 0)
-                .map(|&rows| {
-                    let fill = FILLS[r.below(FILLS.len())];
-                    (matrix(&i2_s::FORMAT, rows, cols, fill, &mut r), rows, [1.0, 0.3][r.below(2)])
-                })
-                .collect();
-            let want: Vec<_> = parts
-                .iter()
-                .map(|(bytes, rows, multiplier)| {
-                    let w = Matrix::new(&i2_s::FORMAT, *rows, cols, bytes).unwrap().times(*multiplier);
-                    matmul(scalar(), &w, &input.host)
-                })
-                .collect();
-            let parts: Vec<_> = parts.iter().map(|(bytes, rows, m)| (&**bytes, *rows, *m)).collect();
-            for how in hows(&[[1, 1, 1], [3, 1, 1], [40, 1, 1]], &[32, 128]).skip(i).step_by(3) {
-                for (got, want) in gemv(how, &parts, &input).unwrap().iter().zip(&want) {
-                    assert_bits(got, want, &format_args!("{cols} columns, rows {rows:?}, {how:?}"));
-                }
-            }
-        }
-    }
 }
 
 #[test]

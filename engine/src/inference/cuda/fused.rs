@@ -1,6 +1,7 @@
-//! From the plan's steps to launches: a norm takes the sum or the gate before it and makes the int8 rows of the products after
-//! it, products of one input are one launch.
+//! From the plan's steps to launches for a chunk of tokens: a norm takes the sum or the gate before it and makes the int8 rows
+//! of the products after it, products of one input are one launch.
 
+use super::token::Token;
 use crate::model::plan::Gating;
 use crate::model::{MatrixId, NormId, Op, Slot, Step};
 use bitnet_kernels::Rope;
@@ -25,6 +26,8 @@ pub(super) enum Part {
     Norm { before: Before, src: Slot, weight: Option<NormId>, values: Option<Slot>, int8: bool },
     /// Products of the int8 activations.
     Ternary { parts: Vec<(MatrixId, Slot)> },
+    /// Products of a single token.
+    Token(Token),
     /// A product of f32 rows.
     Dense { src: Slot, weight: MatrixId, dst: Slot },
     /// Rotates queries and keys, appends keys and values.

@@ -11,6 +11,7 @@
 mod fused;
 mod pick;
 mod room;
+mod token;
 mod uploaded;
 
 use super::rope::RopeTable;
@@ -21,10 +22,11 @@ use crate::model::{MatrixId, Model, Op, Slot};
 use bitnet_kernels::ActKind;
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
 use bitnet_kernels::cuda::head::{ScreenedHead, TopK};
-use bitnet_kernels::cuda::launches::{Gate, Heads, Input, Launches, Norm, Product, RopeTables, Rows};
+use bitnet_kernels::cuda::launches::{Gate, Heads, Input, Launches, Norm, Product, RopeTables, Row, Rows, Weights};
 use fused::{Before, Fused, Part, fuse};
 use room::{Room, width};
 use std::sync::Arc;
+use token::{Out, Token, single};
 use uploaded::{Uploaded, refused};
 
 /// Elements before the tokens in the buffer of inputs, so that these are aligned as all rows are. The first is the position.
@@ -55,6 +57,8 @@ pub(super) struct Cuda {
     history: Buffer,
     /// Launches, and those that leave every result in its slot.
     parts: [Vec<Fused>; 2],
+    /// Those of a single token that nobody observes.
+    token: Vec<Part>,
     /// Rows that are held before the output matrix: the first, and how many.
     held: (usize, usize),
     /// What is still to run for the held row.
@@ -143,6 +147,8 @@ impl Cuda {
             room: None,
             best: Buffer::of(device, &[0u64], "the best token")?,
             history: Buffer::new::<u32>(device, context, "the history of tokens")?,
+            token: single(&plain, &|id| Launches::takes_row(model.weights.matrix(id).cols))
+                .unwrap_or_else(|| plain.iter().map(|fused| fused.part.clone()).collect()),
             parts: [plain, observed],
             held: (0, 0),
             key: false,
@@ -182,7 +188,11 @@ impl Cuda {
             return Ok(());
         }
         self.send(step)?;
-        self.body(model, step)?;
+        if tokens == 1 && step.observer.is_none() {
+            self.one_token(model)?;
+        } else {
+            self.body(model, step)?;
+        }
         if rows == 0 || step.until == Until::Head {
             return Ok(());
         }
@@ -218,9 +228,13 @@ impl Cuda {
         self.room.as_mut().ok_or_else(no_room)
     }
 
-    fn product<'a>(&'a self, id: MatrixId, y: &'a Buffer) -> Product<'a> {
+    fn matrix(&self, id: MatrixId) -> Weights<'_> {
         let matrix = self.weights.matrix(id);
-        Product { w: &matrix.buffer, rows: matrix.rows, multiplier: matrix.multiplier, y }
+        Weights { buffer: &matrix.buffer, rows: matrix.rows, multiplier: matrix.multiplier }
+    }
+
+    fn product<'a>(&'a self, id: MatrixId, y: &'a Buffer) -> Product<'a> {
+        Product { w: self.matrix(id), y }
     }
 
     fn make_room(&mut self, model: &Model, tokens: usize) -> Result<(), InferenceError> {
@@ -258,7 +272,7 @@ impl Cuda {
 
     /// The launches of one token up to the output matrix.
     fn plan(&self, model: &Model) -> Result<(), CudaError> {
-        self.parts[0].iter().try_for_each(|fused| self.part(model, &fused.part, (1, 0)))
+        self.token.iter().try_for_each(|part| self.part(model, part, (1, 0)))
     }
 
     /// A chunk up to the output matrix.
@@ -319,6 +333,7 @@ impl Cuda {
                 let cols = parts.first().map_or(0, |&(id, _)| self.weights.matrix(id).cols);
                 launches.ternary(&products, &room.int8, rows, cols)
             }
+            Part::Token(token) => self.products(model, token, room),
             Part::Dense { dst: Slot::Logits, .. } | Part::Select => Ok(()),
             Part::Dense { src, weight, dst } => {
                 let cols = self.weights.matrix(*weight).cols;
@@ -338,6 +353,34 @@ impl Cuda {
             Part::Gate(gating) => {
                 let n = rows * config.feed_forward_length;
                 launches.gate(gate(*gating), room.slot(Slot::Gate), room.slot(Slot::Up), n)
+            }
+        }
+    }
+}
+
+impl Cuda {
+    /// Starts the products of a single token.
+    fn products(&self, model: &Model, Token { src, weight, out }: &Token, room: &Room) -> Result<(), CudaError> {
+        let (config, launches) = (&model.config, &self.launches);
+        let row = Row {
+            x: room.slot(*src),
+            cols: width(config, *src),
+            weight: weight.map(|id| (self.weights.norm(id), config.rms_eps)),
+        };
+        match out {
+            Out::Store(parts) => {
+                let parts: Vec<_> = parts.iter().map(|&(id, dst)| self.product(id, room.slot(dst))).collect();
+                launches.token_store(&row, &parts)
+            }
+            Out::Sum(id) => launches.token_add(&row, self.product(*id, room.slot(Slot::Residual))),
+            Out::Gate { kind, gate: of_gate, up } => {
+                let product = self.product(*of_gate, room.slot(Slot::Gate));
+                launches.token_gate(&row, gate(*kind), product, self.matrix(*up))
+            }
+            Out::Cache { layer, kind, of } => {
+                let of = of.map(|id| self.matrix(id));
+                let (q, cache) = (room.slot(Slot::Query), self.cache[*layer].each_ref());
+                launches.token_rope(&row, of, (*kind, &self.rope), q, (cache, &room.input), self.shape)
             }
         }
     }

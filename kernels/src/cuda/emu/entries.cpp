@@ -8,6 +8,8 @@
 
 #include "../common.cuh"
 #include "../head.cuh"
+#include "../norm.cuh"
+#include "../rope.cuh"
 
 // Each file's names are its own, as they are to NVRTC.
 namespace attention {
@@ -75,7 +77,10 @@ const Entry entries[] = {
     LISTED(attention, bn_attention_scores_16),
     LISTED(attention, bn_attention_values_16),
     LISTED(gemm, bn_gemm_i2s),
-    LISTED(gemv, bn_gemv_i2s),
+    LISTED(gemv, bn_gemv_store),
+    LISTED(gemv, bn_gemv_add),
+    LISTED(gemv, bn_gemv_gate),
+    LISTED(gemv, bn_gemv_rope),
     LISTED(head, bn_head_f16),
     LISTED(head, bn_argmax),
     LISTED(head, bn_next),

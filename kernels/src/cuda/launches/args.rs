@@ -83,17 +83,42 @@ pub struct Norm<'a> {
     pub int8: Option<&'a Int8>,
 }
 
-/// A product: `y [tokens][rows] = w x`.
+/// A matrix on the device, `[rows][cols]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Product<'a> {
-    /// `[rows][cols]`.
-    pub w: &'a Buffer,
+pub struct Weights<'a> {
+    /// Where: I2_S with its scale behind, or f16.
+    pub buffer: &'a Buffer,
     /// Outputs.
     pub rows: usize,
     /// A factor of the whole matrix.
     pub multiplier: f32,
+}
+
+impl Weights<'_> {
+    /// Bytes of an I2_S matrix of so many columns, with its scale.
+    pub(super) fn ternary_bytes(&self, cols: usize) -> usize {
+        self.rows * (cols / 4) + 4
+    }
+}
+
+/// A product: `y [tokens][rows] = w x`.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    /// The matrix.
+    pub w: Weights<'a>,
     /// Where the result goes.
     pub y: &'a Buffer,
+}
+
+/// The row of one token that a ternary product takes; it becomes int8 in the launch.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// f32 `[cols]`.
+    pub x: &'a Buffer,
+    /// Elements: a multiple of 128.
+    pub cols: usize,
+    /// The weight `[cols]` and epsilon of its RMS norm; no norm without.
+    pub weight: Option<(&'a Buffer, f32)>,
 }
 
 /// Heads and the KV cache, f16 `[kv_heads][capacity][dim]`.

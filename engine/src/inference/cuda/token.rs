@@ -1,0 +1,218 @@
+//! The launches of one token: a product takes the norm before it and the sum, the gate or the rotation behind it.
+//!
+//! What a product leaves for a sum or a gate is read by nothing else: families' plans are made so.
+
+use super::fused::{Before, Fused, Part};
+use crate::model::plan::Gating;
+use crate::model::{MatrixId, NormId, Slot};
+use bitnet_kernels::Rope;
+
+/// Products of one row, and what follows them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Token {
+    /// The row.
+    pub(super) src: Slot,
+    /// Its norm.
+    pub(super) weight: Option<NormId>,
+    pub(super) out: Out,
+}
+
+/// Where products go.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Out {
+    /// To their slots: three at most.
+    Store(Vec<(MatrixId, Slot)>),
+    /// `Residual += product`.
+    Sum(MatrixId),
+    /// `Gate = gate(gate, up)`.
+    Gate { kind: Gating, gate: MatrixId, up: MatrixId },
+    /// Queries, rotated, to their slot; keys, rotated, and values to the cache.
+    Cache { layer: usize, kind: Rope, of: [MatrixId; 3] },
+}
+
+/// The launches of a single token from those of a chunk that nobody observes, without the selection of rows. `None` if rows are
+/// wider than `fits` takes, or a product would overwrite its own row.
+pub(super) fn single(chunk: &[Fused], fits: &dyn Fn(MatrixId) -> bool) -> Option<Vec<Part>> {
+    let mut out: Vec<Part> = Vec::with_capacity(chunk.len());
+    // The row of the next products, and its norm.
+    let mut row = None;
+    for Fused { part, .. } in chunk {
+        match part {
+            Part::Select => {}
+            Part::Norm { before, src, weight, values, int8 } => {
+                let mut before = if follow(&mut out, *before) { Before::Plain } else { *before };
+                if values.is_none() {
+                    match std::mem::replace(&mut before, Before::Plain) {
+                        Before::Plain => {}
+                        Before::Sum(src) => out.push(Part::Add { src }),
+                        Before::Gate(kind) => out.push(Part::Gate(kind)),
+                    }
+                    row = Some((*src, *weight));
+                    continue;
+                }
+                row = values.filter(|_| *int8).map(|values| (values, None));
+                out.push(Part::Norm { before, src: *src, weight: *weight, values: *values, int8: false });
+            }
+            Part::Ternary { parts, .. } => {
+                let (src, weight) = row?;
+                if parts.iter().any(|&(id, dst)| dst == src || !fits(id)) {
+                    return None;
+                }
+                out.push(Part::Token(Token { src, weight, out: Out::Store(parts.clone()) }));
+            }
+            Part::Cache { layer, kind } => {
+                let of = match last(&mut out) {
+                    Some((_, Out::Store(parts))) => match parts[..] {
+                        [(q, Slot::Query), (k, Slot::Key), (v, Slot::Value)] => Some([q, k, v]),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                match (of, last(&mut out)) {
+                    (Some(of), Some((_, out))) => *out = Out::Cache { layer: *layer, kind: *kind, of },
+                    _ => out.push(part.clone()),
+                }
+            }
+            Part::Add { src } if follow(&mut out, Before::Sum(*src)) => {}
+            Part::Gate(kind) if follow(&mut out, Before::Gate(*kind)) => {}
+            other => out.push(other.clone()),
+        }
+    }
+    Some(out)
+}
+
+/// The products that were started last.
+fn last(out: &mut [Part]) -> Option<(Slot, &mut Out)> {
+    match out.last_mut() {
+        Some(Part::Token(token)) => Some((token.src, &mut token.out)),
+        _ => None,
+    }
+}
+
+/// Whether the products that were started last do this behind themselves. They must not write the row that they read.
+fn follow(out: &mut [Part], before: Before) -> bool {
+    let Some((src, out)) = last(out) else { return before == Before::Plain };
+    let new = match (before, &*out) {
+        (Before::Plain, _) => return true,
+        (Before::Sum(slot), Out::Store(parts)) => match parts[..] {
+            [(id, dst)] if dst == slot && src != Slot::Residual => Out::Sum(id),
+            _ => return false,
+        },
+        (Before::Gate(kind), Out::Store(parts)) => match parts[..] {
+            [(gate, Slot::Gate), (up, Slot::Up)] if src != Slot::Gate => Out::Gate { kind, gate, up },
+            _ => return false,
+        },
+        _ => return false,
+    };
+    *out = new;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fused::fuse;
+    use super::*;
+    use crate::model::{Op, Step};
+
+    fn linear(src: Slot, dst: Slot, weight: usize) -> Op {
+        Op::Linear { src, dst, weight: MatrixId(weight) }
+    }
+
+    fn norm(src: Slot, dst: Slot, weight: usize) -> Op {
+        Op::RmsNorm { src, dst, weight: NormId(weight) }
+    }
+
+    /// A layer as BitNet b1.58 has it, and the end of the model.
+    fn layer() -> Vec<Op> {
+        use Slot::{Gate, Hidden, Key, Logits, Query, Residual, Up, Value};
+        let rope = |slot| Op::Rope { slot, heads: 1, kind: Rope::Neox };
+        vec![
+            norm(Residual, Hidden, 0),
+            linear(Hidden, Query, 0),
+            linear(Hidden, Key, 1),
+            linear(Hidden, Value, 2),
+            rope(Query),
+            rope(Key),
+            Op::CacheAppend { layer: 7 },
+            Op::Attention { layer: 7 },
+            norm(Query, Query, 1),
+            linear(Query, Hidden, 3),
+            Op::Add { src: Hidden },
+            norm(Residual, Hidden, 2),
+            linear(Hidden, Gate, 4),
+            linear(Hidden, Up, 5),
+            Op::Gate(Gating::Relu2),
+            norm(Gate, Gate, 3),
+            linear(Gate, Hidden, 6),
+            Op::Add { src: Hidden },
+            Op::SelectRows,
+            norm(Residual, Hidden, 4),
+            linear(Hidden, Logits, 9),
+        ]
+    }
+
+    fn parts(ops: Vec<Op>, ternary: &dyn Fn(MatrixId) -> bool, fits: bool) -> Option<Vec<Part>> {
+        let plan: Vec<_> = ops.into_iter().map(|op| Step { name: String::new(), op }).collect();
+        single(&fuse(&plan, ternary, false).expect("launches"), &|_| fits)
+    }
+
+    fn token(src: Slot, weight: Option<usize>, out: Out) -> Part {
+        Part::Token(Token { src, weight: weight.map(NormId), out })
+    }
+
+    /// Attention is two launches.
+    #[test]
+    fn a_layer_is_six_launches() {
+        let [q, k, v, o, gate, up, down] = [0, 1, 2, 3, 4, 5, 6].map(MatrixId);
+        let last = Slot::Hidden;
+        let want = [
+            token(Slot::Residual, Some(0), Out::Cache { layer: 7, kind: Rope::Neox, of: [q, k, v] }),
+            Part::Attention { layer: 7 },
+            token(Slot::Query, Some(1), Out::Sum(o)),
+            token(Slot::Residual, Some(2), Out::Gate { kind: Gating::Relu2, gate, up }),
+            token(Slot::Gate, Some(3), Out::Sum(down)),
+            Part::Norm {
+                before: Before::Plain,
+                src: Slot::Residual,
+                weight: Some(NormId(4)),
+                values: Some(last),
+                int8: false,
+            },
+            Part::Dense { src: last, weight: MatrixId(9), dst: Slot::Logits },
+        ];
+        assert_eq!(parts(layer(), &|id| id.0 != 9, true).as_deref(), Some(&want[..]));
+        assert_eq!(parts(layer(), &|id| id.0 != 9, false), None, "rows that are too wide");
+    }
+
+    /// Without sub-norms rows are still made int8 where they are multiplied.
+    #[test]
+    fn norms_may_be_missing() {
+        let ops = layer().into_iter().filter(|op| !matches!(op, Op::RmsNorm { weight: NormId(1 | 3), .. })).collect();
+        let parts = parts(ops, &|id| id.0 != 9, true).expect("launches");
+        assert!(parts.contains(&token(Slot::Query, None, Out::Sum(MatrixId(3)))), "{parts:?}");
+        assert!(parts.contains(&token(Slot::Gate, None, Out::Sum(MatrixId(6)))), "{parts:?}");
+    }
+
+    /// A dense matrix among ternary ones: the norm is written once, and what does not fit behind a product is by itself.
+    #[test]
+    fn dense_matrices_between() {
+        let parts = parts(layer(), &|id| ![9, 5].contains(&id.0), true).expect("launches");
+        let dense = Part::Dense { src: Slot::Hidden, weight: MatrixId(5), dst: Slot::Up };
+        let at = parts.iter().position(|part| *part == dense).expect("the product");
+        let norm = Part::Norm {
+            before: Before::Plain,
+            src: Slot::Residual,
+            weight: Some(NormId(2)),
+            values: Some(Slot::Hidden),
+            int8: false,
+        };
+        let gate = token(Slot::Hidden, None, Out::Store(vec![(MatrixId(4), Slot::Gate)]));
+        assert_eq!(parts[at - 1..at + 3], [norm, dense, gate, Part::Gate(Gating::Relu2)]);
+    }
+
+    #[test]
+    fn a_product_into_its_own_row_is_not_one_launch() {
+        let ops = vec![linear(Slot::Gate, Slot::Gate, 0)];
+        assert_eq!(parts(ops, &|_| true, true), None);
+    }
+}
