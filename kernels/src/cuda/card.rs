@@ -284,9 +284,9 @@ impl Device for Card {
     }
 
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
-        let _turn = self.0.enter()?;
+        let mut turn = self.0.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { self.0.read(address, out) }
+        unsafe { self.0.read(&mut turn, address, out) }
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
