@@ -7,7 +7,9 @@ use bitnet_harness::check::Failure;
 use bitnet_kernels::Rope;
 use bitnet_kernels::cuda::device::{Buffer, CudaError};
 use bitnet_kernels::cuda::head::{Output, ScreenedHead};
-use bitnet_kernels::cuda::launches::{AttentionScratch, Gate, Input, Int8, Norm, Product, RopeTables};
+use bitnet_kernels::cuda::launches::{
+    AttentionScratch, Gate, Input, Int8, Launches, Norm, Product, RopeTables, Row, Weights,
+};
 use bitnet_kernels::numerics::f32_to_f16;
 use bitnet_kernels::quant::i2_s;
 use criterion::Throughput;
@@ -41,55 +43,106 @@ pub(crate) fn copies(card: &Card) -> Vec<Case> {
     vec![Case::new(n.to_string(), bytes(2 * n), make)]
 }
 
-/// A group of products of the same activations.
-struct Products {
+/// Matrices whose products a layer has at once.
+#[derive(Clone)]
+struct Group {
     name: String,
     rows: Vec<usize>,
     cols: usize,
 }
 
-impl Products {
-    /// All of a layer.
-    fn of(shape: Shape) -> Vec<Self> {
-        let Shape { hidden, ffn, heads, kv_heads, .. } = shape;
-        let kv = hidden / heads * kv_heads;
-        let group = |name: &str, rows: &[usize], cols: usize| {
-            let name = format!("{name}-{}x{cols}", rows.iter().sum::<usize>());
-            Self { name, rows: rows.to_vec(), cols }
-        };
-        vec![
-            group("qkv", &[hidden, kv, kv], hidden),
-            group("o", &[hidden], hidden),
-            group("gate-up", &[ffn, ffn], hidden),
-            group("down", &[hidden], ffn),
-        ]
+impl Group {
+    fn new(name: &str, rows: &[usize], cols: usize) -> Self {
+        Self { name: format!("{name}-{}x{cols}", rows.iter().sum::<usize>()), rows: rows.to_vec(), cols }
     }
 
-    /// Weights of all of them.
     fn weights(&self) -> usize {
         self.rows.iter().sum::<usize>() * self.cols
     }
 
-    fn case(self, throughput: Throughput, tokens: usize) -> Case {
-        Case::new(self.name.clone(), throughput, move |card| {
-            let all = card.copies(self.weights() / 4);
-            // By matrix, then by copy.
-            let mut matrices = Vec::new();
-            for &rows in &self.rows {
-                let weights = inputs::ternary(&i2_s::FORMAT, (rows, self.cols))?;
-                matrices.push(card.copied(Buffer::of(&card.device, &weights, "weights")?, all)?);
-            }
-            let copies = (0..all).map(|i| matrices.iter().map(|copies| copies[i].clone()).collect()).collect();
-            let results = self.rows.iter().map(|rows| card.room(tokens * rows)).collect::<Result<Vec<_>, _>>()?;
-            let (x, starts) = (int8(card, tokens, self.cols)?, card.launches.clone());
-            let (rows, cols) = (self.rows.clone(), self.cols);
-            launches(copies, move |weights: &Vec<Buffer>| {
-                let products = weights.iter().zip(&rows).zip(&results);
-                let parts: Vec<_> = products.map(|((w, &rows), y)| Product { w, rows, multiplier: 1.0, y }).collect();
-                starts.ternary(&parts, &x, tokens, cols)
+    /// On the card, with copies.
+    fn copies(&self, card: &Card) -> Result<Vec<Vec<Buffer>>, Failure> {
+        let all = card.copies(self.weights() / 4);
+        // By matrix, then by copy.
+        let mut matrices = Vec::new();
+        for &rows in &self.rows {
+            let weights = inputs::ternary(&i2_s::FORMAT, (rows, self.cols))?;
+            matrices.push(card.copied(Buffer::of(&card.device, &weights, "weights")?, all)?);
+        }
+        Ok((0..all).map(|i| matrices.iter().map(|copies| copies[i].clone()).collect()).collect())
+    }
+
+    /// A product of one token, with its norm before it and what `start` has behind it.
+    fn of_token<S>(self, behind: impl Fn(&Card) -> Result<S, Failure> + 'static) -> Case
+    where
+        S: Fn(&Launches, &Row<'_>, &[Weights<'_>]) -> Result<(), CudaError> + 'static,
+    {
+        Case::new(self.name.clone(), bytes(self.weights() / 4), move |card| {
+            let (x, weight) = (card.values(self.cols)?, card.values(self.cols)?);
+            let (group, starts, start) = (self.clone(), card.launches.clone(), behind(card)?);
+            launches(self.copies(card)?, move |buffers: &Vec<Buffer>| {
+                let row = Row { x: &x, cols: group.cols, weight: Some((&weight, EPS)) };
+                start(&starts, &row, &group.on(buffers))
             })
         })
     }
+
+    fn on<'a>(&self, buffers: &'a [Buffer]) -> Vec<Weights<'a>> {
+        buffers.iter().zip(&self.rows).map(|(buffer, &rows)| Weights { buffer, rows, multiplier: 1.0 }).collect()
+    }
+
+    /// Products of a prompt.
+    fn of_prompt(self, tokens: usize) -> Case {
+        Case::new(self.name.clone(), elements(self.weights() * tokens), move |card| {
+            let results = self.rows.iter().map(|rows| card.room(tokens * rows)).collect::<Result<Vec<_>, _>>()?;
+            let (x, group, starts) = (int8(card, tokens, self.cols)?, self.clone(), card.launches.clone());
+            launches(self.copies(card)?, move |buffers: &Vec<Buffer>| {
+                let products = group.on(buffers).into_iter().zip(&results);
+                let parts: Vec<_> = products.map(|(w, y)| Product { w, y }).collect();
+                starts.ternary(&parts, &x, tokens, group.cols)
+            })
+        })
+    }
+}
+
+/// Of a layer: q k v; o; gate up; down.
+fn groups(card: &Card) -> [Group; 4] {
+    let (Shape { hidden, ffn, .. }, heads) = (card.shape, card.heads());
+    let kv = heads.kv_heads * heads.dim;
+    [
+        Group::new("qkv", &[hidden, kv, kv], hidden),
+        Group::new("o", &[hidden], hidden),
+        Group::new("gate-up", &[ffn, ffn], hidden),
+        Group::new("down", &[hidden], ffn),
+    ]
+}
+
+/// The four products of a layer for one token: with the rotation and the cache's new position, the sum, the gate, the sum.
+fn products(card: &Card) -> Vec<Case> {
+    let (heads, Shape { hidden, ffn, .. }) = (card.heads(), card.shape);
+    let [qkv, o, gate_up, down] = groups(card);
+    let sum = move |card: &Card| {
+        let y = card.values(hidden)?;
+        Ok(move |starts: &Launches, row: &Row<'_>, w: &[Weights<'_>]| {
+            w.iter().try_for_each(|&w| starts.token_add(row, Product { w, y: &y }))
+        })
+    };
+    let rotated = move |card: &Card| {
+        let (rope, q, at) = (rotation(card)?, card.room(hidden)?, position(card, 0)?);
+        let [keys, values] = cache(card)?;
+        Ok(move |starts: &Launches, row: &Row<'_>, w: &[Weights<'_>]| {
+            let &[of_q, of_k, of_v] = w else { return Ok(()) };
+            starts.token_rope(row, [of_q, of_k, of_v], (Rope::Neox, &rope), &q, ([&keys, &values], &at), heads)
+        })
+    };
+    let gated = move |card: &Card| {
+        let y = card.room(ffn)?;
+        Ok(move |starts: &Launches, row: &Row<'_>, w: &[Weights<'_>]| {
+            let &[gate, up] = w else { return Ok(()) };
+            starts.token_gate(row, Gate::Relu2, Product { w: gate, y: &y }, up)
+        })
+    };
+    vec![qkv.of_token(rotated), o.of_token(sum), gate_up.of_token(gated), down.of_token(sum)]
 }
 
 /// Rows as the products take them.
@@ -116,11 +169,25 @@ fn norm(name: &str, gated: bool, tokens: usize, cols: usize) -> Case {
     })
 }
 
-/// The cache of so many layers, keys and values.
-fn caches(card: &Card, copies: usize) -> Result<Vec<[Buffer; 2]>, Failure> {
+/// The cache of a layer, keys and values.
+fn cache(card: &Card) -> Result<[Buffer; 2], Failure> {
     let halves: Vec<u16> = inputs::values(card.heads().cache_len()).into_iter().map(f32_to_f16).collect();
-    let of = || card.copied(Buffer::of(&card.device, &halves, "the KV cache")?, copies);
-    Ok(of()?.into_iter().zip(of()?).map(|(keys, values)| [keys, values]).collect())
+    let of = || Buffer::of(&card.device, &halves, "the KV cache");
+    Ok([of()?, of()?])
+}
+
+/// Of so many layers.
+fn caches(card: &Card, copies: usize) -> Result<Vec<[Buffer; 2]>, Failure> {
+    let [keys, values] = cache(card)?;
+    let all = card.copied(keys, copies)?.into_iter().zip(card.copied(values, copies)?);
+    Ok(all.map(|(keys, values)| [keys, values]).collect())
+}
+
+/// One rotation, the same everywhere: however often a row is turned, its length stays.
+fn rotation(card: &Card) -> Result<RopeTables, Failure> {
+    let shape = card.heads();
+    let of = |value: f32| Buffer::of(&card.device, &vec![value; shape.capacity * shape.dim / 2], "rotary tables");
+    Ok(RopeTables { cos: of(0.6)?, sin: of(0.8)?, dims: shape.dim })
 }
 
 /// Queries (or what comes of them), keys, values of so many tokens.
@@ -138,12 +205,9 @@ fn rope(card: &Card, tokens: usize) -> Case {
     let shape = card.heads();
     let n = tokens * (shape.heads + 2 * shape.kv_heads) * shape.dim;
     Case::new("rope-append", elements(n), move |card| {
-        let n = shape.capacity * shape.dim / 2;
-        // One rotation, again and again: the length stays.
-        let of = |value: f32| Buffer::of(&card.device, &vec![value; n], "rotary tables");
-        let tables = RopeTables { cos: of(0.6)?, sin: of(0.8)?, dims: shape.dim };
+        let tables = rotation(card)?;
         let (rows, at, starts) = (qkv(card, tokens)?, position(card, 0)?, card.launches.clone());
-        launches(caches(card, 1)?, move |cache: &[Buffer; 2]| {
+        launches(vec![cache(card)?], move |cache: &[Buffer; 2]| {
             starts.rope_append((Rope::Neox, &tables), rows.each_ref(), cache.each_ref(), (&at, tokens), shape)
         })
     })
@@ -180,8 +244,8 @@ fn head_whole(card: &Card) -> Case {
     Case::new("head-whole", bytes(2 * vocab * hidden), move |card| {
         let (x, y, starts) = (card.values(hidden)?, card.room(vocab)?, card.launches.clone());
         let best = Buffer::of(&card.device, &[0u64], "the best token")?;
-        launches(vec![card.output()?], move |w: &Buffer| {
-            let part = Product { w, rows: vocab, multiplier: 1.0, y: &y };
+        launches(vec![card.output()?], move |buffer: &Buffer| {
+            let part = Product { w: Weights { buffer, rows: vocab, multiplier: 1.0 }, y: &y };
             starts.dense(&part, (&x).into(), (1, hidden), Some(&best))
         })
     })
@@ -210,34 +274,37 @@ fn next() -> Case {
     })
 }
 
+/// The last norm of a token.
+fn last_norm(card: &Card) -> Case {
+    let cols = card.shape.hidden;
+    Case::new(format!("norm-{cols}"), elements(cols), move |card| {
+        let (x, y, weight, starts) = (card.values(cols)?, card.room(cols)?, card.values(cols)?, card.launches.clone());
+        launches(vec![()], move |()| {
+            let (x, values, weight) = ((&x).into(), Some((&y).into()), Some((&weight, EPS)));
+            starts.norm(&Norm { input: Input::Plain, x, weight, values, int8: None }, 1, cols)
+        })
+    })
+}
+
 /// Everything of one token.
 pub(crate) fn token(card: &Card) -> Vec<Case> {
-    let Shape { hidden, ffn, .. } = card.shape;
     let shape = card.heads();
-    let mut cases = vec![embed(card, 1), norm("norm-sum", false, 1, hidden), norm("norm-gate", true, 1, ffn)];
-    cases.extend(Products::of(card.shape).into_iter().map(|group| {
-        let throughput = bytes(group.weights() / 4);
-        group.case(throughput, 1)
-    }));
-    cases.push(rope(card, 1));
+    let mut cases = vec![embed(card, 1)];
+    cases.extend(products(card));
     cases.extend(card.contexts.map(|context| {
         let read = bytes(4 * shape.kv_heads * context * shape.dim);
         attention(card, format!("attention-{context}"), read, (context, 1))
     }));
-    cases.extend([head_whole(card), head_screened(card), next()]);
+    cases.extend([last_norm(card), head_whole(card), head_screened(card), next()]);
     cases
 }
 
 /// Everything of a prompt but its head, which is a token's.
 pub(crate) fn prompt(card: &Card) -> Vec<Case> {
-    let (Shape { hidden, ffn, .. }, tokens) = (card.shape, card.prompt);
-    let shape = card.heads();
+    let (Shape { hidden, ffn, .. }, shape, tokens) = (card.shape, card.heads(), card.prompt);
     let mut cases =
         vec![embed(card, tokens), norm("norm-sum", false, tokens, hidden), norm("norm-gate", true, tokens, ffn)];
-    cases.extend(Products::of(card.shape).into_iter().map(|group| {
-        let throughput = elements(group.weights() * tokens);
-        group.case(throughput, tokens)
-    }));
+    cases.extend(groups(card).map(|group| group.of_prompt(tokens)));
     cases.push(rope(card, tokens));
     // Each token with itself and all before it, once by its keys and once by its values.
     let products = elements(shape.heads * shape.dim * tokens * (tokens + 1));

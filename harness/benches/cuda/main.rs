@@ -7,11 +7,12 @@
 //! | name | what | throughput |
 //! |---|---|---|
 //! | `copy/BYTES` | a copy within the card: the bound of what follows | bytes read and written |
-//! | `token/PRODUCTS-ROWSxCOLS` | ternary products of one token: q k v, o, gate up, down | bytes of weights |
+//! | `token/PRODUCTS-ROWSxCOLS` | ternary products of one token (q k v; o; gate up; down), with the norm before them and what follows them | bytes of weights |
 //! | `token/attention-CONTEXT` | attention of one token in one layer, so many positions, its own among them | bytes of keys and values |
 //! | `token/head-whole`, `token/head-screened` | the best token by the f16 output matrix, by its int8 copy | bytes of that |
-//! | `token/...` | what is between: embedding, norms with quantisation, rotation and append, the next token | elements |
-//! | `prompt/...` | the same for a prompt | products of weight and activation, of query and key, of weight and value |
+//! | `token/...` | the rest: embedding, last norm, the next token | elements |
+//! | `prompt/PRODUCTS-ROWSxCOLS`, `prompt/attention-TOKENS` | the same for a prompt | products of weight and activation; of query and key, of weight and value |
+//! | `prompt/...` | the rest: embedding, norms with quantisation, rotation and append | elements |
 //! | `decode/MODEL` | a token of a generation, with no host between tokens | tokens |
 //! | `prefill/MODEL` | a prompt of 512 tokens in one chunk | tokens |
 //! | `encode/VOCABULARY/TEXT-NxBYTES` | `DEVICE-kernels`: texts to ids, the card's clock. `DEVICE`: with transfers and all that the host does, its clock. `cpu`: one thread of the processor | bytes of text |
