@@ -283,6 +283,12 @@ impl Device for Card {
         unsafe { self.0.write(&mut turn, address, bytes) }
     }
 
+    unsafe fn write_by(&self, address: u64, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError> {
+        let mut turn = self.0.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.0.write_by(&mut turn, address, bytes, fill) }
+    }
+
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
         let mut turn = self.0.enter()?;
         // SAFETY: the caller's promise.

@@ -186,6 +186,13 @@ impl Device for Metered {
         Ok(())
     }
 
+    unsafe fn write_by(&self, address: u64, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.inner.write_by(address, bytes, fill) }?;
+        self.count(|counts| counts.written += bytes as u64);
+        Ok(())
+    }
+
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
         // SAFETY: the caller's promise.
         unsafe { self.0.inner.read(address, out) }?;

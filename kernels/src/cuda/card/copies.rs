@@ -64,18 +64,35 @@ impl State {
             unsafe { self.send(address, bytes.as_ptr().cast(), bytes.len()) }?;
             return Ok(self.wait()?);
         }
-        let mut to = address;
-        for part in bytes.chunks(HALF) {
+        let mut rest = bytes;
+        let mut fill = |part: &mut [u8]| {
+            let (now, later) = rest.split_at(part.len());
+            part.copy_from_slice(now);
+            rest = later;
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.write_by(turn, address, bytes.len(), &mut fill) }
+    }
+
+    /// # Safety
+    /// As `Device::write_by`.
+    pub(super) unsafe fn write_by(
+        &self,
+        turn: &mut Turn,
+        address: u64,
+        bytes: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), CudaError> {
+        for from in (0..bytes).step_by(HALF) {
             let half = self.next(turn);
             // One that was never recorded is over.
             self.wait_for(half)?;
-            let memory = half.memory.handle();
-            // SAFETY: the buffer has HALF bytes, which is what a part has at most, and the card has done with it.
-            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), memory.cast(), part.len()) };
+            let (memory, n) = (half.memory.handle(), HALF.min(bytes - from));
+            // SAFETY: the buffer has HALF bytes, the card has done with it, and nobody else has it meanwhile: `turn` is here.
+            fill(unsafe { std::slice::from_raw_parts_mut(memory.cast(), n) });
             // SAFETY: the caller's promise; the buffer is not written before the event.
-            unsafe { self.send(to, memory, part.len()) }?;
+            unsafe { self.send(address + from as u64, memory, n) }?;
             self.mark(half)?;
-            to += part.len() as u64;
         }
         Ok(())
     }
