@@ -29,11 +29,21 @@ struct Shape {
         u32 last = tile * height + height;
         return seen((last < rows() ? last : rows()) - 1);
     }
+    // A chunk's first row in the cache, and how many units of 8 elements its rows have that are seen.
+    __device__ __forceinline__ const u16* of_chunk(const u16* cache, u32 kv, u32 first) const {
+        return cache + ((u64)kv * capacity + first) * dim;
+    }
+    __device__ __forceinline__ u32 units(u32 first, u32 reach) const {
+        return (reach - first < CHUNK ? reach - first : (u32)CHUNK) * (dim / 8);
+    }
     // Of a row's query and output: [n_tokens][heads][dim].
     __device__ __forceinline__ u64 place(u32 kv, u32 row) const {
         return ((u64)(row / group()) * heads + kv * group() + row % group()) * dim;
     }
 };
+
+// A chunk's rows, on their way to shared memory: with heads of 128 all at once.
+typedef InFlight<uint4, 8> Rows;
 
 // Eight lanes of the canonical dot: those from 8 m on.
 __device__ __forceinline__ void lanes_of(float (&lanes)[8], const float* q, const u8* k, u32 m, u32 dim) {
@@ -96,16 +106,15 @@ __device__ __forceinline__ void scores_of(Shape s, const float* q, const u16* ke
             u32 reach = s.reach(tile, TILE);
             for (u32 chunk = blockIdx.x; chunk * CHUNK < reach; chunk += gridDim.x) {
                 u32 first = chunk * CHUNK;
-                const u16* from = keys + ((u64)kv * s.capacity + first) * s.dim;
-                for (u32 unit = thread; unit < CHUNK * s.dim / 8; unit += WIDTH) {
-                    u32 row = unit / (s.dim / 8), part = unit % (s.dim / 8);
-                    if (first + row < reach)
-                        *(uint4*)(k + row * k_stride + 16 * part) = ((const uint4*)(from + row * s.dim))[part];
-                }
+                Rows rows_of_keys;
+                rows_of_keys.ask(s.of_chunk(keys, kv, first), s.units(first, reach));
                 for (u32 unit = thread; unit < TILE * s.dim; unit += WIDTH) {
                     u32 row = tile * TILE + unit / s.dim;
                     if (row < rows) queries[unit] = q[s.place(kv, row) + unit % s.dim];
                 }
+                rows_of_keys.each([=](u32 i, uint4 unit) {
+                    *(uint4*)(k + i / (s.dim / 8) * k_stride + i % (s.dim / 8) * 16) = unit;
+                });
                 __syncthreads();
                 for (u32 r = half * (TILE / 2); r < (half + 1) * (TILE / 2); r++) {
                     u32 row = tile * TILE + r;
@@ -155,12 +164,13 @@ __device__ __forceinline__ void denominators(Shape s, u32 kv, u32 tile, const fl
 }
 
 // Scores become exponentials in place. partial[kv_heads * rows][chunks of the capacity][dim], done[kv_heads][tiles]
-// zero before and after; out [n_tokens][heads][dim], which may be q. Dynamic shared memory: TILE * CHUNK * 4 bytes.
+// zero before and after; out [n_tokens][heads][dim], which may be q. Dynamic shared memory: CHUNK * (2 * dim + 4 * TILE) bytes.
 template <u32 TILE>
 __device__ __forceinline__ void values_of(Shape s, const u16* values, float* scores, const float* maxima,
                                           float* partial, u32* done, float* out) {
     DYNAMIC_SHARED(memory);
-    float* e = (float*)memory;
+    u8* v = memory;
+    float* e = (float*)(memory + CHUNK * 2 * s.dim);
     SHARED(float, most, TILE);
     SHARED(float, upper, 4 * 32);
     SHARED(float, z, TILE);
@@ -172,6 +182,8 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
             u32 reach = s.reach(tile, TILE), chunks = (reach + CHUNK - 1) / CHUNK;
             for (u32 chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
                 u32 first = chunk * CHUNK;
+                Rows rows_of_values;
+                rows_of_values.ask(s.of_chunk(values, kv, first), s.units(first, reach));
                 for (u32 r = thread / 32; r < TILE; r += WIDTH / 32) {
                     u32 row = tile * TILE + r, of_row = row < rows ? (s.seen(row) + CHUNK - 1) / CHUNK : 0;
                     float m = -INFINITY_F;
@@ -188,6 +200,7 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                     e[unit] = exp_of(*score - most[r]);
                     *score = e[unit];
                 }
+                rows_of_values.each([=](u32 i, uint4 unit) { ((uint4*)v)[i] = unit; });
                 __syncthreads();
                 // A thread has two dimensions of some rows; teams of `pairs` threads take rows in turn.
                 u32 teams = WIDTH / pairs, team = thread / pairs, pair = thread % pairs;
@@ -203,10 +216,9 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                         longest = counts[i] > longest ? counts[i] : longest;
                         sums[i] = make_float2(0.0f, 0.0f);
                     }
-                    const u16* from = values + ((u64)kv * s.capacity + first) * s.dim + 2 * pair;
 #pragma unroll 8
                     for (u32 t = 0; t < longest; t++) {
-                        u32 bits = *(const u32*)(from + (u64)t * s.dim);
+                        u32 bits = *(const u32*)(v + 2 * (t * s.dim + 2 * pair));
                         float low = half_to_float((u16)bits), high = half_to_float((u16)(bits >> 16));
 #pragma unroll
                         for (u32 i = 0; i < TILE / 4; i++) {

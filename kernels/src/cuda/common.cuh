@@ -62,6 +62,9 @@ __device__ __forceinline__ uint4 load_once(const uint4* at) {
     return v;
 }
 
+// Brings what no launch writes nearer, 128 bytes of it; nothing waits for it.
+__device__ __forceinline__ void bring(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+
 // What another block of the same launch wrote: from the second cache, which all share.
 __device__ __forceinline__ float load_l2(const float* at) {
     float v;
@@ -80,6 +83,33 @@ __device__ __forceinline__ void mma_16x8x32(i32 (&c)[4], const u32 (&a)[4], cons
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// What a block reads of an array in memory, thread t the elements t, t + threads, ...: its first KEEP of them are on their way from
+// `ask` on.
+template <class T, u32 KEEP> struct InFlight {
+    const T* from;
+    u32 count;
+    T first[KEEP];
+
+    __device__ __forceinline__ void ask(const void* array, u32 elements) {
+        from = (const T*)array, count = elements;
+#pragma unroll
+        for (u32 k = 0; k < KEEP; k++) {
+            u32 i = k * blockDim.x + threadIdx.x;
+            if (i < count) first[k] = from[i];
+        }
+    }
+
+    // use(i, element) for all of the thread's.
+    template <class Use> __device__ __forceinline__ void each(Use use) const {
+#pragma unroll
+        for (u32 k = 0; k < KEEP; k++) {
+            u32 i = k * blockDim.x + threadIdx.x;
+            if (i < count) use(i, first[k]);
+        }
+        for (u32 i = KEEP * blockDim.x + threadIdx.x; i < count; i += blockDim.x) use(i, from[i]);
+    }
+};
 
 #define INFINITY_F __int_as_float(0x7f800000)
 

@@ -151,6 +151,9 @@ impl Launches {
     /// As [`Launches::embed`].
     pub fn norm(&self, norm: &Norm<'_>, tokens: usize, cols: usize) -> Result<(), CudaError> {
         let n = tokens * cols;
+        if !cols.is_multiple_of(4) {
+            return Err(CudaError::Range { offset: 0, bytes: n, len: tokens * (cols / 4 * 4) });
+        }
         let (input, y) = match norm.input {
             Input::Plain => (0, None),
             Input::Sum(y) => (1, Some(y)),
@@ -168,15 +171,12 @@ impl Launches {
         args.push(norm.values.map_or(Arg::Null, Rows::arg));
         match norm.int8 {
             Some(Int8 { q, scale, isum }) => {
-                if !cols.is_multiple_of(4) {
-                    return Err(CudaError::Range { offset: 0, bytes: n, len: n / cols * (cols / 4 * 4) });
-                }
                 hold(&[(q, n), (scale, 4 * tokens), (isum, 4 * tokens)])?;
                 args.extend([q, scale, isum].map(Arg::Buffer));
             }
             None => args.extend([Arg::Null; 3]),
         }
-        let wide = if tokens == 1 { 1024 } else { 256 };
+        let wide = if tokens == 1 { 512 } else { 256 };
         self.start("bn_norm_quant", [small(tokens), 1, 1], (threads(cols / 4, 64, wide), 4 * cols), &args)
     }
 
@@ -277,7 +277,7 @@ impl Launches {
         let mut args = [values, position].map(Arg::Buffer).to_vec();
         args.extend(sizes);
         args.extend([scores, maxima, partial, done, q].map(Arg::Buffer));
-        self.start(second, grid, (256, 4 * PV_CHUNK * tile), &args)
+        self.start(second, grid, (256, PV_CHUNK * (2 * dim + 4 * tile)), &args)
     }
 
     /// The token of the key becomes the device's next input: `input` is `u32 [position, ..., token]`, the token at element

@@ -1,7 +1,13 @@
 // A row that a block holds in shared memory: its RMS norm, and as int8 by token (numerics.rs: rms_norm, quantize). Whole
-// warps, 64 threads at least; everyone calls.
+// warps, 64 threads at least; everyone calls. Rows are a multiple of 4 long; thread t has the fours t, t + threads, ... of
+// them. What is far is asked for all at once, since a launch is hardly longer than a few answers of memory.
 #pragma once
 #include "common.cuh"
+
+// Brings a row that no launch writes nearer.
+__device__ __forceinline__ void bring_row(const float* row, u32 cols) {
+    for (u32 i = threadIdx.x; i < cols / 32; i += blockDim.x) bring(row + 32 * i);
+}
 
 // The canonical sum of 64 lanes, of which thread t < 64 holds lane t; all threads of warp 0 get it.
 __device__ __forceinline__ float sum_lanes(float lane, float* upper) {
@@ -16,9 +22,9 @@ __device__ __forceinline__ float sum_lanes(float lane, float* upper) {
     return lane;
 }
 
-// row [cols] becomes its norm. Thread t reads and writes the elements t, t + threads, ... of it, but for the sum of squares: a
-// barrier stands between whoever wrote the row and this.
-__device__ __forceinline__ void norm_row(float* row, const float* weight, float eps, u32 cols) {
+// 1 / the root of the mean of squares of row [cols], behind a barrier since it was written. It is read for the last time before
+// the barriers of this.
+__device__ __forceinline__ float rms_factor(const float* row, float eps, u32 cols) {
     SHARED(float, upper, 32);
     SHARED(float, factor, 1);
     float lane = 0.0f;
@@ -29,8 +35,22 @@ __device__ __forceinline__ void norm_row(float* row, const float* weight, float 
     float dot = sum_lanes(lane, upper);
     if (threadIdx.x == 0) factor[0] = __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(dot, (float)cols) + eps));
     __syncthreads();
-    float r = factor[0];
-    for (u32 i = threadIdx.x; i < cols; i += blockDim.x) row[i] = row[i] * r * weight[i];
+    return factor[0];
+}
+
+// The row, normed: keep(i, four) gets each of the thread's fours. The weights were brought near.
+template <class Keep>
+__device__ __forceinline__ void norm_row(const float4* row, const float* weight, float eps, u32 cols, Keep keep) {
+    float r = rms_factor((const float*)row, eps, cols);
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < cols / 4; i += blockDim.x) {
+        float4 x = row[i], w = ((const float4*)weight)[i];
+        keep(i, {x.x * r * w.x, x.y * r * w.y, x.z * r * w.z, x.w * r * w.w});
+    }
+}
+
+__device__ __forceinline__ float max_of_four(float m, float4 x) {
+    return max_of(max_of(max_of(max_of(m, fabsf(x.x)), fabsf(x.y)), fabsf(x.z)), fabsf(x.w));
 }
 
 // What goes with a row of int8.
@@ -39,14 +59,21 @@ struct Quantised {
     i32 sum;
 };
 
-// row [cols] as int8: store(i, word) gets the elements from 4 i on; cols is a multiple of 4. Thread t wrote the elements t, t +
-// threads, ... of the row. A barrier stands behind the last store.
-template <class Store> __device__ __forceinline__ Quantised quantise_row(const float* row, u32 cols, Store store) {
+// An element as int8, as an i32; NaN is 0.
+__device__ __forceinline__ i32 quantise(float x, float scale) {
+    float v = rintf(x * scale);
+    v = v < -128.0f ? -128.0f : v;
+    v = v > 127.0f ? 127.0f : v;
+    return v == v ? (i32)v : 0;
+}
+
+// row [cols] as int8, a four for a word: store(i, word). Each thread wrote its own fours, and brings the largest of them in `m`
+// (1e-5 at least). A barrier stands behind the last store.
+template <class Store>
+__device__ __forceinline__ Quantised quantise_row(const float* row, u32 cols, float m, Store store) {
     SHARED(float, most, 32);
     SHARED(i32, sums, 32);
     u32 thread = threadIdx.x, threads = blockDim.x, warps = threads / 32;
-    float m = 1e-5f;
-    for (u32 i = thread; i < cols; i += threads) m = max_of(m, fabsf(row[i]));
     for (u32 width = 16; width; width /= 2) m = max_of(m, __shfl_xor_sync(ALL_LANES, m, width));
     if (thread % 32 == 0) most[thread / 32] = m;
     __syncthreads();
@@ -54,17 +81,10 @@ template <class Store> __device__ __forceinline__ Quantised quantise_row(const f
     float s = __fdiv_rn(127.0f, m);
     i32 sum = 0;
     for (u32 i = thread; i < cols / 4; i += threads) {
-        u32 packed = 0;
-        for (u32 j = 0; j < 4; j++) {
-            float v = rintf(row[4 * i + j] * s);
-            v = v < -128.0f ? -128.0f : v;
-            v = v > 127.0f ? 127.0f : v;
-            // NaN goes to 0.
-            i32 whole = v == v ? (i32)v : 0;
-            sum += whole;
-            packed |= ((u32)whole & 0xff) << 8 * j;
-        }
-        store(i, packed);
+        float4 x = ((const float4*)row)[i];
+        i32 a = quantise(x.x, s), b = quantise(x.y, s), c = quantise(x.z, s), d = quantise(x.w, s);
+        sum += a + b + c + d;
+        store(i, ((u32)a & 0xff) | ((u32)b & 0xff) << 8 | ((u32)c & 0xff) << 16 | ((u32)d & 0xff) << 24);
     }
     for (u32 width = 16; width; width /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, width);
     if (thread % 32 == 0) sums[thread / 32] = sum;

@@ -79,7 +79,7 @@ impl Case {
         args.extend(shape);
         // The result replaces the queries, as in a session.
         args.extend([&scores, &maxima, &partial, &done, &q].map(Arg::Buffer));
-        other(!first).run(&format!("bn_attention_values_{tile}"), tile * PV_CHUNK * 4, &args)?;
+        other(!first).run(&format!("bn_attention_values_{tile}"), PV_CHUNK * (2 * self.dim + 4 * tile), &args)?;
         assert!(done.read::<u32>().iter().all(|&n| n == 0), "the counts are left at zero for the next launch");
         let mut out = q.read();
         if first {

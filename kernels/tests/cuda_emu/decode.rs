@@ -239,7 +239,7 @@ impl Device {
         let mut args = [values, &self.position].map(Arg::Buffer).to_vec();
         args.extend(shape);
         args.extend([&self.scores, &self.maxima, &self.partial, &self.done, q].map(Arg::Buffer));
-        how.run(&format!("bn_attention_values_{tile}"), tile * PV_CHUNK * 4, &args).unwrap();
+        how.run(&format!("bn_attention_values_{tile}"), PV_CHUNK * (2 * DIM + 4 * tile), &args).unwrap();
     }
 
     fn embed(&self, n: usize) {

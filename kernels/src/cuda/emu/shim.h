@@ -139,6 +139,9 @@ inline int dot_i8_i8(unsigned int a, unsigned int b, int sum) {
 
 inline uint4 load_once(const uint4* at) { return *at; }
 
+// It must be there, as for a load.
+inline void bring(const void* at) { (void)*(const volatile unsigned char*)at; }
+
 inline float load_l2(const float* at) { return *at; }
 
 #define mma_16x8x32(c, a, b) emu::mma(__LINE__, c, a, b)
