@@ -10,6 +10,7 @@
 //! | `BITNET_STRICT_TOKENIZERS` | neither a mock nor a guessed tokenizer ([`crate::discovery`]) |
 //! | `BITNET_NVRTC` | NVIDIA's run-time compiler, a file or its folder, where the system's loader does not find it |
 //! | `BITNET_CUDA_CACHE` | folder of compiled CUDA kernels; else the platform's cache folder + `bitnet/cuda` |
+//! | `BITNET_CUDA_OVERLAP` | off: CUDA launches begin one after the other, also where card and driver let them overlap |
 //! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
 //! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one download, waiting included |
 //! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
@@ -43,6 +44,8 @@ pub struct Settings {
     pub nvrtc: Option<PathBuf>,
     /// `BITNET_CUDA_CACHE`.
     pub cuda_cache: Option<PathBuf>,
+    /// `BITNET_CUDA_OVERLAP`; on if nothing is said.
+    pub cuda_overlap: Option<bool>,
 }
 
 /// A variable whose value has no meaning.
@@ -83,6 +86,7 @@ impl Settings {
             strict_tokenizers: text("BITNET_STRICT_TOKENIZERS").is_some_and(|v| is_on(&v)),
             nvrtc: text("BITNET_NVRTC").map(PathBuf::from),
             cuda_cache: text("BITNET_CUDA_CACHE").map(PathBuf::from),
+            cuda_overlap: lookup("BITNET_CUDA_OVERLAP").map(|v| is_on(&v)),
         })
     }
 
@@ -179,6 +183,7 @@ mod tests {
         for (value, on) in [("", false), ("0", false), ("False", false), ("off", false), ("1", true), ("yes", true)] {
             assert_eq!(settings(&[("BITNET_DETERMINISTIC", value)]).unwrap().deterministic, on, "{value:?}");
             assert_eq!(settings(&[("BITNET_STRICT_TOKENIZERS", value)]).unwrap().strict_tokenizers, on, "{value:?}");
+            assert_eq!(settings(&[("BITNET_CUDA_OVERLAP", value)]).unwrap().cuda_overlap, Some(on), "{value:?}");
         }
         assert_eq!(settings(&[("BITNET_SEED", "42")]).unwrap().seed, Some(42));
         assert_eq!(settings(&[("BITNET_SEED", "")]).unwrap(), Settings::default());

@@ -28,6 +28,17 @@ fn before(
     nvrtc: &[&str],
     inner: impl FnOnce(&Path),
 ) -> Option<Vec<String>> {
+    before_with(test, (driver, defines), nvrtc, &[], inner)
+}
+
+/// [`before`], with variables of the process.
+fn before_with(
+    test: &str,
+    (driver, defines): (Play, &[&str]),
+    nvrtc: &[&str],
+    variables: &[(&str, &str)],
+    inner: impl FnOnce(&Path),
+) -> Option<Vec<String>> {
     if let Some(folder) = std::env::var_os(PLAY) {
         inner(Path::new(&folder));
         return None;
@@ -41,6 +52,7 @@ fn before(
         .env(PLAY, dir.path())
         .env("LD_LIBRARY_PATH", dir.path())
         .env("PLAY_LOG", &log)
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let [out, err] = [&run.stdout, &run.stderr].map(|text| String::from_utf8_lossy(text));
@@ -51,7 +63,7 @@ fn before(
 
 fn open(folder: &Path) -> Result<Card, CudaError> {
     let cache = Cache::new(folder.join("cubins"));
-    Card::open(None, Setup { nvrtc: Some(folder), cache: Some(&cache) })
+    Card::open(None, Setup { nvrtc: Some(folder), cache: Some(&cache), ..Setup::default() })
 }
 
 fn device(folder: &Path) -> Arc<dyn Device> {
@@ -80,7 +92,8 @@ fn kernels_run_and_copies_arrive() {
     let log = before("kernels_run_and_copies_arrive", (play::emulating_driver, &[]), &[], |folder| {
         let device = device(folder);
         assert_eq!((device.name(), device.multiprocessors()), ("cuda:0", 132));
-        let what = "Play H100, sm_90a, 132 multiprocessors, driver for CUDA 13.0, kernels by NVRTC 13.0";
+        let what =
+            "Play H100, sm_90a, 132 multiprocessors, driver for CUDA 13.0, kernels by NVRTC 13.0, launches overlap";
         assert_eq!(device.describe(), what);
         let kept = std::fs::read_dir(folder.join("cubins")).unwrap().count();
         assert_eq!(kept, sources().len(), "a cubin for every source");
@@ -146,9 +159,9 @@ fn kernels_run_and_copies_arrive() {
     });
     let Some(log) = log else { return };
     for (want, times) in [
-        ("launch bn_add 3x1x1 64 0 p p 1000l", 2),
-        ("launch bn_embed_f16 2x1x1 32 0 p p p 3u 4u 2u 0.25f", 1),
-        ("launch bn_norm_quant 1x1x1 128 65536 0u p null null 1e-05f 1u 16384u null p p p", 2),
+        ("launch bn_add 3x1x1 64 0 p p 1000l overlapping", 2),
+        ("launch bn_embed_f16 2x1x1 32 0 p p p 3u 4u 2u 0.25f overlapping", 1),
+        ("launch bn_norm_quant 1x1x1 128 65536 0u p null null 1e-05f 1u 16384u null p p p overlapping", 2),
         ("allow bn_norm_quant 65536", 1),
         // Twelve parts, and one of the smaller write.
         ("to 1048576", 13),
@@ -233,8 +246,70 @@ fn a_recording_is_replayed_and_outlives_the_name_of_its_card() {
     let ends: Vec<usize> = (0..log.len()).filter(|&i| log[i] == "captured").collect();
     assert!(ends.len() == 3 && at("free 777") > ends[1] && at("free 777") < ends[2], "{log:#?}");
     assert!(at("replay gone") < at("stream gone") && at("stream gone") < at("release 1"), "{log:#?}");
-    assert_eq!(log.iter().filter(|line| line.starts_with("launch")).count(), 3 + 1 + 1 + 1, "replays are no launches");
+    let launches: Vec<&String> = log.iter().filter(|line| line.starts_with("launch")).collect();
+    assert_eq!(launches.len(), 3 + 1 + 1 + 1, "replays are no launches");
+    assert!(launches.iter().all(|line| line.ends_with(" overlapping")), "{launches:#?}");
     assert_eq!(log.iter().filter(|line| *line == "replay").count(), 5);
+}
+
+/// A card with a driver: whether launches of entries that keep the rule overlap, also in a recording, and others never do.
+#[test]
+fn launches_overlap_where_card_and_driver_can() {
+    let name = "launches_overlap_where_card_and_driver_can";
+    // Which of these, in the process that a case runs in.
+    const CASE: &str = "BITNET_TEST_CASE";
+    let ampere = "-DARCHITECTURE=\"sm_80\"";
+    let cases: [(&[&str], &[&str], bool, bool); 5] = [
+        (&[], &[], true, true),
+        (&["-DVERSION=12030"], &["-DMAJOR=12"], true, true),
+        (&["-DVERSION=12020"], &["-DMAJOR=12"], true, false),
+        (&["-DCOMPUTE=8"], &[ampere], true, false),
+        (&[], &[], false, false),
+    ];
+    for (case, (driver, nvrtc, overlap, want)) in cases.into_iter().enumerate() {
+        if std::env::var(CASE).is_ok_and(|this| this != case.to_string()) {
+            continue;
+        }
+        let log = before_with(name, (play::driver, driver), nvrtc, &[(CASE, &case.to_string())], |folder| {
+            let setup = Setup { nvrtc: Some(folder), overlap, ..Setup::default() };
+            let device: Arc<dyn Device> = Arc::new(Card::open(None, setup).unwrap());
+            let said = if want { "launches overlap" } else { "launches one after the other" };
+            assert!(device.describe().ends_with(said), "{}", device.describe());
+            let x = Buffer::of(&device, &[1.0_f32; 100], "x").unwrap();
+            add(&device, &x, &x).unwrap();
+            let build = Launch { entry: "bn_screen_build", grid: [1, 1, 1], block: 64, shared: 0 };
+            let recorded = device.record(&mut || {
+                add(&device, &x, &x)?;
+                // SAFETY: kernels of this driver do nothing, and have no arguments.
+                unsafe { start(&*device, &build, &[]) }
+            });
+            // SAFETY: the buffer is there.
+            unsafe { recorded.unwrap().replay() }.unwrap();
+            device.finish().unwrap();
+        });
+        let Some(log) = log else { return };
+        let launches: Vec<&str> = log.iter().filter_map(|line| line.strip_prefix("launch ")).collect();
+        let add = if want { "bn_add 3x1x1 64 0 overlapping" } else { "bn_add 3x1x1 64 0" };
+        assert_eq!(launches, [add, add, "bn_screen_build 1x1x1 64 0"], "case {case}");
+    }
+}
+
+#[test]
+fn a_driver_that_does_not_record_launches_that_overlap() {
+    let name = "a_driver_that_does_not_record_launches_that_overlap";
+    before(name, (play::driver, &["-DREFUSE_GRAPH"]), &[], |folder| {
+        let record = |overlap| {
+            let card = Card::open(None, Setup { nvrtc: Some(folder), overlap, ..Setup::default() }).unwrap();
+            let device: Arc<dyn Device> = Arc::new(card);
+            let x = Buffer::of(&device, &[1.0_f32; 100], "x").unwrap();
+            device.record(&mut || add(&device, &x, &x)).map(drop)
+        };
+        let error = record(true).unwrap_err().to_string();
+        let want = "the NVIDIA driver: cuGraphInstantiate failed with CUDA_ERROR_NOT_SUPPORTED; launches overlap here (programmatic \
+                    dependent launch), with BITNET_CUDA_OVERLAP=0 they do not";
+        assert_eq!(error, want);
+        record(false).unwrap();
+    });
 }
 
 #[test]
@@ -275,7 +350,7 @@ fn a_lost_card_is_said_at_each_call() {
         let want = "cuStreamSynchronize failed with CUDA_ERROR_ILLEGAL_ADDRESS: the card is lost to this process";
         assert!(error.contains(want) && error.contains("--device cpu"), "{error}");
         let error = add(&device, &x, &x).unwrap_err().to_string();
-        let want = "cuLaunchKernel of bn_add (3 x 1 x 1 blocks of 64 threads, 0 bytes of shared memory) failed with CUDA_ERROR_ILLEGAL_ADDRESS";
+        let want = "cuLaunchKernelEx of bn_add (3 x 1 x 1 blocks of 64 threads, 0 bytes of shared memory) failed with CUDA_ERROR_ILLEGAL_ADDRESS";
         assert!(error.contains(want), "{error}");
         let mut out = [0.0_f32; 100];
         assert!(x.read(0, &mut out).is_err() && x.write(0, &out).is_err() && device.free_memory().is_err());
@@ -289,8 +364,8 @@ fn a_code_that_nobody_knows_is_a_number() {
         let x = Buffer::of(&device, &[1.0_f32; 4], "x").unwrap();
         let error = add(&device, &x, &x).unwrap_err().to_string();
         assert!(
-            error.starts_with("the NVIDIA driver: cuLaunchKernel of bn_add")
-                && error.ends_with("failed with error 12345"),
+            error.starts_with("the NVIDIA driver: cuLaunchKernelEx of bn_add")
+                && error.contains("failed with error 12345; launches overlap here"),
             "{error}"
         );
     });
@@ -301,7 +376,7 @@ fn the_first_card_that_the_kernels_run_on_is_taken() {
     let name = "the_first_card_that_the_kernels_run_on_is_taken";
     before(name, (play::driver, &["-DSWAP=1"]), &[], |folder| {
         assert_eq!(device(folder).name(), "cuda:1");
-        let first = Card::open(Some(0), Setup { nvrtc: Some(folder), cache: None }).unwrap_err().to_string();
+        let first = Card::open(Some(0), Setup { nvrtc: Some(folder), ..Setup::default() }).unwrap_err().to_string();
         assert!(first.contains("a card of compute capability 7.5"), "{first}");
     });
 }
@@ -324,7 +399,8 @@ fn what_does_not_fit_is_said_before_the_card_is_touched() {
     before(name, (play::driver, &["-DVERSION=12020", "-DIMAGE=200"]), &[], |folder| {
         let error = open(folder).unwrap_err().to_string();
         assert!(error.contains("the driver speaks CUDA 12.2 and loads no cubin of NVRTC 13.0"), "{error}");
-        let of = |index| Card::open(Some(index), Setup { nvrtc: Some(folder), cache: None }).unwrap_err().to_string();
+        let of =
+            |index| Card::open(Some(index), Setup { nvrtc: Some(folder), ..Setup::default() }).unwrap_err().to_string();
         assert!(of(2).starts_with("there is no card 2: the driver shows 2, counted from 0"), "{}", of(2));
     });
 }

@@ -89,7 +89,8 @@ pub fn index(name: &str) -> Option<Option<u32>> {
 /// Opens a card with its kernels, or says why not.
 pub(super) fn open(index: Option<u32>, settings: &Settings) -> Result<Arc<dyn Device>, String> {
     let cache = cuda_cache_from_env(settings).map(Cache::new);
-    let setup = Setup { nvrtc: settings.nvrtc.as_deref(), cache: cache.as_ref() };
+    let overlap = settings.cuda_overlap.unwrap_or(true);
+    let setup = Setup { nvrtc: settings.nvrtc.as_deref(), cache: cache.as_ref(), overlap };
     let card = card::Card::open(index, setup).map_err(|error| error.to_string())?;
     for note in card.notes() {
         tracing::warn!("compiled CUDA kernels: {note}");

@@ -263,12 +263,16 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
     ENTRY __launch_bounds__(256, 2)                                                                                    \
     bn_attention_scores_##tile(const float* q, const u16* keys, const u32* position, u32 n_tokens, u32 heads,          \
                                u32 kv_heads, u32 dim, u32 capacity, float scale, float* scores, float* maxima) {       \
+        let_next_begin();                                                                                              \
+        wait_for_earlier();                                                                                            \
         scores_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position}, q, keys, scale, scores, maxima);        \
     }                                                                                                                  \
     ENTRY __launch_bounds__(256, 2)                                                                                    \
     bn_attention_values_##tile(const u16* values, const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim, \
                                u32 capacity, float* scores, const float* maxima, float* partial, u32* done,            \
                                float* out) {                                                                           \
+        let_next_begin();                                                                                              \
+        wait_for_earlier();                                                                                            \
         values_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position}, values, scores, maxima, partial, done,  \
                         out);                                                                                          \
     }

@@ -19,8 +19,12 @@ use super::device::{CudaError, Device, Launch, Recorded, Value};
 use super::driver::functions::{Functions, Handle};
 use super::driver::{Context, Driver, DriverError};
 use super::nvrtc::Nvrtc;
+use super::overlap;
 use copies::Staging;
-use cudarc::driver::sys::{CUfunction_attribute, CUresult, CUstream_flags};
+use cudarc::driver::sys::{
+    CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUresult,
+    CUstream_flags,
+};
 use modules::Modules;
 use owned::Owned;
 use std::collections::HashMap;
@@ -39,12 +43,21 @@ const SHARED: u32 = 48 << 10;
 pub struct Card(Arc<State>);
 
 /// What a card is opened with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
     /// NVRTC, if not where the system's loader looks: a file, or its folder.
     pub nvrtc: Option<&'a Path>,
     /// Where cubins are kept; none: nowhere.
     pub cache: Option<&'a Cache>,
+    /// Whether launches [overlap] where the card and the driver can do it.
+    pub overlap: bool,
+}
+
+impl Default for Setup<'_> {
+    /// NVRTC where the system finds it, no folder, launches that overlap.
+    fn default() -> Self {
+        Self { nvrtc: None, cache: None, overlap: true }
+    }
 }
 
 /// Fields go in their order: what lives in the context before the context.
@@ -59,6 +72,8 @@ struct State {
     turn: Mutex<Turn>,
     over: Condvar,
     entries: HashMap<&'static str, Handle>,
+    /// Whether launches of entries that keep the rule may overlap.
+    overlap: bool,
     staging: Staging,
     _modules: Vec<Owned>,
     stream: Owned,
@@ -108,13 +123,15 @@ impl Card {
         let stream = Owned::new(f, "cuStreamCreate", f.stream_destroy, |h| unsafe { (f.stream_create)(h, flags) })?;
         let notes = compiled.iter().filter_map(|(_, cubin)| cubin.note.clone()).collect();
         let Modules { modules, entries } = modules::load(f, &compiled)?;
+        let overlap = setup.overlap && overlap::possible(architecture, driver.version());
         let dotted = |(major, minor): (u32, u32)| format!("{major}.{minor}");
         let description = format!(
-            "{}, {architecture}, {} multiprocessors, driver for CUDA {}, kernels by NVRTC {}",
+            "{}, {architecture}, {} multiprocessors, driver for CUDA {}, kernels by NVRTC {}, launches {}",
             facts.name,
             facts.multiprocessors,
             dotted(driver.version()),
             dotted(nvrtc.version()),
+            if overlap { "overlap" } else { "one after the other" },
         );
         Ok(Self(Arc::new(State {
             name: format!("cuda:{}", facts.index),
@@ -125,6 +142,7 @@ impl Card {
             turn: Mutex::default(),
             over: Condvar::new(),
             entries,
+            overlap,
             staging: Staging::new(f)?,
             _modules: modules,
             stream,
@@ -178,15 +196,41 @@ impl State {
         }
         let mut slots: Vec<Slot> = values.iter().map(Slot::from).collect();
         let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| (&raw mut *slot).cast()).collect();
-        let stream = self.stream.handle();
-        // SAFETY: each pointer is to a value of the size of its argument, as the caller of `Device::start` says; the driver
-        // copies them before it returns.
-        let code = unsafe {
-            (f.launch)(function, x, y, z, block, 1, 1, shared, stream, pointers.as_mut_ptr(), std::ptr::null_mut())
-        };
+        let (stream, pointers, none) = (self.stream.handle(), pointers.as_mut_ptr(), std::ptr::null_mut());
         let of =
             || Some(format!("{entry} ({x} x {y} x {z} blocks of {block} threads, {shared} bytes of shared memory)"));
-        Ok(f.check_of("cuLaunchKernel", of, code)?)
+        if !(self.overlap && overlap::overlaps(entry)) {
+            // SAFETY: each pointer is to a value of the size of its argument, as the caller of `Device::start` says; the
+            // driver copies them before it returns.
+            let code = unsafe { (f.launch)(function, x, y, z, block, 1, 1, shared, stream, pointers, none) };
+            return Ok(f.check_of("cuLaunchKernel", of, code)?);
+        }
+        let mut early = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        early.value.programmaticStreamSerializationAllowed = 1;
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared,
+            hStream: stream.cast(),
+            attrs: &raw mut early,
+            numAttrs: 1,
+        };
+        // SAFETY: as above; the configuration and its one attribute are read before the call returns.
+        let code = unsafe { (f.launch_with)(&raw const config, function, pointers, none) };
+        f.check_of("cuLaunchKernelEx", of, code).map_err(|error| self.refused(error))
+    }
+
+    /// What failed where launches overlap: if nothing better is known, how to do without.
+    fn refused(&self, error: DriverError) -> CudaError {
+        if self.overlap && !error.has_hint() { CudaError::Overlap(error) } else { error.into() }
     }
 }
 

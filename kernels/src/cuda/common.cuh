@@ -62,14 +62,37 @@ __device__ __forceinline__ uint4 load_once(const uint4* at) {
     return v;
 }
 
-// Brings what no launch writes nearer, 128 bytes of it; nothing waits for it.
-__device__ __forceinline__ void bring(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+// Has the line that `at` lies in fetched to the second cache, and goes on.
+__device__ __forceinline__ void prefetch(const u8* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+// The same, and to the first cache of this multiprocessor: only what no kernel writes.
+__device__ __forceinline__ void prefetch_near(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
 
 // What another block of the same launch wrote: from the second cache, which all share.
 __device__ __forceinline__ float load_l2(const float* at) {
     float v;
     asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
     return v;
+}
+
+// Launches that overlap (mod.rs names the kernels and what makes it right): from compute capability 9.0 on a kernel may begin
+// while the one before it in the stream ends, if it is launched so. The rule that makes chains of them right: EVERY thread
+// calls `wait_for_earlier`, before it reads anything that a kernel writes, and before it writes anything at all but shared
+// memory. Then a launch is over only when everything before it is over, and to wait for the one before is to wait for
+// all. Launched the other way, and before 9.0, both do nothing.
+
+// The next launch may begin once every block has called this or is over. It says nothing about what was written.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Until the launch before this one is over and what it wrote is seen. No access goes past it.
+__device__ __forceinline__ void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // c += a b on the int8 tensor cores: a is 16 x 32 signed, b is 32 x 8 signed, c is 16 x 8; one warp, fragments as the PTX

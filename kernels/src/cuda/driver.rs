@@ -75,6 +75,13 @@ pub enum DriverError {
     },
 }
 
+impl DriverError {
+    /// Whether the message says what mends it; of a call that failed it may not.
+    pub(super) fn has_hint(&self) -> bool {
+        !matches!(self, Self::Call { code, .. } if hint(*code).is_empty())
+    }
+}
+
 /// A card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {

@@ -27,8 +27,10 @@ bn_gemm_i2s(const u8* w, u32 rows, u32 cols, float multiplier, const i8* q, cons
     u32 g = lane / 4, t = lane % 4;
     u32 token0 = warp % 2 * 32, weight0 = warp / 2 * 32;
     u32 row_bytes = cols / 4, steps = cols / K;
-    float factor = *(const float*)(w + (u64)rows * row_bytes);
     uint4 none = make_uint4(0, 0, 0, 0);
+    let_next_begin();
+    float factor = *(const float*)(w + (u64)rows * row_bytes);
+    wait_for_earlier();
 
     for (u32 tile_y = blockIdx.y; tile_y * TOKENS < n_tokens; tile_y += gridDim.y) {
         for (u32 tile_x = blockIdx.x; tile_x * WEIGHTS < rows; tile_x += gridDim.x) {

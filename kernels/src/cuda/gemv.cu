@@ -52,14 +52,16 @@ template <class RowOf, class Ask, class Out>
 __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of, Ask ask, Out out) {
     DYNAMIC_SHARED(memory);
     uint4* x = (uint4*)memory;
+    let_next_begin();
     u32 cols = in.cols, chunks = cols / 64, lanes = in.lanes, lane = threadIdx.x % lanes;
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / lanes, teams = gridDim.x * blockDim.x / lanes;
     const uint4* codes[ROWS];
     uint4 w[ROWS][AHEAD];
-    if (in.weight) bring_row(in.weight, cols);
     Quantised known = {};
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
     u32 turns = (pairs + teams - 1) / teams;
+    fetch_norm(in.weight, cols);
+    if (!turns) wait_for_earlier();
     for (u32 turn = 0; turn < turns; turn++) {
         u32 pair = turn * teams + team;
 #pragma unroll
@@ -73,7 +75,10 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
             }
         }
         InFlight<float4, KEEP> fours;
-        if (turn == 0) fours.ask(in.x, cols / 4);
+        if (turn == 0) {
+            wait_for_earlier();
+            fours.ask(in.x, cols / 4);
+        }
         auto seen = ask(pair < pairs ? pair : pairs - 1);
         if (turn == 0) {
             float4* row = (float4*)(memory + cols);

@@ -13,6 +13,9 @@ ENTRY __launch_bounds__(256)
 bn_head_f16(const u16* w, u32 rows, u32 cols, float multiplier, const float* x, u32 n_tokens, float* y,
                   u64* best) {
     DYNAMIC_SHARED(memory);
+    let_next_begin();
+    prefetch_rows<ROWS>(w, rows, 2 * cols);
+    wait_for_earlier();
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / 8, teams = gridDim.x * blockDim.x / 8;
     u32 turns = (rows + teams * ROWS - 1) / (teams * ROWS);
     for (u32 token = blockIdx.y; token < n_tokens; token += gridDim.y) {
@@ -48,6 +51,8 @@ bn_head_f16(const u16* w, u32 rows, u32 cols, float multiplier, const float* x, 
 
 // The key of the largest of y [n] into *best, which was 0. Any grid of whole warps.
 ENTRY bn_argmax(const float* y, u32 n, u64* best) {
+    let_next_begin();
+    wait_for_earlier();
     u64 most = 0;
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
         u64 key = key_of(y[i], i);
@@ -59,6 +64,8 @@ ENTRY bn_argmax(const float* y, u32 n, u64* best) {
 // One thread's work, one block of one warp: the token of the key (0 if nothing could win) becomes the next input, the
 // position advances, the key is 0 again. history[capacity] holds the token of each position.
 ENTRY bn_next(u64* best, u32* token, u32* position, u32* history, u32 capacity) {
+    let_next_begin();
+    wait_for_earlier();
     if (blockIdx.x != 0 || threadIdx.x != 0) return;
     u64 key = *best;
     u32 next = key ? ~(u32)key : 0, at = *position + 1;

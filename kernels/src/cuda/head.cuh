@@ -56,6 +56,16 @@ __device__ __forceinline__ void step_lanes(float (&lanes)[8], uint4 w, float4 lo
     lanes[7] = fmaf(half_to_float((u16)(w.w >> 16)), high.w, lanes[7]);
 }
 
+// The first rows of a matrix, `bytes` each, to the second cache: a kilobyte of each of the ROWS that a team of eight threads
+// starts with, a line by a thread. For what no kernel writes, before the wait for earlier launches.
+template <u32 ROWS> __device__ __forceinline__ void prefetch_rows(const void* w, u32 rows, u32 bytes) {
+    u32 at = threadIdx.x % 8 * 128, first = (blockIdx.x * blockDim.x + threadIdx.x) / 8 * ROWS;
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+        if (first + r < rows && at < bytes) prefetch((const u8*)w + (u64)(first + r) * bytes + at);
+    }
+}
+
 // Canonical dots of rows (f16, cols a multiple of 8) with a staged token. Eight threads share ROWS rows: each reads 16
 // bytes, so a team reads 128 bytes of 64 columns at a time, AHEAD times before it needs the first, and every thread has
 // eight of the contract's 64 lanes in registers. All of a warp call; all of a team get the dots.

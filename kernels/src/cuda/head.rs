@@ -281,6 +281,8 @@ impl ScreenedHead {
         let launch = Launch { entry: "bn_screen_build", grid: [new.blocks(rows, 8), 1, 1], block: BLOCK, shared: 0 };
         // SAFETY: the table of `cuda`; `w` was checked above.
         unsafe { start(&**device, &launch, &args)? };
+        // The launches that use the copy may read it before they wait for earlier ones (`super::overlap`).
+        device.finish()?;
         Ok(Some(new))
     }
 

@@ -69,6 +69,11 @@
 //! `bn_attention_values_*` lets the last block of a tile add up what the others wrote: they write, `__threadfence`, count; the
 //! last reads past the first cache. All other kernels exchange nothing between blocks (`atomicMax` of a key and
 //! counts apart, which are read in the next launch).
+//!
+//! # Launches that overlap
+//! From compute capability 9.0 and CUDA 12.3 on all entries but `bn_screen_build` and those for text are launched so that they may
+//! begin while the launch before them ends: [`overlap`] lists them and says which rule makes that right. In short: every
+//! thread calls `wait_for_earlier` (`common.cuh`) before it reads what a kernel writes, and before it writes.
 
 #[cfg(feature = "cuda-emu")]
 pub mod emu;
@@ -82,6 +87,7 @@ pub mod head;
 pub mod launches;
 pub mod metered;
 pub mod nvrtc;
+pub mod overlap;
 pub mod tokenize;
 
 /// One file of kernels.

@@ -17,12 +17,14 @@ enum { KEEP = 4 }; // fours of a row in flight: with 512 threads all of 6912
 ENTRY __launch_bounds__(512)
 bn_norm_quant(u32 input, float* x, const float* y, const float* weight, float eps, u32 n_tokens, u32 cols,
                     float* values, i8* q, float* scale, i32* isum) {
+    let_next_begin();
+    fetch_norm(weight, cols);
+    wait_for_earlier();
     DYNAMIC_SHARED(memory);
     float* row = (float*)memory;
     float4* fours = (float4*)memory;
     u32 kind = input == ROW_SILU ? GATE_SILU : GATE_RELU2;
     auto gate = [=](float a, float b) { return gated(kind, a, b); };
-    if (weight) bring_row(weight, cols);
     for (u32 token = blockIdx.x; token < n_tokens; token += gridDim.x) {
         u64 at = (u64)token * cols;
         InFlight<float4, KEEP> xs, ys;

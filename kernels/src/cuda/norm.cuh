@@ -4,9 +4,10 @@
 #pragma once
 #include "common.cuh"
 
-// Brings a row that no launch writes nearer.
-__device__ __forceinline__ void bring_row(const float* row, u32 cols) {
-    for (u32 i = threadIdx.x; i < cols / 32; i += blockDim.x) bring(row + 32 * i);
+// Before the wait for earlier launches: the weight of a norm (or null), which no kernel writes, comes near.
+__device__ __forceinline__ void fetch_norm(const float* weight, u32 cols) {
+    if (!weight) return;
+    for (u32 i = 32 * threadIdx.x; i < cols; i += 32 * blockDim.x) prefetch_near(weight + i);
 }
 
 // The canonical sum of 64 lanes, of which thread t < 64 holds lane t; all threads of warp 0 get it.
@@ -38,7 +39,7 @@ __device__ __forceinline__ float rms_factor(const float* row, float eps, u32 col
     return factor[0];
 }
 
-// The row, normed: keep(i, four) gets each of the thread's fours. The weights were brought near.
+// The row, normed: keep(i, four) gets each of the thread's fours. The weights were fetched.
 template <class Keep>
 __device__ __forceinline__ void norm_row(const float4* row, const float* weight, float eps, u32 cols, Keep keep) {
     float r = rms_factor((const float*)row, eps, cols);

@@ -7,6 +7,8 @@
 ENTRY bn_rope_append(u32 kind, float* q, float* k, const float* v, const float* cos, const float* sin,
                      const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim, u32 n_rot, u16* keys,
                      u16* values, u32 capacity) {
+    let_next_begin();
+    wait_for_earlier();
     u32 per_token = heads + 2 * kv_heads, pairs = n_rot / 2, start = *position;
     for (u32 unit = blockIdx.x; unit < n_tokens * per_token; unit += gridDim.x) {
         u32 token = unit / per_token, head = unit % per_token, at = start + token;

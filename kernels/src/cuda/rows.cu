@@ -6,6 +6,8 @@ __device__ __forceinline__ u64 index_step() { return (u64)gridDim.x * blockDim.x
 
 // x[t][i] = table[tokens[t]][i] * multiplier. A token beyond the vocabulary gives NaN, not a stray read.
 ENTRY bn_embed_f16(const u16* table, const u32* tokens, float* x, u32 n_tokens, u32 cols, u32 vocab, float multiplier) {
+    let_next_begin();
+    wait_for_earlier();
     u64 all = (u64)n_tokens * cols;
     for (u64 i = first_index(); i < all; i += index_step()) {
         u32 token = tokens[i / cols];
@@ -16,10 +18,14 @@ ENTRY bn_embed_f16(const u16* table, const u32* tokens, float* x, u32 n_tokens, 
 
 // x += y
 ENTRY bn_add(float* x, const float* y, u64 n) {
+    let_next_begin();
+    wait_for_earlier();
     for (u64 i = first_index(); i < n; i += index_step()) x[i] = x[i] + y[i];
 }
 
 // gate = gated(kind, gate, up)
 ENTRY bn_gate(u32 kind, float* gate, const float* up, u64 n) {
+    let_next_begin();
+    wait_for_earlier();
     for (u64 i = first_index(); i < n; i += index_step()) gate[i] = gated(kind, gate[i], up[i]);
 }

@@ -135,6 +135,8 @@ bn_screen_token(const float* x, u32 n_tokens, u32 cols, u32 stride, float multip
     SHARED(double, wholes, THREADS / 32);
     SHARED(double, rests, THREADS / 32);
     SHARED(float, mosts, THREADS / 32);
+    let_next_begin();
+    wait_for_earlier();
     u32 thread = threadIdx.x;
     float factor = fabsf(multiplier), above = factor > 1.0f ? factor : 1.0f;
     for (u32 token = blockIdx.x; token < n_tokens; token += gridDim.x) {
@@ -205,6 +207,9 @@ template <u32 TOKENS>
 __device__ __forceinline__ void screen(const i8* q, const Row* rows_known, u32 rows, u32 stride, float multiplier,
                                        const u8* planes, const Token* known, u32 n_tokens, float* lower, float* upper,
                                        u32* picked, u32 capacity, u8* memory) {
+    let_next_begin();
+    prefetch_rows<ROWS>(q, rows, stride);
+    wait_for_earlier();
     uint4* x = (uint4*)memory; // [TOKENS][2][units]
     u32 units = stride / 16, lane = threadIdx.x % LANES;
     u32 team = (blockIdx.x * blockDim.x + threadIdx.x) / LANES, teams = gridDim.x * blockDim.x / LANES;
@@ -319,6 +324,8 @@ ENTRY __launch_bounds__(256)
 bn_rescore(const u16* w, u32 rows, u32 cols, float multiplier, const float* x, u32 n_tokens, u32* picked, u32 capacity,
            float* y, u64* best, u64* totals) {
     DYNAMIC_SHARED(memory);
+    let_next_begin();
+    wait_for_earlier();
     u32 each = blockDim.x / 8, first = blockIdx.x * each + threadIdx.x / 8, teams = gridDim.x * each;
     for (u32 token = blockIdx.y; token < n_tokens; token += gridDim.y) {
         u32* of = picked_for(picked, token, capacity);

@@ -71,6 +71,8 @@ bn_rank(u32 pass, const float* values, u32 n, u32 n_tokens, const u32* wanted, u
     SHARED(u32, counts, BINS);
     SHARED(u32, sums, THREADS / 32);
     SHARED(u32, found, 2);
+    let_next_begin();
+    wait_for_earlier();
     u32 thread = threadIdx.x;
     for (u32 token = blockIdx.y; token < n_tokens; token += gridDim.y) {
         u32* of = ranks + (u64)token * RANK_WORDS;
@@ -115,6 +117,8 @@ bn_pick(u32 passes, const float* values, u32 n, u32 n_tokens, const u32* wanted,
         u32 capacity) {
     SHARED(u32, sums, THREADS / 32);
     SHARED(u32, found, 2);
+    let_next_begin();
+    wait_for_earlier();
     u32 thread = threadIdx.x;
     float within = __int_as_float((i32)wanted[1]);
     for (u32 token = blockIdx.y; token < n_tokens; token += gridDim.y) {

@@ -1,10 +1,12 @@
 //! What the emulation finds: every fault that is planted here must be noticed, or the other tests prove nothing.
 
 use bitnet_kernels::Matrix;
-use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Launch, entries};
+use bitnet_kernels::cuda::device::{self, Device};
+use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError, Emulation, Launch, entries};
 use bitnet_kernels::cuda::sources;
 use bitnet_kernels::quant::{f16, i2_s};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::attention::Case;
 use super::common::{Fill, Random, matrix};
@@ -117,6 +119,73 @@ fn a_missing_barrier_changes_the_result() {
         Launch { order, ..Launch::new("fault_no_barrier", 1, 64) }.run(&[Arg::Buffer(&x), Arg::Buffer(&y)]).unwrap();
         assert_ne!(y.read::<f32>(), want, "order {order}");
     }
+}
+
+#[test]
+fn launches_that_overlap_and_do_not_wait() {
+    if !alone() {
+        return;
+    }
+    let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let run = |entry: &str, order: u32, overlap: Option<&[usize]>| {
+        let (x, y) = (of(&values), room::<f32>(64));
+        let done = Launch { order, overlap, ..Launch::new(entry, 3, 64) }.run(&[Arg::Buffer(&x), Arg::Buffer(&y)]);
+        done.map(|()| y.read::<f32>())
+    };
+    for order in ORDERS {
+        let fault = |entry, early| fault(run(entry, order, Some(early)).map(drop));
+        let text = fault("fault_reads_early", &[]);
+        assert!(text.starts_with("fault_reads_early") && text.contains(": an access before the wait"), "{text}");
+        let text = fault("fault_writes_early", &[0]);
+        let who = "fault_writes_early, block (2, 0, 0), thread (63, 0, 0): an access before the wait";
+        assert!(text.starts_with(who), "{text}");
+        let text = fault("fault_does_not_wait", &[]);
+        assert!(text.contains("thread (5, 0, 0): it ends without having waited"), "{text}");
+        let text = fault("fault_waits_apart", &[]);
+        assert!(text.contains("only 32 of 64 threads reach the wait"), "{text}");
+        let text = fault("fault_holds_up", &[]);
+        assert!(text.contains("it never lets the next launch begin"), "{text}");
+        // An argument that may be read early may be; and after a fault nothing stays guarded.
+        assert_eq!(run("fault_reads_early", order, Some(&[0])).as_ref(), Ok(&values));
+        // Launched one after the other there is nothing to wait for.
+        for entry in ["fault_reads_early", "fault_writes_early"] {
+            assert_eq!(run(entry, order, None).as_ref(), Ok(&values));
+        }
+    }
+    // What may be read early and what may not are one buffer: it may not.
+    let x = of(&values);
+    let twice = Launch { overlap: Some(&[0]), ..Launch::new("fault_reads_early", 1, 64) };
+    let text = fault(twice.run(&[Arg::Buffer(&x), Arg::Buffer(&x)]));
+    assert!(text.contains("an access before the wait"), "{text}");
+}
+
+/// What a kernel wrote, at a place where the next reads before it waits: only once somebody waited for the device.
+#[test]
+fn memory_that_is_read_too_early() {
+    let device: Arc<dyn Device> = Arc::new(Emulation::new().unwrap());
+    let buffer = |n: usize| device::Buffer::of(&device, &vec![0_u32; n], "words").unwrap();
+    let (table, tokens, x) = (buffer(8), buffer(1), buffer(16));
+    let run = |entry: &'static str, args: &[device::Arg<'_>]| {
+        let launch = device::Launch { entry, grid: [1, 1, 1], block: 32, shared: 0 };
+        // SAFETY: arguments by the table of entries, for 16 elements at most.
+        unsafe { device::start(&*device, &launch, args) }
+    };
+    let embed = || {
+        let sizes = [1, 16, 1].map(device::Arg::U32);
+        let [table, tokens, x] = [&table, &tokens, &x].map(device::Arg::Buffer);
+        run("bn_embed_f16", &[&[table, tokens, x], &sizes[..], &[device::Arg::F32(1.0)]].concat())
+    };
+    let write = || run("bn_add", &[device::Arg::Buffer(&table), device::Arg::Buffer(&x), device::Arg::U64(8)]);
+    embed().unwrap();
+    write().unwrap();
+    let text = embed().unwrap_err().to_string();
+    assert!(text.contains("bn_embed_f16: argument 0 is read before it waits"), "{text}");
+    device.finish().unwrap();
+    embed().unwrap();
+    // The same where launches are kept and started again.
+    let kept = device::record(&*device, &mut || write().and_then(|()| embed())).unwrap();
+    let text = kept.start().unwrap_err().to_string();
+    assert!(text.contains("argument 0 is read before it waits"), "{text}");
 }
 
 #[test]

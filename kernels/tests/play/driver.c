@@ -24,6 +24,10 @@
 #ifndef SWAP
 #define SWAP 0
 #endif
+// The first digit of the good card's compute capability.
+#ifndef COMPUTE
+#define COMPUTE 9
+#endif
 #ifndef FREE
 #define FREE (3ul << 30)
 #endif
@@ -35,7 +39,7 @@
 #define LOST 700
 #endif
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT_CODE = 201, BAD_IMAGE = 200, HANDLE = 400, NOT_FOUND = 500, IN_CAPTURE = 900, INVALIDATED = 901, NEWER = 12345 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT_CODE = 201, BAD_IMAGE = 200, HANDLE = 400, NOT_FOUND = 500, NOT_SUPPORTED = 801, IN_CAPTURE = 900, INVALIDATED = 901, NEWER = 12345 };
 
 static void note(const char* format, ...) {
     const char* at = getenv("PLAY_LOG");
@@ -58,7 +62,7 @@ int cuGetErrorName(int code, const char** name) {
         {200, "CUDA_ERROR_INVALID_IMAGE"},     {700, "CUDA_ERROR_ILLEGAL_ADDRESS"},
         {719, "CUDA_ERROR_LAUNCH_FAILED"},     {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
         {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}, {901, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"},
-        {999, "CUDA_ERROR_UNKNOWN"},
+        {801, "CUDA_ERROR_NOT_SUPPORTED"},     {999, "CUDA_ERROR_UNKNOWN"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].code == code) return *name = names[i].name, OK;
@@ -76,7 +80,7 @@ int cuDeviceGetName(char* name, int len, int d) {
 int cuDeviceTotalMem_v2(size_t* n, int d) { return (void)d, *n = 80ul << 30, OK; }
 int cuDeviceGetAttribute(int* v, int which, int d) {
     switch (which) {
-    case 75: return *v = d == 70 ? 9 : 7, OK;
+    case 75: return *v = d == 70 ? COMPUTE : 7, OK;
     case 76: return *v = d == 70 ? 0 : 5, OK;
     case 38: return *v = 50 << 20, OK;
     case 16: return *v = 132, OK;
@@ -105,7 +109,7 @@ int cuCtxSetCurrent(void* c) { return current = c, OK; }
 #ifdef EMULATION
 void* bitnet_emu_alloc(size_t);
 void bitnet_emu_free(void*);
-int bitnet_emu_launch(const char*, const uint32_t*, const uint32_t*, uint32_t, void**, const char*, uint32_t, uint32_t, char*, size_t);
+int bitnet_emu_launch(const char*, const uint32_t*, const uint32_t*, uint32_t, void**, const char*, uint32_t, uint32_t, uint32_t, uint64_t, char*, size_t);
 const char* play_kinds(const char*);
 #else
 static void* bitnet_emu_alloc(size_t n) { return malloc(n); }
@@ -122,6 +126,7 @@ struct Op {
     size_t bytes;
     const char* name;
     uint32_t grid[3], block[3], shared;
+    int overlaps;
     uint64_t values[32];
     struct Event* event;
     struct Op* next;
@@ -172,7 +177,7 @@ static void run(struct Op* op) {
         char text[400] = "";
         void* args[32];
         for (int i = 0; i < 32; i++) args[i] = &op->values[i];
-        if (!lost && bitnet_emu_launch(op->name, op->grid, op->block, op->shared, args, play_kinds(op->name), (uint32_t)launches % 7, 0, text, sizeof text)) {
+        if (!lost && bitnet_emu_launch(op->name, op->grid, op->block, op->shared, args, play_kinds(op->name), (uint32_t)launches % 7, 0, (uint32_t)op->overlaps, ~0ull, text, sizeof text)) {
             note("fault %s", text);
             lost = 700;
         }
@@ -261,6 +266,10 @@ int cuGraphInstantiateWithFlags(void** e, void* g, unsigned long long flags) {
     NEED_CARD;
     struct Graph* exec = malloc(sizeof *exec);
     *exec = *(struct Graph*)g, exec->exec = 1;
+#ifdef REFUSE_GRAPH
+    for (struct Op* op = exec->ops; op; op = op->next)
+        if (op->overlaps) return free(exec), NOT_SUPPORTED;
+#endif
     return *e = exec, note("instantiate"), flags ? INVALID : OK;
 }
 int cuGraphLaunch(void* e, void* s) {
@@ -322,14 +331,15 @@ int cuFuncSetAttribute(void* f, int which, int value) {
     note("allow %s %d", (const char*)f, value);
     return which == 8 && value <= 227 << 10 ? OK : INVALID;
 }
-int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* s, void** args, void** extra) {
+static int launch(void* f, const unsigned grid[3], const unsigned block[3], unsigned shared, void* s, void** args, void** extra, int overlaps) {
     NEED_CARD;
     NEED_STREAM(s);
 #ifdef REFUSE
     return NEWER;
 #endif
-    if (!gx || !gy || !gz || !bx || by != 1 || bz != 1 || extra) return INVALID;
-    struct Op op = {.what = LAUNCH, .name = f, .grid = {gx, gy, gz}, .block = {bx, by, bz}, .shared = shared};
+    if (!grid[0] || !grid[1] || !grid[2] || !block[0] || block[1] != 1 || block[2] != 1 || extra) return INVALID;
+    struct Op op = {.what = LAUNCH, .name = f, .shared = shared, .overlaps = overlaps};
+    memcpy(op.grid, grid, sizeof op.grid), memcpy(op.block, block, sizeof op.block);
     char text[600] = "";
     size_t n = 0;
     for (const char* kind = play_kinds(f); *kind; kind++, args++) {
@@ -339,11 +349,24 @@ int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
         else if (*kind == 'p') n += (size_t)snprintf(text + n, sizeof text - n, *value ? " p" : " null");
         else n += (size_t)snprintf(text + n, sizeof text - n, *kind == 'l' ? " %llul" : " %lluu", (unsigned long long)*value);
     }
-    note("launch %s %ux%ux%u %u %u%s", (const char*)f, gx, gy, gz, bx, shared, text);
+    note("launch %s %ux%ux%u %u %u%s%s", (const char*)f, grid[0], grid[1], grid[2], block[0], shared, text, overlaps ? " overlapping" : "");
     struct Op* kept;
     if (capturing) kept = calloc(1, sizeof *kept), *captured_end = kept, captured_end = &kept->next;
     else kept = later(LAUNCH);
     struct Op* next = kept->next;
     *kept = op, kept->next = next;
     return OK;
+}
+int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* s, void** args, void** extra) {
+    return launch(f, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, shared, s, args, extra, 0);
+}
+// As `cuda.h` lays them out. The one attribute that is asked for is number 6: the launch may begin while the one before ends,
+// which a card from 9.0 on does, and a recording of a driver from CUDA 12.3 on. What begins so must wait in the kernel: the
+// emulation looks.
+struct Attribute { int id, pad; union { char all[64]; int allowed; } value; };
+struct Config { unsigned grid[3], block[3], shared; void* stream; struct Attribute* attributes; unsigned n; };
+int cuLaunchKernelEx(const struct Config* c, void* f, void** args, void** extra) {
+    if (c->n != 1 || c->attributes->id != 6 || c->attributes->value.allowed != 1) return INVALID;
+    if (COMPUTE < 9 || (capturing && VERSION < 12030)) return NOT_SUPPORTED;
+    return launch(f, c->grid, c->block, c->shared, c->stream, args, extra, 1);
 }

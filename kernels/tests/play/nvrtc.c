@@ -8,6 +8,11 @@
 #define MAJOR 13
 #endif
 
+// The only one that is compiled for.
+#ifndef ARCHITECTURE
+#define ARCHITECTURE "sm_90a"
+#endif
+
 struct Program { char cubin[200], log[300]; };
 
 const char* nvrtcGetErrorString(int code) { return code == 6 ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR"; }
@@ -34,12 +39,12 @@ int nvrtcCreateProgram(void** p, const char* text, const char* name, int n, cons
 }
 int nvrtcDestroyProgram(void** p) { return free(*p), *p = 0, 0; }
 int nvrtcCompileProgram(void* p, int n, const char* const* options) {
-    int for_hopper = 0, exact = 0;
+    int for_card = 0, exact = 0;
     for (int i = 0; i < n; i++) {
-        for_hopper |= !strcmp(options[i], "--gpu-architecture=sm_90a");
+        for_card |= !strcmp(options[i], "--gpu-architecture=" ARCHITECTURE);
         exact |= !strcmp(options[i], "--fmad=false");
     }
-    return !for_hopper || !exact ? 5 : ((struct Program*)p)->log[0] ? 6 : 0;
+    return !for_card || !exact ? 5 : ((struct Program*)p)->log[0] ? 6 : 0;
 }
 int nvrtcGetProgramLogSize(void* p, size_t* n) { return *n = strlen(((struct Program*)p)->log) + 1, 0; }
 int nvrtcGetProgramLog(void* p, char* to) { return strcpy(to, ((struct Program*)p)->log), 0; }

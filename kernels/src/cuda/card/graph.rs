@@ -78,13 +78,14 @@ pub(super) fn record(
 ) -> Result<Graph, CudaError> {
     let recording = Recording::begin(state)?;
     launches()?;
-    let graph = recording.end()?;
+    let graph = recording.end().map_err(|error| state.refused(error))?;
     let f = state.f;
     let _turn = state.enter()?;
     // SAFETY: the graph is whole; one handle is written. No flags.
     let replay = Owned::new(f, "cuGraphInstantiate", f.replay_destroy, |h| unsafe {
         (f.graph_instantiate)(h, graph.handle(), 0)
-    })?;
+    })
+    .map_err(|error| state.refused(error))?;
     Ok(Graph { replay: Some(replay), state: Arc::clone(state) })
 }
 

@@ -7,8 +7,8 @@
 
 use super::DriverError;
 use cudarc::driver::sys::{
-    CUdevice, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUfunction_attribute, CUresult, CUstream_flags,
-    CUstreamCaptureMode,
+    CUdevice, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUfunction_attribute, CUlaunchConfig, CUresult,
+    CUstream_flags, CUstreamCaptureMode,
 };
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
@@ -76,6 +76,7 @@ functions! {
     launch: "cuLaunchKernel" (
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );
+    launch_with: "cuLaunchKernelEx" (*const CUlaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
 }
 
 /// # Safety

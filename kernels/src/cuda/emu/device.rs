@@ -2,8 +2,9 @@
 
 use super::{EmuError, Launch, available, ffi};
 use crate::cuda::device::{self, CudaError, Device, Recorded, Value};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::cuda::overlap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes that it gives out at most: an emulated card has no more memory than a small one.
@@ -20,12 +21,17 @@ pub struct Emulation(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     inner: Mutex<Inner>,
+    /// Launches and copies happen one at a time, as on a card's stream: a launch guards the memory that it may not touch yet.
+    stream: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     /// Bytes by address.
-    memory: HashMap<u64, u64>,
+    memory: BTreeMap<u64, u64>,
+    /// Buffers that a kernel got, and not to read early, since somebody last waited for the device: it may still write
+    /// them when the next launch begins.
+    written: HashSet<u64>,
     /// What is being recorded.
     recording: Option<Vec<(device::Launch, Vec<Value>)>>,
     launches: u32,
@@ -59,12 +65,41 @@ impl Emulation {
     }
 
     fn run(&self, launch: &device::Launch, values: &[Value]) -> Result<(), CudaError> {
+        let device::Launch { entry, grid, block, shared } = *launch;
+        let _stream = self.stream();
         let order = self.inner(|inner| {
             inner.launches = inner.launches.wrapping_add(1);
-            inner.launches % ORDERS
-        });
-        let device::Launch { entry, grid, block, shared } = *launch;
+            inner.note(entry, values).map(|()| inner.launches % ORDERS)
+        })?;
         Ok(Launch { grid, shared, order, ..Launch::new(entry, 1, block) }.run_on(values)?)
+    }
+
+    fn stream(&self) -> MutexGuard<'_, ()> {
+        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that was started is over, and its writes are seen.
+    fn waited(&self) {
+        self.inner(|inner| inner.written.clear());
+    }
+}
+
+impl Inner {
+    /// Notes the memory that a launch may write, and refuses what it would read while an earlier one may.
+    fn note(&mut self, entry: &str, values: &[Value]) -> Result<(), CudaError> {
+        let early = overlap::early(entry).unwrap_or_default();
+        let pointers = values.iter().enumerate().filter_map(|(i, value)| match *value {
+            Value::Pointer(address) if address != 0 => Some((i, self.memory.range(..=address).next_back()?.0)),
+            _ => None,
+        });
+        let (early, late): (Vec<_>, Vec<_>) = pointers.partition(|(i, _)| early.contains(i));
+        if let Some((i, _)) = early.iter().find(|(_, buffer)| self.written.contains(buffer)) {
+            let text =
+                format!("{entry}: argument {i} is read before it waits, and an earlier launch may still write it");
+            return Err(EmuError::Fault(text).into());
+        }
+        self.written.extend(late.into_iter().map(|(_, buffer)| *buffer));
+        Ok(())
     }
 }
 
@@ -87,6 +122,7 @@ impl Device for Emulation {
     }
 
     fn finish(&self) -> Result<(), CudaError> {
+        self.waited();
         Ok(())
     }
 
@@ -116,11 +152,14 @@ impl Device for Emulation {
     }
 
     unsafe fn free(&self, address: u64) {
+        self.waited();
         self.inner(|inner| inner.memory.remove(&address));
         ffi::free(address as *mut u8);
     }
 
     unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        let _stream = self.stream();
+        self.waited();
         // SAFETY: the caller's promise: the range is memory of `ffi::alloc`, which nothing else has.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
         Ok(())
@@ -138,12 +177,15 @@ impl Device for Emulation {
     }
 
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        let _stream = self.stream();
+        self.waited();
         // SAFETY: as for `write`.
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, out.as_mut_ptr(), out.len()) };
         Ok(())
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        let _stream = self.stream();
         // SAFETY: as for `write`, for both; they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())

@@ -106,6 +106,11 @@ const Entry entries[] = {
     LISTED(faults, fault_misaligned),
     LISTED(faults, fault_some_at_barrier),
     LISTED(faults, fault_absent_lane),
+    LISTED(faults, fault_holds_up),
+    LISTED(faults, fault_reads_early),
+    LISTED(faults, fault_writes_early),
+    LISTED(faults, fault_does_not_wait),
+    LISTED(faults, fault_waits_apart),
     LISTED(faults, fault_no_barrier),
 };
 const size_t n_entries = sizeof entries / sizeof *entries;
@@ -163,9 +168,11 @@ void bitnet_emu_free(void* data) {
 // The i-th entry's name, null behind the last.
 const char* bitnet_emu_entry(size_t i) { return i < n_entries ? entries[i].name : nullptr; }
 
-// 0 if all went well; else `text` (at least 1 byte) says what was wrong. `kinds` are those of `args`.
+// 0 if all went well; else `text` (at least 1 byte) says what was wrong. `kinds` are those of `args`. If the launch `overlaps`
+// earlier ones, argument i may be read before the kernel waits for them where bit i of `early` is 1.
 int bitnet_emu_launch(const char* name, const uint32_t* grid, const uint32_t* block, uint32_t shared, void** args,
-                      const char* kinds, uint32_t order, uint32_t skip, char* text, size_t len) {
+                      const char* kinds, uint32_t order, uint32_t skip, uint32_t overlaps, uint64_t early, char* text,
+                      size_t len) {
     const Entry* entry = nullptr;
     for (const Entry& e : entries)
         if (strcmp(e.name, name) == 0) entry = &e;
@@ -177,14 +184,24 @@ int bitnet_emu_launch(const char* name, const uint32_t* grid, const uint32_t* bl
         snprintf(text, len, "%s: takes the arguments `%s`, given `%s`", name, entry->kinds, kinds);
         return 1;
     }
+    Region* late[64];
+    size_t n_late = 0;
     for (size_t i = 0; kinds[i]; i++) {
         const void* at = kinds[i] == 'p' ? *(void**)args[i] : nullptr;
-        if (at && !holding(at)) {
+        Buffer* buffer = at ? holding(at) : nullptr;
+        if (at && !buffer) {
             snprintf(text, len, "%s: argument %zu points to no buffer", name, i);
             return 1;
         }
+        if (!buffer || !overlaps || (i < 64 && early >> i & 1)) continue;
+        if (n_late == 64) {
+            snprintf(text, len, "%s: too many arguments", name);
+            return 1;
+        }
+        late[n_late++] = &buffer->region;
     }
-    Launch launch = {entry, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, args, order, skip};
+    Launch launch = {entry, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, args, order, skip,
+                     overlaps != 0, late, n_late};
     if (!run(launch, text, len)) return 1;
     for (size_t i = 0; kinds[i]; i++) {
         const void* at = kinds[i] == 'p' ? *(void**)args[i] : nullptr;

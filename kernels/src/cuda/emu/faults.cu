@@ -34,6 +34,46 @@ ENTRY fault_absent_lane(float* y) {
     y[threadIdx.x] = v;
 }
 
+// Nothing begins before it is over.
+ENTRY fault_holds_up(const float* x, float* y) {
+    wait_for_earlier();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
+// Reads what an earlier launch may still write, and waits then.
+ENTRY fault_reads_early(const float* x, float* y) {
+    let_next_begin();
+    float v = x[threadIdx.x];
+    wait_for_earlier();
+    y[threadIdx.x] = v;
+}
+
+// The same with a write: only the last block, and only its last thread.
+ENTRY fault_writes_early(const float* x, float* y) {
+    let_next_begin();
+    float v = x[threadIdx.x];
+    if (blockIdx.x == gridDim.x - 1 && threadIdx.x == blockDim.x - 1) y[threadIdx.x] = 0.0f;
+    wait_for_earlier();
+    y[threadIdx.x] = v;
+}
+
+// One thread has nothing to do, and does not wait.
+ENTRY fault_does_not_wait(const float* x, float* y) {
+    let_next_begin();
+    if (threadIdx.x == 5) return;
+    wait_for_earlier();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
+// Half of the threads wait on the other side of a barrier.
+ENTRY fault_waits_apart(const float* x, float* y) {
+    let_next_begin();
+    if (threadIdx.x < 32) wait_for_earlier();
+    __syncthreads();
+    wait_for_earlier();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
 // y = x reversed, through shared memory that nobody waits for.
 ENTRY fault_no_barrier(const float* x, float* y) {
     SHARED(float, all, 64);

@@ -26,9 +26,15 @@ mod here {
             kinds: *const c_char,
             order: u32,
             skip: u32,
+            overlaps: u32,
+            early: u64,
             text: *mut c_char,
             len: usize,
         ) -> c_int;
+    }
+
+    fn early_bit(argument: usize) -> u64 {
+        u32::try_from(argument).ok().and_then(|i| 1_u64.checked_shl(i)).unwrap_or(0)
     }
 
     pub(in super::super) fn alloc(bytes: usize) -> *mut u8 {
@@ -57,6 +63,7 @@ mod here {
     ) -> Result<(), String> {
         assert!(kinds.len() == args.len() + 1 && kinds.last() == Some(&0), "one kind for each argument");
         let mut text = [0u8; 400];
+        let early = launch.overlap.unwrap_or_default().iter().fold(0, |bits, &i| bits | early_bit(i));
         // SAFETY: the strings end with a zero; every element of `args` points to eight readable bytes, and the other side
         // reads as many elements as `kinds` has letters, each by its letter, which it compares with the kernel's own; it
         // writes at most `text.len()` bytes, a zero among them. Pointers to memory that no buffer holds are refused, and
@@ -72,6 +79,8 @@ mod here {
                 kinds.as_ptr().cast(),
                 launch.order,
                 launch.skip_barrier,
+                u32::from(launch.overlap.is_some()),
+                early,
                 text.as_mut_ptr().cast(),
                 text.len(),
             )

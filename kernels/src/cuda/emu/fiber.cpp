@@ -62,6 +62,8 @@ bool Region::intact() const {
     return true;
 }
 
+bool Region::guard(bool on) { return mprotect(pages, capacity, on ? PROT_NONE : PROT_READ | PROT_WRITE) == 0; }
+
 #ifdef BITNET_EMU_UCONTEXT
 struct Pair { ucontext_t fiber, caller; };
 

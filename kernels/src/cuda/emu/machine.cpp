@@ -29,6 +29,7 @@ struct Machine {
     const Launch* launch;
     Fiber* current;
     uint32_t n_threads;
+    bool next_may_begin; // as far as the block goes
     // The launch's order of a warp's lanes and of a block's warps.
     uint8_t lane_order[32], warp_order[MAX_THREADS / 32];
     uint3 block;
@@ -67,12 +68,18 @@ static struct sigaction before[5];
 
 static void on_signal(int number, siginfo_t* info, void* context) {
     if (machine && machine->launch && machine->current) {
-        const void* at = info->si_addr;
+        const uint8_t* at = (const uint8_t*)info->si_addr;
+        const Launch& l = *machine->launch;
+        for (size_t i = 0; i < l.n_late && !machine->current->waited; i++) {
+            const Region& r = *l.late[i];
+            if (at >= r.pages && at < r.pages + r.capacity)
+                fail("an access before the wait for earlier launches, which may still write there");
+        }
         if (number == SIGSEGV || number == SIGBUS)
             fail("an access beyond what is there, at %p (the end of a buffer, of shared memory, of the stack; or a "
-                 "pointer to nothing)", at);
+                 "pointer to nothing)", (const void*)at);
         fail("undefined behaviour at %p (a null pointer, a misaligned access, an index beyond its array, an overflow, "
-             "a division by zero)", at);
+             "a division by zero)", (const void*)at);
     }
     for (int i = 0; i < 5; i++) {
         if (SIGNALS[i] != number) continue;
@@ -117,6 +124,15 @@ static void wait(Fiber::State state, int line) {
 
 void barrier(int line) {
     if (++machine->current->barriers != machine->launch->skip) wait(Fiber::AtBarrier, line);
+}
+
+void next_may_begin() { machine->next_may_begin = true; }
+
+// Once in a thread; the second time there is nothing to wait for.
+void earlier(int line) {
+    if (machine->current->waited) return;
+    wait(Fiber::AtWait, line);
+    machine->current->waited = true;
 }
 
 uint64_t together(Op op, int line, uint32_t mask, uint64_t value, uint32_t other) {
@@ -220,6 +236,7 @@ static uint32_t ordered(uint32_t i, uint32_t n, uint32_t order) {
 static void start() {
     Machine& m = *machine;
     m.launch->entry->call(m.launch->args);
+    if (m.launch->overlaps && !m.current->waited) fail("it ends without having waited for earlier launches");
     m.current->state = Fiber::Done;
     leave(*m.current);
 }
@@ -237,9 +254,30 @@ static void run_warp(Fiber* lanes) {
     } while (resolve(lanes));
 }
 
+// What earlier launches may still write; every block meets it as if they were not over when it begins.
+static bool guard(const Launch& l, bool on) {
+    bool done = true;
+    for (size_t i = 0; i < l.n_late; i++) done = l.late[i]->guard(on) && done;
+    return done;
+}
+
+// How many threads are in this state, which must be of one line, and which.
+static uint32_t waiting_at(Fiber::State state, const char* what, int* line) {
+    uint32_t waiting = 0;
+    for (uint32_t i = 0; i < machine->n_threads; i++) {
+        const Fiber& f = machine->fibers[i];
+        if (f.state != state) continue;
+        if (waiting++ && f.line != *line) fail("threads wait at two %s, lines %d and %d", what, *line, f.line);
+        *line = f.line;
+    }
+    return waiting;
+}
+
 static void run_block() {
     Machine& m = *machine;
     const Launch& l = *m.launch;
+    if (!guard(l, true)) fail("buffers cannot be guarded");
+    m.next_may_begin = false;
     m.dynamic.place(l.shared);
     for (Static& s : m.statics) s.used = false;
     for (uint32_t i = 0; i < m.n_threads; i++) {
@@ -249,24 +287,25 @@ static void run_block() {
         f.state = Fiber::Ready;
         f.barriers = 0;
         f.line = 0;
+        f.waited = false;
         prepare(f, start);
     }
     uint32_t warps = m.n_threads / 32;
     for (;;) {
         for (uint32_t w = 0; w < warps; w++) run_warp(m.fibers + m.warp_order[w] * 32);
-        uint32_t waiting = 0;
+        // All of a block have done what comes before the wait when the first goes on.
         int line = 0;
-        for (uint32_t i = 0; i < m.n_threads; i++) {
-            if (m.fibers[i].state != Fiber::AtBarrier) continue;
-            if (waiting++ && m.fibers[i].line != line)
-                fail("threads wait at two barriers, lines %d and %d", line, m.fibers[i].line);
-            line = m.fibers[i].line;
-        }
+        uint32_t early = waiting_at(Fiber::AtWait, "waits for earlier launches", &line);
+        if (early && early != m.n_threads)
+            fail("only %u of %u threads reach the wait for earlier launches of line %d", early, m.n_threads, line);
+        if (early && !guard(l, false)) fail("buffers cannot be opened");
+        uint32_t waiting = early ? early : waiting_at(Fiber::AtBarrier, "barriers", &line);
         if (!waiting) break;
         if (waiting != m.n_threads)
             fail("only %u of %u threads reach the barrier of line %d", waiting, m.n_threads, line);
         for (uint32_t i = 0; i < m.n_threads; i++) m.fibers[i].state = Fiber::Ready;
     }
+    if (l.overlaps && !m.next_may_begin) fail("it never lets the next launch begin");
     size_t shared = l.shared;
     for (Static& s : m.statics) {
         if (!s.used) continue;
@@ -310,6 +349,7 @@ bool run(const Launch& launch, char* text, size_t len) {
             run_block();
         }
     }
+    guard(launch, false);
     m.launch = nullptr;
     m.current = nullptr;
     sigaltstack(&theirs, nullptr);

@@ -21,6 +21,8 @@ struct Region {
     void place(size_t bytes);
     // Whether what lies around the data is as `place` left it.
     bool intact() const;
+    // Nobody may touch it, or everybody; false if the system refuses.
+    bool guard(bool on);
 };
 
 // A stack, and where its thread stands on it.
@@ -28,8 +30,9 @@ struct Fiber {
     Region stack;
     void* context = nullptr;
     Thread thread;
-    enum State { Ready, AtBarrier, AtWarp, Done } state = Done;
+    enum State { Ready, AtBarrier, AtWarp, AtWait, Done } state = Done;
     int line = 0;
+    bool waited = false; // for earlier launches
     uint32_t barriers = 0; // passed so far
     Op op = Op::Sync;
     uint32_t mask = 0, other = 0;
@@ -64,6 +67,11 @@ struct Launch {
     uint32_t order;
     // The barrier that no thread waits at, counted from 1: a planted fault. 0: none.
     uint32_t skip;
+    // It may begin before what was started earlier is over: every thread must wait for that, and nobody may touch these
+    // before.
+    bool overlaps;
+    Region* const* late;
+    size_t n_late;
 };
 
 // Runs every block; true, or the text of what was wrong.

@@ -3,7 +3,9 @@
 //! It runs what a card would run (grids, blocks, barriers, shuffles, tensor-core fragments) in any order of blocks, warps
 //! and lanes that one asks for, and what is undefined on a card is an error that names the kernel, the block and the
 //! thread: a barrier that some threads do not reach, a shuffle with a lane that is not there, an access beyond a buffer or
-//! a shared array (both end at a page that cannot be touched), a misaligned one. It proves indices and arithmetic.
+//! a shared array (both end at a page that cannot be touched), a misaligned one, and where launches [overlap](super::overlap) a
+//! thread that does not wait for earlier ones, or touches before what they may still write (which cannot be touched
+//! until the block waits). It proves indices and arithmetic.
 //!
 //! What it does not see: time; what a compiler for cards may do wrong; the order of memory between blocks, which run one after
 //! the other; and, where a buffer's size is not a multiple of 16, a read of the up to 15 bytes behind it (a write is noticed
@@ -55,6 +57,10 @@ pub struct Launch<'a> {
     pub order: u32,
     /// The barrier (counted from 1 in each thread) at which nobody waits, 0 for none: a planted fault.
     pub skip_barrier: u32,
+    /// Whether it may begin before earlier launches are over, and then which arguments (from 0 on, below 64) it may read
+    /// before it waits for them: [`super::overlap::early`], as a card launches it. A thread that does not wait is an error,
+    /// and so is any access before the wait to what the other arguments point to.
+    pub overlap: Option<&'a [usize]>,
 }
 
 /// Why a launch failed.
@@ -153,7 +159,8 @@ impl<'a> Launch<'a> {
     /// `entry` on `grid` blocks of `block` threads, both along x.
     #[must_use]
     pub fn new(entry: &'a str, grid: u32, block: u32) -> Self {
-        Self { entry, grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, order: 0, skip_barrier: 0 }
+        let overlap = super::overlap::early(entry);
+        Self { entry, grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, order: 0, skip_barrier: 0, overlap }
     }
 
     /// Runs all blocks.

@@ -42,6 +42,8 @@ struct Thread {
 extern __thread Thread* self;
 
 void barrier(int line);
+void earlier(int line);
+void next_may_begin();
 // `value` of the lane that `other` says; for a ballot the bits.
 uint64_t together(Op op, int line, uint32_t mask, uint64_t value, uint32_t other);
 void mma(int line, int32_t* c, const uint32_t* a, const uint32_t* b);
@@ -73,6 +75,8 @@ template <class T> T shuffle(Op op, int line, uint32_t mask, T v, uint32_t other
 #define gridDim (emu::self->grid_dim)
 
 #define __syncthreads() emu::barrier(__LINE__)
+#define wait_for_earlier() emu::earlier(__LINE__)
+#define let_next_begin() emu::next_may_begin()
 #define __syncwarp() ((void)emu::together(emu::Op::Sync, __LINE__, 0xffffffffu, 0, 0))
 #define __ballot_sync(mask, on) ((uint32_t)emu::together(emu::Op::Ballot, __LINE__, mask, (on) ? 1 : 0, 0))
 #define __shfl_sync(mask, v, lane) emu::shuffle(emu::Op::Shuffle, __LINE__, mask, v, lane)
@@ -139,8 +143,9 @@ inline int dot_i8_i8(unsigned int a, unsigned int b, int sum) {
 
 inline uint4 load_once(const uint4* at) { return *at; }
 
-// It must be there, as for a load.
-inline void bring(const void* at) { (void)*(const volatile unsigned char*)at; }
+// A card passes over an address that is not there; here it must be.
+inline void prefetch(const uint8_t* at) { (void)*(const volatile uint8_t*)at; }
+inline void prefetch_near(const void* at) { prefetch((const uint8_t*)at); }
 
 inline float load_l2(const float* at) { return *at; }
 
