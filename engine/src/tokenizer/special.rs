@@ -130,3 +130,28 @@ pub enum Part<'a> {
     /// A special token's id.
     Special(u32),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way of searching hangs on how many bytes start a token; what is found does not.
+    #[test]
+    fn tokens_are_found_whatever_they_start_with() {
+        let tokens = ["<s>", "[x]", "{y}", "~", "<stop>", "@"];
+        let text = "a < b <s>[x [x]~{y}<stop>@@ <s";
+        for n in 0..=tokens.len() {
+            let mut matcher = SpecialMatcher::default();
+            for (id, token) in (0..).zip(&tokens[..n]) {
+                assert!(matcher.add(token.as_bytes(), id));
+            }
+            let longest = |at: usize| {
+                let here = (0..).zip(&tokens[..n]).filter(|(_, token)| text[at..].starts_with(**token));
+                here.max_by_key(|(_, token)| token.len()).map(|(id, token)| (at, at + token.len(), id))
+            };
+            for from in 0..text.len() {
+                assert_eq!(matcher.find(text.as_bytes(), from), (from..text.len()).find_map(longest), "{n} {from}");
+            }
+        }
+    }
+}
