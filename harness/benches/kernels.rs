@@ -4,10 +4,10 @@
 //! `gemm/ROWSxCOLS/FORMAT/SET` (128 tokens; 4 for the oracle, which has no tiles to reuse). The throughput is in products
 //! of weight and activation. Shapes are those of BitNet-b1.58-2B-4T; its output matrix is `head/...`, whole and screened.
 
-use bitnet_harness::generate::Noise;
+use bitnet_harness::bench::inputs::{output, ternary, values};
 use bitnet_kernels::quant::{FORMATS, f16};
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
-use bitnet_kernels::{Activations, Format, Kernels, Matrix, OutView, Pool, kernel_sets};
+use bitnet_kernels::{Activations, Kernels, Matrix, OutView, Pool, kernel_sets};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -29,19 +29,6 @@ fn sets() -> Vec<&'static dyn Kernels> {
     kernel_sets().iter().filter_map(usable).collect()
 }
 
-/// Ternary weights: every format takes them.
-fn packed(format: &Format, (rows, cols): (usize, usize)) -> Vec<u8> {
-    let mut noise = Noise(1);
-    let scale = 1.0 / 32.0;
-    let weights: Vec<f32> = (0..rows * cols).map(|_| scale * (noise.below(3) as f32 - 1.0)).collect();
-    (format.pack)(&weights, rows, cols).expect("ternary weights fit every format")
-}
-
-fn input(cols: usize, tokens: usize) -> Vec<f32> {
-    let mut noise = Noise(2);
-    (0..cols * tokens).map(|_| noise.next()).collect()
-}
-
 fn products(criterion: &mut Criterion) {
     let sets = sets();
     for (rows, cols) in SHAPES {
@@ -54,10 +41,11 @@ fn products(criterion: &mut Criterion) {
                     let mut group = criterion.benchmark_group(kind);
                     group.throughput(Throughput::Elements((rows * cols * tokens) as u64));
                     group.bench_function(format!("{rows}x{cols}/{}/{}", format.name, kernels.name()), |b| {
-                        let bytes = bytes.get_or_init(|| packed(format, (rows, cols)));
+                        let bytes = bytes
+                            .get_or_init(|| ternary(format, (rows, cols)).expect("ternary weights fit every format"));
                         let matrix = Matrix::new(format, rows, cols, bytes).expect("a matrix");
                         let mut x = Activations::default();
-                        kernels.prepare(format.act, &input(cols, tokens), tokens, &mut x);
+                        kernels.prepare(format.act, &values(cols * tokens), tokens, &mut x);
                         let mut y = vec![0.0; rows * tokens];
                         b.iter(|| kernels.matmul(&matrix, &x, 0..rows, OutView::new(&mut y, tokens, rows)));
                     });
@@ -74,23 +62,13 @@ fn head(criterion: &mut Criterion) {
     let matrix_bytes = OnceCell::new();
     let screen = OnceCell::new();
     let pool = Pool::new(1).expect("a pool of this thread");
-    // Packed row by row: the whole matrix as f32 would be another 1.3 GB.
-    let make = || -> Vec<u8> {
-        let mut noise = Noise(3);
-        let mut row = vec![0.0; cols];
-        let mut bytes = Vec::with_capacity(f16::FORMAT.row_bytes(cols) * rows);
-        for _ in 0..rows {
-            row.fill_with(|| noise.next() / 50.0);
-            bytes.extend((f16::FORMAT.pack)(&row, 1, cols).expect("a row"));
-        }
-        bytes
-    };
+    let make = || output(HEAD).expect("f16 takes every shape");
     for kernels in sets().into_iter().filter(|kernels| kernels.name() != "scalar") {
         let mut group = criterion.benchmark_group("head");
         group.throughput(Throughput::Elements((rows * cols) as u64));
         let x = || {
             let mut x = Activations::default();
-            kernels.prepare(f16::FORMAT.act, &input(cols, 1), 1, &mut x);
+            kernels.prepare(f16::FORMAT.act, &values(cols), 1, &mut x);
             x
         };
         group.bench_function(format!("{rows}x{cols}/whole/{}", kernels.name()), |b| {

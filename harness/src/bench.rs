@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`models`] | the models of `cargo bench` and of `cargo xtask bench-peers` |
+//! | [`inputs`] | matrices and activations of the benches of kernels |
 //! | [`ratio`] | paired ratios: what two engines did in the same round |
 //! | [`engine`] | what can be measured: a program like `llama-bench`, ours among them, or a worker of `cpp-sys` |
 //! | [`llama_bench`] | what such a program prints |
@@ -17,6 +18,7 @@
 
 pub mod engine;
 pub mod gpu;
+pub mod inputs;
 pub mod llama_bench;
 pub mod models;
 pub mod peers;

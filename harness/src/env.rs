@@ -14,6 +14,8 @@ pub const MATRIX_OUT: &str = "MATRIX_OUT";
 pub const MATRIX_FIXTURES: &str = "MATRIX_FIXTURES";
 /// A model that `cargo bench` measures beside the embedded one.
 pub const BITNET_BENCH_MODEL: &str = "BITNET_BENCH_MODEL";
+/// The card that `cargo bench --bench cuda` measures: `cuda` (unless it is set), `cuda:N` or `cuda-emu`.
+pub const BITNET_BENCH_DEVICE: &str = "BITNET_BENCH_DEVICE";
 /// The commit to write into records where the checkout cannot say it.
 pub const MATRIX_COMMIT: &str = "MATRIX_COMMIT";
 /// Set by `cargo xtask bless`, and by nothing else: write snapshots instead of comparing.

@@ -35,8 +35,15 @@ fn holds(report: &Report, device: &str) {
     // Two layers of two KV heads with 64 dimensions, keys and values, f16; ten positions.
     assert_eq!((decode.context, decode.token_bytes - report.model.weight_bytes), (8, 2 * 2 * 2 * 64 * 2 * 10));
     assert!(decode.tokens_per_second.least > 0.0 && decode.share > 0.0);
+    // A token is one recording, so it can be timed alone.
+    assert!(
+        decode.card.tokens_per_second.is_some_and(|rate| rate.least > 0.0) && decode.card.launches > 0,
+        "{decode:?}"
+    );
     let [prefill] = report.prefill.as_slice() else { panic!("{report:?}") };
     assert!(prefill.tokens == 16 && prefill.tokens_per_second.least > 0.0);
+    assert!(prefill.card.tokens_per_second.is_some_and(|rate| rate.least > 0.0), "{prefill:?}");
+    assert!(prefill.card.launches > decode.card.launches, "two chunks: {prefill:?}");
 }
 
 #[cfg(target_os = "linux")]

@@ -7,9 +7,10 @@
 //!
 //! # Where it pays
 //! A byte of text costs about two bytes of transfer: itself up, and its share of a token down (four bytes for some 4.2 of text).
-//! A batch costs four launches and four copies, whatever its size: some tenths of a millisecond. A CPU thread encodes some
-//! 100 to 300 MB/s, so a batch must have [`BYTES_A_THREAD`] for each thread that the CPU has before the device is asked;
-//! one prompt never has. **No card has measured this yet**: the constant comes from these sums, and [`Report`] has what a
+//! A batch costs four launches and four copies, whatever its size: some tenths of a millisecond. The host looks through each byte
+//! for special tokens and copies it once, to where the device fetches it; it copies each id twice, the second time in all
+//! threads. A CPU thread encodes some 100 to 300 MB/s, so a batch must have [`BYTES_A_THREAD`] for each thread that the CPU has
+//! before the device is asked; one prompt never has. **No card has measured this yet**: the constant comes from these sums, and [`Report`] has what a
 //! measurement needs: transfers, kernels and the host's own work apart.
 
 use super::bpe::BpeTokenizer;
@@ -51,7 +52,6 @@ pub struct GpuTokenizer {
 /// The tables there, and memory here that is used again.
 struct OnDevice {
     encoder: Encoder,
-    batch: Batch,
     encoded: Encoded,
 }
 
@@ -121,7 +121,7 @@ impl GpuTokenizer {
             bytes,
         };
         let encoder = Encoder::new(device, &tables)?;
-        let device = OnDevice { encoder, batch: Batch::default(), encoded: Encoded::default() };
+        let device = OnDevice { encoder, encoded: Encoded::default() };
         Ok(Self { inner, device: Mutex::new(device), batch_bytes: BATCH_BYTES })
     }
 
@@ -179,12 +179,13 @@ impl GpuTokenizer {
         let mut out = Vec::with_capacity(texts.len());
         let mut rest = texts;
         let mut device = self.lock();
+        let mut batch = Batch::default();
         while !rest.is_empty() {
             let started = Instant::now();
-            let wave = self.fill(&mut device.batch, rest, opts);
+            let wave = self.fill(&mut batch, rest, opts);
             report.prepare += started.elapsed();
-            let OnDevice { encoder, batch, encoded } = &mut *device;
-            report.times += encoder.run(batch, encoded)?;
+            let OnDevice { encoder, encoded } = &mut *device;
+            report.times += encoder.run(&batch, encoded)?;
             let (now, later) = rest.split_at(wave.ends.len());
             let started = Instant::now();
             match self.collect(&wave, encoded, now, opts, pool, &mut report) {
@@ -198,7 +199,7 @@ impl GpuTokenizer {
     }
 
     /// Puts the first of `texts` into `batch`: as many as go to the device at once, one at least.
-    fn fill(&self, to: &mut Batch, texts: &[&str], opts: EncodeOptions) -> Wave {
+    fn fill<'a>(&self, to: &mut Batch<'a>, texts: &[&'a str], opts: EncodeOptions) -> Wave {
         to.clear();
         let mut wave = Wave::default();
         for text in texts {
@@ -269,7 +270,13 @@ fn total(texts: &[&str]) -> usize {
 }
 
 /// The segments of a text; the plain ones go into `to`. `false` if one does not fit.
-fn cut(bpe: &BpeTokenizer, text: &str, opts: EncodeOptions, to: &mut Batch, segments: &mut Vec<Segment>) -> bool {
+fn cut<'a>(
+    bpe: &BpeTokenizer,
+    text: &'a str,
+    opts: EncodeOptions,
+    to: &mut Batch<'a>,
+    segments: &mut Vec<Segment>,
+) -> bool {
     let before = segments.len();
     let mut whole = true;
     bpe.split_special(text.as_bytes(), opts, |part| match part {

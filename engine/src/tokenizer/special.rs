@@ -3,6 +3,8 @@
 //! llama.cpp instead goes through the tokens by length and cuts the text with each; that differs only where two
 //! special tokens overlap in the text without one containing the other from its start (`<a` and `ab>` in `<ab>`).
 
+use memchr::{memchr, memchr2, memchr3};
+
 /// Longest special token that is looked for. The walk costs at most this many steps a byte of text.
 pub const MAX_LEN: usize = 1024;
 
@@ -11,6 +13,8 @@ pub const MAX_LEN: usize = 1024;
 pub struct SpecialMatcher {
     /// Which bytes start a token.
     first: [bool; 256],
+    /// The same as a list.
+    leads: Vec<u8>,
     nodes: Vec<Node>,
 }
 
@@ -23,7 +27,7 @@ struct Node {
 
 impl Default for SpecialMatcher {
     fn default() -> Self {
-        Self { first: [false; 256], nodes: vec![Node::default()] }
+        Self { first: [false; 256], leads: Vec::new(), nodes: vec![Node::default()] }
     }
 }
 
@@ -36,7 +40,9 @@ impl SpecialMatcher {
         if text.len() > MAX_LEN {
             return false;
         }
-        self.first[usize::from(lead)] = true;
+        if !std::mem::replace(&mut self.first[usize::from(lead)], true) {
+            self.leads.push(lead);
+        }
         let mut at = 0;
         for &byte in text {
             at = match self.nodes[at].children.binary_search_by_key(&byte, |c| c.0) {
@@ -68,15 +74,24 @@ impl SpecialMatcher {
         best
     }
 
+    /// Where the first byte is that starts a token. Real vocabularies have one or two such bytes (`<`), which are found at the
+    /// rate of memory.
+    fn lead(&self, text: &[u8]) -> Option<usize> {
+        match self.leads[..] {
+            [] => None,
+            [a] => memchr(a, text),
+            [a, b] => memchr2(a, b, text),
+            [a, b, c] => memchr3(a, b, c, text),
+            _ => text.iter().position(|&b| self.first[usize::from(b)]),
+        }
+    }
+
     /// The first token at or after `from`: start, end, id.
     #[must_use]
     pub fn find(&self, text: &[u8], from: usize) -> Option<(usize, usize, u32)> {
-        if self.nodes.len() == 1 {
-            return None;
-        }
         let mut at = from;
         while at < text.len() {
-            at += text[at..].iter().position(|&b| self.first[usize::from(b)])?;
+            at += self.lead(&text[at..])?;
             if let Some((id, end)) = self.longest_at(text, at) {
                 return Some((at, end, id));
             }
@@ -114,4 +129,29 @@ pub enum Part<'a> {
     },
     /// A special token's id.
     Special(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way of searching hangs on how many bytes start a token; what is found does not.
+    #[test]
+    fn tokens_are_found_whatever_they_start_with() {
+        let tokens = ["<s>", "[x]", "{y}", "~", "<stop>", "@"];
+        let text = "a < b <s>[x [x]~{y}<stop>@@ <s";
+        for n in 0..=tokens.len() {
+            let mut matcher = SpecialMatcher::default();
+            for (id, token) in (0..).zip(&tokens[..n]) {
+                assert!(matcher.add(token.as_bytes(), id));
+            }
+            let longest = |at: usize| {
+                let here = (0..).zip(&tokens[..n]).filter(|(_, token)| text[at..].starts_with(**token));
+                here.max_by_key(|(_, token)| token.len()).map(|(id, token)| (at, at + token.len(), id))
+            };
+            for from in 0..text.len() {
+                assert_eq!(matcher.find(text.as_bytes(), from), (from..text.len()).find_map(longest), "{n} {from}");
+            }
+        }
+    }
 }

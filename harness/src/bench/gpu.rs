@@ -3,19 +3,29 @@
 //!
 //! The bound of a context is the card's own: the bytes that one token reads (every weight once, keys and values of all
 //! positions) at the rate at which the card copies its memory, by its own clock. A screened head reads fewer.
+//!
+//! Tokens a second are what a user sees, by the host's clock. Beside them stands what the card takes by its own: of a
+//! generation without the host between its tokens, of a prompt from its first kernel to its last ([`clock`]). What is between
+//! the two figures is the host's.
+
+pub mod clock;
+mod page;
+
+pub use page::page;
 
 use super::peers::ModelFile;
 use super::ratio::Spread;
-use super::table::{digits, line};
 use crate::check::Failure;
 use crate::check::digest::digest;
 use crate::golden::ORACLE_DEVICE;
 use crate::models;
 use crate::provenance::HostInfo;
 use bitnet_engine::device::{self, Opened};
-use bitnet_engine::inference::{Sampler, SamplerOptions, Session, Want};
+use bitnet_engine::inference::Want;
 use bitnet_engine::load::Loaded;
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device};
+use bitnet_kernels::cuda::metered::Metered;
+use clock::{alone, by_its_clock, steps};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,6 +80,16 @@ impl Bits {
     }
 }
 
+/// What a card takes by its own clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Tokens a second; none where a token is more than one recording.
+    pub tokens_per_second: Option<Spread>,
+    /// Kernels of a generated token, or of a prompt.
+    pub launches: usize,
+}
+
 /// A generation after so many tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +98,8 @@ pub struct Decode {
     pub context: usize,
     /// New tokens a second.
     pub tokens_per_second: Spread,
+    /// Without the host between them.
+    pub card: Clock,
     /// Bytes that a token in the middle of it reads: weights, keys and values.
     pub token_bytes: u64,
     /// Tokens a second if memory were all.
@@ -94,6 +116,8 @@ pub struct Prefill {
     pub tokens: usize,
     /// Tokens a second, to what a greedy sampler needs of the last one's logits.
     pub tokens_per_second: Spread,
+    /// From the first kernel to the last.
+    pub card: Clock,
 }
 
 /// Everything that was found.
@@ -170,21 +194,6 @@ pub fn bits(loaded: &Loaded, card: &Opened, ask: &Ask) -> Result<Bits, Failure> 
     })
 }
 
-/// Greedy steps from `position` on, beginning with `token`.
-fn steps(session: &mut Session, position: usize, token: u32, count: usize) -> Result<Vec<u32>, Failure> {
-    let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, ..SamplerOptions::default() })?;
-    session.truncate(position);
-    let mut tokens = vec![token];
-    for _ in 0..count {
-        let last = tokens.last().copied().unwrap_or(token);
-        session.hold(&[last], 1)?;
-        let logits = session.held(0, sampler.needs(&tokens).as_ref())?;
-        tokens.push(sampler.sample(logits, &tokens));
-    }
-    tokens.remove(0);
-    Ok(tokens)
-}
-
 /// Measures a card. `weight_bytes` is what a token reads of the model; `say` is told what comes next.
 ///
 /// # Errors
@@ -199,14 +208,17 @@ pub fn figures(
     let device = card.card.as_ref().ok_or_else(|| Failure::new("only a card is measured here"))?;
     say("copying memory");
     let copy = bandwidth(device, ask.copy, ask.rounds)?;
-    let longest = ask.contexts.iter().map(|c| c + ask.generate.max(WARM_UP)).chain(ask.prompts.iter().copied()).max();
+    let new = ask.generate.max(WARM_UP);
+    let longest = ask.contexts.iter().map(|c| c + new).chain(ask.prompts.iter().copied()).max();
     let longest = longest.unwrap_or(0);
     let most = loaded.model.config.context_length;
     if longest == 0 || longest > most {
         return Err(Failure::new(format_args!("{longest} tokens do not fit the model, whose context is {most}")));
     }
     let ids = ids(loaded, longest);
-    let mut session = models::session(loaded, card.clone(), 1, ask.chunk, longest)?;
+    let metered = Metered::new(device);
+    let opened = Opened { kernels: card.kernels, card: Some(Arc::new(metered.clone())) };
+    let mut session = models::session(loaded, opened, 1, ask.chunk, longest)?;
     let mut decode = Vec::new();
     for &context in &ask.contexts {
         say(&format!("generating {} tokens after {context}", ask.generate));
@@ -218,23 +230,33 @@ pub fn figures(
             steps(&mut session, context, ids[context], ask.generate)?;
             Ok(started.elapsed())
         })?;
+        let (mut launches, mut rates) = (0, Vec::new());
+        for _ in 0..ask.rounds {
+            let count = new - clock::BEFORE;
+            let found = alone(&mut session, &metered, (context, ids[context]), count)?;
+            launches = found.launches;
+            rates.extend(found.time.map(|time| count as f64 / time.as_secs_f64().max(1e-9)));
+        }
+        let card = Clock { tokens_per_second: Spread::of(&rates), launches };
         let token_bytes = weight_bytes + cache_bytes(loaded) * (context + ask.generate / 2) as u64;
         let bound = copy.median / token_bytes as f64;
-        decode.push(Decode { context, token_bytes, bound, share: tokens_per_second.median / bound, tokens_per_second });
+        let share = tokens_per_second.median / bound;
+        decode.push(Decode { context, token_bytes, bound, share, tokens_per_second, card });
     }
     let mut prefill = Vec::new();
     for &tokens in &ask.prompts {
         say(&format!("prompts of {tokens} tokens"));
-        let mut prompt = || {
-            let sampler = Sampler::new(SamplerOptions::default())?;
-            session.truncate(0);
-            let started = Instant::now();
-            session.hold(&ids[..tokens], 1)?;
-            session.held(0, sampler.needs(&ids[..tokens]).as_ref())?;
-            Ok(started.elapsed())
-        };
+        let mut prompt = || clock::prompt(&mut session, &ids[..tokens]);
         prompt()?;
-        prefill.push(Prefill { tokens, tokens_per_second: rate(ask.rounds, tokens, prompt)? });
+        let tokens_per_second = rate(ask.rounds, tokens, || {
+            let started = Instant::now();
+            prompt()?;
+            Ok(started.elapsed())
+        })?;
+        let before = metered.counts();
+        let on_card = rate(ask.rounds, tokens, || by_its_clock(&metered, &mut prompt))?;
+        let launches = (metered.counts() - before).launches / ask.rounds.max(1);
+        prefill.push(Prefill { tokens, tokens_per_second, card: Clock { tokens_per_second: Some(on_card), launches } });
     }
     Ok(Figures { copy, decode, prefill })
 }
@@ -267,138 +289,4 @@ fn bandwidth(device: &Arc<dyn Device>, bytes: usize, rounds: usize) -> Result<Sp
         Ok((2 * bytes * COPIES) as f64 / seconds)
     });
     spread(&rates.collect::<Result<Vec<_>, CudaError>>()?)
-}
-
-/// The report as one page of text.
-#[must_use]
-pub fn page(report: &Report) -> String {
-    let Report { model, bits, copy_bytes_per_second: copy, .. } = report;
-    let mut out = String::new();
-    let commit = report.commit.as_deref().unwrap_or("unknown");
-    line(&mut out, format_args!("{}: {}, commit {commit:.12}, {}", report.device, report.about, report.at));
-    if !report.optimised {
-        line(&mut out, format_args!("the host's part is a debug build: `cargo run --release -p xtask -- bench-gpu`"));
-    }
-    line(
-        &mut out,
-        format_args!(
-            "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token",
-            model.name,
-            model.architecture,
-            model.quant,
-            1e-9 * model.bytes as f64,
-            1e-9 * model.weight_bytes as f64,
-        ),
-    );
-    for (chunk, digest) in &bits.card {
-        let verdict = if *digest == bits.oracle { "the scalar oracle's" } else { "NOT the scalar oracle's" };
-        line(&mut out, format_args!("logits of {} tokens in chunks of {chunk}: {verdict}, {digest}", bits.tokens));
-    }
-    let verdict = if bits.greedy[0] == bits.greedy[1] { "the processor's" } else { "NOT the processor's" };
-    line(&mut out, format_args!("{} greedy tokens: {verdict}", bits.greedy[1].len()));
-    if report.decode.is_empty() && report.prefill.is_empty() {
-        line(&mut out, format_args!("not measured: other bits have no speed"));
-        return out;
-    }
-    line(
-        &mut out,
-        format_args!(
-            "memory is copied at {} GB/s ({}..{}, read and written)",
-            digits(1e-9 * copy.median),
-            digits(1e-9 * copy.least),
-            digits(1e-9 * copy.most),
-        ),
-    );
-    let rate = |s: &Spread| format!("{} ({}..{})", digits(s.median), digits(s.least), digits(s.most));
-    let generate = report.generate;
-    line(
-        &mut out,
-        format_args!("\n| context | generate {generate}, tokens/s | GB a token | bound, tokens/s | of the bound |"),
-    );
-    line(&mut out, format_args!("|---|---|---|---|---|"));
-    for row in &report.decode {
-        let (rate, bytes, share) = (rate(&row.tokens_per_second), 1e-9 * row.token_bytes as f64, 100.0 * row.share);
-        let bound = digits(row.bound);
-        line(&mut out, format_args!("| {} | {rate} | {bytes:.3} | {bound} | {share:.1} % |", row.context));
-    }
-    line(&mut out, format_args!("\n| prompt | tokens/s, in chunks of {} |", report.chunk));
-    line(&mut out, format_args!("|---|---|"));
-    for row in &report.prefill {
-        line(&mut out, format_args!("| {} | {} |", row.tokens, rate(&row.tokens_per_second)));
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> Report {
-        let one = |v| Spread { median: v, least: v / 2.0, most: v * 2.0 };
-        Report {
-            outcome: "measured".to_owned(),
-            at: "now".to_owned(),
-            commit: Some("0123456789abcdef".to_owned()),
-            host: HostInfo::here(),
-            optimised: false,
-            device: "cuda:0".to_owned(),
-            about: "a card".to_owned(),
-            model: ModelFile {
-                name: "m.gguf".to_owned(),
-                bytes: 1_300_000_000,
-                weight_bytes: 1_200_000_000,
-                architecture: "bitnet-b1.58".to_owned(),
-                quant: "i2_s".to_owned(),
-            },
-            bits: Bits {
-                tokens: 9,
-                oracle: "aa".to_owned(),
-                card: vec![(1, "aa".to_owned()), (9, "aa".to_owned())],
-                greedy: [vec![1, 2], vec![1, 2]],
-            },
-            copy_bytes_per_second: one(3e12),
-            generate: 64,
-            decode: vec![Decode {
-                context: 128,
-                tokens_per_second: one(1500.0),
-                token_bytes: 1_212_000_000,
-                bound: 2475.0,
-                share: 0.606,
-            }],
-            chunk: 512,
-            prefill: vec![Prefill { tokens: 512, tokens_per_second: one(20_000.0) }],
-        }
-    }
-
-    #[test]
-    fn a_page_has_figures_and_the_bits() {
-        let page = page(&report());
-        for words in [
-            "cuda:0: a card, commit 0123456789ab, now",
-            "the host's part is a debug build",
-            "m.gguf (bitnet-b1.58, i2_s), 1.30 GB, of which 1.20 GB are read a token",
-            "logits of 9 tokens in chunks of 1: the scalar oracle's, aa",
-            "2 greedy tokens: the processor's",
-            "memory is copied at 3000 GB/s (1500..6000, read and written)",
-            "| context | generate 64, tokens/s | GB a token | bound, tokens/s | of the bound |",
-            "| 128 | 1500 (750.0..3000) | 1.212 | 2475 | 60.6 % |",
-            "| 512 | 20000 (10000..40000) |",
-        ] {
-            assert!(page.contains(words), "{words:?} is not in\n{page}");
-        }
-    }
-
-    #[test]
-    fn other_bits_are_said() {
-        let mut wrong = report();
-        assert!(wrong.bits.equal());
-        wrong.bits.card[0].1 = "bb".to_owned();
-        (wrong.decode, wrong.prefill) = (Vec::new(), Vec::new());
-        let page = page(&wrong);
-        assert!(!wrong.bits.equal() && page.contains("in chunks of 1: NOT the scalar oracle's, bb"), "{page}");
-        assert!(page.ends_with("not measured: other bits have no speed\n"), "{page}");
-        let mut wrong = report();
-        wrong.bits.greedy[1] = vec![1, 3];
-        assert!(!wrong.bits.equal() && super::page(&wrong).contains("2 greedy tokens: NOT the processor's"));
-    }
 }

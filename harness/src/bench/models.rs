@@ -43,13 +43,24 @@ pub fn large(paths: &Paths, env: &Env) -> Result<PathBuf, String> {
 pub fn paths() -> Vec<(String, PathBuf)> {
     let env = Env::read();
     let paths = Paths::discover(&env);
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut found = vec![paths.golden.join("models/tiny-bitnet.gguf")];
+    let mut found = vec![named(embedded(&paths))];
     match large(&paths, &env) {
-        Ok(path) => found.push(path),
+        Ok(path) => found.push(named(path)),
         Err(why) => eprintln!("{why}"),
     }
-    found.into_iter().map(|path| (name(&path), path)).collect()
+    found
+}
+
+/// The embedded one.
+#[must_use]
+pub fn embedded(paths: &Paths) -> PathBuf {
+    paths.golden.join("models/tiny-bitnet.gguf")
+}
+
+/// A model with the name that a bench gives it.
+#[must_use]
+pub fn named(path: PathBuf) -> (String, PathBuf) {
+    (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path)
 }
 
 /// A model of [`paths`], loaded.

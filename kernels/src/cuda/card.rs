@@ -327,10 +327,16 @@ impl Device for Card {
         unsafe { self.0.write(&mut turn, address, bytes) }
     }
 
-    unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
-        let _turn = self.0.enter()?;
+    unsafe fn write_by(&self, address: u64, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError> {
+        let mut turn = self.0.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { self.0.read(address, out) }
+        unsafe { self.0.write_by(&mut turn, address, bytes, fill) }
+    }
+
+    unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        let mut turn = self.0.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.0.read(&mut turn, address, out) }
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {

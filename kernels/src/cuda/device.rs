@@ -197,6 +197,16 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// The bytes from `address` on lie in memory of [`Device::alloc`] of this device.
     unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError>;
 
+    /// As [`Device::write`], of bytes that `fill` puts, a part after the other, where the device fetches them from: nothing is
+    /// copied on the way. `fill` gets all of them in order, in parts of any length, and does not use the device.
+    ///
+    /// # Errors
+    /// As for [`Device::write`].
+    ///
+    /// # Safety
+    /// As for [`Device::write`].
+    unsafe fn write_by(&self, address: u64, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError>;
+
     /// Copies from the device.
     ///
     /// # Errors
@@ -309,6 +319,16 @@ impl Buffer {
         let address = self.range(offset, size_of_val(values))?;
         // SAFETY: the range lies in this buffer, which the device allocated.
         unsafe { self.0.device.write(address, bytes_of(values)) }
+    }
+
+    /// Writes `bytes` bytes from byte `offset` on, which `fill` puts: [`Device::write_by`].
+    ///
+    /// # Errors
+    /// As [`Buffer::write`].
+    pub fn write_by(&self, offset: usize, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError> {
+        let address = self.range(offset, bytes)?;
+        // SAFETY: the range lies in this buffer, which the device allocated.
+        unsafe { self.0.device.write_by(address, bytes, fill) }
     }
 
     /// Fills `out` from byte `offset` on.

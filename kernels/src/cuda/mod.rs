@@ -85,6 +85,7 @@ pub mod device;
 pub mod driver;
 pub mod head;
 pub mod launches;
+pub mod metered;
 pub mod nvrtc;
 pub mod overlap;
 pub mod tokenize;

@@ -6,6 +6,10 @@
 //!
 //! A piece of more than [`LONGEST_PIECE`] bytes is refused, and with it its text, which is then for the CPU.
 
+mod batch;
+
+pub use batch::Batch;
+
 use super::device::{Arg, Buffer, CudaError, Device, Launch, start};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,58 +88,10 @@ pub enum TokenizeError {
     },
 }
 
-/// Texts on their way to the device.
-#[derive(Debug, Default)]
-pub struct Batch {
-    text: Vec<u8>,
-    /// First stretch and bytes of each.
-    parts: Vec<u32>,
-}
-
-impl Batch {
-    /// Adds a text; `false` if it is empty or there is no room for it ([`MAX_BYTES`]), and then it is not added.
-    #[must_use]
-    pub fn push(&mut self, part: &[u8]) -> bool {
-        let from = self.text.len();
-        if part.is_empty() || part.len() > MAX_BYTES - from {
-            return false;
-        }
-        // Both are below MAX_BYTES.
-        self.parts.extend([(from / STRETCH) as u32, part.len() as u32]);
-        self.text.extend_from_slice(part);
-        self.text.resize(self.text.len().next_multiple_of(STRETCH), 0);
-        true
-    }
-
-    /// Texts.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.parts.len() / 2
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    /// Bytes on the device, with what lies between the texts.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
-    /// Forgets all of them and keeps the memory.
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.parts.clear();
-    }
-}
-
 /// Where the time of [`Encoder::run`] went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Text to the device (and memory for it, if there was too little).
+    /// Text to the device, from where it is (and memory for it, if there was too little).
     pub upload: Duration,
     /// The kernels, by the device's clock.
     pub kernels: Duration,
@@ -270,7 +226,7 @@ impl Encoder {
     ///
     /// # Errors
     /// The device has too little memory, or fails.
-    pub fn run(&mut self, batch: &mut Batch, out: &mut Encoded) -> Result<Times, CudaError> {
+    pub fn run(&mut self, batch: &Batch<'_>, out: &mut Encoded) -> Result<Times, CudaError> {
         let n_parts = batch.len();
         out.n_parts = n_parts;
         out.sums.resize(1 + 2 * n_parts, 0);
@@ -279,16 +235,12 @@ impl Encoder {
             return Ok(Times::default());
         }
         let started = Instant::now();
-        let used = batch.text.len();
-        let bytes = used.next_multiple_of(TILE);
+        let bytes = batch.bytes().next_multiple_of(TILE);
         let room = self.take_room(bytes, n_parts)?;
         let n_tiles = bytes / TILE;
         // The bytes behind the last text are nobody's, and those beyond are only looked at.
-        batch.text.resize(bytes + 16, 0);
-        let written = room.text.write(0, &batch.text);
-        batch.text.truncate(used);
-        written?;
-        room.parts.write(0, &batch.parts)?;
+        room.text.write_by(0, bytes + 16, &mut batch.layout())?;
+        room.parts.write(0, batch.parts())?;
         let (firsts, refused) = (4 * (n_tiles + 1), 4 * (n_tiles + 1 + n_parts));
         room.sums.write(refused, &vec![0u32; n_parts])?;
         // A copy may be on its way still.

@@ -353,12 +353,11 @@ fn all_of_it() {
     let toy = Toy::new(&mut r);
     let device: std::sync::Arc<dyn Device> = std::sync::Arc::new(Emulation::new().unwrap());
     let mut encoder = Encoder::new(&device, &toy.tables(&CLASSES)).unwrap();
-    let (mut batch, mut encoded) = (Batch::default(), Encoded::default());
-    encoder.run(&mut batch, &mut encoded).unwrap();
+    let mut encoded = Encoded::default();
+    encoder.run(&Batch::default(), &mut encoded).unwrap();
     assert_eq!(encoded.ids(0), None);
     // More, then fewer: memory is used again.
     for n in [3, 40, 1, 7] {
-        batch.clear();
         let texts: Vec<Vec<u8>> = (0..n)
             .map(|i| {
                 (0..=r.below(90))
@@ -367,12 +366,13 @@ fn all_of_it() {
                     .collect()
             })
             .collect();
+        let mut batch = Batch::default();
         assert!(!batch.push(b""));
         for text in &texts {
             assert!(batch.push(text));
         }
         assert_eq!((batch.len(), batch.is_empty(), batch.bytes() % 64), (n, false, 0));
-        let times = encoder.run(&mut batch, &mut encoded).unwrap();
+        let times = encoder.run(&batch, &mut encoded).unwrap();
         assert!(times.total() >= times.kernels && !times.kernels.is_zero());
         for (i, text) in texts.iter().enumerate() {
             let want = (text.len() <= LONGEST_PIECE).then(|| toy.tokens(text));

@@ -131,6 +131,7 @@ struct Op {
     struct Event* event;
     struct Op* next;
 };
+// What was recorded last counts: so many records wait.
 struct Event { int happened, waits; double at; };
 struct Graph { struct Op* ops; int exec; };
 static struct Op *queue, **queue_end = &queue, *captured, **captured_end = &captured;
@@ -169,7 +170,7 @@ static void run(struct Op* op) {
     done++;
     switch (op->what) {
     case COPY: memcpy(op->to, op->from, op->bytes); break;
-    case EVENT: op->event->waits = 0, op->event->happened = 1, op->event->at = done; break;
+    case EVENT: op->event->happened = !--op->event->waits, op->event->at = done; break;
     case LAUNCH:
         if (++launches == LOST_AT) lost = LOST;
 #ifdef EMULATION
@@ -294,7 +295,7 @@ int cuEventRecord(void* e, void* s) {
     NOT_CAPTURED;
     NEED_STREAM(s);
     struct Event* event = e;
-    event->happened = 0, event->waits = 1, later(EVENT)->event = event;
+    event->happened = 0, event->waits++, later(EVENT)->event = event;
     return OK;
 }
 int cuEventSynchronize(void* e) {

@@ -55,7 +55,7 @@ pub struct Report {
     pub bytes: usize,
     /// The device: transfers and kernels.
     pub times: Times,
-    /// Cutting out special tokens and putting the texts together.
+    /// Cutting out special tokens.
     pub prepare: Duration,
     /// The ids of each text for themselves, and the texts of the CPU.
     pub collect: Duration,

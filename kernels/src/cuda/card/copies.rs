@@ -1,8 +1,8 @@
 //! Copies between the host and the card.
 //!
-//! Large ones go to the card through two pinned buffers in turns: while the card fetches one, the other is filled, which for
-//! a mapped file is the reading of it. What was written that way is on its way when the call returns, and in order with all
-//! that is started later.
+//! Large ones go through two pinned buffers in turns. On the way to the card one is filled while the card fetches the other,
+//! which for a mapped file is the reading of it; what was written that way is on its way when the call returns, and in order with
+//! all that is started later. On the way back one is emptied while the card fills the other.
 
 use super::owned::Owned;
 use super::{State, Turn};
@@ -12,8 +12,8 @@ use crate::cuda::driver::functions::{Functions, Handle};
 use cudarc::driver::sys::CUevent_flags;
 use std::ffi::c_void;
 
-/// Bytes of a pinned buffer.
-const HALF: usize = 4 << 20;
+/// Bytes of a pinned buffer: few, since nothing overlaps with the first part on its way up and the last on its way down.
+const HALF: usize = 1 << 20;
 /// Up to so many bytes a copy to the card is one call, which waits.
 const DIRECT: usize = 64 << 10;
 
@@ -25,8 +25,8 @@ pub(super) struct Staging([Half; 2]);
 struct Half {
     /// [`HALF`] bytes of pinned memory.
     memory: Owned,
-    /// Happens when the card has fetched the buffer.
-    fetched: Owned,
+    /// Happens when the card has done with the buffer.
+    done: Owned,
 }
 
 impl Staging {
@@ -42,7 +42,7 @@ impl Half {
             unsafe { (f.host_alloc)(h, HALF, 0) }
         };
         let memory = Owned::new(f, "cuMemHostAlloc", f.host_free, memory)?;
-        Ok(Self { memory, fetched: event(f, CUevent_flags::CU_EVENT_DISABLE_TIMING)? })
+        Ok(Self { memory, done: event(f, CUevent_flags::CU_EVENT_DISABLE_TIMING)? })
     }
 }
 
@@ -64,23 +64,58 @@ impl State {
             unsafe { self.send(address, bytes.as_ptr().cast(), bytes.len()) }?;
             return Ok(self.wait()?);
         }
-        let f = self.f;
-        let mut to = address;
-        for part in bytes.chunks(HALF) {
-            let half = &self.staging.0[turn.half];
-            turn.half = 1 - turn.half;
-            // SAFETY: the event lives as long as this; one that was never recorded is over.
-            f.check("cuEventSynchronize", unsafe { (f.event_wait)(half.fetched.handle()) })?;
-            let memory = half.memory.handle();
-            // SAFETY: the buffer has HALF bytes, which is what a part has at most, and the card has done with it.
-            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), memory.cast(), part.len()) };
+        let mut rest = bytes;
+        let mut fill = |part: &mut [u8]| {
+            let (now, later) = rest.split_at(part.len());
+            part.copy_from_slice(now);
+            rest = later;
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.write_by(turn, address, bytes.len(), &mut fill) }
+    }
+
+    /// # Safety
+    /// As `Device::write_by`.
+    pub(super) unsafe fn write_by(
+        &self,
+        turn: &mut Turn,
+        address: u64,
+        bytes: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), CudaError> {
+        for from in (0..bytes).step_by(HALF) {
+            let half = self.next(turn);
+            // One that was never recorded is over.
+            self.wait_for(half)?;
+            let (memory, n) = (half.memory.handle(), HALF.min(bytes - from));
+            // SAFETY: the buffer has HALF bytes, the card has done with it, and nobody else has it meanwhile: `turn` is here.
+            fill(unsafe { std::slice::from_raw_parts_mut(memory.cast(), n) });
             // SAFETY: the caller's promise; the buffer is not written before the event.
-            unsafe { self.send(to, memory, part.len()) }?;
-            // SAFETY: event and stream live as long as this.
-            f.check("cuEventRecord", unsafe { (f.event_record)(half.fetched.handle(), self.stream.handle()) })?;
-            to += part.len() as u64;
+            unsafe { self.send(address + from as u64, memory, n) }?;
+            self.mark(half)?;
         }
         Ok(())
+    }
+
+    /// The pinned buffer whose turn it is.
+    fn next(&self, turn: &mut Turn) -> &Half {
+        let half = &self.staging.0[turn.half];
+        turn.half = 1 - turn.half;
+        half
+    }
+
+    /// What the card has to do with a buffer was started.
+    fn mark(&self, half: &Half) -> Result<(), DriverError> {
+        let f = self.f;
+        // SAFETY: event and stream live as long as this.
+        f.check("cuEventRecord", unsafe { (f.event_record)(half.done.handle(), self.stream.handle()) })
+    }
+
+    /// Waits until the card has done with a buffer.
+    fn wait_for(&self, half: &Half) -> Result<(), DriverError> {
+        let f = self.f;
+        // SAFETY: the event lives as long as this.
+        f.check("cuEventSynchronize", unsafe { (f.event_wait)(half.done.handle()) })
     }
 
     /// # Safety
@@ -92,23 +127,39 @@ impl State {
     }
 
     /// # Safety
-    /// As `Device::read`.
-    pub(super) unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
-        if out.is_empty() {
-            return Ok(());
-        }
+    /// As `Device::read`; the bytes must stay until the stream has come so far.
+    unsafe fn fetch(&self, to: *mut c_void, address: u64, bytes: usize) -> Result<(), DriverError> {
         let f = self.f;
-        // What fits goes through pinned memory, which is quicker than what the driver does for other memory.
-        let pinned = (out.len() <= HALF).then(|| self.staging.0[0].memory.handle());
-        let to = pinned.unwrap_or(out.as_mut_ptr().cast());
-        // SAFETY: the caller's promise for the address; `to` has room, and what may still be fetched from it goes before, in
-        // the order of the stream.
-        let code = unsafe { (f.copy_from)(to, address, out.len(), self.stream.handle()) };
-        f.check("cuMemcpyDtoHAsync", code)?;
-        self.wait()?;
-        if let Some(from) = pinned {
-            // SAFETY: the buffer has HALF bytes, the copy into it is over, and it is not the caller's memory.
-            unsafe { std::ptr::copy_nonoverlapping(from.cast(), out.as_mut_ptr(), out.len()) };
+        // SAFETY: the caller's promise.
+        f.check("cuMemcpyDtoHAsync", unsafe { (f.copy_from)(to, address, bytes, self.stream.handle()) })
+    }
+
+    /// # Safety
+    /// As `Device::read`.
+    pub(super) unsafe fn read(&self, turn: &mut Turn, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        let empty = |half: &Half, out: &mut [u8]| {
+            self.wait_for(half)?;
+            // SAFETY: the buffer has HALF bytes, which is what a part has at most, the copy into it is over, and it is not the
+            // caller's memory.
+            unsafe { std::ptr::copy_nonoverlapping(half.memory.handle().cast(), out.as_mut_ptr(), out.len()) };
+            Ok::<_, DriverError>(())
+        };
+        let mut from = address;
+        let mut before: Option<(&Half, &mut [u8])> = None;
+        for part in out.chunks_mut(HALF) {
+            let half = self.next(turn);
+            // SAFETY: the caller's promise for the address; the buffer has room, and was emptied. What may still be fetched
+            // from it goes before, in the order of the stream.
+            unsafe { self.fetch(half.memory.handle(), from, part.len()) }?;
+            self.mark(half)?;
+            from += part.len() as u64;
+            // While the card fills this one.
+            if let Some((half, part)) = before.replace((half, part)) {
+                empty(half, part)?;
+            }
+        }
+        if let Some((half, part)) = before {
+            empty(half, part)?;
         }
         Ok(())
     }

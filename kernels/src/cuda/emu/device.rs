@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes that it gives out at most: an emulated card has no more memory than a small one.
 const MEMORY: u64 = 8 << 30;
+/// What is written by parts comes in parts of so many bytes: few, and no power of two.
+const PART: usize = 1000;
 /// Every launch runs in another order of blocks, warps and lanes: a result that depends on it is wrong.
 const ORDERS: u32 = 7;
 
@@ -160,6 +162,17 @@ impl Device for Emulation {
         self.waited();
         // SAFETY: the caller's promise: the range is memory of `ffi::alloc`, which nothing else has.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn write_by(&self, address: u64, bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), CudaError> {
+        let mut part = vec![0; PART.min(bytes)];
+        for from in (0..bytes).step_by(PART) {
+            let part = &mut part[..PART.min(bytes - from)];
+            fill(part);
+            // SAFETY: the caller's promise.
+            unsafe { self.write(address + from as u64, part) }?;
+        }
         Ok(())
     }
 
