@@ -184,3 +184,51 @@ fn too_little_memory_is_said_before_anything_is_uploaded() {
     assert!(bytes > there && *there <= free, "{error}");
     assert!(error.to_string().contains("--context"), "{error}");
 }
+
+/// The device goes on with its own choice before it is asked. Whatever the session does then, it is as if it had not.
+#[test]
+fn a_device_that_went_on_turns_back() {
+    if !here() {
+        return;
+    }
+    let model = &tiny().model;
+    let greedy = Needs { count: 1, within: 0.0, also: Vec::new() };
+    let three = Needs { count: 3, within: 0.0, also: Vec::new() };
+    let best = |logits: &[f32]| {
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        logits.iter().position(|l| *l == most).unwrap() as u32
+    };
+    for head in [Head::Auto, Head::Screened] {
+        let card = Some(Arc::clone(emulation()));
+        let mut device = Session::new(Arc::clone(model), SessionOptions { card, head, ..options(8, 8) }).unwrap();
+        for what in ["its choice", "all logits", "three logits", "another token", "its choice, unseen", "a full cache"] {
+            device.truncate(0);
+            let mut taken = tokens(3);
+            let mut next = best(device.logits_needed(&taken, &greedy).unwrap());
+            // A full cache has no place for what would come then.
+            for _ in 0..if what == "a full cache" { 4 } else { 2 } {
+                taken.push(next);
+                next = best(device.logits_needed(&[next], &greedy).unwrap());
+            }
+            let other = (next + 1) % 2048;
+            taken.push(if what == "another token" { other } else { next });
+            let last = *taken.last().unwrap();
+            let got = match what {
+                "all logits" | "another token" => device.logits(&[last]).unwrap(),
+                "three logits" => device.logits_needed(&[last], &three).unwrap(),
+                "its choice, unseen" => {
+                    device.hold(&[last], 1).unwrap();
+                    taken.push(other);
+                    device.logits(&[other]).unwrap()
+                }
+                _ => device.logits_needed(&[last], &greedy).unwrap(),
+            };
+            let mut cpu = on_cpu(model, 8, 8);
+            let want = cpu.logits(&taken).unwrap();
+            assert_eq!(best(got), best(want), "{what}, {head:?}");
+            for (got, want) in got.iter().zip(want).filter(|(got, _)| got.is_finite()) {
+                assert_eq!(got.to_bits(), want.to_bits(), "{what}, {head:?}");
+            }
+        }
+    }
+}

@@ -20,7 +20,7 @@ use super::driver::functions::{Functions, Handle};
 use super::driver::{Context, Driver, DriverError};
 use super::nvrtc::Nvrtc;
 use super::overlap;
-use copies::Staging;
+use copies::{Pinned, Staging};
 use cudarc::driver::sys::{
     CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUresult,
     CUstream_flags,
@@ -98,6 +98,8 @@ struct Turn {
     allowed: HashMap<&'static str, u32>,
     /// The pinned buffer that is next.
     half: usize,
+    /// Small ones that nobody has.
+    small: Vec<Pinned>,
 }
 
 impl Card {
@@ -337,6 +339,16 @@ impl Device for Card {
         let mut turn = self.0.enter()?;
         // SAFETY: the caller's promise.
         unsafe { self.0.read(&mut turn, address, out) }
+    }
+
+    unsafe fn read_before(
+        &self,
+        address: u64,
+        out: &mut [u8],
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.read_before(address, out, more) }
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {

@@ -140,6 +140,9 @@ pub enum Value {
     F32(f32),
 }
 
+/// Bytes that [`Device::read_before`] takes.
+pub const FEW: usize = 64;
+
 /// A device. [`Buffer`] and [`start`] are the ways to use it.
 pub trait Device: fmt::Debug + Send + Sync {
     /// `cuda:0`, `cuda-emu`.
@@ -215,6 +218,21 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// # Safety
     /// As for [`Device::write`].
     unsafe fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError>;
+
+    /// Copies at most [`FEW`] bytes from the device, as they are behind all that was started before; `more` starts what is to
+    /// come, for which this does not wait: the device goes on while the host looks at them.
+    ///
+    /// # Errors
+    /// As for [`Device::write`], or those of `more`.
+    ///
+    /// # Safety
+    /// As for [`Device::write`].
+    unsafe fn read_before(
+        &self,
+        address: u64,
+        out: &mut [u8],
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError>;
 
     /// Copies within the device; only starts. The ranges do not overlap.
     ///
@@ -341,6 +359,23 @@ impl Buffer {
         let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of_val(out)) };
         // SAFETY: the range lies in this buffer, which the device allocated.
         unsafe { self.0.device.read(address, out) }
+    }
+
+    /// The value at byte `offset` behind all that was started before, while the device goes on with what `more` starts:
+    /// [`Device::read_before`].
+    ///
+    /// # Errors
+    /// As [`Buffer::write`], or those of `more`.
+    pub fn word_before(
+        &self,
+        offset: usize,
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<u64, CudaError> {
+        let mut out = [0; size_of::<u64>()];
+        let address = self.range(offset, out.len())?;
+        // SAFETY: the range lies in this buffer, which the device allocated.
+        unsafe { self.0.device.read_before(address, &mut out, more) }?;
+        Ok(u64::from_ne_bytes(out))
     }
 }
 

@@ -200,6 +200,18 @@ impl Device for Metered {
         Ok(())
     }
 
+    unsafe fn read_before(
+        &self,
+        address: u64,
+        out: &mut [u8],
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.inner.read_before(address, out, more) }?;
+        self.count(|counts| counts.read += out.len() as u64);
+        Ok(())
+    }
+
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
         // SAFETY: the caller's promise.
         unsafe { self.0.inner.copy(from, to, bytes) }

@@ -6,7 +6,8 @@
 //!
 //! A single token without an observer is a recording that is replayed. Where the device chose it itself, as the most likely one,
 //! and is asked to choose again, that is one recording for all of it: the token becomes the input, the plan, the output
-//! matrix, the next choice; the host reads eight bytes.
+//! matrix, the next choice; the host reads eight bytes, and meanwhile the device goes on with its choice: if the session takes
+//! another token, or none, that was for nothing.
 
 mod fused;
 mod pick;
@@ -67,6 +68,8 @@ pub(super) struct Cuda {
     single: Option<usize>,
     /// The token of the key, and the position that it would have after that input.
     chosen: Option<(u32, usize)>,
+    /// Whether the device went on with that token already, up to the next choice.
+    ahead: bool,
     /// How the output matrix is multiplied.
     how: Head,
     /// The copy of the output matrix, once it was tried to make one.
@@ -155,6 +158,7 @@ impl Cuda {
             pending: Pending::Nothing,
             single: None,
             chosen: None,
+            ahead: false,
             how,
             screen: None,
             tried: false,
@@ -216,12 +220,23 @@ impl Cuda {
             Pending::Nothing => return Ok(()),
             Pending::Sent => {}
             Pending::Chosen => {
+                self.chosen = None;
+                if self.turn_back() {
+                    return Ok(());
+                }
                 self.next()?;
                 self.key = false;
-                self.chosen = None;
             }
         }
         self.one_token(model)
+    }
+
+    /// Forgets that the device went on by itself; returns whether it had. What it wrote to the cache lies where the next token will,
+    /// and the key is that of another token.
+    fn turn_back(&mut self) -> bool {
+        let ahead = std::mem::take(&mut self.ahead);
+        self.key |= ahead;
+        ahead
     }
 
     fn room(&mut self) -> Result<&mut Room, InferenceError> {
@@ -246,6 +261,7 @@ impl Cuda {
         self.going_on = None;
         self.room = None;
         (self.single, self.chosen) = (None, None);
+        self.turn_back();
         let device = Arc::clone(self.launches.device());
         self.room = Some(Room::new(&device, &model.config, self.shape, tokens)?);
         Ok(())
@@ -256,6 +272,7 @@ impl Cuda {
         let mut input = vec![step.position as u32, 0, 0, 0];
         input.extend_from_slice(step.tokens);
         (self.single, self.chosen) = (None, None);
+        self.turn_back();
         Ok(self.room()?.input.write(0, &input)?)
     }
 

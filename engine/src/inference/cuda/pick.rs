@@ -68,6 +68,7 @@ impl Cuda {
     fn choose(&mut self, model: &Model, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
         // The screen of one row takes the place of that of all.
         self.screened = false;
+        let key;
         if self.pending == Pending::Chosen {
             if self.going_on.is_none() {
                 let launches = || -> Result<(), CudaError> {
@@ -77,9 +78,14 @@ impl Cuda {
                 };
                 self.going_on = Some(record(&**self.launches.device(), &mut || launches())?);
             }
-            if let Some(going_on) = &self.going_on {
+            let going_on = self.going_on.as_ref().ok_or_else(no_room)?;
+            if !std::mem::take(&mut self.ahead) {
                 going_on.start()?;
             }
+            // As a rule it is asked to go on, so it does while the host looks at the choice.
+            let goes_on = self.single.is_some_and(|position| position + 1 < self.shape.capacity);
+            key = self.best.word_before(0, &mut || if goes_on { going_on.start() } else { Ok(()) })?;
+            self.ahead = goes_on;
             self.pending = Pending::Nothing;
         } else {
             self.catch_up(model)?;
@@ -87,11 +93,10 @@ impl Cuda {
                 self.best.write(0, &[0u64])?;
             }
             self.best_of(model, self.held.0 + row, screens)?;
+            key = self.best.word_before(0, &mut || Ok(()))?;
         }
-        let mut key = [0u64];
-        self.best.read(0, &mut key)?;
-        self.key = key[0] != 0;
-        let best = token_of(key[0]);
+        self.key = key != 0;
+        let best = token_of(key);
         self.chosen = best.and_then(|(token, _)| Some((token, self.single? + 1)));
         // How many rows were multiplied stays on the device until somebody asks.
         Ok(best.map(|pair| Picked { pairs: vec![pair], rescored: 0, sound: pair.1.is_finite() }))
@@ -109,7 +114,7 @@ impl Cuda {
         }
     }
 
-    /// What screening came to so far; nothing if the device does not say.
+    /// What screening came to so far, that of a token that the device went on to by itself included; nothing if the device does not say.
     pub(in crate::inference) fn screening(&self) -> Screening {
         let totals = self.screen.as_ref().and_then(|screen| screen.totals().ok()).unwrap_or_default();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);

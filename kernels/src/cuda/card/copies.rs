@@ -6,7 +6,7 @@
 
 use super::owned::Owned;
 use super::{State, Turn};
-use crate::cuda::device::CudaError;
+use crate::cuda::device::{CudaError, FEW};
 use crate::cuda::driver::DriverError;
 use crate::cuda::driver::functions::{Functions, Handle};
 use cudarc::driver::sys::CUevent_flags;
@@ -19,11 +19,11 @@ const DIRECT: usize = 64 << 10;
 
 /// The two buffers.
 #[derive(Debug)]
-pub(super) struct Staging([Half; 2]);
+pub(super) struct Staging([Pinned; 2]);
 
 #[derive(Debug)]
-struct Half {
-    /// [`HALF`] bytes of pinned memory.
+pub(super) struct Pinned {
+    /// Pinned memory.
     memory: Owned,
     /// Happens when the card has done with the buffer.
     done: Owned,
@@ -31,15 +31,15 @@ struct Half {
 
 impl Staging {
     pub(super) fn new(f: &Functions) -> Result<Self, DriverError> {
-        Ok(Self([Half::new(f)?, Half::new(f)?]))
+        Ok(Self([Pinned::new(f, HALF)?, Pinned::new(f, HALF)?]))
     }
 }
 
-impl Half {
-    fn new(f: &Functions) -> Result<Self, DriverError> {
+impl Pinned {
+    fn new(f: &Functions, bytes: usize) -> Result<Self, DriverError> {
         let memory = |h: *mut Handle| {
             // SAFETY: one pointer is written; no flags.
-            unsafe { (f.host_alloc)(h, HALF, 0) }
+            unsafe { (f.host_alloc)(h, bytes, 0) }
         };
         let memory = Owned::new(f, "cuMemHostAlloc", f.host_free, memory)?;
         Ok(Self { memory, done: event(f, CUevent_flags::CU_EVENT_DISABLE_TIMING)? })
@@ -98,21 +98,21 @@ impl State {
     }
 
     /// The pinned buffer whose turn it is.
-    fn next(&self, turn: &mut Turn) -> &Half {
+    fn next(&self, turn: &mut Turn) -> &Pinned {
         let half = &self.staging.0[turn.half];
         turn.half = 1 - turn.half;
         half
     }
 
     /// What the card has to do with a buffer was started.
-    fn mark(&self, half: &Half) -> Result<(), DriverError> {
+    fn mark(&self, half: &Pinned) -> Result<(), DriverError> {
         let f = self.f;
         // SAFETY: event and stream live as long as this.
         f.check("cuEventRecord", unsafe { (f.event_record)(half.done.handle(), self.stream.handle()) })
     }
 
     /// Waits until the card has done with a buffer.
-    fn wait_for(&self, half: &Half) -> Result<(), DriverError> {
+    fn wait_for(&self, half: &Pinned) -> Result<(), DriverError> {
         let f = self.f;
         // SAFETY: the event lives as long as this.
         f.check("cuEventSynchronize", unsafe { (f.event_wait)(half.done.handle()) })
@@ -137,7 +137,7 @@ impl State {
     /// # Safety
     /// As `Device::read`.
     pub(super) unsafe fn read(&self, turn: &mut Turn, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
-        let empty = |half: &Half, out: &mut [u8]| {
+        let empty = |half: &Pinned, out: &mut [u8]| {
             self.wait_for(half)?;
             // SAFETY: the buffer has HALF bytes, which is what a part has at most, the copy into it is over, and it is not the
             // caller's memory.
@@ -145,7 +145,7 @@ impl State {
             Ok::<_, DriverError>(())
         };
         let mut from = address;
-        let mut before: Option<(&Half, &mut [u8])> = None;
+        let mut before: Option<(&Pinned, &mut [u8])> = None;
         for part in out.chunks_mut(HALF) {
             let half = self.next(turn);
             // SAFETY: the caller's promise for the address; the buffer has room, and was emptied. What may still be fetched
@@ -162,5 +162,34 @@ impl State {
             empty(half, part)?;
         }
         Ok(())
+    }
+
+    /// # Safety
+    /// As `Device::read_before`.
+    pub(super) unsafe fn read_before(
+        &self,
+        address: u64,
+        out: &mut [u8],
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        if out.len() > FEW {
+            return Err(CudaError::Range { offset: 0, bytes: out.len(), len: FEW });
+        }
+        let pinned = {
+            let mut turn = self.enter()?;
+            let pinned = turn.small.pop().map_or_else(|| Pinned::new(self.f, FEW), Ok)?;
+            // SAFETY: the caller's promise for the address; the buffer has room for it, and nobody else has it.
+            unsafe { self.fetch(pinned.memory.handle(), address, out.len()) }?;
+            self.mark(&pinned)?;
+            pinned
+        };
+        // Others may have their turn meanwhile, and `more` has.
+        let started = more();
+        let mut turn = self.enter()?;
+        self.wait_for(&pinned)?;
+        // SAFETY: the buffer has so many bytes, the copy into it is over, and it is not the caller's memory.
+        unsafe { std::ptr::copy_nonoverlapping(pinned.memory.handle().cast(), out.as_mut_ptr(), out.len()) };
+        turn.small.push(pinned);
+        started
     }
 }

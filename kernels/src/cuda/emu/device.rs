@@ -184,6 +184,17 @@ impl Device for Emulation {
         Ok(())
     }
 
+    unsafe fn read_before(
+        &self,
+        address: u64,
+        out: &mut [u8],
+        more: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        // SAFETY: as for `write`.
+        unsafe { self.read(address, out) }?;
+        more()
+    }
+
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
         let _stream = self.stream();
         // SAFETY: as for `write`, for both; they do not overlap.
