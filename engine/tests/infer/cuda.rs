@@ -11,12 +11,16 @@ use bitnet_engine::model::Model;
 use bitnet_kernels::cuda::device::{CudaError, Device};
 use bitnet_kernels::cuda::emu::Emulation;
 use bitnet_kernels::quant::Storage;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 
-fn emulation() -> &'static Arc<dyn Device> {
-    static DEVICE: OnceLock<Arc<dyn Device>> = OnceLock::new();
-    DEVICE.get_or_init(|| Arc::new(Emulation::new().expect("a C++ compiler: apt-get install g++")))
+thread_local! {
+    /// One for each test: a device does one launch at a time.
+    static DEVICE: Arc<dyn Device> = Arc::new(Emulation::new().expect("a C++ compiler: apt-get install g++"));
+}
+
+fn emulation() -> Arc<dyn Device> {
+    DEVICE.with(Arc::clone)
 }
 
 fn options(context: usize, chunk: usize) -> SessionOptions {
@@ -24,7 +28,7 @@ fn options(context: usize, chunk: usize) -> SessionOptions {
 }
 
 fn on_device(model: &Arc<Model>, context: usize, chunk: usize) -> Result<Session, InferenceError> {
-    let card = Some(Arc::clone(emulation()));
+    let card = Some(emulation());
     Session::new(Arc::clone(model), SessionOptions { card, ..options(context, chunk) })
 }
 
@@ -97,7 +101,7 @@ fn texts_are_those_of_the_cpu() {
     for (how, speculate) in ways {
         let expected = text(&mut on_cpu(&loaded.model, 20, 16), how, speculate);
         for head in [Head::Auto, Head::Screened] {
-            let card = Some(Arc::clone(emulation()));
+            let card = Some(emulation());
             let options = SessionOptions { card, head, ..options(20, 16) };
             let mut session = Session::new(Arc::clone(&loaded.model), options).unwrap();
             assert_eq!(text(&mut session, how, speculate), expected, "{how:?}, {speculate} ahead, {head:?}");
@@ -149,7 +153,7 @@ fn the_short_proof_compares_card_and_processor() {
     if !here() {
         return;
     }
-    let card = Some(Arc::clone(emulation()));
+    let card = Some(emulation());
     self_check_card(&tiny().model, &SessionOptions { card, ..options(8, 8) }).unwrap();
 }
 
