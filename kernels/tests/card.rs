@@ -108,6 +108,10 @@ fn kernels_run_and_copies_arrive() {
         assert_eq!(floats(&x), want);
         y.copy_of(&x).unwrap();
         assert_eq!(floats(&y), want);
+        // What is read is from before the launch that goes behind it.
+        let word = x.word_before(0, &mut || add(&device, &x, &y)).unwrap();
+        assert_eq!(word, u64::from(want[1].to_bits()) << 32 | u64::from(want[0].to_bits()));
+        assert_eq!(floats(&x)[1], 2.0 * want[1]);
 
         // More than both pinned buffers hold: the first is filled again only when it was fetched.
         let many: Vec<u32> = (0..3 << 20).map(|i: u32| i.wrapping_mul(2_654_435_761)).collect();
@@ -159,7 +163,8 @@ fn kernels_run_and_copies_arrive() {
     });
     let Some(log) = log else { return };
     for (want, times) in [
-        ("launch bn_add 3x1x1 64 0 p p 1000l overlapping", 2),
+        ("launch bn_add 3x1x1 64 0 p p 1000l overlapping", 3),
+        ("from 8", 1),
         ("launch bn_embed_f16 2x1x1 32 0 p p p 3u 4u 2u 0.25f overlapping", 1),
         ("launch bn_norm_quant 1x1x1 128 65536 0u p null null 1e-05f 1u 16384u null p p p overlapping", 2),
         ("allow bn_norm_quant 65536", 1),
@@ -172,6 +177,9 @@ fn kernels_run_and_copies_arrive() {
     ] {
         assert_eq!(log.iter().filter(|line| *line == want).count(), times, "{want}: {log:#?}");
     }
+    // The host waits for those eight bytes behind the launch, not before it.
+    let at = log.iter().position(|line| line == "from 8").unwrap();
+    assert!(log[at + 1].starts_with("launch bn_add"), "{log:#?}");
     // One part is copied out while the card fills the other: nobody waits for all that was started.
     let read: Vec<usize> = (0..log.len()).filter(|&i| log[i] == "from 1048576").collect();
     assert!(read.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{log:#?}");

@@ -203,9 +203,10 @@ fn a_device_that_went_on_turns_back() {
         logits.iter().position(|l| *l == most).unwrap() as u32
     };
     for head in [Head::Auto, Head::Screened] {
-        let card = Some(Arc::clone(emulation()));
+        let card = Some(emulation());
         let mut device = Session::new(Arc::clone(model), SessionOptions { card, head, ..options(8, 8) }).unwrap();
-        for what in ["its choice", "all logits", "three logits", "another token", "its choice, unseen", "a full cache"] {
+        for what in ["its choice", "all logits", "three logits", "another token", "its choice, unseen", "a full cache"]
+        {
             device.truncate(0);
             let mut taken = tokens(3);
             let mut next = best(device.logits_needed(&taken, &greedy).unwrap());

@@ -14,6 +14,8 @@ mod common;
 #[cfg(cuda_emu)]
 mod decode;
 #[cfg(cuda_emu)]
+mod device;
+#[cfg(cuda_emu)]
 mod faults;
 #[cfg(cuda_emu)]
 mod products;

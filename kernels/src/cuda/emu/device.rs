@@ -3,8 +3,9 @@
 use super::{EmuError, Launch, available, ffi};
 use crate::cuda::device::{self, CudaError, Device, Recorded, Value};
 use crate::cuda::overlap;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Bytes that it gives out at most: an emulated card has no more memory than a small one.
@@ -32,8 +33,8 @@ struct Inner {
     /// Buffers that a kernel got, and not to read early, since somebody last waited for the device: it may still write
     /// them when the next launch begins.
     written: HashSet<u64>,
-    /// What is being recorded.
-    recording: Option<Vec<(device::Launch, Vec<Value>)>>,
+    /// What threads are recording; others run theirs meanwhile.
+    recordings: HashMap<ThreadId, Vec<(device::Launch, Vec<Value>)>>,
     launches: u32,
 }
 
@@ -133,9 +134,10 @@ impl Device for Emulation {
     }
 
     fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError> {
-        self.inner(|inner| inner.recording = Some(Vec::new()));
+        let mine = thread::current().id();
+        self.inner(|inner| inner.recordings.insert(mine, Vec::new()));
         let done = launches();
-        let kept = self.inner(|inner| inner.recording.take()).unwrap_or_default();
+        let kept = self.inner(|inner| inner.recordings.remove(&mine)).unwrap_or_default();
         done?;
         Ok(Box::new(Kept { device: self.clone(), launches: kept }))
     }
@@ -203,8 +205,9 @@ impl Device for Emulation {
     }
 
     unsafe fn start(&self, launch: &device::Launch, values: &[Value]) -> Result<(), CudaError> {
-        let kept =
-            self.inner(|inner| inner.recording.as_mut().map(|kept| kept.push((*launch, values.to_vec()))).is_some());
+        let mine = thread::current().id();
+        let kept = self
+            .inner(|inner| inner.recordings.get_mut(&mine).map(|kept| kept.push((*launch, values.to_vec()))).is_some());
         if kept { Ok(()) } else { self.run(launch, values) }
     }
 }
