@@ -12,7 +12,7 @@ use std::process::Command;
 /// Exit code, stdout, stderr, before the libraries of a folder.
 fn bench_gpu(args: &[&str], folder: &Path) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    for twin in ["BITNET_GGUF", "BITNET_DEVICE", "BITNET_THREADS", "BITNET_CUDA_CACHE"] {
+    for twin in ["BITNET_GGUF", "BITNET_DEVICE", "BITNET_THREADS", "BITNET_CUDA_CACHE", "BITNET_CUDA_OVERLAP"] {
         command.env_remove(twin);
     }
     for (name, value) in [("LD_LIBRARY_PATH", folder), ("BITNET_NVRTC", folder), ("HOME", folder)] {

@@ -208,7 +208,7 @@ pub fn figures(
     let device = card.card.as_ref().ok_or_else(|| Failure::new("only a card is measured here"))?;
     say("copying memory");
     let copy = bandwidth(device, ask.copy, ask.rounds)?;
-    let new = ask.generate.max(WARM_UP);
+    let new = ask.generate.max(WARM_UP) + clock::BEFORE;
     let longest = ask.contexts.iter().map(|c| c + new).chain(ask.prompts.iter().copied()).max();
     let longest = longest.unwrap_or(0);
     let most = loaded.model.config.context_length;

@@ -6,8 +6,9 @@ use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::cuda::metered::Metered;
 use std::time::Duration;
 
-/// Tokens that [`alone`] generates before those that it measures.
-pub const BEFORE: usize = 2;
+/// Tokens that [`alone`] generates before those that it measures: the first is sent, with the second the device begins to choose
+/// and goes on to the third, with the third to a fourth.
+pub const BEFORE: usize = 4;
 
 /// What generated tokens take where no host waits for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +78,8 @@ pub fn alone(
         steps(session, position, token, n)?;
         Ok(card.counts().launches)
     };
-    let (none, one, two) = (after(0)?, after(1)?, after(BEFORE)?);
-    // The first token is sent, what follows goes on by itself.
-    let launches = two.saturating_sub(one).saturating_sub(one.saturating_sub(none));
+    let (none, two, three) = (after(0)?, after(2)?, after(3)?);
+    let launches = three.saturating_sub(two).saturating_sub(two.saturating_sub(none));
     let again = card.again(count)?.filter(|again| again.launches == launches);
     session.truncate(position);
     Ok(Alone { time: again.map(|again| again.time), launches })
