@@ -143,17 +143,22 @@ pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
     Ok(bitnet_engine::device::kernels(&cell.device)?)
 }
 
-/// A cell's device. A card is opened once a process, so that its cells share what was compiled and uploaded.
+/// A cell's device. A card is opened once a process, so that its cells share what was compiled and uploaded; the emulation, which
+/// does one launch at a time, for each cell.
 ///
 /// # Errors
 /// The device is unknown or not here.
 pub fn device(cell: &Cell) -> Result<Opened, Failure> {
     static OPENED: Mutex<Vec<(String, Opened)>> = Mutex::new(Vec::new());
+    let open = || -> Result<Opened, Failure> { Ok(bitnet_engine::device::open(&cell.device, &Settings::from_env()?)?) };
+    if cell.device == bitnet_engine::device::cuda::EMULATED {
+        return open();
+    }
     let mut all = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, opened)) = all.iter().find(|(name, _)| *name == cell.device) {
         return Ok(opened.clone());
     }
-    let opened = bitnet_engine::device::open(&cell.device, &Settings::from_env()?)?;
+    let opened = open()?;
     all.push((cell.device.clone(), opened.clone()));
     Ok(opened)
 }
