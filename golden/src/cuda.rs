@@ -1,4 +1,5 @@
-//! `gates/cuda.toml`: which architectures the CUDA kernels are compiled for, by which NVRTC, and how much they may spill.
+//! `gates/cuda.toml`: which architectures the CUDA kernels are compiled for, by which NVRTC, how much they may spill, and what
+//! they ask for early.
 
 use crate::{GoldenError, check_schema, read_toml};
 use serde::Deserialize;
@@ -20,8 +21,21 @@ pub struct Cuda {
     /// Entries that may spill more.
     #[serde(default, rename = "spill")]
     pub spills: Vec<Spill>,
+    /// What entries ask for before they wait for earlier launches.
+    #[serde(default)]
+    pub early: Vec<Early>,
     /// The compiler, by host.
     pub nvrtc: Vec<Wheel>,
+}
+
+/// An entry that asks for its first weights before it waits for earlier launches, where launches overlap.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Early {
+    /// The kernel's entry point.
+    pub entry: String,
+    /// Loads and prefetches before the wait, in its machine code, at least.
+    pub fetches: u64,
 }
 
 /// An entry that may spill more than others.
@@ -121,6 +135,9 @@ fn problem(cuda: &Cuda) -> Option<String> {
     if let Some(spill) = cuda.spills.iter().find(|spill| spill.reason.trim().is_empty()) {
         return Some(format!("`{}` may spill on {} without a reason", spill.entry, spill.architecture));
     }
+    if let Some(early) = cuda.early.iter().find(|early| early.fetches == 0) {
+        return Some(format!("`{}` is asked for no fetch at all", early.entry));
+    }
     cuda.nvrtc.iter().find_map(|wheel| {
         if wheel.pip.split_once("==").is_none_or(|(_, version)| version.is_empty()) {
             return Some(format!("`{}` pins no version", wheel.pip));
@@ -166,6 +183,7 @@ mod tests {
             ("n==1", "n", "pins no version"),
             ("\"0", "\"", "not pinned by a SHA-256"),
             ("spill_bytes", "spills_bytes", "spills_bytes"),
+            ("[[nvrtc]]", "[[early]]\nentry = \"k\"\nfetches = 0\n[[nvrtc]]", "`k` is asked for no fetch"),
         ] {
             let error = go(&whole.replace(from, to)).expect_err(want);
             assert!(error.contains(want), "{want}: {error}");

@@ -15,7 +15,7 @@ mod owned;
 
 use super::architecture::{Architecture, loads};
 use super::cache::Cache;
-use super::device::{CudaError, Device, Launch, Recorded, Value};
+use super::device::{CudaError, Device, Launch, Recorded, Value, Work};
 use super::driver::functions::{Functions, Handle};
 use super::driver::{Context, Driver, DriverError};
 use super::nvrtc::Nvrtc;
@@ -284,11 +284,11 @@ impl Device for Card {
         Ok(self.0.wait()?)
     }
 
-    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError> {
+    fn time(&self, work: &mut Work<'_>) -> Result<Duration, CudaError> {
         graph::time(&self.0, work)
     }
 
-    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError> {
+    fn record(&self, launches: &mut Work<'_>) -> Result<Box<dyn Recorded>, CudaError> {
         Ok(Box::new(graph::record(&self.0, launches)?))
     }
 
@@ -341,12 +341,7 @@ impl Device for Card {
         unsafe { self.0.read(&mut turn, address, out) }
     }
 
-    unsafe fn read_before(
-        &self,
-        address: u64,
-        out: &mut [u8],
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
-    ) -> Result<(), CudaError> {
+    unsafe fn read_before(&self, address: u64, out: &mut [u8], more: &mut Work<'_>) -> Result<(), CudaError> {
         // SAFETY: the caller's promise.
         unsafe { self.0.read_before(address, out, more) }
     }

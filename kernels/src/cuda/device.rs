@@ -140,6 +140,9 @@ pub enum Value {
     F32(f32),
 }
 
+/// What a caller has a device do.
+pub type Work<'a> = dyn FnMut() -> Result<(), CudaError> + 'a;
+
 /// Bytes that [`Device::read_before`] takes.
 pub const FEW: usize = 64;
 
@@ -170,14 +173,14 @@ pub trait Device: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The work's, or the clock's.
-    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError>;
+    fn time(&self, work: &mut Work<'_>) -> Result<Duration, CudaError>;
 
     /// Keeps what `launches` starts, without running it, as one thing that can be replayed (a CUDA graph). Nothing but launches
     /// may happen meanwhile; the buffers must outlive it: [`record`] keeps them.
     ///
     /// # Errors
     /// The launches', or the device cannot keep them.
-    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError>;
+    fn record(&self, launches: &mut Work<'_>) -> Result<Box<dyn Recorded>, CudaError>;
 
     /// Memory, aligned to 256 bytes, with any contents. `what` is for the message.
     ///
@@ -227,12 +230,7 @@ pub trait Device: fmt::Debug + Send + Sync {
     ///
     /// # Safety
     /// As for [`Device::write`].
-    unsafe fn read_before(
-        &self,
-        address: u64,
-        out: &mut [u8],
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
-    ) -> Result<(), CudaError>;
+    unsafe fn read_before(&self, address: u64, out: &mut [u8], more: &mut Work<'_>) -> Result<(), CudaError>;
 
     /// Copies within the device; only starts. The ranges do not overlap.
     ///
@@ -366,11 +364,7 @@ impl Buffer {
     ///
     /// # Errors
     /// As [`Buffer::write`], or those of `more`.
-    pub fn word_before(
-        &self,
-        offset: usize,
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
-    ) -> Result<u64, CudaError> {
+    pub fn word_before(&self, offset: usize, more: &mut Work<'_>) -> Result<u64, CudaError> {
         let mut out = [0; size_of::<u64>()];
         let address = self.range(offset, out.len())?;
         // SAFETY: the range lies in this buffer, which the device allocated.
@@ -429,7 +423,7 @@ impl Replay {
 ///
 /// # Errors
 /// Those of `launches`, or the device cannot keep them.
-pub fn record(device: &dyn Device, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Replay, CudaError> {
+pub fn record(device: &dyn Device, launches: &mut Work<'_>) -> Result<Replay, CudaError> {
     KEPT.set(Some(Vec::new()));
     let recorded = device.record(launches);
     let buffers = KEPT.take().unwrap_or_default();

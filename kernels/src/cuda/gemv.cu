@@ -47,7 +47,7 @@ struct Nothing {};
 
 // Products of pairs of rows: row_of(pair, r) is where a row's codes are, r 0 or 1; out(pair, sums, known, seen) gets the sums of
 // codes times activations, in one thread of those that made them, and what ask(pair) saw meanwhile of what other launches wrote.
-// Whole warps, 64 threads at least, any grid. Dynamic shared memory: 5 * cols bytes.
+// One pair at least; whole warps, 64 threads at least, any grid. Dynamic shared memory: 5 * cols bytes.
 template <class RowOf, class Ask, class Out>
 __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of, Ask ask, Out out) {
     DYNAMIC_SHARED(memory);
@@ -59,7 +59,6 @@ __device__ __forceinline__ void pairs_of_rows(Input in, u32 pairs, RowOf row_of,
     uint4 w[ROWS][AHEAD];
     Quantised known = {};
     if (in.weight) bring_row(in.weight, cols);
-    if (!pairs) wait_for_earlier();
     // Every team takes as many turns, so that the lanes of a warp meet at the shuffles.
     for (u32 begin = 0; begin < pairs; begin += teams) {
         u32 pair = begin + team;

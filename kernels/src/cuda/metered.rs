@@ -4,7 +4,7 @@
 //! for each token, the card's events count the waiting as well; [`Metered::again`] starts the recording many times in
 //! a row, so that what it measures is the card alone.
 
-use super::device::{CudaError, Device, Launch, Recorded, Value};
+use super::device::{CudaError, Device, Launch, Recorded, Value, Work};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -152,11 +152,11 @@ impl Device for Metered {
         self.0.inner.finish()
     }
 
-    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError> {
+    fn time(&self, work: &mut Work<'_>) -> Result<Duration, CudaError> {
         self.0.inner.time(work)
     }
 
-    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError> {
+    fn record(&self, launches: &mut Work<'_>) -> Result<Box<dyn Recorded>, CudaError> {
         let me = std::thread::current().id();
         let mut kernels = 0;
         let recorded = self.0.inner.record(&mut || {
@@ -200,12 +200,7 @@ impl Device for Metered {
         Ok(())
     }
 
-    unsafe fn read_before(
-        &self,
-        address: u64,
-        out: &mut [u8],
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
-    ) -> Result<(), CudaError> {
+    unsafe fn read_before(&self, address: u64, out: &mut [u8], more: &mut Work<'_>) -> Result<(), CudaError> {
         // SAFETY: the caller's promise.
         unsafe { self.0.inner.read_before(address, out, more) }?;
         self.count(|counts| counts.read += out.len() as u64);

@@ -1,6 +1,6 @@
 //! `cargo xtask cuda-check`: every CUDA source of the kernels compiles for every architecture, has the entries that it is said
-//! to have, and spills no more than `golden/gates/cuda.toml` allows. No GPU, no driver and no CUDA toolkit is needed: NVRTC
-//! comes as a Python wheel, pinned by version and SHA-256.
+//! to have, spills no more than `golden/gates/cuda.toml` allows, and asks for its first weights before it waits for earlier
+//! launches. No GPU, no driver and no CUDA toolkit is needed: NVRTC comes as a Python wheel, pinned by version and SHA-256.
 //!
 //! Exit codes: 0 all is well; 1 something is not, or an error; 2 wrong usage; 4 nothing could be compiled (no NVRTC).
 
@@ -139,14 +139,14 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     let width = report.rows.iter().map(|row| row.entry.len()).max().unwrap_or(0).max(8);
     text += &format!(
-        "{:<width$} {:<8} {:>9} {:>6} {:>6} {:>7} {:>9}  finding\n",
-        "kernel", "arch", "registers", "spill", "stack", "shared", "constant"
+        "{:<width$} {:<8} {:>9} {:>6} {:>6} {:>7} {:>9} {:>6}  finding\n",
+        "kernel", "arch", "registers", "spill", "stack", "shared", "constant", "early"
     );
     for row in &report.rows {
         let cost = row.cost.as_ref();
         let figure = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         text += &format!(
-            "{:<width$} {:<8} {:>9} {:>6} {:>6} {:>7} {:>9}  {}\n",
+            "{:<width$} {:<8} {:>9} {:>6} {:>6} {:>7} {:>9} {:>6}  {}\n",
             row.entry,
             row.architecture,
             figure(cost.map(|cost| cost.registers)),
@@ -154,6 +154,7 @@ fn text(report: &Report) -> String {
             figure(cost.map(|cost| cost.stack)),
             figure(cost.map(|cost| cost.shared)),
             figure(cost.map(|cost| cost.constant)),
+            figure(cost.and_then(|cost| cost.early)),
             row.finding.as_deref().unwrap_or("ok"),
         );
     }

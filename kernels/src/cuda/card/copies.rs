@@ -6,7 +6,7 @@
 
 use super::owned::Owned;
 use super::{State, Turn};
-use crate::cuda::device::{CudaError, FEW};
+use crate::cuda::device::{CudaError, FEW, Work};
 use crate::cuda::driver::DriverError;
 use crate::cuda::driver::functions::{Functions, Handle};
 use cudarc::driver::sys::CUevent_flags;
@@ -170,7 +170,7 @@ impl State {
         &self,
         address: u64,
         out: &mut [u8],
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
+        more: &mut Work<'_>,
     ) -> Result<(), CudaError> {
         if out.len() > FEW {
             return Err(CudaError::Range { offset: 0, bytes: out.len(), len: FEW });

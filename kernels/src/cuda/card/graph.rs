@@ -3,7 +3,7 @@
 use super::State;
 use super::copies::event;
 use super::owned::Owned;
-use crate::cuda::device::{CudaError, Recorded};
+use crate::cuda::device::{CudaError, Recorded, Work};
 use crate::cuda::driver::DriverError;
 use cudarc::driver::sys::{CUevent_flags, CUstreamCaptureMode};
 use std::sync::{Arc, PoisonError};
@@ -72,10 +72,7 @@ impl Drop for Recording<'_> {
 }
 
 /// What `Device::record` does.
-pub(super) fn record(
-    state: &Arc<State>,
-    launches: &mut dyn FnMut() -> Result<(), CudaError>,
-) -> Result<Graph, CudaError> {
+pub(super) fn record(state: &Arc<State>, launches: &mut Work<'_>) -> Result<Graph, CudaError> {
     let recording = Recording::begin(state)?;
     launches()?;
     let graph = recording.end().map_err(|error| state.refused(error))?;
@@ -108,7 +105,7 @@ impl Drop for Graph {
 }
 
 /// What `Device::time` does: events before and after.
-pub(super) fn time(state: &State, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError> {
+pub(super) fn time(state: &State, work: &mut Work<'_>) -> Result<Duration, CudaError> {
     let f = state.f;
     let record = |event: &Owned| {
         // SAFETY: event and stream are there.

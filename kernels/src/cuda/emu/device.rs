@@ -1,7 +1,7 @@
 //! The emulation as a device that an executor drives.
 
 use super::{EmuError, Launch, available, ffi};
-use crate::cuda::device::{self, CudaError, Device, Recorded, Value};
+use crate::cuda::device::{self, CudaError, Device, Recorded, Value, Work};
 use crate::cuda::overlap;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,13 +127,13 @@ impl Device for Emulation {
         Ok(())
     }
 
-    fn time(&self, work: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Duration, CudaError> {
+    fn time(&self, work: &mut Work<'_>) -> Result<Duration, CudaError> {
         let start = Instant::now();
         work()?;
         Ok(start.elapsed())
     }
 
-    fn record(&self, launches: &mut dyn FnMut() -> Result<(), CudaError>) -> Result<Box<dyn Recorded>, CudaError> {
+    fn record(&self, launches: &mut Work<'_>) -> Result<Box<dyn Recorded>, CudaError> {
         let mine = thread::current().id();
         self.inner(|inner| inner.recordings.insert(mine, Vec::new()));
         let done = launches();
@@ -186,12 +186,7 @@ impl Device for Emulation {
         Ok(())
     }
 
-    unsafe fn read_before(
-        &self,
-        address: u64,
-        out: &mut [u8],
-        more: &mut dyn FnMut() -> Result<(), CudaError>,
-    ) -> Result<(), CudaError> {
+    unsafe fn read_before(&self, address: u64, out: &mut [u8], more: &mut Work<'_>) -> Result<(), CudaError> {
         // SAFETY: as for `write`.
         unsafe { self.read(address, out) }?;
         more()

@@ -4,6 +4,7 @@ use super::{VERBOSE, cubin, ptxas};
 use bitnet_golden::cuda::Cuda;
 use bitnet_kernels::cuda::architecture::Architecture;
 use bitnet_kernels::cuda::nvrtc::{Compiled, Nvrtc, NvrtcError, Program};
+use bitnet_kernels::cuda::overlap;
 use serde::Serialize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,8 @@ pub(super) struct Cost {
     pub(super) shared: u64,
     /// Parameters, and what compiler and driver keep beside them.
     pub(super) constant: u64,
+    /// Fetches from memory before it waits for earlier launches; none if it does not wait.
+    pub(super) early: Option<u64>,
 }
 
 /// An entry on an architecture.
@@ -101,6 +104,7 @@ pub(super) fn judge(
     warnings.retain(|line: &String| seen.insert(line.clone()));
     if all && failures.is_empty() {
         failures.extend(stale(golden, &rows, architectures));
+        failures.extend(unknown(golden, &rows));
     }
     let green = failures.is_empty() && !rows.is_empty() && rows.iter().all(|row| row.finding.is_none());
     let (major, minor) = nvrtc.version();
@@ -161,7 +165,7 @@ fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) 
     let wanted = unit.entries.clone().unwrap_or_else(|| there.keys().cloned().collect());
     let mut rows = Vec::new();
     for entry in &wanted {
-        let Some(constant) = there.get(entry) else {
+        let Some(known) = there.get(entry) else {
             let names: Vec<&str> = there.keys().map(String::as_str).collect();
             let finding = format!("ABSENT: the cubin of {} has {}", unit.name, names.join(", "));
             rows.push(row(entry, None, Some(finding)));
@@ -174,12 +178,16 @@ fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) 
                 spill_loads: function.spill_loads?,
                 stack: function.stack?,
                 shared: function.shared,
-                constant: *constant,
+                constant: known.constant,
+                early: known.early,
             })
         });
         let finding = cost.as_ref().map_or_else(
             || Some("UNMEASURED: the compiler's log does not say registers and spills of it".to_owned()),
-            |cost| spilled(golden, entry, architecture, cost.spill_stores + cost.spill_loads),
+            |cost| {
+                let spills = cost.spill_stores + cost.spill_loads;
+                spilled(golden, entry, architecture, spills).or_else(|| late(golden, entry, architecture, cost.early))
+            },
         );
         rows.push(row(entry, cost, finding));
     }
@@ -200,6 +208,22 @@ fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) 
 fn spilled(golden: &Cuda, function: &str, architecture: &str, bytes: u64) -> Option<String> {
     let limit = golden.limit(function, architecture);
     (bytes > limit).then(|| format!("SPILLS {bytes} bytes, golden/gates/cuda.toml allows {limit}"))
+}
+
+/// Whether an entry that is launched early waits, and fetches before that what it should. Architectures that cannot have no wait.
+fn late(golden: &Cuda, entry: &str, architecture: &str, early: Option<u64>) -> Option<String> {
+    let able = architecture.parse::<Architecture>().is_ok_and(|architecture| architecture.major >= 9);
+    if !able || !overlap::overlaps(entry) {
+        return None;
+    }
+    let wanted = golden.early.iter().find(|wanted| wanted.entry == entry).map_or(0, |wanted| wanted.fetches);
+    match early {
+        None => Some("NO WAIT for earlier launches, with which it is started".to_owned()),
+        Some(early) if early < wanted => {
+            Some(format!("LATE: {early} fetches before it waits, golden/gates/cuda.toml wants {wanted}"))
+        }
+        Some(_) => None,
+    }
 }
 
 /// Allowances that no entry needs.
@@ -223,6 +247,13 @@ fn stale(golden: &Cuda, rows: &[Row], architectures: &[Architecture]) -> Vec<Str
         .collect()
 }
 
+/// Entries that are asked to fetch early, and are not there.
+fn unknown(golden: &Cuda, rows: &[Row]) -> Vec<String> {
+    let names = golden.early.iter().map(|early| &early.entry);
+    let gone = names.filter(|name| rows.iter().all(|row| row.entry != **name));
+    gone.map(|name| format!("golden/gates/cuda.toml wants early fetches of `{name}`, which no source has")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,11 +265,19 @@ mod tests {
             bytes: 16,
             reason: "why".to_owned(),
         };
-        Cuda { schema: 1, architectures: Vec::new(), spill_bytes: 4, spills: vec![spill], nvrtc: Vec::new() }
+        let early = bitnet_golden::cuda::Early { entry: "bn_gemv_add".to_owned(), fetches: 3 };
+        Cuda {
+            schema: 1,
+            architectures: Vec::new(),
+            spill_bytes: 4,
+            spills: vec![spill],
+            early: vec![early],
+            nvrtc: Vec::new(),
+        }
     }
 
     fn row(spill_stores: u64) -> Row {
-        let cost = Cost { registers: 8, spill_stores, spill_loads: 2, stack: 0, shared: 0, constant: 0 };
+        let cost = Cost { registers: 8, spill_stores, spill_loads: 2, stack: 0, shared: 0, constant: 0, early: None };
         let name = |name: &str| name.to_owned();
         Row { source: name("s"), entry: name("k"), architecture: name("sm_80"), cost: Some(cost), finding: None }
     }
@@ -262,5 +301,19 @@ mod tests {
         assert_eq!(stale(&golden, &[row(2)], &[sm_80]).len(), 1, "within what everybody may");
         assert_eq!(stale(&golden, &[], &[sm_80, sm_90]).len(), 1, "no such entry");
         assert!(stale(&golden, &[], &[sm_90]).is_empty(), "nothing was compiled for it");
+    }
+
+    #[test]
+    fn an_entry_that_begins_early_fetches_early() {
+        let golden = golden();
+        let late = |entry, architecture, early| late(&golden, entry, architecture, early);
+        assert_eq!(late("bn_gemv_add", "sm_90a", Some(3)), None);
+        assert_eq!(late("bn_gemv_add", "sm_80", None), None, "it cannot begin early");
+        assert_eq!(late("bn_tokens_split", "sm_90a", None), None, "it never does");
+        assert_eq!(late("bn_next", "sm_100", Some(0)), None, "nothing is asked of it");
+        assert!(late("bn_gemv_add", "sm_100", Some(2)).unwrap().contains("LATE: 2 fetches"));
+        assert!(late("bn_next", "sm_90a", None).unwrap().contains("NO WAIT"));
+        assert!(unknown(&golden, &[row(0)]).concat().contains("`bn_gemv_add`, which no source has"));
+        assert!(unknown(&golden, &[Row { entry: "bn_gemv_add".to_owned(), ..row(0) }]).is_empty());
     }
 }
