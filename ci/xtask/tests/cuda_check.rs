@@ -34,12 +34,13 @@ fn main() -> ExitCode {
         ("no_library_is_unavailable", no_library_is_unavailable),
         ("wrong_usage", wrong_usage),
     ];
-    let nvrtc: [(&str, Run); 8] = [
+    let nvrtc: [(&str, Run); 9] = [
         ("kernels_compile", kernels_compile),
         ("a_compile_error_is_red", a_compile_error_is_red),
         ("an_absent_entry_is_red", an_absent_entry_is_red),
         ("an_entry_that_is_not_listed_is_red", an_entry_that_is_not_listed_is_red),
         ("a_spill_is_red", a_spill_is_red),
+        ("a_late_fetch_is_red", a_late_fetch_is_red),
         ("no_entry_is_red", no_entry_is_red),
         ("an_architecture_that_is_not_offered", an_architecture_that_is_not_offered),
         ("a_cubin_is_compiled_once", a_cubin_is_compiled_once),
@@ -115,12 +116,16 @@ fn check(args: &[&str]) -> Result<Ran, Failure> {
 
 /// A source of one's own, for one architecture.
 fn planted(text: &str, entries: Option<&str>) -> Result<Ran, Failure> {
+    planted_for("sm_80", text, entries)
+}
+
+fn planted_for(architecture: &str, text: &str, entries: Option<&str>) -> Result<Ran, Failure> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("planted.cu");
     std::fs::write(&file, text)?;
     let file = file.to_string_lossy();
     let entry = entries.map(|entries| ["--entry", entries]);
-    check(&[&["--arch", "sm_80", "--source", &file][..], entry.as_ref().map_or(&[], |entry| &entry[..])].concat())
+    check(&[&["--arch", architecture, "--source", &file][..], entry.as_ref().map_or(&[], |entry| &entry[..])].concat())
 }
 
 fn no_network_is_unavailable() -> Result<(), Failure> {
@@ -208,6 +213,28 @@ fn a_spill_is_red() -> Result<(), Failure> {
         for (int i = 0; i < 120; i++) t[i] = a[i * 1024 + threadIdx.x];\n    __syncthreads();\n#pragma unroll\n    \
         for (int i = 0; i < 120; i++) a[i * 1024 + threadIdx.x] = t[(i * 7 + 3) % 120] * t[119 - i];\n}\n";
     planted(text, None)?.check(1, &["SPILLS ", "golden/gates/cuda.toml allows 0", "1 entries = 0 ok + 1 red"])
+}
+
+/// By the name of an entry that is started early and is to fetch two things before it waits.
+fn a_late_fetch_is_red() -> Result<(), Failure> {
+    let source = |first: &str, then: &str| {
+        format!(
+            "extern \"C\" __global__ void bn_head_f16(const float* a, const float* b, float* y) {{\n\
+             float p, q;\n{first}\n{then}\ny[threadIdx.x] = p + q;\n}}\n"
+        )
+    };
+    let load = |to: &str, from: &str| {
+        format!("asm volatile(\"ld.global.f32 %0, [%1];\" : \"=f\"({to}) : \"l\"({from} + threadIdx.x));")
+    };
+    let wait = "asm volatile(\"griddepcontrol.wait;\" ::: \"memory\");";
+    let loads = load("p", "a") + &load("q", "b");
+    for architecture in ["sm_90a", "sm_100"] {
+        planted_for(architecture, &source(&loads, wait), None)?.check(0, &["green"])?;
+        planted_for(architecture, &source(wait, &loads), None)?
+            .check(1, &["bn_head_f16", "LATE: 0 fetches", "wants 2"])?;
+        planted_for(architecture, &source(&loads, ""), None)?.check(1, &["bn_head_f16", "NO WAIT"])?;
+    }
+    planted_for("sm_80", &source(&loads, ""), None)?.check(0, &["green"])
 }
 
 fn no_entry_is_red() -> Result<(), Failure> {

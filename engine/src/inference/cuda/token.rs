@@ -40,9 +40,9 @@ pub(super) fn single(chunk: &[Fused], fits: &dyn Fn(MatrixId) -> bool) -> Option
         match part {
             Part::Select => {}
             Part::Norm { before, src, weight, values, int8 } => {
-                let mut before = if follow(&mut out, *before) { Before::Plain } else { *before };
+                let before = if follow(&mut out, *before) { Before::Plain } else { *before };
                 if values.is_none() {
-                    match std::mem::replace(&mut before, Before::Plain) {
+                    match before {
                         Before::Plain => {}
                         Before::Sum(src) => out.push(Part::Add { src }),
                         Before::Gate(kind) => out.push(Part::Gate(kind)),
