@@ -25,6 +25,8 @@
 //! that a kernel got at another since somebody last waited for the device. What ran beyond that: a library that plays the
 //! driver. What did not: a card, so that it is quicker is not shown.
 
+use super::architecture::Architecture;
+
 /// Entries that keep the rule, and which of their arguments (from 0 on) they may read before they wait.
 const LISTED: &[(&str, &[usize])] = &[
     ("bn_embed_f16", &[0]),
@@ -64,10 +66,16 @@ pub fn overlaps(entry: &str) -> bool {
     early(entry).is_some()
 }
 
+/// Whether code for an architecture can begin early and wait.
+#[must_use]
+pub fn compiled(architecture: Architecture) -> bool {
+    architecture.major >= 9
+}
+
 /// Whether a card does it: the architecture that its kernels are compiled for, and the CUDA version that its driver speaks.
 #[must_use]
-pub fn possible(architecture: super::architecture::Architecture, driver: (u32, u32)) -> bool {
-    architecture.major >= 9 && driver >= (12, 3)
+pub fn possible(architecture: Architecture, driver: (u32, u32)) -> bool {
+    compiled(architecture) && driver >= (12, 3)
 }
 
 #[cfg(test)]

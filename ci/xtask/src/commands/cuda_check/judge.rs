@@ -88,7 +88,7 @@ pub(super) fn judge(
     for ((unit, architecture), result) in jobs.iter().zip(compile(nvrtc, &jobs)) {
         match result {
             Some(Ok(compiled)) => {
-                let (of_unit, said) = rows_of(golden, unit, &architecture.to_string(), &compiled);
+                let (of_unit, said) = rows_of(golden, unit, *architecture, &compiled);
                 if of_unit.is_empty() {
                     failures.push(format!("`{}` has no entry for {architecture}", unit.name));
                 }
@@ -146,12 +146,13 @@ fn compile(nvrtc: &Nvrtc, jobs: &[(&Unit, Architecture)]) -> Vec<Option<Result<C
 }
 
 /// The rows of one compilation, and what the compiler said beside them.
-fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) -> (Vec<Row>, Vec<String>) {
+fn rows_of(golden: &Cuda, unit: &Unit, architecture: Architecture, compiled: &Compiled) -> (Vec<Row>, Vec<String>) {
     let log = ptxas::read(&compiled.log);
+    let named = architecture.to_string();
     let row = |entry: &str, cost, finding| Row {
         source: unit.name.clone(),
         entry: entry.to_owned(),
-        architecture: architecture.to_owned(),
+        architecture: named.clone(),
         cost,
         finding,
     };
@@ -186,7 +187,7 @@ fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) 
             || Some("UNMEASURED: the compiler's log does not say registers and spills of it".to_owned()),
             |cost| {
                 let spills = cost.spill_stores + cost.spill_loads;
-                spilled(golden, entry, architecture, spills).or_else(|| late(golden, entry, architecture, cost.early))
+                spilled(golden, entry, &named, spills).or_else(|| late(golden, entry, architecture, cost.early))
             },
         );
         rows.push(row(entry, cost, finding));
@@ -198,7 +199,7 @@ fn rows_of(golden: &Cuda, unit: &Unit, architecture: &str, compiled: &Compiled) 
     // A device function that was not inlined spills for whoever calls it.
     for (name, function) in log.functions.iter().filter(|(_, function)| !function.entry) {
         let bytes = function.spill_stores.unwrap_or(0) + function.spill_loads.unwrap_or(0);
-        if let Some(finding) = spilled(golden, name, architecture, bytes) {
+        if let Some(finding) = spilled(golden, name, &named, bytes) {
             rows.push(row(name, None, Some(finding)));
         }
     }
@@ -211,9 +212,8 @@ fn spilled(golden: &Cuda, function: &str, architecture: &str, bytes: u64) -> Opt
 }
 
 /// Whether an entry that is launched early waits, and fetches before that what it should. Architectures that cannot have no wait.
-fn late(golden: &Cuda, entry: &str, architecture: &str, early: Option<u64>) -> Option<String> {
-    let able = architecture.parse::<Architecture>().is_ok_and(|architecture| architecture.major >= 9);
-    if !able || !overlap::overlaps(entry) {
+fn late(golden: &Cuda, entry: &str, architecture: Architecture, early: Option<u64>) -> Option<String> {
+    if !overlap::compiled(architecture) || !overlap::overlaps(entry) {
         return None;
     }
     let wanted = golden.early.iter().find(|wanted| wanted.entry == entry).map_or(0, |wanted| wanted.fetches);
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn an_entry_that_begins_early_fetches_early() {
         let golden = golden();
-        let late = |entry, architecture, early| late(&golden, entry, architecture, early);
+        let late = |entry, architecture: &str, early| late(&golden, entry, architecture.parse().unwrap(), early);
         assert_eq!(late("bn_gemv_add", "sm_90a", Some(3)), None);
         assert_eq!(late("bn_gemv_add", "sm_80", None), None, "it cannot begin early");
         assert_eq!(late("bn_tokens_split", "sm_90a", None), None, "it never does");
