@@ -279,13 +279,18 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
     }
 }
 
+__device__ __forceinline__ Shape shape(const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim,
+                                       u32 capacity) {
+    return {n_tokens, heads, kv_heads, dim, capacity, *position, heads / kv_heads};
+}
+
 #define ATTENTION(tile)                                                                                                \
     ENTRY __launch_bounds__(256, 2)                                                                                    \
     bn_attention_scores_##tile(const float* q, const u16* keys, const u32* position, u32 n_tokens, u32 heads,          \
                                u32 kv_heads, u32 dim, u32 capacity, float scale, float* scores, float* maxima) {       \
         let_next_begin();                                                                                              \
         wait_for_earlier();                                                                                            \
-        scores_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position, heads / kv_heads}, q, keys, scale, scores, maxima);        \
+        scores_of<tile>(shape(position, n_tokens, heads, kv_heads, dim, capacity), q, keys, scale, scores, maxima);    \
     }                                                                                                                  \
     ENTRY __launch_bounds__(256, 2)                                                                                    \
     bn_attention_values_##tile(const u16* values, const u32* position, u32 n_tokens, u32 heads, u32 kv_heads, u32 dim, \
@@ -293,8 +298,8 @@ __device__ __forceinline__ void values_of(Shape s, const u16* values, float* sco
                                float* out) {                                                                           \
         let_next_begin();                                                                                              \
         wait_for_earlier();                                                                                            \
-        values_of<tile>({n_tokens, heads, kv_heads, dim, capacity, *position, heads / kv_heads}, values, scores, maxima, partial, done,  \
-                        out);                                                                                          \
+        values_of<tile>(shape(position, n_tokens, heads, kv_heads, dim, capacity), values, scores, maxima, partial,    \
+                        done, out);                                                                                    \
     }
 
 // A token's groups of up to four heads, and prompts.
