@@ -4,7 +4,7 @@
 //! model's context is shorter) is computed in chunks of 128 to the logits of its last token. The embedded model runs on every
 //! set; the one of real size, if there is one (`BITNET_BENCH_MODEL`, or what `make-model` wrote), on the best of this machine.
 
-use bitnet_harness::bench::models;
+use bitnet_harness::bench::{inputs, models};
 use bitnet_harness::models::session;
 use bitnet_kernels::{best, kernel_sets};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -17,7 +17,7 @@ fn prefill(criterion: &mut Criterion) {
         let loaded = models::open(&path).map_err(|f| f.message).expect("the model");
         let config = &loaded.model.config;
         let length = PROMPT.min(config.context_length);
-        let ids: Vec<u32> = (0..length).map(|i| ((i * 7919 + 1) % config.vocab_size) as u32).collect();
+        let ids = inputs::ids(config.vocab_size, length);
         let mut group = criterion.benchmark_group("prefill");
         group.throughput(Throughput::Elements(length as u64));
         let sets = kernel_sets().iter().filter_map(|set| (set.detect)().ok());

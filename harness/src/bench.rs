@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`models`] | the models of `cargo bench` and of `cargo xtask bench-peers` |
-//! | [`inputs`] | matrices and activations of the benches of kernels |
+//! | [`inputs`] | matrices, activations and tokens of the benches |
 //! | [`ratio`] | paired ratios: what two engines did in the same round |
 //! | [`engine`] | what can be measured: a program like `llama-bench`, ours among them, or a worker of `cpp-sys` |
 //! | [`llama_bench`] | what such a program prints |

@@ -229,8 +229,7 @@ fn attention(card: &Card, name: String, throughput: Throughput, (context, tokens
 fn embed(card: &Card, tokens: usize) -> Case {
     let Shape { vocab, hidden, .. } = card.shape;
     Case::new("embed", elements(tokens * hidden), move |card| {
-        let ids: Vec<u32> = (0..tokens).map(|i| ((i * 7919 + 1) % vocab) as u32).collect();
-        let ids = Buffer::of(&card.device, &ids, "tokens")?;
+        let ids = Buffer::of(&card.device, &inputs::ids(vocab, tokens), "tokens")?;
         let (x, starts) = (card.room(tokens * hidden)?, card.launches.clone());
         launches(vec![card.output()?], move |table: &Buffer| {
             starts.embed(table, (vocab, hidden, 1.0), (&ids, 0), tokens, &x)

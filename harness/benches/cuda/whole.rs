@@ -7,7 +7,7 @@ use bitnet_engine::load::Loaded;
 use bitnet_engine::tokenizer::gpu::{GpuTokenizer, Report};
 use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
 use bitnet_harness::bench::gpu::clock::{BEFORE, alone, by_its_clock, prompt, steps};
-use bitnet_harness::bench::models;
+use bitnet_harness::bench::{inputs, models};
 use bitnet_harness::check::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::models::{pool, session};
@@ -38,8 +38,7 @@ impl Running {
         let metered = Metered::new(&card.device);
         let opened = Opened { kernels: best(), card: Some(Arc::new(metered.clone())) };
         let session = session(loaded, opened, 1, length, length)?;
-        let vocab = loaded.model.config.vocab_size;
-        Ok(Self { session, metered, ids: (0..length).map(|i| ((i * 7919 + 1) % vocab) as u32).collect() })
+        Ok(Self { session, metered, ids: inputs::ids(loaded.model.config.vocab_size, length) })
     }
 
     /// So many generated tokens.

@@ -13,6 +13,7 @@ mod page;
 
 pub use page::page;
 
+use super::inputs::ids;
 use super::peers::ModelFile;
 use super::ratio::Spread;
 use crate::check::Failure;
@@ -165,18 +166,12 @@ pub struct Figures {
     pub prefill: Vec<Prefill>,
 }
 
-/// Ids without meaning, spread over the vocabulary.
-fn ids(loaded: &Loaded, count: usize) -> Vec<u32> {
-    let vocab = loaded.model.config.vocab_size.max(1);
-    (0..count).map(|i| ((i * 7919 + 1) % vocab) as u32).collect()
-}
-
 /// The card's bits and the oracle's.
 ///
 /// # Errors
 /// Either cannot compute.
 pub fn bits(loaded: &Loaded, card: &Opened, ask: &Ask) -> Result<Bits, Failure> {
-    let ids = ids(loaded, ask.digest);
+    let ids = ids(loaded.model.config.vocab_size, ask.digest);
     let oracle = Opened { kernels: device::kernels(ORACLE_DEVICE)?, card: None };
     let best = Opened { kernels: card.kernels, card: None };
     let all = ids.len();
@@ -215,7 +210,7 @@ pub fn figures(
     if longest == 0 || longest > most {
         return Err(Failure::new(format_args!("{longest} tokens do not fit the model, whose context is {most}")));
     }
-    let ids = ids(loaded, longest);
+    let ids = ids(loaded.model.config.vocab_size, longest);
     let metered = Metered::new(device);
     let opened = Opened { kernels: card.kernels, card: Some(Arc::new(metered.clone())) };
     let mut session = models::session(loaded, opened, 1, ask.chunk, longest)?;

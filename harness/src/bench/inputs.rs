@@ -1,4 +1,4 @@
-//! Numbers without meaning for the benches of kernels: speed hangs on shapes, not on values.
+//! Numbers without meaning for the benches: speed hangs on shapes, not on values.
 
 use crate::generate::Noise;
 use bitnet_kernels::Format;
@@ -14,6 +14,12 @@ pub fn ternary(format: &Format, (rows, cols): (usize, usize)) -> Result<Vec<u8>,
     let scale = 1.0 / 32.0;
     let weights: Vec<f32> = (0..rows * cols).map(|_| scale * (noise.below(3) as f32 - 1.0)).collect();
     (format.pack)(&weights, rows, cols)
+}
+
+/// Ids of tokens, spread over the vocabulary: those of `bitnet bench`.
+#[must_use]
+pub fn ids(vocab: usize, count: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 7919 + 1) % vocab.max(1)) as u32).collect()
 }
 
 /// Activations, from -1 to 1.

@@ -4,6 +4,7 @@
 //! for those of its last token, and a generation computes all of every token's.
 
 use super::engine::{Ask, Engine, EngineError, FirstToken, Rates};
+use super::inputs::ids;
 use super::process::peak_rss;
 use cpp_sys::{CppBackend, Installed, LoadInfo, LoadOptions, ModelFacts, Positions, Session, SessionOptions, Workers};
 use std::path::Path;
@@ -50,11 +51,6 @@ impl Worker {
         let info = session.load(&ask.model, LoadOptions { context, ..LoadOptions::default() })?;
         Ok((session, info))
     }
-}
-
-/// Ids without meaning, spread over the vocabulary: those of `bitnet bench`.
-fn ids(vocab: usize, count: usize) -> Vec<u32> {
-    (0..count).map(|i| ((i * 7919 + 1) % vocab.max(1)) as u32).collect()
 }
 
 fn prompt(session: &mut Session, info: &LoadInfo, tokens: usize) -> Result<f64, EngineError> {
