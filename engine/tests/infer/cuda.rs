@@ -28,8 +28,23 @@ fn options(context: usize, chunk: usize) -> SessionOptions {
 }
 
 fn on_device(model: &Arc<Model>, context: usize, chunk: usize) -> Result<Session, InferenceError> {
+    by_head(model, Head::Auto, context, chunk)
+}
+
+fn by_head(model: &Arc<Model>, head: Head, context: usize, chunk: usize) -> Result<Session, InferenceError> {
     let card = Some(emulation());
-    Session::new(Arc::clone(model), SessionOptions { card, ..options(context, chunk) })
+    Session::new(Arc::clone(model), SessionOptions { card, head, ..options(context, chunk) })
+}
+
+/// What a greedy sampler asks for.
+fn greedy() -> Needs {
+    Needs { count: 1, within: 0.0, also: Vec::new() }
+}
+
+/// The first of the largest logits.
+fn likely(logits: &[f32]) -> u32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|l| *l == most).unwrap() as u32
 }
 
 fn on_cpu(model: &Arc<Model>, context: usize, chunk: usize) -> Session {
@@ -101,9 +116,7 @@ fn texts_are_those_of_the_cpu() {
     for (how, speculate) in ways {
         let expected = text(&mut on_cpu(&loaded.model, 20, 16), how, speculate);
         for head in [Head::Auto, Head::Screened] {
-            let card = Some(emulation());
-            let options = SessionOptions { card, head, ..options(20, 16) };
-            let mut session = Session::new(Arc::clone(&loaded.model), options).unwrap();
+            let mut session = by_head(&loaded.model, head, 20, 16).unwrap();
             assert_eq!(text(&mut session, how, speculate), expected, "{how:?}, {speculate} ahead, {head:?}");
             // The small matrix is screened where that is asked for, and only then.
             let screening = session.screening();
@@ -119,7 +132,7 @@ fn the_device_finds_the_best_token_by_itself() {
         return;
     }
     let model = &tiny().model;
-    let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
+    let needs = greedy();
     let mut session = on_device(model, 8, 8).unwrap();
     let all = on_cpu(model, 8, 8).logits(&tokens(4)).unwrap().to_vec();
     let picked = session.logits_needed(&tokens(4), &needs).unwrap();
@@ -134,8 +147,7 @@ fn a_token_that_nobody_asked_about_is_in_the_cache_all_the_same() {
         return;
     }
     let (model, tokens) = (&tiny().model, tokens(4));
-    let needs = Needs { count: 1, within: 0.0, also: Vec::new() };
-    let likely = |logits: &[f32]| logits.iter().position(|l| *l > f32::NEG_INFINITY).unwrap() as u32;
+    let needs = greedy();
     let mut session = on_device(model, 16, 8).unwrap();
     let first = likely(session.logits_needed(&tokens, &needs).unwrap());
     let second = likely(session.logits_needed(&[first], &needs).unwrap());
@@ -196,24 +208,19 @@ fn a_device_that_went_on_turns_back() {
         return;
     }
     let model = &tiny().model;
-    let greedy = Needs { count: 1, within: 0.0, also: Vec::new() };
+    let greedy = greedy();
     let three = Needs { count: 3, within: 0.0, also: Vec::new() };
-    let best = |logits: &[f32]| {
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        logits.iter().position(|l| *l == most).unwrap() as u32
-    };
     for head in [Head::Auto, Head::Screened] {
-        let card = Some(emulation());
-        let mut device = Session::new(Arc::clone(model), SessionOptions { card, head, ..options(8, 8) }).unwrap();
+        let mut device = by_head(model, head, 8, 8).unwrap();
         for what in ["its choice", "all logits", "three logits", "another token", "its choice, unseen", "a full cache"]
         {
             device.truncate(0);
             let mut taken = tokens(3);
-            let mut next = best(device.logits_needed(&taken, &greedy).unwrap());
+            let mut next = likely(device.logits_needed(&taken, &greedy).unwrap());
             // A full cache has no place for what would come then.
             for _ in 0..if what == "a full cache" { 4 } else { 2 } {
                 taken.push(next);
-                next = best(device.logits_needed(&[next], &greedy).unwrap());
+                next = likely(device.logits_needed(&[next], &greedy).unwrap());
             }
             let other = (next + 1) % 2048;
             taken.push(if what == "another token" { other } else { next });
@@ -230,7 +237,7 @@ fn a_device_that_went_on_turns_back() {
             };
             let mut cpu = on_cpu(model, 8, 8);
             let want = cpu.logits(&taken).unwrap();
-            assert_eq!(best(got), best(want), "{what}, {head:?}");
+            assert_eq!(likely(got), likely(want), "{what}, {head:?}");
             for (got, want) in got.iter().zip(want).filter(|(got, _)| got.is_finite()) {
                 assert_eq!(got.to_bits(), want.to_bits(), "{what}, {head:?}");
             }
