@@ -1,12 +1,12 @@
 //! The input side of a matrix product, prepared once per layer and then read by every row of the weights.
 //!
-//! Which preparation a weight format wants is its [`ActKind`]:
+//! Which preparation a matrix wants is its [`ActKind`]; it follows how the model was trained, and each format has a default:
 //!
-//! * `F32`: as it is (f32, f16, bf16 weights).
-//! * `I8`: one scale per token (ternary weights). The absolute maximum starts at 1e-5; `s = 127 / absmax`;
+//! * `F32`: as it is (default of f32, f16, bf16 weights).
+//! * `I8`: one scale per token (default of ternary weights). The absolute maximum starts at 1e-5; `s = 127 / absmax`;
 //!   `q = round_ties_even(x * s)` clamped to -128..=127. The sum of q is kept, since ternary codes are stored as w + 1:
 //!   `sum(w q) = sum(code q) - sum(q)`.
-//! * `Q8`: one scale per block of 32 (Q8_0, Q4_0, Q4_1, Q6_K weights). `d = amax / 127`, `id = 1 / d` (0 if d is 0),
+//! * `Q8`: one scale per block of 32 (default of all others). `d = amax / 127`, `id = 1 / d` (0 if d is 0),
 //!   `q = round_ties_even(x * id)` clamped to +-127, `bsum = d * sum(q)`. d stays f32.
 //!
 //! A NaN quantises to 0 and is passed over by the maximum.
@@ -18,7 +18,7 @@ use crate::QuantError;
 /// Weights per block of [`ActKind::Q8`].
 pub const Q8_BLOCK: usize = 32;
 
-/// What a weight format multiplies with.
+/// What weights are multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ActKind {
     /// f32, untouched.

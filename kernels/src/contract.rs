@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::{ActKind, Activations, Matrix, OutView};
+use crate::{ActKind, Activations, Matrix, OutView, numerics};
 
 /// Which elements of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub trait Kernels: Send + Sync {
     /// The name under which the set is listed, e.g. `avx2`.
     fn name(&self) -> &'static str;
 
-    /// Prepares `x`, laid out `[n_tokens][K]`, as input for weights whose format wants `kind`. `out` is overwritten and
+    /// Prepares `x`, laid out `[n_tokens][K]`, as input for weights that want `kind`. `out` is overwritten and
     /// its buffers are reused. For [`ActKind::Q8`] K must be a multiple of 32.
     fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations);
 
@@ -38,6 +38,23 @@ pub trait Kernels: Send + Sync {
 
     /// `y_i = (x_i * r) * w_i` with `r = 1 / sqrt(dot(x, x) / n + eps)`, for one row.
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]);
+
+    /// `y_i = ((x_i - mean) * r) * w_i + b_i` with `mean = sum(x) / n` and `r = 1 / sqrt(dot(d, d) / n + eps)`, `d = x - mean`,
+    /// for one row: layer normalisation with the population variance. Sum and dot are those of [`crate::numerics`].
+    ///
+    /// # Panics
+    /// If the slices are not of one length.
+    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        check_layer_norm(x, w, b, y);
+        let mean = numerics::sum(x) / x.len() as f32;
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = x - mean;
+        }
+        let r = 1.0 / (numerics::dot(y, y) / x.len() as f32 + eps).sqrt();
+        for ((y, w), b) in y.iter_mut().zip(w).zip(b) {
+            *y = *y * r * w + b;
+        }
+    }
 
     /// Rotates one head in place; `cos` and `sin` hold `n_rot / 2` entries each, elements from `n_rot` on stay.
     /// `y0 = x0*c - x1*s`, `y1 = x0*s + x1*c`, without fused operations.
@@ -85,6 +102,32 @@ pub trait Kernels: Send + Sync {
     /// `gate = gate / (1 + exp(-gate)) * up`.
     fn silu_gate(&self, gate: &mut [f32], up: &[f32]);
 
+    /// `x = gelu(x)`, see [`numerics::gelu`].
+    fn gelu(&self, x: &mut [f32]) {
+        for x in x {
+            *x = numerics::gelu(*x);
+        }
+    }
+
+    /// `gate = gelu(gate) * up`.
+    ///
+    /// # Panics
+    /// If the slices are not of one length.
+    fn gelu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "gate and up must be of one length");
+        self.gelu(gate);
+        for (g, u) in gate.iter_mut().zip(up) {
+            *g *= u;
+        }
+    }
+
+    /// `x *= factor`.
+    fn scale(&self, x: &mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
+        }
+    }
+
     /// `x += y`.
     fn add(&self, x: &mut [f32], y: &[f32]);
 
@@ -121,7 +164,8 @@ pub fn check_matmul(w: &Matrix<'_>, x: &Activations, rows: &Range<usize>, y: &Ou
         w.format.matrix_bytes(w.rows, w.cols),
         "a matrix was changed after Matrix::new checked it"
     );
-    assert_eq!(x.kind(), w.format.act, "{} weights want {:?} activations", w.format.name, w.format.act);
+    assert!(w.format.takes(w.act), "{} weights have no product with {:?} activations", w.format.name, w.act);
+    assert_eq!(x.kind(), w.act, "the {} weights want {:?} activations", w.format.name, w.act);
     assert_eq!(x.cols(), w.cols, "activations have {} columns, weights {}", x.cols(), w.cols);
     assert!(rows.start <= rows.end && rows.end <= w.rows, "rows {rows:?} of a matrix of {} rows", w.rows);
     assert_eq!(y.n_tokens(), x.n_tokens(), "y has another number of tokens than x");
@@ -143,6 +187,11 @@ pub fn multiply(w: &Matrix<'_>, rows: &Range<usize>, y: &mut OutView<'_>) {
             }
         }
     }
+}
+
+/// Panics unless the arguments of [`Kernels::layer_norm`] fit each other.
+pub(crate) fn check_layer_norm(x: &[f32], w: &[f32], b: &[f32], y: &[f32]) {
+    assert!(x.len() == w.len() && x.len() == b.len() && x.len() == y.len(), "x, w, b and y must be of one length");
 }
 
 /// Panics unless the arguments of [`Kernels::attention`] fit each other.

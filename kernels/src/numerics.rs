@@ -7,7 +7,7 @@
 //!
 //! * [`reduce64`]: element `i` goes to lane `i mod 64`, in order, from `+0.0`; then [`tree`] adds the upper half of the
 //!   lanes to the lower half until one is left. Dot products step by `fma(a_i, b_i, lane)`, sums by `lane + a_i`.
-//! * Block dots (Q8_0, Q4_0, Q4_1, Q6_K): 16 lanes, see [`crate::quant::block_lanes`].
+//! * Block dots (int8 activations with a scale for each 32): 16 lanes, see [`crate::quant::decode`].
 //! * Softmax: `e_i = exp(s_i - max)`, `z = reduce64 sum(e)`; the division by `z` happens once, on the output.
 //! * Attention: `s_t = dot(q, k_t) * scale`. The values are added in chunks of [`PV_CHUNK`] positions (`t / 128`): inside
 //!   a chunk `acc_d = fma(e_t, v_t[d], acc_d)` for rising `t` from `+0.0`, then `total_d = total_d + acc_d` for rising
@@ -109,6 +109,43 @@ pub fn exp(x: f32) -> f32 {
 /// `g / (1 + exp(-g))`.
 pub fn silu(g: f32) -> f32 {
     g / (1.0 + exp(-g))
+}
+
+/// Constants of [`tanh`], shared with the vector versions.
+pub(crate) mod tanh_parts {
+    /// Below this magnitude the Taylor series is taken, above it the definition by `exp`, which cancels near 0.
+    pub(crate) const NEAR: f32 = 0.3;
+    /// 62/2835, -17/315, 2/15, -1/3: of u^9 down to u^3. The first term left out is below 6e-8 of the value.
+    pub(crate) const TAYLOR: [f32; 4] = [62.0 / 2835.0, -17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0];
+}
+
+/// tanh within 4 ulp: +-1 far out, odd, NaN stays. With `t = exp(-2 |u|)` it is `(1 - t) / (1 + t)`, near 0 a polynomial.
+/// Every kernel set takes these very steps.
+pub fn tanh(u: f32) -> f32 {
+    use tanh_parts::*;
+    let abs = u.abs();
+    let value = if abs < NEAR {
+        let square = abs * abs;
+        let mut p = TAYLOR[0];
+        for c in &TAYLOR[1..] {
+            p = p.mul_add(square, *c);
+        }
+        (p * square).mul_add(abs, abs)
+    } else {
+        let t = exp(-2.0 * abs);
+        (1.0 - t) / (1.0 + t)
+    };
+    value.copysign(u)
+}
+
+/// Constants of [`gelu`], shared with the vector versions: sqrt(2 / pi), and the factor of the cube.
+pub(crate) const GELU: [f32; 2] = [0.797_884_6, 0.044_715];
+
+/// `0.5 x (1 + tanh(u))` with `u = sqrt(2 / pi) x (1 + 0.044715 x^2)`: the GELU of GPT-2 and Gemma (Hendrycks and Gimpel,
+/// 2016, the approximation by tanh). NaN for minus infinity.
+pub fn gelu(x: f32) -> f32 {
+    let u = GELU[0] * x * (GELU[1] * x).mul_add(x, 1.0);
+    0.5 * x * (1.0 + tanh(u))
 }
 
 /// Turns scores into softmax numerators in place and returns the denominator.

@@ -96,7 +96,13 @@ impl Screen {
     /// in the copy now: whoever owns their memory may give it back for a while.
     #[must_use]
     pub fn build(w: &Matrix<'_>, pool: &Pool, huge: bool, read: &(dyn Fn(Range<usize>) + Sync)) -> Option<Self> {
-        if w.format.act != ActKind::F32 || w.multiplier != 1.0 || w.cols == 0 || w.rows == 0 || w.cols > 1 << 16 {
+        if w.act != ActKind::F32
+            || w.format.act != ActKind::F32
+            || w.multiplier != 1.0
+            || w.cols == 0
+            || w.rows == 0
+            || w.cols > 1 << 16
+        {
             return None;
         }
         let q = Pages::new(w.rows.checked_mul(w.cols)?, huge).ok()?;

@@ -19,7 +19,7 @@ fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Ve
 fn tolerance(format: &Format) -> f32 {
     match format.name {
         "f32" => 0.0,
-        _ if format.act == ActKind::I8 => 0.0,
+        _ if format.is_ternary() => 0.0,
         "f16" => 1.0 / 2048.0,
         "bf16" => 1.0 / 256.0,
         "q8_0" => 0.6 / 127.0,
@@ -54,7 +54,7 @@ proptest! {
                 }
             }
             // What was exact once stays so.
-            if format.block_len == 1 || format.act == ActKind::I8 {
+            if format.block_len == 1 || format.is_ternary() {
                 prop_assert_eq!((format.pack)(&back, rows, cols), Ok(bytes), "{}", format.name);
             }
         }
@@ -122,7 +122,7 @@ fn ternary_layouts_by_hand() {
 
 #[test]
 fn ternary_packing_refuses_what_is_not_ternary() {
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+    for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
         let cols = format.block_len;
         let mut w = vec![0.0f32; 3 * cols];
         (w[5], w[2 * cols + 7]) = (0.5, -0.5);

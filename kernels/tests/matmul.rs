@@ -3,8 +3,8 @@
 
 mod common;
 
-use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, by_name, quant};
-use common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
+use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, by_name, quant};
+use common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, pairs, sets_for};
 use proptest::prelude::*;
 
 /// The naive loop.
@@ -13,8 +13,8 @@ fn oracle(w: &Matrix<'_>, x: &Activations) -> Vec<f32> {
     (0..x.n_tokens()).flat_map(row).collect()
 }
 
-/// Activations of the kind a format wants: ordinary, with outliers and zero blocks, or tiny.
-fn input(k: &dyn Kernels, format: &Format, tokens: usize, cols: usize, r: &mut Random) -> Activations {
+/// Activations of a kind: ordinary, with outliers and zero blocks, or tiny.
+fn input(k: &dyn Kernels, act: ActKind, tokens: usize, cols: usize, r: &mut Random) -> Activations {
     let mut x = r.floats(tokens * cols, 3.0);
     match r.below(4) {
         0 => (0..x.len().div_ceil(40)).for_each(|_| x[r.below(tokens * cols)] *= 1000.0),
@@ -23,7 +23,7 @@ fn input(k: &dyn Kernels, format: &Format, tokens: usize, cols: usize, r: &mut R
         _ => {}
     }
     let mut out = Activations::default();
-    k.prepare(format.act, &x, tokens, &mut out);
+    k.prepare(act, &x, tokens, &mut out);
     out
 }
 
@@ -34,18 +34,18 @@ proptest! {
     fn every_set_equals_the_naive_loop(
         rows in 1usize..70, length in 1usize..1200, tokens in 1usize..10, fill in 0usize..4, seed: u64,
     ) {
-        for format in quant::FORMATS {
+        for (format, act) in pairs() {
             let r = &mut Random::new(seed);
             let cols = length.next_multiple_of(format.block_len);
             let bytes = matrix(format, rows, cols, FILLS[fill], r);
             // Unaligned on purpose: a row starts anywhere in a file.
             let mut shifted = vec![0u8; 1 + bytes.len()];
             shifted[1..].copy_from_slice(&bytes);
-            let w = Matrix::new(format, rows, cols, &shifted[1..]).unwrap();
-            let x = input(by_name("scalar").unwrap(), format, tokens, cols, r);
+            let w = Matrix::new(format, rows, cols, &shifted[1..]).unwrap().with_act(act);
+            let x = input(by_name("scalar").unwrap(), act, tokens, cols, r);
             let want = oracle(&w, &x);
             for k in sets_for(format) {
-                let what = format!("{} {} {rows}x{cols}x{tokens} {:?} {seed}", k.name(), format.name, FILLS[fill]);
+                let what = format!("{} {} {act:?} {rows}x{cols}x{tokens} {:?} {seed}", k.name(), format.name, FILLS[fill]);
                 assert_bits(&matmul(k, &w, &x), &want, &what);
             }
         }
@@ -55,15 +55,15 @@ proptest! {
     fn row_ranges_write_their_columns_and_nothing_else(
         rows in 1usize..70, tokens in 1usize..10, cuts in proptest::collection::vec(0usize..70, 0..4), seed: u64,
     ) {
-        for format in quant::FORMATS {
+        for (format, act) in pairs() {
             let r = &mut Random::new(seed);
             let cols = 300usize.next_multiple_of(format.block_len);
             let bytes = matrix(format, rows, cols, Fill::Wild, r);
-            let w = Matrix::new(format, rows, cols, &bytes).unwrap();
+            let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
             let mut sets = sets_for(format);
             sets.push(by_name("scalar").unwrap());
             for k in sets {
-                let x = input(k, format, tokens, cols, r);
+                let x = input(k, act, tokens, cols, r);
                 let whole = matmul(k, &w, &x);
                 let mut cuts: Vec<_> = cuts.iter().map(|c| c % (rows + 1)).chain([0, rows]).collect();
                 cuts.sort_unstable();
@@ -79,30 +79,30 @@ proptest! {
                         if inside {
                             merged[i - 32] = *value;
                         } else {
-                            prop_assert_eq!(*value, CANARY, "{} {} wrote outside {:?}", k.name(), format.name, range);
+                            prop_assert_eq!(*value, CANARY, "{} {} {:?} wrote outside {:?}", k.name(), format.name, act, range);
                         }
                     }
                 }
-                assert_bits(&merged, &whole, &format!("{} {} split", k.name(), format.name));
+                assert_bits(&merged, &whole, &format!("{} {} {act:?} split", k.name(), format.name));
             }
         }
     }
 
     #[test]
     fn tokens_together_equal_tokens_alone(tokens in 2usize..80, rows in 1usize..7, seed: u64) {
-        for format in quant::FORMATS {
+        for (format, act) in pairs() {
             let r = &mut Random::new(seed);
             let cols = 256usize.next_multiple_of(format.block_len);
             let bytes = matrix(format, rows, cols, Fill::Packed, r);
-            let w = Matrix::new(format, rows, cols, &bytes).unwrap();
+            let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
             let x = r.floats(tokens * cols, 1.5);
             for k in sets_for(format) {
                 let mut a = Activations::default();
-                k.prepare(format.act, &x, tokens, &mut a);
+                k.prepare(act, &x, tokens, &mut a);
                 let together = matmul(k, &w, &a);
                 for t in 0..tokens {
-                    k.prepare(format.act, &x[t * cols..(t + 1) * cols], 1, &mut a);
-                    let what = format!("{} {} token {t} of {tokens}", k.name(), format.name);
+                    k.prepare(act, &x[t * cols..(t + 1) * cols], 1, &mut a);
+                    let what = format!("{} {} {act:?} token {t} of {tokens}", k.name(), format.name);
                     assert_bits(&matmul(k, &w, &a), &together[t * rows..(t + 1) * rows], &what);
                 }
             }
@@ -112,7 +112,7 @@ proptest! {
     /// An oracle that owes nothing to `dot`: integer weights by `unpack_row`, an i64 sum.
     #[test]
     fn ternary_sums_are_exact(rows in 1usize..20, blocks in 1usize..60, tokens in 1usize..6, seed: u64) {
-        for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+        for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
             let r = &mut Random::new(seed);
             let cols = blocks * format.block_len;
             let bytes = (format.pack)(
@@ -140,7 +140,7 @@ proptest! {
 /// The input on which bitnet.cpp's i16 sums wrap: every weight and activation at its limit, long rows.
 #[test]
 fn ternary_extremes_do_not_wrap() {
-    for format in quant::FORMATS.iter().filter(|f| f.act == ActKind::I8) {
+    for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
         for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384].map(|n: usize| n.next_multiple_of(format.block_len))
         {
             for (weight, q) in [(1.0f32, 127i8), (1.0, -128), (-1.0, 127), (-1.0, -128), (0.0, -128)] {
@@ -212,13 +212,13 @@ fn block_extremes_do_not_saturate() {
 #[test]
 fn products_are_close_to_f64() {
     let r = &mut Random::new(7);
-    for format in quant::FORMATS {
+    for (format, act) in pairs() {
         let (rows, cols) = (4, 512);
         let bytes = matrix(format, rows, cols, Fill::Packed, r);
-        let w = Matrix::new(format, rows, cols, &bytes).unwrap();
+        let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
         let x = r.floats(cols, 1.0);
         let mut a = Activations::default();
-        by_name("scalar").unwrap().prepare(format.act, &x, 1, &mut a);
+        by_name("scalar").unwrap().prepare(act, &x, 1, &mut a);
         let mut weights = vec![0.0; cols];
         for row in 0..rows {
             w.unpack_row(row, &mut weights);
@@ -226,8 +226,8 @@ fn products_are_close_to_f64() {
             let norm = weights.iter().map(|w| f64::from(w * w)).sum::<f64>().sqrt();
             let error = (f64::from(w.dot(row, &a, 0)) - exact).abs() / norm;
             // int8 activations are off by 1/254 at most, 1/440 in the mean; independent errors add as a norm.
-            let limit = if format.act == ActKind::F32 { 1e-5 } else { 5.0 / 440.0 };
-            assert!(error < limit, "{}: off by {error}", format.name);
+            let limit = if act == ActKind::F32 { 1e-5 } else { 5.0 / 440.0 };
+            assert!(error < limit, "{} {act:?}: off by {error}", format.name);
         }
     }
 }
@@ -244,19 +244,28 @@ fn rows_of_another_view_are_refused() {
     bitnet_kernels::best().matmul(&w, &x, 1..3, left);
 }
 
+#[test]
+#[should_panic(expected = "f16 weights have no product with I8 activations")]
+fn a_kind_that_a_format_does_not_take_is_refused() {
+    let w = Matrix::new(&quant::f16::FORMAT, 1, 8, &[0; 16]).unwrap().with_act(ActKind::I8);
+    let mut x = Activations::default();
+    x.reset(ActKind::I8, 1, 8);
+    bitnet_kernels::best().matmul(&w, &x, 0..1, OutView::new(&mut [0.0], 1, 1));
+}
+
 /// Many tokens and long rows: the tiles of a set, over several of their pieces, with every remainder.
 #[test]
 fn batches_equal_the_naive_loop() {
     for (rows, cols, tokens) in [(5, 4352, 13), (7, 8448, 67), (3, 2304, 18), (2, 256, 131)] {
-        for format in quant::FORMATS {
+        for (format, act) in pairs() {
             for fill in [Fill::Packed, Fill::Wild] {
                 let r = &mut Random::new(11);
                 let bytes = matrix(format, rows, cols, fill, r);
-                let w = Matrix::new(format, rows, cols, &bytes).unwrap();
-                let x = input(by_name("scalar").unwrap(), format, tokens, cols, r);
+                let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
+                let x = input(by_name("scalar").unwrap(), act, tokens, cols, r);
                 let want = oracle(&w, &x);
                 for k in sets_for(format) {
-                    let what = format!("{} {} {rows}x{cols}x{tokens}", k.name(), format.name);
+                    let what = format!("{} {} {act:?} {rows}x{cols}x{tokens}", k.name(), format.name);
                     assert_bits(&matmul(k, &w, &x), &want, &what);
                 }
             }
@@ -322,6 +331,6 @@ fn a_mutant_of_one_bit_is_caught() {
     let bytes = matrix(format, 5, 256, Fill::Packed, r);
     let w = Matrix::new(format, 5, 256, &bytes).unwrap();
     let k = OneBitOff(bitnet_kernels::best());
-    let x = input(&k, format, 1, 256, r);
+    let x = input(&k, format.act, 1, 256, r);
     assert_bits(&matmul(&k, &w, &x), &oracle(&w, &x), &k.name());
 }

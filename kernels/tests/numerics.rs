@@ -48,6 +48,50 @@ fn exp_is_within_2_ulp() {
     assert!(numerics::exp(-100.0) > 0.0 && ulps(numerics::exp(-100.0), (-100.0f64).exp()) < 1.0);
 }
 
+#[test]
+fn tanh_is_within_4_ulp_and_gelu_is_its_formula() {
+    let mut worst = (0.0, 0.0);
+    for bits in (0..0x7f80_0000u32).step_by(9973).chain([0x3e99_9999, 0x3e99_999a, 0x3e99_999b]) {
+        let x = f32::from_bits(bits);
+        let error = ulps(numerics::tanh(x), f64::from(x).tanh());
+        if error > worst.0 {
+            worst = (error, x);
+        }
+        assert_eq!(numerics::tanh(-x), -numerics::tanh(x));
+        if x > 1e15 {
+            continue;
+        }
+        for x in [x, -x] {
+            let wide = f64::from(x);
+            let u = 0.797_884_560_802_865_4 * wide * (1.0 + 0.044_715 * wide * wide);
+            let (got, want) = (f64::from(numerics::gelu(x)), 0.5 * wide * (1.0 + u.tanh()));
+            // 1 + tanh cancels on the negative side: an error of 1e-7 of x is the formula's.
+            assert!((got - want).abs() <= 4e-7 * wide.abs() + 1e-44, "gelu {x} is {got}, not {want}");
+        }
+    }
+    assert!(worst.0 < 4.0, "tanh {} is off by {} ulp", worst.1, worst.0);
+    for (x, want) in [(0.0, 0.0f32), (-0.0, -0.0), (f32::INFINITY, 1.0), (f32::NEG_INFINITY, -1.0), (40.0, 1.0)] {
+        assert_eq!(numerics::tanh(x).to_bits(), want.to_bits(), "tanh {x}");
+    }
+    assert!(numerics::tanh(f32::NAN).is_nan() && numerics::gelu(f32::NAN).is_nan());
+    assert_eq!((numerics::gelu(f32::INFINITY), numerics::gelu(-1e30)), (f32::INFINITY, 0.0));
+}
+
+#[test]
+fn vector_gelu_equals_scalar_gelu() {
+    let scalar = by_name("scalar").unwrap();
+    let mut want: Vec<f32> =
+        (0..0x7f80_0000u32).step_by(10_007).flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]).collect();
+    want.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.3, -0.3, 0.3f32.next_down(), 0.0, -0.0]);
+    let x = want.clone();
+    scalar.gelu(&mut want);
+    for k in fast_sets() {
+        let mut got = x.clone();
+        k.gelu(&mut got);
+        assert_bits(&got, &want, &k.name());
+    }
+}
+
 /// The `exp` of a set is seen through `silu_gate` with `up = 1`, and through the softmax of attention.
 #[test]
 fn vector_exp_equals_scalar_exp() {

@@ -4,7 +4,7 @@
 mod common;
 
 use bitnet_kernels::{ActKind, Activations, Kernels, Rope, by_name, numerics};
-use common::{Random, assert_bits, fast_sets, values};
+use common::{Random, assert_bits, fast_sets, models, values};
 use proptest::prelude::*;
 
 fn scalar() -> &'static dyn Kernels {
@@ -72,7 +72,18 @@ proptest! {
         };
         let ordinary: Vec<_> = (0..n).map(|_| r.unit()).collect();
         let plain_norm = |k: &dyn Kernels| guarded(&vec![7.0; n], 7.0, |y| k.rms_norm(&ordinary, &w, 1e-5, y));
-        for k in fast_sets() {
+        let bias = values(n, r);
+        let layer = |k: &dyn Kernels| guarded(&vec![7.0; n], 7.0, |y| k.layer_norm(&x, &w, &bias, 1e-5, y));
+        let plain_layer = |k: &dyn Kernels| guarded(&vec![7.0; n], 7.0, |y| k.layer_norm(&ordinary, &w, &bias, 1e-5, y));
+        let gelu = |k: &dyn Kernels| guarded(&x, 7.0, |x| k.gelu(x));
+        let gelu_gate = |k: &dyn Kernels| guarded(&x, 7.0, |x| k.gelu_gate(x, &w));
+        let scale = |k: &dyn Kernels| guarded(&x, 7.0, |x| k.scale(x, 0.3));
+        for k in fast_sets().into_iter().chain(models().iter().copied()) {
+            assert_bits(&layer(k), &layer(scalar()), &"layer_norm");
+            assert_bits(&plain_layer(k), &plain_layer(scalar()), &"layer_norm of ordinary values");
+            assert_bits(&gelu(k), &gelu(scalar()), &"gelu");
+            assert_bits(&gelu_gate(k), &gelu_gate(scalar()), &"gelu_gate");
+            assert_bits(&scale(k), &scale(scalar()), &"scale");
             assert_bits(&norm(k), &norm(scalar()), &"rms_norm");
             assert_bits(&plain_norm(k), &plain_norm(scalar()), &"rms_norm of ordinary values");
             assert_bits(&relu2(k), &relu2(scalar()), &"relu2_gate");
@@ -161,6 +172,28 @@ fn rope_turns_by_hand() {
         let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
         scalar().rope(kind, &mut x, &[0.0, 1.0], &[1.0, 0.0]);
         assert_eq!(x, want);
+    }
+}
+
+/// Against f64, and on numbers that can be checked by hand.
+#[test]
+fn layer_norm_and_scale_by_hand() {
+    let mut y = [0.0; 4];
+    // Mean 2, deviations -1, 1, -1, 1, variance 1; eps 3: r is a half.
+    scalar().layer_norm(&[1.0, 3.0, 1.0, 3.0], &[2.0, 2.0, 4.0, 4.0], &[0.0, 1.0, 0.0, 10.0], 3.0, &mut y);
+    assert_eq!(y, [-1.0, 2.0, -2.0, 12.0]);
+    scalar().scale(&mut y, -0.5);
+    assert_eq!(y, [0.5, -1.0, 1.0, -6.0]);
+    let r = &mut Random::new(12);
+    // Far from zero, where the mean of squares less the square of the mean would cancel.
+    let x: Vec<f32> = (0..1000).map(|_| 1000.0 + r.unit()).collect();
+    let mut y = vec![0.0; 1000];
+    scalar().layer_norm(&x, &[1.0; 1000], &[0.0; 1000], 1e-5, &mut y);
+    let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 1000.0;
+    let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 1000.0;
+    for (x, y) in x.iter().zip(&y) {
+        let want = (f64::from(*x) - mean) / (variance + 1e-5).sqrt();
+        assert!((f64::from(*y) - want).abs() < 2e-4, "{y} is not {want}");
     }
 }
 

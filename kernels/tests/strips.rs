@@ -8,7 +8,7 @@ use common::{Fill, Random, assert_bits, matrix, models, sets_for};
 use proptest::prelude::*;
 
 fn ternary() -> impl Iterator<Item = &'static Format> {
-    quant::FORMATS.iter().copied().filter(|format| format.act == ActKind::I8)
+    quant::FORMATS.iter().copied().filter(|format| format.is_ternary())
 }
 
 /// Any int8, -128 too, with tokens at their limits among them.

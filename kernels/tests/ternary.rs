@@ -11,7 +11,7 @@ use proptest::prelude::*;
 const TQ: [&str; 2] = ["tq2_0", "tq1_0"];
 
 fn ternary() -> impl Iterator<Item = &'static Format> {
-    FORMATS.iter().copied().filter(|f| f.act == ActKind::I8)
+    FORMATS.iter().copied().filter(|f| f.is_ternary())
 }
 
 fn tq(name: &str) -> (&'static Format, usize) {

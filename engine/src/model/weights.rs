@@ -64,7 +64,8 @@ impl Weights {
         let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
         let copied = || self.hot.get()?.as_ref()?.get(id.0);
         let data = m.unpacked.as_deref().or_else(copied).unwrap_or_else(in_file);
-        Matrix { format: m.storage.computed_as(), rows: m.rows, cols: m.cols, data, multiplier: m.multiplier }
+        let format = m.storage.computed_as();
+        Matrix { format, rows: m.rows, cols: m.cols, data, multiplier: m.multiplier, act: format.act }
     }
 
     /// Whether the matrix is computed with where it lies in the file.

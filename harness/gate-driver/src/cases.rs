@@ -130,7 +130,7 @@ fn product(
     let (mut x, mut y) = (Activations::default(), vec![0.0; tokens * ROWS]);
     k.prepare(format.act, &Random::new(2).floats(tokens * COLS), tokens, &mut x);
     Ok(move || {
-        let w = Matrix { format, rows: ROWS, cols: COLS, data: black_box(&bytes), multiplier: 1.0 };
+        let w = Matrix { format, rows: ROWS, cols: COLS, data: black_box(&bytes), multiplier: 1.0, act: format.act };
         k.matmul(&w, black_box(&x), 0..ROWS, OutView::new(&mut y, tokens, ROWS));
         black_box(&y);
     })
@@ -212,7 +212,7 @@ fn screened(k: &'static dyn Kernels) -> anyhow::Result<impl FnMut() + 'static> {
     let (mut x, mut y, mut scratch) = (Activations::default(), vec![0.0; HEAD_ROWS], Scratch::default());
     k.prepare(format.act, &Random::new(8).floats(HEAD_COLS), 1, &mut x);
     Ok(move || {
-        let w = Matrix { format, rows: HEAD_ROWS, cols: HEAD_COLS, data: &bytes, multiplier: 1.0 };
+        let w = Matrix { format, rows: HEAD_ROWS, cols: HEAD_COLS, data: &bytes, multiplier: 1.0, act: format.act };
         let wanted = Wanted { count: 1, within: 0.0, also: &[] };
         black_box(screen.top((k, &pool), &w, black_box(&x), wanted, &mut scratch, &mut y));
     })

@@ -21,3 +21,24 @@ mod stored;
 mod strips;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod ternary;
+
+use std::ops::Range;
+
+use crate::{Activations, Format, Matrix, OutView};
+
+/// The naive product of every format, without the matrix's factor: the oracle, and what a set does that has nothing better.
+fn naive(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    for row in rows {
+        let decoded = w.decode(row);
+        for token in 0..x.n_tokens() {
+            y.set(token, row, decoded.dot(x, token));
+        }
+    }
+}
+
+/// The entry of a set's table of formats for a matrix: the kernels there are those for the format's own kind of activations.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+fn own<T: Copy>(table: &[(&Format, T)], w: &Matrix<'_>) -> Option<T> {
+    let found = table.iter().find(|(format, _)| std::ptr::eq(*format, w.format));
+    found.filter(|_| w.act == w.format.act).map(|(_, kernel)| *kernel)
+}

@@ -1,13 +1,14 @@
 //! The oracle: plain loops that say what every other kernel set must compute, bit for bit.
 //!
-//! Nothing here is tuned, except that a batch unpacks each row of floats once, since the tests run
+//! Nothing here is tuned, except that each row is decoded once for all tokens, since the tests run
 //! for minutes. Where it is slow (the FMA is a call on targets that do not have it enabled) it stays slow: its worth is that it
 //! can be believed at sight.
 
 use std::ops::Range;
 
+use super::naive;
 use crate::activations::{Q8_BLOCK, quantize_block, quantize_token};
-use crate::contract::{check_attention, check_matmul, check_rope};
+use crate::contract::{check_attention, check_matmul, check_rope, multiply};
 use crate::numerics::{self, PV_CHUNK, f16_to_f32, reduce64, silu, softmax_parts};
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Rope};
 
@@ -43,22 +44,8 @@ impl Kernels for Scalar {
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         check_matmul(w, x, &rows, &y);
-        if w.format.act == ActKind::F32 && x.n_tokens() > 1 {
-            // The same products, with each row unpacked once.
-            let mut values = vec![0.0; w.cols];
-            for row in rows {
-                (w.format.unpack_row)(w.data, w.rows, w.cols, row, &mut values);
-                for token in 0..x.n_tokens() {
-                    y.set(token, row, numerics::dot(&values, x.f32(token)) * w.multiplier);
-                }
-            }
-            return;
-        }
-        for token in 0..x.n_tokens() {
-            for row in rows.clone() {
-                y.set(token, row, w.dot(row, x, token));
-            }
-        }
+        naive(w, x, rows.clone(), &mut y);
+        multiply(w, &rows, &mut y);
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {

@@ -11,6 +11,13 @@ pub(super) trait Stored {
     fn one(row: &[u8], i: usize) -> f32;
 }
 
+/// Floats as [`F32`] wants them, of a little-endian machine.
+#[cfg(target_endian = "little")]
+pub(super) fn bytes(values: &[f32]) -> &[u8] {
+    // SAFETY: floats are four bytes each of any value, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
 /// f32 weights.
 pub(super) struct F32;
 

@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::own;
 use super::ternary::{Arm, LEN, Scales, Tq1, Tq2, X86};
 use crate::quant::{i2_s, i2_s_arm, tq1_0, tq2_0};
 use crate::{Activations, Format, I8Token, Matrix, OutView};
@@ -86,9 +87,9 @@ fn scales<L: Scales>(w: &Matrix<'_>, rows: Range<usize>) -> Option<[f32; ROWS]> 
 pub(super) struct Strips(RowScales);
 
 impl Strips {
-    /// Of a format that has them.
-    pub(super) fn of(format: &Format) -> Option<Self> {
-        FORMATS.iter().find(|(of, _)| std::ptr::eq(*of, format)).map(|(_, scales)| Self(*scales))
+    /// Of a matrix that has them.
+    pub(super) fn of(w: &Matrix<'_>) -> Option<Self> {
+        own(FORMATS, w).map(Self)
     }
 
     /// As [`crate::Kernels::matmul`], checked by `check_matmul`, without the matrix's factor. Up to `together` tokens meet a

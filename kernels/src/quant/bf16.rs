@@ -4,9 +4,8 @@
 //! | w0 w0 | w1 w1 | ...        bit 15 sign, 14-7 exponent (bias 127), 6-0 fraction
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, first, row_of};
+use super::{ActKind, Format, Values, first};
 use crate::QuantError;
-use crate::numerics::reduce64;
 
 const BYTES: usize = 2;
 const _: () = assert!(BYTES == size_of::<half::bf16>());
@@ -15,14 +14,14 @@ const _: () = assert!(BYTES == size_of::<half::bf16>());
 pub static FORMAT: Format = Format {
     name: "bf16",
     ggml_type: 30,
+    row_head: 0,
     block_len: 1,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::F32,
     validate,
-    unpack_row,
     pack,
-    dot,
+    values: Values::Floats(unpack),
 };
 
 fn at(row: &[u8], i: usize) -> f32 {
@@ -38,10 +37,9 @@ fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     }
 }
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let bytes = row_of(&FORMAT, data, cols, row);
-    for (i, out) in out[..cols].iter_mut().enumerate() {
-        *out = at(bytes, i);
+fn unpack(row: &[u8], out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = at(row, i);
     }
 }
 
@@ -55,9 +53,4 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         out.copy_from_slice(&rounded.to_le_bytes());
         Ok(())
     })
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.f32(token));
-    reduce64(x.len(), |i, lane| at(w, i).mul_add(x[i], lane))
 }

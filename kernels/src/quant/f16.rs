@@ -4,9 +4,8 @@
 //! | w0 w0 | w1 w1 | ...        bit 15 sign, 14-10 exponent (bias 15), 9-0 fraction
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, first, half_at, row_of};
+use super::{ActKind, Format, Values, first, half_at};
 use crate::QuantError;
-use crate::numerics::reduce64;
 
 const BYTES: usize = 2;
 const _: () = assert!(BYTES == size_of::<half::f16>());
@@ -15,14 +14,14 @@ const _: () = assert!(BYTES == size_of::<half::f16>());
 pub static FORMAT: Format = Format {
     name: "f16",
     ggml_type: 1,
+    row_head: 0,
     block_len: 1,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::F32,
     validate,
-    unpack_row,
     pack,
-    dot,
+    values: Values::Floats(unpack),
 };
 
 fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
@@ -37,10 +36,9 @@ fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     }
 }
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let bytes = row_of(&FORMAT, data, cols, row);
-    for (i, out) in out[..cols].iter_mut().enumerate() {
-        *out = half_at(bytes, i * BYTES);
+fn unpack(row: &[u8], out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = half_at(row, i * BYTES);
     }
 }
 
@@ -50,9 +48,4 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         out.copy_from_slice(&super::scale_bits(FORMAT.name, w[0], row, col)?.to_le_bytes());
         Ok(())
     })
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.f32(token));
-    reduce64(x.len(), |i, lane| half_at(w, i * BYTES).mul_add(x[i], lane))
 }

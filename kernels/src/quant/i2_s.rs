@@ -12,7 +12,8 @@
 //! Builds for ARM of 2026 write another layout under the same type id: [`super::i2_s_arm`]. The ternary helpers that both
 //! share are here.
 
-use super::{ActKind, Activations, Format, I2S_TRAILER, Matrix, first, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, first};
 use crate::QuantError;
 
 /// Weights per block.
@@ -25,14 +26,14 @@ const _: () = assert!(BYTES * 4 == LEN && I2S_TRAILER == 4 + 28);
 pub static FORMAT: Format = Format {
     name: "i2_s",
     ggml_type: 36,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: I2S_TRAILER,
     act: ActKind::I8,
     validate: |data, rows, cols| validate(&FORMAT, data, rows, cols),
-    unpack_row: |data, _, cols, row, out| unpack_row(&FORMAT, place, data, cols, row, out),
     pack: |weights, rows, cols| pack(&FORMAT, place, weights, rows, cols),
-    dot: |w, row, x, token| dot(place, w, row, x, token),
+    values: Values::Ternary(Decoder::of::<Codes>()),
 };
 
 /// Where weight `i` of a row lies: `(byte, shift)`.
@@ -65,16 +66,27 @@ pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: 
     }
 }
 
-pub(super) fn unpack_row(format: &Format, place: impl Place, data: &[u8], cols: usize, row: usize, out: &mut [f32]) {
-    let (codes, scale) = (row_of(format, data, cols, row), scale(data));
-    for (i, out) in out[..cols].iter_mut().enumerate() {
-        *out = scale * weight(codes, &place, i) as f32;
-    }
-}
+struct Codes;
 
-fn weight(codes: &[u8], place: impl Place, i: usize) -> i32 {
-    let (byte, shift) = place(i);
-    i32::from(codes[byte] >> shift & 3) - 1
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn row_scale(w: &Matrix<'_>, _row: usize) -> f32 {
+        scale(w.data)
+    }
+
+    #[inline(always)]
+    fn block(bytes: &[u8], scale: f32, out: &mut [Block]) {
+        for (j, out) in out.iter_mut().enumerate() {
+            out.scale = scale;
+            for (q, byte) in out.q.iter_mut().zip(bytes) {
+                *q = (byte >> (6 - 2 * j) & 3) as i8 - 1;
+            }
+        }
+    }
 }
 
 /// Takes only what is ternary already: -s, 0 and +s, with one s for the matrix (1 if all weights are zero).
@@ -114,14 +126,4 @@ pub(super) fn pack(
     }
     trailer[..4].copy_from_slice(&scale.to_le_bytes());
     Ok(out)
-}
-
-/// `(sum(w q) / s) * scale`, the sum exact in i32.
-pub(super) fn dot(place: impl Place, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (codes, x) = (w.row(row), x.i8(token));
-    let mut sum = 0i32;
-    for (i, q) in x.q.iter().enumerate() {
-        sum += weight(codes, &place, i) * i32::from(*q);
-    }
-    sum as f32 / x.scale * scale(w.data)
 }

@@ -10,7 +10,8 @@
 //!
 //! Where the x86 layout wants rows of whole 128s, this one takes multiples of 64.
 
-use super::{ActKind, Format, I2S_TRAILER, i2_s};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, i2_s};
 
 /// Weights per block.
 pub const LEN: usize = 64;
@@ -22,18 +23,43 @@ const _: () = assert!(BYTES * 4 == LEN && LEN * 2 == i2_s::LEN);
 pub static FORMAT: Format = Format {
     name: "i2_s-arm",
     ggml_type: i2_s::FORMAT.ggml_type,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: I2S_TRAILER,
     act: ActKind::I8,
     validate: |data, rows, cols| i2_s::validate(&FORMAT, data, rows, cols),
-    unpack_row: |data, _, cols, row, out| i2_s::unpack_row(&FORMAT, place, data, cols, row, out),
     pack: |weights, rows, cols| i2_s::pack(&FORMAT, place, weights, rows, cols),
-    dot: |w, row, x, token| i2_s::dot(place, w, row, x, token),
+    values: Values::Ternary(Decoder::of::<Codes>()),
 };
 
 /// Where weight `i` of a row lies: `(byte, shift)`.
 pub(super) fn place(i: usize) -> (usize, u32) {
     let (block, j) = (i / LEN, i % LEN);
     (block * BYTES + j % 16, 6 - 2 * (j as u32 / 16))
+}
+
+struct Codes;
+
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn row_scale(w: &Matrix<'_>, _row: usize) -> f32 {
+        i2_s::scale(w.data)
+    }
+
+    #[inline(always)]
+    fn block(bytes: &[u8], scale: f32, out: &mut [Block]) {
+        for (j, out) in out.iter_mut().enumerate() {
+            out.scale = scale;
+            for (h, q) in out.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                for (q, byte) in q.iter_mut().zip(bytes) {
+                    *q = (byte >> (6 - 4 * j - 2 * h) & 3) as i8 - 1;
+                }
+            }
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! Weight formats: one file each, one line each in [`FORMATS`].
 //!
-//! A format is a struct of plain functions. Its `dot` is the oracle of the whole project: a loop that one can check
-//! against the layout drawing above it. Property tests, the harness' cells and the benches run over the table, so a new
-//! format needs its file and its line; instruction sets fall back on `dot` until they have a kernel for it.
+//! A format is a few facts and plain functions. How it decodes its blocks is a loop that one can check against the layout
+//! drawing above it; the products follow from that ([`decode`]), naively in [`Row::dot`], which is the oracle of the whole
+//! project, and fast in kernels that the sets share for formats of which they have none of their own. Property tests, the
+//! harness' cells and the benches run over the table, so a new format needs its file and its line.
 //!
 //! [`Format`]'s functions take data whose size [`Matrix::new`] (or [`Format::check_size`]) has checked; with other data
 //! they panic, they never read out of bounds.
 
 pub mod bf16;
+pub mod decode;
 pub mod f16;
 pub mod f32;
 pub mod i2_s;
@@ -29,8 +31,8 @@ pub mod tq2_0;
 use std::ops::Range;
 
 use crate::QuantError;
-use crate::activations::{ActKind, Activations, Q8_BLOCK, Q8Token};
-use crate::numerics::{f16_to_f32, f32_to_f16, tree};
+use crate::activations::{ActKind, Activations};
+use crate::numerics::{f16_to_f32, f32_to_f16};
 
 /// Every format.
 pub static FORMATS: &[&Format] = &[
@@ -48,6 +50,7 @@ pub static FORMATS: &[&Format] = &[
     &tq1_0::FORMAT,
 ];
 
+pub use decode::{Block, Decoder, Row, Shape};
 pub use storage::Storage;
 pub use tiled::{TILED, Tiled};
 
@@ -64,28 +67,64 @@ pub struct Format {
     pub name: &'static str,
     /// The tensor type id in GGUF files.
     pub ggml_type: u32,
+    /// Bytes at the start of each row.
+    pub row_head: usize,
     /// Weights per block; K must be a multiple.
     pub block_len: usize,
     /// Bytes per block.
     pub block_bytes: usize,
     /// Bytes after the last row.
     pub trailer_bytes: usize,
-    /// What the weights are multiplied with.
+    /// What the weights are multiplied with where nobody says otherwise: see [`Matrix::act`].
     pub act: ActKind,
     /// `(matrix, rows, cols)`: the size, and that every code and scale is one a quantiser can have written.
     pub validate: fn(&[u8], usize, usize) -> Result<(), QuantError>,
-    /// `(matrix, rows, cols, row, out)`: the exact values of one row, `out` has `cols` elements.
-    pub unpack_row: fn(&[u8], usize, usize, usize, &mut [f32]),
     /// `(weights [rows][cols], rows, cols)`: quantises.
     pub pack: Pack,
-    /// `(matrix, row, activations, token)`: the canonical dot product, naively.
-    pub dot: fn(&Matrix<'_>, usize, &Activations, usize) -> f32,
+    /// What the bytes mean.
+    pub values: Values,
+}
+
+/// How bytes are weights.
+#[derive(Debug, Clone, Copy)]
+pub enum Values {
+    /// Numbers themselves: `(row, out)` writes the exact values of the bytes of a row.
+    Floats(fn(&[u8], &mut [f32])),
+    /// Integers in blocks with scales.
+    Blocks(Decoder),
+    /// The same, and the integers are -1, 0 and 1 only.
+    Ternary(Decoder),
 }
 
 impl Format {
     /// Bytes of one row of `cols` weights, without the trailer. `cols` is a multiple of the block length.
     pub const fn row_bytes(&self, cols: usize) -> usize {
-        cols / self.block_len * self.block_bytes
+        self.row_head + cols / self.block_len * self.block_bytes
+    }
+
+    /// Whether it holds ternary weights and nothing else.
+    #[must_use]
+    pub const fn is_ternary(&self) -> bool {
+        matches!(self.values, Values::Ternary(_))
+    }
+
+    /// Whether there are products with activations of this kind: f32 with every format, int8 blocks with all but floats, int8
+    /// with one scale per token with ternary weights.
+    #[must_use]
+    pub const fn takes(&self, act: ActKind) -> bool {
+        match act {
+            ActKind::F32 => true,
+            ActKind::Q8 => self.decoder().is_some(),
+            ActKind::I8 => self.is_ternary(),
+        }
+    }
+
+    /// How blocks become integers with scales; `None` for floats.
+    pub(crate) const fn decoder(&self) -> Option<&Decoder> {
+        match &self.values {
+            Values::Floats(_) => None,
+            Values::Blocks(decoder) | Values::Ternary(decoder) => Some(decoder),
+        }
     }
 
     /// Bytes of a matrix, with the trailer of I2_S.
@@ -106,7 +145,7 @@ impl Format {
     }
 
     fn row_bytes_checked(&self, cols: usize) -> Option<usize> {
-        (cols / self.block_len).checked_mul(self.block_bytes)
+        (cols / self.block_len).checked_mul(self.block_bytes)?.checked_add(self.row_head)
     }
 
     /// Checks that `got` bytes are exactly a matrix of this shape.
@@ -195,19 +234,27 @@ pub struct Matrix<'a> {
     /// A factor of every weight that stands beside the bytes (a tensor `<name>.scale`); 1 where there is none. Products
     /// are multiplied with it last.
     pub multiplier: f32,
+    /// What the weights are multiplied with. How activations are rounded is a property of the model, not of the format.
+    pub act: ActKind,
 }
 
 impl<'a> Matrix<'a> {
     /// Checks the size to the byte, not the contents: those are [`validate`](Self::validate)'s.
     pub fn new(format: &'static Format, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self, QuantError> {
         format.check_size(data.len(), rows, cols)?;
-        Ok(Self { format, rows, cols, data, multiplier: 1.0 })
+        Ok(Self { format, rows, cols, data, multiplier: 1.0, act: format.act })
     }
 
     /// The same with a factor beside it.
     #[must_use]
     pub fn times(self, multiplier: f32) -> Self {
         Self { multiplier, ..self }
+    }
+
+    /// The same for activations of another kind; the format must have products with it ([`Format::takes`]).
+    #[must_use]
+    pub fn with_act(self, act: ActKind) -> Self {
+        Self { act, ..self }
     }
 
     /// Checks every code and scale.
@@ -226,20 +273,42 @@ impl<'a> Matrix<'a> {
 
     /// The exact values of one row.
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        (self.format.unpack_row)(self.data, self.rows, self.cols, row, out);
+        self.stored_row(row, out);
         if self.multiplier != 1.0 {
             out[..self.cols].iter_mut().for_each(|w| *w *= self.multiplier);
         }
     }
 
+    /// [`Self::unpack_row`] without the factor beside the bytes.
+    pub(crate) fn stored_row(&self, row: usize, out: &mut [f32]) {
+        match &self.format.values {
+            Values::Floats(unpack) => unpack(self.row(row), &mut out[..self.cols]),
+            Values::Blocks(decoder) | Values::Ternary(decoder) => decoder.values(self, row, out),
+        }
+    }
+
+    /// One row for its products, the oracle of them all; without the factor beside the bytes.
+    #[must_use]
+    pub fn decode(&self, row: usize) -> Row {
+        match self.format.decoder() {
+            Some(decoder) if self.act != ActKind::F32 => Row::Blocks(decoder.shape, decoder.row(self, row)),
+            _ => {
+                let mut values = vec![0.0; self.cols];
+                self.stored_row(row, &mut values);
+                Row::Values(values)
+            }
+        }
+    }
+
     /// The canonical dot product of one row and one token.
     pub fn dot(&self, row: usize, x: &Activations, token: usize) -> f32 {
-        (self.format.dot)(self, row, x, token) * self.multiplier
+        self.decode(row).dot(x, token) * self.multiplier
     }
 
     /// The bytes of one row.
     pub fn row(&self, row: usize) -> &'a [u8] {
-        row_of(self.format, self.data, self.cols, row)
+        let bytes = self.format.row_bytes(self.cols);
+        &self.data[row * bytes..][..bytes]
     }
 }
 
@@ -253,31 +322,8 @@ fn first<const N: usize>(data: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<u
     elements[from..].iter().position(|w| bad(*w)).map(|i| from + i)
 }
 
-/// The bytes of one row.
-fn row_of<'a>(format: &Format, data: &'a [u8], cols: usize, row: usize) -> &'a [u8] {
-    let bytes = format.row_bytes(cols);
-    &data[row * bytes..][..bytes]
-}
-
-/// The canonical block dot without minimum: 16 lanes; block `b` of 32 weights, group `g` of 4 goes to lane
-/// `(b % 2) * 8 + g` by `fma(d_w * d_a, t, lane)`, where `t` is the exact integer sum of the group's products.
-///
-/// `scale(b)` is the weights' scale of block `b`, `weight(i)` the integer weight of column `i`.
-pub fn block_lanes(x: &Q8Token<'_>, scale: impl Fn(usize) -> f32, weight: impl Fn(usize) -> i32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for b in 0..x.d.len() {
-        let d = scale(b) * x.d[b];
-        for g in 0..8 {
-            let first = b * Q8_BLOCK + g * 4;
-            let t: i32 = (first..first + 4).map(|i| weight(i) * i32::from(x.q[i])).sum();
-            let lane = &mut lanes[(b % 2) * 8 + g];
-            *lane = d.mul_add(t as f32, *lane);
-        }
-    }
-    tree(lanes)
-}
-
 /// Two bytes as f16.
+#[inline(always)]
 fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }

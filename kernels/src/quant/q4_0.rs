@@ -5,7 +5,8 @@
 //!       d   | c16 : c0 | c17 : c1 | ... | c31 : c15      high nibble : low nibble
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, Values, half_at};
 use crate::QuantError;
 
 /// Weights per block.
@@ -18,19 +19,24 @@ const _: () = assert!(BYTES == 2 + LEN / 2 && LEN == crate::activations::Q8_BLOC
 pub static FORMAT: Format = Format {
     name: "q4_0",
     ggml_type: 2,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
     validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale")]),
-    unpack_row,
     pack,
-    dot,
+    values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
-/// The code of weight `j` of a block, `codes` being its last 16 bytes. Q4_1 stores the same.
-pub(super) fn code(codes: &[u8], j: usize) -> u8 {
-    if j < 16 { codes[j] & 15 } else { codes[j - 16] >> 4 }
+/// The codes of a block, of which `bytes` are the last 16. Q4_1 stores the same.
+#[inline(always)]
+pub(super) fn codes(bytes: &[u8]) -> [u8; LEN] {
+    let mut out = [0; LEN];
+    for (j, byte) in bytes[..LEN / 2].iter().enumerate() {
+        (out[j], out[j + 16]) = (byte & 15, byte >> 4);
+    }
+    out
 }
 
 /// Stores `value(w)`, rounded by adding a half and cutting, as the code of each weight.
@@ -41,13 +47,17 @@ pub(super) fn store(codes: &mut [u8], weights: &[f32], value: impl Fn(f32) -> f3
     }
 }
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
-    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-        let d = half_at(block, 0);
-        for (j, out) in out.iter_mut().enumerate() {
-            *out = d * (f32::from(code(&block[2..], j)) - 8.0);
-        }
+struct Codes;
+
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        out[0].scale = half_at(bytes, 0);
+        out[0].q = codes(&bytes[2..]).map(|code| code as i8 - 8);
     }
 }
 
@@ -61,9 +71,4 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         store(&mut out[2..], w, |w| w * id + 8.0);
         Ok(())
     })
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.q8(token));
-    block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(code(&w[i / LEN * BYTES + 2..], i % LEN)) - 8)
 }

@@ -5,8 +5,9 @@
 //!       d   | m   | c16 : c0 | c17 : c1 | ... | c31 : c15      high nibble : low nibble
 //! ```
 
-use super::q4_0::{code, store};
-use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::q4_0::{codes, store};
+use super::{ActKind, Format, Values, half_at};
 use crate::QuantError;
 
 /// Weights per block.
@@ -19,23 +20,27 @@ const _: () = assert!(BYTES == 4 + LEN / 2 && LEN == crate::activations::Q8_BLOC
 pub static FORMAT: Format = Format {
     name: "q4_1",
     ggml_type: 3,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
     validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")]),
-    unpack_row,
     pack,
-    dot,
+    values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
-    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-        let (d, m) = (half_at(block, 0), half_at(block, 2));
-        for (j, out) in out.iter_mut().enumerate() {
-            *out = d * f32::from(code(&block[4..], j)) + m;
-        }
+struct Codes;
+
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Minimum;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        (out[0].scale, out[0].minimum) = (half_at(bytes, 0), half_at(bytes, 2));
+        out[0].q = codes(&bytes[4..]).map(|code| code as i8);
     }
 }
 
@@ -51,15 +56,4 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         store(&mut out[4..], w, |w| (w - min) * id);
         Ok(())
     })
-}
-
-/// The minimum multiplies the block's sum: one more chain of FMAs over rising blocks, added at the end.
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.q8(token));
-    let lanes = block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(code(&w[i / LEN * BYTES + 4..], i % LEN)));
-    let mut minimum = 0.0f32;
-    for (b, bsum) in x.bsum.iter().enumerate() {
-        minimum = half_at(w, b * BYTES + 2).mul_add(*bsum, minimum);
-    }
-    lanes + minimum
 }

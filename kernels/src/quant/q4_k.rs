@@ -12,9 +12,10 @@
 //! ```
 //!
 //! Source: `block_q4_K` of ggml. The product of an f16 and six bits is exact in f32, so a block of 32 has the scale
-//! `d * scale` and the minimum `-(dmin * minimum)`, and the rest is [`super::q4_1`]'s dot.
+//! `d * scale` and the minimum `-(dmin * minimum)`.
 
-use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, Values, half_at};
 use crate::QuantError;
 use crate::activations::Q8_BLOCK;
 use crate::numerics::f16_to_f32;
@@ -33,14 +34,14 @@ const _: () = assert!(SCALES + BLOCKS * 12 / 8 == CODES && CODES + LEN / 2 == BY
 pub static FORMAT: Format = Format {
     name: "q4_k",
     ggml_type: 12,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
     validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")]),
-    unpack_row,
     pack,
-    dot,
+    values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
 /// Scale and minimum of block `j`, six bits each; `s` is the super-block from [`SCALES`] on.
@@ -74,17 +75,23 @@ fn place(i: usize) -> (usize, u32) {
     (CODES + i / 64 * 32 + i % 32, i as u32 % 64 / 32 * 4)
 }
 
-fn code(block: &[u8], i: usize) -> u8 {
-    let (byte, shift) = place(i);
-    block[byte] >> shift & 15
-}
+struct Codes;
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
-    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-        for (i, out) in out.iter_mut().enumerate() {
-            let (step, minimum) = step_and_minimum(block, i / Q8_BLOCK);
-            *out = step * f32::from(code(block, i)) - minimum;
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Minimum;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        for (j, out) in out.iter_mut().enumerate() {
+            let (step, minimum) = step_and_minimum(bytes, j);
+            (out.scale, out.minimum) = (step, -minimum);
+            // Two blocks of 32 share their bytes.
+            let (codes, shift) = (&bytes[CODES + j / 2 * 32..], j % 2 * 4);
+            for (q, byte) in out.q.iter_mut().zip(codes) {
+                *q = (byte >> shift & 15) as i8;
+            }
         }
     }
 }
@@ -156,15 +163,4 @@ fn best_fit(w: &[f32]) -> (f32, f32) {
         }
     }
     (best as f32, -best_low as f32)
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.q8(token));
-    let parts = |b: usize| step_and_minimum(&w[b / BLOCKS * BYTES..][..BYTES], b % BLOCKS);
-    let lanes = block_lanes(&x, |b| parts(b).0, |i| i32::from(code(&w[i / LEN * BYTES..][..BYTES], i % LEN)));
-    let mut minimum = 0.0f32;
-    for (b, bsum) in x.bsum.iter().enumerate() {
-        minimum = (-parts(b).1).mul_add(*bsum, minimum);
-    }
-    lanes + minimum
 }

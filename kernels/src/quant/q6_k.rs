@@ -14,7 +14,8 @@
 //!     weight l + 96                     l + 32   high     l        7-6
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, Values, half_at};
 use crate::QuantError;
 
 /// Weights per super-block.
@@ -32,14 +33,14 @@ const _: () = assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + L
 pub static FORMAT: Format = Format {
     name: "q6_k",
     ggml_type: 14,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
     validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(D, "scale")]),
-    unpack_row,
     pack,
-    dot,
+    values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
 /// Where weight `i` of a super-block lies: `(ql byte, its shift, qh byte, its shift)`.
@@ -48,23 +49,28 @@ fn place(i: usize) -> (usize, u32, usize, u32) {
     (half * 64 + quarter % 2 * 32 + l, quarter as u32 / 2 * 4, QH + half * 32 + l, quarter as u32 * 2)
 }
 
-/// `code - 32` of weight `i` of a super-block.
-fn weight(block: &[u8], i: usize) -> i32 {
-    let (low, low_shift, high, high_shift) = place(i);
-    let code = (block[low] >> low_shift & 15) | (block[high] >> high_shift & 3) << 4;
-    i32::from(code) - 32
+fn sub_scale(block: &[u8], i: usize) -> i16 {
+    i16::from(block[SCALES + i / SUB] as i8)
 }
 
-fn sub_scale(block: &[u8], i: usize) -> i32 {
-    i32::from(block[SCALES + i / SUB] as i8)
-}
+struct Codes;
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
-    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-        let d = half_at(block, D);
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = d * sub_scale(block, i) as f32 * weight(block, i) as f32;
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Halves;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        let d = half_at(bytes, D);
+        for (b, out) in out.iter_mut().enumerate() {
+            let (low, low_shift, high, high_shift) = place(b * 32);
+            let (low, high) = (&bytes[low..], &bytes[high..]);
+            for ((q, low), high) in out.q.iter_mut().zip(low).zip(high) {
+                *q = ((low >> low_shift & 15) | (high >> high_shift & 3) << 4) as i8 - 32;
+            }
+            out.scale = d;
+            out.factors = [sub_scale(bytes, b * 32), sub_scale(bytes, b * 32 + SUB)];
         }
     }
 }
@@ -90,7 +96,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
             out[SCALES + i] = (scale / d).round().clamp(-128.0, 127.0) as i8 as u8;
         }
         for (i, w) in w.iter().enumerate() {
-            let step = d * sub_scale(out, i) as f32;
+            let step = d * f32::from(sub_scale(out, i));
             let code = if step == 0.0 { 32 } else { code_of(*w / step) };
             let (low, low_shift, high, high_shift) = place(i);
             out[low] |= (code & 15) << low_shift;
@@ -126,14 +132,4 @@ fn best_scale(w: &[f32]) -> f32 {
         }
     }
     best
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.q8(token));
-    let block = |i: usize| &w[i / LEN * BYTES..][..BYTES];
-    block_lanes(
-        &x,
-        |b| half_at(block(b * crate::activations::Q8_BLOCK), D),
-        |i| weight(block(i), i % LEN) * sub_scale(block(i), i % LEN),
-    )
 }

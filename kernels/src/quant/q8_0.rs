@@ -5,7 +5,8 @@
 //!       d   | q0 q1 q2 ... q31      all 8 bits are used: -128 is legal
 //! ```
 
-use super::{ActKind, Activations, Format, Matrix, block_lanes, half_at, row_of};
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, Values, half_at};
 use crate::QuantError;
 
 /// Weights per block.
@@ -18,22 +19,28 @@ const _: () = assert!(BYTES == 2 + LEN && LEN == crate::activations::Q8_BLOCK);
 pub static FORMAT: Format = Format {
     name: "q8_0",
     ggml_type: 8,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::Q8,
     validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale")]),
-    unpack_row,
     pack,
-    dot,
+    values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
-fn unpack_row(data: &[u8], _rows: usize, cols: usize, row: usize, out: &mut [f32]) {
-    let blocks = row_of(&FORMAT, data, cols, row).chunks_exact(BYTES);
-    for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-        let d = half_at(block, 0);
-        for (out, q) in out.iter_mut().zip(&block[2..]) {
-            *out = d * f32::from(*q as i8);
+struct Codes;
+
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        out[0].scale = half_at(bytes, 0);
+        for (q, byte) in out[0].q.iter_mut().zip(&bytes[2..]) {
+            *q = *byte as i8;
         }
     }
 }
@@ -49,9 +56,4 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         }
         Ok(())
     })
-}
-
-fn dot(w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-    let (w, x) = (w.row(row), x.q8(token));
-    block_lanes(&x, |b| half_at(w, b * BYTES), |i| i32::from(w[i / LEN * BYTES + 2 + i % LEN] as i8))
 }

@@ -2,7 +2,6 @@
 
 use super::tiled::{ROWS, TILED, Tiled};
 use super::{FORMATS, Format, QuantError};
-use crate::ActKind;
 
 /// A format of files.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +68,7 @@ impl Storage {
     /// Whether it holds ternary weights and nothing else.
     #[must_use]
     pub fn is_ternary(self) -> bool {
-        self.computed_as().act == ActKind::I8
+        self.computed_as().is_ternary()
     }
 
     /// Whether rows can be packed some at a time.

@@ -1,17 +1,13 @@
 //! What [`super::tq1_0`] and [`super::tq2_0`] share: ternary weights in blocks of 256 that each have an f16 scale `d`.
 //!
-//! ## The product
-//! Exact where it can be. The sum of `w q` runs in i32 over a *run*: consecutive blocks with one `d`, blocks with `d = 0`
-//! passed over, since their weights are zero. At the end of a run `sum / s * d` is added to the row, runs in rising order.
-//! A model that was trained ternary has one scale for a tensor, hence one run a row, and then this is I2_S's product bit
-//! for bit.
+//! Where all blocks of a row have one scale, the product is I2_S's bit for bit: see [`super::decode`].
 //!
 //! ## The scale
 //! I2_S keeps an f32, these keep an f16, and packing never rounds: a scale that is no f16 is an error. A matrix with such
 //! a scale is packed as -1, 0, 1 (so `d = 1`) and its factor kept beside it, as [`Matrix::multiplier`]; llama.cpp's files
 //! have a tensor `<name>.scale` for it. `sum / s * 1 * factor` has I2_S's bits too.
 
-use super::{Activations, Format, Matrix, QuantError, half_at, row_of};
+use super::{Format, QuantError, half_at};
 use crate::numerics::{f16_to_f32, f32_to_f16};
 
 /// Weights per block.
@@ -22,8 +18,6 @@ pub(super) struct Codes {
     pub(super) format: &'static Format,
     /// Where the scale lies in a block.
     pub(super) d: usize,
-    /// The weight of column `i` of a block: -1, 0 or 1.
-    pub(super) weight: fn(&[u8], usize) -> i32,
     /// Stores the codes (weight + 1) of a block.
     pub(super) store: fn(&mut [u8], &[u8; LEN]),
     /// The first byte of a block that no packing produces.
@@ -46,16 +40,6 @@ impl Codes {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn unpack_row(&self, data: &[u8], cols: usize, row: usize, out: &mut [f32]) {
-        let blocks = row_of(self.format, data, cols, row).chunks_exact(self.format.block_bytes);
-        for (block, out) in blocks.zip(out[..cols].chunks_exact_mut(LEN)) {
-            let d = half_at(block, self.d);
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = d * (self.weight)(block, i) as f32;
-            }
-        }
     }
 
     /// Takes only what is ternary already: -d, 0 and +d with one d, an f16, for each block (0 if all weights are zero).
@@ -83,53 +67,5 @@ impl Codes {
             out[self.d..self.d + 2].copy_from_slice(&bits.to_le_bytes());
             Ok(())
         })
-    }
-
-    #[inline(always)] // with the layout of its one caller
-    pub(super) fn dot(&self, w: &Matrix<'_>, row: usize, x: &Activations, token: usize) -> f32 {
-        let x = x.i8(token);
-        let mut runs = Runs::new(x.scale);
-        for (block, q) in w.row(row).chunks_exact(self.format.block_bytes).zip(x.q.chunks_exact(LEN)) {
-            let products = q.iter().enumerate().map(|(i, q)| (self.weight)(block, i) * i32::from(*q));
-            runs.add(half_at(block, self.d), products.sum());
-        }
-        runs.total()
-    }
-}
-
-/// The sum of a row, block by block; see the module.
-pub(crate) struct Runs {
-    scale: f32,
-    d: f32,
-    sum: i32,
-    before: Option<f32>,
-}
-
-impl Runs {
-    /// `scale` is the token's.
-    pub(crate) fn new(scale: f32) -> Self {
-        Self { scale, d: 0.0, sum: 0, before: None }
-    }
-
-    /// Adds a block with scale `d` and exact sum `sum`.
-    pub(crate) fn add(&mut self, d: f32, sum: i32) {
-        if d == 0.0 {
-            return;
-        }
-        if d != self.d && self.d != 0.0 {
-            self.before = Some(self.total());
-            self.sum = 0;
-        }
-        self.d = d;
-        self.sum = self.sum.wrapping_add(sum);
-    }
-
-    /// All that was added.
-    pub(crate) fn total(&self) -> f32 {
-        if self.d == 0.0 {
-            return 0.0;
-        }
-        let run = self.sum as f32 / self.scale * self.d;
-        self.before.map_or(run, |before| before + run)
     }
 }

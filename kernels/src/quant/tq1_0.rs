@@ -15,8 +15,9 @@
 //!
 //! Source: `block_tq1_0` of ggml. Product, scale and packing: [`super::tq`].
 
+use super::decode::{Block, Decode, Decoder, Shape};
 use super::tq::{Codes, LEN};
-use super::{ActKind, Format};
+use super::{ActKind, Format, Values, half_at};
 
 /// Bytes per block.
 pub const BYTES: usize = 54;
@@ -41,23 +42,19 @@ pub(crate) const ZERO: [u8; D] = {
 pub static FORMAT: Format = Format {
     name: "tq1_0",
     ggml_type: 34,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::I8,
     validate: |data, rows, cols| CODES.validate(data, rows, cols),
-    unpack_row: |data, _, cols, row, out| CODES.unpack_row(data, cols, row, out),
     pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
-    dot: |w, row, x, token| CODES.dot(w, row, x, token),
+    values: Values::Ternary(Decoder::of::<Weights>()),
 };
 
 static CODES: Codes = Codes {
     format: &FORMAT,
     d: D,
-    weight: |block, i| {
-        let (byte, n) = place(i);
-        i32::from(trit(block[byte], n)) - 1
-    },
     store: |block, codes| {
         let mut values = [0u8; D];
         // Rising i meets the trits of a byte in rising n: the first becomes the most significant.
@@ -77,6 +74,33 @@ static CODES: Codes = Codes {
     },
 };
 
+struct Weights;
+
+impl Decode for Weights {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        let mut q = [0; LEN];
+        for (part, out) in [(0..SECOND, 0..160), (SECOND..THIRD, 160..240), (THIRD..D, 240..LEN)] {
+            let bytes = &bytes[part];
+            let mut power = 1u8;
+            for out in q[out].chunks_exact_mut(bytes.len()) {
+                for (out, byte) in out.iter_mut().zip(bytes) {
+                    *out = trit(byte.wrapping_mul(power)) as i8 - 1;
+                }
+                power = power.wrapping_mul(3);
+            }
+        }
+        let d = half_at(bytes, D);
+        for (out, q) in out.iter_mut().zip(q.as_chunks().0) {
+            (out.q, out.scale) = (*q, d);
+        }
+    }
+}
+
 /// Where weight `i` of a block lies: the byte, and which of its trits.
 fn place(i: usize) -> (usize, u32) {
     match i {
@@ -91,9 +115,10 @@ const fn fraction(v: u8) -> u8 {
     (v as u16 * 256).div_ceil(243) as u8
 }
 
-fn trit(byte: u8, n: u32) -> u8 {
-    let moved = (u32::from(byte) * 3u32.pow(n)) & 0xff;
-    ((moved * 3) >> 8) as u8
+/// The first trit.
+#[inline(always)]
+fn trit(byte: u8) -> u8 {
+    ((u16::from(byte) * 3) >> 8) as u8
 }
 
 /// The bytes that five trits give, and those that four give.

@@ -13,8 +13,9 @@
 //!
 //! Source: `block_tq2_0` of ggml. Product, scale and packing: [`super::tq`].
 
+use super::decode::{Block, Decode, Decoder, Shape};
 use super::tq::{Codes, LEN};
-use super::{ActKind, Format};
+use super::{ActKind, Format, Values, half_at};
 
 /// Bytes per block.
 pub const BYTES: usize = 66;
@@ -28,23 +29,19 @@ const _: () = assert!(D * 4 == LEN && BYTES == D + 2);
 pub static FORMAT: Format = Format {
     name: "tq2_0",
     ggml_type: 35,
+    row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
     act: ActKind::I8,
     validate: |data, rows, cols| CODES.validate(data, rows, cols),
-    unpack_row: |data, _, cols, row, out| CODES.unpack_row(data, cols, row, out),
     pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
-    dot: |w, row, x, token| CODES.dot(w, row, x, token),
+    values: Values::Ternary(Decoder::of::<Weights>()),
 };
 
 static CODES: Codes = Codes {
     format: &FORMAT,
     d: D,
-    weight: |block, i| {
-        let (byte, shift) = place(i);
-        i32::from(block[byte] >> shift & 3) - 1
-    },
     store: |block, codes| {
         for (i, code) in codes.iter().enumerate() {
             let (byte, shift) = place(i);
@@ -53,6 +50,27 @@ static CODES: Codes = Codes {
     },
     wrong: |block| block[..D].iter().position(|b| b & b >> 1 & 0x55 != 0),
 };
+
+struct Weights;
+
+impl Decode for Weights {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
+        let d = half_at(bytes, D);
+        for (half, out) in bytes[..D].chunks_exact(32).zip(out.chunks_exact_mut(4)) {
+            for (j, out) in out.iter_mut().enumerate() {
+                out.scale = d;
+                for (q, byte) in out.q.iter_mut().zip(half) {
+                    *q = (byte >> (2 * j) & 3) as i8 - 1;
+                }
+            }
+        }
+    }
+}
 
 /// Where weight `i` of a block lies: `(byte, shift)`.
 fn place(i: usize) -> (usize, u32) {

@@ -58,10 +58,21 @@ pub fn fast_sets() -> Vec<&'static dyn Kernels> {
 /// [`fast_sets`], and for ternary formats AMX on modelled tiles: that set's own code, but for six instructions.
 pub fn sets_for(format: &Format) -> Vec<&'static dyn Kernels> {
     let mut sets = fast_sets();
-    if format.act == ActKind::I8 {
+    if format.is_ternary() {
         sets.extend(models());
     }
     sets
+}
+
+/// Every format with every kind of activations that it has products with.
+pub fn pairs() -> impl Iterator<Item = (&'static Format, ActKind)> {
+    let kinds = |format: &'static Format| {
+        [ActKind::F32, ActKind::I8, ActKind::Q8]
+            .into_iter()
+            .filter(|act| format.takes(*act))
+            .map(move |act| (format, act))
+    };
+    bitnet_kernels::quant::FORMATS.iter().copied().flat_map(kinds)
 }
 
 /// AMX on modelled tiles, on the architectures that have vector sets.
@@ -90,7 +101,7 @@ pub const FILLS: [Fill; 4] = [Fill::Packed, Fill::Wild, Fill::Lowest, Fill::High
 
 /// A valid matrix of a format.
 pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: &mut Random) -> Vec<u8> {
-    let ternary = format.act == ActKind::I8;
+    let ternary = format.is_ternary();
     let byte = |r: &mut Random| match fill {
         Fill::Lowest => 0,
         Fill::Highest => 0xff,
@@ -167,7 +178,7 @@ pub fn is_i2s(format: &Format) -> bool {
 
 /// Random weights that the format can hold.
 pub fn weights(format: &Format, n: usize, r: &mut Random) -> Vec<f32> {
-    if format.act == ActKind::I8 { (0..n).map(|_| [-0.75, 0.0, 0.75][r.below(3)]).collect() } else { r.floats(n, 2.0) }
+    if format.is_ternary() { (0..n).map(|_| [-0.75, 0.0, 0.75][r.below(3)]).collect() } else { r.floats(n, 2.0) }
 }
 
 fn pack(format: &Format, rows: usize, cols: usize, r: &mut Random) -> Vec<u8> {

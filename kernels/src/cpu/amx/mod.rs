@@ -110,7 +110,7 @@ impl<S: Source> Kernels for Amx<S> {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        match Strips::of(w.format).filter(|_| x.n_tokens() >= FROM) {
+        match Strips::of(w).filter(|_| x.n_tokens() >= FROM) {
             Some(strips) => {
                 check_matmul(w, x, &rows, &y);
                 gemm::matmul(self.source.tiles(), self.sides, strips, (w, x), rows.clone(), &mut y);
@@ -122,6 +122,14 @@ impl<S: Source> Kernels for Amx<S> {
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
         self.base.rms_norm(x, w, eps, y);
+    }
+
+    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        self.base.layer_norm(x, w, b, eps, y);
+    }
+
+    fn gelu(&self, x: &mut [f32]) {
+        self.base.gelu(x);
     }
 
     fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {

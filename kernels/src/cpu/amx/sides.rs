@@ -1,9 +1,10 @@
 //! What happens beside the products, in plain Rust: for models on machines without AVX-512, and to hold AVX-512's against.
 //!
-//! Codes are the signs of what the format's own `unpack_row` gives, so that nothing here knows a layout.
+//! Codes are the signs of the exact values, so that nothing here knows a layout.
 
 use std::ops::Range;
 
+use crate::cpu::naive;
 use crate::cpu::strips::{LANES, ROWS, STEP, Sides, Strip};
 use crate::cpu::ternary::finish;
 use crate::{Activations, I8Token, Matrix, OutView};
@@ -16,7 +17,7 @@ impl Sides for Plain {
         let mut values = vec![0.0; w.cols];
         for lane in 0..LANES {
             let row = (rows.start + lane).min(rows.end - 1);
-            (w.format.unpack_row)(w.data, w.rows, w.cols, row, &mut values);
+            w.stored_row(row, &mut values);
             for (values, out) in values.chunks_exact(STEP).zip(strip.iter_mut()) {
                 for (value, code) in values.iter().zip(&mut out[group].0[lane * STEP..]) {
                     // Scales are positive, or zero where weights are.
@@ -27,11 +28,7 @@ impl Sides for Plain {
     }
 
     fn mixed(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
-        for token in 0..x.n_tokens() {
-            for row in rows.clone() {
-                y.set(token, row, (w.format.dot)(w, row, x, token));
-            }
-        }
+        naive(w, x, rows, y);
     }
 
     fn finish(&self, sums: &[i32; ROWS], x: &I8Token<'_>, scales: &[f32; ROWS], out: &mut [f32]) {

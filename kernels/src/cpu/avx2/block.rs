@@ -12,9 +12,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, load_i8, prefetch, tree8};
-use super::unpack::Blocks;
+use super::unpack::{Blocks, Shaped, Unpacked};
 use crate::activations::Q8_BLOCK;
 use crate::cpu::blocks::SUPER;
+use crate::quant::Block;
 use crate::{Activations, Matrix, OutView, Q8Token};
 
 /// See [`super::Matmul`].
@@ -42,13 +43,68 @@ pub(super) fn matmul<B: Blocks>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
         let tokens = first..x.n_tokens().min(first + TOKENS);
         let mut row = rows.start;
         while row + 2 <= rows.end {
-            gemm::<B, 2>(w, x, tokens.clone(), row, &mut wide, y);
+            gemm::<B, 2, TOKENS>(w, x, tokens.clone(), row, (&mut wide, stored::<B>), y);
             row += 2;
         }
         for row in row..rows.end {
             let [wide, _] = &mut wide;
-            gemm::<B, 1>(w, x, tokens.clone(), row, std::array::from_mut(wide), y);
+            gemm::<B, 1, TOKENS>(w, x, tokens.clone(), row, (std::array::from_mut(wide), stored::<B>), y);
         }
+    }
+}
+
+/// See [`super::Matmul`]; weights of any format of blocks of one shape, decoded.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn decoded<S: Shaped>(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    // SAFETY: this function has the features.
+    let first = unsafe { S::load(&Block::ZERO) };
+    let mut wide = [UnpackedRow { weights: [first; PIECE], scales: [0.0; PIECE], minima: [0.0; PIECE] }; 2];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        let tokens = first..x.n_tokens().min(first + TOKENS);
+        for row in rows.clone().step_by(2) {
+            let [one, _] = &mut wide;
+            match (row + 1 < rows.end, tokens.len()) {
+                (true, 1) => gemm::<S, 2, 1>(w, x, tokens.clone(), row, (&mut wide, shaped::<S>), y),
+                (true, _) => gemm::<S, 2, TOKENS>(w, x, tokens.clone(), row, (&mut wide, shaped::<S>), y),
+                (false, _) => {
+                    gemm::<S, 1, TOKENS>(w, x, tokens.clone(), row, (std::array::from_mut(one), shaped::<S>), y);
+                }
+            }
+        }
+    }
+}
+
+/// How some blocks of a row, from number `from` on, become unpacked ones.
+type Unpack<W> = unsafe fn(&Matrix<'_>, usize, Range<usize>, &mut UnpackedRow<W>);
+
+/// From the stored bytes.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn stored<B: Blocks>(w: &Matrix<'_>, row: usize, blocks: Range<usize>, out: &mut UnpackedRow<B::W>) {
+    let row = w.row(row);
+    for (i, b) in blocks.enumerate() {
+        // SAFETY: this function has the features.
+        unsafe {
+            out.weights[i] = B::weights(row, b);
+            out.scales[i] = B::step(row, b);
+            if <B as Unpacked>::MINIMUM {
+                out.minima[i] = B::offset(row, b);
+            }
+        }
+    }
+}
+
+/// By the format's decoder.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn shaped<S: Shaped>(w: &Matrix<'_>, row: usize, blocks: Range<usize>, out: &mut UnpackedRow<S::W>) {
+    let mut decoded = [Block::ZERO; PIECE];
+    let decoded = &mut decoded[..blocks.len()];
+    let decoder = w.format.decoder().expect("a format of blocks: who chose this kernel has asked");
+    // SAFETY: this function has the features.
+    unsafe { decoder.blocks_avx2(w, row, blocks.start, decoded) }
+    for (i, block) in decoded.iter().enumerate() {
+        // SAFETY: this function has the features.
+        out.weights[i] = unsafe { S::load(block) };
+        (out.scales[i], out.minima[i]) = (block.scale, block.minimum);
     }
 }
 
@@ -117,7 +173,7 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
                 let scale = _mm256_set1_ps(scale * d);
                 acc[0][r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[0][r][t]);
             }
-            if B::MINIMUM {
+            if <B as Unpacked>::MINIMUM {
                 // SAFETY: this function has the features.
                 let m = unsafe { B::offset(rows[r], b) };
                 for t in 0..T {
@@ -132,7 +188,7 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
     for r in 0..R {
         for t in 0..T {
             let mut value = tree8(_mm256_add_ps(acc[0][r][t], acc[1][r][t]));
-            if B::MINIMUM {
+            if <B as Unpacked>::MINIMUM {
                 value += minimum[r][t];
             }
             y.set(token + t, row + r, value);
@@ -160,33 +216,24 @@ struct Sums {
     minimum: f32,
 }
 
-/// `R` rows from `row` on, up to [`TOKENS`] tokens.
+/// `R` rows from `row` on, up to `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn gemm<B: Blocks, const R: usize>(
+fn gemm<B: Unpacked, const R: usize, const N: usize>(
     w: &Matrix<'_>,
     x: &Activations,
     tokens: Range<usize>,
     row: usize,
-    wide: &mut [UnpackedRow<B::W>; R],
+    (wide, unpack): (&mut [UnpackedRow<B::W>; R], Unpack<B::W>),
     y: &mut OutView<'_>,
 ) {
     let blocks = x.cols() / Q8_BLOCK;
     let zero = Sums { lanes: [_mm256_setzero_ps(); 2], minimum: 0.0 };
-    let mut sums = [[zero; R]; TOKENS];
+    let mut sums = [[zero; R]; N];
     for from in (0..blocks).step_by(PIECE) {
         let n = (blocks - from).min(PIECE);
         for r in 0..R {
-            let row = w.row(row + r);
-            for b in 0..n {
-                // SAFETY: this function has the features.
-                wide[r].weights[b] = unsafe { B::weights(row, from + b) };
-                // SAFETY: this function has the features.
-                wide[r].scales[b] = unsafe { B::step(row, from + b) };
-                if B::MINIMUM {
-                    // SAFETY: this function has the features.
-                    wide[r].minima[b] = unsafe { B::offset(row, from + b) };
-                }
-            }
+            // SAFETY: this function has the features.
+            unsafe { unpack(w, row + r, from..from + n, &mut wide[r]) }
         }
         let mut t = tokens.clone();
         while t.len() >= 4 {
@@ -212,7 +259,7 @@ fn gemm<B: Blocks, const R: usize>(
 /// Adds `n` unpacked blocks of `R` rows, times `T` tokens, to their sums. `from` is the first block's number, even.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<B: Blocks, const R: usize, const T: usize>(
+fn tile<B: Unpacked, const R: usize, const T: usize>(
     w: &[UnpackedRow<B::W>; R],
     n: usize,
     x: [Q8Token<'_>; T],
@@ -261,6 +308,12 @@ fn tile<B: Blocks, const R: usize, const T: usize>(
                     let groups = unsafe { B::groups(w[r].weights[b], a) };
                     let scale = _mm256_set1_ps(scales[r][t][b]);
                     acc[r][t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(groups), acc[r][t]);
+                    if B::HALF_MINIMA {
+                        // SAFETY: this function has the features; b < n.
+                        let (groups, d) = unsafe { (B::minima(w[r].weights[b], a), *d[t].get_unchecked(b)) };
+                        let step = _mm256_set1_ps(w[r].minima[b] * d);
+                        acc[r][t] = _mm256_fmadd_ps(step, _mm256_cvtepi32_ps(groups), acc[r][t]);
+                    }
                 }
             }
             b += 2;

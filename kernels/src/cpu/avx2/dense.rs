@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, prefetch, tail64, tree64};
-use crate::cpu::stored::{Bf16, F16, F32, Stored};
+use crate::cpu::stored::{Bf16, F16, F32, Stored, bytes};
 use crate::{Activations, Matrix, OutView};
 
 /// A stored number that widens to f32 in a register.
@@ -62,6 +62,30 @@ pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usiz
                 y.set(t, row, dot::<D>(w.row(row), x.f32(t)));
             }
         }
+    }
+}
+
+/// See [`super::Matmul`]; weights of any format, which become floats row by row.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn decoded(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    let mut values = vec![0.0; w.cols];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        for row in rows.clone() {
+            unpack(w, row, &mut values);
+            for t in first..x.n_tokens().min(first + TOKENS) {
+                y.set(t, row, dot::<F32>(bytes(&values), x.f32(t)));
+            }
+        }
+    }
+}
+
+/// The exact values of a row without the factor beside the bytes.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::cpu) fn unpack(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
+    match w.format.decoder() {
+        // SAFETY: this function has the features.
+        Some(decoder) => unsafe { decoder.values_avx2(w, row, out) },
+        None => w.stored_row(row, out),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::numerics::{exp_parts, tree};
+use crate::numerics::{exp_parts, tanh_parts, tree};
 
 /// Eight floats.
 #[inline]
@@ -159,6 +159,26 @@ pub(super) fn exp(x: __m256) -> __m256 {
     let half = _mm256_srai_epi32::<1>(n);
     let (a, b) = (pow2(half), pow2(_mm256_sub_epi32(n, half)));
     _mm256_mul_ps(_mm256_mul_ps(p, a), b)
+}
+
+/// [`crate::numerics::tanh`] on eight lanes, the same steps.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn tanh(u: __m256) -> __m256 {
+    use tanh_parts::*;
+    let (one, sign) = (_mm256_set1_ps(1.0), _mm256_set1_ps(-0.0));
+    let abs = _mm256_andnot_ps(sign, u);
+    let square = _mm256_mul_ps(abs, abs);
+    let mut p = _mm256_set1_ps(TAYLOR[0]);
+    for c in &TAYLOR[1..] {
+        p = _mm256_fmadd_ps(p, square, _mm256_set1_ps(*c));
+    }
+    let near = _mm256_fmadd_ps(_mm256_mul_ps(p, square), abs, abs);
+    let t = exp(_mm256_mul_ps(_mm256_set1_ps(-2.0), abs));
+    let far = _mm256_div_ps(_mm256_sub_ps(one, t), _mm256_add_ps(one, t));
+    // False for NaN: `far` has it.
+    let value = _mm256_blendv_ps(far, near, _mm256_cmp_ps::<_CMP_LT_OQ>(abs, _mm256_set1_ps(NEAR)));
+    _mm256_or_ps(_mm256_andnot_ps(sign, value), _mm256_and_ps(sign, u))
 }
 
 /// 2^e for normal results.

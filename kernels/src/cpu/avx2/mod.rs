@@ -5,6 +5,8 @@
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
 //! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
 //!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
+//! * Other pairs of a format and a kind of activations: `block` and `dense` again, with rows that
+//!   [`crate::quant::decode`] has made integers or floats of.
 //! * `rows`: quantising activations, norm, rope, gates, conversion. `attention`. `screen`.
 //!
 //! Functions carry `#[target_feature]` and call each other safely; the only way in is [`Avx2`], which exists only where
@@ -26,10 +28,12 @@ mod unpack;
 use std::ops::Range;
 
 pub(super) use attention::softmax_parts;
+pub(super) use dense::unpack;
 pub(super) use layouts::Layout;
 
-use crate::contract::{check_attention, check_dots, check_matmul, check_rope, multiply};
-use crate::cpu::{blocks, stored, ternary as codes};
+use crate::contract::{check_attention, check_dots, check_layer_norm, check_matmul, check_rope, multiply};
+use crate::cpu::{blocks, naive, own, stored, ternary as codes};
+use crate::quant::Shape;
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -56,16 +60,10 @@ impl Avx2 {
     /// [`Kernels::matmul`] without the matrix's factor.
     pub(super) fn product(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
         check_matmul(w, x, &rows, y);
-        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
+        match own(MATMULS, w).or_else(|| decoded(w)) {
             // SAFETY: `self` proves the features, and the arguments are checked.
-            Some((_, matmul)) => unsafe { matmul(w, x, rows, y) },
-            None => {
-                for token in 0..x.n_tokens() {
-                    for row in rows.clone() {
-                        y.set(token, row, (w.format.dot)(w, row, x, token));
-                    }
-                }
-            }
+            Some(matmul) => unsafe { matmul(w, x, rows, y) },
+            None => naive(w, x, rows, y),
         }
     }
 }
@@ -89,6 +87,18 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&q4_k::FORMAT, block::matmul::<blocks::Q4K>),
     (&q6_k::FORMAT, block::matmul::<blocks::Q6K>),
 ];
+
+/// The kernel for a matrix whose format has none of its own for these activations.
+fn decoded(w: &Matrix<'_>) -> Option<Matmul> {
+    match (w.act, w.format.decoder()?.shape) {
+        (ActKind::F32, _) => Some(dense::decoded),
+        (ActKind::Q8, Shape::Scale) => Some(block::decoded::<unpack::Scale>),
+        (ActKind::Q8, Shape::Minimum) => Some(block::decoded::<unpack::Minimum>),
+        (ActKind::Q8, Shape::Halves) => Some(block::decoded::<unpack::Halves>),
+        (ActKind::Q8, Shape::HalfMinima) => Some(block::decoded::<unpack::HalfMinima>),
+        (ActKind::I8, _) => None,
+    }
+}
 
 impl Kernels for Avx2 {
     fn name(&self) -> &'static str {
@@ -117,6 +127,17 @@ impl Kernels for Avx2 {
         assert!(x.len() == w.len() && x.len() == y.len(), "x, w and y must be of one length");
         // SAFETY: `self` proves the features.
         unsafe { rows::rms_norm(x, w, eps, y) }
+    }
+
+    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        check_layer_norm(x, w, b, y);
+        // SAFETY: `self` proves the features.
+        unsafe { rows::layer_norm(x, (w, b), eps, y) }
+    }
+
+    fn gelu(&self, x: &mut [f32]) {
+        // SAFETY: `self` proves the features.
+        unsafe { rows::gelu(x) }
     }
 
     fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{dot, exp, load, store};
+use super::lanes::{dot, exp, load, store, sum, tanh};
 use crate::Rope;
 use crate::activations::{ActivationsMut, Q8_BLOCK};
 use crate::numerics::{self, silu};
@@ -114,6 +114,36 @@ pub(super) fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
     }
     for ((x, w), y) in x_rest.iter().zip(w_rest).zip(y_rest) {
         *y = x * r * w;
+    }
+}
+
+/// See [`crate::Kernels::layer_norm`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn layer_norm(x: &[f32], (w, b): (&[f32], &[f32]), eps: f32, y: &mut [f32]) {
+    // The compiler makes both loops eight-lane ones.
+    let mean = sum(x) / x.len() as f32;
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x - mean;
+    }
+    let r = 1.0 / (dot(y, y) / x.len() as f32 + eps).sqrt();
+    for ((y, w), b) in y.iter_mut().zip(w).zip(b) {
+        *y = *y * r * w + b;
+    }
+}
+
+/// See [`crate::Kernels::gelu`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn gelu(x: &mut [f32]) {
+    let (eights, rest) = x.as_chunks_mut::<8>();
+    let (one, half) = (_mm256_set1_ps(1.0), _mm256_set1_ps(0.5));
+    let [first, cube] = numerics::GELU.map(|c| _mm256_set1_ps(c));
+    for x in eights {
+        let v = load(x);
+        let u = _mm256_mul_ps(_mm256_mul_ps(first, v), _mm256_fmadd_ps(_mm256_mul_ps(cube, v), v, one));
+        store(x, _mm256_mul_ps(_mm256_mul_ps(half, v), _mm256_add_ps(one, tanh(u))));
+    }
+    for x in rest {
+        *x = numerics::gelu(*x);
     }
 }
 

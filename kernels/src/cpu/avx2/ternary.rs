@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::lanes::{load_i8, prefetch, sum_i32};
 use super::layouts::Layout;
 use crate::cpu::ternary::{LEN, finish, scales};
-use crate::quant::tq::Runs;
+use crate::quant::decode::Runs;
 use crate::{Activations, Matrix, OutView};
 
 /// Steps whose `maddubs` sums are added in i16.

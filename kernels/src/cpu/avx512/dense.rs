@@ -7,7 +7,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, tail64, tree64};
-use crate::cpu::stored::{Bf16, F16, F32, Stored};
+use crate::cpu::avx2::unpack;
+use crate::cpu::stored::{Bf16, F16, F32, Stored, bytes};
 use crate::{Activations, Matrix, OutView};
 
 /// A stored number that widens to f32 in a register.
@@ -57,11 +58,31 @@ pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usiz
         let tokens = first..x.n_tokens().min(first + TOKENS);
         let mut row = rows.start;
         while row + 2 <= rows.end {
-            tokens_of::<D, 2>(w, x, row, tokens.clone(), y);
+            tokens_of::<D, 2>([w.row(row), w.row(row + 1)], x, row, tokens.clone(), y);
             row += 2;
         }
         for row in row..rows.end {
-            tokens_of::<D, 1>(w, x, row, tokens.clone(), y);
+            tokens_of::<D, 1>([w.row(row)], x, row, tokens.clone(), y);
+        }
+    }
+}
+
+/// See [`super::Matmul`]; weights of any format, which become floats two rows at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+pub(super) fn decoded(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    let mut values = [vec![0.0; w.cols], vec![0.0; w.cols]];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        let tokens = first..x.n_tokens().min(first + TOKENS);
+        for row in rows.clone().step_by(2) {
+            let two = row + 1 < rows.end;
+            for (r, values) in values.iter_mut().enumerate().take(1 + usize::from(two)) {
+                unpack(w, row + r, values);
+            }
+            let [a, b] = &values;
+            match two {
+                true => tokens_of::<F32, 2>([bytes(a), bytes(b)], x, row, tokens.clone(), y),
+                false => tokens_of::<F32, 1>([bytes(a)], x, row, tokens.clone(), y),
+            }
         }
     }
 }
@@ -69,7 +90,7 @@ pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usiz
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
 fn tokens_of<D: Dense, const R: usize>(
-    w: &Matrix<'_>,
+    w: [&[u8]; R],
     x: &Activations,
     row: usize,
     tokens: Range<usize>,
@@ -85,26 +106,26 @@ fn tokens_of<D: Dense, const R: usize>(
     }
 }
 
-/// `R` rows times `T` tokens.
+/// `R` rows, the first of which is number `row`, times `T` tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
 fn dots<D: Dense, const R: usize, const T: usize>(
-    w: &Matrix<'_>,
+    w: [&[u8]; R],
     x: &Activations,
     row: usize,
     token: usize,
     y: &mut OutView<'_>,
 ) {
-    let blocks = w.cols / 64;
+    let blocks = x.cols() / 64;
     let mut w_at = [std::ptr::null::<u8>(); R];
     for r in 0..R {
-        w_at[r] = w.row(row + r)[..blocks * 64 * D::BYTES].as_ptr();
+        w_at[r] = w[r][..blocks * 64 * D::BYTES].as_ptr();
     }
     let mut x_at = [std::ptr::null::<[f32; 16]>(); T];
     for t in 0..T {
         x_at[t] = x.f32(token + t).as_chunks().0[..blocks * 4].as_ptr();
     }
-    let row_bytes = w.cols * D::BYTES;
+    let row_bytes = x.cols() * D::BYTES;
     let mut acc = [[[_mm512_setzero_ps(); 4]; T]; R];
     for b in 0..blocks {
         for r in 0..R {
@@ -136,8 +157,7 @@ fn dots<D: Dense, const R: usize, const T: usize>(
             let value = if blocks * 64 == x.len() {
                 tree64(acc[r][t])
             } else {
-                let w = w.row(row + r);
-                tail64(acc[r][t], blocks * 64, x.len(), |i, lane| D::one(w, i).mul_add(x[i], lane))
+                tail64(acc[r][t], blocks * 64, x.len(), |i, lane| D::one(w[r], i).mul_add(x[i], lane))
             };
             y.set(token + t, row + r, value);
         }

@@ -26,8 +26,8 @@ use std::sync::OnceLock;
 
 use super::avx2::Avx2;
 use crate::contract::{check_attention, check_matmul, multiply};
-use crate::cpu::stored;
 use crate::cpu::strips::{FROM, Strips};
+use crate::cpu::{own, stored};
 use crate::quant::{bf16, f16, f32, i2_s};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -76,7 +76,7 @@ impl Kernels for Avx512 {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        match (Strips::of(w.format), x.n_tokens()) {
+        match (Strips::of(w), x.n_tokens()) {
             (None, _) | (_, 1) => {}
             (Some(strips), FROM..) => {
                 check_matmul(w, x, &rows, &y);
@@ -85,8 +85,9 @@ impl Kernels for Avx512 {
             }
             _ => return self.0.matmul(w, x, rows, y),
         }
-        match MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
-            Some((_, matmul)) => {
+        let decoded = || (w.act == ActKind::F32).then_some(dense::decoded as Matmul);
+        match own(MATMULS, w).or_else(decoded) {
+            Some(matmul) => {
                 check_matmul(w, x, &rows, &y);
                 // SAFETY: `self` proves the features, and the arguments are checked.
                 unsafe { matmul(w, x, rows.clone(), &mut y) }
@@ -98,6 +99,14 @@ impl Kernels for Avx512 {
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
         self.0.rms_norm(x, w, eps, y);
+    }
+
+    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        self.0.layer_norm(x, w, b, eps, y);
+    }
+
+    fn gelu(&self, x: &mut [f32]) {
+        self.0.gelu(x);
     }
 
     fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {

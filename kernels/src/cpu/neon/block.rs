@@ -11,7 +11,8 @@ use super::dots::Dots;
 use super::lanes::{load_i8, tree8, widen_one};
 use super::unpack::Blocks;
 use crate::activations::Q8_BLOCK;
-use crate::{Activations, Matrix, OutView};
+use crate::quant::{Block, Shape};
+use crate::{Activations, Matrix, OutView, Q8Token};
 
 /// Tokens that a row meets while it is in L1; so many stay in L2 for the next row.
 const TOKENS: usize = 64;
@@ -94,4 +95,45 @@ fn some<B: Blocks, D: Dots, const T: usize>(
         }
         y.set(token + t, row, value);
     }
+}
+
+/// See [`super::Matmul`]; weights of any format of blocks, decoded row by row.
+#[target_feature(enable = "neon")]
+pub(super) fn decoded<D: Dots>(dots: D, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    let decoder = w.format.decoder().expect("a format of blocks: `check_matmul` has asked");
+    let mut blocks = vec![Block::ZERO; w.cols / Q8_BLOCK];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        for row in rows.clone() {
+            decoder.blocks(w, row, 0, &mut blocks);
+            for t in first..x.n_tokens().min(first + TOKENS) {
+                y.set(t, row, dot(dots, decoder.shape, &blocks, &x.q8(t)));
+            }
+        }
+    }
+}
+
+/// The dot of a decoded row with one token.
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot<D: Dots>(dots: D, shape: Shape, row: &[Block], x: &Q8Token<'_>) -> f32 {
+    let mut acc = [[vdupq_n_f32(0.0); 2]; 2];
+    let mut minimum = 0.0f32;
+    for (b, (block, a)) in row.iter().zip(x.q.as_chunks::<Q8_BLOCK>().0).enumerate() {
+        let (q, a) = (block.q.as_chunks::<16>().0, a.as_chunks::<16>().0);
+        for h in 0..2 {
+            let a = load_i8(&a[h]);
+            let groups = vmulq_n_s32(dots.fours(vdupq_n_s32(0), load_i8(&q[h]), a), block.factors[h].into());
+            let step = vdupq_n_f32(block.scale * x.d[b]);
+            acc[0][h] = vfmaq_f32(acc[0][h], step, vcvtq_f32_s32(groups));
+            if shape == Shape::HalfMinima {
+                let sums = vmulq_n_s32(dots.fours(vdupq_n_s32(0), vdupq_n_s8(1), a), block.minima[h].into());
+                let step = vdupq_n_f32(block.minimum * x.d[b]);
+                acc[0][h] = vfmaq_f32(acc[0][h], step, vcvtq_f32_s32(sums));
+            }
+        }
+        minimum = block.minimum.mul_add(x.bsum[b], minimum);
+        acc.swap(0, 1);
+    }
+    let value = tree8([vaddq_f32(acc[0][0], acc[1][0]), vaddq_f32(acc[0][1], acc[1][1])]);
+    if shape == Shape::Minimum { value + minimum } else { value }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::dots::Dots;
 use super::lanes::{REGISTERS, load, tail64, tree64, widen};
-use crate::cpu::stored::{Bf16, F16, F32, Stored};
+use crate::cpu::stored::{Bf16, F16, F32, Stored, bytes};
 use crate::{Activations, Matrix, OutView};
 
 /// A stored number that widens to f32 in a register.
@@ -64,6 +64,20 @@ pub(super) fn matmul<W: Dense, D: Dots>(
         for row in rows.clone() {
             for t in first..x.n_tokens().min(first + TOKENS) {
                 y.set(t, row, dot::<W>(w.row(row), x.f32(t)));
+            }
+        }
+    }
+}
+
+/// See [`super::Matmul`]; weights of any format, which become floats row by row.
+#[target_feature(enable = "neon")]
+pub(super) fn decoded<D: Dots>(_: D, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &mut OutView<'_>) {
+    let mut values = vec![0.0; w.cols];
+    for first in (0..x.n_tokens()).step_by(TOKENS) {
+        for row in rows.clone() {
+            w.stored_row(row, &mut values);
+            for t in first..x.n_tokens().min(first + TOKENS) {
+                y.set(t, row, dot::<F32>(bytes(&values), x.f32(t)));
             }
         }
     }

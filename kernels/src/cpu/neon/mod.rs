@@ -6,6 +6,8 @@
 //! * `dots`: products of int8, the one thing in which the two sets differ. `lanes`: loads, the 64-lane tree, `exp`.
 //! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
 //!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
+//! * Other pairs of a format and a kind of activations: `block` and `dense` again, with rows that
+//!   [`crate::quant::decode`] has made integers or floats of.
 //! * `rows`: quantising activations, norm, gate, conversion. `attention`. `screen`.
 //! * Sums, `relu2` and RoPE are the oracle's: its loops become four lanes by themselves, since NEON needs no permission.
 //!
@@ -33,7 +35,7 @@ pub use dots::{Dots, Plain, Sdot};
 
 use super::scalar::Scalar;
 use crate::contract::{check_attention, check_dots, check_matmul, multiply};
-use crate::cpu::{blocks, stored, ternary as codes};
+use crate::cpu::{blocks, naive, own, stored, ternary as codes};
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -63,7 +65,7 @@ impl Neon<Sdot> {
 type Matmul<D> = unsafe fn(D, &Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_>);
 
 impl<D: Dots> Neon<D> {
-    /// The formats that have a kernel here: all.
+    /// The formats that have a kernel here.
     const MATMULS: [(&Format, Matmul<D>); 12] = [
         (&f32::FORMAT, dense::matmul::<stored::F32, D>),
         (&f16::FORMAT, dense::matmul::<stored::F16, D>),
@@ -78,6 +80,15 @@ impl<D: Dots> Neon<D> {
         (&q4_k::FORMAT, block::matmul::<blocks::Q4K, D>),
         (&q6_k::FORMAT, block::matmul::<blocks::Q6K, D>),
     ];
+
+    /// The kernel for a matrix whose format has none of its own for these activations.
+    fn decoded(w: &Matrix<'_>) -> Option<Matmul<D>> {
+        match w.act {
+            ActKind::F32 => Some(dense::decoded::<D>),
+            ActKind::Q8 => Some(block::decoded::<D>),
+            ActKind::I8 => None,
+        }
+    }
 }
 
 impl<D: Dots> Kernels for Neon<D> {
@@ -99,15 +110,13 @@ impl<D: Dots> Kernels for Neon<D> {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        match Self::MATMULS.iter().find(|(format, _)| std::ptr::eq(*format, w.format)) {
-            Some((_, matmul)) => {
-                check_matmul(w, x, &rows, &y);
-                // SAFETY: NEON is part of the target, and the arguments are checked.
-                unsafe { matmul(self.0, w, x, rows.clone(), &mut y) }
-                multiply(w, &rows, &mut y);
-            }
-            None => Scalar.matmul(w, x, rows, y),
+        check_matmul(w, x, &rows, &y);
+        match own(&Self::MATMULS, w).or_else(|| Self::decoded(w)) {
+            // SAFETY: NEON is part of the target, and the arguments are checked.
+            Some(matmul) => unsafe { matmul(self.0, w, x, rows.clone(), &mut y) },
+            None => naive(w, x, rows.clone(), &mut y),
         }
+        multiply(w, &rows, &mut y);
     }
 
     fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {

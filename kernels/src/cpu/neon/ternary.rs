@@ -16,7 +16,7 @@ use super::dots::Dots;
 use super::lanes::{load_i8, store_i8};
 use super::layouts::{Layout, REGISTERS};
 use crate::cpu::ternary::{LEN, finish, scales};
-use crate::quant::tq::Runs;
+use crate::quant::decode::Runs;
 use crate::{Activations, Matrix, OutView};
 
 /// See [`super::Matmul`].
