@@ -10,7 +10,8 @@ mod ternary;
 
 use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op, Slot, TILES_KEY, scale_name};
+use crate::model::{Model, TILES_KEY, scale_name};
+use crate::ops::{Embed, Linear, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::cell::RefCell;
@@ -296,9 +297,9 @@ fn targets_of(model: &Model, linear: Option<Storage>, embedding: Option<Storage>
     let mut targets = HashMap::new();
     for step in &model.plan {
         let (id, format) = match step.op {
-            Op::Embed { table, .. } => (table, embedding),
-            Op::Linear { weight, dst: Slot::Logits, .. } => (weight, embedding),
-            Op::Linear { weight, .. } => (weight, linear),
+            Op::Embed(Embed { table, .. }) => (table, embedding),
+            Op::Linear(Linear { weight, dst: Slot::Logits, .. }) => (weight, embedding),
+            Op::Linear(Linear { weight, .. }) => (weight, linear),
             _ => continue,
         };
         let (matrix, from) = (model.weights.matrix(id), model.weights.storage(id));

@@ -43,13 +43,26 @@ pub enum ModelError {
         max: f32,
     },
     /// A divisor of the rotary frequencies that is not a positive number.
-    #[error("tensor `rope_freqs.weight`: element {index} is {value}, expected a positive number. The file is damaged")]
+    #[error("tensor `{name}`: element {index} is {value}, expected a positive number. The file is damaged")]
     RopeFactor {
+        /// The tensor.
+        name: String,
         /// The element.
         index: usize,
         /// Its value.
         value: f32,
     },
+    /// A rounding of activations that is none.
+    #[error("`{key}` is `{value}`, expected one of: {known}", key = super::ACTIVATIONS_KEY)]
+    Activations {
+        /// What the file says.
+        value: String,
+        /// What it could say.
+        known: String,
+    },
+    /// The steps of a plan do not fit each other.
+    #[error(transparent)]
+    Plan(#[from] crate::ops::ShapeError),
     /// Two sizes contradict each other.
     #[error("sizes do not fit: {what}")]
     Mismatch {
@@ -128,12 +141,12 @@ pub enum ModelError {
         #[source]
         source: QuantError,
     },
-    /// A norm's weight is not a finite number of sensible size.
+    /// An element of a norm or a bias is not a finite number of sensible size.
     #[error(
-        "norm `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
+        "tensor `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
          The file is damaged; download or convert it again"
     )]
-    NormValue {
+    VectorValue {
         /// Its name.
         name: String,
         /// Where its data begins in the file.

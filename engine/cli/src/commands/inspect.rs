@@ -5,7 +5,8 @@ use crate::common;
 use bitnet_engine::device;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::LAYOUT_KEY;
-use bitnet_engine::model::{Model, Op};
+use bitnet_engine::model::Model;
+use bitnet_engine::ops::{Linear, Op};
 use bitnet_engine::tokenizer::{Diagnostic, from_gguf};
 use bitnet_kernels::quant::I2sLayout;
 use std::collections::BTreeMap;
@@ -157,7 +158,7 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
     let mut matrices: BTreeMap<String, usize> = BTreeMap::new();
     let mut work = 0;
     for step in &model.plan {
-        if let Op::Linear { weight, .. } = step.op {
+        if let Op::Linear(Linear { weight, .. }) = step.op {
             let matrix = model.weights.matrix(weight);
             *matrices.entry(model.weights.storage(weight).name().to_owned()).or_default() += 1;
             work += (matrix.rows * matrix.cols) as u64;
@@ -182,8 +183,8 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
             c.head_dim,
             c.vocab_size,
             c.context_length,
-            c.rope_dims,
-            c.rope_theta
+            model.ropes.first().map_or(0, |rope| rope.dims),
+            model.ropes.first().map_or(0.0, |rope| rope.theta)
         ),
         steps: model.plan.len(),
         matrices,
