@@ -234,6 +234,10 @@ def packed(x):
     return {"shape": list(x.shape), "dtype": "float32", "base64": base64.b64encode(x.astype("<f4").tobytes()).decode()}
 
 
+def unpacked(entry):
+    return np.frombuffer(base64.b64decode(entry["base64"]), "<f4").reshape(entry["shape"])
+
+
 def answers(path, sequences, activations="float", context=None, pooling=None, embed=False):
     """The recording of one model file, as it is written."""
     model = Model(path, activations, context)

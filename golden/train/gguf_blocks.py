@@ -171,16 +171,19 @@ def iq1_bn(rows, cols):
     return flat(np.concatenate([fifteen, t[:, :, :4, 12, None]], -1)) * half(rows, 0)
 
 
-def q2_0_form(n, space, align):
-    """Weights of a Q2_0 block, 64 or 128: which of the two sizes fills the space up to the next tensor."""
-    filled = lambda size: space in (size, -(-size // align) * align)  # the last tensor may lack its padding
-    fits = [w for w, size in Q2_0_FORMS.items() if n % w == 0 and filled(n // w * size)]
+def q2_0_form(places, align):
+    """Weights of a Q2_0 block, 64 or 128: which size fills the space up to the next tensor, for all tensors of a file.
+
+    places: [(weights, bytes up to the next tensor)].  The last tensor of a file may lack its padding.
+    """
+    filled = lambda size, space: space in (size, -(-size // align) * align)
+    fits = [w for w, size in Q2_0_FORMS.items() if all(n % w == 0 and filled(n // w * size, s) for n, s in places)]
     if len(fits) != 1:
-        raise ValueError(f"Q2_0: {n} weights in {space} bytes fit {len(fits)} of the two block sizes")
+        raise ValueError(f"Q2_0: the sizes of {len(places)} tensors fit {len(fits)} of the two block sizes")
     return fits[0]
 
 
-def layout(kind, shape, space, align):
+def layout(kind, shape, q2_0_width=64):
     """-> (name, size in bytes, decoder of exactly so many bytes to f32 of the shape)."""
     n, cols = int(np.prod(shape)), shape[-1]
     rows = n // cols
@@ -201,7 +204,7 @@ def layout(kind, shape, space, align):
         size = rows * (head + cols // 64 * part)
         return name, size, lambda raw: decode(np.frombuffer(raw, np.uint8).reshape(rows, -1), cols).reshape(shape)
     if kind == Q2_0:
-        width = q2_0_form(n, space, align)
+        width = q2_0_width
         name, size, decode = f"Q2_0 of {width}", Q2_0_FORMS[width], q2_0
     elif kind in BLOCKS:
         name, width, size, decode = BLOCKS[kind]

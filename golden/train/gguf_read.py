@@ -38,10 +38,10 @@ class Cursor:
 class Tensor:
     """A tensor of an open file.  `decode()` gives f32 of `shape` (numpy order: the fastest dimension last)."""
 
-    def __init__(self, name, shape, kind, raw, align):
+    def __init__(self, name, shape, kind, raw, q2_0_width):
         self.name, self.shape, self.kind = name, shape, kind
         try:
-            self.format, size, self._decoder = gguf_blocks.layout(kind, shape, len(raw), align)
+            self.format, size, self._decoder = gguf_blocks.layout(kind, shape, q2_0_width)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from None
         if size > len(raw):
@@ -71,10 +71,12 @@ def open_file(path):
     align = meta.get("general.alignment", 32)
     base = -(-c.at // align) * align
     ends = sorted([offset for *_, offset in infos] + [len(c.data) - base])
+    space = {name: next((e for e in ends if e > at), at) - at for name, _, _, at in infos}
+    doubtful = [(int(np.prod(shape)), space[name]) for name, shape, kind, _ in infos if kind == gguf_blocks.Q2_0]
+    width = gguf_blocks.q2_0_form(doubtful, align) if doubtful else None
     tensors = {}
-    for name, shape, kind, offset in infos:
-        end = next((e for e in ends if e > offset), offset)
-        tensors[name] = Tensor(name, shape, kind, c.data[base + offset:base + end], align)
+    for name, shape, kind, at in infos:
+        tensors[name] = Tensor(name, shape, kind, c.data[base + at:base + at + space[name]], width)
     return meta, tensors
 
 
