@@ -333,6 +333,31 @@ class Graphs(Files):
             self.assertGreater(np.abs(a[6:] - b[6:]).max(), 1e-3, arch)
             self.close(m.logits(IDS[:7]), a[:7])
 
+    def test_one_token_through_one_block(self):
+        """With one token attention gives its own value, so the whole graph is a few lines."""
+        for arch in families.FAMILIES:
+            if arch in ("gpt2", "maple"):  # their blocks are written out below
+                continue
+            m = self.model(arch, layers=1)
+            w = {n.removesuffix(".weight"): v.astype(float) for n, v in self.weights.items()}
+            b = {n.removeprefix("blk.0."): v for n, v in w.items()}
+            norm = lambda x, g: x / np.sqrt(np.mean(x * x) + np.float32(1e-6)) * g
+            x = w["token_embd"][7] * {"gemma3": 8, "minicpm": 12}.get(arch, 1)
+            part = np.float32(0.8) if arch == "minicpm" else 1
+            v = b["attn_v"] @ norm(x, b["attn_norm"]) + b.get("attn_v.bias", 0)
+            y = v.reshape(2, 24)[[0, 0, 1, 1]].reshape(-1)
+            y = norm(y, b["attn_sub_norm"]) if "attn_sub_norm" in b else y
+            y = b["attn_output"] @ y
+            x = x + part * (norm(y, b["post_attention_norm"]) if arch == "gemma3" else y)
+            a = norm(x, b["ffn_norm"])
+            act = {"gemma3": fm.gelu, "bitnet-b1.58": fm.relu2, "bitnet-25": fm.relu2}.get(arch, fm.silu)
+            y = act(b["ffn_gate"] @ a) * (b["ffn_up"] @ a)
+            y = norm(y, b["ffn_sub_norm"]) if "ffn_sub_norm" in b else y
+            y = b["ffn_down"] @ y
+            x = x + part * (norm(y, b["post_ffw_norm"]) if arch == "gemma3" else y)
+            want = w["token_embd"] @ norm(x, w["output_norm"]) / (0.25 if arch == "minicpm" else 1)
+            self.close(m.logits([7])[0], want)
+
     def test_the_trained_model_against_the_trainers_own_forward_pass(self):
         path = os.path.join(HERE, "../models/tiny-bitnet.gguf")
         ours, theirs = families.Model(path, "int8-token").logits(IDS), infer.Model(path).logits(IDS)
