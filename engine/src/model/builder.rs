@@ -6,7 +6,7 @@
 use super::keys::MAX_DIM;
 use super::{Config, ModelError, TensorSource, rope};
 use crate::ops::{
-    Add, Attention, CacheAppend, Embed, Gate, Gating, Linear, MatrixId, Op, RmsNorm, RopeId, RopeSpec, Rotate,
+    Add, Attention, Bias, CacheAppend, Embed, Gate, Gating, Linear, MatrixId, Op, RmsNorm, RopeId, RopeSpec, Rotate,
     SelectRows, Slot, Step,
 };
 use bitnet_kernels::Rope;
@@ -97,6 +97,14 @@ impl<'s, 'f> Builder<'s, 'f> {
         }
         let weight = self.source.matrix(&self.name(&format!("{part}.weight")), rows, self.width(src))?;
         self.push(part, Linear { src, dst, weight }, (dst, rows));
+        Ok(())
+    }
+
+    /// The bias of the product `part`, a step `<part>_bias`.
+    pub fn bias(&mut self, part: &str, slot: Slot) -> Built {
+        let out = (slot, self.width(slot));
+        let bias = self.source.vector(&self.name(&format!("{part}.bias")), out.1)?;
+        self.push(&format!("{part}_bias"), Bias { slot, bias }, out);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::ModelError;
 use crate::gguf::Metadata;
 
 /// Sizes above this are refused: no known model comes near, and the products of two stay far from overflow.
-pub const MAX_DIM: u64 = 1 << 20;
+pub(super) const MAX_DIM: u64 = 1 << 20;
 
 /// The hyper-parameters of a file.
 #[derive(Debug, Clone, Copy)]

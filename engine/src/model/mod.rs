@@ -10,6 +10,7 @@ mod error;
 mod hot;
 mod keys;
 mod llama;
+mod qwen2;
 mod rope;
 mod rounding;
 mod weights;
@@ -33,7 +34,7 @@ use bitnet_kernels::{ActKind, Pool};
 use std::sync::OnceLock;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA];
+pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA, &qwen2::QWEN2];
 
 /// What a family says of itself.
 #[derive(Debug)]

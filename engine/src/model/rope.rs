@@ -23,7 +23,11 @@ const SLOW: f32 = 1.0;
 ///
 /// # Errors
 /// A key that is missing or out of range, an unknown scaling, divisors that are not positive.
-pub fn read(source: &mut TensorSource<'_>, (base, default): (&str, f32), scaled: bool) -> Result<RopeSpec, ModelError> {
+pub(super) fn read(
+    source: &mut TensorSource<'_>,
+    (base, default): (&str, f32),
+    scaled: bool,
+) -> Result<RopeSpec, ModelError> {
     let (keys, head_dim) = (source.keys(), source.config().head_dim);
     let dims = keys.count("rope.dimension_count", 1, MAX_DIM)?.unwrap_or(head_dim);
     if dims > head_dim || dims % 2 != 0 {

@@ -155,6 +155,7 @@ operations! {
     embed::Embed,
     rms_norm::RmsNorm,
     linear::Linear,
+    bias::Bias,
     rope::Rotate,
     cache_append::CacheAppend,
     attention::Attention,
