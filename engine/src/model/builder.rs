@@ -7,7 +7,7 @@ use super::keys::MAX_DIM;
 use super::{Config, ModelError, TensorSource, rope};
 use crate::ops::{
     Add, Attention, Bias, CacheAppend, Embed, Gate, Gating, Linear, MatrixId, Op, RmsNorm, RopeId, RopeSpec, Rotate,
-    SelectRows, Slot, Step,
+    Scale, SelectRows, Slot, Step, VectorId,
 };
 use bitnet_kernels::Rope;
 
@@ -59,7 +59,12 @@ impl<'s, 'f> Builder<'s, 'f> {
 
     /// Appends a step; `dst` becomes `width` wide.
     pub fn push(&mut self, part: &str, op: impl Into<Op>, (dst, width): (Slot, usize)) {
-        self.widths[dst.index()] = width;
+        self.push_all(part, op, &[(dst, width)]);
+    }
+
+    /// Appends a step that writes several slots.
+    pub fn push_all(&mut self, part: &str, op: impl Into<Op>, out: &[(Slot, usize)]) {
+        out.iter().for_each(|&(slot, width)| self.widths[slot.index()] = width);
         self.parts.plan.push(Step { name: self.name(part), op: op.into() });
     }
 
@@ -79,8 +84,24 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.rms_norm_of(part, (src, self.width(src)), dst)
     }
 
+    /// The norms of each head of queries and keys.
+    pub fn head_norms(&mut self) -> Built {
+        let dim = self.config().head_dim;
+        self.rms_norm_of("attn_q_norm", (Slot::Query, dim), Slot::Query)?;
+        self.rms_norm_of("attn_k_norm", (Slot::Key, dim), Slot::Key)
+    }
+
+    /// The norm `part` of a slot in place, whose tensor has another name.
+    pub fn rms_norm_named(&mut self, part: &str, tensor: &str, slot: Slot) -> Built {
+        self.rms_norm_of(tensor, (slot, self.width(slot)), slot)?;
+        if let Some(step) = self.parts.plan.last_mut() {
+            step.name = format!("{}{part}", self.prefix);
+        }
+        Ok(())
+    }
+
     /// The norm `part` of every `width` elements of a slot.
-    pub fn rms_norm_of(&mut self, part: &str, (src, width): (Slot, usize), dst: Slot) -> Built {
+    fn rms_norm_of(&mut self, part: &str, (src, width): (Slot, usize), dst: Slot) -> Built {
         let eps = self.source.keys().required_float("attention.layer_norm_rms_epsilon", 1e-12, 1.0)?;
         let weight = self.source.vector(&self.name(&format!("{part}.weight")), width)?;
         let out = (dst, self.width(src));
@@ -98,6 +119,17 @@ impl<'s, 'f> Builder<'s, 'f> {
         let weight = self.source.matrix(&self.name(&format!("{part}.weight")), rows, self.width(src))?;
         self.push(part, Linear { src, dst, weight }, (dst, rows));
         Ok(())
+    }
+
+    /// The matrices `[count][rows][cols]` of the tensor `part`.
+    pub fn experts(&mut self, part: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<MatrixId>, ModelError> {
+        self.source.stack(&self.name(&format!("{part}.weight")), count, rows, cols)
+    }
+
+    /// Multiplies a slot with a constant.
+    pub fn scale(&mut self, part: &str, slot: Slot, factor: f32) {
+        let out = (slot, self.width(slot));
+        self.push(part, Scale { slot, factor }, out);
     }
 
     /// The bias of the product `part`, a step `<part>_bias`.

@@ -1,7 +1,7 @@
 //! The keys `<architecture>.*` of a file: typed, in range, named in every error.
 
 use super::ModelError;
-use crate::gguf::Metadata;
+use crate::gguf::{Metadata, Value};
 
 /// Sizes above this are refused: no known model comes near, and the products of two stay far from overflow.
 pub(super) const MAX_DIM: u64 = 1 << 20;
@@ -95,5 +95,40 @@ impl<'m> Keys<'m> {
     /// A value of another type.
     pub fn text(self, key: &str) -> Result<Option<&'m str>, ModelError> {
         Ok(self.meta.str(&self.name(key))?)
+    }
+
+    /// A flag for each of `count` blocks, if the key is there and is an array.
+    ///
+    /// # Errors
+    /// Another number of flags, or other elements.
+    pub fn flags(self, key: &str, count: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let name = self.name(key);
+        let Some(Value::Array(array)) = self.meta.get(&name) else { return Ok(None) };
+        let flags = array.iter().map(|value| match value {
+            Value::Bool(flag) => Some(flag),
+            _ => None,
+        });
+        let flags = flags.collect::<Option<Vec<_>>>();
+        flags.filter(|flags| flags.len() == count).map(Some).ok_or_else(|| ModelError::Mismatch {
+            what: format!("`{name}` has {} elements, expected true or false for each of {count} blocks", array.len()),
+        })
+    }
+
+    /// A number for each of `count` blocks: an array, or one number for all.
+    ///
+    /// # Errors
+    /// Another count, or elements that are not finite numbers.
+    pub fn floats(self, key: &str, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        let name = self.name(key);
+        let Some(Value::Array(array)) = self.meta.get(&name) else {
+            return Ok(self.float(key, f32::MIN, f32::MAX)?.map(|value| vec![value; count]));
+        };
+        let values: Vec<f32> = array.f32s()?.collect();
+        if values.len() != count || values.iter().any(|value| !value.is_finite()) {
+            let what =
+                format!("`{name}` has {} elements, expected a finite number for each of {count} blocks", array.len());
+            return Err(ModelError::Mismatch { what });
+        }
+        Ok(Some(values))
     }
 }

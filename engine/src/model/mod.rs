@@ -7,13 +7,18 @@ mod bitnet;
 mod builder;
 mod config;
 mod error;
+mod gemma3;
 mod hot;
 mod keys;
 mod llama;
+mod maple;
+mod minicpm;
 mod qwen2;
+mod qwen3;
 mod rope;
 mod rounding;
 mod weights;
+mod window;
 
 pub use builder::Builder;
 use builder::Parts;
@@ -34,7 +39,16 @@ use bitnet_kernels::{ActKind, Pool};
 use std::sync::OnceLock;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA, &qwen2::QWEN2];
+pub static FAMILIES: &[&Family] = &[
+    &bitnet::B158,
+    &bitnet::BITNET,
+    &llama::LLAMA,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &minicpm::MINICPM,
+    &gemma3::GEMMA3,
+    &maple::MAPLE,
+];
 
 /// What a family says of itself.
 #[derive(Debug)]

@@ -33,6 +33,8 @@ struct Stored {
     cols: usize,
     /// Index of the tensor in the file.
     tensor: usize,
+    /// The bytes of the tensor that are the matrix, where it is one of several.
+    part: Option<Range<usize>>,
     offset: u64,
     /// From the tensor [`scale_name`], 1 if there is none.
     multiplier: f32,
@@ -75,7 +77,10 @@ impl Weights {
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
-        let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
+        let in_file = || {
+            let data = self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
+            m.part.clone().map_or(data, |part| data.get(part).unwrap_or_default())
+        };
         let copied = || self.hot.get()?.as_ref()?.get(id.0);
         let data = m.unpacked.as_deref().or_else(copied).unwrap_or_else(in_file);
         let format = m.storage.computed_as();
@@ -234,11 +239,55 @@ impl<'a> TensorSource<'a> {
             rows,
             cols,
             tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
+            part: None,
             offset: info.file_offset,
             multiplier,
             act: storage.computed_as().act,
         });
         Ok(MatrixId(self.weights.matrices.len() - 1))
+    }
+
+    /// Takes the matrices of the tensor `name`, `[count][rows][cols]`: one for each expert.
+    ///
+    /// # Errors
+    /// As [`TensorSource::matrix`], or a format whose matrices cannot be told apart.
+    pub fn stack(&mut self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<MatrixId>, ModelError> {
+        let file = self.weights.file.clone();
+        let view = take(&file, &mut self.taken, name)?;
+        check_shape(&view, &[cols as u64, rows as u64, count as u64])?;
+        let info = view.info;
+        let storage = self.storage(info)?;
+        let Storage::Rows(format) = storage else { return Err(self.no_stack(info, storage)) };
+        if !storage.rows_are_independent() {
+            return Err(self.no_stack(info, storage));
+        }
+        Matrix::new(format, rows * count, cols, view.data).map_err(|source| damaged(info, source))?;
+        let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
+        let tensor = tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        let bytes = format.row_bytes(cols) * rows;
+        let first = self.weights.matrices.len();
+        self.weights.matrices.extend((0..count).map(|i| Stored {
+            name: name.to_owned(),
+            storage,
+            unpacked: None,
+            rows,
+            cols,
+            tensor,
+            part: Some(i * bytes..(i + 1) * bytes),
+            offset: info.file_offset + (i * bytes) as u64,
+            multiplier: 1.0,
+            act: format.act,
+        }));
+        Ok((first..first + count).map(MatrixId).collect())
+    }
+
+    fn no_stack(&self, info: &TensorInfo, storage: Storage) -> ModelError {
+        let known = Storage::all().filter(|s| s.rows_are_independent()).map(Storage::name).collect::<Vec<_>>();
+        let mut error = self.unknown_type(info, known.join(", "));
+        if let ModelError::TensorType { type_name, .. } = &mut error {
+            *type_name = format!("{} (one scale for all experts)", storage.name());
+        }
+        error
     }
 
     fn multiplier(&mut self, name: &str) -> Result<f32, ModelError> {

@@ -30,7 +30,7 @@ impl Operation for CacheAppend {
         let (kernels, rows) = (state.kernels, state.rows().max(1));
         let (work, caches) = (&*state.work, &mut state.memory.caches);
         let mut row = 0;
-        for span in work.spans() {
+        for span in &work.spans {
             let rows = |slot: Slot| {
                 let values = &work.slots[slot.index()];
                 let width = values.len() / rows;

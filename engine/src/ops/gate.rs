@@ -11,6 +11,8 @@ pub enum Gating {
     Relu2,
     /// `gate * sigmoid(gate) * up` (LLaMA, the first BitNet models).
     Silu,
+    /// `gelu(gate) * up` (Gemma).
+    Gelu,
 }
 
 /// Gates [`Slot::Gate`] with [`Slot::Up`] in place.
@@ -21,12 +23,13 @@ pub(super) static UNIT: Unit = Unit { name: "gate", cases };
 
 impl Gating {
     /// Every one.
-    pub const ALL: [Self; 2] = [Self::Relu2, Self::Silu];
+    pub const ALL: [Self; 3] = [Self::Relu2, Self::Silu, Self::Gelu];
 
     fn apply(self, kernels: &dyn Kernels, gate: &mut [f32], up: &[f32]) {
         match self {
             Self::Relu2 => kernels.relu2_gate(gate, up),
             Self::Silu => kernels.silu_gate(gate, up),
+            Self::Gelu => kernels.gelu_gate(gate, up),
         }
     }
 }

@@ -22,6 +22,7 @@ mod state;
 pub use batch::{Batch, Span};
 pub use cache::KvCache;
 pub use cases::{BrokenContract, Cases, compare};
+pub use experts::Expert;
 pub use gate::Gating;
 pub use rope::{RopeId, RopeSpec};
 pub use shapes::{ShapeError, Shapes, Widths};
@@ -156,10 +157,12 @@ operations! {
     rms_norm::RmsNorm,
     linear::Linear,
     bias::Bias,
+    scale::Scale,
     rope::Rotate,
     cache_append::CacheAppend,
     attention::Attention,
     gate::Gate,
+    experts::Experts,
     add::Add,
     select_rows::SelectRows,
 }

@@ -22,7 +22,7 @@ pub(crate) struct Workspace {
     pub(crate) spare: Vec<f32>,
     pub(crate) prepared: Activations,
     /// The spans of the rows at hand; kept for its memory.
-    spans: Vec<Span>,
+    pub(super) spans: Vec<Span>,
 }
 
 impl Default for Workspace {
@@ -33,12 +33,6 @@ impl Default for Workspace {
             prepared: Activations::default(),
             spans: Vec::new(),
         }
-    }
-}
-
-impl Workspace {
-    pub(super) fn spans(&self) -> &[Span] {
-        &self.spans
     }
 }
 
@@ -107,7 +101,7 @@ impl<'a> State<'a> {
     /// Whose the rows are.
     #[must_use]
     pub fn spans(&self) -> &[Span] {
-        self.work.spans()
+        &self.work.spans
     }
 
     /// The sequence and the position of a row.
@@ -154,6 +148,12 @@ impl State<'_> {
         work.spare.resize(input.len(), 0.0);
         self.pool.for_rows(&mut work.spare, width, serial, &|i, row| f(i, &input[i * width..(i + 1) * width], row));
         std::mem::swap(&mut work.spare, &mut work.slots[dst.index()]);
+    }
+
+    /// `f` of the pieces of a slot.
+    pub(crate) fn each_piece(&mut self, slot: Slot, f: &(dyn Fn(&mut [f32]) + Sync)) {
+        let pool = self.pool;
+        pool.for_rows(self.slot_mut(slot), PIECE, SERIAL_WORK / PIECE, &|_, part| f(part));
     }
 
     /// `f(dst, src)` for pieces of two slots of one size.
