@@ -121,6 +121,11 @@ impl<'s, 'f> Builder<'s, 'f> {
         Ok(())
     }
 
+    /// The vector `part`, e.g. its `weight` or `bias`.
+    pub fn vector(&mut self, part: &str, kind: &str, width: usize) -> Result<VectorId, ModelError> {
+        self.source.vector(&self.name(&format!("{part}.{kind}")), width)
+    }
+
     /// The matrices `[count][rows][cols]` of the tensor `part`.
     pub fn experts(&mut self, part: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<MatrixId>, ModelError> {
         self.source.stack(&self.name(&format!("{part}.weight")), count, rows, cols)

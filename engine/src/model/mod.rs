@@ -8,6 +8,7 @@ mod builder;
 mod config;
 mod error;
 mod gemma3;
+mod gpt2;
 mod hot;
 mod keys;
 mod llama;
@@ -48,6 +49,7 @@ pub static FAMILIES: &[&Family] = &[
     &minicpm::MINICPM,
     &gemma3::GEMMA3,
     &maple::MAPLE,
+    &gpt2::GPT2,
 ];
 
 /// What a family says of itself.

@@ -154,14 +154,18 @@ macro_rules! operations {
 
 operations! {
     embed::Embed,
+    positions::Positions,
     rms_norm::RmsNorm,
+    layer_norm::LayerNorm,
     linear::Linear,
     bias::Bias,
     scale::Scale,
+    split::Split,
     rope::Rotate,
     cache_append::CacheAppend,
     attention::Attention,
     gate::Gate,
+    gelu::Gelu,
     experts::Experts,
     add::Add,
     select_rows::SelectRows,
