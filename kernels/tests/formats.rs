@@ -2,7 +2,7 @@
 
 mod common;
 
-use bitnet_kernels::{ActKind, Format, Matrix, QuantError, quant};
+use bitnet_kernels::{Format, Matrix, QuantError, quant};
 use common::{FILLS, Fill, Random, is_i2s, matrix, weights};
 use proptest::prelude::*;
 
@@ -29,6 +29,20 @@ fn tolerance(format: &Format) -> f32 {
         // The search may cut an end by a step; the steps are in 63rds of the largest.
         "q4_k" => 2.5 / 15.0,
         "q6_k" => 1.6 / 32.0,
+        // The positive end is cut at +15 of 16.
+        "q5_0" => 1.05 / 16.0,
+        "q5_1" => 2.1 * 0.5 / 31.0,
+        "q5_k" => 2.5 / 31.0,
+        "q3_k" => 1.3 / 4.0,
+        // Both ends may be cut by a step of a third of the range.
+        "q2_k" => 2.0 / 3.0,
+        // Half of the widest gap, or the end at 113 of 127.
+        "iq4_nl" => 15.0 / 113.0,
+        // Half of the gap from 8 to 12, or 16 cut to 12.
+        "mxfp4" => 4.0 / 16.0,
+        "q2_0" | "q2_0-g128" => 0.51,
+        // A sign and a mean: zero is off by the mean, the largest by what it exceeds the mean.
+        "q1_0" => 1.0,
         other => panic!("give {other} a tolerance"),
     }
 }
@@ -129,7 +143,11 @@ fn ternary_packing_refuses_what_is_not_ternary() {
         assert!((format.pack)(&w, 3, cols).is_ok());
         w[2 * cols + 44] = 0.25;
         let error = (format.pack)(&w, 3, cols).unwrap_err();
-        let unit = if is_i2s(format) { "the whole matrix" } else { "each block of 256" };
+        let unit = match (format.trailer_bytes, format.row_head) {
+            (0, 0) => "each block of 256",
+            (0, _) => "each row",
+            _ => "the whole matrix",
+        };
         let want = QuantError::NotTernary { format: format.name, unit, row: 2, col: 44, value: 0.25, scale: 0.5 };
         assert_eq!(error, want);
         assert!(error.to_string().contains("row 2, column 44"));
@@ -155,22 +173,13 @@ fn i2_s_scales_must_be_positive_and_finite() {
 
 #[test]
 fn other_scales_must_be_finite() {
-    let cases: [(&str, usize, usize); 7] = [
-        ("q8_0", 0, 34),
-        ("q4_0", 0, 18),
-        ("q4_1", 0, 20),
-        ("q4_1", 2, 20),
-        ("q6_k", 208, 210),
-        ("q4_k", 0, 144),
-        ("q4_k", 2, 144),
-    ];
-    for (name, at, block_bytes) in cases {
-        let format = quant::by_name(name).unwrap();
+    for (format, at) in quant::FORMATS.iter().flat_map(|f| f.halves.iter().map(move |(at, _)| (f, at))) {
+        let name = format.name;
         let cols = 2 * format.block_len;
         let good = (format.pack)(&vec![0.5; 3 * cols], 3, cols).unwrap();
         for bits in [0x7c00u16, 0xfc00, 0x7e01] {
             let mut bad = good.clone();
-            let from = 5 * block_bytes + at;
+            let from = 5 * format.block_bytes + at;
             bad[from..from + 2].copy_from_slice(&bits.to_le_bytes());
             let error = (format.validate)(&bad, 3, cols).unwrap_err();
             assert!(matches!(error, QuantError::Scale { row: 2, block: 1, .. }), "{name}: {error}");
@@ -199,7 +208,8 @@ fn packing_refuses_what_does_not_fit() {
         let mut w = vec![0.0; 2 * cols];
         w[cols] = f32::MAX;
         let overflows = matches!((format.pack)(&w, 2, cols), Err(QuantError::Overflow { row: 1, col: 0, .. }));
-        assert_eq!(overflows, format.name != "f32" && !is_i2s(format), "{}", format.name);
+        let holds = is_i2s(format) || ["f32", "mxfp4", "iq2_bn"].contains(&format.name);
+        assert_eq!(overflows, !holds, "{}", format.name);
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use bitnet_kernels::{ActKind, Activations, Format, Matrix, OutView, quant};
+use bitnet_kernels::{Activations, Format, Matrix, OutView, quant};
 use common::{Fill, Random, assert_bits, matrix, models, sets_for};
 use proptest::prelude::*;
 
@@ -86,18 +86,23 @@ fn extremes_do_not_wrap() {
     }
 }
 
-/// Strips of rows that have one scale, and of rows some of which have several, in one matrix; and more tokens than share a
-/// strip.
+/// Strips of rows that have one scale, and of rows some of which have several or a scale of zero, in one matrix; and more
+/// tokens than share a strip.
 #[test]
 fn rows_of_several_scales_among_the_others() {
     for format in ternary().filter(|format| format.trailer_bytes == 0) {
-        let (rows, cols, d) = (100, 512, format.block_bytes - 2);
+        let (rows, cols, row_bytes) = (100, 512, format.row_bytes(512));
         for tokens in [2, 130, 515] {
             let r = &mut Random::new(tokens as u64);
             let mut bytes = matrix(format, rows, cols, Fill::Packed, r);
             for (row, bits) in [(40, 0x3c00u16), (99, 0x0001)] {
-                let at = (row * 2 + 1) * format.block_bytes + d;
-                bytes[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+                let row = &mut bytes[row * row_bytes..(row + 1) * row_bytes];
+                match format.halves {
+                    [(d, _)] => {
+                        row[format.block_bytes + d..format.block_bytes + d + 2].copy_from_slice(&bits.to_le_bytes())
+                    }
+                    _ => row[..format.row_head].fill(0),
+                }
             }
             let w = Matrix::new(format, rows, cols, &bytes).unwrap();
             hold(&w, &input(tokens, cols, r), 0..rows);

@@ -3,7 +3,7 @@
 mod common;
 
 use bitnet_kernels::quant::{self, FORMATS, by_name};
-use bitnet_kernels::{ActKind, Activations, Format, Matrix, QuantError, by_name as set};
+use bitnet_kernels::{Activations, Format, Matrix, QuantError, by_name as set};
 use common::{Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
 use half::f16;
 use proptest::prelude::*;

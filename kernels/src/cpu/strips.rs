@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::own;
-use super::ternary::{Arm, LEN, Scales, Tq1, Tq2, X86};
-use crate::quant::{i2_s, i2_s_arm, tq1_0, tq2_0};
+use super::ternary::{Arm, Iq1Bn, Iq2Bn, LEN, Scales, Tq1, Tq2, X86};
+use crate::quant::{i2_s, i2_s_arm, iq1_bn, iq2_bn, tq1_0, tq2_0};
 use crate::{Activations, Format, I8Token, Matrix, OutView};
 
 /// Tokens from which a strip is worth unpacking. With two or three of them AVX2, which multiplies packed bytes, is ahead of
@@ -72,6 +72,8 @@ static FORMATS: &[(&Format, RowScales)] = &[
     (&i2_s_arm::FORMAT, scales::<Arm>),
     (&tq2_0::FORMAT, scales::<Tq2>),
     (&tq1_0::FORMAT, scales::<Tq1>),
+    (&iq1_bn::FORMAT, scales::<Iq1Bn>),
+    (&iq2_bn::FORMAT, scales::<Iq2Bn>),
 ];
 
 fn scales<L: Scales>(w: &Matrix<'_>, rows: Range<usize>) -> Option<[f32; ROWS]> {

@@ -1,15 +1,21 @@
 //! Ternary weights: what the vector sets share of them. How bytes become codes in registers is each set's own.
 
 use crate::numerics::f16_to_f32;
-use crate::quant::{i2_s, i2_s_arm, tq, tq1_0, tq2_0};
+use crate::quant::{i2_s, i2_s_arm, iq1_bn, iq2_bn, tq, tq1_0, tq2_0};
 use crate::{I8Token, Matrix};
 
 /// Weights of a step, in every layout.
 pub(super) const LEN: usize = 128;
 const _: () = assert!(i2_s::LEN == LEN && i2_s_arm::LEN * 2 == LEN && tq::LEN == 2 * LEN);
+const _: () = assert!(iq1_bn::LEN * 2 == LEN && iq2_bn::LEN * 2 == LEN);
 
 /// Where a ternary format has its scales.
 pub(super) trait Scales {
+    /// Bytes at the start of a row.
+    const HEAD: usize = 0;
+    /// Bytes of a step, of a format whose rows may end with half a one.
+    const STEP: usize = 32;
+
     /// The scale of a row, if it has one for all of its blocks.
     fn scale(w: &Matrix<'_>, row: usize) -> Option<f32>;
 
@@ -44,6 +50,68 @@ impl Scales for Arm {
     fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
         i2_s::scale(w.data)
     }
+}
+
+/// IQ2_BN: as [`Arm`], with the codes from the low bits up.
+pub(super) struct Iq2Bn;
+
+impl Scales for Iq2Bn {
+    const HEAD: usize = iq2_bn::HEAD;
+    const STEP: usize = 2 * iq2_bn::BYTES;
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        not_zero(iq2_bn::scale(w.row(row)))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, _b: usize) -> f32 {
+        iq2_bn::scale(w.row(row))
+    }
+}
+
+/// IQ1_BN: a step is two blocks. Trits are taken from their bytes in the order of the weights.
+pub(super) struct Iq1Bn;
+
+impl Scales for Iq1Bn {
+    const HEAD: usize = iq1_bn::HEAD;
+    const STEP: usize = 2 * iq1_bn::BYTES;
+
+    #[inline]
+    fn scale(w: &Matrix<'_>, row: usize) -> Option<f32> {
+        not_zero(iq1_bn::scale(w.row(row)))
+    }
+
+    fn scale_of_block(w: &Matrix<'_>, row: usize, _b: usize) -> f32 {
+        iq1_bn::scale(w.row(row))
+    }
+}
+
+impl Iq1Bn {
+    /// The codes of step `b` of a row.
+    #[inline(always)] // into the caller's instruction set
+    pub(super) fn step(row: &[u8], b: usize) -> [u8; LEN] {
+        let mut out = [0; LEN];
+        let blocks = row[Self::HEAD + b * Self::STEP..].as_chunks().0;
+        for (out, block) in out.as_chunks_mut().0.iter_mut().zip(blocks) {
+            *out = iq1_bn::trits(block);
+        }
+        out
+    }
+}
+
+/// A scale of 0 counts as none: no weight of the row does, and products are +0.
+fn not_zero(scale: f32) -> Option<f32> {
+    (scale != 0.0).then_some(scale)
+}
+
+/// What a row has behind its last whole step, the `steps`th, as the first step of a row of its own: half a step at most, and
+/// zeros.
+#[inline]
+pub(super) fn tail<L: Scales>(row: &[u8], steps: usize) -> [u8; 64] {
+    let mut out = [0; 64];
+    let bytes = &row[L::HEAD + steps * L::STEP..];
+    out[L::HEAD..L::HEAD + bytes.len()].copy_from_slice(bytes);
+    out
 }
 
 /// TQ2_0: a step is half a block, with the codes of I2_S from the low bits up.

@@ -14,10 +14,13 @@ const _: () = assert!(BYTES == size_of::<half::bf16>());
 pub static FORMAT: Format = Format {
     name: "bf16",
     ggml_type: 30,
+    also: &[],
+    file_type: Some(32),
     row_head: 0,
     block_len: 1,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[],
     act: ActKind::F32,
     validate,
     pack,

@@ -14,10 +14,13 @@ const _: () = assert!(BYTES == size_of::<half::f16>());
 pub static FORMAT: Format = Format {
     name: "f16",
     ggml_type: 1,
+    also: &[],
+    file_type: Some(1),
     row_head: 0,
     block_len: 1,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[],
     act: ActKind::F32,
     validate,
     pack,

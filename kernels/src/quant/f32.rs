@@ -14,10 +14,13 @@ const _: () = assert!(BYTES == size_of::<f32>());
 pub static FORMAT: Format = Format {
     name: "f32",
     ggml_type: 0,
+    also: &[],
+    file_type: Some(0),
     row_head: 0,
     block_len: 1,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[],
     act: ActKind::F32,
     validate,
     pack,

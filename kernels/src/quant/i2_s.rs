@@ -26,10 +26,13 @@ const _: () = assert!(BYTES * 4 == LEN && I2S_TRAILER == 4 + 28);
 pub static FORMAT: Format = Format {
     name: "i2_s",
     ggml_type: 36,
+    also: &[],
+    file_type: Some(40),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: I2S_TRAILER,
+    halves: &[],
     act: ActKind::I8,
     validate: |data, rows, cols| validate(&FORMAT, data, rows, cols),
     pack: |weights, rows, cols| pack(&FORMAT, place, weights, rows, cols),

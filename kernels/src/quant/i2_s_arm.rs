@@ -23,10 +23,13 @@ const _: () = assert!(BYTES * 4 == LEN && LEN * 2 == i2_s::LEN);
 pub static FORMAT: Format = Format {
     name: "i2_s-arm",
     ggml_type: i2_s::FORMAT.ggml_type,
+    also: &[],
+    file_type: Some(40),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: I2S_TRAILER,
+    halves: &[],
     act: ActKind::I8,
     validate: |data, rows, cols| i2_s::validate(&FORMAT, data, rows, cols),
     pack: |weights, rows, cols| i2_s::pack(&FORMAT, place, weights, rows, cols),

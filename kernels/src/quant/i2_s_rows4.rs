@@ -13,8 +13,15 @@ use super::tiled::{Rows, Tiled, check_size};
 use super::{I2S_TRAILER, QuantError, i2_s, i2_s_arm};
 
 /// The format.
-pub static FORMAT: Tiled =
-    Tiled { name: NAME, ggml_type: i2_s::FORMAT.ggml_type, matrix_bytes, preset: |_, _| true, pack, unpack };
+pub static FORMAT: Tiled = Tiled {
+    name: NAME,
+    ggml_type: i2_s::FORMAT.ggml_type,
+    file_type: i2_s::FORMAT.file_type,
+    matrix_bytes,
+    preset: |_, _| true,
+    pack,
+    unpack,
+};
 
 const NAME: &str = "i2_s-rows4";
 

@@ -15,9 +15,21 @@ pub mod f32;
 pub mod i2_s;
 pub mod i2_s_arm;
 pub mod i2_s_rows4;
+pub mod iq1_bn;
+pub mod iq2_bn;
+pub mod iq4_nl;
+pub mod mxfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_0_g128;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
 pub mod storage;
@@ -48,6 +60,18 @@ pub static FORMATS: &[&Format] = &[
     &i2_s_arm::FORMAT,
     &tq2_0::FORMAT,
     &tq1_0::FORMAT,
+    &iq2_bn::FORMAT,
+    &iq1_bn::FORMAT,
+    &q1_0::FORMAT,
+    &q2_0::FORMAT,
+    &q2_0_g128::FORMAT,
+    &q5_0::FORMAT,
+    &q5_1::FORMAT,
+    &q2_k::FORMAT,
+    &q3_k::FORMAT,
+    &q5_k::FORMAT,
+    &iq4_nl::FORMAT,
+    &mxfp4::FORMAT,
 ];
 
 pub use decode::{Block, Decoder, Row, Shape};
@@ -67,6 +91,11 @@ pub struct Format {
     pub name: &'static str,
     /// The tensor type id in GGUF files.
     pub ggml_type: u32,
+    /// Other ids under which files have it.
+    pub also: &'static [u32],
+    /// `general.file_type` of GGUF files most of whose weights have it. Source: `llama_ftype` in llama.h; 40 in bitnet.cpp's
+    /// fork.
+    pub file_type: Option<u32>,
     /// Bytes at the start of each row.
     pub row_head: usize,
     /// Weights per block; K must be a multiple.
@@ -75,6 +104,8 @@ pub struct Format {
     pub block_bytes: usize,
     /// Bytes after the last row.
     pub trailer_bytes: usize,
+    /// The f16 numbers of a block: where each begins, and what it is.
+    pub halves: &'static [(usize, &'static str)],
     /// What the weights are multiplied with where nobody says otherwise: see [`Matrix::act`].
     pub act: ActKind,
     /// `(matrix, rows, cols)`: the size, and that every code and scale is one a quantiser can have written.
@@ -202,21 +233,51 @@ pub fn by_name(name: &str) -> Result<&'static Format, QuantError> {
     })
 }
 
-/// The format of this GGUF tensor type; `layout` decides between those that share the id of I2_S.
-pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
-    let wanted = |f: &&Format| {
-        f.ggml_type == ggml_type
-            && (f.ggml_type != i2_s::FORMAT.ggml_type
-                || match layout {
-                    I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
-                    I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
-                    // Not computed with as it lies: see `TILED`.
-                    I2sLayout::Rows4 => false,
-                })
+/// The formats under this GGUF tensor type; several for a number that programs use for different things, its owner first.
+pub fn of_ggml_type(ggml_type: u32) -> impl Iterator<Item = &'static Format> {
+    let under = move |also: bool| {
+        let found = move |f: &&Format| if also { f.also.contains(&ggml_type) } else { f.ggml_type == ggml_type };
+        FORMATS.iter().copied().filter(found)
     };
-    FORMATS.iter().copied().find(wanted).ok_or_else(|| QuantError::UnknownType {
+    under(false).chain(under(true))
+}
+
+/// The format of this GGUF tensor type; `layout` decides between those that share the id of I2_S. Of others that share an id
+/// it is the owner's: [`by_ggml_type_and_bytes`] tells them apart.
+pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
+    candidates(ggml_type, layout).next().ok_or_else(|| QuantError::UnknownType {
         ggml_type,
         known: FORMATS.iter().map(|f| format!("{} {}", f.ggml_type, f.name)).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// [`by_ggml_type`] of a tensor that has `bytes` bytes up to the next one, up to 31 of which (or `alignment - 1`) are padding.
+/// Where several formats have this size (tensors of a few hundred bytes) or none has, it is the owner's, whose size error then
+/// says what is wrong.
+pub fn by_ggml_type_and_bytes(
+    ggml_type: u32,
+    layout: I2sLayout,
+    (rows, cols): (usize, usize),
+    bytes: usize,
+    alignment: usize,
+) -> Result<&'static Format, QuantError> {
+    let fits = |f: &&Format| {
+        let needed = f.matrix_bytes(rows, cols).ok();
+        needed.is_some_and(|needed| needed <= bytes && bytes - needed < alignment.max(1))
+    };
+    let found = candidates(ggml_type, layout).find(fits);
+    found.map_or_else(|| by_ggml_type(ggml_type, layout), Ok)
+}
+
+fn candidates(ggml_type: u32, layout: I2sLayout) -> impl Iterator<Item = &'static Format> {
+    of_ggml_type(ggml_type).filter(move |f| {
+        f.ggml_type != i2_s::FORMAT.ggml_type
+            || match layout {
+                I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
+                I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
+                // Not computed with as it lies: see `TILED`.
+                I2sLayout::Rows4 => false,
+            }
     })
 }
 
@@ -328,24 +389,23 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
+/// The number of the largest magnitude, the first of several; 0 if there is none.
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |m, &v| if v.abs() > m.abs() { v } else { m })
+}
+
 /// A block scale as f16 bits, or the error that it does not fit.
 fn scale_bits(format: &'static str, value: f32, row: usize, col: usize) -> Result<u16, QuantError> {
     let bits = f32_to_f16(value);
     if f16_to_f32(bits).is_finite() { Ok(bits) } else { Err(QuantError::Overflow { format, row, col, value }) }
 }
 
-/// Checks that the f16 at `at` in every block is finite.
-fn finite_halves(
-    format: &'static Format,
-    data: &[u8],
-    rows: usize,
-    cols: usize,
-    parts: &[(usize, &'static str)],
-) -> Result<(), QuantError> {
+/// Checks that the f16 numbers of every block are finite.
+fn finite_halves(format: &'static Format, data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
     format.check_size(data.len(), rows, cols)?;
     let per_row = cols / format.block_len;
     for (i, block) in data.chunks_exact(format.block_bytes).enumerate() {
-        for &(at, what) in parts {
+        for &(at, what) in format.halves {
             let value = half_at(block, at);
             if !value.is_finite() {
                 let (row, block) = (i / per_row, i % per_row);
@@ -388,8 +448,24 @@ mod tests {
         assert_eq!(by_ggml_type(36, I2sLayout::X86).unwrap().name, "i2_s");
         assert_eq!(by_ggml_type(36, I2sLayout::Arm).unwrap().name, "i2_s-arm");
         assert_eq!(by_ggml_type(14, I2sLayout::Arm).unwrap().name, "q6_k");
-        assert!(by_ggml_type(39, I2sLayout::X86).unwrap_err().to_string().contains("36 i2_s"));
+        assert!(by_ggml_type(99, I2sLayout::X86).unwrap_err().to_string().contains("36 i2_s"));
         assert!(by_name("q9").unwrap_err().to_string().contains("i2_s-arm"));
+    }
+
+    #[test]
+    fn an_id_of_two_formats_is_decided_by_the_size() {
+        let find = |id, cols, bytes| by_ggml_type_and_bytes(id, I2sLayout::X86, (3, cols), bytes, 32).unwrap().name;
+        // 3 rows of 1,024 weights are 864 or 816 bytes.
+        assert_eq!((find(42, 1024, 864), find(42, 1024, 816), find(42, 1024, 832)), ("q2_0", "q2_0-g128", "q2_0-g128"));
+        assert_eq!((find(142, 1024, 816), find(42, 192, 162), find(14, 256, 630)), ("q2_0-g128", "q2_0", "q6_k"));
+        // None has this size.
+        assert_eq!(find(42, 1024, 7), "q2_0");
+        assert_eq!(of_ggml_type(42).map(|f| f.name).collect::<Vec<_>>(), ["q2_0", "q2_0-g128"]);
+        // Numbers that have one owner each.
+        for f in FORMATS {
+            let owners = FORMATS.iter().filter(|g| g.ggml_type == f.ggml_type).count();
+            assert!(owners == 1 || f.trailer_bytes != 0, "{}", f.name);
+        }
     }
 
     #[test]

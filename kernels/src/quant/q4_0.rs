@@ -19,12 +19,15 @@ const _: () = assert!(BYTES == 2 + LEN / 2 && LEN == crate::activations::Q8_BLOC
 pub static FORMAT: Format = Format {
     name: "q4_0",
     ggml_type: 2,
+    also: &[],
+    file_type: Some(2),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(0, "scale")],
     act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale")]),
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
     pack,
     values: Values::Blocks(Decoder::of::<Codes>()),
 };
@@ -64,8 +67,7 @@ impl Decode for Codes {
 /// ggml's reference rounding: the weight of the largest magnitude becomes -8, so `d = w_max / -8`.
 fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let largest = w.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
-        let d = largest / -8.0;
+        let d = super::largest(w) / -8.0;
         let id = if d != 0.0 { 1.0 / d } else { 0.0 };
         out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
         store(&mut out[2..], w, |w| w * id + 8.0);

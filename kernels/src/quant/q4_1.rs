@@ -20,12 +20,15 @@ const _: () = assert!(BYTES == 4 + LEN / 2 && LEN == crate::activations::Q8_BLOC
 pub static FORMAT: Format = Format {
     name: "q4_1",
     ggml_type: 3,
+    also: &[],
+    file_type: Some(3),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(0, "scale"), (2, "minimum")],
     act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")]),
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
     pack,
     values: Values::Blocks(Decoder::of::<Codes>()),
 };

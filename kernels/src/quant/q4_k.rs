@@ -34,13 +34,21 @@ const _: () = assert!(SCALES + BLOCKS * 12 / 8 == CODES && CODES + LEN / 2 == BY
 pub static FORMAT: Format = Format {
     name: "q4_k",
     ggml_type: 12,
+    also: &[],
+    file_type: Some(14),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(0, "scale"), (2, "minimum")],
     act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale"), (2, "minimum")]),
-    pack,
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
+    pack: |weights, rows, cols| {
+        pack(&FORMAT, 15.0, weights, rows, cols, |out, i, code| {
+            let (byte, shift) = place(i);
+            out[byte] |= code << shift;
+        })
+    },
     values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
@@ -64,8 +72,9 @@ fn store_six_bits(s: &mut [u8], j: usize, scale: u8, minimum: u8) {
     }
 }
 
-/// `(d * scale, dmin * minimum)` of block `j`.
-fn step_and_minimum(block: &[u8], j: usize) -> (f32, f32) {
+/// `(d * scale, dmin * minimum)` of block `j`. Q5_K has the same.
+#[inline(always)]
+pub(super) fn step_and_minimum(block: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = six_bits(&block[SCALES..], j);
     (half_at(block, 0) * f32::from(scale), half_at(block, 2) * f32::from(minimum))
 }
@@ -97,18 +106,26 @@ impl Decode for Codes {
 }
 
 /// Each 32 weights get the scale and the minimum that minimise the error weighted by rms + |w|, over some candidate
-/// roundings; both are then rounded to six bits of a unit (the largest becomes 63), and the codes follow from those.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+/// roundings; both are then rounded to six bits of a unit (the largest becomes 63), and the codes, 0 up to `most`, follow from
+/// those. `store(block, i, code)` stores the code of weight i where zeros are. Q5_K has the same scales.
+pub(super) fn pack(
+    format: &'static Format,
+    most: f32,
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+    store: impl Fn(&mut [u8], usize, u8),
+) -> Result<Vec<u8>, QuantError> {
+    super::pack_blocks(format, weights, rows, cols, |w, row, col, out| {
         let mut fits = [(0.0f32, 0.0f32); BLOCKS];
         for (fit, w) in fits.iter_mut().zip(w.chunks_exact(Q8_BLOCK)) {
-            *fit = best_fit(w);
+            *fit = best_fit(w, most.into());
         }
         let unit = |part: fn(&(f32, f32)) -> f32| fits.iter().map(part).fold(0.0f32, f32::max) / 63.0;
         let halves = [unit(|fit| fit.0), unit(|fit| fit.1)];
         let mut units = [0.0; 2];
         for (i, value) in halves.into_iter().enumerate() {
-            let bits = super::scale_bits(FORMAT.name, value, row, col)?;
+            let bits = super::scale_bits(format.name, value, row, col)?;
             units[i] = f16_to_f32(bits);
             out[2 * i..2 * i + 2].copy_from_slice(&bits.to_le_bytes());
         }
@@ -118,16 +135,15 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         }
         for (i, w) in w.iter().enumerate() {
             let (step, minimum) = step_and_minimum(out, i / Q8_BLOCK);
-            let code = if step > 0.0 { ((w + minimum) / step).round_ties_even().clamp(0.0, 15.0) as u8 } else { 0 };
-            let (byte, shift) = place(i);
-            out[byte] |= code << shift;
+            let code = if step > 0.0 { ((w + minimum) / step).round_ties_even().clamp(0.0, most) as u8 } else { 0 };
+            store(out, i, code);
         }
         Ok(())
     })
 }
 
-/// `(step, minimum)`, both at least 0, such that `w` is about `step * code - minimum` with codes 0 ... 15.
-fn best_fit(w: &[f32]) -> (f32, f32) {
+/// `(step, minimum)`, both at least 0, such that `w` is about `step * code - minimum` with codes 0 up to `most`.
+pub(super) fn best_fit(w: &[f32], most: f64) -> (f32, f32) {
     let w: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
     let low = w.iter().copied().fold(0.0f64, f64::min);
     let high = w.iter().copied().fold(0.0f64, f64::max);
@@ -135,11 +151,11 @@ fn best_fit(w: &[f32]) -> (f32, f32) {
         return (0.0, 0.0);
     }
     let rms = (w.iter().map(|w| w * w).sum::<f64>() / w.len() as f64).sqrt();
-    let (mut best, mut least) = ((high - low) / 15.0, f64::INFINITY);
+    let (mut best, mut least) = ((high - low) / most, f64::INFINITY);
     let mut best_low = low;
     for tenth in -10..=10 {
-        let inverse = (15.0 + 0.1 * f64::from(tenth)) / (high - low);
-        let code = |w: f64| ((w - low) * inverse).round_ties_even().clamp(0.0, 15.0);
+        let inverse = (most + 0.1 * f64::from(tenth)) / (high - low);
+        let code = |w: f64| ((w - low) * inverse).round_ties_even().clamp(0.0, most);
         // Weighted sums of 1, code, code^2, w, w code: the normal equations of w = step * code + offset.
         let mut sums = [0.0f64; 5];
         for &w in &w {

@@ -33,12 +33,15 @@ const _: () = assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + L
 pub static FORMAT: Format = Format {
     name: "q6_k",
     ggml_type: 14,
+    also: &[],
+    file_type: Some(18),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(D, "scale")],
     act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(D, "scale")]),
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
     pack,
     values: Values::Blocks(Decoder::of::<Codes>()),
 };
@@ -81,10 +84,9 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
         let mut scales = [0.0f32; LEN / SUB];
         for (scale, w) in scales.iter_mut().zip(w.chunks_exact(SUB)) {
-            *scale = best_scale(w);
+            *scale = best_scale(w, 32);
         }
-        let largest = scales.iter().fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
-        let bits = super::scale_bits(FORMAT.name, largest / -128.0, row, col)?;
+        let bits = super::scale_bits(FORMAT.name, super::largest(&scales) / -128.0, row, col)?;
         let d = crate::numerics::f16_to_f32(bits);
         out[D..].copy_from_slice(&bits.to_le_bytes());
         if d == 0.0 {
@@ -97,7 +99,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
         }
         for (i, w) in w.iter().enumerate() {
             let step = d * f32::from(sub_scale(out, i));
-            let code = if step == 0.0 { 32 } else { code_of(*w / step) };
+            let code = if step == 0.0 { 32 } else { code_of(*w / step, 32) };
             let (low, low_shift, high, high_shift) = place(i);
             out[low] |= (code & 15) << low_shift;
             out[high] |= (code >> 4) << high_shift;
@@ -106,23 +108,27 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     })
 }
 
-fn code_of(steps: f32) -> u8 {
-    (steps.round_ties_even().clamp(-32.0, 31.0) + 32.0) as u8
+/// The code of a weight that is so many steps, of codes 0 up to `2 * half - 1`; `half` is zero.
+pub(super) fn code_of(steps: f32, half: u8) -> u8 {
+    let half = f32::from(half);
+    (steps.round_ties_even().clamp(-half, half - 1.0) + half) as u8
 }
 
-/// The scale of 16 weights: of some candidate roundings, the one whose least-squares scale explains most.
-fn best_scale(w: &[f32]) -> f32 {
-    let largest = w.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
+/// The scale of 16 weights for codes as those of [`code_of`]: of some candidate roundings, the one whose least-squares scale
+/// explains most.
+pub(super) fn best_scale(w: &[f32], half: u8) -> f32 {
+    let largest = super::largest(w);
+    let zero = f32::from(half);
     if largest.abs() < 1e-15 {
         return 0.0;
     }
-    let (mut best, mut best_gain) = (largest / -32.0, 0.0f64);
+    let (mut best, mut best_gain) = (largest / -zero, 0.0f64);
     for tenth in -9..=9 {
-        let inverse = -(32.0 + 0.1 * tenth as f32) / largest;
+        let inverse = -(zero + 0.1 * tenth as f32) / largest;
         // With weights w^2, the scale sum(w^2 w q) / sum(w^2 q^2) leaves the error total - gain.
         let (mut wq, mut qq) = (0.0f64, 0.0f64);
         for &w in w {
-            let (q, w) = (f64::from(code_of(w * inverse)) - 32.0, f64::from(w));
+            let (q, w) = (f64::from(code_of(w * inverse, half)) - f64::from(half), f64::from(w));
             wq += w * w * w * q;
             qq += w * w * q * q;
         }

@@ -19,12 +19,15 @@ const _: () = assert!(BYTES == 2 + LEN && LEN == crate::activations::Q8_BLOCK);
 pub static FORMAT: Format = Format {
     name: "q8_0",
     ggml_type: 8,
+    also: &[],
+    file_type: Some(7),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(0, "scale")],
     act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols, &[(0, "scale")]),
+    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
     pack,
     values: Values::Blocks(Decoder::of::<Codes>()),
 };

@@ -56,6 +56,15 @@ impl Storage {
         }
     }
 
+    /// See [`Format::file_type`].
+    #[must_use]
+    pub fn file_type(self) -> Option<u32> {
+        match self {
+            Self::Rows(format) => format.file_type,
+            Self::Tiled(format) => format.file_type,
+        }
+    }
+
     /// What kernels compute with.
     #[must_use]
     pub fn computed_as(self) -> &'static Format {

@@ -26,6 +26,8 @@ pub struct Tiled {
     pub name: &'static str,
     /// The tensor type id in GGUF files.
     pub ggml_type: u32,
+    /// As [`Format::file_type`]: of bitnet.cpp's fork.
+    pub file_type: Option<u32>,
     /// `(rows, cols)`: bytes of a matrix with its scale.
     pub matrix_bytes: fn(usize, usize) -> Result<usize, QuantError>,
     /// `(rows, cols)`: whether the tile is one that bitnet.cpp uses for this shape.

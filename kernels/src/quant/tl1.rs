@@ -28,6 +28,7 @@ use super::{I2S_TRAILER, QuantError};
 pub static FORMAT: Tiled = Tiled {
     name: NAME,
     ggml_type: 38,
+    file_type: Some(38),
     matrix_bytes,
     preset: |rows, cols| preset(SHAPES, rows, cols).is_some(),
     pack,

@@ -34,6 +34,7 @@ use super::{I2S_TRAILER, QuantError};
 pub static FORMAT: Tiled = Tiled {
     name: NAME,
     ggml_type: 39,
+    file_type: Some(39),
     matrix_bytes,
     preset: |rows, cols| preset(SHAPES, rows, cols).is_some(),
     pack,

@@ -42,10 +42,13 @@ pub(crate) const ZERO: [u8; D] = {
 pub static FORMAT: Format = Format {
     name: "tq1_0",
     ggml_type: 34,
+    also: &[],
+    file_type: Some(36),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(D, "scale")],
     act: ActKind::I8,
     validate: |data, rows, cols| CODES.validate(data, rows, cols),
     pack: |weights, rows, cols| CODES.pack(weights, rows, cols),

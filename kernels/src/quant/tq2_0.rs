@@ -29,10 +29,13 @@ const _: () = assert!(D * 4 == LEN && BYTES == D + 2);
 pub static FORMAT: Format = Format {
     name: "tq2_0",
     ggml_type: 35,
+    also: &[],
+    file_type: Some(37),
     row_head: 0,
     block_len: LEN,
     block_bytes: BYTES,
     trailer_bytes: 0,
+    halves: &[(D, "scale")],
     act: ActKind::I8,
     validate: |data, rows, cols| CODES.validate(data, rows, cols),
     pack: |weights, rows, cols| CODES.pack(weights, rows, cols),

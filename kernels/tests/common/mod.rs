@@ -107,60 +107,43 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
         Fill::Highest => 0xff,
         _ => r.bits() as u8,
     };
-    // Byte offsets of the f16 scales in a block; formats that are not listed are packed.
-    let halves: &[usize] = match format.name {
-        "q8_0" | "q4_0" => &[0],
-        "q4_1" | "q4_k" => &[0, 2],
-        "q6_k" => &[208],
-        "tq2_0" => &[64],
-        "tq1_0" => &[52],
-        "i2_s" | "i2_s-arm" | "f16" | "bf16" | "f32" => &[],
-        _ => return pack(format, rows, cols, r),
-    };
     if fill == Fill::Packed {
         return pack(format, rows, cols, r);
     }
     let mut out = vec![0u8; format.matrix_bytes(rows, cols).unwrap()];
     let end = out.len() - format.trailer_bytes;
-    // TQ scales: all different, all one, or a few in runs with zeros among them.
+    // Scales of ternary formats: all different, all one, or a few in runs with zeros among them.
     let few = [0, 0x3c01, r.bits() as u16 & 0x3fff, 0x0001];
     let scales = r.below(3);
-    for block in out[..end].chunks_exact_mut(format.block_bytes) {
-        block.fill_with(|| byte(r));
-        for &at in halves {
-            // Any finite f16: subnormal, negative, huge.
-            let mut bits = r.bits() as u16;
-            if bits & 0x7c00 == 0x7c00 {
-                bits ^= 0x4000;
-            }
-            if ternary {
-                bits = match scales {
-                    0 => bits & 0x7fff,
-                    1 => 0x3555,
-                    _ => few[r.below(16) / 3 % 4],
-                };
-            }
-            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+    let scale = |r: &mut Random| {
+        // Any finite f16: subnormal, negative, huge.
+        let mut bits = r.bits() as u16;
+        if bits & 0x7c00 == 0x7c00 {
+            bits ^= 0x4000;
         }
-        match format.name {
-            "f16" if block[1] & 0x7c == 0x7c => block[1] ^= 0x40,
-            // Keep products finite too: infinity minus infinity would hide the order.
-            "bf16" | "f32" => {
-                let top = format.block_bytes - 1;
-                block[top] = block[top] & 0x81 | 0x3c | (r.bits() as u8 & 0x02);
-            }
-            _ => {}
+        match scales {
+            _ if !ternary => bits,
+            0 => bits & 0x7fff,
+            1 => 0x3555,
+            _ => few[r.below(16) / 3 % 4],
         }
-        match format.name {
-            "tq1_0" => {
-                // Five trits, four in the last four bytes.
-                block[..48].iter_mut().for_each(|b| *b = (u16::from(*b) * 243 / 256 * 256).div_ceil(243) as u8);
-                block[48..52].iter_mut().for_each(|b| *b = (u16::from(*b) * 81 / 256 * 768).div_ceil(243) as u8);
+    };
+    let row_bytes = format.row_bytes(cols);
+    for row in out[..end].chunks_exact_mut(row_bytes) {
+        let (head, blocks) = row.split_at_mut(format.row_head);
+        let bits = scale(r);
+        match head.len() {
+            0 => {}
+            2 => head.copy_from_slice(&bits.to_le_bytes()),
+            4 => head.copy_from_slice(&(half::f16::from_bits(bits).to_f32() * 1.1).to_le_bytes()),
+            other => panic!("say what {other} bytes at the start of a row are"),
+        }
+        for block in blocks.chunks_exact_mut(format.block_bytes) {
+            block.fill_with(|| byte(r));
+            for &(at, _) in format.halves {
+                block[at..at + 2].copy_from_slice(&scale(r).to_le_bytes());
             }
-            // 3 becomes 2 in every pair.
-            "tq2_0" => block[..64].iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
-            _ if ternary => block.iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
-            _ => {}
+            legal(format, block, r);
         }
     }
     if format.trailer_bytes != 0 {
@@ -169,6 +152,35 @@ pub fn matrix(format: &'static Format, rows: usize, cols: usize, fill: Fill, r: 
     let m = Matrix::new(format, rows, cols, &out).unwrap();
     m.validate().unwrap();
     out
+}
+
+/// Makes any bytes of a block such that a quantiser can have written them.
+fn legal(format: &Format, block: &mut [u8], r: &mut Random) {
+    // Numbers of so many trits.
+    let trits = |bytes: &mut [u8], numbers: u16, unit: u16| {
+        bytes.iter_mut().for_each(|b| *b = (u16::from(*b) * numbers / 256 * unit * 256).div_ceil(243) as u8);
+    };
+    match format.name {
+        "f16" if block[1] & 0x7c == 0x7c => block[1] ^= 0x40,
+        // Keep products finite too: infinity minus infinity would hide the order.
+        "bf16" | "f32" => {
+            let top = format.block_bytes - 1;
+            block[top] = block[top] & 0x81 | 0x3c | (r.bits() as u8 & 0x02);
+        }
+        "mxfp4" => block[0] = 96 + block[0] % 64,
+        "tq1_0" => {
+            trits(&mut block[..48], 243, 1);
+            trits(&mut block[48..52], 81, 3);
+        }
+        "iq1_bn" => {
+            trits(&mut block[..12], 243, 1);
+            trits(&mut block[12..], 81, 1);
+        }
+        // 3 becomes 2 in every pair.
+        "tq2_0" => block[..64].iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
+        _ if format.is_ternary() => block.iter_mut().for_each(|b| *b &= !(*b >> 1 & *b & 0x55)),
+        _ => {}
+    }
 }
 
 /// I2_S, in whichever layout.

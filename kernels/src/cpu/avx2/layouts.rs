@@ -1,17 +1,17 @@
-//! How the bytes of I2_S, TQ2_0 and TQ1_0 become codes: 128 weights are four registers of codes 0, 1, 2.
+//! How the bytes of the ternary formats become codes: 128 weights are four registers of codes 0, 1, 2.
 
 use std::arch::x86_64::*;
 
 use super::lanes::load_i8;
-use crate::cpu::ternary::{Arm, LEN, Scales, Tq1, Tq2, X86};
-use crate::quant::{I2S_TRAILER, i2_s, i2_s_arm, tq1_0, tq2_0};
+use crate::cpu::ternary::{Arm, Iq1Bn, Iq2Bn, LEN, Scales, Tq1, Tq2, X86};
+use crate::quant::{i2_s, tq1_0, tq2_0};
 
 /// A ternary layout.
 pub(in crate::cpu) trait Layout: Scales {
     /// The codes of step `b` of a row, four registers.
     ///
     /// # Safety
-    /// The CPU has AVX2, FMA and F16C; `row` points to a whole row of a matrix, which has step `b` or begins it.
+    /// The CPU has AVX2, FMA and F16C; `row` points to a row of a matrix, which has step `b`.
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4];
 
     /// The activations that register `j` of the codes multiplies with.
@@ -64,33 +64,83 @@ impl Layout for X86 {
     }
 }
 
-/// Where a row ends with half a step, the other half is the next row's, or the trailer's.
+/// The activations of a register of groups of 16 codes, one of each half of a step.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn activations_of_16(a: &[i8; LEN], j: usize) -> __m256i {
+    let a = a.as_chunks::<16>().0;
+    // SAFETY: both arrays have 16 bytes.
+    unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
+}
+
+/// Stores such a register in the order of the weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn spread_of_16(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+    let out = out.as_chunks_mut::<16>().0;
+    // SAFETY: both arrays have room for 16 bytes.
+    unsafe {
+        _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
+        _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
+    }
+}
+
 impl Layout for Arm {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
-        const { assert!(I2S_TRAILER >= i2_s_arm::BYTES) };
-        // SAFETY: the caller's; behind a row there are more bytes than the half step that it may lack.
+        // SAFETY: the caller's.
         unsafe { pairs_of_bits(row.add(b * i2_s::BYTES)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
-        let a = a.as_chunks::<16>().0;
-        // SAFETY: both arrays have 16 bytes.
-        unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
+        activations_of_16(a, j)
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        let out = out.as_chunks_mut::<16>().0;
-        // SAFETY: both arrays have room for 16 bytes.
-        unsafe {
-            _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
-            _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
+        spread_of_16(codes, j, out);
+    }
+}
+
+impl Layout for Iq2Bn {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        // SAFETY: the caller's.
+        let [c3, c2, c1, c0] = unsafe { pairs_of_bits(row.add(Self::HEAD + b * Self::STEP)) };
+        [c0, c1, c2, c3]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn activations(a: &[i8; LEN], j: usize) -> __m256i {
+        activations_of_16(a, j)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
+        spread_of_16(codes, j, out);
+    }
+}
+
+impl Layout for Iq1Bn {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
+        // SAFETY: the caller's: the row has the bytes of this step.
+        let row = unsafe { std::slice::from_raw_parts(row, Self::HEAD + (b + 1) * Self::STEP) };
+        let codes = Self::step(row, b);
+        let mut out = [_mm256_setzero_si256(); 4];
+        for (out, codes) in out.iter_mut().zip(codes.as_chunks::<32>().0) {
+            // SAFETY: the array has 32 bytes.
+            *out = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
         }
+        out
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) use layouts::Layout;
 use crate::contract::{check_attention, check_dots, check_layer_norm, check_matmul, check_rope, multiply};
 use crate::cpu::{blocks, naive, own, stored, ternary as codes};
 use crate::quant::Shape;
-use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
+use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, iq1_bn, iq2_bn, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX2, FMA and F16C.
@@ -81,6 +81,8 @@ static MATMULS: &[(&Format, Matmul)] = &[
     (&i2_s_arm::FORMAT, ternary::matmul::<codes::Arm>),
     (&tq2_0::FORMAT, ternary::matmul::<codes::Tq2>),
     (&tq1_0::FORMAT, ternary::matmul::<codes::Tq1>),
+    (&iq1_bn::FORMAT, ternary::matmul::<codes::Iq1Bn>),
+    (&iq2_bn::FORMAT, ternary::matmul::<codes::Iq2Bn>),
     (&q8_0::FORMAT, block::matmul::<blocks::Q8_0>),
     (&q4_0::FORMAT, block::matmul::<blocks::Q4_0>),
     (&q4_1::FORMAT, block::matmul::<blocks::Q4_1>),

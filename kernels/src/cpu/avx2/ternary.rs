@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::lanes::{load_i8, prefetch, sum_i32};
 use super::layouts::Layout;
-use crate::cpu::ternary::{LEN, finish, scales};
+use crate::cpu::ternary::{LEN, finish, scales, tail};
 use crate::quant::decode::Runs;
 use crate::{Activations, Matrix, OutView};
 
@@ -81,8 +81,9 @@ fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
     let mut padded = [0; LEN];
     padded[..rest.len()].copy_from_slice(rest);
     let mut sums = _mm256_setzero_si256();
-    // SAFETY: the row has `whole` steps and begins another; this function has the features.
-    let codes = unsafe { L::codes(w.row(row).as_ptr(), whole) };
+    let tail = tail::<L>(w.row(row), whole);
+    // SAFETY: 64 bytes hold the head of a row and a step, zeros in place of what is not there; this function has the features.
+    let codes = unsafe { L::codes(tail.as_ptr(), 0) };
     for (j, codes) in codes.into_iter().enumerate() {
         // SAFETY: this function has the features.
         let a = unsafe { L::activations(&padded, j) };
@@ -91,11 +92,15 @@ fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
     widen(sums, _mm256_setzero_si256())
 }
 
-/// Rows whose blocks have several scales: one block of 256 (two steps) after the other.
+/// Rows some of which have blocks of several scales: those one block of 256 (two steps) after the other.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows: Range<usize>, y: &mut OutView<'_>) {
     let ones = _mm256_set1_epi8(1);
     for row in rows {
+        if let Some(scale) = L::scale(w, row) {
+            tokens.clone().for_each(|t| direct::<L, 1, 1>(w, x, t, row, &[scale], y));
+            continue;
+        }
         for t in tokens.clone() {
             let token = x.i8(t);
             let mut runs = Runs::new(token.scale);

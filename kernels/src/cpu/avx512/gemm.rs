@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::Avx512;
 use super::layouts::unpack;
 use crate::cpu::strips::{GROUPS, LANES, ROWS, STEP, Sides, Strip, Strips};
-use crate::cpu::ternary::{Arm, Tq1, Tq2, X86};
-use crate::quant::{i2_s, i2_s_arm, tq1_0, tq2_0};
+use crate::cpu::ternary::{Arm, Iq1Bn, Iq2Bn, Tq1, Tq2, X86};
+use crate::quant::{i2_s, i2_s_arm, iq1_bn, iq2_bn, tq1_0, tq2_0};
 use crate::{Activations, Format, I8Token, Matrix, OutView};
 
 /// Tokens that share an unpacked strip; their activations stay in L2.
@@ -25,6 +25,8 @@ static UNPACKS: &[(&Format, Unpack)] = &[
     (&i2_s_arm::FORMAT, unpack::<Arm>),
     (&tq2_0::FORMAT, unpack::<Tq2>),
     (&tq1_0::FORMAT, unpack::<Tq1>),
+    (&iq1_bn::FORMAT, unpack::<Iq1Bn>),
+    (&iq2_bn::FORMAT, unpack::<Iq2Bn>),
 ];
 
 impl Sides for Avx512 {

@@ -1,8 +1,8 @@
-//! How the bytes of I2_S, TQ2_0 and TQ1_0 become the registers of a strip: 128 weights of sixteen rows are 32 registers of
+//! How the bytes of the ternary formats become the registers of a strip: 128 weights of sixteen rows are 32 registers of
 //! four columns each.
 //!
 //! Packed bytes are transposed, not unpacked ones, where codes have two bits: a byte holds four columns that lie 16 or 32
-//! apart, so four bytes side by side become four registers of four columns each. The trits of TQ1_0 are unpacked row by row,
+//! apart, so four bytes side by side become four registers of four columns each. The trits of TQ1_0 and IQ1_BN are unpacked row by row,
 //! as [`Avx2`](super::Avx2) does it, and then transposed, four times as many bytes.
 
 use std::arch::x86_64::*;
@@ -11,29 +11,28 @@ use std::ops::Range;
 use crate::Matrix;
 use crate::cpu::avx2::Layout as Wide;
 use crate::cpu::strips::{Codes, GROUPS, LANES, STEPS, Strip};
-use crate::cpu::ternary::{Arm, Tq1, Tq2, X86};
+use crate::cpu::ternary::{Arm, Iq1Bn, Iq2Bn, Scales, Tq1, Tq2, X86, tail};
 use crate::quant::{i2_s, tq2_0};
 
 /// Where sixteen rows begin.
 type Rows = [*const u8; LANES];
 
 /// A ternary layout.
-pub(super) trait Layout {
+pub(super) trait Layout: Scales {
     /// Writes the codes of step `b` of the rows.
     ///
     /// # Safety
-    /// The CPU has what [`super::Avx512`] proves; the pointers are to whole rows of a matrix, which have step `b` or begin it.
+    /// The CPU has what [`super::Avx512`] proves; the pointers are to rows of a matrix, which have step `b`.
     unsafe fn step(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]);
 }
 
 /// See [`crate::cpu::strips::Sides::unpack`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn unpack<L: Layout>(w: &Matrix<'_>, rows: Range<usize>, group: usize, strip: &mut Strip) {
-    let bytes = w.format.row_bytes(w.cols);
+    let row = |r: usize| w.row((rows.start + r).min(rows.end - 1));
     let mut at = [std::ptr::null(); LANES];
     for (r, at) in at.iter_mut().enumerate() {
-        // With what follows the row: see `Arm`.
-        *at = w.data[(rows.start + r).min(rows.end - 1) * bytes..].as_ptr();
+        *at = row(r).as_ptr();
     }
     let (whole, half) = strip.as_chunks_mut::<STEPS>();
     let steps = whole.len();
@@ -43,8 +42,13 @@ pub(super) fn unpack<L: Layout>(w: &Matrix<'_>, rows: Range<usize>, group: usize
     }
     if !half.is_empty() {
         let mut last = [[Codes::ZERO; GROUPS]; STEPS];
-        // SAFETY: the rows begin one more step, and this function has the features.
-        unsafe { L::step(&at, steps, group, &mut last) }
+        let mut tails = [[0; 64]; LANES];
+        for (r, (tails, at)) in tails.iter_mut().zip(&mut at).enumerate() {
+            *tails = tail::<L>(row(r), steps);
+            *at = tails.as_ptr();
+        }
+        // SAFETY: 64 bytes hold the head of a row and a step, and this function has the features.
+        unsafe { L::step(&at, 0, group, &mut last) }
         for (out, last) in half.iter_mut().zip(last) {
             out[group] = last[group];
         }
@@ -63,14 +67,26 @@ impl Layout for X86 {
     }
 }
 
-/// Two blocks of 16 bytes. Where a row ends with half a step, the other half is the next row's, or the trailer's.
+/// Two blocks of 16 bytes.
 impl Layout for Arm {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn step(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]) {
-        // SAFETY: the caller's; behind a row there are more bytes than the half step that it may lack.
+        // SAFETY: the caller's.
         let codes = unsafe { two_bits(rows, b * i2_s::BYTES) };
         for (j, codes) in codes.into_iter().enumerate() {
+            put(codes, |i| i / 4 * 16 + 4 * j + i % 4, group, out);
+        }
+    }
+}
+
+impl Layout for Iq2Bn {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn step(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]) {
+        // SAFETY: the caller's.
+        let codes = unsafe { two_bits(rows, Self::HEAD + b * Self::STEP) };
+        for (j, codes) in codes.into_iter().rev().enumerate() {
             put(codes, |i| i / 4 * 16 + 4 * j + i % 4, group, out);
         }
     }
@@ -92,18 +108,38 @@ impl Layout for Tq1 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn step(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]) {
-        let mut wide = [[_mm256_setzero_si256(); 4]; LANES];
-        for (wide, row) in wide.iter_mut().zip(rows) {
-            // SAFETY: the caller's.
-            *wide = unsafe { <Tq1 as Wide>::codes(*row, b) };
+        // SAFETY: the caller's.
+        unsafe { wide::<Self>(rows, b, group, out) }
+    }
+}
+
+impl Layout for Iq1Bn {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn step(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]) {
+        // SAFETY: the caller's.
+        unsafe { wide::<Self>(rows, b, group, out) }
+    }
+}
+
+/// [`Layout::step`] of codes that AVX2 unpacks row by row in the order of the weights.
+///
+/// # Safety
+/// As [`Layout::step`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn wide<L: Wide>(rows: &Rows, b: usize, group: usize, out: &mut [[Codes; GROUPS]; STEPS]) {
+    let mut wide = [[_mm256_setzero_si256(); 4]; LANES];
+    for (wide, row) in wide.iter_mut().zip(rows) {
+        // SAFETY: the caller's.
+        *wide = unsafe { L::codes(*row, b) };
+    }
+    for j in 0..4 {
+        let mut pairs = [_mm512_setzero_si512(); 8];
+        for r in 0..8 {
+            pairs[r] = pair(wide[r][j], wide[r + 8][j]);
         }
-        for j in 0..4 {
-            let mut pairs = [_mm512_setzero_si512(); 8];
-            for r in 0..8 {
-                pairs[r] = pair(wide[r][j], wide[r + 8][j]);
-            }
-            put(transpose(pairs), |i| 8 * j + i, group, out);
-        }
+        put(transpose(pairs), |i| 8 * j + i, group, out);
     }
 }
 

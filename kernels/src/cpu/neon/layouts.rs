@@ -1,18 +1,18 @@
-//! How the bytes of I2_S, TQ2_0 and TQ1_0 become codes: 128 weights are eight registers of codes 0, 1, 2, in the order of
+//! How the bytes of the ternary formats become codes: 128 weights are eight registers of codes 0, 1, 2, in the order of
 //! the weights.
 
 use std::arch::aarch64::*;
 
 use super::lanes::load_u8;
-use crate::cpu::ternary::{Arm, Scales, Tq1, Tq2, X86};
-use crate::quant::{i2_s, i2_s_arm, tq1_0, tq2_0};
+use crate::cpu::ternary::{Arm, Iq1Bn, Iq2Bn, Scales, Tq1, Tq2, X86};
+use crate::quant::{i2_s, i2_s_arm, iq2_bn, tq1_0, tq2_0};
 
 /// Registers of a step.
 pub(super) const REGISTERS: usize = crate::cpu::ternary::LEN / 16;
 
 /// A ternary layout.
 pub(super) trait Layout: Scales {
-    /// The codes of step `b` of a row. A row that ends with half a step has zeros behind.
+    /// The codes of step `b` of a row.
     ///
     /// # Safety
     /// The CPU has NEON.
@@ -63,11 +63,32 @@ impl Layout for Arm {
     unsafe fn codes(row: &[u8], b: usize) -> [int8x16_t; REGISTERS] {
         let at = b * 2 * i2_s_arm::BYTES;
         let [a, b, c, d] = pairs_of_bits(part(row, at));
-        let [e, f, g, h] = match row[at + i2_s_arm::BYTES..].first_chunk() {
-            Some(bytes) => pairs_of_bits(bytes),
-            None => [vdupq_n_s8(0); 4],
-        };
+        let [e, f, g, h] = pairs_of_bits(part(row, at + i2_s_arm::BYTES));
         [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl Layout for Iq2Bn {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn codes(row: &[u8], b: usize) -> [int8x16_t; REGISTERS] {
+        let at = Self::HEAD + b * Self::STEP;
+        let [d, c, b, a] = pairs_of_bits(part(row, at));
+        let [h, g, f, e] = pairs_of_bits(part(row, at + iq2_bn::BYTES));
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl Layout for Iq1Bn {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn codes(row: &[u8], b: usize) -> [int8x16_t; REGISTERS] {
+        let codes = Self::step(row, b);
+        let mut out = [vdupq_n_s8(0); REGISTERS];
+        for (out, codes) in out.iter_mut().zip(codes.as_chunks::<16>().0) {
+            *out = signed(load_u8(codes));
+        }
+        out
     }
 }
 

@@ -36,7 +36,7 @@ pub use dots::{Dots, Plain, Sdot};
 use super::scalar::Scalar;
 use crate::contract::{check_attention, check_dots, check_matmul, multiply};
 use crate::cpu::{blocks, naive, own, stored, ternary as codes};
-use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
+use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, iq1_bn, iq2_bn, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// A set; what it holds is the proof that its products of int8 can run.
@@ -66,7 +66,7 @@ type Matmul<D> = unsafe fn(D, &Matrix<'_>, &Activations, Range<usize>, &mut OutV
 
 impl<D: Dots> Neon<D> {
     /// The formats that have a kernel here.
-    const MATMULS: [(&Format, Matmul<D>); 12] = [
+    const MATMULS: [(&Format, Matmul<D>); 14] = [
         (&f32::FORMAT, dense::matmul::<stored::F32, D>),
         (&f16::FORMAT, dense::matmul::<stored::F16, D>),
         (&bf16::FORMAT, dense::matmul::<stored::Bf16, D>),
@@ -74,6 +74,8 @@ impl<D: Dots> Neon<D> {
         (&i2_s_arm::FORMAT, ternary::matmul::<codes::Arm, D>),
         (&tq2_0::FORMAT, ternary::matmul::<codes::Tq2, D>),
         (&tq1_0::FORMAT, ternary::matmul::<codes::Tq1, D>),
+        (&iq1_bn::FORMAT, ternary::matmul::<codes::Iq1Bn, D>),
+        (&iq2_bn::FORMAT, ternary::matmul::<codes::Iq2Bn, D>),
         (&q8_0::FORMAT, block::matmul::<blocks::Q8_0, D>),
         (&q4_0::FORMAT, block::matmul::<blocks::Q4_0, D>),
         (&q4_1::FORMAT, block::matmul::<blocks::Q4_1, D>),

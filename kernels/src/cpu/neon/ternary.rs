@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::dots::Dots;
 use super::lanes::{load_i8, store_i8};
 use super::layouts::{Layout, REGISTERS};
-use crate::cpu::ternary::{LEN, finish, scales};
+use crate::cpu::ternary::{LEN, finish, scales, tail};
 use crate::quant::decode::Runs;
 use crate::{Activations, Matrix, OutView};
 
@@ -96,12 +96,12 @@ fn rest<L: Layout, D: Dots>(dots: D, row: &[u8], q: &[i8]) -> i32 {
     let mut padded = [0; LEN];
     padded[..rest.len()].copy_from_slice(rest);
     // SAFETY: this function has the feature.
-    let codes = unsafe { L::codes(row, whole) };
+    let codes = unsafe { L::codes(&tail::<L>(row, whole), 0) };
     let [a, b] = step(dots, codes, activations(&padded), [vdupq_n_s32(0); 2]);
     vaddvq_s32(vaddq_s32(a, b))
 }
 
-/// Rows whose blocks have several scales: one block of 256 (two steps) after the other.
+/// Rows some of which have blocks of several scales: those one block of 256 (two steps) after the other.
 #[target_feature(enable = "neon")]
 fn mixed<L: Layout, D: Dots>(
     dots: D,
@@ -113,6 +113,10 @@ fn mixed<L: Layout, D: Dots>(
 ) {
     let one = vdupq_n_s8(1);
     for row in rows {
+        if L::scale(w, row).is_some() {
+            some::<L, D, 1>(dots, w, x, tokens.clone(), row, y);
+            continue;
+        }
         for t in tokens.clone() {
             let token = x.i8(t);
             let mut runs = Runs::new(token.scale);

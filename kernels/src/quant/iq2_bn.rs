@@ -1,0 +1,144 @@
+//! IQ2_BN (type 135 of ik_llama.cpp): ternary weights in two bits and one f32 scale for each row.
+//! `w = scale * (code - 1)`, codes 0, 1, 2; code 3 means nothing and is refused.
+//!
+//! ```text
+//! row:  byte 0 ... 3   scale, f32 little-endian
+//!            4 ...     64 weights in 16 bytes:
+//!                          byte p (0..16)   bits 7-6     5-4      3-2      1-0
+//!                                           weight p+48  p + 32   p + 16   p       (i2_s-arm has them the other way round)
+//! ```
+//!
+//! The helpers for scales of rows are here. [`super::iq1_bn`] has them too.
+
+use super::decode::{Block, Decode, Decoder, Shape};
+use super::{ActKind, Format, Matrix, Values};
+use crate::QuantError;
+
+/// Weights per block.
+pub const LEN: usize = 64;
+/// Bytes per block.
+pub const BYTES: usize = 16;
+/// Bytes at the start of a row.
+pub const HEAD: usize = 4;
+const _: () = assert!(BYTES * 4 == LEN && HEAD == size_of::<f32>());
+
+/// The format.
+pub static FORMAT: Format = Format {
+    name: "iq2_bn",
+    ggml_type: 135,
+    also: &[],
+    file_type: None,
+    row_head: HEAD,
+    block_len: LEN,
+    block_bytes: BYTES,
+    trailer_bytes: 0,
+    halves: &[],
+    act: ActKind::I8,
+    validate: |data, rows, cols| {
+        validate(&FORMAT, data, rows, cols, scale, |blocks| blocks.iter().position(|b| b & b >> 1 & 0x55 != 0))
+    },
+    pack: |weights, rows, cols| {
+        pack(
+            &FORMAT,
+            weights,
+            rows,
+            cols,
+            |scale| Ok(scale.to_le_bytes()),
+            |out, i, code| {
+                out[i / LEN * BYTES + i % 16] |= code << (i % LEN / 16 * 2);
+            },
+        )
+    },
+    values: Values::Ternary(Decoder::of::<Codes>()),
+};
+
+/// The scale of a row.
+#[inline(always)]
+pub(crate) fn scale(row: &[u8]) -> f32 {
+    f32::from_le_bytes([row[0], row[1], row[2], row[3]])
+}
+
+struct Codes;
+
+impl Decode for Codes {
+    const LEN: usize = LEN;
+    const BYTES: usize = BYTES;
+    const HEAD: usize = HEAD;
+    const SHAPE: Shape = Shape::Scale;
+
+    #[inline(always)]
+    fn row_scale(w: &Matrix<'_>, row: usize) -> f32 {
+        scale(w.row(row))
+    }
+
+    #[inline(always)]
+    fn block(bytes: &[u8], scale: f32, out: &mut [Block]) {
+        for (j, out) in out.iter_mut().enumerate() {
+            out.scale = scale;
+            for (h, q) in out.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                for (q, byte) in q.iter_mut().zip(bytes) {
+                    *q = (byte >> (4 * j + 2 * h) & 3) as i8 - 1;
+                }
+            }
+        }
+    }
+}
+
+/// Scales are finite and not negative; `wrong` finds the first byte of the blocks of a row that no packing produces.
+pub(super) fn validate(
+    format: &'static Format,
+    data: &[u8],
+    rows: usize,
+    cols: usize,
+    scale: fn(&[u8]) -> f32,
+    wrong: impl Fn(&[u8]) -> Option<usize>,
+) -> Result<(), QuantError> {
+    format.check_size(data.len(), rows, cols)?;
+    let bytes = format.row_bytes(cols);
+    for (row, stored) in data.chunks_exact(bytes).enumerate() {
+        let value = scale(stored);
+        if !value.is_finite() || value.is_sign_negative() {
+            return Err(QuantError::Scale { format: format.name, what: "scale", row, block: 0, value });
+        }
+        if let Some(at) = wrong(&stored[format.row_head..]) {
+            let byte = row * bytes + format.row_head + at;
+            return Err(QuantError::Code { format: format.name, row, byte });
+        }
+    }
+    Ok(())
+}
+
+/// Takes only what is ternary already: -s, 0 and +s with one s for each row (0 if all weights are zero). `head(s)` are the
+/// bytes of a scale; `store(blocks, i, code)` stores the code of column i where zeros are.
+pub(super) fn pack<const N: usize>(
+    format: &'static Format,
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+    head: impl Fn(f32) -> Result<[u8; N], f32>,
+    store: impl Fn(&mut [u8], usize, u8),
+) -> Result<Vec<u8>, QuantError> {
+    let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
+    let name = format.name;
+    for (row, (w, out)) in weights.chunks_exact(cols).zip(out.chunks_exact_mut(format.row_bytes(cols))).enumerate() {
+        if let Some(col) = w.iter().position(|w| !w.is_finite()) {
+            return Err(QuantError::NotFinite { format: name, row, col, value: w[col] });
+        }
+        let scale = w.iter().find(|w| **w != 0.0).map_or(0.0, |w| w.abs());
+        let (bytes, blocks) = out.split_at_mut(N);
+        for (col, &value) in w.iter().enumerate() {
+            if value != 0.0 && value.abs() != scale {
+                return Err(QuantError::NotTernary { format: name, unit: "each row", row, col, value, scale });
+            }
+            store(blocks, col, if value == 0.0 { 1 } else { 2 * u8::from(value > 0.0) });
+        }
+        match head(scale) {
+            Ok(head) => bytes.copy_from_slice(&head),
+            Err(rounded) if rounded.is_finite() => {
+                return Err(QuantError::InexactScale { format: name, row, col: 0, value: scale, rounded });
+            }
+            Err(_) => return Err(QuantError::Overflow { format: name, row, col: 0, value: scale }),
+        }
+    }
+    Ok(out)
+}
