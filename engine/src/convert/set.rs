@@ -5,6 +5,7 @@
 //! its text is first.
 
 use super::{ConvertError, ConvertReport, Progress, Steps};
+use crate::gguf::split::is_split_key;
 use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType};
 use std::path::Path;
 use std::str::FromStr;
@@ -157,7 +158,8 @@ pub fn set_metadata(
     let metadata = file.metadata();
     let steps = Steps::new(file.tensors().len(), progress);
     let mut writer = GgufWriter::new(file.version(), file.alignment())?;
-    for (key, old) in metadata.iter() {
+    // One file is written, whatever was read.
+    for (key, old) in metadata.iter().filter(|(key, _)| !is_split_key(key)) {
         match assignments.iter().find(|(name, _)| name == key) {
             Some((_, value)) => writer.meta(key, value.clone())?,
             // The writer has one form for it, and its own if this is another.
