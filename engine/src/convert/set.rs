@@ -4,10 +4,9 @@
 //! specification gives it (the tokenizer's and the general ones); any other is a bool, an integer, a float or a string, whichever
 //! its text is first.
 
-use super::{ConvertError, ConvertReport, Progress, Steps};
+use super::{ConvertError, ConvertReport, Output, Progress, Steps};
 use crate::gguf::split::is_split_key;
 use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType};
-use std::path::Path;
 use std::str::FromStr;
 
 /// A key and its new value.
@@ -144,15 +143,15 @@ fn guessed(text: &str) -> MetaValue {
         .unwrap_or_else(|| text.into())
 }
 
-/// Writes `file` to `path` with `assignments` in its metadata: replaced where they stand, new ones at the end. Every
+/// Writes `file` to `output` with `assignments` in its metadata: replaced where they stand, new ones at the end. Every
 /// tensor is copied byte for byte, and the model is not looked at, so that a file that cannot be loaded can be mended.
 ///
 /// # Errors
-/// An output that cannot be written, or `progress` did not want to go on; what was at `path` stays then. `path` may be the file itself.
-pub fn set_metadata(
+/// An output that cannot be written, or `progress` did not want to go on; what was at `output` stays then. `output` may be the file itself.
+pub fn set_metadata<'o>(
     file: &GgufFile,
     assignments: &[Assignment],
-    path: &Path,
+    output: impl Into<Output<'o>>,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
     let metadata = file.metadata();
@@ -173,7 +172,7 @@ pub fn set_metadata(
     for view in file.views() {
         steps.copy(&mut writer, view)?;
     }
-    let written = writer.write_file(path);
+    let written = output.into().write(writer);
     steps.report(0, written)
 }
 

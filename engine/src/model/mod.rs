@@ -57,7 +57,7 @@ impl Model {
     /// What is wrong, in which key or tensor.
     pub fn load(file: &GgufFile, layout: I2sLayout, pool: &Pool) -> Result<Self, ModelError> {
         let model = Self::open(file, layout)?;
-        model.weights.validate(pool)?;
+        model.weights.validate(pool).map_err(|e| e.in_part(file))?;
         Ok(model)
     }
 
@@ -70,8 +70,8 @@ impl Model {
         let mut config = Config::from_metadata(file.metadata(), family.rope)?;
         config.vocab_size = vocab_size(file, &config)?;
         let mut source = TensorSource::new(file, &config, layout);
-        let plan = family.plan(&mut source)?;
-        let weights = source.finish()?;
+        let plan = family.plan(&mut source).map_err(|e| e.in_part(file))?;
+        let weights = source.finish().map_err(|e| e.in_part(file))?;
         Ok(Self {
             config,
             family,

@@ -21,8 +21,8 @@ impl GgufWriter<'_> {
     /// `m-00001-of-00003.gguf`...; see [`PartName`]). All keys go into the first part, in front of its share of the tensors.
     ///
     /// # Errors
-    /// As [`write_file`](GgufWriter::write_file); more than 65535 parts; no tensor a part. Parts that this call wrote are
-    /// removed then.
+    /// As [`write_file`](GgufWriter::write_file); more than 65535 parts; no tensor a part; a file of a part's name is there
+    /// already (several files cannot be replaced at once). Parts that this call wrote are removed then.
     pub fn write_parts(self, whole: &Path, max_tensors: usize) -> Result<Parts, GgufError> {
         let refuse = |why: String| GgufError::CannotWrite { what: format!("parts of {}", whole.display()), why };
         if max_tensors == 0 {
@@ -35,6 +35,9 @@ impl GgufWriter<'_> {
             )?;
         let tensors = i32::try_from(tensors).map_err(|_| refuse(format!("{tensors} tensors are too many")))?;
         let name = PartName::first_of(whole, count);
+        if let Some(there) = (1..=count).map(|number| name.path(number)).find(|path| path.symlink_metadata().is_ok()) {
+            return Err(refuse(format!("{} is there already; remove it, or choose another name", there.display())));
+        }
         let mut written = Parts { paths: Vec::new(), bytes: 0 };
         let mut rest = Some(self);
         for number in 1..=count {
