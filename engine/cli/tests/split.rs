@@ -24,11 +24,8 @@ fn timeless(mut json: Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(map) => {
-                map.retain(|key, _| {
-                    !["ms", "seconds", "per_second", "model", "file", "time", "us", "micros", "elapsed", "rss"]
-                        .iter()
-                        .any(|word| key.contains(word))
-                });
+                let words = ["timings", "memory", "seed", "ms", "seconds", "per_second", "micros", "model", "file"];
+                map.retain(|key, _| !words.iter().any(|word| key.contains(word)));
                 map.values_mut().for_each(strip);
             }
             Value::Array(items) => items.iter_mut().for_each(strip),

@@ -39,22 +39,33 @@ pub(super) fn sizes_42(cols: u64, elements: u64) -> impl Iterator<Item = u64> {
     [BY_64, BY_128].into_iter().filter(move |g| cols.is_multiple_of(g.len)).map(move |g| elements / g.len * g.bytes)
 }
 
-/// Gives tensors of type 42 their size. `order` is that of the offsets; the last tensor lasts to `data_len`, the length of the
-/// data section.
-pub(super) fn settle(tensors: &mut [Described], order: &[usize], data_len: u64, alignment: u64) {
-    if !tensors.iter().any(|t| t.info.ggml_type == TYPE_42) {
+/// Gives tensors of type 42, and those of type 39 that are MXFP4, their size; padding is not a part of it. `order` is that of
+/// the offsets; the last tensor lasts to `data_len`, the length of the data section.
+pub(super) fn settle(tensors: &mut [Described], order: &[usize], data_len: u64, alignment: u64, metadata: &Metadata) {
+    if !tensors.iter().any(|t| [TYPE_39, TYPE_42].contains(&t.info.ggml_type)) {
         return;
     }
+    let says_tl2 = says_tl2(metadata);
+    let mut sized = Vec::new();
     let of = |i: usize| tensors.get(i).map(|t| &t.info);
     let (mut by_64, mut by_128) = (0, 0);
     for (place, &i) in order.iter().enumerate() {
-        let Some(info) = of(i).filter(|info| info.ggml_type == TYPE_42) else { continue };
+        let Some(info) = of(i) else { continue };
         let next = order.get(place + 1).and_then(|&next| of(next)).map_or(data_len, |next| next.offset);
         let distance = next.saturating_sub(info.offset);
-        match (BY_64.fills(info, distance, alignment), BY_128.fills(info, distance, alignment)) {
-            (true, false) => by_64 += 1,
-            (false, true) => by_128 += 1,
+        match info.ggml_type {
+            TYPE_39 => sized.extend(mxfp4(info).filter(|&size| !says_tl2 && size <= distance).map(|size| (i, size))),
+            TYPE_42 => match (BY_64.fills(info, distance, alignment), BY_128.fills(info, distance, alignment)) {
+                (true, false) => by_64 += 1,
+                (false, true) => by_128 += 1,
+                _ => {}
+            },
             _ => {}
+        }
+    }
+    for (i, size) in sized {
+        if let Some(t) = tensors.get_mut(i) {
+            t.set_size(size);
         }
     }
     let usual = if by_128 > by_64 { BY_128 } else { BY_64 };
@@ -80,15 +91,24 @@ fn groups(info: &TensorInfo) -> Groups {
 }
 
 fn is_tl2(info: &TensorInfo, metadata: &Metadata) -> bool {
-    too_small_for_mxfp4(info) || {
-        let of_bitnet = metadata.str("general.architecture").ok().flatten();
-        let file_type = metadata.u32("general.file_type").ok().flatten();
-        of_bitnet.is_some_and(|a| a.starts_with("bitnet")) && file_type == Some(39)
-    }
+    too_small_for_mxfp4(info) || says_tl2(metadata)
+}
+
+/// Whether the file's type 39 is bitnet.cpp's by its own word.
+fn says_tl2(metadata: &Metadata) -> bool {
+    let of_bitnet = metadata.str("general.architecture").ok().flatten();
+    let file_type = metadata.u32("general.file_type").ok().flatten();
+    of_bitnet.is_some_and(|a| a.starts_with("bitnet")) && file_type == Some(39)
+}
+
+/// Bytes as MXFP4; `None` if the rows are not whole blocks.
+fn mxfp4(info: &TensorInfo) -> Option<u64> {
+    // Fewer bytes than elements, which fit in 63 bits.
+    info.cols().is_multiple_of(32).then(|| info.elements() / 32 * 17)
 }
 
 fn too_small_for_mxfp4(info: &TensorInfo) -> bool {
-    !info.cols().is_multiple_of(32) || u128::from(info.size) < u128::from(info.elements()) * 17 / 32
+    mxfp4(info).is_none_or(|size| info.size < size)
 }
 
 /// Why a number with two meanings was taken for one. `distance` reaches to the next tensor, if `followed`, or to the end of

@@ -39,7 +39,7 @@ pub(super) fn read_header(bytes: &FileBytes, budget: &mut TextBudget) -> Result<
     let by_name = tensor::index_by_name(&described)?;
     // Cannot overflow: a position in memory plus at most 1 MiB.
     let data_start = cursor.at().next_multiple_of(alignment);
-    tensor::place(&mut described, data_start, all.len() as u64, alignment)?;
+    tensor::place(&mut described, data_start, all.len() as u64, alignment, &metadata)?;
 
     Ok(Header {
         version,

@@ -3,6 +3,7 @@
 use super::cursor::Cursor;
 use super::entry::TextBudget;
 use super::error::GgufError;
+use super::metadata::Metadata;
 use super::types::tensor_size;
 use super::{MAX_DIMS, MAX_KEY_BYTES, meanings};
 
@@ -151,10 +152,11 @@ pub(super) fn place(
     data_start: u64,
     file_len: u64,
     alignment: u64,
+    metadata: &Metadata,
 ) -> Result<(), GgufError> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| tensors.get(i).map(|t| t.info.offset));
-    meanings::settle(tensors, &order, file_len.saturating_sub(data_start), alignment);
+    meanings::settle(tensors, &order, file_len.saturating_sub(data_start), alignment, metadata);
 
     // From the last to the first, so that the start of the next tensor is known.
     let mut next: Option<(u64, usize)> = None;

@@ -194,6 +194,7 @@ pub static GGML_TYPES: &[GgmlType] = &[
     GgmlType { id: 36, name: "i2_s", geometry: Geometry::I2S },
     to_next(37, "i8_s"),
     to_next(38, "tl1"),
+    // As MXFP4 it has a size of its own: see `meanings`.
     to_next(39, "tl2/mxfp4"),
     to_next(40, "nvfp4"),
     blocks(41, "q1_0", 128, 18),

@@ -155,10 +155,28 @@ fn every_format_that_is_computed_with_is_found_by_its_name() {
 }
 
 #[test]
-fn type_39_is_explained() {
-    let mut raw = Raw::header(3, 1, 0);
-    raw.tensor(0, "t", &[64, 2], 39, 0).pad(32).data(68);
-    let file = raw.open().unwrap();
-    assert_eq!(file.type_name(&file.tensors()[0]), "mxfp4");
-    assert!(file.type_note(&file.tensors()[0]).unwrap().contains("68 bytes to the end of the file"));
+fn type_39_is_sized_and_explained() {
+    // 64 x 2 weights: 68 bytes as MXFP4, and 28 of padding.
+    let file = |keys: &[(&str, u32)], bytes: usize| {
+        let mut raw = Raw::header(3, 2, 1 + keys.len() as u64);
+        raw.key(0, "general.architecture", 8).string("architecture", "bitnet");
+        for (key, value) in keys {
+            raw.key_u32(1, key, *value);
+        }
+        let next = bytes.next_multiple_of(32);
+        raw.tensor(0, "t", &[64, 2], 39, 0).tensor(1, "next", &[1], 24, next as u64).pad(32).data(next + 1);
+        raw.open().unwrap()
+    };
+    for (keys, bytes, name, size, why) in [
+        (&[][..], 68, "mxfp4", 68, "96 bytes to the next tensor"),
+        (&[("general.file_type", 38)], 68, "mxfp4", 68, "96 bytes"),
+        (&[("general.file_type", 39)], 68, "tl2", 96, "general.file_type"),
+        (&[], 64, "tl2", 64, "64 bytes to the next tensor, too few"),
+    ] {
+        let file = file(keys, bytes);
+        let info = file.tensor("t").unwrap().info;
+        assert_eq!((file.type_name(info), info.size), (name, size), "{keys:?}");
+        let note = file.type_note(info).unwrap();
+        assert!(note.contains(why), "{note}");
+    }
 }
