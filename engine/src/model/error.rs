@@ -1,6 +1,6 @@
 //! What can be wrong with a model file whose container is sound.
 
-use crate::gguf::GgufError;
+use crate::gguf::{GgufError, GgufFile};
 use bitnet_kernels::QuantError;
 
 /// Why a GGUF cannot be run as a model.
@@ -9,6 +9,15 @@ pub enum ModelError {
     /// The container or a metadata value is broken.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// What is wrong is in one of the several files of a split model.
+    #[error("{}: {error}", path.display())]
+    InPart {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it; never `InPart` itself.
+        #[source]
+        error: Box<ModelError>,
+    },
     /// A metadata key that every model needs is absent.
     #[error(
         "the metadata lacks `{key}`: the file is incomplete or was not written for inference; \
@@ -186,4 +195,26 @@ pub enum ModelError {
         /// Columns.
         cols: usize,
     },
+}
+
+impl ModelError {
+    /// The tensor whose bytes are meant.
+    fn tensor(&self) -> Option<&str> {
+        match self {
+            Self::TensorType { name, .. }
+            | Self::TensorData { name, .. }
+            | Self::VectorValue { name, .. }
+            | Self::ScaleValue { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Names the file of a split model that holds the tensor, whose place is counted from the start of that file.
+    pub(super) fn in_part(self, file: &GgufFile) -> Self {
+        let part = self.tensor().and_then(|name| file.tensor(name)).and_then(|view| file.part_of(view.info));
+        match part {
+            Some(path) => Self::InPart { path: path.to_owned(), error: Box::new(self) },
+            None => self,
+        }
+    }
 }

@@ -100,7 +100,7 @@ impl Model {
     /// What is wrong, in which key or tensor.
     pub fn load(file: &GgufFile, layout: I2sLayout, pool: &Pool) -> Result<Self, ModelError> {
         let model = Self::open(file, layout)?;
-        model.weights.validate(pool)?;
+        model.weights.validate(pool).map_err(|e| e.in_part(file))?;
         Ok(model)
     }
 
@@ -115,9 +115,9 @@ impl Model {
         config.vocab_size = vocab_size(file, &config)?;
         let mut source = TensorSource::new(file, keys, &config, layout);
         let mut builder = Builder::new(&mut source);
-        (family.plan)(&mut builder)?;
+        (family.plan)(&mut builder).map_err(|e| e.in_part(file))?;
         let Parts { plan, ropes, positions } = builder.parts;
-        let (weights, rounding) = source.finish(family.trained)?;
+        let (weights, rounding) = source.finish(family.trained).map_err(|e| e.in_part(file))?;
         let widths = Shapes::check(&plan, &weights)?;
         Ok(Self {
             config,

@@ -308,12 +308,16 @@ impl<'a> TensorSource<'a> {
         if self.layout == I2sLayout::Rows4 && info.ggml_type == quant::i2_s::FORMAT.ggml_type {
             return Ok(Storage::Tiled(&quant::i2_s_rows4::FORMAT));
         }
-        // By name: 39 is not always TL2.
+        // By name: some numbers have two meanings.
         let type_name = self.weights.file.type_name(info);
         if let Some(format) = TILED.iter().find(|f| f.ggml_type == info.ggml_type && f.name == type_name) {
             return Ok(Storage::Tiled(format));
         }
-        quant::by_ggml_type(info.ggml_type, self.layout).map(Storage::Rows).map_err(|_| {
+        let format = match info.ggml_type == quant::i2_s::FORMAT.ggml_type {
+            true => quant::by_ggml_type(info.ggml_type, self.layout),
+            false => quant::by_name(type_name),
+        };
+        format.map(Storage::Rows).map_err(|_| {
             let known = Storage::all().map(Storage::name).collect::<Vec<_>>().join(", ");
             self.unknown_type(info, known)
         })
