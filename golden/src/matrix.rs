@@ -70,7 +70,7 @@ pub struct Model {
     pub name: String,
     /// One sentence for people.
     pub about: String,
-    /// `general.architecture` of its GGUF (`bitnet-b1.58`, `bitnet`, `llama`), or `none`.
+    /// `general.architecture` of its GGUF (`bitnet-b1.58`, `llama`, `qwen3`...), or `none`.
     pub family: String,
     /// The weight formats in which the model exists, by the names of the kernels' formats.
     pub quants: Vec<String>,

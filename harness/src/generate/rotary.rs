@@ -35,3 +35,28 @@ pub(super) fn factors(rope: RopeScaling, base: f32, width: usize, noise: &mut No
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_dimensions_are_stretched_and_fast_ones_are_not() {
+        // LLaMA-3.1: its file's `rope_freqs.weight` has these ends, and 29 ones.
+        let rope = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
+        let tensors = factors(rope, 500_000.0, 128, &mut Noise(1));
+        let [("rope_freqs.weight", values)] = tensors.as_slice() else { panic!("{tensors:?}") };
+        assert_eq!((values.len(), values[0], values[63]), (64, 1.0, 8.0));
+        assert_eq!(values.iter().filter(|x| **x == 1.0).count(), 29);
+        assert!(values.is_sorted() && values.iter().any(|x| (2.0..7.0).contains(x)), "{values:?}");
+    }
+
+    #[test]
+    fn what_the_metadata_say_needs_no_tensor() {
+        for rope in
+            [RopeScaling::Linear { factor: 4.0 }, RopeScaling::Yarn { factor: 4.0, original: 16, attn_factor: 1.0 }]
+        {
+            assert!(factors(rope, 10_000.0, 64, &mut Noise(1)).is_empty());
+        }
+    }
+}
