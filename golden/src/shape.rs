@@ -61,7 +61,7 @@ impl Shape {
     /// Width of a head.
     #[must_use]
     pub fn head_width(&self) -> usize {
-        self.key_length.unwrap_or(self.hidden / self.heads)
+        self.key_length.unwrap_or(self.hidden / self.heads.max(1))
     }
 }
 

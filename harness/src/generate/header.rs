@@ -63,7 +63,7 @@ fn optional(writer: &mut GgufWriter<'_>, family: &Family, shape: &Shape) -> Resu
         writer.meta(&format!("{a}.attention.sliding_window"), size)?;
         let key = format!("{a}.attention.sliding_window_pattern");
         if family.window_list {
-            let local = |block: usize| block % window.pattern < window.pattern - 1;
+            let local = |block: usize| !(block + 1).is_multiple_of(window.pattern);
             writer.meta(&key, (0..shape.layers).map(local).collect::<Vec<bool>>())?;
         } else {
             writer.meta(&key, pattern)?;
