@@ -47,6 +47,8 @@ pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
     let prompts =
         plan.prompts.iter().map(|text| wrap(&ours, text, &plan.template)).collect::<anyhow::Result<Vec<Prompt>>>()?;
     let longest = longest(&mut ours, &prompts)? + plan.asked.max_tokens + 1;
+    // As llama.cpp rounds what it allocates.
+    ours.context = longest.next_multiple_of(256);
     let mut report = Report {
         schema: SCHEMA,
         command: plan.command.to_owned(),

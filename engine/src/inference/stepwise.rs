@@ -17,7 +17,7 @@ pub struct Stepwise<'m> {
 }
 
 impl<'m> Stepwise<'m> {
-    /// Before the first step.
+    /// Before the first step, in a context of so many positions (which some rotations depend on).
     ///
     /// # Errors
     /// A cache for the tokens that memory has no room for.
@@ -26,8 +26,9 @@ impl<'m> Stepwise<'m> {
         kernels: &'m dyn Kernels,
         pool: &'m Pool,
         tokens: &'m [u32],
+        context: usize,
     ) -> Result<Self, InferenceError> {
-        let (config, context) = (&model.config, tokens.len());
+        let (config, context) = (&model.config, context.max(tokens.len()));
         let cache = KvCache::new(config.block_count, context, config.kv_heads, config.head_dim)
             .ok_or(InferenceError::ContextTooLarge { context })?;
         let memory = Memory::new(vec![cache], &model.ropes, context);

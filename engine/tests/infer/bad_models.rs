@@ -161,14 +161,14 @@ fn hyper_parameters() {
             |m| {
                 m.set_arch("rope.dimension_count", 31u32);
             },
-            &["rope.dimension_count 31", "32"],
+            &["rope.dimension_count` 31", "32", "even"],
         ),
         (
             "wide rope",
             |m| {
                 m.set_arch("rope.dimension_count", 64u32);
             },
-            &["rope.dimension_count 64", "32"],
+            &["rope.dimension_count` 64", "32"],
         ),
         (
             "epsilon 0",
@@ -201,9 +201,37 @@ fn hyper_parameters() {
         (
             "unknown scaling",
             |m| {
-                m.set_arch("rope.scaling.type", "yarn");
+                m.set_arch("rope.scaling.type", "dynamic");
             },
-            &["rope scaling", "`yarn`"],
+            &["rope scaling", "`dynamic`"],
+        ),
+        (
+            "yarn without its factor",
+            |m| {
+                m.set_arch("rope.scaling.type", "yarn").set_arch("rope.scaling.original_context_length", 64u32);
+            },
+            &["bitnet-b1.58.rope.scaling.factor"],
+        ),
+        (
+            "yarn without its context",
+            |m| {
+                m.set_arch("rope.scaling.type", "yarn").set_arch("rope.scaling.factor", 4f32);
+            },
+            &["bitnet-b1.58.rope.scaling.original_context_length"],
+        ),
+        (
+            "longrope without its divisors",
+            |m| {
+                m.set_arch("rope.scaling.type", "longrope").set_arch("rope.scaling.original_context_length", 64u32);
+            },
+            &["`rope_factors_long.weight`", "missing"],
+        ),
+        (
+            "a rounding that is none",
+            |m| {
+                m.set("bitnet.activations", "int4");
+            },
+            &["`bitnet.activations`", "`int4`", "int8-token, int8-block32, float"],
         ),
         (
             "negative scaling",

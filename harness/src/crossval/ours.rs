@@ -29,6 +29,8 @@ pub struct Ours {
     pub pool: Arc<Pool>,
     /// Tokens computed together.
     pub chunk: usize,
+    /// Positions that are allocated at least: some rotations depend on it, so both sides must have the same.
+    pub context: usize,
 }
 
 /// The name of our side.
@@ -54,12 +56,12 @@ impl Ours {
     /// A model that is loaded already.
     #[must_use]
     pub fn new(loaded: Loaded, kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
-        Self { loaded, kernels, pool, chunk: 128 }
+        Self { loaded, kernels, pool, chunk: 128, context: 0 }
     }
 
     fn session(&self, context: usize) -> Result<Session, bitnet_engine::inference::InferenceError> {
         let options = SessionOptions {
-            context: Some(context.max(1)),
+            context: Some(context.max(self.context.min(self.loaded.model.config.context_length)).max(1)),
             chunk: self.chunk,
             ..SessionOptions::new(self.kernels, Arc::clone(&self.pool))
         };

@@ -23,7 +23,7 @@ pub struct Replayed {
     pub inputs: Vec<String>,
 }
 
-/// Replays the plan over `tokens`.
+/// Replays the plan over `tokens` in a context of so many positions.
 ///
 /// # Errors
 /// More tokens than memory has room for.
@@ -31,11 +31,11 @@ pub fn replay(
     model: &Model,
     kernels: &dyn Kernels,
     pool: &Pool,
-    tokens: &[u32],
+    (tokens, context): (&[u32], usize),
     reference: &[Traced],
 ) -> Result<Vec<Replayed>, InferenceError> {
     let shown: HashMap<&str, &Traced> = reference.iter().map(|step| (step.step.as_str(), step)).collect();
-    let mut run = Stepwise::new(model, kernels, pool, tokens)?;
+    let mut run = Stepwise::new(model, kernels, pool, tokens, context)?;
     // The shown steps that each slot comes from.
     let mut from: Vec<Vec<String>> = vec![Vec::new(); Slot::ALL.len()];
     let mut out = Vec::new();

@@ -187,10 +187,12 @@ fn trace(
     });
     match both {
         Err(error) => failed(&error),
-        Ok((mine, theirs)) => match replay(&ours.loaded.model, ours.kernels, &ours.pool, sequence, &theirs) {
-            Ok(replayed) => Section::Ran(bisect(&mine, &theirs, &replayed, limits)),
-            Err(error) => failed(&SideError::failed(ours.name(), "trace", error)),
-        },
+        Ok((mine, theirs)) => {
+            match replay(&ours.loaded.model, ours.kernels, &ours.pool, (sequence, ours.context), &theirs) {
+                Ok(replayed) => Section::Ran(bisect(&mine, &theirs, &replayed, limits)),
+                Err(error) => failed(&SideError::failed(ours.name(), "trace", error)),
+            }
+        }
     }
 }
 
