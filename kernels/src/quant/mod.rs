@@ -383,6 +383,12 @@ fn first<const N: usize>(data: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<u
     elements[from..].iter().position(|w| bad(*w)).map(|i| from + i)
 }
 
+/// The bytes `at..at + N`. The range check is one comparison; it is what keeps a damaged caller out of other memory.
+#[inline(always)]
+fn part<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
+    bytes[at..].first_chunk().expect("blocks are whole")
+}
+
 /// Two bytes as f16.
 #[inline(always)]
 fn half_at(bytes: &[u8], at: usize) -> f32 {
