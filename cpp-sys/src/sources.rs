@@ -18,6 +18,7 @@ const SHARED: &[(&str, &str)] = sources![
     "workers/shared/main.rs",
     "workers/shared/shim.cpp",
     "workers/shared/shim.h",
+    "workers/shared/steps.h",
     "workers/shared/vintage.h",
 ];
 const BITNET: &[(&str, &str)] = sources![

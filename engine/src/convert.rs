@@ -10,7 +10,8 @@ mod ternary;
 
 use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, Op, Slot, TILES_KEY, scale_name};
+use crate::model::{Model, TILES_KEY, scale_name};
+use crate::ops::{Embed, Linear, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
 use bitnet_kernels::{Matrix, QuantError, quant};
 use std::cell::RefCell;
@@ -27,6 +28,30 @@ pub struct ConvertOptions {
     pub linear: &'static Format,
     /// Format of the embedding and of an output matrix of its own; as they are if absent.
     pub embedding: Option<&'static Format>,
+}
+
+/// Where a model is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The file, or the name from which those of the parts are made ([`GgufWriter::write_parts`]).
+    pub path: &'a Path,
+    /// Most tensors of a part; one file if absent.
+    pub max_tensors: Option<usize>,
+}
+
+impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Output<'a> {
+    fn from(path: &'a P) -> Self {
+        Self { path: path.as_ref(), max_tensors: None }
+    }
+}
+
+impl Output<'_> {
+    fn write(self, writer: GgufWriter<'_>) -> Result<u64, GgufError> {
+        match self.max_tensors {
+            None => writer.write_file(self.path),
+            Some(most) => writer.write_parts(self.path, most).map(|parts| parts.bytes),
+        }
+    }
 }
 
 /// What was written.
@@ -105,46 +130,47 @@ const KEY_FILE_TYPE: &str = "general.file_type";
 /// The rule of `bitnet_kernels::quant::tiled` for shapes that have no tile of bitnet.cpp's.
 const TILES_RULE: &str = "bitnet.rs 1";
 
-/// Writes `model` to `path` in the formats of `options`.
+/// Writes `model` to `output` in the formats of `options`.
 ///
 /// # Errors
-/// A tensor that does not fit its format (it is named, and nothing is left at `path` that was not there before), or an
+/// A tensor that does not fit its format (it is named, and nothing is left at `output` that was not there before), or an
 /// output that cannot be written, or `progress` did not want to go on.
-pub fn convert(
+pub fn convert<'o>(
     model: &Model,
     options: &ConvertOptions,
-    path: &Path,
+    output: impl Into<Output<'o>>,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
     let embedding = options.embedding.map(Storage::Rows);
-    convert_stored(model, Some(options.linear.into()), embedding, path, progress)
+    convert_stored(model, Some(options.linear.into()), embedding, output, progress)
 }
 
 /// [`convert`] to formats of which some are only stored: TL1 and TL2. What is `None` stays as it is.
 ///
 /// # Errors
 /// As [`convert`].
-pub fn convert_stored(
+pub fn convert_stored<'o>(
     model: &Model,
     linear: Option<Storage>,
     embedding: Option<Storage>,
-    path: &Path,
+    output: impl Into<Output<'o>>,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
-    write(model, linear, embedding, progress, |writer| writer.write_file(path))
+    let output = output.into();
+    write(model, linear, embedding, progress, |writer| output.write(writer))
 }
 
 /// [`convert`] of the embedding (and an output matrix of its own) only.
 ///
 /// # Errors
 /// As [`convert`].
-pub fn convert_embedding(
+pub fn convert_embedding<'o>(
     model: &Model,
     format: &'static Format,
-    path: &Path,
+    output: impl Into<Output<'o>>,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
-    convert_stored(model, None, Some(format.into()), path, progress)
+    convert_stored(model, None, Some(format.into()), output, progress)
 }
 
 /// [`convert`] into memory.
@@ -296,9 +322,9 @@ fn targets_of(model: &Model, linear: Option<Storage>, embedding: Option<Storage>
     let mut targets = HashMap::new();
     for step in &model.plan {
         let (id, format) = match step.op {
-            Op::Embed { table, .. } => (table, embedding),
-            Op::Linear { weight, dst: Slot::Logits, .. } => (weight, embedding),
-            Op::Linear { weight, .. } => (weight, linear),
+            Op::Embed(Embed { table, .. }) => (table, embedding),
+            Op::Linear(Linear { weight, dst: Slot::Logits, .. }) => (weight, embedding),
+            Op::Linear(Linear { weight, .. }) => (weight, linear),
             _ => continue,
         };
         let (matrix, from) = (model.weights.matrix(id), model.weights.storage(id));

@@ -11,6 +11,7 @@
 //! | [`gguf`] | the container: reading with validation before use, writing without half-written files |
 //! | [`tokenizer`] | text to ids and back |
 //! | [`discovery`] | which tokenizer a model needs and where it is: in the file, beside it, in a cache, on the hub |
+//! | [`ops`] | the operations of a forward pass, one file each |
 //! | [`model`] | families: a plan of named steps, and the weights where they lie in the file |
 //! | [`load`] | all of these checked against each other |
 //! | [`inference`] | running a plan: sessions, sampling, generation, perplexity |
@@ -34,5 +35,6 @@ pub mod inference;
 pub mod load;
 pub mod memory;
 pub mod model;
+pub mod ops;
 pub mod settings;
 pub mod tokenizer;

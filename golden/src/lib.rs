@@ -18,6 +18,7 @@ pub mod matrix;
 pub mod overhead;
 pub mod pattern;
 pub mod reference;
+pub mod shape;
 pub mod targets;
 pub mod texts;
 pub mod thresholds;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::GoldenError;
 use crate::pattern::Pattern;
+pub use crate::shape::{Experts, RopeScaling, Scales, Shape, Window};
 
 /// The version of `matrix.toml` that this crate reads.
 pub const SCHEMA: u32 = 1;
@@ -69,7 +70,7 @@ pub struct Model {
     pub name: String,
     /// One sentence for people.
     pub about: String,
-    /// `general.architecture` of its GGUF (`bitnet-b1.58`, `bitnet`, `llama`), or `none`.
+    /// `general.architecture` of its GGUF (`bitnet-b1.58`, `llama`, `qwen3`...), or `none`.
     pub family: String,
     /// The weight formats in which the model exists, by the names of the kernels' formats.
     pub quants: Vec<String>,
@@ -144,26 +145,6 @@ pub enum Weights {
     /// equal, and half of the rows of its down matrix are +1 everywhere. So every int8 activation there is 127 or -127,
     /// and the sums of such a row are the largest that its width allows.
     LargestSums,
-}
-
-/// Dimensions of a generated model, in elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shape {
-    /// Number of transformer blocks.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width of the feed-forward part.
-    pub ffn: usize,
-    /// Query heads; the head size is `hidden / heads`.
-    pub heads: usize,
-    /// Key and value heads, a divisor of `heads`.
-    pub kv_heads: usize,
-    /// Rows of the embedding.
-    pub vocab: usize,
-    /// Longest sequence.
-    pub context: usize,
 }
 
 /// A check and the part of the matrix that it covers.

@@ -1,4 +1,4 @@
-"""A minimal GGUF v3 reader for F32, F16 and I2_S (x86 layout) tensors.
+"""A minimal GGUF v3 reader; `gguf_blocks.py` knows the weight formats.
 
 Written apart from the writer on purpose: what it returns is checked against
 the file's bytes, not against the trainer's arrays.
@@ -6,6 +6,8 @@ the file's bytes, not against the trainer's arrays.
 import struct
 
 import numpy as np
+
+import gguf_blocks
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -33,21 +35,27 @@ class Cursor:
         return self.take(SCALARS[kind])
 
 
-def unpack_i2s(raw, rows, cols):
-    """raw bytes -> (codes f32 [rows, cols] in {-1, 0, 1}, f32 multiplier)."""
-    n = rows * cols
-    packed = np.frombuffer(raw, np.uint8, n // 4).reshape(-1, 32)
-    codes = np.empty((n // 128, 128), np.float32)
-    for i, shift in enumerate((6, 4, 2, 0)):
-        codes[:, 32 * i:32 * (i + 1)] = (packed >> shift) & 3
-    if codes.max() > 2:
-        raise ValueError("I2_S code 3")
-    return codes.reshape(rows, cols) - 1, np.frombuffer(raw, "<f4", 1, n // 4)[0]
+class Tensor:
+    """A tensor of an open file.  `decode()` gives f32 of `shape` (numpy order: the fastest dimension last)."""
+
+    def __init__(self, name, shape, kind, raw, q2_0_width):
+        self.name, self.shape, self.kind = name, shape, kind
+        try:
+            self.format, size, self._decoder = gguf_blocks.layout(kind, shape, q2_0_width)
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from None
+        if size > len(raw):
+            raise ValueError(f"{name}: {self.format} needs {size} bytes, the file has {len(raw)}")
+        self.raw = raw[:size]
+
+    def decode(self):
+        return self._decoder(self.raw)
 
 
-def read(path):
-    """-> (metadata dict, {tensor name: f32 array, or (codes, multiplier) of an I2_S one})"""
-    c = Cursor(open(path, "rb").read())
+def open_file(path):
+    """-> (metadata dict, {name: Tensor})"""
+    with open(path, "rb") as f:
+        c = Cursor(f.read())
     magic, version, n_tensors, n_fields = c.take("4sIQQ")
     if magic != b"GGUF" or version != 3:
         raise ValueError("not a GGUF v3 file")
@@ -62,12 +70,23 @@ def read(path):
         infos.append((name, dims[::-1], *c.take("IQ")))
     align = meta.get("general.alignment", 32)
     base = -(-c.at // align) * align
+    ends = sorted([offset for *_, offset in infos] + [len(c.data) - base])
+    space = {name: next((e for e in ends if e > at), at) - at for name, _, _, at in infos}
+    doubtful = [(int(np.prod(shape)), space[name]) for name, shape, kind, _ in infos if kind == gguf_blocks.Q2_0]
+    width = gguf_blocks.q2_0_form(doubtful, align) if doubtful else None
     tensors = {}
-    for name, shape, kind, offset in infos:
-        n, at = int(np.prod(shape)), base + offset
-        if kind == 36:
-            tensors[name] = unpack_i2s(c.data[at:at + n // 4 + 32], *shape)
-        else:
-            dtype = {0: "<f4", 1: "<f2"}[kind]
-            tensors[name] = np.frombuffer(c.data, dtype, n, at).reshape(shape).astype(np.float32)
+    for name, shape, kind, at in infos:
+        tensors[name] = Tensor(name, shape, kind, c.data[base + at:base + at + space[name]], width)
     return meta, tensors
+
+
+def read(path):
+    """-> (metadata dict, {tensor name: f32 array, or (codes f32, multiplier) of an I2_S one})"""
+    meta, tensors = open_file(path)
+
+    def whole(t):
+        if t.kind != gguf_blocks.I2_S:
+            return t.decode()
+        codes, multiplier = gguf_blocks.i2_s_codes(t.raw, int(np.prod(t.shape)))
+        return codes.reshape(t.shape).astype(np.float32), multiplier
+    return meta, {name: whole(t) for name, t in tensors.items()}

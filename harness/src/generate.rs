@@ -4,13 +4,18 @@
 //! trained model exists. The vocabulary is the beginning of the trained tiny model's: the first merges of a BPE are a
 //! BPE. Models of the size of real ones, written piece by piece, are in [`streamed`].
 
+mod families;
+mod header;
 mod pieces;
+mod rotary;
 pub mod streamed;
 
 use crate::check::Failure;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_golden::matrix::{Shape, Weights};
+use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
 use bitnet_kernels::quant::{self, Format};
+use families::{Dim, Part};
 use pieces::Pieces;
 
 /// The GGUF of a model.
@@ -27,156 +32,152 @@ pub fn model(
     vocabulary: &GgufFile,
 ) -> Result<Vec<u8>, Failure> {
     let format = quant::by_name(quant)?;
+    let family = families::by_name(family)?;
     let mut writer = GgufWriter::new(3, 32)?;
-    let bitnet = match family {
-        "llama" => false,
-        "bitnet" | "bitnet-b1.58" => true,
-        _ => return Err(Failure::new(format_args!("no generator for the family `{family}`"))),
-    };
-    header(&mut writer, family, format!("generated from seed {seed}"), shape, 10_000.0)?;
-    let head_dim = shape.hidden / shape.heads;
+    header::header(&mut writer, family, format!("generated from seed {seed}"), shape, family.rope_base)?;
     let pieces = Pieces::read(vocabulary)?;
     match tokenizer {
-        "bpe" => pieces.write_bpe(&mut writer, shape.vocab, if bitnet { "gpt-2" } else { "llama-bpe" })?,
+        "bpe" => pieces.write_bpe(&mut writer, shape.vocab, family.pre)?,
         "spm" => pieces.write_spm(&mut writer, shape.vocab)?,
         _ => return Err(Failure::new(format_args!("no generator for the tokenizer `{tokenizer}`"))),
     }
 
-    let mut noise = Noise(seed);
-    let f16 = quant::by_name("f16")?;
-    let (kv, width) = (shape.kv_heads * head_dim, shape.hidden);
-    matrix(&mut writer, &mut noise, "token_embd.weight", f16, shape.vocab, width)?;
-    for layer in 0..shape.layers {
-        let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        for (part, rows, cols) in [
-            ("attn_q", width, width),
-            ("attn_k", kv, width),
-            ("attn_v", kv, width),
-            ("attn_output", width, width),
-            ("ffn_gate", shape.ffn, width),
-            ("ffn_up", shape.ffn, width),
-            ("ffn_down", width, shape.ffn),
-        ] {
-            let values = match (weights, part) {
-                (Weights::LargestSums, "ffn_gate" | "ffn_up") => values(&mut noise, format, 1, cols).repeat(rows),
-                (Weights::LargestSums, "ffn_down") => largest_sums(&mut noise, format, rows, cols),
-                _ => values(&mut noise, format, rows, cols),
-            };
-            tensor(&mut writer, &name(part), format, rows, cols, &values)?;
-        }
-        norm(&mut writer, &mut noise, &name("attn_norm"), width)?;
-        norm(&mut writer, &mut noise, &name("ffn_norm"), width)?;
-        if bitnet {
-            norm(&mut writer, &mut noise, &name("attn_sub_norm"), width)?;
-            match weights {
-                Weights::Noise => norm(&mut writer, &mut noise, &name("ffn_sub_norm"), shape.ffn)?,
-                Weights::LargestSums => flat(&mut writer, &name("ffn_sub_norm"), shape.ffn)?,
-            }
+    let mut tensors = Tensors { writer: &mut writer, noise: Noise(seed), shape, weights };
+    // What is only looked up is exact in f16; what is a matrix of the head too is f32 in an f32 model.
+    let f32 = &quant::f32::FORMAT;
+    let embedding = if family.tied && format.ggml_type == f32.ggml_type { f32 } else { &quant::f16::FORMAT };
+    tensors.matrix("token_embd.weight", embedding, shape.vocab, shape.hidden)?;
+    if family.rope_base.is_none() {
+        tensors.matrix("position_embd.weight", embedding, shape.context, shape.hidden)?;
+    }
+    for block in 0..shape.layers {
+        for part in family.block.iter().copied().flatten() {
+            tensors.part(&format!("blk.{block}."), part, format)?;
         }
     }
-    norm(&mut writer, &mut noise, "output_norm.weight", width)?;
-    if !bitnet {
-        // An output matrix of its own, where the other family ties it to the embedding.
-        matrix(&mut writer, &mut noise, "output.weight", format, shape.vocab, width)?;
+    tensors.part("", &Part::Norm("output_norm", Dim::Hidden), format)?;
+    if family.layer_norm {
+        tensors.part("", &Part::Bias("output_norm", Dim::Hidden), format)?;
+    }
+    if !family.tied {
+        // Files of I2_S keep it in f16.
+        let head = if format.ggml_type == quant::i2_s::FORMAT.ggml_type { &quant::f16::FORMAT } else { format };
+        tensors.matrix("output.weight", head, shape.vocab, shape.hidden)?;
+    }
+    if let (Some(rope), Some(base)) = (shape.rope, family.rope_base) {
+        for (name, factors) in rotary::factors(rope, base, shape.head_width(), &mut tensors.noise) {
+            tensors.vector(name, factors)?;
+        }
     }
     let mut bytes = Vec::new();
     writer.write_to(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The keys of a family that say its shape.
-fn header(
-    writer: &mut GgufWriter<'_>,
-    family: &str,
-    name: String,
-    shape: &Shape,
-    rope_base: f32,
-) -> Result<(), Failure> {
-    writer.meta("general.architecture", family.to_owned())?;
-    writer.meta("general.name", name)?;
-    for (key, value) in [
-        ("vocab_size", shape.vocab),
-        ("context_length", shape.context),
-        ("embedding_length", shape.hidden),
-        ("block_count", shape.layers),
-        ("feed_forward_length", shape.ffn),
-        ("rope.dimension_count", shape.hidden / shape.heads),
-        ("attention.head_count", shape.heads),
-        ("attention.head_count_kv", shape.kv_heads),
-    ] {
-        writer.meta(&format!("{family}.{key}"), u32::try_from(value)?)?;
-    }
-    writer.meta(&format!("{family}.rope.freq_base"), rope_base)?;
-    writer.meta(&format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
-    Ok(())
+/// The tensors of a model as they are drawn, one after the other, from one sequence of noise.
+struct Tensors<'w, 'a> {
+    writer: &'w mut GgufWriter<'a>,
+    noise: Noise,
+    shape: &'w Shape,
+    weights: Weights,
 }
 
-fn matrix(
-    writer: &mut GgufWriter<'_>,
-    noise: &mut Noise,
-    name: &str,
-    format: &'static Format,
-    rows: usize,
-    cols: usize,
-) -> Result<(), Failure> {
-    let values = values(noise, format, rows, cols);
-    tensor(writer, name, format, rows, cols, &values)
-}
-
-/// Uniform with variance 1 / cols, so that activations keep their size from layer to layer.
-fn values(noise: &mut Noise, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
-    let size = (3.0 / cols as f32).sqrt();
-    let ternary = is_ternary(format);
-    let value = |_| {
-        let x = noise.next();
-        if !ternary {
-            x * size
-        } else if x.abs() < 1.0 / 3.0 {
-            0.0
-        } else {
-            (size * 0.7).copysign(x)
+impl Tensors<'_, '_> {
+    /// One tensor of a block, or of no block with an empty `prefix`.
+    fn part(&mut self, prefix: &str, part: &Part, format: &'static Format) -> Result<(), Failure> {
+        let shape = self.shape;
+        match *part {
+            Part::Matrix(name, rows, cols) => {
+                let (rows, cols) = (rows.of(shape), cols.of(shape));
+                let values = match (self.weights, name) {
+                    (Weights::LargestSums, "ffn_gate" | "ffn_up") => self.values(format, 1, cols).repeat(rows),
+                    (Weights::LargestSums, "ffn_down") => self.largest_sums(format, rows, cols),
+                    _ => self.values(format, rows, cols),
+                };
+                self.packed(&format!("{prefix}{name}.weight"), format, &[rows, cols], &values)?;
+                if shape.norm_in { self.norm(&format!("{prefix}{name}_norm_in.weight"), cols) } else { Ok(()) }
+            }
+            Part::Expert(name, rows, cols) => {
+                let (experts, rows, cols) = (Dim::Experts.of(shape), rows.of(shape), cols.of(shape));
+                let values = self.values(format, experts * rows, cols);
+                self.packed(&format!("{prefix}{name}.weight"), format, &[experts, rows, cols], &values)
+            }
+            Part::Router(name, rows, cols) => {
+                self.matrix(&format!("{prefix}{name}.weight"), &quant::f32::FORMAT, rows.of(shape), cols.of(shape))
+            }
+            Part::Norm("ffn_sub_norm", width) if self.weights == Weights::LargestSums => {
+                self.vector(&format!("{prefix}ffn_sub_norm.weight"), vec![1.0; width.of(shape)])
+            }
+            Part::Norm(name, width) => self.norm(&format!("{prefix}{name}.weight"), width.of(shape)),
+            Part::Bias(name, width) => {
+                let values = (0..width.of(shape)).map(|_| 0.1 * self.noise.next()).collect();
+                self.vector(&format!("{prefix}{name}.bias"), values)
+            }
         }
-    };
-    (0..rows * cols).map(value).collect()
+    }
+
+    fn matrix(&mut self, name: &str, format: &'static Format, rows: usize, cols: usize) -> Result<(), Failure> {
+        let values = self.values(format, rows, cols);
+        self.packed(name, format, &[rows, cols], &values)
+    }
+
+    fn norm(&mut self, name: &str, width: usize) -> Result<(), Failure> {
+        let values = (0..width).map(|_| 1.0 + 0.25 * self.noise.next()).collect();
+        self.vector(name, values)
+    }
+
+    /// Noise with variance 1 / cols, so that activations keep their size from layer to layer: uniform, or a scale times -1,
+    /// 0 and +1 (a third each), or times -1 and +1, whichever the format holds.
+    fn values(&mut self, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
+        let size = (3.0 / cols as f32).sqrt();
+        // Values below `zero` become 0, the others `scale`.
+        let Some((zero, scale)) = GRIDS.iter().find(|grid| grid.0.contains(&format.ggml_type)).map(|grid| grid.1)
+        else {
+            return (0..rows * cols).map(|_| self.noise.next() * size).collect();
+        };
+        let value = |_| {
+            let x = self.noise.next();
+            if x.abs() < zero { 0.0 } else { (size * scale).copysign(x) }
+        };
+        let mut values: Vec<f32> = (0..rows * cols).map(value).collect();
+        if format.trailer_bytes == 0 {
+            // Each block has a scale of its own, an f16.
+            for block in values.chunks_mut(format.block_len) {
+                let own = f16_to_f32(f32_to_f16(size * scale * (1.0 + 0.25 * self.noise.next())));
+                block.iter_mut().filter(|value| **value != 0.0).for_each(|value| *value = own.copysign(*value));
+            }
+        }
+        values
+    }
+
+    /// Every second row is +1 (times the scale) everywhere, the others are noise.
+    fn largest_sums(&mut self, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
+        let mut all = self.values(format, rows, cols);
+        let largest = all.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        all.chunks_exact_mut(cols).step_by(2).for_each(|row| row.fill(largest));
+        all
+    }
+
+    /// `shape` is the tensor's, slowest dimension first.
+    fn packed(&mut self, name: &str, format: &'static Format, shape: &[usize], values: &[f32]) -> Result<(), Failure> {
+        let cols = shape.last().copied().unwrap_or_default();
+        let data = (format.pack)(values, values.len() / cols.max(1), cols)?;
+        let dims: Vec<u64> = shape.iter().rev().map(|&n| n as u64).collect();
+        self.writer.tensor(name, &dims, format.ggml_type, data)?;
+        Ok(())
+    }
+
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<(), Failure> {
+        let width = values.len() as u64;
+        let data: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        self.writer.tensor(name, &[width], quant::f32::FORMAT.ggml_type, data)?;
+        Ok(())
+    }
 }
 
-/// Every second row is +1 (times the scale) everywhere, the others are noise.
-fn largest_sums(noise: &mut Noise, format: &Format, rows: usize, cols: usize) -> Vec<f32> {
-    let mut all = values(noise, format, rows, cols);
-    let largest = all.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-    all.chunks_exact_mut(cols).step_by(2).for_each(|row| row.fill(largest));
-    all
-}
-
-/// A format whose weights are -1, 0 or +1 times a scale.
-fn is_ternary(format: &Format) -> bool {
-    format.ggml_type == quant::i2_s::FORMAT.ggml_type
-}
-
-fn tensor(
-    writer: &mut GgufWriter<'_>,
-    name: &str,
-    format: &'static Format,
-    rows: usize,
-    cols: usize,
-    values: &[f32],
-) -> Result<(), Failure> {
-    let data = (format.pack)(values, rows, cols)?;
-    writer.tensor(name, &[cols as u64, rows as u64], format.ggml_type, data)?;
-    Ok(())
-}
-
-fn norm(writer: &mut GgufWriter<'_>, noise: &mut Noise, name: &str, width: usize) -> Result<(), Failure> {
-    let values: Vec<u8> = (0..width).flat_map(|_| (1.0 + 0.25 * noise.next()).to_le_bytes()).collect();
-    writer.tensor(name, &[width as u64], quant::f32::FORMAT.ggml_type, values)?;
-    Ok(())
-}
-
-fn flat(writer: &mut GgufWriter<'_>, name: &str, width: usize) -> Result<(), Failure> {
-    let values: Vec<u8> = std::iter::repeat_n(1f32.to_le_bytes(), width).flatten().collect();
-    writer.tensor(name, &[width as u64], quant::f32::FORMAT.ggml_type, values)?;
-    Ok(())
-}
+/// ggml's ids of the formats that hold a scale times few values, with the part of the noise that becomes zero and the scale:
+/// TQ1_0, TQ2_0, I2_S and Q2_0 of three values, Q1_0 of two.
+const GRIDS: [(&[u32], (f32, f32)); 2] = [(&[34, 35, 36, 42], (1.0 / 3.0, 0.7)), (&[41], (0.0, 0.577))];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere from a seed of 64 bits.
 #[derive(Debug, Clone)]

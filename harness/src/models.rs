@@ -9,7 +9,7 @@ use crate::generate;
 use crate::vocabularies::{self, Vocabulary};
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::device::Opened;
-use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::gguf::{GgufFile, TensorView};
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_engine::settings::Settings;
@@ -67,11 +67,13 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
         }
         Source::Generated { seed, tokenizer, shape, weights } => {
             let vocabulary = GgufFile::open(ctx.paths.golden.join("models/tiny-bitnet.gguf"))?;
-            // Ternary noise is one model in all of its formats: made in one, converted to the others.
+            // Ternary noise of BitNet's own families is one model in all of its formats: made in one, converted to the
+            // others.
             let storage = Storage::by_name(quant)?;
             let i2s = &quant::i2_s::FORMAT;
             let direct = matches!(storage, Storage::Rows(format) if format.ggml_type == i2s.ggml_type);
-            let made = if storage.is_ternary() && !direct { i2s.name } else { quant };
+            let converted = storage.is_ternary() && !direct && model.family.starts_with("bitnet");
+            let made = if converted { i2s.name } else { quant };
             let bytes = generate::model(&model.family, made, *seed, tokenizer, shape, *weights, &vocabulary)?;
             let file = GgufFile::from_vec(bytes)?;
             if made == quant { Ok(file) } else { stored(file) }
@@ -121,8 +123,14 @@ pub fn known_difference(ctx: &Context, name: &str, vocabulary: &str) -> Result<D
 
 /// Format of the first linear layer.
 fn native_quant(file: &GgufFile) -> Option<&'static str> {
-    let ggml_type = file.tensor("blk.0.attn_q.weight")?.info.ggml_type;
+    let ggml_type = first_linear(file)?.info.ggml_type;
     quant::by_ggml_type(ggml_type, I2sLayout::X86).ok().map(|format| format.name)
+}
+
+/// The first linear layer, which stands for the format of a file.
+#[must_use]
+pub fn first_linear(file: &GgufFile) -> Option<TensorView<'_>> {
+    ["blk.0.attn_q.weight", "blk.0.attn_qkv.weight"].into_iter().find_map(|name| file.tensor(name))
 }
 
 /// The layout that a quant's name says.

@@ -12,6 +12,7 @@
 //! | `BACKEND::steps` | a trace has every step of our plan, of every layer, once, and nothing else; its last step is the logits |
 //! | `BACKEND::batches` | one token at a time, sixteen, all at once: the same logits but for the order of sums; chosen positions |
 //! | `BACKEND::models` | one session, a model after another, a vocabulary alone, a context that is too short |
+//! | `BACKEND::families` | every generated model that the matrix holds against it opens, gives sensible logits, and shows the steps of its family |
 //! | `BACKEND::refused` | files that are missing, no model, or cut: refused with the log of the C++ side, and the session goes on |
 //! | `BACKEND::assert`, `::kill`, `::stop`, `::hang` | a clear error within the time limit, no zombie, and the next session runs |
 //! | `BACKEND::chatter` | what the C++ side prints to its stdout is no part of an answer |
@@ -20,6 +21,8 @@
 
 #[path = "cpp_workers/answers.rs"]
 mod answers;
+#[path = "cpp_workers/families.rs"]
+mod families;
 #[path = "cpp_workers/faults.rs"]
 mod faults;
 
@@ -46,6 +49,7 @@ const TRIALS: &[(&str, Run)] = &[
     ("steps", answers::steps),
     ("batches", answers::batches),
     ("models", answers::models),
+    ("families", families::families),
     ("refused", answers::refused),
     ("assert", faults::assert),
     ("kill", faults::kill),

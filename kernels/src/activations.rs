@@ -29,6 +29,11 @@ pub enum ActKind {
     Q8,
 }
 
+impl ActKind {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::F32, Self::I8, Self::Q8];
+}
+
 /// Prepared input of some tokens, all of one kind. Buffers only grow: preparing again allocates nothing once the largest
 /// shape has been seen.
 #[derive(Debug, Clone)]

@@ -143,7 +143,7 @@ impl Recipe {
         };
         fs::write(out.join("build.json"), serde_json::to_vec_pretty(&info)?)?;
         // Files, not folders: cargo's own lock file comes and goes in this one. Rust sources are known to cargo.
-        for file in ["Cargo.lock", "../shared/shim.cpp", "../shared/shim.h", "../shared/vintage.h"] {
+        for file in ["Cargo.lock", "../shared/shim.cpp", "../shared/shim.h", "../shared/steps.h", "../shared/vintage.h"] {
             println!("cargo::rerun-if-changed={file}");
         }
         Ok(())
@@ -201,7 +201,10 @@ fn architectures(llama: &Path) -> Result<Vec<String>> {
             text += &fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         }
     }
-    let known = ["llama", "bitnet", "bitnet-b1.58", "bitnet-25"].into_iter();
+    let known = [
+        "llama", "bitnet", "bitnet-b1.58", "bitnet-25", "gpt2", "qwen2", "qwen3", "minicpm", "gemma3", "maple",
+    ]
+    .into_iter();
     Ok(known.filter(|name| text.contains(&format!("\"{name}\""))).map(str::to_owned).collect())
 }
 

@@ -1,6 +1,7 @@
 // A reference behind the C interface of shim.h.
 
 #include "shim.h"
+#include "steps.h"
 #include "vintage.h"
 
 #include "ggml.h"
@@ -27,8 +28,6 @@ llama_model * model = nullptr;
 llama_context * ctx = nullptr;
 std::string error;
 
-// Steps are named after the weights that they use, which are the same in every vintage; only what uses no weight is known
-// by the name that the graph gives it.
 struct trace_state {
     bool active = false;
     shim_wants wants = nullptr;
@@ -38,77 +37,12 @@ struct trace_state {
     std::vector<float> values;
 } trace;
 
-bool ends_with(const std::string & text, const std::string & end) {
-    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
-// "ffn_inp-3" -> "ffn_inp", 3; a name without a layer -> the name, -1.
-std::pair<std::string, int> split(const std::string & name) {
-    const size_t dash = name.rfind('-');
-    if (dash == std::string::npos || dash + 1 == name.size() ||
-        name.find_first_not_of("0123456789", dash + 1) != std::string::npos) {
-        return {name, -1};
-    }
-    return {name.substr(0, dash), std::atoi(name.c_str() + dash + 1)};
-}
-
-// "blk.3.attn_q.weight" -> "blk.3.attn_q".
-std::string of_weight(const ggml_tensor * tensor, const char * end = ".weight") {
-    const std::string name = tensor ? tensor->name : "";
-    return ends_with(name, end) ? name.substr(0, name.size() - std::strlen(".weight")) : std::string();
-}
-
-// Our name of a step, or nothing.
-std::string step_of(const ggml_tensor * t) {
-    switch (t->op) {
-        case GGML_OP_MUL_MAT: {
-            const std::string step = of_weight(t->src[0]);
-            return step == "token_embd" ? "output" : step; // the embedding, tied
-        }
-        case GGML_OP_GET_ROWS: {
-            // Today's graph looks up twice, and drops the one without a name, for batches that are partly vectors.
-            const bool named = std::strcmp(t->name, "inp_embd") == 0 || std::strcmp(t->name, "embd") == 0;
-            return named && of_weight(t->src[0]) == "token_embd" ? "token_embd" : "";
-        }
-        case GGML_OP_MUL: {
-            const std::string norm = of_weight(t->src[1], "_norm.weight");
-            if (!norm.empty()) {
-                return norm;
-            }
-            break;
-        }
-        default:
-            break;
-    }
-    const auto [name, layer] = split(t->name);
-    if (layer < 0) {
-        return "";
-    }
-    const std::string block = "blk." + std::to_string(layer) + ".";
-    if (t->op == GGML_OP_ROPE) {
-        return name == "Qcur" ? block + "attn_q_rope" : name == "Kcur" ? block + "attn_k_rope" : "";
-    }
-    if (t->op == GGML_OP_ADD) {
-        return name == "ffn_inp" ? block + "attn_residual" : name == "l_out" ? block + "ffn_residual" : "";
-    }
-    if (name == "kqv_out" || name == "kqv_merged_cont") {
-        return block + "attn";
-    }
-    // The gated activation: ffn_sub_out in `bitnet`, otherwise by the kind of gate.
-    for (const char * gate : {"ffn_sub_out", "ffn_gate_par", "ffn_swiglu", "ffn_reglu"}) {
-        if (name == gate) {
-            return block + "ffn_act";
-        }
-    }
-    return "";
-}
-
 // ggml asks about every node first (ask), and shows those that were wanted after computing them.
 bool on_eval(ggml_tensor * t, bool ask, void *) {
     if (!trace.active || !trace.problem.empty()) {
         return !ask;
     }
-    const std::string step = step_of(t);
+    const std::string step = steps::step_of(t);
     if (step.empty() || !trace.wants(trace.user, step.c_str())) {
         return !ask;
     }
@@ -119,8 +53,7 @@ bool on_eval(ggml_tensor * t, bool ask, void *) {
         trace.problem = step + " (" + t->name + ") is not a plain f32 matrix";
         return true;
     }
-    // Heads are a dimension of their own around RoPE.
-    const bool heads = t->op == GGML_OP_ROPE;
+    const bool heads = steps::by_heads(t, step);
     const int64_t width = heads ? t->ne[0] * t->ne[1] : t->ne[0];
     const int64_t rows = heads ? t->ne[2] : t->ne[1] * t->ne[2];
     trace.values.resize(static_cast<size_t>(width * rows));

@@ -4,9 +4,9 @@
 //! specification gives it (the tokenizer's and the general ones); any other is a bool, an integer, a float or a string, whichever
 //! its text is first.
 
-use super::{ConvertError, ConvertReport, Progress, Steps};
+use super::{ConvertError, ConvertReport, Output, Progress, Steps};
+use crate::gguf::split::is_split_key;
 use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType};
-use std::path::Path;
 use std::str::FromStr;
 
 /// A key and its new value.
@@ -143,21 +143,22 @@ fn guessed(text: &str) -> MetaValue {
         .unwrap_or_else(|| text.into())
 }
 
-/// Writes `file` to `path` with `assignments` in its metadata: replaced where they stand, new ones at the end. Every
+/// Writes `file` to `output` with `assignments` in its metadata: replaced where they stand, new ones at the end. Every
 /// tensor is copied byte for byte, and the model is not looked at, so that a file that cannot be loaded can be mended.
 ///
 /// # Errors
-/// An output that cannot be written, or `progress` did not want to go on; what was at `path` stays then. `path` may be the file itself.
-pub fn set_metadata(
+/// An output that cannot be written, or `progress` did not want to go on; what was at `output` stays then. `output` may be the file itself.
+pub fn set_metadata<'o>(
     file: &GgufFile,
     assignments: &[Assignment],
-    path: &Path,
+    output: impl Into<Output<'o>>,
     progress: &mut Progress<'_>,
 ) -> Result<ConvertReport, ConvertError> {
     let metadata = file.metadata();
     let steps = Steps::new(file.tensors().len(), progress);
     let mut writer = GgufWriter::new(file.version(), file.alignment())?;
-    for (key, old) in metadata.iter() {
+    // One file is written, whatever was read.
+    for (key, old) in metadata.iter().filter(|(key, _)| !is_split_key(key)) {
         match assignments.iter().find(|(name, _)| name == key) {
             Some((_, value)) => writer.meta(key, value.clone())?,
             // The writer has one form for it, and its own if this is another.
@@ -171,7 +172,7 @@ pub fn set_metadata(
     for view in file.views() {
         steps.copy(&mut writer, view)?;
     }
-    let written = writer.write_file(path);
+    let written = output.into().write(writer);
     steps.report(0, written)
 }
 

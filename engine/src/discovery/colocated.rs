@@ -1,8 +1,9 @@
 //! Tokenizer files beside a model.
 //!
 //! Names of this very model first (`model.tokenizer.json` beside `model.gguf`), because a folder may hold several
-//! models and only one `tokenizer.json`. A merges file alone is no tokenizer (it has ranks but no ids), and is named as such.
+//! models and only one `tokenizer.json`. Of a split model (`model-00001-of-00003.gguf`) both that name and `model` count. A merges file alone is no tokenizer (it has ranks but no ids), and is named as such.
 
+use crate::gguf::split::PartName;
 use std::path::{Path, PathBuf};
 
 /// What lies beside a model.
@@ -24,6 +25,9 @@ pub fn colocated(model: &Path) -> Colocated {
     let folder = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut out = Colocated { folder: folder.to_owned(), ..Colocated::default() };
     let mut stems = vec![String::new()];
+    if let Some(part) = PartName::parse(model) {
+        stems.insert(0, format!("{}.", part.prefix));
+    }
     if let Some(stem) = model.file_stem().and_then(|stem| stem.to_str()) {
         stems.insert(0, format!("{stem}."));
     }

@@ -4,7 +4,7 @@
 //! fewer rows are padding. The check reads shapes and type numbers only, so that it costs nothing and comes first.
 
 use crate::gguf::{GgufFile, TensorInfo};
-use bitnet_kernels::quant::{I2sLayout, TILED, by_ggml_type};
+use bitnet_kernels::quant::{TILED, by_name};
 
 /// Tokenizer and weights do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +58,8 @@ pub fn check(file: &GgufFile, tokens: usize) -> Result<QuantizationReport, Quant
     let rows = usize::try_from(embedding.rows()).unwrap_or(usize::MAX);
     let embedding_type = file.type_name(embedding);
     let has_kernels = |info: &TensorInfo| {
-        by_ggml_type(info.ggml_type, I2sLayout::X86).is_ok() || TILED.iter().any(|t| t.name == file.type_name(info))
+        let name = file.type_name(info);
+        by_name(name).is_ok() || TILED.iter().any(|t| t.name == name)
     };
     let main = main_tensor(file);
     let format = main.map_or(embedding_type, |info| file.type_name(info));

@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::hints::{io_hint, magic_hint};
+use super::split::SplitError;
 use super::types::ValueType;
 
 const DOWNLOAD_AGAIN: &str =
@@ -244,7 +245,7 @@ pub enum GgufError {
     },
     /// A tensor type that this program has never heard of.
     #[error(
-        "tensor {tensor:?} has the type {found} at byte {at}, which is not a known ggml type (0 to 42, 134, 135, 335); update this program, or convert the model to i2_s, tq2_0 or f16"
+        "tensor {tensor:?} has the type {found} at byte {at}, which is not a known ggml type (0 to 42, 134, 135, 142, 143, 335); update this program, or convert the model to i2_s, tq2_0 or f16"
     )]
     UnknownTensorType {
         /// The tensor.
@@ -314,6 +315,11 @@ pub enum GgufError {
         /// Where that one begins.
         start: u64,
     },
+
+    // ---- models in several files ----
+    /// Sound files that are not the parts of one model.
+    #[error(transparent)]
+    Split(#[from] SplitError),
 
     // ---- queries ----
     /// A key that the caller needs is absent.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::GgufError;
+use super::split::SplitError;
 
 impl GgufError {
     /// The error itself, without the file in which it was found.
@@ -21,7 +22,8 @@ impl GgufError {
             | GgufError::NotFound { .. }
             | GgufError::NotAFile { .. }
             | GgufError::PermissionDenied { .. }
-            | GgufError::Io { .. } => self,
+            | GgufError::Io { .. }
+            | GgufError::Split(SplitError::Missing { .. }) => self,
             error => GgufError::InFile { path: path.to_owned(), error: Box::new(error) },
         }
     }

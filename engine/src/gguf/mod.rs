@@ -31,7 +31,8 @@
 //! ```
 //!
 //! Source: the GGUF specification in ggml's documentation; deviations that real files show are noted
-//! where they are handled. Version 1 (32-bit counts) and big-endian files are refused by name.
+//! where they are handled. Version 1 (32-bit counts) and big-endian files are refused by name. A model may lie in several
+//! such files ([`split`]), and some type numbers have more than one meaning ([`GgufFile::type_name`]).
 
 mod bytes;
 mod cursor;
@@ -40,10 +41,12 @@ mod entry;
 mod error;
 mod file;
 mod hints;
+mod meanings;
 mod metadata;
 mod output;
 mod reader;
 mod sink;
+pub mod split;
 mod tensor;
 mod types;
 mod value;
@@ -51,10 +54,10 @@ mod writer;
 
 pub use encode::MetaValue;
 pub use error::GgufError;
-pub use file::GgufFile;
+pub use file::{GgufFile, Part};
 pub use metadata::Metadata;
 pub use tensor::{TensorInfo, TensorView};
-pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, ValueType, ggml_type, tensor_size};
+pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, TYPE_42, ValueType, ggml_type, tensor_size};
 pub use value::{ArrayView, Number, NumberIter, StringIter, Value, ValueIter};
 pub use writer::GgufWriter;
 

@@ -13,8 +13,8 @@ use super::{
     DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_KEYS, MAX_TENSORS, MIN_KEY_BYTES, MIN_TENSOR_BYTES,
 };
 
-/// Reads and proves everything but the tensors' values.
-pub(super) fn read_header(bytes: &FileBytes) -> Result<Header, GgufError> {
+/// Reads and proves everything but the tensors' values. `budget` bounds the text of all files of a model.
+pub(super) fn read_header(bytes: &FileBytes, budget: &mut TextBudget) -> Result<Header, GgufError> {
     let all = bytes.as_slice();
     if all.is_empty() {
         return Err(GgufError::Empty);
@@ -29,18 +29,17 @@ pub(super) fn read_header(bytes: &FileBytes) -> Result<Header, GgufError> {
     check_count("key count", keys_at, n_keys, MAX_KEYS, cursor.remaining() / MIN_KEY_BYTES)?;
     check_count("tensor count", tensors_at, n_tensors, MAX_TENSORS, cursor.remaining() / MIN_TENSOR_BYTES)?;
 
-    let mut budget = TextBudget::default();
-    let metadata = Metadata::parse(bytes, &mut cursor, n_keys, &mut budget)?;
+    let metadata = Metadata::parse(bytes, &mut cursor, n_keys, budget)?;
     let alignment = alignment(&metadata)?;
 
     let mut described = Vec::new();
     for i in 0..n_tensors {
-        described.push(Described::parse(&mut cursor, i, alignment, &mut budget)?);
+        described.push(Described::parse(&mut cursor, i, alignment, budget)?);
     }
     let by_name = tensor::index_by_name(&described)?;
     // Cannot overflow: a position in memory plus at most 1 MiB.
     let data_start = cursor.at().next_multiple_of(alignment);
-    tensor::place(&mut described, data_start, all.len() as u64)?;
+    tensor::place(&mut described, data_start, all.len() as u64, alignment, &metadata)?;
 
     Ok(Header {
         version,

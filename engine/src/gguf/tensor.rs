@@ -3,8 +3,9 @@
 use super::cursor::Cursor;
 use super::entry::TextBudget;
 use super::error::GgufError;
+use super::metadata::Metadata;
 use super::types::tensor_size;
-use super::{MAX_DIMS, MAX_KEY_BYTES};
+use super::{MAX_DIMS, MAX_KEY_BYTES, meanings};
 
 /// What the file says of one tensor. Proved at open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,10 @@ pub struct TensorInfo {
     /// Bytes of data. For types whose size does not follow from the shape, all bytes up to the next
     /// tensor or the end of the file, padding included.
     pub size: u64,
-    /// First byte, counted from the start of the file.
+    /// First byte, counted from the start of the file (of the part that holds it).
     pub file_offset: u64,
+    /// Index of the part that holds it in [`super::GgufFile::parts`]; 0 for a model in one file.
+    pub part: usize,
 }
 
 impl TensorInfo {
@@ -96,9 +99,33 @@ impl Described {
         if !offset.is_multiple_of(alignment) {
             return Err(GgufError::Misaligned { tensor: name.to_owned(), at: offset_at, offset, alignment });
         }
-        let info =
-            TensorInfo { name: name.to_owned(), dims, ggml_type, offset, size: size.unwrap_or(0), file_offset: 0 };
+        let name = name.to_owned();
+        let info = TensorInfo { name, dims, ggml_type, offset, size: size.unwrap_or(0), file_offset: 0, part: 0 };
         Ok(Described { info, at, to_next: size.is_none() })
+    }
+}
+
+impl Described {
+    /// Gives it a size that the shape alone does not tell.
+    pub(super) fn set_size(&mut self, size: u64) {
+        self.info.size = size;
+        self.to_next = false;
+    }
+}
+
+/// Indices of the tensors of several parts sorted by name; a name that occurs twice is returned with the two parts.
+pub(super) fn index_parts(tensors: &[TensorInfo]) -> Result<Vec<u32>, (String, [usize; 2])> {
+    let name = |i: &u32| tensors.get(*i as usize).map(|t| t.name.as_str());
+    // `split` proved that there are no more than an i32 can count.
+    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+    by_name.sort_by(|a, b| name(a).cmp(&name(b)));
+    let twice = by_name.windows(2).find_map(|pair| match pair {
+        [a, b] if name(a) == name(b) => Some((tensors.get(*a as usize)?, tensors.get(*b as usize)?)),
+        _ => None,
+    });
+    match twice {
+        Some((a, b)) => Err((a.name.clone(), [a.part, b.part])),
+        None => Ok(by_name),
     }
 }
 
@@ -120,9 +147,16 @@ pub(super) fn index_by_name(tensors: &[Described]) -> Result<Vec<u32>, GgufError
 
 /// Gives every tensor its absolute place and, where the shape does not tell, its size; proves that all
 /// lie inside the file and apart. `data_start` is the data section's first byte.
-pub(super) fn place(tensors: &mut [Described], data_start: u64, file_len: u64) -> Result<(), GgufError> {
+pub(super) fn place(
+    tensors: &mut [Described],
+    data_start: u64,
+    file_len: u64,
+    alignment: u64,
+    metadata: &Metadata,
+) -> Result<(), GgufError> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| tensors.get(i).map(|t| t.info.offset));
+    meanings::settle(tensors, &order, file_len.saturating_sub(data_start), alignment, metadata);
 
     // From the last to the first, so that the start of the next tensor is known.
     let mut next: Option<(u64, usize)> = None;

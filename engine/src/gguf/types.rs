@@ -1,7 +1,7 @@
 //! The numbers that GGUF and ggml give to types, and how many bytes a tensor of a type has.
 //!
 //! Source: ggml's public GGUF specification (value types, tensor types 0 to 35 and 40 upwards),
-//! bitnet.cpp's fork for 36 to 39, ik_llama.cpp for 134 and above. The table knows more types than
+//! bitnet.cpp's fork for 36 to 39, ik_llama.cpp for 134, 135 and 335, PrismML's llama.cpp for 142 and 143. The table knows more types than
 //! the engine computes with: an unsupported one must still be named, sized and checked for truncation.
 
 use std::fmt;
@@ -126,6 +126,11 @@ pub enum Geometry {
     },
     /// I2_S: four elements to a byte over the whole tensor, then 32 bytes that hold its scale.
     I2S,
+    /// Blocks of one of several lengths, all of them multiples of `least`; the place of the next tensor tells which.
+    Grouped {
+        /// Elements that every row is a multiple of.
+        least: u64,
+    },
     /// The shape does not tell (tiling and padding are choices of the writer's build, or two programs
     /// use the number for different things): the tensor lasts to the next one, or to the end of the file.
     ToNext,
@@ -189,25 +194,32 @@ pub static GGML_TYPES: &[GgmlType] = &[
     GgmlType { id: 36, name: "i2_s", geometry: Geometry::I2S },
     to_next(37, "i8_s"),
     to_next(38, "tl1"),
+    // As MXFP4 it has a size of its own: see `meanings`.
     to_next(39, "tl2/mxfp4"),
     to_next(40, "nvfp4"),
     blocks(41, "q1_0", 128, 18),
-    // Blocks of 64 elements in llama.cpp, of 128 in the fork that introduced the number.
-    to_next(42, "q2_0"),
-    to_next(134, "iq1_bn"),
+    // Blocks of 64 elements in llama.cpp, of 128 in the fork that introduced the number: see `meanings`.
+    GgmlType { id: TYPE_42, name: "q2_0", geometry: Geometry::Grouped { least: 64 } },
+    GgmlType { id: 134, name: "iq1_bn", geometry: Geometry::Rows { head: 2, len: 64, bytes: 13 } },
     GgmlType { id: 135, name: "iq2_bn", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
+    // The fork's later number for its form of 42.
+    blocks(142, "q2_0-g128", 128, 34),
+    blocks(143, "ptq1_0", 128, 28),
     GgmlType { id: 335, name: "iq2_bn_r4", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
 ];
 
 /// The number that bitnet.cpp's TL2 and today's MXFP4 share; see [`super::GgufFile::type_name`].
 pub const TYPE_39: u32 = 39;
 
+/// The number of Q2_0 with groups of 64 weights and of 128; see [`super::GgufFile::type_name`].
+pub const TYPE_42: u32 = 42;
+
 /// The tensor type with this number.
 pub fn ggml_type(id: u32) -> Option<&'static GgmlType> {
     GGML_TYPES.binary_search_by_key(&id, |t| t.id).ok().and_then(|i| GGML_TYPES.get(i))
 }
 
-/// Bytes of a tensor: `Ok(None)` where the shape does not tell ([`Geometry::ToNext`]).
+/// Bytes of a tensor: `Ok(None)` where the shape does not tell ([`Geometry::ToNext`], [`Geometry::Grouped`]).
 ///
 /// `dims` is in ggml order, the row length first. `tensor` and `at` (file position of the shape) go
 /// into errors only: unknown type, zero or too many dimensions, partial blocks, overflow of 63 bits.
@@ -249,7 +261,8 @@ pub fn tensor_size(tensor: &str, at: u64, id: u32, dims: &[u64]) -> Result<Optio
             }
             Some(elements / 4 + 32)
         }
-        Geometry::ToNext => return Ok(None),
+        Geometry::Grouped { least } if row % least != 0 => return Err(partial(row, least)),
+        Geometry::Grouped { .. } | Geometry::ToNext => return Ok(None),
     };
     size.filter(|&n| n <= i64::MAX as u64).map(Some).ok_or_else(overflow)
 }

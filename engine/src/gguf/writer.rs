@@ -14,9 +14,10 @@ use super::metadata::Metadata;
 use super::output::replace_file;
 use super::sink::{Counted, Limited, pad};
 use super::tensor::TensorView;
-use super::types::{ValueType, tensor_size};
+use super::types::{TYPE_42, ValueType, tensor_size};
 use super::{
     DEFAULT_ALIGNMENT, KEY_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_HEADER_TEXT, MAX_KEY_BYTES, MAX_KEYS, MAX_TENSORS,
+    meanings, split,
 };
 
 const BUFFER: usize = 1 << 20;
@@ -85,7 +86,7 @@ impl<'a> GgufWriter<'a> {
     }
 
     /// Adds every key of another file that `keep` accepts, except a `general.alignment` other than this
-    /// writer's own.
+    /// writer's own and the keys that number the parts of a split model ([`super::split`]).
     pub fn copy_all_meta(
         &mut self,
         from: &'a Metadata,
@@ -93,7 +94,7 @@ impl<'a> GgufWriter<'a> {
     ) -> Result<&mut Self, GgufError> {
         for (key, _) in from.iter() {
             let other_alignment = key == KEY_ALIGNMENT && from.raw(key) != Some(&*self.alignment_value());
-            if !other_alignment && keep(key) {
+            if !other_alignment && !split::is_split_key(key) && keep(key) {
                 self.copy_meta(from, key)?;
             }
         }
@@ -167,6 +168,14 @@ impl<'a> GgufWriter<'a> {
             Ok(None) if size == 0 => {
                 return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected: 1, found: 0 });
             }
+            Ok(None) if ggml_type == TYPE_42 => {
+                let possible: Vec<u64> =
+                    meanings::sizes_42(dims.first().copied().unwrap_or(1), dims.iter().product()).collect();
+                if !possible.contains(&size) {
+                    let expected = possible.first().copied().unwrap_or_default();
+                    return Err(GgufError::WrongDataSize { tensor: name.to_owned(), expected, found: size });
+                }
+            }
             Ok(_) => {}
             Err(e) => return Err(refuse(format!("tensor {name:?}"), &shape_problem(&e))),
         }
@@ -176,6 +185,24 @@ impl<'a> GgufWriter<'a> {
         self.text = self.text.saturating_add(name.len() as u64);
         self.tensors.push(Pending { name: name.to_owned(), dims: dims.to_vec(), ggml_type, size, data });
         Ok(self)
+    }
+
+    /// Tensors that were added.
+    pub(super) fn tensor_count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Keeps the first `tensors` tensors and all keys; the others go into a writer of their own. `None` if there are none.
+    pub(super) fn split_off(&mut self, tensors: usize) -> Result<Option<GgufWriter<'a>>, GgufError> {
+        if tensors >= self.tensors.len() {
+            return Ok(None);
+        }
+        let mut rest = GgufWriter::new(self.version, self.alignment)?;
+        rest.tensors = self.tensors.split_off(tensors);
+        rest.seen_tensors = rest.tensors.iter().map(|t| t.name.clone()).collect();
+        rest.text = rest.tensors.iter().map(|t| t.name.len() as u64).sum();
+        self.text = self.text.saturating_sub(rest.text);
+        Ok(Some(rest))
     }
 
     /// Writes the file to `path` through a temporary file in the same folder, forced to the disk and

@@ -4,7 +4,8 @@
 //! logits are found from an int8 copy of it and computed exactly, and every other logit is minus infinity. What the sampler
 //! then draws is what it would have drawn from all of them.
 
-use crate::model::{HugePages, MatrixId, Model, Op, SCREENED, Slot};
+use crate::model::{HugePages, Model, SCREENED};
+use crate::ops::MatrixId;
 use bitnet_kernels::screen::{Screen, Wanted};
 
 /// Which logits a sampler will look at.
@@ -81,14 +82,6 @@ impl Head {
             Self::Auto => matrix_bytes >= SCREENED && whole >= FIRST_TOKENS,
         }
     }
-}
-
-/// The output matrix of a plan, and where its input is.
-pub(super) fn matrix(model: &Model) -> Option<(Slot, MatrixId)> {
-    model.plan.iter().rev().find_map(|step| match step.op {
-        Op::Linear { src, dst: Slot::Logits, weight } => Some((src, weight)),
-        _ => None,
-    })
 }
 
 /// The copy of a model's output matrix, made when it is first asked for; `None` where its format has none. The matrix itself

@@ -1,27 +1,28 @@
 //! Running a model: executor, KV cache, sampling, generation, perplexity.
 
-mod cache;
+mod cpu;
 mod cuda;
+mod executor;
 mod generate;
 mod head;
-mod held;
 mod observer;
 mod perplexity;
-mod rope;
 mod sampler;
 mod selfcheck;
 mod session;
 mod speculate;
+mod stepwise;
 
-pub use cache::KvCache;
+pub use crate::ops::BrokenContract;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
 pub use head::{Head, Needs, Screening};
 pub use observer::{Observer, StepResult};
 pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
-pub use selfcheck::{BrokenContract, self_check, self_check_card};
+pub use selfcheck::{self_check, self_check_card};
 pub use session::{Session, SessionOptions, Want};
 pub use speculate::{MAX_DRAFT, Speculation};
+pub use stepwise::Stepwise;
 
 use crate::tokenizer::TokenizerError;
 
@@ -92,6 +93,16 @@ pub enum InferenceError {
         tokens: usize,
         /// What is allowed.
         most: usize,
+    },
+    /// More positions than the model has embeddings for.
+    #[error(
+        "a context of {context} tokens: the model has embeddings for {longest} positions; choose --context {longest}"
+    )]
+    NoPosition {
+        /// Positions asked for.
+        context: usize,
+        /// Rows of `position_embd.weight`.
+        longest: usize,
     },
     /// An option without sense.
     #[error("{what}")]

@@ -1,6 +1,6 @@
 //! What can be wrong with a model file whose container is sound.
 
-use crate::gguf::GgufError;
+use crate::gguf::{GgufError, GgufFile};
 use bitnet_kernels::QuantError;
 
 /// Why a GGUF cannot be run as a model.
@@ -9,6 +9,15 @@ pub enum ModelError {
     /// The container or a metadata value is broken.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// What is wrong is in one of the several files of a split model.
+    #[error("{}: {error}", path.display())]
+    InPart {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it; never `InPart` itself.
+        #[source]
+        error: Box<ModelError>,
+    },
     /// A metadata key that every model needs is absent.
     #[error(
         "the metadata lacks `{key}`: the file is incomplete or was not written for inference; \
@@ -43,13 +52,26 @@ pub enum ModelError {
         max: f32,
     },
     /// A divisor of the rotary frequencies that is not a positive number.
-    #[error("tensor `rope_freqs.weight`: element {index} is {value}, expected a positive number. The file is damaged")]
+    #[error("tensor `{name}`: element {index} is {value}, expected a positive number. The file is damaged")]
     RopeFactor {
+        /// The tensor.
+        name: String,
         /// The element.
         index: usize,
         /// Its value.
         value: f32,
     },
+    /// A rounding of activations that is none.
+    #[error("`{key}` is `{value}`, expected one of: {known}", key = super::ACTIVATIONS_KEY)]
+    Activations {
+        /// What the file says.
+        value: String,
+        /// What it could say.
+        known: String,
+    },
+    /// The steps of a plan do not fit each other.
+    #[error(transparent)]
+    Plan(#[from] crate::ops::ShapeError),
     /// Two sizes contradict each other.
     #[error("sizes do not fit: {what}")]
     Mismatch {
@@ -128,12 +150,12 @@ pub enum ModelError {
         #[source]
         source: QuantError,
     },
-    /// A norm's weight is not a finite number of sensible size.
+    /// An element of a norm or a bias is not a finite number of sensible size.
     #[error(
-        "norm `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
+        "tensor `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
          The file is damaged; download or convert it again"
     )]
-    NormValue {
+    VectorValue {
         /// Its name.
         name: String,
         /// Where its data begins in the file.
@@ -173,4 +195,26 @@ pub enum ModelError {
         /// Columns.
         cols: usize,
     },
+}
+
+impl ModelError {
+    /// The tensor whose bytes are meant.
+    fn tensor(&self) -> Option<&str> {
+        match self {
+            Self::TensorType { name, .. }
+            | Self::TensorData { name, .. }
+            | Self::VectorValue { name, .. }
+            | Self::ScaleValue { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Names the file of a split model that holds the tensor, whose place is counted from the start of that file.
+    pub(super) fn in_part(self, file: &GgufFile) -> Self {
+        let part = self.tensor().and_then(|name| file.tensor(name)).and_then(|view| file.part_of(view.info));
+        match part {
+            Some(path) => Self::InPart { path: path.to_owned(), error: Box::new(self) },
+            None => self,
+        }
+    }
 }

@@ -4,8 +4,9 @@
 //! addresses; the file's own pages are given back while they are copied, so that the process does not grow. What is computed
 //! is the same: the bytes are.
 
-use super::{MatrixId, Model, Op, Slot};
+use super::Model;
 use crate::memory::bytes_of;
+use crate::ops::{Linear, MatrixId, Op, Slot};
 use bitnet_kernels::pages::Pages;
 use bitnet_kernels::{ActKind, Pool};
 use std::ops::Range;
@@ -131,9 +132,9 @@ impl Model {
     fn hot(&self) -> (Vec<Option<Range<usize>>>, usize) {
         let mut wanted = vec![false; self.weights.matrices().count()];
         for step in &self.plan {
-            let Op::Linear { dst, weight, .. } = step.op else { continue };
+            let Op::Linear(Linear { dst, weight, .. }) = step.op else { continue };
             let matrix = self.weights.matrix(weight);
-            let cold = dst == Slot::Logits && matrix.format.act == ActKind::F32 && matrix.data.len() >= SCREENED;
+            let cold = dst == Slot::Logits && matrix.act == ActKind::F32 && matrix.data.len() >= SCREENED;
             // What was unpacked is in memory of its own already.
             wanted[weight.0] = !cold && self.weights.in_file(weight);
         }

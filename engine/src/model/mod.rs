@@ -4,31 +4,66 @@
 //! before the first multiplication: keys, shapes, sizes to the byte, codes, scales, norm weights.
 
 mod bitnet;
+mod builder;
 mod config;
-mod decoder;
 mod error;
+mod gemma3;
+mod gpt2;
 mod hot;
+mod keys;
 mod llama;
-pub mod plan;
+mod maple;
+mod minicpm;
+mod qwen2;
+mod qwen3;
+mod rope;
+mod rounding;
 mod weights;
+mod window;
 
+pub use builder::Builder;
+use builder::Parts;
 pub use config::Config;
-pub use decoder::Family;
 pub use error::ModelError;
 pub(crate) use hot::SCREENED;
 pub use hot::{Copied, HugePages, PASSES};
-pub use plan::{MatrixId, NormId, Op, Slot, Step};
+pub use keys::Keys;
+pub use rounding::{ACTIVATIONS_KEY, Rounding};
 pub(crate) use weights::{TILES_KEY, scale_name};
 pub use weights::{TensorSource, Weights};
 
 use crate::gguf::GgufFile;
-use bitnet_kernels::Pool;
+use crate::ops::{Linear, Op, RopeSpec, Shapes, Slot, Step, Widths};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::screen::Screen;
+use bitnet_kernels::{ActKind, Pool};
 use std::sync::OnceLock;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&Family] = &[&bitnet::B158, &bitnet::BITNET, &llama::LLAMA];
+pub static FAMILIES: &[&Family] = &[
+    &bitnet::B158,
+    &bitnet::BITNET,
+    &llama::LLAMA,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &minicpm::MINICPM,
+    &gemma3::GEMMA3,
+    &maple::MAPLE,
+    &gpt2::GPT2,
+];
+
+/// What a family says of itself.
+#[derive(Debug)]
+pub struct Family {
+    /// Name in messages and reports.
+    pub name: &'static str,
+    /// Values of `general.architecture` that belong to it.
+    pub architectures: &'static [&'static str],
+    /// How activations were rounded in training, if all its models were trained so: see [`Rounding`].
+    pub trained: Option<ActKind>,
+    /// Emits the plan of a file.
+    pub plan: fn(&mut Builder<'_, '_>) -> Result<(), ModelError>,
+}
 
 /// A model that is ready to run: hyper-parameters, plan, weights.
 #[derive(Debug)]
@@ -37,8 +72,16 @@ pub struct Model {
     pub config: Config,
     /// The family.
     pub family: &'static Family,
-    /// What to compute, in order.
+    /// What to compute, in order. The last step is the output matrix.
     pub plan: Vec<Step>,
+    /// How wide the plan's slots become.
+    pub widths: Widths,
+    /// The rotations that the plan names.
+    pub ropes: Vec<RopeSpec>,
+    /// Positions that the model has embeddings for, if it has any.
+    pub positions: Option<usize>,
+    /// How activations are rounded for ternary matrices.
+    pub rounding: Rounding,
     /// With what.
     pub weights: Weights,
     /// How I2_S tensors were read.
@@ -57,7 +100,7 @@ impl Model {
     /// What is wrong, in which key or tensor.
     pub fn load(file: &GgufFile, layout: I2sLayout, pool: &Pool) -> Result<Self, ModelError> {
         let model = Self::open(file, layout)?;
-        model.weights.validate(pool)?;
+        model.weights.validate(pool).map_err(|e| e.in_part(file))?;
         Ok(model)
     }
 
@@ -67,20 +110,43 @@ impl Model {
     /// As [`Model::load`], but for damage inside of tensors.
     pub fn open(file: &GgufFile, layout: I2sLayout) -> Result<Self, ModelError> {
         let family = family_of(file)?;
-        let mut config = Config::from_metadata(file.metadata(), family.rope)?;
+        let keys = Keys::of(file.metadata())?;
+        let mut config = Config::read(keys)?;
         config.vocab_size = vocab_size(file, &config)?;
-        let mut source = TensorSource::new(file, &config, layout);
-        let plan = family.plan(&mut source)?;
-        let weights = source.finish()?;
+        let mut source = TensorSource::new(file, keys, &config, layout);
+        let mut builder = Builder::new(&mut source);
+        (family.plan)(&mut builder).map_err(|e| e.in_part(file))?;
+        let Parts { plan, ropes, positions } = builder.parts;
+        let (weights, rounding) = source.finish(family.trained).map_err(|e| e.in_part(file))?;
+        let widths = Shapes::check(&plan, &weights)?;
         Ok(Self {
             config,
             family,
             plan,
+            widths,
+            ropes,
+            positions,
+            rounding,
             weights,
             i2s_layout: layout,
             screen: OnceLock::new(),
             huge_pages: HugePages::default(),
         })
+    }
+
+    /// The output matrix.
+    #[must_use]
+    pub fn output(&self) -> Option<&Linear> {
+        match self.plan.last() {
+            Some(Step { op: Op::Linear(linear @ Linear { dst: Slot::Logits, .. }), .. }) => Some(linear),
+            _ => None,
+        }
+    }
+
+    /// Steps before the output matrix.
+    #[must_use]
+    pub fn body(&self) -> usize {
+        self.plan.len() - usize::from(self.output().is_some())
     }
 
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.

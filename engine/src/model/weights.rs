@@ -1,10 +1,13 @@
 //! The tensors of a model: found by name, checked against the hyper-parameters, validated, and used where they lie.
 
 use super::hot::Hot;
-use super::{Config, MatrixId, ModelError, NormId};
+use super::keys::Keys;
+use super::rounding::Rounding;
+use super::{Config, ModelError};
 use crate::gguf::{GgufFile, TensorInfo, TensorView};
+use crate::ops::{MatrixId, Tensors, VectorId};
 use bitnet_kernels::quant::{self, I2sLayout, Storage, TILED};
-use bitnet_kernels::{Matrix, Pool, QuantError};
+use bitnet_kernels::{ActKind, Matrix, Pool, QuantError};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -12,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that one thread checks at a time.
 const PIECE: usize = 8 << 20;
-/// Norm weights beyond this are damage: real ones lie between about 0.01 and a few hundred.
-const NORM_LIMIT: f32 = 1e6;
+/// Elements of norms and biases beyond this are damage: real ones lie below a few hundred.
+const VECTOR_LIMIT: f32 = 1e6;
 
 /// Metadata key under which our own converter records that TL1 and TL2 tensors of shapes that bitnet.cpp has no kernels for
 /// are cut by our rule (see `bitnet_kernels::quant::tiled`).
@@ -30,9 +33,13 @@ struct Stored {
     cols: usize,
     /// Index of the tensor in the file.
     tensor: usize,
+    /// The bytes of the tensor that are the matrix, where it is one of several.
+    part: Option<Range<usize>>,
     offset: u64,
     /// From the tensor [`scale_name`], 1 if there is none.
     multiplier: f32,
+    /// What it is multiplied with: the model's [`Rounding`], if it is ternary.
+    act: ActKind,
 }
 
 /// The tensor that holds a factor of a whole matrix: `blk.0.attn_q.scale` of `blk.0.attn_q.weight`. llama.cpp and
@@ -42,17 +49,26 @@ pub(crate) fn scale_name(matrix: &str) -> String {
 }
 
 /// The tensors of a model. Matrices stay in the file's mapping, but for TL1 and TL2, whose tiles are unpacked to two-bit rows
-/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights (a few kilobytes a layer) are copied, since they
+/// (a copy of a quarter of a byte a weight, a fifth larger than TL2 itself); norm weights and biases (a few kilobytes a layer) are copied, since they
 /// need not be aligned there. Copies in huge pages are made where they are wished for ([`Model::copy_hot`](super::Model::copy_hot)).
 #[derive(Debug)]
 pub struct Weights {
     file: GgufFile,
     matrices: Vec<Stored>,
-    norms: Vec<(String, Vec<f32>)>,
-    /// Divisors of the rotary frequencies (`rope_freqs.weight`, LLaMA-3.1), if the file has them.
-    pub rope_factors: Option<Vec<f32>>,
+    /// Norm weights and biases.
+    vectors: Vec<Vec<f32>>,
     /// Copies in huge pages, once somebody made them or found that there is no room.
     pub(super) hot: OnceLock<Option<Hot>>,
+}
+
+impl Tensors for Weights {
+    fn matrix(&self, id: MatrixId) -> Matrix<'_> {
+        Weights::matrix(self, id)
+    }
+
+    fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.0]
+    }
 }
 
 impl Weights {
@@ -61,11 +77,14 @@ impl Weights {
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
-        let in_file = || self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
+        let in_file = || {
+            let data = self.file.view_at(m.tensor).map_or(&[][..], |view| view.data);
+            m.part.clone().map_or(data, |part| data.get(part).unwrap_or_default())
+        };
         let copied = || self.hot.get()?.as_ref()?.get(id.0);
         let data = m.unpacked.as_deref().or_else(copied).unwrap_or_else(in_file);
         let format = m.storage.computed_as();
-        Matrix { format, rows: m.rows, cols: m.cols, data, multiplier: m.multiplier, act: format.act }
+        Matrix { format, rows: m.rows, cols: m.cols, data, multiplier: m.multiplier, act: m.act }
     }
 
     /// Whether the matrix is computed with where it lies in the file.
@@ -106,10 +125,9 @@ impl Weights {
         &self.matrices[id.0].name
     }
 
-    /// The weight of a norm.
-    #[must_use]
-    pub fn norm(&self, id: NormId) -> &[f32] {
-        &self.norms[id.0].1
+    /// Norm weights and biases, in the order of the plan.
+    pub fn vectors(&self) -> impl Iterator<Item = &[f32]> {
+        self.vectors.iter().map(Vec::as_slice)
     }
 
     /// Every matrix with its name, in the order of the plan.
@@ -155,6 +173,7 @@ impl Weights {
 
 /// Finds tensors while a family builds its plan, and notices what the family did not ask for.
 pub struct TensorSource<'a> {
+    keys: Keys<'a>,
     config: &'a Config,
     layout: I2sLayout,
     weights: Weights,
@@ -162,18 +181,18 @@ pub struct TensorSource<'a> {
 }
 
 impl<'a> TensorSource<'a> {
-    pub(crate) fn new(file: &GgufFile, config: &'a Config, layout: I2sLayout) -> Self {
-        let weights = Weights {
-            file: file.clone(),
-            matrices: Vec::new(),
-            norms: Vec::new(),
-            rope_factors: None,
-            hot: OnceLock::new(),
-        };
-        Self { config, layout, weights, taken: HashSet::new() }
+    pub(crate) fn new(file: &GgufFile, keys: Keys<'a>, config: &'a Config, layout: I2sLayout) -> Self {
+        let weights = Weights { file: file.clone(), matrices: Vec::new(), vectors: Vec::new(), hot: OnceLock::new() };
+        Self { keys, config, layout, weights, taken: HashSet::new() }
     }
 
-    /// The hyper-parameters.
+    /// The file's keys.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'a> {
+        self.keys
+    }
+
+    /// The sizes.
     #[must_use]
     pub fn config(&self) -> &'a Config {
         self.config
@@ -220,19 +239,64 @@ impl<'a> TensorSource<'a> {
             rows,
             cols,
             tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
+            part: None,
             offset: info.file_offset,
             multiplier,
+            act: storage.computed_as().act,
         });
         Ok(MatrixId(self.weights.matrices.len() - 1))
+    }
+
+    /// Takes the matrices of the tensor `name`, `[count][rows][cols]`: one for each expert.
+    ///
+    /// # Errors
+    /// As [`TensorSource::matrix`], or a format whose matrices cannot be told apart.
+    pub fn stack(&mut self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<MatrixId>, ModelError> {
+        let file = self.weights.file.clone();
+        let view = take(&file, &mut self.taken, name)?;
+        check_shape(&view, &[cols as u64, rows as u64, count as u64])?;
+        let info = view.info;
+        let storage = self.storage(info)?;
+        let Storage::Rows(format) = storage else { return Err(self.no_stack(info, storage)) };
+        if !storage.rows_are_independent() {
+            return Err(self.no_stack(info, storage));
+        }
+        Matrix::new(format, rows * count, cols, view.data).map_err(|source| damaged(info, source))?;
+        let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
+        let tensor = tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        let bytes = format.row_bytes(cols) * rows;
+        let first = self.weights.matrices.len();
+        self.weights.matrices.extend((0..count).map(|i| Stored {
+            name: name.to_owned(),
+            storage,
+            unpacked: None,
+            rows,
+            cols,
+            tensor,
+            part: Some(i * bytes..(i + 1) * bytes),
+            offset: info.file_offset + (i * bytes) as u64,
+            multiplier: 1.0,
+            act: format.act,
+        }));
+        Ok((first..first + count).map(MatrixId).collect())
+    }
+
+    fn no_stack(&self, info: &TensorInfo, storage: Storage) -> ModelError {
+        let known = Storage::all().filter(|s| s.rows_are_independent()).map(Storage::name).collect::<Vec<_>>();
+        let mut error = self.unknown_type(info, known.join(", "));
+        if let ModelError::TensorType { type_name, .. } = &mut error {
+            *type_name = format!("{} (one scale for all experts)", storage.name());
+        }
+        error
     }
 
     fn multiplier(&mut self, name: &str) -> Result<f32, ModelError> {
         if !self.has(name) {
             return Ok(1.0);
         }
-        match self.vector(name, 1).map(|values| values[0]) {
+        match self.values(name, 1).map(|values| values[0]) {
             Ok(value) if value > 0.0 => Ok(value),
-            Ok(value) | Err(ModelError::NormValue { value, .. }) => {
+            Ok(value) | Err(ModelError::VectorValue { value, .. }) => {
                 let offset = self.weights.file.tensor(name).map_or(0, |view| view.info.file_offset);
                 Err(ModelError::ScaleValue { name: name.to_owned(), offset, value })
             }
@@ -244,12 +308,16 @@ impl<'a> TensorSource<'a> {
         if self.layout == I2sLayout::Rows4 && info.ggml_type == quant::i2_s::FORMAT.ggml_type {
             return Ok(Storage::Tiled(&quant::i2_s_rows4::FORMAT));
         }
-        // By name: 39 is not always TL2.
+        // By name: some numbers have two meanings.
         let type_name = self.weights.file.type_name(info);
         if let Some(format) = TILED.iter().find(|f| f.ggml_type == info.ggml_type && f.name == type_name) {
             return Ok(Storage::Tiled(format));
         }
-        quant::by_ggml_type(info.ggml_type, self.layout).map(Storage::Rows).map_err(|_| {
+        let format = match info.ggml_type == quant::i2_s::FORMAT.ggml_type {
+            true => quant::by_ggml_type(info.ggml_type, self.layout),
+            false => quant::by_name(type_name),
+        };
+        format.map(Storage::Rows).map_err(|_| {
             let known = Storage::all().map(Storage::name).collect::<Vec<_>>().join(", ");
             self.unknown_type(info, known)
         })
@@ -265,17 +333,32 @@ impl<'a> TensorSource<'a> {
         }
     }
 
-    /// Takes the norm weight `name` of `width` elements; F32, F16 and BF16 are read.
+    /// Takes the norm weight or bias `name` of `width` elements; F32, F16 and BF16 are read.
     ///
     /// # Errors
-    /// As [`TensorSource::matrix`], or a value that is no sensible weight.
-    pub fn norm(&mut self, name: &str, width: usize) -> Result<NormId, ModelError> {
-        let values = self.vector(name, width)?;
-        self.weights.norms.push((name.to_owned(), values));
-        Ok(NormId(self.weights.norms.len() - 1))
+    /// As [`TensorSource::matrix`], or a value that cannot be one.
+    pub fn vector(&mut self, name: &str, width: usize) -> Result<VectorId, ModelError> {
+        let values = self.values(name, width)?;
+        self.weights.vectors.push(values);
+        Ok(VectorId(self.weights.vectors.len() - 1))
     }
 
-    fn vector(&mut self, name: &str, width: usize) -> Result<Vec<f32>, ModelError> {
+    /// Takes divisors of rotary frequencies, if the file has them.
+    ///
+    /// # Errors
+    /// As [`TensorSource::vector`], or one that is not positive.
+    pub fn divisors(&mut self, name: &str, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let divisors = self.values(name, count)?;
+        match divisors.iter().position(|f| *f < 1e-6) {
+            None => Ok(Some(divisors)),
+            Some(index) => Err(ModelError::RopeFactor { name: name.to_owned(), index, value: divisors[index] }),
+        }
+    }
+
+    fn values(&mut self, name: &str, width: usize) -> Result<Vec<f32>, ModelError> {
         let file = self.weights.file.clone();
         let view = take(&file, &mut self.taken, name)?;
         check_shape(&view, &[width as u64])?;
@@ -288,28 +371,21 @@ impl<'a> TensorSource<'a> {
         let matrix = Matrix::new(format, 1, width, view.data).map_err(|source| damaged(info, source))?;
         let mut values = vec![0.0; width];
         matrix.unpack_row(0, &mut values);
-        if let Some(index) = values.iter().position(|v| !v.is_finite() || v.abs() > NORM_LIMIT) {
-            return Err(ModelError::NormValue {
+        if let Some(index) = values.iter().position(|v| !v.is_finite() || v.abs() > VECTOR_LIMIT) {
+            return Err(ModelError::VectorValue {
                 name: name.to_owned(),
                 offset: info.file_offset,
                 index,
                 value: values[index],
-                limit: NORM_LIMIT,
+                limit: VECTOR_LIMIT,
             });
         }
         Ok(values)
     }
 
-    /// Ends the search: takes the rotary divisors if there are any and refuses tensors that nobody asked for.
-    pub(crate) fn finish(mut self) -> Result<Weights, ModelError> {
-        const ROPE_FREQS: &str = "rope_freqs.weight";
-        if self.has(ROPE_FREQS) {
-            let factors = self.vector(ROPE_FREQS, self.config.rope_dims / 2)?;
-            if let Some(index) = factors.iter().position(|f| *f < 1e-6) {
-                return Err(ModelError::RopeFactor { index, value: factors[index] });
-            }
-            self.weights.rope_factors = Some(factors);
-        }
+    /// Ends the search: refuses tensors that nobody asked for, and settles how activations are rounded for ternary matrices; `trained` is
+    /// what the family says of it.
+    pub(crate) fn finish(mut self, trained: Option<ActKind>) -> Result<(Weights, Rounding), ModelError> {
         let unknown = self.weights.file.tensors().iter().find(|t| {
             // Precomputed frequencies that old converters wrote; every reader computes them itself.
             !self.taken.contains(&t.name) && !t.name.ends_with(".attn_rot_embd") && t.name != "rope_freqs"
@@ -320,7 +396,11 @@ impl<'a> TensorSource<'a> {
                 architecture: self.config.architecture.clone(),
             });
         }
-        Ok(self.weights)
+        let rounding = Rounding::decide(self.keys, trained, self.weights.matrices.iter().map(|m| m.storage))?;
+        for matrix in self.weights.matrices.iter_mut().filter(|m| m.storage.is_ternary()) {
+            matrix.act = rounding.act;
+        }
+        Ok((self.weights, rounding))
     }
 }
 

@@ -68,6 +68,14 @@ fn test_strategy_discovery_colocated_files() {
             }
         }
     }
+    // Of a split model the name of the whole counts too.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["m.tokenizer.json", "m-00001-of-00002.tokenizer.json", "tokenizer.json"] {
+        write(dir.path(), name, "");
+    }
+    let found = colocated(&dir.path().join("m-00001-of-00002.gguf")).candidates;
+    let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, ["m-00001-of-00002.tokenizer.json", "m.tokenizer.json", "tokenizer.json"]);
     // Only names are looked at, and a bare file name has a folder too.
     assert_eq!(colocated(Path::new("no-such-model.gguf")).folder, Path::new("."));
 }

@@ -4,7 +4,9 @@
 mod gguf_support;
 
 mod malformed;
+mod meanings;
 mod open;
 mod roundtrip;
+mod split;
 mod truncated;
 mod write;

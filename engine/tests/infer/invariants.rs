@@ -8,7 +8,7 @@ use bitnet_engine::inference::{
     generate, nll, perplexity,
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
-use bitnet_engine::model::{Op, Slot};
+use bitnet_engine::ops::{Op, Slot};
 use bitnet_engine::tokenizer::EncodeOptions;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -142,12 +142,16 @@ fn an_observer_sees_every_step_once_a_chunk_and_changes_nothing() {
         Slot::Key | Slot::Value => c.kv_width(),
         Slot::Gate | Slot::Up => c.feed_forward_length,
         Slot::Logits => c.vocab_size,
+        Slot::Side | Slot::Router => 0,
     };
+    for slot in Slot::ALL {
+        assert_eq!(model.widths.of(slot), width(slot), "{slot:?}");
+    }
     let named: Vec<(&str, usize)> =
-        model.plan.iter().filter_map(|s| Some((s.name.as_str(), width(s.op.result()?)))).collect();
+        model.plan.iter().filter_map(|s| Some((s.name.as_str(), width(s.result()?)))).collect();
     assert!(named.len() > 60, "{} steps", named.len());
-    let selected = model.plan.iter().position(|s| s.op == Op::SelectRows).unwrap();
-    let before: usize = model.plan[..selected].iter().filter(|s| s.op.result().is_some()).count();
+    let selected = model.plan.iter().position(|s| matches!(s.op, Op::SelectRows(_))).unwrap();
+    let before: usize = model.plan[..selected].iter().filter(|s| s.result().is_some()).count();
 
     const CHUNK: usize = 16;
     let mut session = session(model, None, CHUNK);

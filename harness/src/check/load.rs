@@ -31,8 +31,10 @@ impl Check for Load {
         }
         let opened = Model::open(&file, models::layout(&cell.quant))?;
         let matrices = opened.weights.storages();
+        // A matrix that chooses experts is never quantised.
+        let linear = |name: &str| name.starts_with("blk.") && !name.contains("ffn_gate_inp");
         let linear: Vec<(&str, &str)> =
-            matrices.filter(|(name, _)| name.starts_with("blk.")).map(|(name, s)| (name, s.name())).collect();
+            matrices.filter(|(name, _)| linear(name)).map(|(name, s)| (name, s.name())).collect();
         // A model may mix formats (Q4_1 files do), but what we made is what its quant says.
         if let Some((name, format)) = linear.iter().find(|(_, f)| *f != cell.quant)
             && !matches!(model.source, Source::Fixture { .. } | Source::Path { .. })
@@ -127,7 +129,8 @@ fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> 
         Ok((view.info.file_offset as usize, view.info.size as usize, view.info.ggml_type))
     };
     refuse("a norm is NaN", changed(place(norm)?.0 + 8, &nan), &[norm, "element 2"])?;
-    let linear = "blk.0.ffn_up.weight";
+    let dense = "blk.0.ffn_up.weight";
+    let linear = if file.tensor(dense).is_some() { dense } else { "blk.0.ffn_up_exps.weight" };
     let (at, size, ggml_type) = place(linear)?;
     if ggml_type == quant::i2_s::FORMAT.ggml_type {
         let scale = at + size - quant::I2S_TRAILER;

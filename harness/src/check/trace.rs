@@ -43,7 +43,7 @@ fn compare(
     tokens.truncate(TOKENS);
     let theirs = reference.trace(&tokens)?;
     let own = ours.trace(&tokens)?;
-    let replayed = replay(&ours.loaded().model, ours.kernels(), &*models::pool(1)?, &tokens, &theirs);
+    let replayed = replay(&ours.loaded().model, ours.kernels(), &*models::pool(1)?, &tokens, &theirs)?;
     let found = bisect(&own, &theirs, &replayed, limits);
     let peak = |d: f64, step: f64| if d.is_nan() || step.is_nan() { f64::NAN } else { d.max(step) };
     let peaks = found.steps.iter().map(|step| step.own.as_ref().map_or(f64::NAN, |own| own.peak));

@@ -179,8 +179,7 @@ impl Reference for Ours {
 }
 
 fn facts(file: &GgufFile, path: &str, layout: I2sLayout) -> FileFacts {
-    let first = file.tensor("blk.0.attn_q.weight");
-    let known = first.map(|view| {
+    let known = crate::models::first_linear(file).map(|view| {
         let format = quant::by_ggml_type(view.info.ggml_type, layout);
         format.map_or_else(|_| file.type_name(view.info).to_owned(), |format| format.name.to_owned())
     });

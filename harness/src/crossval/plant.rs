@@ -87,7 +87,10 @@ pub fn flip(
     let after = weight(&data)?;
     let mut bytes = Vec::new();
     file.copy_to(&mut bytes)?;
-    let place = usize::try_from(view.info.file_offset).ok().and_then(|start| bytes.get_mut(start + at));
+    // Elsewhere than in `file`, if that lies in several parts.
+    let copy = GgufFile::from_vec(bytes.clone())?;
+    let start = copy.tensor(tensor).map_or(u64::MAX, |view| view.info.file_offset);
+    let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start + at));
     *place.ok_or_else(unknown)? = data.get(at).copied().ok_or_else(unknown)?;
     Ok(Planted { bytes, before, after })
 }

@@ -187,10 +187,10 @@ fn trace(
     });
     match both {
         Err(error) => failed(&error),
-        Ok((mine, theirs)) => {
-            let replayed = replay(&ours.loaded.model, ours.kernels, &ours.pool, sequence, &theirs);
-            Section::Ran(bisect(&mine, &theirs, &replayed, limits))
-        }
+        Ok((mine, theirs)) => match replay(&ours.loaded.model, ours.kernels, &ours.pool, sequence, &theirs) {
+            Ok(replayed) => Section::Ran(bisect(&mine, &theirs, &replayed, limits)),
+            Err(error) => failed(&SideError::failed(ours.name(), "trace", error)),
+        },
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! The tokenizer is a byte-level BPE with as many tokens as the shape says ([`super::pieces`]).
 
-use super::{Noise, Pieces, header};
+use super::header::header;
+use super::{Noise, Pieces, families};
 use crate::models::layout;
 use bitnet_engine::convert::linear_keys;
 use bitnet_engine::gguf::{GgufError, GgufFile, GgufWriter};
@@ -45,28 +46,64 @@ pub static SHAPES: &[NamedShape] = &[
         about: "two layers that fit every format; for tests",
         architecture: "bitnet-b1.58",
         rope_base: 10_000.0,
-        shape: Shape { layers: 2, hidden: 256, ffn: 768, heads: 4, kv_heads: 2, vocab: 512, context: 1024 },
+        shape: Shape {
+            layers: 2,
+            hidden: 256,
+            ffn: 768,
+            heads: 4,
+            kv_heads: 2,
+            vocab: 512,
+            context: 1024,
+            ..Shape::PLAIN
+        },
     },
     NamedShape {
         name: "100m",
         about: "a tenth of the smallest real one",
         architecture: "bitnet-b1.58",
         rope_base: 500_000.0,
-        shape: Shape { layers: 12, hidden: 768, ffn: 2048, heads: 12, kv_heads: 4, vocab: 32_000, context: 4096 },
+        shape: Shape {
+            layers: 12,
+            hidden: 768,
+            ffn: 2048,
+            heads: 12,
+            kv_heads: 4,
+            vocab: 32_000,
+            context: 4096,
+            ..Shape::PLAIN
+        },
     },
     NamedShape {
         name: "700m",
         about: "bitnet_b1_58-large of 1bitLLM",
         architecture: "bitnet",
         rope_base: 10_000.0,
-        shape: Shape { layers: 24, hidden: 1536, ffn: 4096, heads: 16, kv_heads: 16, vocab: 32_002, context: 2048 },
+        shape: Shape {
+            layers: 24,
+            hidden: 1536,
+            ffn: 4096,
+            heads: 16,
+            kv_heads: 16,
+            vocab: 32_002,
+            context: 2048,
+            ..Shape::PLAIN
+        },
     },
     NamedShape {
         name: "2b4t",
         about: "BitNet-b1.58-2B-4T of Microsoft",
         architecture: "bitnet-b1.58",
         rope_base: 500_000.0,
-        shape: Shape { layers: 30, hidden: 2560, ffn: 6912, heads: 20, kv_heads: 5, vocab: 128_256, context: 4096 },
+        shape: Shape {
+            layers: 30,
+            hidden: 2560,
+            ffn: 6912,
+            heads: 20,
+            kv_heads: 5,
+            vocab: 128_256,
+            context: 4096,
+            ..Shape::PLAIN
+        },
     },
 ];
 
@@ -187,7 +224,8 @@ impl Recipe {
         let mut writer = GgufWriter::new(3, 32).map_err(failed)?;
         let word = |failure: crate::Failure| MakeError::Vocabulary(failure.message);
         let title = format!("{} of random weights, seed {}", self.named.name, self.seed);
-        header(&mut writer, &self.architecture, title, &self.named.shape, self.named.rope_base).map_err(word)?;
+        let family = families::by_name(&self.architecture).map_err(word)?;
+        header(&mut writer, family, title, &self.named.shape, Some(self.named.rope_base)).map_err(word)?;
         for (key, value) in linear_keys(self.storage) {
             writer.meta(key, value).map_err(failed)?;
         }

@@ -5,7 +5,7 @@
 //! once a process.
 
 use super::ours::{Answers, key};
-use super::questions::Subject;
+use super::questions::{CONTEXT, Subject};
 use crate::atomic;
 use crate::check::{Context, Failure};
 use crate::crossval::reference::Continuation;
@@ -25,8 +25,6 @@ pub const CHUNK: usize = 16;
 const THREADS: usize = 1;
 /// What one answer about these short sequences may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Tokens of the context that is asked for: more than any question has.
-const CONTEXT: usize = 256;
 
 /// Whether the worker of a backend is built here.
 #[must_use]

@@ -1,7 +1,7 @@
 //! Our answers on the device of a cell. Live and recorded cells of all backends ask the same, so each answer is computed
 //! once a process.
 
-use super::questions::Subject;
+use super::questions::{CONTEXT, Subject};
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
 use crate::crossval::{Logits, Row, Traced};
@@ -100,7 +100,7 @@ impl Ours {
     /// The sequence cannot be computed.
     pub fn logits(&self, tokens: &[u32]) -> Result<Arc<Logits>, Failure> {
         LOGITS.get(format!("{} {tokens:?}", self.key), || -> Result<Logits, Failure> {
-            let mut session = models::session(&self.loaded, self.kernels, 1, CHUNK, tokens.len())?;
+            let mut session = models::session(&self.loaded, self.kernels, 1, CHUNK, CONTEXT)?;
             let mut rows = Vec::with_capacity(tokens.len());
             session.forward(tokens, Want::All, &mut |_, logits| rows.push(Row::Full(logits.to_vec())))?;
             let vocab = self.loaded.model.config.vocab_size;
@@ -114,7 +114,7 @@ impl Ours {
     /// The prompt cannot be computed.
     pub fn generate(&self, prompt: &[u32], new_tokens: usize) -> Result<Arc<Vec<u32>>, Failure> {
         TOKENS.get(format!("{} {prompt:?} {new_tokens}", self.key), || -> Result<Vec<u32>, Failure> {
-            let mut session = models::session(&self.loaded, self.kernels, 1, CHUNK, prompt.len() + new_tokens + 1)?;
+            let mut session = models::session(&self.loaded, self.kernels, 1, CHUNK, CONTEXT)?;
             let options = GenerateOptions { max_tokens: Some(new_tokens), ignore_eos: true, ..Default::default() };
             let tokenizer = &*self.loaded.tokenizer;
             let made = generate(&mut session, tokenizer, prompt, &options, &AtomicBool::new(false), &mut |_| {})?;
@@ -127,7 +127,7 @@ impl Ours {
     /// # Errors
     /// The sequence cannot be computed.
     pub fn trace(&self, tokens: &[u32]) -> Result<Vec<Traced>, Failure> {
-        let mut session = models::session(&self.loaded, self.kernels, 1, tokens.len().max(1), tokens.len())?;
+        let mut session = models::session(&self.loaded, self.kernels, 1, tokens.len().max(1), CONTEXT)?;
         let mut steps = Vec::new();
         let mut observer = |result: StepResult<'_>| {
             let StepResult { name, rows, width, values, .. } = result;

@@ -9,6 +9,10 @@ use bitnet_golden::matrix::Source;
 use bitnet_golden::texts;
 use std::sync::Arc;
 
+/// Tokens of the context that both sides allocate: more than any question has. It decides which rotary factors count where a
+/// model has two sets of them.
+pub const CONTEXT: usize = 256;
+
 /// Tokens of the passage that are a prompt, besides the prompts that the plan has for a model.
 const PROMPT: usize = 8;
 

@@ -53,7 +53,7 @@ fn bits() -> Result<(), Failure> {
     let part: Vec<_> = whole.iter().filter(|t| !hidden.iter().any(|h| t.step.ends_with(h))).cloned().collect();
     check(part.len() < whole.len(), "nothing was hidden")?;
     for shown in [&whole, &part] {
-        let replayed = replay(&side.loaded.model, side.kernels, &side.pool, &ids, shown);
+        let replayed = replay(&side.loaded.model, side.kernels, &side.pool, &ids, shown)?;
         let same = replayed.iter().map(|r| &r.result).eq(shown.iter());
         check(same, "a replayed step has other bits than the step")?;
     }
@@ -139,7 +139,7 @@ fn without_replay() -> Result<(), Failure> {
     let limits = Thresholds { drift_peak: 1e-4, ..limits()? };
     let without = bisect(&mine, &theirs, &[], &limits);
     check(without.first.as_ref().is_some_and(|f| f.step == "blk.0.ffn_down"), format_args!("{:?}", without.first))?;
-    let replayed = replay(&a.loaded.model, a.kernels, &a.pool, &ids, &theirs);
+    let replayed = replay(&a.loaded.model, a.kernels, &a.pool, &ids, &theirs)?;
     let with = bisect(&mine, &theirs, &replayed, &limits);
     let blamed = |steps: &[bitnet_harness::crossval::bisect::StepReport]| steps.iter().filter(|s| s.diverges).count();
     check(blamed(&with.steps) == 1, format_args!("{} steps are blamed", blamed(&with.steps)))

@@ -16,6 +16,7 @@ use bitnet_harness::bench::worker::Worker;
 use bitnet_harness::bench::{plot, table};
 use bitnet_harness::crossval::live::facts;
 use bitnet_harness::env::Env;
+use bitnet_harness::models::first_linear;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::provenance::{self, HostInfo};
 use cpp_sys::{CppBackend, ModelFacts};
@@ -224,7 +225,7 @@ pub(super) fn model_file(file: &GgufFile, path: &Path) -> ModelFile {
     let embedding = "token_embd.weight";
     let own_output = file.tensor("output.weight").is_some();
     let read = |name: &str| !(own_output && name == embedding);
-    let linear = file.tensor("blk.0.attn_q.weight").map_or("unknown", |view| file.type_name(view.info));
+    let linear = first_linear(file).map_or("unknown", |view| file.type_name(view.info));
     ModelFile {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         bytes: std::fs::metadata(path).map_or(0, |meta| meta.len()),

@@ -2,7 +2,7 @@
 
 use crate::common::{self, ComputeArgs};
 use anyhow::Context;
-use bitnet_engine::convert::{ConvertError, ConvertReport, Progress, convert_stored, set, targets};
+use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set"])),
-    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n\nTernary formats (i2_s, i2_s-arm, i2_s-rows4, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. With --set alone every tensor is copied byte for byte, and the file need not be one that loads."
+    group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set", "merge", "split_max_tensors"])),
+    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n\nTernary formats (i2_s, i2_s-arm, i2_s-rows4, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads."
 )]
 pub struct Args {
-    /// The GGUF to read.
+    /// The GGUF to read; of a split model any part.
     model: PathBuf,
     /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q6_k, i2_s, i2_s-arm,
     /// i2_s-rows4, tq2_0, tq1_0, tl2, tl1.
@@ -33,6 +33,13 @@ pub struct Args {
     /// type that it must have, any other is a bool, an integer, a float or a string by its looks.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Write a split model as one file (as everything here does that is not told to split).
+    #[arg(long, conflicts_with = "split_max_tensors")]
+    merge: bool,
+    /// Write parts of at most so many tensors: -o model.gguf makes model-00001-of-00003.gguf and so on, none of which may
+    /// be there already.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    split_max_tensors: Option<u32>,
     /// The GGUF to write; replaced only once it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -62,7 +69,7 @@ impl Args {
             if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let result = if linear.is_none() && embedding.is_none() {
-            set::set_metadata(&file, &assignments, &self.output, &mut step)
+            set::set_metadata(&file, &assignments, self.output(), &mut step)
         } else if assignments.is_empty() {
             self.convert(file, linear, embedding, settings, &mut step)?
         } else {
@@ -85,14 +92,19 @@ impl Args {
             eprintln!("set {text}");
         }
         eprintln!(
-            "{}: {} tensors converted, {} copied, {} bytes ({:.1} % of the original)",
+            "{}{}: {} tensors converted, {} copied, {} bytes ({:.1} % of the original)",
             self.output.display(),
+            self.split_max_tensors.map_or_else(String::new, |n| format!(" in parts of {n} tensors")),
             report.converted,
             report.copied,
             report.bytes,
             100.0 * report.bytes as f64 / before as f64
         );
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn output(&self) -> Output<'_> {
+        Output { path: &self.output, max_tensors: self.split_max_tensors.map(|n| n as usize) }
     }
 
     /// The outer error is one of loading.
@@ -108,7 +120,7 @@ impl Args {
         let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);
-        Ok(convert_stored(&loaded.model, linear, embedding, &self.output, step))
+        Ok(convert_stored(&loaded.model, linear, embedding, self.output(), step))
     }
 }
 

@@ -5,7 +5,8 @@ use crate::common;
 use bitnet_engine::device;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::LAYOUT_KEY;
-use bitnet_engine::model::{Model, Op};
+use bitnet_engine::model::Model;
+use bitnet_engine::ops::{Linear, Op};
 use bitnet_engine::tokenizer::{Diagnostic, from_gguf};
 use bitnet_kernels::quant::I2sLayout;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use bitnet_engine::settings::Settings;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  bitnet inspect model.gguf\n  bitnet inspect model.gguf --tensors --format json")]
 pub struct Args {
-    /// The GGUF [default: $BITNET_GGUF, else the embedded tiny model].
+    /// The GGUF, of a split model any part [default: $BITNET_GGUF, else the embedded tiny model].
     model: Option<PathBuf>,
     /// List every tensor.
     #[arg(long)]
@@ -35,8 +36,14 @@ struct Report {
     bytes: u64,
     sha256: String,
     gguf_version: u32,
+    /// The files of a split model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<PartReport>,
     metadata: BTreeMap<String, String>,
     tensor_types: BTreeMap<String, TypeCount>,
+    /// Why types whose number has several meanings are these: one tensor of each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    type_notes: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tensors: Vec<Tensor>,
     tokenizer: Part<TokenizerReport>,
@@ -50,8 +57,18 @@ struct TypeCount {
 }
 
 #[derive(serde::Serialize)]
+struct PartReport {
+    file: String,
+    bytes: u64,
+    tensors: usize,
+}
+
+#[derive(serde::Serialize)]
 struct Tensor {
     name: String,
+    /// Number of the part that holds it, from 1, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<usize>,
     r#type: String,
     dims: Vec<u64>,
     offset: u64,
@@ -104,14 +121,28 @@ impl Args {
 
     fn report(&self, file: &GgufFile, name: String) -> Report {
         let mut tensor_types: BTreeMap<String, TypeCount> = BTreeMap::new();
+        let mut type_notes = BTreeMap::new();
         for tensor in file.tensors() {
-            let count = tensor_types.entry(file.type_name(tensor).to_owned()).or_default();
+            let name = file.type_name(tensor);
+            if !type_notes.contains_key(name)
+                && let Some(note) = file.type_note(tensor)
+            {
+                type_notes.insert(name.to_owned(), format!("{}: {note}", tensor.name));
+            }
+            let count = tensor_types.entry(name.to_owned()).or_default();
             count.tensors += 1;
             count.bytes += tensor.size;
         }
+        let part = |part: bitnet_engine::gguf::Part<'_>| PartReport {
+            file: part.path.map_or_else(String::new, |path| path.display().to_string()),
+            bytes: part.len,
+            tensors: part.tensors.len(),
+        };
+        let several = file.parts().len() > 1;
         let tensors = if self.tensors {
             let tensor = |t: &bitnet_engine::gguf::TensorInfo| Tensor {
                 name: t.name.clone(),
+                part: several.then_some(t.part + 1),
                 r#type: file.type_name(t).to_owned(),
                 dims: t.dims.clone(),
                 offset: t.offset,
@@ -126,8 +157,10 @@ impl Args {
             bytes: file.file_len(),
             sha256: file.content_hash().to_owned(),
             gguf_version: file.version(),
+            parts: if several { file.parts().map(part).collect() } else { Vec::new() },
             metadata: file.metadata().iter().map(|(key, value)| (key.to_owned(), value.describe())).collect(),
             tensor_types,
+            type_notes,
             tensors,
             tokenizer: tokenizer(file).map_or_else(Part::Error, Part::Ok),
             run: run(file).map_or_else(Part::Error, Part::Ok),
@@ -157,7 +190,7 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
     let mut matrices: BTreeMap<String, usize> = BTreeMap::new();
     let mut work = 0;
     for step in &model.plan {
-        if let Op::Linear { weight, .. } = step.op {
+        if let Op::Linear(Linear { weight, .. }) = step.op {
             let matrix = model.weights.matrix(weight);
             *matrices.entry(model.weights.storage(weight).name().to_owned()).or_default() += 1;
             work += (matrix.rows * matrix.cols) as u64;
@@ -182,8 +215,8 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
             c.head_dim,
             c.vocab_size,
             c.context_length,
-            c.rope_dims,
-            c.rope_theta
+            model.ropes.first().map_or(0, |rope| rope.dims),
+            model.ropes.first().map_or(0.0, |rope| rope.theta)
         ),
         steps: model.plan.len(),
         matrices,
@@ -201,6 +234,12 @@ fn text(report: &Report) -> String {
         "{}: GGUF v{}, {} bytes, sha256 {}",
         report.file, report.gguf_version, report.bytes, report.sha256
     );
+    if !report.parts.is_empty() {
+        let _ = writeln!(out, "\nparts (the digest is of all, one after the other)");
+        for p in &report.parts {
+            let _ = writeln!(out, "  {} {:>5} tensors {:>14} bytes", p.file, p.tensors, p.bytes);
+        }
+    }
     let _ = writeln!(out, "\nmetadata");
     for (key, value) in &report.metadata {
         let _ = writeln!(out, "  {key} = {value}");
@@ -209,8 +248,12 @@ fn text(report: &Report) -> String {
     for (name, count) in &report.tensor_types {
         let _ = writeln!(out, "  {name:<8} {:>5} tensors {:>14} bytes", count.tensors, count.bytes);
     }
+    for note in report.type_notes.values() {
+        let _ = writeln!(out, "  {note}");
+    }
     for t in &report.tensors {
-        let _ = writeln!(out, "  {:<36} {:<8} {:?} at {}, {} bytes", t.name, t.r#type, t.dims, t.offset, t.bytes);
+        let part = t.part.map_or_else(String::new, |part| format!(" of part {part}"));
+        let _ = writeln!(out, "  {:<36} {:<8} {:?} at {}{part}, {} bytes", t.name, t.r#type, t.dims, t.offset, t.bytes);
     }
     let _ = writeln!(out, "\ntokenizer");
     match &report.tokenizer {

@@ -43,7 +43,7 @@ impl Args {
         let shown = self.model.display();
         let file = GgufFile::open(&self.model)?;
         anyhow::ensure!(
-            !same(&self.model, &self.output),
+            !file.parts().filter_map(|part| part.path).any(|part| same(part, &self.output)),
             "{} is the input itself, which is never overwritten; name another file with -o",
             self.output.display()
         );

@@ -1,9 +1,10 @@
-//! From the plan's steps to launches for a chunk of tokens: a norm takes the sum or the gate before it and makes the int8 rows
-//! of the products after it, products of one input are one launch.
+//! Fewer launches that leave the same: a norm takes the sum or the gate before it and makes the int8 rows of the products after it,
+//! products of one input are one launch, rotations and the cache are one.
+//!
+//! Each rewrite looks at neighbours only, and at what is still read later on.
 
 use super::token::Token;
-use crate::model::plan::Gating;
-use crate::model::{MatrixId, NormId, Op, Slot, Step};
+use crate::ops::{Gating, MatrixId, RopeId, Rotate, Slot, VectorId};
 use bitnet_kernels::Rope;
 
 /// What stands before a norm and is done with it.
@@ -23,15 +24,21 @@ pub(super) enum Part {
     /// The tokens' rows of the embedding.
     Embed { table: MatrixId, dst: Slot },
     /// `src`, normed if there is a weight, as f32 to `values` and as int8 to the activations.
-    Norm { before: Before, src: Slot, weight: Option<NormId>, values: Option<Slot>, int8: bool },
+    Norm { before: Before, src: Slot, weight: Option<(VectorId, f32)>, values: Option<Slot>, int8: bool },
+    /// Every `width` elements of `src`, normed.
+    HeadNorm { src: Slot, dst: Slot, weight: VectorId, eps: f32, width: usize },
     /// Products of the int8 activations.
     Ternary { parts: Vec<(MatrixId, Slot)> },
     /// Products of a single token.
     Token(Token),
     /// A product of f32 rows.
     Dense { src: Slot, weight: MatrixId, dst: Slot },
+    /// Rotates queries or keys.
+    Rotate(Rotate),
+    /// Appends keys and values.
+    Append { layer: usize },
     /// Rotates queries and keys, appends keys and values.
-    Cache { layer: usize, kind: Rope },
+    Cache { layer: usize, kind: Rope, rope: RopeId },
     /// Attention over a layer's cache.
     Attention { layer: usize },
     /// `Residual += src`.
@@ -50,153 +57,217 @@ pub(super) struct Fused {
     pub(super) steps: Vec<usize>,
 }
 
-/// The launches of a plan. `ternary` says which matrices multiply int8 rows. If `observed`, every step's result is in its slot
-/// after its launch; else what nobody needs is not written. `None` for an order of steps that no launch has: rotations that
-/// are not those of queries and keys, followed by the cache.
-pub(super) fn fuse(plan: &[Step], ternary: &dyn Fn(MatrixId) -> bool, observed: bool) -> Option<Vec<Fused>> {
-    let mut fuse = Fuse { plan, ternary, observed, out: Vec::new(), before: None };
-    let mut at = 0;
-    while let Some(step) = plan.get(at) {
-        at += fuse.step(at, &step.op)?;
+/// Products that one launch takes.
+const PRODUCTS: usize = 3;
+
+/// Rewrites the launches of a plan. If `observed`, every step's result is in its slot after its launch; else what nobody needs is not
+/// written.
+pub(super) fn fuse(mut parts: Vec<Fused>, observed: bool) -> Vec<Fused> {
+    quantise_once(&mut parts);
+    join(&mut parts, products);
+    join(&mut parts, quantised);
+    if !observed {
+        sums_wait(&mut parts);
+        join(&mut parts, sum_or_gate);
+        forget_unread(&mut parts);
     }
-    fuse.flush();
-    Some(fuse.out)
+    rotations(&mut parts);
+    parts
 }
 
-struct Fuse<'a> {
-    plan: &'a [Step],
-    ternary: &'a dyn Fn(MatrixId) -> bool,
-    observed: bool,
-    out: Vec<Fused>,
-    /// A sum or a gate that waits for a norm, and its step.
-    before: Option<(Before, usize)>,
+/// Replaces neighbours by what `rewrite` makes of the first, as long as it makes something.
+fn join(parts: &mut Vec<Fused>, rewrite: impl Fn(&Part, &Part) -> Option<Part>) {
+    let mut out: Vec<Fused> = Vec::with_capacity(parts.len());
+    for next in parts.drain(..) {
+        if let Some(last) = out.last_mut()
+            && let Some(part) = rewrite(&last.part, &next.part)
+        {
+            last.part = part;
+            last.steps.extend(next.steps);
+        } else {
+            out.push(next);
+        }
+    }
+    *parts = out;
 }
 
-impl Fuse<'_> {
-    fn push(&mut self, part: Part, steps: impl IntoIterator<Item = usize>) {
-        self.out.push(Fused { part, steps: steps.into_iter().collect() });
-    }
+/// Rows that are int8 already are not made again.
+fn quantise_once(parts: &mut Vec<Fused>) {
+    let mut int8 = None;
+    parts.retain(|Fused { part, .. }| {
+        if let Part::Norm { before: Before::Plain, src, weight: None, values: None, int8: true } = part {
+            return std::mem::replace(&mut int8, Some(*src)) != Some(*src);
+        }
+        if *part == Part::Select || int8.is_some_and(|slot| part.writes().contains(&slot)) {
+            int8 = None;
+        }
+        true
+    });
+}
 
-    /// What waits is done by itself.
-    fn flush(&mut self) {
-        match self.before.take() {
-            Some((Before::Sum(src), step)) => self.push(Part::Add { src }, [step]),
-            Some((Before::Gate(gating), step)) => self.push(Part::Gate(gating), [step]),
-            Some((Before::Plain, _)) | None => {}
+fn products(before: &Part, after: &Part) -> Option<Part> {
+    let (Part::Ternary { parts }, Part::Ternary { parts: more }) = (before, after) else { return None };
+    (parts.len() < PRODUCTS).then(|| Part::Ternary { parts: [parts.as_slice(), more].concat() })
+}
+
+/// A norm makes the int8 rows of what it wrote.
+fn quantised(before: &Part, after: &Part) -> Option<Part> {
+    let (
+        Part::Norm { int8: false, values: Some(dst), weight: Some(_), .. },
+        Part::Norm { before: Before::Plain, src, weight: None, values: None, int8: true },
+    ) = (before, after)
+    else {
+        return None;
+    };
+    let mut norm = before.clone();
+    if let Part::Norm { int8, .. } = &mut norm {
+        *int8 = true;
+    }
+    (dst == src).then_some(norm)
+}
+
+/// A sum before the selection of rows is done for those that are left.
+fn sums_wait(parts: &mut [Fused]) {
+    for i in 1..parts.len() {
+        if parts[i].part == Part::Select && matches!(parts[i - 1].part, Part::Add { .. }) {
+            parts.swap(i - 1, i);
+        }
+    }
+}
+
+fn sum_or_gate(first: &Part, after: &Part) -> Option<Part> {
+    let Part::Norm { before: Before::Plain, src, .. } = after else { return None };
+    let (before, of) = match *first {
+        Part::Add { src } => (Before::Sum(src), Slot::Residual),
+        Part::Gate(gating) => (Before::Gate(gating), Slot::Gate),
+        _ => return None,
+    };
+    // A gate is not written: whoever norms it must write over it.
+    if let Part::Norm { weight: Some(_), values, .. } = after
+        && of == Slot::Gate
+        && *values != Some(of)
+    {
+        return None;
+    }
+    let mut norm = after.clone();
+    if let Part::Norm { before: was, weight, values, src, .. } = &mut norm {
+        *was = before;
+        // A sum is written where it was; a gate only if it is asked for.
+        if weight.is_none() && matches!(before, Before::Gate(_)) {
+            *values = Some(*src);
+        }
+    }
+    (of == *src).then_some(norm)
+}
+
+/// Values of a norm that nobody reads are not written.
+fn forget_unread(parts: &mut [Fused]) {
+    for i in 0..parts.len() {
+        let (head, rest) = parts.split_at_mut(i + 1);
+        let Some(Fused { part: Part::Norm { values, int8: true, .. }, .. }) = head.last_mut() else { continue };
+        let Some(slot) = *values else { continue };
+        let mut later = rest.iter().map(|fused| &fused.part);
+        let read = later.find_map(|part| {
+            let (reads, writes) = (part.reads().contains(&slot), part.writes().contains(&slot));
+            (reads || writes).then_some(reads)
+        });
+        if read != Some(true) {
+            *values = None;
+        }
+    }
+}
+
+/// Queries, keys, cache.
+fn rotations(parts: &mut Vec<Fused>) {
+    let mut out: Vec<Fused> = Vec::with_capacity(parts.len());
+    for next in parts.drain(..) {
+        let cache = match (out.as_slice(), &next.part) {
+            (
+                [.., Fused { part: Part::Rotate(q), .. }, Fused { part: Part::Rotate(k), .. }],
+                &Part::Append { layer },
+            ) if (q.slot, k.slot, q.kind, q.rope) == (Slot::Query, Slot::Key, k.kind, k.rope) => {
+                Part::Cache { layer, kind: q.kind, rope: q.rope }
+            }
+            _ => {
+                out.push(next);
+                continue;
+            }
+        };
+        let rotated = out.split_off(out.len() - 2);
+        out.push(Fused { part: cache, steps: rotated.into_iter().flat_map(|fused| fused.steps).collect() });
+    }
+    *parts = out;
+}
+
+impl Part {
+    /// The slots that it reads as f32.
+    fn reads(&self) -> Vec<Slot> {
+        match self {
+            Self::Embed { .. } | Self::Ternary { .. } | Self::Select => Vec::new(),
+            Self::Norm { before, src, .. } => match before {
+                Before::Plain => vec![*src],
+                Before::Sum(term) => vec![*src, *term],
+                Before::Gate(_) => vec![*src, Slot::Up],
+            },
+            Self::HeadNorm { src, .. } | Self::Dense { src, .. } => vec![*src],
+            Self::Token(token) => vec![token.src],
+            Self::Rotate(rotate) => vec![rotate.slot],
+            Self::Append { .. } => vec![Slot::Key, Slot::Value],
+            Self::Cache { .. } => vec![Slot::Query, Slot::Key, Slot::Value],
+            Self::Attention { .. } => vec![Slot::Query],
+            Self::Add { src } => vec![*src, Slot::Residual],
+            Self::Gate(_) => vec![Slot::Gate, Slot::Up],
         }
     }
 
-    /// What waits, if it is of this slot.
-    fn take(&mut self, src: Slot) -> Before {
-        let fits = matches!(
-            (self.before, src),
-            (Some((Before::Sum(_), _)), Slot::Residual) | (Some((Before::Gate(_), _)), Slot::Gate)
-        );
-        if !fits {
-            self.flush();
+    /// The slots that it writes.
+    fn writes(&self) -> Vec<Slot> {
+        match self {
+            Self::Embed { dst, .. } | Self::HeadNorm { dst, .. } | Self::Dense { dst, .. } => vec![*dst],
+            Self::Norm { before, src, values, .. } => {
+                let sum = matches!(before, Before::Sum(_)).then_some(*src);
+                sum.into_iter().chain(*values).collect()
+            }
+            Self::Ternary { parts } => parts.iter().map(|(_, dst)| *dst).collect(),
+            Self::Token(_) | Self::Append { .. } | Self::Select => Vec::new(),
+            Self::Rotate(rotate) => vec![rotate.slot],
+            Self::Cache { .. } => vec![Slot::Query, Slot::Key],
+            Self::Attention { .. } => vec![Slot::Query],
+            Self::Add { .. } => vec![Slot::Residual],
+            Self::Gate(_) => vec![Slot::Gate],
         }
-        self.before.take().map_or(Before::Plain, |(before, _)| before)
-    }
-
-    fn wait(&mut self, before: Before, step: usize) {
-        self.flush();
-        self.before = Some((before, step));
-        if self.observed {
-            self.flush();
-        }
-    }
-
-    /// Takes the steps from `at` on that belong together; returns how many.
-    fn step(&mut self, at: usize, op: &Op) -> Option<usize> {
-        match *op {
-            Op::Embed { table, dst } => {
-                self.flush();
-                self.push(Part::Embed { table, dst }, [at]);
-            }
-            Op::RmsNorm { src, dst, weight } => {
-                let before = self.take(src);
-                let linear = self.linear(at + 1, dst);
-                let int8 = linear.iter().any(|&(id, _)| (self.ternary)(id));
-                let dense = linear.is_empty() || linear.iter().any(|&(id, _)| !(self.ternary)(id));
-                let values = (dense || self.observed).then_some(dst);
-                self.push(Part::Norm { before, src, weight: Some(weight), values, int8 }, [at]);
-                return Some(1 + self.products(at + 1, dst, &linear));
-            }
-            Op::Linear { src, .. } => {
-                let linear = self.linear(at, src);
-                if linear.iter().any(|&(id, _)| (self.ternary)(id)) {
-                    let before = self.take(src);
-                    let dense = linear.iter().any(|&(id, _)| !(self.ternary)(id));
-                    let values = dense.then_some(src);
-                    self.push(Part::Norm { before, src, weight: None, values, int8: true }, []);
-                } else {
-                    self.flush();
-                }
-                return Some(self.products(at, src, &linear));
-            }
-            Op::Rope { slot: Slot::Query, kind, .. } => {
-                self.flush();
-                let rest = [self.plan.get(at + 1).map(|s| &s.op), self.plan.get(at + 2).map(|s| &s.op)];
-                let [Some(&Op::Rope { slot: Slot::Key, kind: of_keys, .. }), Some(&Op::CacheAppend { layer })] = rest
-                else {
-                    return None;
-                };
-                if of_keys != kind {
-                    return None;
-                }
-                self.push(Part::Cache { layer, kind }, [at, at + 1, at + 2]);
-                return Some(3);
-            }
-            Op::Rope { .. } | Op::CacheAppend { .. } => return None,
-            Op::Attention { layer } => {
-                self.flush();
-                self.push(Part::Attention { layer }, [at]);
-            }
-            Op::Gate(gating) => self.wait(Before::Gate(gating), at),
-            Op::Add { src } => self.wait(Before::Sum(src), at),
-            // A sum may wait: it is done for the rows that are left.
-            Op::SelectRows => self.push(Part::Select, []),
-        }
-        Some(1)
-    }
-
-    /// The products from `at` on that read `src`, none of which writes it.
-    fn linear(&self, at: usize, src: Slot) -> Vec<(MatrixId, Slot)> {
-        crate::inference::session::linear_group(self.plan.get(at..).unwrap_or_default(), src)
-    }
-
-    /// Pushes products; returns how many steps they were.
-    fn products(&mut self, at: usize, src: Slot, linear: &[(MatrixId, Slot)]) -> usize {
-        let mut ternary: Vec<(usize, (MatrixId, Slot))> = Vec::new();
-        for (i, &(weight, dst)) in linear.iter().enumerate() {
-            if (self.ternary)(weight) {
-                ternary.push((at + i, (weight, dst)));
-            } else {
-                self.push(Part::Dense { src, weight, dst }, [at + i]);
-            }
-        }
-        for parts in ternary.chunks(3) {
-            let steps: Vec<usize> = parts.iter().map(|p| p.0).collect();
-            self.push(Part::Ternary { parts: parts.iter().map(|p| p.1).collect() }, steps);
-        }
-        linear.len()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::lower::lower_with;
     use super::*;
+    use crate::ops::{Add, Gate, Linear, Op, RmsNorm, SelectRows, Step};
 
-    fn step(op: Op) -> Step {
-        Step { name: String::new(), op }
+    pub(crate) fn step(op: impl Into<Op>) -> Step {
+        Step { name: String::new(), op: op.into() }
     }
 
-    fn linear(src: Slot, dst: Slot, weight: usize) -> Step {
-        step(Op::Linear { src, dst, weight: MatrixId(weight) })
+    pub(crate) fn linear(src: Slot, dst: Slot, weight: usize) -> Step {
+        step(Linear { src, dst, weight: MatrixId(weight) })
     }
 
-    fn norm(src: Slot, dst: Slot, weight: usize) -> Step {
-        step(Op::RmsNorm { src, dst, weight: NormId(weight) })
+    pub(crate) fn norm(src: Slot, dst: Slot, weight: usize) -> Step {
+        step(RmsNorm { src, dst, weight: VectorId(weight), eps: 1e-5 })
+    }
+
+    pub(crate) fn add(src: Slot) -> Step {
+        step(Add { src, dst: Slot::Residual })
+    }
+
+    pub(crate) fn select() -> Step {
+        step(SelectRows { slot: Slot::Residual })
+    }
+
+    pub(crate) fn fused(plan: &[Step], ternary: &dyn Fn(MatrixId) -> bool, observed: bool) -> Vec<Fused> {
+        let parts = lower_with(plan, &|linear| ternary(linear.weight), &|_| None).expect("launches");
+        fuse(parts, observed)
     }
 
     fn names(fused: &[Fused]) -> Vec<String> {
@@ -206,23 +277,23 @@ mod tests {
                 Part::Norm { before, values, int8, .. } => format!("norm {before:?} {values:?} {int8}"),
                 Part::Ternary { parts } => format!("ternary {}", parts.len()),
                 Part::Dense { .. } => "dense".into(),
-                other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
+                other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
             })
             .collect()
     }
 
     fn block() -> Vec<Step> {
-        use Slot::{Gate, Hidden, Logits, Residual, Up};
+        use Slot::{Gate as G, Hidden, Logits, Residual, Up};
         vec![
-            step(Op::Add { src: Hidden }),
+            add(Hidden),
             norm(Residual, Hidden, 0),
-            linear(Hidden, Gate, 0),
+            linear(Hidden, G, 0),
             linear(Hidden, Up, 1),
-            step(Op::Gate(Gating::Relu2)),
-            norm(Gate, Gate, 1),
-            linear(Gate, Hidden, 2),
-            step(Op::Add { src: Hidden }),
-            step(Op::SelectRows),
+            step(Gate(Gating::Relu2)),
+            norm(G, G, 1),
+            linear(G, Hidden, 2),
+            add(Hidden),
+            select(),
             norm(Residual, Hidden, 2),
             linear(Hidden, Logits, 9),
         ]
@@ -230,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_block_is_few_launches() {
-        let fused = fuse(&block(), &|id| id.0 != 9, false).expect("launches");
+        let fused = fused(&block(), &|id| id.0 != 9, false);
         assert_eq!(
             names(&fused),
             [
@@ -245,28 +316,49 @@ mod tests {
         );
     }
 
+    /// A block whose norm is read by an f16 matrix too.
+    #[test]
+    fn what_a_dense_product_reads_is_written() {
+        let fused = fused(&block(), &|id| id.0 != 9 && id.0 != 1, false);
+        assert_eq!(
+            names(&fused)[..5],
+            ["norm Sum(Hidden) Some(Hidden) true", "ternary 1", "dense", "norm Gate(Relu2) None true", "ternary 1"]
+        );
+    }
+
     #[test]
     fn every_result_is_there_for_an_observer() {
         let plan = block();
-        let fused = fuse(&plan, &|id| id.0 != 9, true).expect("launches");
+        let fused = fused(&plan, &|id| id.0 != 9, true);
         let seen: Vec<usize> = fused.iter().flat_map(|f| f.steps.clone()).collect();
-        let with_result: Vec<usize> = (0..plan.len()).filter(|&i| plan[i].op.result().is_some()).collect();
+        let with_result: Vec<usize> = (0..plan.len()).filter(|&i| plan[i].result().is_some()).collect();
         assert_eq!(seen, with_result);
         assert!(fused.iter().all(|f| !matches!(f.part, Part::Norm { values: None, .. })));
     }
 
     #[test]
     fn products_without_a_norm_quantise_by_themselves() {
-        let plan = [step(Op::Gate(Gating::Silu)), linear(Slot::Gate, Slot::Hidden, 0)];
-        let fused = fuse(&plan, &|_| true, false).expect("launches");
-        assert_eq!(names(&fused), ["norm Gate(Silu) None true", "ternary 1"]);
-        let fused = fuse(&plan, &|_| false, false).expect("launches");
-        assert_eq!(names(&fused), ["Gate(Silu)", "dense"]);
+        let plan = [step(Gate(Gating::Silu)), linear(Slot::Gate, Slot::Hidden, 0)];
+        assert_eq!(names(&fused(&plan, &|_| true, false)), ["norm Gate(Silu) None true", "ternary 1"]);
+        assert_eq!(names(&fused(&plan, &|_| false, false)), ["Gate", "dense"]);
+    }
+
+    /// A gate that is read beside its norm is computed by itself.
+    #[test]
+    fn a_gate_that_is_still_read_is_written() {
+        use Slot::{Gate as G, Hidden, Query};
+        let plan = [step(Gate(Gating::Silu)), norm(G, Hidden, 0), linear(Hidden, Query, 0), linear(G, Hidden, 1)];
+        assert_eq!(
+            names(&fused(&plan, &|_| true, false)),
+            ["Gate", "norm Plain None true", "ternary 1", "norm Plain None true", "ternary 1"]
+        );
     }
 
     #[test]
-    fn a_rotation_without_a_cache_is_refused() {
-        let plan = [step(Op::Rope { slot: Slot::Query, heads: 1, kind: Rope::Neox })];
-        assert_eq!(fuse(&plan, &|_| true, false), None);
+    fn operations_without_a_kernel_are_refused_by_name() {
+        let window = crate::ops::Attention { layer: 0, heads: 1, kv_heads: 1, dim: 4, scale: 0.5, window: Some(4) };
+        let plan = [Step { name: "blk.0.attn".into(), op: window.into() }];
+        let refused = lower_with(&plan, &|_| true, &|_| None).unwrap_err();
+        assert!(refused.contains("`attention`") && refused.contains("blk.0.attn"), "{refused}");
     }
 }

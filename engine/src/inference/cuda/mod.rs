@@ -10,22 +10,23 @@
 //! another token, or none, that was for nothing.
 
 mod fused;
+mod lower;
 mod pick;
 mod room;
 mod token;
 mod uploaded;
 
-use super::rope::RopeTable;
-use super::session::{Step, Until};
-use super::{Head, InferenceError, MAX_DRAFT, StepResult};
-use crate::model::plan::Gating;
-use crate::model::{MatrixId, Model, Op, Slot};
-use bitnet_kernels::ActKind;
+use super::executor::Executor;
+use super::{Head, InferenceError, MAX_DRAFT, Needs, Observer, Screening, StepResult};
+use crate::model::Model;
+use crate::ops::rope::RopeTable;
+use crate::ops::{Batch, Embed, Gating, Linear, MatrixId, Op, RopeId, Slot};
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device, Replay, record};
 use bitnet_kernels::cuda::head::{ScreenedHead, TopK};
 use bitnet_kernels::cuda::launches::{Gate, Heads, Input, Launches, Norm, Product, RopeTables, Row, Rows, Weights};
+use bitnet_kernels::{ActKind, Rope};
 use fused::{Before, Fused, Part, fuse};
-use room::{Room, width};
+use room::Room;
 use std::sync::Arc;
 use token::{Out, Token, single};
 use uploaded::{Uploaded, refused};
@@ -41,6 +42,7 @@ const MAX_COLS: usize = 1 << 19;
 
 /// A sequence on a device.
 pub(super) struct Cuda {
+    model: Arc<Model>,
     /// One token up to the output matrix.
     recorded: Option<Replay>,
     /// The chosen token becomes the input, and the next is chosen.
@@ -49,7 +51,7 @@ pub(super) struct Cuda {
     weights: Arc<Uploaded>,
     shape: Heads,
     cache: Vec<[Buffer; 2]>,
-    rope: RopeTables,
+    ropes: Vec<RopeTables>,
     room: Option<Room>,
     /// The key of the largest logit.
     best: Buffer,
@@ -90,10 +92,19 @@ enum Pending {
     Chosen,
 }
 
+/// Tokens from `position` on; the rows from `first` on are held.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    tokens: &'a [u32],
+    position: usize,
+    first: usize,
+}
+
+/// Those that [`lower`] lets through.
 fn gate(gating: Gating) -> Gate {
     match gating {
-        Gating::Relu2 => Gate::Relu2,
         Gating::Silu => Gate::Silu,
+        _ => Gate::Relu2,
     }
 }
 
@@ -105,22 +116,19 @@ impl Cuda {
         context: usize,
         chunk: usize,
         how: Head,
-        mut table: RopeTable,
     ) -> Result<Self, InferenceError> {
         let config = &model.config;
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
         let shape = Heads { heads, kv_heads, dim, capacity: context };
         fits(model, &**device)?;
-        let ternary = |id| model.weights.matrix(id).format.act == ActKind::I8;
-        let parts = [false, true].map(|observed| fuse(&model.plan, &ternary, observed));
-        let [Some(plain), Some(observed)] = parts else {
-            return Err(refused(&**device, "this family rotates in an order that no launch has".to_owned()));
-        };
+        let launches = lower::lower(model).map_err(|what| refused(&**device, what))?;
+        let parts = [false, true].map(|observed| fuse(launches.clone(), observed));
 
-        let cache = 4 * shape.cache_len() * config.block_count + 4 * context * (config.rope_dims + 1);
+        let angles: usize = model.ropes.iter().map(|rope| rope.dims).sum();
+        let cache = 4 * shape.cache_len() * config.block_count + 4 * context * (angles + 1);
         let present = Uploaded::find(model, device);
         let weights = if present.is_some() { 0 } else { uploaded::needed(model) };
-        let bytes = (weights + cache + Room::bytes(config, shape, chunk)) as u64;
+        let bytes = (weights + cache + Room::bytes(&model.widths, shape, chunk)) as u64;
         let free = device.free_memory()?;
         if bytes > free {
             let what = format!("the model ({} MB) with a context of {context} tokens", weights.div_ceil(1_000_000));
@@ -132,21 +140,23 @@ impl Cuda {
         };
         let half = || Buffer::new::<u16>(device, shape.cache_len(), "the KV cache");
         let layers = (0..config.block_count).map(|_| Ok([half()?, half()?]));
-        table.extend_to(context);
-        let (cos, sin) = table.all();
-        let what = "rotary tables";
+        let ropes = model.ropes.iter().map(|spec| {
+            let mut table = RopeTable::new(spec.within(context));
+            table.extend_to(context);
+            let (cos, sin) = table.all();
+            let of = |values: &[f32]| Buffer::of(device, values, "rotary tables");
+            Ok(RopeTables { cos: of(cos)?, sin: of(sin)?, dims: spec.dims })
+        });
+        let [plain, observed] = parts;
         Ok(Self {
+            model: Arc::clone(model),
             recorded: None,
             going_on: None,
             launches: Launches::new(device),
             weights,
             shape,
             cache: layers.collect::<Result<_, CudaError>>()?,
-            rope: RopeTables {
-                cos: Buffer::of(device, cos, what)?,
-                sin: Buffer::of(device, sin, what)?,
-                dims: config.rope_dims,
-            },
+            ropes: ropes.collect::<Result<_, CudaError>>()?,
             room: None,
             best: Buffer::of(device, &[0u64], "the best token")?,
             history: Buffer::new::<u32>(device, context, "the history of tokens")?,
@@ -167,47 +177,6 @@ impl Cuda {
         })
     }
 
-    /// Runs the plan for one chunk from `step.position` on; logits of the rows from `step.first` on go to `logits`, or the
-    /// rows are held before the output matrix.
-    pub(super) fn run(
-        &mut self,
-        model: &Model,
-        step: &mut Step<'_, '_>,
-        logits: &mut Vec<f32>,
-    ) -> Result<(), InferenceError> {
-        self.catch_up(model)?;
-        let tokens = step.tokens.len();
-        self.make_room(model, tokens)?;
-        let rows = tokens - step.first;
-        self.held = (step.first, rows);
-        self.screened = false;
-        if let ([token], 1, None, Until::Head) = (step.tokens, rows, &step.observer, step.until) {
-            self.pending = if self.chosen == Some((*token, step.position)) {
-                Pending::Chosen
-            } else {
-                self.send(step)?;
-                Pending::Sent
-            };
-            self.single = Some(step.position);
-            return Ok(());
-        }
-        self.send(step)?;
-        if tokens == 1 && step.observer.is_none() {
-            self.one_token(model)?;
-        } else {
-            self.body(model, step)?;
-        }
-        if rows == 0 || step.until == Until::Head {
-            return Ok(());
-        }
-        self.logits(model, logits)?;
-        if let (Some(observer), Some(last)) = (&mut step.observer, model.plan.last()) {
-            let (position, width) = (step.position + step.first, model.config.vocab_size);
-            observer.step(StepResult { name: &last.name, position, rows, width, values: logits });
-        }
-        Ok(())
-    }
-
     /// The token of the key becomes the input, and the key is gone.
     fn next(&self) -> Result<(), CudaError> {
         let Some(room) = &self.room else { return Ok(()) };
@@ -215,7 +184,7 @@ impl Cuda {
     }
 
     /// Runs what waits, up to the output matrix.
-    fn catch_up(&mut self, model: &Model) -> Result<(), InferenceError> {
+    fn catch_up(&mut self) -> Result<(), InferenceError> {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => return Ok(()),
             Pending::Sent => {}
@@ -228,7 +197,7 @@ impl Cuda {
                 self.key = false;
             }
         }
-        self.one_token(model)
+        self.one_token()
     }
 
     /// Forgets that the device went on by itself; returns whether it had. What it wrote to the cache lies where the next token will,
@@ -252,7 +221,7 @@ impl Cuda {
         Product { w: self.matrix(id), y }
     }
 
-    fn make_room(&mut self, model: &Model, tokens: usize) -> Result<(), InferenceError> {
+    fn make_room(&mut self, tokens: usize) -> Result<(), InferenceError> {
         if self.room.as_ref().is_some_and(|room| room.tokens >= tokens) {
             return Ok(());
         }
@@ -263,56 +232,56 @@ impl Cuda {
         (self.single, self.chosen) = (None, None);
         self.turn_back();
         let device = Arc::clone(self.launches.device());
-        self.room = Some(Room::new(&device, &model.config, self.shape, tokens)?);
+        self.room = Some(Room::new(&device, &self.model.widths, self.shape, tokens)?);
         Ok(())
     }
 
     /// Sends the position and the tokens.
-    fn send(&mut self, step: &Step<'_, '_>) -> Result<(), InferenceError> {
-        let mut input = vec![step.position as u32, 0, 0, 0];
-        input.extend_from_slice(step.tokens);
+    fn send(&mut self, call: Call<'_>) -> Result<(), InferenceError> {
+        let mut input = vec![call.position as u32, 0, 0, 0];
+        input.extend_from_slice(call.tokens);
         (self.single, self.chosen) = (None, None);
         self.turn_back();
         Ok(self.room()?.input.write(0, &input)?)
     }
 
     /// One token up to the output matrix, recorded when it is first run.
-    fn one_token(&mut self, model: &Model) -> Result<(), InferenceError> {
+    fn one_token(&mut self) -> Result<(), InferenceError> {
         if let Some(recorded) = &self.recorded {
             return Ok(recorded.start()?);
         }
-        let recorded = record(&**self.launches.device(), &mut || self.plan(model))?;
+        let recorded = record(&**self.launches.device(), &mut || self.plan())?;
         recorded.start()?;
         self.recorded = Some(recorded);
         Ok(())
     }
 
     /// The launches of one token up to the output matrix.
-    fn plan(&self, model: &Model) -> Result<(), CudaError> {
-        self.token.iter().try_for_each(|part| self.part(model, part, (1, 0)))
+    fn plan(&self) -> Result<(), CudaError> {
+        self.token.iter().try_for_each(|part| self.part(part, (1, 0)))
     }
 
     /// A chunk up to the output matrix.
-    fn body(&mut self, model: &Model, step: &mut Step<'_, '_>) -> Result<(), InferenceError> {
-        let tokens = step.tokens.len();
-        let parts = &self.parts[usize::from(step.observer.is_some())];
+    fn body(&mut self, call: Call<'_>, mut observer: Option<&mut (dyn Observer + '_)>) -> Result<(), InferenceError> {
+        let tokens = call.tokens.len();
+        let parts = &self.parts[usize::from(observer.is_some())];
         let mut first = 0;
         let mut values = Vec::new();
         for Fused { part, steps } in parts {
             if *part == Part::Select {
-                if step.first == tokens {
+                if call.first == tokens {
                     break;
                 }
-                first = step.first;
+                first = call.first;
             }
-            self.part(model, part, (tokens, first))?;
-            let (Some(observer), Some(room)) = (&mut step.observer, &self.room) else { continue };
-            for named in steps.iter().filter_map(|&i| model.plan.get(i)) {
-                let Some(slot) = named.op.result().filter(|&slot| slot != Slot::Logits) else { continue };
-                let (rows, width) = (tokens - first, width(&model.config, slot));
+            self.part(part, (tokens, first))?;
+            let (Some(observer), Some(room)) = (observer.as_deref_mut(), &self.room) else { continue };
+            for named in steps.iter().filter_map(|&i| self.model.plan.get(i)) {
+                let Some(slot) = named.result().filter(|&slot| slot != Slot::Logits) else { continue };
+                let (rows, width) = (tokens - first, self.model.widths.of(slot));
                 values.resize(rows * width, 0.0);
                 room.slot(slot).read(4 * first * width, &mut values)?;
-                let position = step.position + first;
+                let position = call.position + first;
                 observer.step(StepResult { name: &named.name, position, rows, width, values: &values });
             }
         }
@@ -320,10 +289,11 @@ impl Cuda {
     }
 
     /// Starts a part for the rows from `first` on of `tokens`. The output matrix is left to [`Cuda::head`].
-    fn part(&self, model: &Model, part: &Part, (tokens, first): (usize, usize)) -> Result<(), CudaError> {
+    fn part(&self, part: &Part, (tokens, first): (usize, usize)) -> Result<(), CudaError> {
         let Some(room) = &self.room else { return Ok(()) };
-        let (config, launches, rows) = (&model.config, &self.launches, tokens - first);
-        let of = |slot: Slot| Rows { buffer: room.slot(slot), from: first * width(config, slot) };
+        let (widths, launches, rows) = (&self.model.widths, &self.launches, tokens - first);
+        let of = |slot: Slot| Rows { buffer: room.slot(slot), from: first * widths.of(slot) };
+        let rope = |id: RopeId| &self.ropes[id.0];
         match part {
             Part::Embed { table, dst } => {
                 let table = self.weights.matrix(*table);
@@ -339,36 +309,55 @@ impl Cuda {
                 let norm = Norm {
                     input,
                     x: of(*src),
-                    weight: weight.map(|id| (self.weights.norm(id), config.rms_eps)),
+                    weight: weight.map(|(id, eps)| (self.weights.vector(id), eps)),
                     values: values.map(of),
                     int8: int8.then_some(&room.int8),
                 };
-                launches.norm(&norm, rows, width(config, *src))
+                launches.norm(&norm, rows, widths.of(*src))
+            }
+            &Part::HeadNorm { src, dst, weight, eps, width } => {
+                let weight = Some((self.weights.vector(weight), eps));
+                let norm = Norm { input: Input::Plain, x: of(src), weight, values: Some(of(dst)), int8: None };
+                launches.norm(&norm, rows * widths.of(src) / width, width)
             }
             Part::Ternary { parts } => {
                 let products: Vec<_> = parts.iter().map(|&(id, dst)| self.product(id, room.slot(dst))).collect();
                 let cols = parts.first().map_or(0, |&(id, _)| self.weights.matrix(id).cols);
                 launches.ternary(&products, &room.int8, rows, cols)
             }
-            Part::Token(token) => self.products(model, token, room),
+            Part::Token(token) => self.products(token, room),
             Part::Dense { dst: Slot::Logits, .. } | Part::Select => Ok(()),
             Part::Dense { src, weight, dst } => {
                 let cols = self.weights.matrix(*weight).cols;
                 launches.dense(&self.product(*weight, room.slot(*dst)), of(*src), (rows, cols), None)
             }
-            Part::Cache { layer, kind } => {
+            // What rotates and appends does each by itself if it is given no heads for the other.
+            Part::Rotate(rotate) => {
+                let slot = room.slot(rotate.slot);
+                let shape = Heads { heads: rotate.heads, kv_heads: 0, ..self.shape };
+                let at = (&room.input, tokens);
+                launches.rope_append((rotate.kind, rope(rotate.rope)), [slot; 3], [slot; 2], at, shape)
+            }
+            Part::Append { layer } => {
+                let [k, v] = [Slot::Key, Slot::Value].map(|slot| room.slot(slot));
+                let none = RopeTables { cos: k.clone(), sin: k.clone(), dims: 0 };
+                let shape = Heads { heads: 0, ..self.shape };
+                let at = (&room.input, tokens);
+                launches.rope_append((Rope::Neox, &none), [k, k, v], self.cache[*layer].each_ref(), at, shape)
+            }
+            Part::Cache { layer, kind, rope: id } => {
                 let [q, k, v] = [Slot::Query, Slot::Key, Slot::Value].map(|slot| room.slot(slot));
                 let at = (&room.input, tokens);
-                launches.rope_append((*kind, &self.rope), [q, k, v], self.cache[*layer].each_ref(), at, self.shape)
+                launches.rope_append((*kind, rope(*id)), [q, k, v], self.cache[*layer].each_ref(), at, self.shape)
             }
             Part::Attention { layer } => {
                 let at = (&room.input, tokens);
                 let cache = self.cache[*layer].each_ref();
                 launches.attention(room.slot(Slot::Query), cache, at, self.shape, &room.attention)
             }
-            Part::Add { src } => launches.add(of(Slot::Residual), of(*src), rows * config.embedding_length),
+            Part::Add { src } => launches.add(of(Slot::Residual), of(*src), rows * widths.of(*src)),
             Part::Gate(gating) => {
-                let n = rows * config.feed_forward_length;
+                let n = rows * widths.of(Slot::Gate);
                 launches.gate(gate(*gating), room.slot(Slot::Gate), room.slot(Slot::Up), n)
             }
         }
@@ -377,12 +366,12 @@ impl Cuda {
 
 impl Cuda {
     /// Starts the products of a single token.
-    fn products(&self, model: &Model, Token { src, weight, out }: &Token, room: &Room) -> Result<(), CudaError> {
-        let (config, launches) = (&model.config, &self.launches);
+    fn products(&self, Token { src, weight, out }: &Token, room: &Room) -> Result<(), CudaError> {
+        let (widths, launches) = (&self.model.widths, &self.launches);
         let row = Row {
             x: room.slot(*src),
-            cols: width(config, *src),
-            weight: weight.map(|id| (self.weights.norm(id), config.rms_eps)),
+            cols: widths.of(*src),
+            weight: weight.map(|(id, eps)| (self.weights.vector(id), eps)),
         };
         match out {
             Out::Store(parts) => {
@@ -394,10 +383,11 @@ impl Cuda {
                 let product = self.product(*of_gate, room.slot(Slot::Gate));
                 launches.token_gate(&row, gate(*kind), product, self.matrix(*up))
             }
-            Out::Cache { layer, kind, of } => {
+            Out::Cache { layer, kind, rope, of } => {
                 let of = of.map(|id| self.matrix(id));
                 let (q, cache) = (room.slot(Slot::Query), self.cache[*layer].each_ref());
-                launches.token_rope(&row, of, (*kind, &self.rope), q, (cache, &room.input), self.shape)
+                let turn = (*kind, &self.ropes[rope.0]);
+                launches.token_rope(&row, of, turn, q, (cache, &room.input), self.shape)
             }
         }
     }
@@ -417,23 +407,79 @@ fn fits(model: &Model, device: &dyn Device) -> Result<(), InferenceError> {
         return Err(refused(device, what));
     }
     for (name, matrix) in model.weights.matrices() {
-        let unit = if matrix.format.act == ActKind::I8 { 128 } else { 8 };
+        let unit = if matrix.act == ActKind::I8 { 128 } else { 8 };
         if !matrix.cols.is_multiple_of(unit) || matrix.cols >= MAX_COLS {
             let what =
                 format!("the matrix {name} has {} columns: the CUDA kernels take multiples of {unit}", matrix.cols);
             return Err(refused(device, what));
         }
     }
-    let dense = |id: MatrixId| model.weights.matrix(id).format.act != ActKind::I8;
     for step in &model.plan {
         let (id, what) = match step.op {
-            Op::Embed { table, .. } => (table, "embedding"),
-            Op::Linear { dst: Slot::Logits, weight, .. } => (weight, "output matrix"),
+            Op::Embed(Embed { table, .. }) => (table, "embedding"),
+            Op::Linear(Linear { dst: Slot::Logits, weight, .. }) => (weight, "output matrix"),
             _ => continue,
         };
-        if !dense(id) {
+        if model.weights.matrix(id).act == ActKind::I8 {
             return Err(refused(device, format!("a ternary {what}: the CUDA kernels take an f16 one")));
         }
     }
     Ok(())
+}
+
+impl Executor for Cuda {
+    fn run(&mut self, batch: &Batch<'_>, observer: Option<&mut (dyn Observer + '_)>) -> Result<(), InferenceError> {
+        let &[span] = batch.spans else {
+            let what = "several sequences in one step have no CUDA kernels".to_owned();
+            return Err(refused(&**self.launches.device(), what));
+        };
+        self.catch_up()?;
+        let tokens = batch.tokens.len();
+        self.make_room(tokens)?;
+        let call = Call { tokens: batch.tokens, position: span.position, first: tokens - span.wanted };
+        self.held = (call.first, span.wanted);
+        self.screened = false;
+        if let ([token], 1, None) = (call.tokens, span.wanted, &observer) {
+            self.pending = if self.chosen == Some((*token, call.position)) {
+                Pending::Chosen
+            } else {
+                self.send(call)?;
+                Pending::Sent
+            };
+            self.single = Some(call.position);
+            return Ok(());
+        }
+        self.send(call)?;
+        if tokens == 1 && observer.is_none() { self.one_token() } else { self.body(call, observer) }
+    }
+
+    fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.all(out)
+    }
+
+    fn choose(&mut self, row: usize, needs: &Needs, out: &mut Vec<f32>) -> Result<bool, InferenceError> {
+        let Some(picked) = self.pick(row, needs)? else { return Ok(false) };
+        out.clear();
+        // Without a number among them nobody can draw.
+        let rest = if picked.sound { f32::NEG_INFINITY } else { f32::NAN };
+        out.resize(self.model.config.vocab_size, rest);
+        for (token, logit) in picked.pairs {
+            if let Some(to) = out.get_mut(token as usize) {
+                *to = logit;
+            }
+        }
+        Ok(true)
+    }
+
+    fn hidden(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.catch_up()?;
+        let Some(&Linear { src, .. }) = self.model.output() else { return Ok(()) };
+        let ((first, rows), width) = (self.held, self.model.widths.of(src));
+        out.resize(rows * width, 0.0);
+        Ok(self.room()?.slot(src).read(4 * first * width, out)?)
+    }
+
+    fn screening(&self) -> Screening {
+        self.screened_so_far()
+    }
 }

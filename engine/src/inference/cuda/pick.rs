@@ -1,8 +1,8 @@
 //! The output matrix on a device: all logits, the few that a sampler looks at, or the one choice that the device goes on with.
 
 use super::{Cuda, Pending, SCREENED_ROWS, no_room, room};
-use crate::inference::{InferenceError, Needs, Screening, head};
-use crate::model::Model;
+use crate::inference::{InferenceError, Needs, Screening};
+use crate::ops::Linear;
 use bitnet_kernels::cuda::device::{Buffer, CudaError, record};
 use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, TopK};
 use bitnet_kernels::cuda::launches::{Rows, token_of};
@@ -10,35 +10,30 @@ use std::sync::Arc;
 
 impl Cuda {
     /// The logits of all held rows, `[rows][vocab]`.
-    pub(in crate::inference) fn logits(&mut self, model: &Model, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
-        self.catch_up(model)?;
-        let vocab = model.config.vocab_size;
+    pub(super) fn all(&mut self, logits: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.catch_up()?;
+        let (model, vocab) = (Arc::clone(&self.model), self.model.config.vocab_size);
         let (first, rows) = self.held;
         let device = Arc::clone(self.launches.device());
         let room = self.room()?;
         if room.logits.bytes() < 4 * rows * vocab {
-            room.logits = room::slot_of_logits(&device, &model.config, rows)?;
+            room.logits = room::slot_of_logits(&device, &model.widths, rows)?;
         }
-        self.head(model, first, rows, None)?;
+        self.head(first, rows, None)?;
         logits.resize(rows * vocab, 0.0);
         Ok(self.room()?.logits.read(0, logits)?)
     }
 
     /// The logits of a held row that a sampler will look at; `None` where nothing could be drawn.
-    pub(in crate::inference) fn pick(
-        &mut self,
-        model: &Model,
-        row: usize,
-        needs: &Needs,
-    ) -> Result<Option<Picked>, InferenceError> {
-        let screens = self.screens(model)?;
+    pub(super) fn pick(&mut self, row: usize, needs: &Needs) -> Result<Option<Picked>, InferenceError> {
+        let screens = self.screens()?;
         if needs.count == 1 && needs.within == 0.0 && needs.also.is_empty() {
-            return self.choose(model, row, screens);
+            return self.best(row, screens);
         }
-        self.catch_up(model)?;
+        self.catch_up()?;
         let (_, rows) = self.held;
         let room = self.room.as_ref().ok_or_else(no_room)?;
-        let Some((src, id)) = head::matrix(model) else { return Ok(None) };
+        let Some(&Linear { src, weight: id, .. }) = self.model.output() else { return Ok(None) };
         let matrix = self.weights.matrix(id);
         let held = (room.slot(src), 4 * self.held.0 * matrix.cols);
         match &self.screen {
@@ -52,7 +47,7 @@ impl Cuda {
                 Ok(Some(screen.read(row)?))
             }
             _ => {
-                self.head(model, self.held.0 + row, 1, None)?;
+                self.head(self.held.0 + row, 1, None)?;
                 if self.top.is_none() {
                     self.top = Some(TopK::new(self.launches.device(), matrix.rows, 1)?);
                 }
@@ -65,7 +60,7 @@ impl Cuda {
     }
 
     /// The most likely token of a held row.
-    fn choose(&mut self, model: &Model, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
+    fn best(&mut self, row: usize, screens: bool) -> Result<Option<Picked>, InferenceError> {
         // The screen of one row takes the place of that of all.
         self.screened = false;
         let key;
@@ -73,8 +68,8 @@ impl Cuda {
             if self.going_on.is_none() {
                 let launches = || -> Result<(), CudaError> {
                     self.next()?;
-                    self.plan(model)?;
-                    self.best_of(model, 0, screens)
+                    self.plan()?;
+                    self.best_of(0, screens)
                 };
                 self.going_on = Some(record(&**self.launches.device(), &mut || launches())?);
             }
@@ -88,11 +83,11 @@ impl Cuda {
             self.ahead = goes_on;
             self.pending = Pending::Nothing;
         } else {
-            self.catch_up(model)?;
+            self.catch_up()?;
             if std::mem::take(&mut self.key) {
                 self.best.write(0, &[0u64])?;
             }
-            self.best_of(model, self.held.0 + row, screens)?;
+            self.best_of(self.held.0 + row, screens)?;
             key = self.best.word_before(0, &mut || Ok(()))?;
         }
         self.key = key != 0;
@@ -103,27 +98,29 @@ impl Cuda {
     }
 
     /// Leaves the key of the largest logit of a row.
-    fn best_of(&self, model: &Model, row: usize, screens: bool) -> Result<(), CudaError> {
-        let (Some(room), Some((src, id))) = (&self.room, head::matrix(model)) else { return Ok(()) };
+    fn best_of(&self, row: usize, screens: bool) -> Result<(), CudaError> {
+        let (Some(room), Some(&Linear { src, weight: id, .. })) = (&self.room, self.model.output()) else {
+            return Ok(());
+        };
         let matrix = self.weights.matrix(id);
         match &self.screen {
             Some(screen) if screens => {
                 screen.greedy(&matrix.buffer, (room.slot(src), 4 * row * matrix.cols), 1, &self.best)
             }
-            _ => self.head(model, row, 1, Some(&self.best)),
+            _ => self.head(row, 1, Some(&self.best)),
         }
     }
 
     /// What screening came to so far, that of a token that the device went on to by itself included; nothing if the device does not say.
-    pub(in crate::inference) fn screening(&self) -> Screening {
+    pub(super) fn screened_so_far(&self) -> Screening {
         let totals = self.screen.as_ref().and_then(|screen| screen.totals().ok()).unwrap_or_default();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Screening { tokens: count(totals.tokens), rows: count(totals.rows) }
     }
 
     /// Whether the held rows are screened; makes the copy when it is first wanted.
-    fn screens(&mut self, model: &Model) -> Result<bool, InferenceError> {
-        let Some((_, id)) = head::matrix(model) else { return Ok(false) };
+    fn screens(&mut self) -> Result<bool, InferenceError> {
+        let Some(&Linear { weight: id, .. }) = self.model.output() else { return Ok(false) };
         let matrix = self.weights.matrix(id);
         if !self.how.screens(matrix.buffer.bytes(), usize::MAX) || self.held.1 > SCREENED_ROWS {
             return Ok(false);
@@ -145,8 +142,10 @@ impl Cuda {
     }
 
     /// The output matrix for `rows` rows from `first` on.
-    fn head(&self, model: &Model, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
-        let (Some(room), Some((src, id))) = (&self.room, head::matrix(model)) else { return Ok(()) };
+    fn head(&self, first: usize, rows: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
+        let (Some(room), Some(&Linear { src, weight: id, .. })) = (&self.room, self.model.output()) else {
+            return Ok(());
+        };
         let matrix = self.weights.matrix(id);
         let x = Rows { buffer: room.slot(src), from: first * matrix.cols };
         self.launches.dense(&self.product(id, &room.logits), x, (rows, matrix.cols), best)

@@ -3,8 +3,7 @@
 //! What a product leaves for a sum or a gate is read by nothing else: families' plans are made so.
 
 use super::fused::{Before, Fused, Part};
-use crate::model::plan::Gating;
-use crate::model::{MatrixId, NormId, Slot};
+use crate::ops::{Gating, MatrixId, RopeId, Slot, VectorId};
 use bitnet_kernels::Rope;
 
 /// Products of one row, and what follows them.
@@ -12,8 +11,8 @@ use bitnet_kernels::Rope;
 pub(super) struct Token {
     /// The row.
     pub(super) src: Slot,
-    /// Its norm.
-    pub(super) weight: Option<NormId>,
+    /// Its norm's weight and epsilon.
+    pub(super) weight: Option<(VectorId, f32)>,
     pub(super) out: Out,
 }
 
@@ -27,7 +26,7 @@ pub(super) enum Out {
     /// `Gate = gate(gate, up)`.
     Gate { kind: Gating, gate: MatrixId, up: MatrixId },
     /// Queries, rotated, to their slot; keys, rotated, and values to the cache.
-    Cache { layer: usize, kind: Rope, of: [MatrixId; 3] },
+    Cache { layer: usize, kind: Rope, rope: RopeId, of: [MatrixId; 3] },
 }
 
 /// The launches of a single token from those of a chunk that nobody observes, without the selection of rows. `None` if rows are
@@ -60,7 +59,7 @@ pub(super) fn single(chunk: &[Fused], fits: &dyn Fn(MatrixId) -> bool) -> Option
                 }
                 out.push(Part::Token(Token { src, weight, out: Out::Store(parts.clone()) }));
             }
-            Part::Cache { layer, kind } => {
+            Part::Cache { layer, kind, rope } => {
                 let of = match last(&mut out) {
                     Some((_, Out::Store(parts))) => match parts[..] {
                         [(q, Slot::Query), (k, Slot::Key), (v, Slot::Value)] => Some([q, k, v]),
@@ -69,7 +68,7 @@ pub(super) fn single(chunk: &[Fused], fits: &dyn Fn(MatrixId) -> bool) -> Option
                     _ => None,
                 };
                 match (of, last(&mut out)) {
-                    (Some(of), Some((_, out))) => *out = Out::Cache { layer: *layer, kind: *kind, of },
+                    (Some(of), Some((_, out))) => *out = Out::Cache { layer: *layer, kind: *kind, rope: *rope, of },
                     _ => out.push(part.clone()),
                 }
             }
@@ -110,22 +109,16 @@ fn follow(out: &mut [Part], before: Before) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fused::fuse;
+    use super::super::fused::tests::{add, fused, linear, norm, select, step};
     use super::*;
-    use crate::model::{Op, Step};
+    use crate::ops::{Attention, CacheAppend, Gate, Op, RmsNorm, Rotate, Step};
 
-    fn linear(src: Slot, dst: Slot, weight: usize) -> Op {
-        Op::Linear { src, dst, weight: MatrixId(weight) }
-    }
-
-    fn norm(src: Slot, dst: Slot, weight: usize) -> Op {
-        Op::RmsNorm { src, dst, weight: NormId(weight) }
-    }
+    const ROPE: RopeId = RopeId(0);
 
     /// A layer as BitNet b1.58 has it, and the end of the model.
-    fn layer() -> Vec<Op> {
-        use Slot::{Gate, Hidden, Key, Logits, Query, Residual, Up, Value};
-        let rope = |slot| Op::Rope { slot, heads: 1, kind: Rope::Neox };
+    fn layer() -> Vec<Step> {
+        use Slot::{Gate as G, Hidden, Key, Logits, Query, Residual, Up, Value};
+        let rope = |slot| step(Rotate { slot, heads: 1, dim: 4, kind: Rope::Neox, rope: ROPE });
         vec![
             norm(Residual, Hidden, 0),
             linear(Hidden, Query, 0),
@@ -133,31 +126,34 @@ mod tests {
             linear(Hidden, Value, 2),
             rope(Query),
             rope(Key),
-            Op::CacheAppend { layer: 7 },
-            Op::Attention { layer: 7 },
+            step(CacheAppend { layer: 7 }),
+            step(Attention { layer: 7, heads: 1, kv_heads: 1, dim: 4, scale: 0.5, window: None }),
             norm(Query, Query, 1),
             linear(Query, Hidden, 3),
-            Op::Add { src: Hidden },
+            add(Hidden),
             norm(Residual, Hidden, 2),
-            linear(Hidden, Gate, 4),
+            linear(Hidden, G, 4),
             linear(Hidden, Up, 5),
-            Op::Gate(Gating::Relu2),
-            norm(Gate, Gate, 3),
-            linear(Gate, Hidden, 6),
-            Op::Add { src: Hidden },
-            Op::SelectRows,
+            step(Gate(Gating::Relu2)),
+            norm(G, G, 3),
+            linear(G, Hidden, 6),
+            add(Hidden),
+            select(),
             norm(Residual, Hidden, 4),
             linear(Hidden, Logits, 9),
         ]
     }
 
-    fn parts(ops: Vec<Op>, ternary: &dyn Fn(MatrixId) -> bool, fits: bool) -> Option<Vec<Part>> {
-        let plan: Vec<_> = ops.into_iter().map(|op| Step { name: String::new(), op }).collect();
-        single(&fuse(&plan, ternary, false).expect("launches"), &|_| fits)
+    fn parts(plan: &[Step], ternary: &dyn Fn(MatrixId) -> bool, fits: bool) -> Option<Vec<Part>> {
+        single(&fused(plan, ternary, false), &|_| fits)
     }
 
-    fn token(src: Slot, weight: Option<usize>, out: Out) -> Part {
-        Part::Token(Token { src, weight: weight.map(NormId), out })
+    fn weight(id: usize) -> (VectorId, f32) {
+        (VectorId(id), 1e-5)
+    }
+
+    fn token(src: Slot, norm: Option<usize>, out: Out) -> Part {
+        Part::Token(Token { src, weight: norm.map(weight), out })
     }
 
     /// Attention is two launches.
@@ -166,7 +162,7 @@ mod tests {
         let [q, k, v, o, gate, up, down] = [0, 1, 2, 3, 4, 5, 6].map(MatrixId);
         let last = Slot::Hidden;
         let want = [
-            token(Slot::Residual, Some(0), Out::Cache { layer: 7, kind: Rope::Neox, of: [q, k, v] }),
+            token(Slot::Residual, Some(0), Out::Cache { layer: 7, kind: Rope::Neox, rope: ROPE, of: [q, k, v] }),
             Part::Attention { layer: 7 },
             token(Slot::Query, Some(1), Out::Sum(o)),
             token(Slot::Residual, Some(2), Out::Gate { kind: Gating::Relu2, gate, up }),
@@ -174,21 +170,22 @@ mod tests {
             Part::Norm {
                 before: Before::Plain,
                 src: Slot::Residual,
-                weight: Some(NormId(4)),
+                weight: Some(weight(4)),
                 values: Some(last),
                 int8: false,
             },
             Part::Dense { src: last, weight: MatrixId(9), dst: Slot::Logits },
         ];
-        assert_eq!(parts(layer(), &|id| id.0 != 9, true).as_deref(), Some(&want[..]));
-        assert_eq!(parts(layer(), &|id| id.0 != 9, false), None, "rows that are too wide");
+        assert_eq!(parts(&layer(), &|id| id.0 != 9, true).as_deref(), Some(&want[..]));
+        assert_eq!(parts(&layer(), &|id| id.0 != 9, false), None, "rows that are too wide");
     }
 
     /// Without sub-norms rows are still made int8 where they are multiplied.
     #[test]
     fn norms_may_be_missing() {
-        let ops = layer().into_iter().filter(|op| !matches!(op, Op::RmsNorm { weight: NormId(1 | 3), .. })).collect();
-        let parts = parts(ops, &|id| id.0 != 9, true).expect("launches");
+        let sub = |op: &Op| matches!(op, Op::RmsNorm(RmsNorm { weight: VectorId(1 | 3), .. }));
+        let plan: Vec<Step> = layer().into_iter().filter(|step| !sub(&step.op)).collect();
+        let parts = parts(&plan, &|id| id.0 != 9, true).expect("launches");
         assert!(parts.contains(&token(Slot::Query, None, Out::Sum(MatrixId(3)))), "{parts:?}");
         assert!(parts.contains(&token(Slot::Gate, None, Out::Sum(MatrixId(6)))), "{parts:?}");
     }
@@ -196,23 +193,22 @@ mod tests {
     /// A dense matrix among ternary ones: the norm is written once, and what does not fit behind a product is by itself.
     #[test]
     fn dense_matrices_between() {
-        let parts = parts(layer(), &|id| ![9, 5].contains(&id.0), true).expect("launches");
+        let parts = parts(&layer(), &|id| ![9, 5].contains(&id.0), true).expect("launches");
         let dense = Part::Dense { src: Slot::Hidden, weight: MatrixId(5), dst: Slot::Up };
         let at = parts.iter().position(|part| *part == dense).expect("the product");
         let norm = Part::Norm {
             before: Before::Plain,
             src: Slot::Residual,
-            weight: Some(NormId(2)),
+            weight: Some(weight(2)),
             values: Some(Slot::Hidden),
             int8: false,
         };
         let gate = token(Slot::Hidden, None, Out::Store(vec![(MatrixId(4), Slot::Gate)]));
-        assert_eq!(parts[at - 1..at + 3], [norm, dense, gate, Part::Gate(Gating::Relu2)]);
+        assert_eq!(parts[at - 2..at + 2], [norm, gate, dense, Part::Gate(Gating::Relu2)]);
     }
 
     #[test]
     fn a_product_into_its_own_row_is_not_one_launch() {
-        let ops = vec![linear(Slot::Gate, Slot::Gate, 0)];
-        assert_eq!(parts(ops, &|_| true, true), None);
+        assert_eq!(parts(&[linear(Slot::Gate, Slot::Gate, 0)], &|_| true, true), None);
     }
 }

@@ -1,9 +1,10 @@
 //! A model's weights on a device: uploaded once, shared by all sessions there.
 
 use crate::inference::InferenceError;
-use crate::model::{MatrixId, Model, NormId, Op};
+use crate::model::Model;
+use crate::ops::{MatrixId, VectorId};
 use bitnet_kernels::cuda::device::{Buffer, CudaError, Device};
-use bitnet_kernels::quant::{self, Format};
+use bitnet_kernels::quant::{self, Format, Storage};
 use bitnet_kernels::{ActKind, Matrix};
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,7 +16,7 @@ pub(super) struct Uploaded {
     model: Weak<Model>,
     device: Arc<dyn Device>,
     matrices: Vec<OnDevice>,
-    norms: Vec<Buffer>,
+    vectors: Vec<Buffer>,
 }
 
 /// A matrix on the device: I2_S rows and scale, or f16.
@@ -37,7 +38,7 @@ fn rows_format() -> &'static Format {
 
 /// Bytes that a matrix takes on a device.
 fn bytes(matrix: &Matrix<'_>) -> usize {
-    match matrix.format.act {
+    match matrix.act {
         ActKind::I8 => rows_format().row_bytes(matrix.cols) * matrix.rows + quant::I2S_TRAILER,
         _ => 2 * matrix.rows * matrix.cols,
     }
@@ -45,16 +46,8 @@ fn bytes(matrix: &Matrix<'_>) -> usize {
 
 /// Bytes that a model's weights take on a device.
 pub(super) fn needed(model: &Model) -> usize {
-    let norms: usize = norm_ids(model).map(|id| 4 * model.weights.norm(id).len()).sum();
-    model.weights.matrices().map(|(_, matrix)| bytes(&matrix)).sum::<usize>() + norms
-}
-
-fn norm_ids(model: &Model) -> impl Iterator<Item = NormId> {
-    let most = model.plan.iter().filter_map(|step| match step.op {
-        Op::RmsNorm { weight, .. } => Some(weight.0 + 1),
-        _ => None,
-    });
-    (0..most.max().unwrap_or(0)).map(NormId)
+    let vectors: usize = model.weights.vectors().map(|vector| 4 * vector.len()).sum();
+    model.weights.matrices().map(|(_, matrix)| bytes(&matrix)).sum::<usize>() + vectors
 }
 
 impl Uploaded {
@@ -86,17 +79,17 @@ impl Uploaded {
                 multiplier: matrix.multiplier,
             });
         }
-        let norms = norm_ids(model).map(|id| Buffer::of(device, model.weights.norm(id), "norms"));
-        let norms = norms.collect::<Result<_, CudaError>>()?;
-        Ok(Self { model: Arc::downgrade(model), device: Arc::clone(device), matrices, norms })
+        let vectors = model.weights.vectors().map(|vector| Buffer::of(device, vector, "norms"));
+        let vectors = vectors.collect::<Result<_, CudaError>>()?;
+        Ok(Self { model: Arc::downgrade(model), device: Arc::clone(device), matrices, vectors })
     }
 
     pub(super) fn matrix(&self, id: MatrixId) -> &OnDevice {
         &self.matrices[id.0]
     }
 
-    pub(super) fn norm(&self, id: NormId) -> &Buffer {
-        &self.norms[id.0]
+    pub(super) fn vector(&self, id: VectorId) -> &Buffer {
+        &self.vectors[id.0]
     }
 }
 
@@ -115,14 +108,18 @@ pub(super) fn refused(device: &dyn Device, what: String) -> InferenceError {
 /// The bytes of a matrix as the kernels read them: ternary ones as I2_S, others as f16. Nothing is rounded.
 fn repacked<'m>(matrix: &Matrix<'m>) -> Result<Cow<'m, [u8]>, String> {
     let (rows, cols) = (matrix.rows, matrix.cols);
-    let format = match matrix.format.act {
+    let format = match matrix.act {
         ActKind::I8 => rows_format(),
         _ => &quant::f16::FORMAT,
     };
     if matrix.format.name == format.name {
         return Ok(Cow::Borrowed(matrix.data));
     }
-    if matrix.format.act != ActKind::I8 {
+    if matrix.act != ActKind::I8 {
+        if Storage::from(matrix.format).is_ternary() {
+            let name = matrix.format.name;
+            return Err(format!("is {name} for activations that are not one int8 scale a token; take --device cpu"));
+        }
         return Err(format!(
             "is stored as {}: the CUDA kernels read f16 and ternary matrices; `bitnet convert` can write them, or take --device cpu",
             matrix.format.name

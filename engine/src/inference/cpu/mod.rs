@@ -1,0 +1,139 @@
+//! The executor of processors: every operation by its own [`run`](crate::ops::Operation::run), products of one input together.
+//!
+//! Every output element is computed by one kernel call in the one canonical order, so neither the number of threads nor how
+//! tokens are put together changes a bit of the logits.
+
+mod head;
+
+use super::executor::Executor;
+use super::{Head, InferenceError, Needs, Observer, Screening, SessionOptions, StepResult};
+use crate::model::{HugePages, Model, PASSES};
+use crate::ops::{Batch, KvCache, Linear, Memory, Op, State, Workspace, linear};
+use bitnet_kernels::screen::Scratch;
+use bitnet_kernels::{Kernels, Pool};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Sequences on a processor.
+pub(super) struct Cpu {
+    model: Arc<Model>,
+    kernels: &'static dyn Kernels,
+    pool: Arc<Pool>,
+    how: Head,
+    /// The plan up to the output matrix: each step, or some linear ones that share an input.
+    parts: Vec<Part>,
+    work: Workspace,
+    memory: Memory,
+    /// Rows that are held.
+    held: usize,
+    /// Passes over the weights.
+    passes: usize,
+    /// Tokens whose needs were few and that had the whole output matrix.
+    whole: usize,
+    /// Whether the held rows were multiplied with the copy of the output matrix.
+    copied: bool,
+    screening: Screening,
+    scratch: Scratch,
+}
+
+/// Steps that are run together.
+struct Part {
+    steps: Range<usize>,
+    /// Empty if it is one step of another kind.
+    linear: Vec<Linear>,
+}
+
+impl Cpu {
+    pub(super) fn new(
+        model: &Arc<Model>,
+        options: &SessionOptions,
+        context: usize,
+        sequences: usize,
+    ) -> Result<Self, InferenceError> {
+        let config = &model.config;
+        let cache = || {
+            KvCache::new(config.block_count, context, config.kv_heads, config.head_dim)
+                .ok_or(InferenceError::ContextTooLarge { context })
+        };
+        let caches = (0..sequences).map(|_| cache()).collect::<Result<_, _>>()?;
+        Ok(Self {
+            kernels: options.kernels,
+            pool: Arc::clone(&options.pool),
+            how: options.head,
+            parts: parts(model),
+            work: Workspace::default(),
+            memory: Memory::new(caches, &model.ropes, context),
+            held: 0,
+            passes: 0,
+            whole: 0,
+            copied: false,
+            screening: Screening::default(),
+            scratch: Scratch::default(),
+            model: Arc::clone(model),
+        })
+    }
+}
+
+/// The parts of a plan before the output matrix.
+fn parts(model: &Model) -> Vec<Part> {
+    let body = &model.plan[..model.body()];
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < body.len() {
+        let linear = linear::group(&body[at..]);
+        let end = at + linear.len().max(1);
+        parts.push(Part { steps: at..end, linear });
+        at = end;
+    }
+    parts
+}
+
+impl Executor for Cpu {
+    fn run(&mut self, batch: &Batch<'_>, mut observer: Option<&mut (dyn Observer + '_)>) -> Result<(), InferenceError> {
+        let model = &*self.model;
+        self.passes += 1;
+        if self.passes == PASSES && model.huge_pages == HugePages::Auto {
+            let copied = model.copy_hot(HugePages::Auto, &self.pool);
+            tracing::debug!(?copied, "weights into huge pages");
+        }
+        (self.held, self.copied) = (batch.wanted(), false);
+        let set = (self.kernels, &*self.pool);
+        let mut state = State::new(set, &model.weights, batch, &mut self.work, &mut self.memory);
+        for part in &self.parts {
+            let steps = &model.plan[part.steps.clone()];
+            match steps {
+                _ if !part.linear.is_empty() => linear::run_group(&part.linear, &mut state),
+                [step] if matches!(step.op, Op::SelectRows(_)) && self.held == 0 => break,
+                steps => steps.iter().for_each(|step| step.op.as_operation().run(&mut state)),
+            }
+            let Some(observer) = observer.as_deref_mut() else { continue };
+            for step in steps {
+                let Some(slot) = step.result() else { continue };
+                let (values, rows) = (state.slot(slot), state.rows());
+                let (position, width) = (state.spans().first().map_or(0, |span| span.position), values.len() / rows);
+                observer.step(StepResult { name: &step.name, position, rows, width, values });
+            }
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError> {
+        self.output(out);
+        Ok(())
+    }
+
+    fn choose(&mut self, row: usize, needs: &Needs, out: &mut Vec<f32>) -> Result<bool, InferenceError> {
+        Ok(self.screened(row, needs, out))
+    }
+
+    fn hidden(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError> {
+        out.clear();
+        if let Some(output) = self.model.output() {
+            out.extend_from_slice(&self.work.slots[output.src.index()]);
+        }
+        Ok(())
+    }
+
+    fn screening(&self) -> Screening {
+        self.screening
+    }
+}

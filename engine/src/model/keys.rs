@@ -1,0 +1,134 @@
+//! The keys `<architecture>.*` of a file: typed, in range, named in every error.
+
+use super::ModelError;
+use crate::gguf::{Metadata, Value};
+
+/// Sizes above this are refused: no known model comes near, and the products of two stay far from overflow.
+pub(super) const MAX_DIM: u64 = 1 << 20;
+
+/// The hyper-parameters of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'m> {
+    meta: &'m Metadata,
+    architecture: &'m str,
+}
+
+impl<'m> Keys<'m> {
+    /// Those of the file's architecture.
+    ///
+    /// # Errors
+    /// `general.architecture` is missing or not a string.
+    pub fn of(meta: &'m Metadata) -> Result<Self, ModelError> {
+        let key = "general.architecture";
+        let architecture = meta.str(key)?.ok_or(ModelError::MissingKey { key: key.into() })?;
+        Ok(Self { meta, architecture })
+    }
+
+    /// `general.architecture`.
+    #[must_use]
+    pub fn architecture(self) -> &'m str {
+        self.architecture
+    }
+
+    /// All metadata.
+    #[must_use]
+    pub fn metadata(self) -> &'m Metadata {
+        self.meta
+    }
+
+    /// The full name of a key.
+    #[must_use]
+    pub fn name(self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// The error that a key is missing.
+    #[must_use]
+    pub fn missing(self, key: &str) -> ModelError {
+        ModelError::MissingKey { key: self.name(key) }
+    }
+
+    /// A count in `min..=max`, if it is there.
+    ///
+    /// # Errors
+    /// A value of another type, or out of range.
+    pub fn count(self, key: &str, min: u64, max: u64) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.meta.u64(&self.name(key))? else { return Ok(None) };
+        if !(min..=max).contains(&value) {
+            return Err(ModelError::OutOfRange { key: self.name(key), value: value.to_string(), min, max });
+        }
+        Ok(Some(value as usize))
+    }
+
+    /// A count in `1..=max`.
+    ///
+    /// # Errors
+    /// As [`Keys::count`], or it is missing.
+    pub fn required(self, key: &str, max: u64) -> Result<usize, ModelError> {
+        self.count(key, 1, max)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A number in `min..=max`, if it is there.
+    ///
+    /// # Errors
+    /// A value of another type, or out of range.
+    pub fn float(self, key: &str, min: f32, max: f32) -> Result<Option<f32>, ModelError> {
+        let Some(value) = self.meta.f32(&self.name(key))? else { return Ok(None) };
+        // NaN is in no range.
+        if !(min..=max).contains(&value) {
+            return Err(ModelError::BadFloat { key: self.name(key), value, min, max });
+        }
+        Ok(Some(value))
+    }
+
+    /// A number in `min..=max`.
+    ///
+    /// # Errors
+    /// As [`Keys::float`], or it is missing.
+    pub fn required_float(self, key: &str, min: f32, max: f32) -> Result<f32, ModelError> {
+        self.float(key, min, max)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A text, if it is there.
+    ///
+    /// # Errors
+    /// A value of another type.
+    pub fn text(self, key: &str) -> Result<Option<&'m str>, ModelError> {
+        Ok(self.meta.str(&self.name(key))?)
+    }
+
+    /// A flag for each of `count` blocks, if the key is there and is an array.
+    ///
+    /// # Errors
+    /// Another number of flags, or other elements.
+    pub fn flags(self, key: &str, count: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let name = self.name(key);
+        let Some(Value::Array(array)) = self.meta.get(&name) else { return Ok(None) };
+        let flags = array.iter().map(|value| match value {
+            Value::Bool(flag) => Some(flag),
+            _ => None,
+        });
+        let flags = flags.collect::<Option<Vec<_>>>();
+        flags.filter(|flags| flags.len() == count).map(Some).ok_or_else(|| ModelError::Mismatch {
+            what: format!("`{name}` has {} elements, expected true or false for each of {count} blocks", array.len()),
+        })
+    }
+
+    /// A number for each of `count` blocks: an array, or one number for all.
+    ///
+    /// # Errors
+    /// Another count, or elements that are not finite numbers.
+    pub fn floats(self, key: &str, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        let name = self.name(key);
+        let Some(Value::Array(array)) = self.meta.get(&name) else {
+            return Ok(self.float(key, f32::MIN, f32::MAX)?.map(|value| vec![value; count]));
+        };
+        let values: Vec<f32> = array.f32s()?.collect();
+        if values.len() != count || values.iter().any(|value| !value.is_finite()) {
+            let what =
+                format!("`{name}` has {} elements, expected a finite number for each of {count} blocks", array.len());
+            return Err(ModelError::Mismatch { what });
+        }
+        Ok(Some(values))
+    }
+}

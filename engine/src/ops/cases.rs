@@ -1,0 +1,114 @@
+//! Examples by which kernel sets are compared: every [`Unit`](super::Unit) says its own, the check `ops` of the matrix and
+//! [`self_check`](crate::inference::self_check) run all of them.
+
+use super::UNITS;
+use bitnet_kernels::{Kernels, by_name};
+
+/// A kernel whose bits differ from the scalar oracle's.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "kernel set `{set}` breaks the numerics contract in {operation}: element {index} is {found:e}, the scalar oracle \
+     says {expected:e}; run with --device cpu-scalar and report this processor"
+)]
+pub struct BrokenContract {
+    /// The kernel set.
+    pub set: String,
+    /// The operation.
+    pub operation: String,
+    /// First element that differs.
+    pub index: usize,
+    /// The kernel's value.
+    pub found: f32,
+    /// The oracle's value.
+    pub expected: f32,
+}
+
+/// What the examples of an operation are given: values, and somebody who compares results.
+pub struct Cases<'a> {
+    thorough: bool,
+    noise: u64,
+    compare: &'a mut dyn FnMut(&str, &dyn Fn(&dyn Kernels) -> Vec<f32>) -> Result<(), BrokenContract>,
+    first: Option<BrokenContract>,
+}
+
+impl Cases<'_> {
+    /// All of `thorough`, or the last of it where the check must be quick.
+    pub fn some<'t, T>(&self, thorough: &'t [T]) -> &'t [T] {
+        let from = if self.thorough { 0 } else { thorough.len().saturating_sub(1) };
+        &thorough[from..]
+    }
+
+    /// `n` values in `-size..size`, in steps that f32 holds exactly before they are multiplied with `size`.
+    pub fn values(&mut self, n: usize, size: f32) -> Vec<f32> {
+        let mut next = || {
+            // SplitMix64 (Steele, Lea, Flood 2014).
+            self.noise = self.noise.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let z = (self.noise ^ (self.noise >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next() * size).collect()
+    }
+
+    /// Compares what `run` computes; after the first difference nothing more is run.
+    pub fn compare(&mut self, what: &str, run: impl Fn(&dyn Kernels) -> Vec<f32>) {
+        if self.first.is_none() {
+            self.first = (self.compare)(what, &run).err();
+        }
+    }
+}
+
+/// Runs every operation on `kernels` and on the scalar oracle and compares the results, bit for bit; returns how many values were
+/// compared. `thorough` takes all examples instead of one of a kind.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(kernels: &dyn Kernels, thorough: bool, seed: u64) -> Result<usize, BrokenContract> {
+    let oracle = by_name("scalar").expect("the scalar set is always there");
+    let mut compared = 0;
+    for unit in UNITS {
+        let mut same = |what: &str, run: &dyn Fn(&dyn Kernels) -> Vec<f32>| {
+            let (found, expected) = (run(kernels), run(oracle));
+            compared += expected.len();
+            match (0..expected.len()).find(|&i| found[i].to_bits() != expected[i].to_bits()) {
+                None => Ok(()),
+                Some(index) => Err(BrokenContract {
+                    set: kernels.name().to_owned(),
+                    operation: if what.is_empty() { unit.name.to_owned() } else { format!("{} {what}", unit.name) },
+                    index,
+                    found: found[index],
+                    expected: expected[index],
+                }),
+            }
+        };
+        let mut cases = Cases { thorough, noise: seed, compare: &mut same, first: None };
+        (unit.cases)(&mut cases);
+        if let Some(broken) = cases.first {
+            return Err(broken);
+        }
+    }
+    Ok(compared)
+}
+
+/// Around vector lengths, and longer than any.
+pub(super) const LENGTHS: [usize; 10] = [1, 7, 8, 63, 64, 65, 127, 200, 1000, 512];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oracle_equals_itself_in_every_unit() {
+        let quick = compare(by_name("scalar").unwrap(), false, 1).unwrap();
+        let thorough = compare(by_name("scalar").unwrap(), true, 1).unwrap();
+        assert!(0 < quick && quick < thorough, "{quick} {thorough}");
+    }
+
+    #[test]
+    fn names_are_not_given_twice() {
+        let mut names: Vec<_> = UNITS.iter().map(|unit| unit.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), UNITS.len());
+    }
+}

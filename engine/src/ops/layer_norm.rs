@@ -1,0 +1,61 @@
+//! `dst = (src - mean) / sqrt(variance + eps) * weight + bias` (arXiv:1607.06450), the population's variance.
+
+use super::cases::LENGTHS;
+use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit, VectorId};
+use bitnet_kernels::parallel::SERIAL_WORK;
+
+/// Layer norm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerNorm {
+    /// Input.
+    pub src: Slot,
+    /// Output; may be `src`.
+    pub dst: Slot,
+    /// The weight.
+    pub weight: VectorId,
+    /// The bias.
+    pub bias: VectorId,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+pub(super) static UNIT: Unit = Unit { name: "layer_norm", cases };
+
+impl Operation for LayerNorm {
+    fn reads(&self) -> Vec<Slot> {
+        vec![self.src]
+    }
+
+    fn writes(&self) -> Vec<Slot> {
+        vec![self.dst]
+    }
+
+    fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
+        let width = shapes.read(self.src)?;
+        for vector in [self.weight, self.bias].map(|id| shapes.vector(id).len()) {
+            shapes.ensure(vector == width, || format!("a weight or bias of {vector} elements for rows of {width}"))?;
+        }
+        shapes.write(self.dst, width);
+        Ok(())
+    }
+
+    fn run(&self, state: &mut State<'_>) {
+        let (kernels, eps) = (state.kernels, self.eps);
+        let [weight, bias] = [self.weight, self.bias].map(|id| state.tensors.vector(id));
+        let width = weight.len();
+        state.map_rows(self.src, self.dst, width, SERIAL_WORK / width / 4, &|_, x, y| {
+            kernels.layer_norm(x, weight, bias, eps, y);
+        });
+    }
+}
+
+fn cases(cases: &mut Cases<'_>) {
+    for &n in cases.some(&LENGTHS) {
+        let (x, w, b) = (cases.values(n, 8.0), cases.values(n, 3.0), cases.values(n, 1.0));
+        cases.compare(&format!("of {n}"), |k| {
+            let mut out = vec![f32::NAN; n];
+            k.layer_norm(&x, &w, &b, 1e-5, &mut out);
+            out
+        });
+    }
+}
