@@ -96,34 +96,13 @@ pub fn targets() -> Vec<&'static str> {
     Storage::all().map(Storage::name).collect()
 }
 
-/// `general.file_type`, the field's number for the format of most weights. Source: `llama_ftype` in llama.h; 38 to 40
-/// are those of bitnet.cpp's fork.
-fn file_type(format: Storage) -> Option<u32> {
-    Some(match format.name() {
-        "f32" => 0,
-        "f16" => 1,
-        "q4_0" => 2,
-        "q4_1" => 3,
-        "q8_0" => 7,
-        "q4_k" => 14,
-        "q6_k" => 18,
-        "bf16" => 32,
-        "tq1_0" => 36,
-        "tq2_0" => 37,
-        "tl1" => 38,
-        "tl2" => 39,
-        "i2_s" | "i2_s-arm" | "i2_s-rows4" => 40,
-        _ => return None,
-    })
-}
-
 /// What a file's metadata says of linear layers in this format, but for the layout of I2_S
 /// ([`LAYOUT_KEY`]).
 #[must_use]
 pub fn linear_keys(format: Storage) -> Vec<(&'static str, MetaValue)> {
     let cut = matches!(format, Storage::Tiled(tiled) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT));
     let tiles = cut.then(|| (TILES_KEY, TILES_RULE.into()));
-    tiles.into_iter().chain(file_type(format).map(|number| (KEY_FILE_TYPE, number.into()))).collect()
+    tiles.into_iter().chain(format.file_type().map(|number| (KEY_FILE_TYPE, number.into()))).collect()
 }
 
 const KEY_FILE_TYPE: &str = "general.file_type";

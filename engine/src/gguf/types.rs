@@ -1,10 +1,13 @@
 //! The numbers that GGUF and ggml give to types, and how many bytes a tensor of a type has.
 //!
 //! Source: ggml's public GGUF specification (value types, tensor types 0 to 35 and 40 upwards),
-//! bitnet.cpp's fork for 36 to 39, ik_llama.cpp for 134, 135 and 335, PrismML's llama.cpp for 142 and 143. The table knows more types than
-//! the engine computes with: an unsupported one must still be named, sized and checked for truncation.
+//! bitnet.cpp's fork for 36 to 39, ik_llama.cpp for 134, 135 and 335, PrismML's llama.cpp for 142 and 143. What kernels compute
+//! with is named and sized by the format itself; the table has the types that the engine does not compute with, since those
+//! must be named, sized and checked for truncation too.
 
 use std::fmt;
+
+use bitnet_kernels::quant::{self, Format};
 
 use super::error::GgufError;
 
@@ -155,27 +158,15 @@ const fn to_next(id: u32, name: &'static str) -> GgmlType {
     GgmlType { id, name, geometry: Geometry::ToNext }
 }
 
-/// Every tensor type that has a name, in ascending order of the number.
+/// The tensor types that are no format of [`bitnet_kernels::quant`], or whose size does not follow from its blocks alone, in
+/// ascending order of the number. All others are found there: see [`ggml_type`].
 pub static GGML_TYPES: &[GgmlType] = &[
-    blocks(0, "f32", 1, 4),
-    blocks(1, "f16", 1, 2),
-    blocks(2, "q4_0", 32, 18),
-    blocks(3, "q4_1", 32, 20),
-    blocks(6, "q5_0", 32, 22),
-    blocks(7, "q5_1", 32, 24),
-    blocks(8, "q8_0", 32, 34),
     blocks(9, "q8_1", 32, 36),
-    blocks(10, "q2_k", 256, 84),
-    blocks(11, "q3_k", 256, 110),
-    blocks(12, "q4_k", 256, 144),
-    blocks(13, "q5_k", 256, 176),
-    blocks(14, "q6_k", 256, 210),
     blocks(15, "q8_k", 256, 292),
     blocks(16, "iq2_xxs", 256, 66),
     blocks(17, "iq2_xs", 256, 74),
     blocks(18, "iq3_xxs", 256, 98),
     blocks(19, "iq1_s", 256, 50),
-    blocks(20, "iq4_nl", 32, 18),
     blocks(21, "iq3_s", 256, 110),
     blocks(22, "iq2_s", 256, 82),
     blocks(23, "iq4_xs", 256, 136),
@@ -185,25 +176,17 @@ pub static GGML_TYPES: &[GgmlType] = &[
     blocks(27, "i64", 1, 8),
     blocks(28, "f64", 1, 8),
     blocks(29, "iq1_m", 256, 56),
-    blocks(30, "bf16", 1, 2),
     blocks(31, "q4_0_4_4", 32, 18),
     blocks(32, "q4_0_4_8", 32, 18),
     blocks(33, "q4_0_8_8", 32, 18),
-    blocks(34, "tq1_0", 256, 54),
-    blocks(35, "tq2_0", 256, 66),
     GgmlType { id: 36, name: "i2_s", geometry: Geometry::I2S },
     to_next(37, "i8_s"),
     to_next(38, "tl1"),
     // As MXFP4 it has a size of its own: see `meanings`.
     to_next(39, "tl2/mxfp4"),
     to_next(40, "nvfp4"),
-    blocks(41, "q1_0", 128, 18),
     // Blocks of 64 elements in llama.cpp, of 128 in the fork that introduced the number: see `meanings`.
     GgmlType { id: TYPE_42, name: "q2_0", geometry: Geometry::Grouped { least: 64 } },
-    GgmlType { id: 134, name: "iq1_bn", geometry: Geometry::Rows { head: 2, len: 64, bytes: 13 } },
-    GgmlType { id: 135, name: "iq2_bn", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
-    // The fork's later number for its form of 42.
-    blocks(142, "q2_0-g128", 128, 34),
     blocks(143, "ptq1_0", 128, 28),
     GgmlType { id: 335, name: "iq2_bn_r4", geometry: Geometry::Rows { head: 4, len: 64, bytes: 16 } },
 ];
@@ -215,8 +198,16 @@ pub const TYPE_39: u32 = 39;
 pub const TYPE_42: u32 = 42;
 
 /// The tensor type with this number.
-pub fn ggml_type(id: u32) -> Option<&'static GgmlType> {
-    GGML_TYPES.binary_search_by_key(&id, |t| t.id).ok().and_then(|i| GGML_TYPES.get(i))
+pub fn ggml_type(id: u32) -> Option<GgmlType> {
+    let listed = GGML_TYPES.binary_search_by_key(&id, |t| t.id).ok().and_then(|i| GGML_TYPES.get(i)).copied();
+    listed.or_else(|| quant::of_ggml_type(id).find(|format| format.ggml_type == id).map(of_format))
+}
+
+/// The type of a format that kernels compute with.
+fn of_format(format: &Format) -> GgmlType {
+    let [head, len, bytes] = [format.row_head, format.block_len, format.block_bytes].map(|n| n as u64);
+    let geometry = if head == 0 { Geometry::Blocks { len, bytes } } else { Geometry::Rows { head, len, bytes } };
+    GgmlType { id: format.ggml_type, name: format.name, geometry }
 }
 
 /// Bytes of a tensor: `Ok(None)` where the shape does not tell ([`Geometry::ToNext`], [`Geometry::Grouped`]).

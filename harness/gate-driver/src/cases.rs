@@ -75,8 +75,8 @@ pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::
         // `gemv/f16` is a model's output matrix, the head.
         list.add(format!("gemv/{name}"), || product(k, format, |_| 0.5, 1))?;
         list.add(format!("gemm/{name}"), || product(k, format, |_| 0.5, TOKENS))?;
-        // Scales that differ from block to block are another way through the kernels.
-        if format.act == ActKind::I8 && format.trailer_bytes == 0 {
+        // Scales that differ from block to block, or row to row, are another way through the kernels.
+        if format.is_ternary() && format.trailer_bytes == 0 {
             let scale = |block: usize| [0.5, 0.25, 1.0][block % 3];
             list.add(format!("gemv/{name}-scales"), || product(k, format, scale, 1))?;
         }
@@ -115,7 +115,9 @@ pub fn of_none(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
 
 fn weights(format: &Format, scale: impl Fn(usize) -> f32) -> Vec<f32> {
     let r = &mut Random::new(1);
-    if format.act == ActKind::I8 { r.ternary(ROWS * COLS, format.block_len, scale) } else { r.floats(ROWS * COLS) }
+    // Weights that have one scale.
+    let together = if format.row_head == 0 { format.block_len } else { COLS };
+    if format.is_ternary() { r.ternary(ROWS * COLS, together, scale) } else { r.floats(ROWS * COLS) }
 }
 
 /// One token is a GEMV, several are a GEMM.

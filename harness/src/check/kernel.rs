@@ -51,7 +51,9 @@ pub fn compare(kernels: &dyn Kernels, format: &'static Format, seed: u64) -> Res
         let cols = if format.block_len == 1 { blocks * 61 + 3 } else { blocks * format.block_len };
         for (rows, tokens) in [(1, 1), (3, 1), (17, 1), (16, 4), (5, 9)] {
             for pattern in PATTERNS {
-                compared += shape(kernels, format, &mut noise, pattern, rows, cols, tokens)?;
+                for act in ActKind::ALL.into_iter().filter(|act| format.takes(*act)) {
+                    compared += shape(kernels, (format, act), &mut noise, pattern, rows, cols, tokens)?;
+                }
             }
         }
     }
@@ -60,14 +62,14 @@ pub fn compare(kernels: &dyn Kernels, format: &'static Format, seed: u64) -> Res
 
 fn shape(
     kernels: &dyn Kernels,
-    format: &'static Format,
+    (format, act): (&'static Format, ActKind),
     noise: &mut Noise,
     pattern: Pattern,
     rows: usize,
     cols: usize,
     tokens: usize,
 ) -> Result<usize, Failure> {
-    let ternary = format.act == ActKind::I8;
+    let ternary = format.is_ternary();
     let weights: Vec<f32> = (0..rows * cols)
         .map(|i| match pattern {
             Pattern::Noise if ternary => [-0.75, 0.0, 0.75][noise.below(3)],
@@ -87,13 +89,13 @@ fn shape(
         })
         .collect();
     let data = (format.pack)(&weights, rows, cols)?;
-    let matrix = Matrix::new(format, rows, cols, &data)?;
+    let matrix = Matrix::new(format, rows, cols, &data)?.with_act(act);
     let (mut prepared, mut expected) = (Activations::default(), Activations::default());
-    kernels.prepare(format.act, &inputs, tokens, &mut prepared);
-    by_name("scalar")?.prepare(format.act, &inputs, tokens, &mut expected);
-    let context = |what: &str| format!("{what}: {} {rows}x{cols}, {tokens} tokens, {pattern:?}", format.name);
+    kernels.prepare(act, &inputs, tokens, &mut prepared);
+    by_name("scalar")?.prepare(act, &inputs, tokens, &mut expected);
+    let context = |what: &str| format!("{what}: {} {act:?} {rows}x{cols}, {tokens} tokens, {pattern:?}", format.name);
     for token in 0..tokens {
-        if !same_input(format.act, &prepared, &expected, token) {
+        if !same_input(act, &prepared, &expected, token) {
             return Err(Failure::new(context("prepared activations differ from the oracle's")));
         }
     }
@@ -101,7 +103,7 @@ fn shape(
     let mut oracles = vec![&expected];
     // No f32 quantises to -128 beside a larger value: only raw activations reach the end of the range.
     let raw;
-    if ternary && tokens == 1 {
+    if act == ActKind::I8 && tokens == 1 {
         raw = Activations::from_i8(&vec![-128; cols], &[1.0], 1, cols)?;
         outputs.push(products(kernels, &matrix, &raw));
         oracles.push(&raw);

@@ -144,23 +144,20 @@ fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> 
         refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
         refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
     } else {
-        // Every other format has a float at the start of its first block or ends with one.
+        // Every other format begins with a float or a power of two, or its blocks have an f16.
         let format = quant::by_ggml_type(ggml_type, Default::default())?;
-        let last = matches!(format.name, "q6_k" | "tq1_0" | "tq2_0");
-        let half = if last { at + format.block_bytes - 2 } else { at };
-        let nan: &[u8] = match format.name {
-            "f32" => &nan,
-            "bf16" => &[0xC0, 0x7F],
+        let half = at + format.halves.first().map_or(0, |(at, _)| *at);
+        let nan: &[u8] = match (format.name, format.row_head) {
+            ("f32", _) | (_, 4) => &nan,
+            ("bf16", _) => &[0xC0, 0x7F],
+            ("mxfp4", _) => &[0xFF],
             _ => &[0x00, 0x7E],
         };
         refuse("a scale or weight is NaN", changed(half, nan), &[linear])?;
         // A two-bit code 3; a byte that no five trits give.
-        if let Some(byte) = match format.name {
-            "tq2_0" => Some(0b1100_0000),
-            "tq1_0" => Some(1),
-            _ => None,
-        } {
-            refuse("a code is none", changed(at + 5, &[byte]), &[linear, "code"])?;
+        if format.is_ternary() {
+            let byte = if format.block_bytes * 4 >= format.block_len { 0b1100_0000 } else { 1 };
+            refuse("a code is none", changed(at + format.row_head + 5, &[byte]), &[linear, "code"])?;
         }
     }
     let scale = "blk.0.ffn_up.scale";

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::cases::cases;
 
 cases![
+    every_format_is_in_the_matrix,
     the_kernels_without_a_fault_are_green,
     a_wrong_product_in_every_format,
     a_wrong_operation_of_every_kind,
@@ -133,6 +134,17 @@ impl Kernels for Faulty {
             *last ^= 1;
         }
     }
+}
+
+/// The data cannot be derived from the table of formats, so it is held against it.
+fn every_format_is_in_the_matrix() {
+    let declaration = setup::declare(&Paths::discover(&Env::default()).golden).expect("golden folder");
+    let model = declaration.matrix.models.iter().find(|model| model.name == "kernels").expect("the bare formats");
+    let mut listed: Vec<_> = model.quants.iter().map(String::as_str).collect();
+    let mut formats: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
+    listed.sort_unstable();
+    formats.sort_unstable();
+    assert_eq!(listed, formats);
 }
 
 fn the_kernels_without_a_fault_are_green() {

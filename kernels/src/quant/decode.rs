@@ -99,6 +99,25 @@ pub(crate) trait Decode {
     fn block(bytes: &[u8], row_scale: f32, out: &mut [Block]);
 }
 
+/// 32 numbers of 16 bytes, each of which holds number j and number j + 16. Two loops of a fixed length, which the compiler
+/// turns into registers; `map` of arrays it would not.
+#[inline(always)]
+pub(super) fn two_of_each<T: Default + Copy>(
+    bytes: &[u8; 16],
+    first: impl Fn(u8) -> T,
+    second: impl Fn(u8) -> T,
+) -> [T; Q8_BLOCK] {
+    let mut out = [T::default(); Q8_BLOCK];
+    let (low, high) = out.split_at_mut(16);
+    for (out, byte) in low.iter_mut().zip(bytes) {
+        *out = first(*byte);
+    }
+    for (out, byte) in high.iter_mut().zip(bytes) {
+        *out = second(*byte);
+    }
+    out
+}
+
 /// A [`Decode`] compiled for some instruction set.
 #[derive(Debug, Clone, Copy)]
 struct Compiled {

@@ -10,8 +10,8 @@
 //!
 //! Where the x86 layout wants rows of whole 128s, this one takes multiples of 64.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, i2_s};
+use super::decode::{Block, Decode, Decoder, Shape, two_of_each};
+use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, i2_s, part};
 
 /// Weights per block.
 pub const LEN: usize = 64;
@@ -58,11 +58,8 @@ impl Decode for Codes {
     fn block(bytes: &[u8], scale: f32, out: &mut [Block]) {
         for (j, out) in out.iter_mut().enumerate() {
             out.scale = scale;
-            for (h, q) in out.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                for (q, byte) in q.iter_mut().zip(bytes) {
-                    *q = (byte >> (6 - 4 * j - 2 * h) & 3) as i8 - 1;
-                }
-            }
+            let code = |byte: u8, shift: usize| (byte >> shift & 3) as i8 - 1;
+            out.q = two_of_each(part(bytes, 0), |byte| code(byte, 6 - 4 * j), |byte| code(byte, 4 - 4 * j));
         }
     }
 }

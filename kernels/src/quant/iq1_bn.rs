@@ -84,22 +84,25 @@ static NUMBERS: [u8; 256] = {
     out
 };
 
-/// The trits of a byte; three more bytes, so that a look-up is one load.
-static TRITS: [[u8; 8]; 256] = {
-    let mut out = [[0; 8]; 256];
+/// The trits of a byte, and less 1, as they lie in memory; three bytes of zero more, so that a look-up is one load.
+static TRITS: [u64; 256] = table(0);
+static WEIGHTS: [u64; 256] = table(1);
+
+const fn table(zero: u8) -> [u64; 256] {
+    let mut out = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        let mut moved = byte;
-        let mut t = 5;
+        let (mut moved, mut trits, mut t) = (byte, [0; 8], 5);
         while t > 0 {
             t -= 1;
-            out[byte][t] = ((moved * 3) >> 8) as u8;
+            trits[t] = (((moved * 3) >> 8) as u8).wrapping_sub(zero);
             moved = moved * 3 & 0xff;
         }
+        out[byte] = u64::from_le_bytes(trits);
         byte += 1;
     }
     out
-};
+}
 
 /// The scale of a row.
 #[inline(always)]
@@ -110,13 +113,19 @@ pub(crate) fn scale(row: &[u8]) -> f32 {
 /// The trits of a block, in the order of the weights.
 #[inline(always)]
 pub(crate) fn trits(bytes: &[u8; BYTES]) -> [u8; LEN] {
+    spread(&TRITS, bytes)
+}
+
+#[inline(always)]
+fn spread(table: &[u64; 256], bytes: &[u8; BYTES]) -> [u8; LEN] {
     let mut out = [0; LEN];
-    let last = TRITS[usize::from(bytes[LAST])];
+    let last = table[usize::from(bytes[LAST])];
     for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        for k in 0..3 {
-            out[5 * k..5 * k + 5].copy_from_slice(&TRITS[usize::from(bytes[3 * g + k])][..5]);
-        }
-        out[15] = last[g];
+        // Five trits are forty bits.
+        let [a, b, c] = [0, 1, 2].map(|k| table[usize::from(bytes[3 * g + k])]);
+        let (low, high) = out.split_at_mut(8);
+        low.copy_from_slice(&(a | b << 40).to_le_bytes());
+        high.copy_from_slice(&(b >> 24 | c << 16 | (last >> (8 * g)) << 56).to_le_bytes());
     }
     out
 }
@@ -137,8 +146,11 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], scale: f32, out: &mut [Block]) {
         let Some(bytes) = bytes.first_chunk() else { return };
-        for (out, trits) in out.iter_mut().zip(trits(bytes).as_chunks::<32>().0) {
-            (out.q, out.scale) = (trits.map(|trit| trit as i8 - 1), scale);
+        for (out, weights) in out.iter_mut().zip(spread(&WEIGHTS, bytes).as_chunks::<32>().0) {
+            out.scale = scale;
+            for (q, weight) in out.q.iter_mut().zip(weights) {
+                *q = weight.cast_signed();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Source: `block_iq4_nl` of ggml.
 
 use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at, q4_0};
+use super::{ActKind, Format, Values, half_at, part, q4_0};
 use crate::QuantError;
 
 /// Weights per block.
@@ -47,8 +47,33 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         out[0].scale = half_at(bytes, 0);
-        out[0].q = q4_0::codes(&bytes[2..]).map(|code| VALUES[usize::from(code & 15)]);
+        out[0].q = look_up(&PAIRS, part(bytes, 2));
     }
+}
+
+/// What both codes of a byte mean.
+pub(super) const fn pairs(values: [i8; 16]) -> [[i8; 2]; 256] {
+    let mut out = [[0; 2]; 256];
+    let mut i = 0;
+    while i < 256 {
+        out[i] = [values[i & 15], values[i >> 4]];
+        i += 1;
+    }
+    out
+}
+
+static PAIRS: [[i8; 2]; 256] = pairs(VALUES);
+
+/// The values of a block.
+#[inline(always)]
+pub(super) fn look_up(pairs: &[[i8; 2]; 256], bytes: &[u8; 16]) -> [i8; LEN] {
+    let found = bytes.map(|byte| pairs[usize::from(byte)]);
+    let mut out = [0; LEN];
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), [a, b]) in low.iter_mut().zip(high).zip(found) {
+        (*low, *high) = (a, b);
+    }
+    out
 }
 
 /// The code whose value is nearest; the first of two.

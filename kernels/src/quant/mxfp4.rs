@@ -11,7 +11,7 @@
 //! Sources: `block_mxfp4` of ggml; OCP Microscaling Formats 1.0.
 
 use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, iq4_nl, q4_0};
+use super::{ActKind, Format, Values, iq4_nl, part, q4_0};
 use crate::QuantError;
 
 /// Weights per block.
@@ -39,6 +39,7 @@ pub static FORMAT: Format = Format {
 
 /// What the codes mean.
 pub const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+static PAIRS: [[i8; 2]; 256] = iq4_nl::pairs(VALUES);
 /// The largest e, that of the largest f32.
 const MOST: u8 = 252;
 const _: () = assert!(power(MOST) * 12.0 < f32::INFINITY && power(MOST + 1) * 12.0 == f32::INFINITY);
@@ -61,7 +62,7 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         out[0].scale = power(bytes[0]);
-        out[0].q = q4_0::codes(&bytes[1..]).map(|code| VALUES[usize::from(code & 15)]);
+        out[0].q = iq4_nl::look_up(&PAIRS, part(bytes, 1));
     }
 }
 

@@ -6,8 +6,8 @@
 //!       d   | codes
 //! ```
 //!
-//! The fork that introduced the number has blocks of 128: [`super::q2_0_g128`]. Only the size of a tensor tells which it is:
-//! [`super::by_ggml_type_and_bytes`]. Source: `block_q2_0` of ggml.
+//! The fork that introduced the number has blocks of 128: [`super::q2_0_g128`]. Only the size of a tensor tells which it is.
+//! Source: `block_q2_0` of ggml.
 
 use super::decode::{Block, Decode, Decoder, Shape};
 use super::{ActKind, Format, Values, half_at};

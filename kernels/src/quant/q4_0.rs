@@ -5,8 +5,8 @@
 //!       d   | c16 : c0 | c17 : c1 | ... | c31 : c15      high nibble : low nibble
 //! ```
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
+use super::decode::{Block, Decode, Decoder, Shape, two_of_each};
+use super::{ActKind, Format, Values, half_at, part};
 use crate::QuantError;
 
 /// Weights per block.
@@ -32,14 +32,10 @@ pub static FORMAT: Format = Format {
     values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
-/// The codes of a block, of which `bytes` are the last 16. Q4_1 stores the same.
+/// The codes of a block less `zero`, of which `bytes` are the last 16. Q4_1 stores the same.
 #[inline(always)]
-pub(super) fn codes(bytes: &[u8]) -> [u8; LEN] {
-    let mut out = [0; LEN];
-    for (j, byte) in bytes[..LEN / 2].iter().enumerate() {
-        (out[j], out[j + 16]) = (byte & 15, byte >> 4);
-    }
-    out
+pub(super) fn codes(bytes: &[u8], zero: i8) -> [i8; LEN] {
+    two_of_each(part(bytes, 0), |byte| (byte & 15) as i8 - zero, |byte| (byte >> 4) as i8 - zero)
 }
 
 /// Stores `value(w)`, rounded by adding a half and cutting, as the code of each weight.
@@ -60,7 +56,7 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         out[0].scale = half_at(bytes, 0);
-        out[0].q = codes(&bytes[2..]).map(|code| code as i8 - 8);
+        out[0].q = codes(&bytes[2..], 8);
     }
 }
 

@@ -43,7 +43,7 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         (out[0].scale, out[0].minimum) = (half_at(bytes, 0), half_at(bytes, 2));
-        out[0].q = codes(&bytes[4..]).map(|code| code as i8);
+        out[0].q = codes(&bytes[4..], 0);
     }
 }
 

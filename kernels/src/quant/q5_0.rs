@@ -9,7 +9,7 @@
 //! Source: `block_q5_0` of ggml.
 
 use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
+use super::{ActKind, Format, Values, half_at, part};
 use crate::QuantError;
 
 /// Weights per block.
@@ -35,13 +35,15 @@ pub static FORMAT: Format = Format {
     values: Values::Blocks(Decoder::of::<Codes>()),
 };
 
-/// The codes of a block, of which `bytes` are the last 20. Q5_1 stores the same.
+/// The codes of a block less `zero`, of which `bytes` are the last 20. Q5_1 stores the same.
 #[inline(always)]
-pub(super) fn codes(bytes: &[u8]) -> [u8; LEN] {
-    let h = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let mut out = super::q4_0::codes(&bytes[4..]);
-    for (j, code) in out.iter_mut().enumerate() {
-        *code |= ((h >> j & 1) as u8) << 4;
+pub(super) fn codes(bytes: &[u8], zero: i8) -> [i8; LEN] {
+    let h = part::<4>(bytes, 0);
+    let mut out = super::q4_0::codes(&bytes[4..], zero);
+    for (codes, h) in out.as_chunks_mut::<8>().0.iter_mut().zip(h) {
+        for (j, code) in codes.iter_mut().enumerate() {
+            *code += if h & 1 << j != 0 { 16 } else { 0 };
+        }
     }
     out
 }
@@ -67,7 +69,7 @@ impl Decode for Codes {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         out[0].scale = half_at(bytes, 0);
-        out[0].q = codes(&bytes[2..]).map(|code| code as i8 - 16);
+        out[0].q = codes(&bytes[2..], 16);
     }
 }
 

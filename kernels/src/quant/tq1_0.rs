@@ -17,7 +17,7 @@
 
 use super::decode::{Block, Decode, Decoder, Shape};
 use super::tq::{Codes, LEN};
-use super::{ActKind, Format, Values, half_at};
+use super::{ActKind, Format, Values, half_at, part};
 
 /// Bytes per block.
 pub const BYTES: usize = 54;
@@ -87,16 +87,9 @@ impl Decode for Weights {
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         let mut q = [0; LEN];
-        for (part, out) in [(0..SECOND, 0..160), (SECOND..THIRD, 160..240), (THIRD..D, 240..LEN)] {
-            let bytes = &bytes[part];
-            let mut power = 1u8;
-            for out in q[out].chunks_exact_mut(bytes.len()) {
-                for (out, byte) in out.iter_mut().zip(bytes) {
-                    *out = trit(byte.wrapping_mul(power)) as i8 - 1;
-                }
-                power = power.wrapping_mul(3);
-            }
-        }
+        spread(part::<SECOND>(bytes, 0), &mut q[..160]);
+        spread(part::<{ THIRD - SECOND }>(bytes, SECOND), &mut q[160..240]);
+        spread(part::<{ D - THIRD }>(bytes, THIRD), &mut q[240..]);
         let d = half_at(bytes, D);
         for (out, q) in out.iter_mut().zip(q.as_chunks().0) {
             (out.q, out.scale) = (*q, d);
@@ -118,10 +111,17 @@ const fn fraction(v: u8) -> u8 {
     (v as u16 * 256).div_ceil(243) as u8
 }
 
-/// The first trit.
+/// The first trits of all bytes less 1, then the second ones, and so on.
 #[inline(always)]
-fn trit(byte: u8) -> u8 {
-    ((u16::from(byte) * 3) >> 8) as u8
+fn spread<const N: usize>(bytes: &[u8; N], out: &mut [i8]) {
+    let mut moved = *bytes;
+    for out in out.as_chunks_mut::<N>().0 {
+        for (out, byte) in out.iter_mut().zip(&mut moved) {
+            // `(byte * 3) >> 8`, which is how many of 86 and 171 it reaches.
+            *out = i8::from(*byte >= 86) + i8::from(*byte >= 171) - 1;
+            *byte = byte.wrapping_mul(3);
+        }
+    }
 }
 
 /// The bytes that five trits give, and those that four give.

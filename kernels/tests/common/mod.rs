@@ -67,10 +67,7 @@ pub fn sets_for(format: &Format) -> Vec<&'static dyn Kernels> {
 /// Every format with every kind of activations that it has products with.
 pub fn pairs() -> impl Iterator<Item = (&'static Format, ActKind)> {
     let kinds = |format: &'static Format| {
-        [ActKind::F32, ActKind::I8, ActKind::Q8]
-            .into_iter()
-            .filter(|act| format.takes(*act))
-            .map(move |act| (format, act))
+        ActKind::ALL.into_iter().filter(|act| format.takes(*act)).map(move |act| (format, act))
     };
     bitnet_kernels::quant::FORMATS.iter().copied().flat_map(kinds)
 }

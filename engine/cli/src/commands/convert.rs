@@ -13,18 +13,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+fn after_help() -> String {
+    let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
+    format!(
+        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
+        ternary.join(", ")
+    )
+}
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("work").required(true).multiple(true).args(["to", "embedding", "set", "merge", "split_max_tensors"])),
-    after_help = "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n\nTernary formats (i2_s, i2_s-arm, i2_s-rows4, tq2_0, tq1_0, tl2, tl1) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads."
+    after_help = after_help()
 )]
 pub struct Args {
     /// The GGUF to read; of a split model any part.
     model: PathBuf,
-    /// Format of the linear layers [default: as they are]: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q6_k, i2_s, i2_s-arm,
-    /// i2_s-rows4, tq2_0, tq1_0, tl2, tl1.
-    #[arg(long, value_name = "FORMAT")]
+    /// Format of the linear layers.
+    #[arg(long, value_name = "FORMAT", help = format!("Format of the linear layers [default: as they are]: {}", targets().join(", ")))]
     to: Option<String>,
     /// Format of the embedding and the output matrix [default: as they are].
     #[arg(long, value_name = "FORMAT")]
