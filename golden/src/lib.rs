@@ -15,6 +15,7 @@ pub mod faults;
 pub mod fixtures;
 pub mod gates;
 pub mod matrix;
+pub mod numpy;
 pub mod overhead;
 pub mod pattern;
 pub mod reference;

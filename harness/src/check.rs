@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod load;
 pub mod logits;
 pub mod lossless;
+pub mod numpy;
 pub mod ops;
 pub mod perplexity;
 pub mod recorded;
@@ -47,6 +48,7 @@ pub fn checks() -> Vec<Arc<dyn Check>> {
         Arc::new(digest::Digest),
         Arc::new(perplexity::Perplexity),
         Arc::new(trainer::Trainer),
+        Arc::new(numpy::Numpy),
         Arc::new(discover::Discover),
         Arc::new(download::Download),
         Arc::new(token_parity::TokenParity),

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod cuda;
+mod embed;
 mod executor;
 mod generate;
 mod head;
@@ -14,6 +15,7 @@ mod speculate;
 mod stepwise;
 
 pub use crate::ops::BrokenContract;
+pub use embed::{Pooling, embed};
 pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
 pub use head::{Head, Needs, Screening};
 pub use observer::{Observer, StepResult};

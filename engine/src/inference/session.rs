@@ -58,6 +58,17 @@ pub enum Want {
     All,
 }
 
+impl Want {
+    /// Rows that are wanted of a chunk.
+    fn of(self, tokens: usize, last: bool) -> usize {
+        match self {
+            Self::All => tokens,
+            Self::Last => usize::from(last),
+            Self::Nothing => 0,
+        }
+    }
+}
+
 /// A sequence in progress.
 pub struct Session {
     model: Arc<Model>,
@@ -169,11 +180,7 @@ impl Session {
         };
         let chunks = tokens.len().div_ceil(size);
         for (i, chunk) in tokens.chunks(size).enumerate() {
-            let wanted = match want {
-                Want::All => chunk.len(),
-                Want::Last if i + 1 == chunks => 1,
-                Want::Last | Want::Nothing => 0,
-            };
+            let wanted = want.of(chunk.len(), i + 1 == chunks);
             self.run(chunk, wanted, observer.as_deref_mut())?;
             if wanted == 0 {
                 continue;
@@ -189,6 +196,33 @@ impl Session {
                     return Err(InferenceError::NotFinite { position });
                 }
                 sink(position, logits);
+            }
+            self.held = Held::default();
+        }
+        Ok(())
+    }
+
+    /// Appends tokens and gives what the output matrix would read of those that were asked for to `sink(position, row
+    /// [embedding_length])`, in order.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn hidden(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), InferenceError> {
+        let (width, size) = (self.model.config.embedding_length, self.options.chunk);
+        self.check(tokens)?;
+        let mut rows = Vec::new();
+        let chunks = tokens.len().div_ceil(size);
+        for (i, chunk) in tokens.chunks(size).enumerate() {
+            let wanted = want.of(chunk.len(), i + 1 == chunks);
+            self.run(chunk, wanted, None)?;
+            if wanted > 0 {
+                self.executor.hidden(&mut rows)?;
+                rows.chunks_exact(width).enumerate().for_each(|(row, values)| sink(self.held.first + row, values));
             }
             self.held = Held::default();
         }

@@ -1,36 +1,37 @@
 //! `cargo xtask reference record`: the one command that writes `golden/reference/<backend>/`.
 
 use crate::root::root;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bitnet_harness::axes::{Axis, Cell};
-use bitnet_harness::check::Check as _;
+use bitnet_harness::check::numpy::{self, Numpy};
 use bitnet_harness::check::recorded::RecordedAnswers;
+use bitnet_harness::check::{Check as _, Failure};
 use bitnet_harness::env::Env;
 use bitnet_harness::golden::{Golden, ORACLE_DEVICE};
 use bitnet_harness::host::Host;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::references::record::{self, Written};
 use bitnet_harness::verdict::Availability;
-use bitnet_harness::{Context, setup};
-use std::process::ExitCode;
+use bitnet_harness::{Context, models, setup};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Subcommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum Subcommand {
     /// Ask the live workers everything that the cells `recorded` compare, and write it to golden/reference.
     #[command(
         after_help = "Examples:\n  cargo xtask setup-cpp all && cargo xtask fixtures fetch\n  cargo xtask reference record all\n  cargo xtask reference record bitnet --model tiny-bitnet\n\nAnswers that did not change are left as they are. Look at `git diff --stat golden/reference` afterwards."
     )]
     Record {
-        /// The reference.
-        #[arg(value_parser = ["bitnet", "llama", "all"])]
+        /// The reference; `all` are those in C++, `numpy` the implementation in golden/train.
+        #[arg(value_parser = ["bitnet", "llama", "numpy", "all"])]
         backend: String,
         /// Models, separated by commas [default: all that the matrix declares].
         #[arg(long, value_delimiter = ',')]
@@ -40,7 +41,7 @@ enum Command {
 
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let Command::Record { backend, model } = &self.command;
+        let Subcommand::Record { backend, model } = &self.command;
         let env = Env::read();
         let paths = Paths::below(root(), &env);
         let declaration = setup::declare(&paths.golden).map_err(|problems| {
@@ -51,10 +52,11 @@ impl Args {
             bail!("unknown model `{unknown}`; valid: {}", declaration.axes.values(Axis::Model).join(", "));
         }
         let wanted = |cell: &Cell| {
-            cell.check == RecordedAnswers.name()
-                && cell.device == ORACLE_DEVICE
-                && (backend == "all" || cell.backend == *backend)
-                && (model.is_empty() || model.contains(&cell.model))
+            let asked = match backend.as_str() {
+                "numpy" => cell.check == Numpy.name(),
+                backend => cell.check == RecordedAnswers.name() && (backend == "all" || cell.backend == backend),
+            };
+            asked && cell.device == ORACLE_DEVICE && (model.is_empty() || model.contains(&cell.model))
         };
         let survey = Host::here(env.clone(), &paths).survey(&declaration, &paths);
         let cells: Vec<&Cell> = declaration
@@ -68,6 +70,9 @@ impl Args {
             matrix: Arc::new(declaration.matrix.clone()),
             paths: paths.clone(),
         };
+        if backend == "numpy" {
+            return record_numpy(&ctx, &cells);
+        }
         let (mut new, mut unchanged, mut left_out) = (0usize, 0usize, Vec::new());
         for cell in &cells {
             let name = format!("{} {} {}", cell.backend, cell.model, cell.quant);
@@ -95,4 +100,25 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Runs `golden/train/families.py` on every model of the check `numpy`.
+fn record_numpy(ctx: &Context, cells: &[&Cell]) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::tempdir()?;
+    for cell in cells {
+        let failed = |failure: Failure| anyhow::anyhow!("{} {}: {}", cell.model, cell.quant, failure.message);
+        let loaded = models::loaded(ctx, cell).map_err(failed)?;
+        let file = folder.path().join(format!("{}__{}.gguf", cell.model, cell.quant));
+        loaded.file.copy_to(&mut std::fs::File::create(&file)?)?;
+        let mut python = Command::new("python3");
+        python.arg(ctx.paths.golden.join("train/families.py")).arg("--model").arg(&file);
+        python.args(numpy::questions(ctx, cell, &loaded).map_err(failed)?);
+        python.arg("--record").arg(ctx.paths.golden.join("reference/numpy"));
+        python.args(["--name", &cell.model, "--quant", &cell.quant]);
+        let status = python.status().context("cannot run python3 (with numpy: golden/train/requirements.txt)")?;
+        anyhow::ensure!(status.success(), "families.py failed for {} in {}", cell.model, cell.quant);
+        println!("recorded: {} {}", cell.model, cell.quant);
+    }
+    anyhow::ensure!(!cells.is_empty(), "no cell of the check `numpy` has such a model");
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ pub mod detokenize;
 pub mod devices;
 pub mod discover;
 pub mod download;
+pub mod embed;
 pub mod infer;
 pub mod inspect;
 pub mod perplexity;
@@ -32,6 +33,8 @@ pub enum Command {
     Discover(discover::Args),
     /// Write a model with the tokenizer keys that its vocabulary vouches for.
     RepairTokenizer(repair_tokenizer::Args),
+    /// Turn texts into vectors.
+    Embed(embed::Args),
     /// Measure how well a model predicts a text.
     Perplexity(perplexity::Args),
     /// Measure how fast a model runs here.
@@ -62,6 +65,7 @@ impl Command {
             Self::Inspect(args) => args.run(&settings),
             Self::Discover(args) => args.run(&settings),
             Self::RepairTokenizer(args) => args.run(),
+            Self::Embed(args) => args.run(&settings),
             Self::Perplexity(args) => args.run(&settings),
             Self::Bench(args) => args.run(&settings),
             Self::Convert(args) => args.run(&settings),
