@@ -186,12 +186,14 @@ impl Activations {
     /// # Panics
     /// If the kind is another or the token does not exist; so do [`i8`](Self::i8),
     /// [`i8_rows`](Self::i8_rows) and [`q8`](Self::q8).
+    #[inline]
     pub fn f32(&self, token: usize) -> &[f32] {
         self.check(ActKind::F32, token);
         &self.values[token * self.cols..(token + 1) * self.cols]
     }
 
     /// One token of [`ActKind::I8`].
+    #[inline]
     pub fn i8(&self, token: usize) -> I8Token<'_> {
         self.check(ActKind::I8, token);
         I8Token {
@@ -208,6 +210,7 @@ impl Activations {
     }
 
     /// One token of [`ActKind::Q8`].
+    #[inline]
     pub fn q8(&self, token: usize) -> Q8Token<'_> {
         self.check(ActKind::Q8, token);
         let blocks = self.cols / Q8_BLOCK;
@@ -218,6 +221,7 @@ impl Activations {
         }
     }
 
+    #[inline]
     fn check(&self, kind: ActKind, token: usize) {
         assert_eq!(self.kind, kind, "activations were prepared as another kind");
         assert!(token < self.n_tokens, "token {token} of {}", self.n_tokens);

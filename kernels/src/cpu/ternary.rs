@@ -19,8 +19,8 @@ pub(super) trait Scales {
     /// The scale of a row, if it has one for all of its blocks.
     fn scale(w: &Matrix<'_>, row: usize) -> Option<f32>;
 
-    /// The scale of the block that holds step `b` of a row.
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32;
+    /// The scale of the block that holds step `b` of a row, of which `bytes` are all.
+    fn scale_of_block(w: &Matrix<'_>, bytes: &[u8], b: usize) -> f32;
 }
 
 /// I2_S; byte p: weights p, p + 32, p + 64, p + 96.
@@ -32,7 +32,7 @@ impl Scales for X86 {
         Some(i2_s::scale(w.data))
     }
 
-    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+    fn scale_of_block(w: &Matrix<'_>, _bytes: &[u8], _b: usize) -> f32 {
         i2_s::scale(w.data)
     }
 }
@@ -47,7 +47,7 @@ impl Scales for Arm {
         Some(i2_s::scale(w.data))
     }
 
-    fn scale_of_block(w: &Matrix<'_>, _row: usize, _b: usize) -> f32 {
+    fn scale_of_block(w: &Matrix<'_>, _bytes: &[u8], _b: usize) -> f32 {
         i2_s::scale(w.data)
     }
 }
@@ -64,8 +64,8 @@ impl Scales for Iq2Bn {
         not_zero(iq2_bn::scale(w.row(row)))
     }
 
-    fn scale_of_block(w: &Matrix<'_>, row: usize, _b: usize) -> f32 {
-        iq2_bn::scale(w.row(row))
+    fn scale_of_block(_w: &Matrix<'_>, bytes: &[u8], _b: usize) -> f32 {
+        iq2_bn::scale(bytes)
     }
 }
 
@@ -81,8 +81,8 @@ impl Scales for Iq1Bn {
         not_zero(iq1_bn::scale(w.row(row)))
     }
 
-    fn scale_of_block(w: &Matrix<'_>, row: usize, _b: usize) -> f32 {
-        iq1_bn::scale(w.row(row))
+    fn scale_of_block(_w: &Matrix<'_>, bytes: &[u8], _b: usize) -> f32 {
+        iq1_bn::scale(bytes)
     }
 }
 
@@ -123,8 +123,8 @@ impl Scales for Tq2 {
         one_scale::<{ tq2_0::BYTES }, { tq2_0::D }>(w.row(row), &tq2_0::ZERO)
     }
 
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
-        half(w.row(row), b / 2 * tq2_0::BYTES + tq2_0::D)
+    fn scale_of_block(_w: &Matrix<'_>, bytes: &[u8], b: usize) -> f32 {
+        half(bytes, b / 2 * tq2_0::BYTES + tq2_0::D)
     }
 }
 
@@ -137,8 +137,8 @@ impl Scales for Tq1 {
         one_scale::<{ tq1_0::BYTES }, { tq1_0::D }>(w.row(row), &tq1_0::ZERO)
     }
 
-    fn scale_of_block(w: &Matrix<'_>, row: usize, b: usize) -> f32 {
-        half(w.row(row), b / 2 * tq1_0::BYTES + tq1_0::D)
+    fn scale_of_block(_w: &Matrix<'_>, bytes: &[u8], b: usize) -> f32 {
+        half(bytes, b / 2 * tq1_0::BYTES + tq1_0::D)
     }
 }
 

@@ -96,7 +96,7 @@ const fn table(zero: u8) -> [u64; 256] {
         while t > 0 {
             t -= 1;
             trits[t] = (((moved * 3) >> 8) as u8).wrapping_sub(zero);
-            moved = moved * 3 & 0xff;
+            moved = (moved * 3) & 0xff;
         }
         out[byte] = u64::from_le_bytes(trits);
         byte += 1;

@@ -39,7 +39,7 @@ static SIGNS: [[i8; 8]; 256] = {
     let mut out = [[0; 8]; 256];
     let mut i = 0;
     while i < 256 * 8 {
-        out[i / 8][i % 8] = if i / 8 >> (i % 8) & 1 == 1 { 1 } else { -1 };
+        out[i / 8][i % 8] = if (i / 8) >> (i % 8) & 1 == 1 { 1 } else { -1 };
         i += 1;
     }
     out

@@ -41,7 +41,7 @@ static FOURS: [[i8; 4]; 256] = {
     let mut out = [[0; 4]; 256];
     let mut i = 0;
     while i < 256 * 4 {
-        out[i / 4][i % 4] = (i / 4 >> (2 * (i % 4)) & 3) as i8 - 1;
+        out[i / 4][i % 4] = ((i / 4) >> (2 * (i % 4)) & 3) as i8 - 1;
         i += 1;
     }
     out

@@ -92,15 +92,19 @@ fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
     widen(sums, _mm256_setzero_si256())
 }
 
-/// Rows some of which have blocks of several scales: those one block of 256 (two steps) after the other.
+/// Rows some of which have blocks of several scales: one block of 256 (two steps) after the other. Of formats with a scale for
+/// each row, those of which some have none.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows: Range<usize>, y: &mut OutView<'_>) {
     let ones = _mm256_set1_epi8(1);
     for row in rows {
-        if let Some(scale) = L::scale(w, row) {
+        if L::HEAD > 0
+            && let Some(scale) = L::scale(w, row)
+        {
             tokens.clone().for_each(|t| direct::<L, 1, 1>(w, x, t, row, &[scale], y));
             continue;
         }
+        let bytes = w.row(row);
         for t in tokens.clone() {
             let token = x.i8(t);
             let mut runs = Runs::new(token.scale);
@@ -108,7 +112,7 @@ fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows:
                 let mut total = _mm256_setzero_si256();
                 for (half, q) in q.as_chunks::<LEN>().0.iter().enumerate() {
                     // SAFETY: the row has two steps for each 256 activations; this function has the features.
-                    let codes = unsafe { L::codes(w.row(row).as_ptr(), 2 * block + half) };
+                    let codes = unsafe { L::codes(bytes.as_ptr(), 2 * block + half) };
                     for (j, codes) in codes.into_iter().enumerate() {
                         // SAFETY: this function has the features.
                         let a = unsafe { L::activations(q, j) };
@@ -117,7 +121,7 @@ fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows:
                         total = widen(sums, total);
                     }
                 }
-                runs.add(L::scale_of_block(w, row, 2 * block), sum_i32(total));
+                runs.add(L::scale_of_block(w, bytes, 2 * block), sum_i32(total));
             }
             y.set(t, row, runs.total());
         }

@@ -101,7 +101,8 @@ fn rest<L: Layout, D: Dots>(dots: D, row: &[u8], q: &[i8]) -> i32 {
     vaddvq_s32(vaddq_s32(a, b))
 }
 
-/// Rows some of which have blocks of several scales: those one block of 256 (two steps) after the other.
+/// Rows some of which have blocks of several scales: one block of 256 (two steps) after the other. Of formats with a scale for
+/// each row, those of which some have none.
 #[target_feature(enable = "neon")]
 fn mixed<L: Layout, D: Dots>(
     dots: D,
@@ -113,7 +114,7 @@ fn mixed<L: Layout, D: Dots>(
 ) {
     let one = vdupq_n_s8(1);
     for row in rows {
-        if L::scale(w, row).is_some() {
+        if L::HEAD > 0 && L::scale(w, row).is_some() {
             some::<L, D, 1>(dots, w, x, tokens.clone(), row, y);
             continue;
         }
@@ -130,7 +131,7 @@ fn mixed<L: Layout, D: Dots>(
                     }
                     acc = step(dots, weights, activations(q), acc);
                 }
-                runs.add(L::scale_of_block(w, row, 2 * block), vaddvq_s32(vaddq_s32(acc[0], acc[1])));
+                runs.add(L::scale_of_block(w, w.row(row), 2 * block), vaddvq_s32(vaddq_s32(acc[0], acc[1])));
             }
             y.set(t, row, runs.total());
         }
