@@ -10,7 +10,7 @@ mod ternary;
 
 use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
 use crate::load::LAYOUT_KEY;
-use crate::model::{Model, TILES_KEY, scale_name};
+use crate::model::{ACTIVATIONS_KEY, Model, TILES_KEY, scale_name};
 use crate::ops::{Embed, Linear, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
 use bitnet_kernels::{Matrix, QuantError, quant};
@@ -185,6 +185,7 @@ fn write(
     let file = model.weights.file();
     let targets = targets_of(model, linear, embedding);
     let layout = layout_of(targets.values().map(|target| target.to))?;
+    let ternary = targets.values().any(|target| target.to.is_ternary());
     let metadata = file.metadata();
     let packings: HashMap<&str, Packing<'_>> = targets
         .into_iter()
@@ -201,6 +202,10 @@ fn write(
     writer.copy_all_meta(metadata, |key| key != LAYOUT_KEY && (linear.is_none() || !replaced_keys.contains(&key)))?;
     for (key, value) in linear.into_iter().flat_map(linear_keys) {
         writer.meta(key, value)?;
+    }
+    // A file in another format would be run with another rounding, and other logits.
+    if linear.is_some() && ternary && model.family.trained.is_none() && !metadata.contains(ACTIVATIONS_KEY) {
+        writer.meta(ACTIVATIONS_KEY, model.rounding.name())?;
     }
     if let Some(layout) = layout {
         // The format itself does not record it.

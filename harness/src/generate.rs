@@ -4,6 +4,8 @@
 //! trained model exists. The vocabulary is the beginning of the trained tiny model's: the first merges of a BPE are a
 //! BPE. Models of the size of real ones, written piece by piece, are in [`streamed`].
 
+#[cfg(test)]
+mod bad;
 mod families;
 mod header;
 mod pieces;

@@ -1,13 +1,14 @@
 //! Where the scale of a ternary matrix goes.
 //!
-//! I2_S keeps an f32 for the matrix. TQ1_0 and TQ2_0 keep an f16 for each block, and most trained scales are no f16.
+//! I2_S keeps an f32 for the matrix, IQ2_BN for each row. TQ1_0 and TQ2_0 keep an f16 for each block, IQ1_BN for each row, and most
+//! trained scales are not an f16.
 //! Nothing is rounded: where the scale is an f16 it is written into the blocks; where it is not, the blocks hold the signs
 //! (scale 1) and the f32 stands beside them in a tensor `<name>.scale` of one element, which llama.cpp has for the
 //! `bitnet` architecture and multiplies with. Every way back gives the same codes and the same scale. The one exception is
 //! a matrix of nothing but zeros: it has no scale to keep.
 
 use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
-use bitnet_kernels::quant::{Storage, tq1_0, tq2_0};
+use bitnet_kernels::quant::{Storage, iq1_bn, tq1_0, tq2_0};
 use bitnet_kernels::{Matrix, QuantError};
 
 /// How a matrix is packed.
@@ -25,7 +26,7 @@ pub(super) struct Packing<'m> {
 
 /// Whether the format's scales are f16 that packing refuses to round.
 fn exact_f16(format: Storage) -> bool {
-    [&tq1_0::FORMAT, &tq2_0::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
+    [&tq1_0::FORMAT, &tq2_0::FORMAT, &iq1_bn::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
 }
 
 /// Decides for one matrix. Reads weights up to the first that is not zero.

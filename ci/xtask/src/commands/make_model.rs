@@ -5,20 +5,28 @@ use crate::root::{root, target};
 use anyhow::Context;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::bench::models::folder;
+use bitnet_harness::env::Env;
 use bitnet_harness::generate::streamed::{ARCHITECTURES, Recipe};
+use bitnet_harness::golden::Golden;
+use bitnet_harness::paths::Paths;
+use bitnet_harness::{Context as HarnessContext, models, setup};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --quant i2_s --seed 1\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the file where it is written by default."
+    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --quant i2_s --seed 1\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n  cargo xtask make-model --matrix gen-qwen3 --quant q2_0 --out qwen3.gguf\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the file where it is written by default."
 )]
 pub(crate) struct Args {
     /// tiny, 100m, 700m or 2b4t.
-    #[arg(long)]
-    shape: String,
+    #[arg(long, required_unless_present = "matrix")]
+    shape: Option<String>,
+    /// A generated model of golden/matrix.toml instead, e.g. gen-qwen3, in one of its formats.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["shape", "architecture"], requires = "out")]
+    matrix: Option<String>,
     /// Format of the linear layers: i2_s, tq2_0, tq1_0, tl1, tl2 or any other that `bitnet convert` writes.
     #[arg(long, default_value = "i2_s")]
     quant: String,
@@ -35,9 +43,35 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let recipe = Recipe::new(&self.shape, &self.quant, self.seed, self.architecture.as_deref())?;
+        if let (Some(model), Some(out)) = (&self.matrix, &self.out) {
+            return self.of_matrix(model, out);
+        }
+        let shape = self.shape.as_deref().unwrap_or_default();
+        let recipe = Recipe::new(shape, &self.quant, self.seed, self.architecture.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| folder(&target()).join(recipe.file_name()));
         write(&recipe, &out)?;
+        println!("{}", out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Args {
+    /// Writes a model of the matrix.
+    fn of_matrix(&self, name: &str, out: &Path) -> anyhow::Result<ExitCode> {
+        let env = Env::read();
+        let paths = Paths::below(root(), &env);
+        let problems = |problems: Vec<_>| anyhow::anyhow!("the declaration of the matrix is wrong: {problems:?}");
+        let matrix = Arc::new(setup::declare(&paths.golden).map_err(problems)?.matrix);
+        let model = matrix.model(name).with_context(|| format!("golden/matrix.toml has no model `{name}`"))?;
+        anyhow::ensure!(
+            model.quants.contains(&self.quant),
+            "`{name}` has no format `{}`; it has {}",
+            self.quant,
+            model.quants.join(", ")
+        );
+        let ctx = HarnessContext { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::clone(&matrix), paths };
+        let file = models::file(&ctx, model, &self.quant).map_err(|failure| anyhow::anyhow!(failure.message))?;
+        file.copy_to(&mut std::fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?)?;
         println!("{}", out.display());
         Ok(ExitCode::SUCCESS)
     }

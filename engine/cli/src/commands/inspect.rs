@@ -99,6 +99,8 @@ struct RunReport {
     family: String,
     device: String,
     i2s_layout: Option<String>,
+    /// How activations are rounded for ternary matrices, and why.
+    activations: Option<String>,
     config: String,
     steps: usize,
     matrices: BTreeMap<String, usize>,
@@ -205,6 +207,11 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
         family: model.family.name.to_owned(),
         device: device.unwrap_or_default(),
         i2s_layout,
+        activations: model
+            .weights
+            .storages()
+            .any(|(_, storage)| storage.is_ternary())
+            .then(|| format!("{}: {}", model.rounding.name(), model.rounding.why)),
         config: format!(
             "{} blocks, width {}, feed-forward {}, {} heads / {} kv of {}, vocabulary {}, context {}, rope {} dims at {}",
             c.block_count,
@@ -284,6 +291,9 @@ fn text(report: &Report) -> String {
                 r.multiplications_per_token as f64 / 1e6,
                 r.kv_cache_bytes_per_token
             );
+            if let Some(activations) = &r.activations {
+                let _ = writeln!(out, "  activations {activations}");
+            }
             if let Some(layout) = &r.i2s_layout {
                 let _ = writeln!(out, "  I2_S layout: {layout}");
             }

@@ -137,3 +137,46 @@ impl Executor for Cpu {
         self.screening
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::GgufFile;
+    use crate::ops::Span;
+    use bitnet_kernels::quant::I2sLayout;
+
+    /// Rows of two sequences in one step: each has the bits that it has alone.
+    #[test]
+    fn sequences_in_one_step_do_not_meet() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/models/tiny-bitnet.gguf");
+        let pool = Arc::new(Pool::new(2).expect("threads"));
+        let file = GgufFile::open(path).expect("the tiny model");
+        let model = Arc::new(Model::load(&file, I2sLayout::X86, &pool).expect("a model"));
+        let options = SessionOptions::new(bitnet_kernels::best(), pool);
+        let span = |sequence, position, tokens, wanted| Span { sequence, position, tokens, wanted };
+        let [first, second] = [[5, 9, 700, 31, 8], [1200, 4, 4, 90, 17]];
+        let alone = |tokens: &[u32; 5]| -> Vec<f32> {
+            let mut cpu = Cpu::new(&model, &options, 8, 1).expect("an executor");
+            let mut logits = Vec::new();
+            cpu.run(&Batch { tokens, spans: &[span(0, 0, 5, 2)] }, None).expect("a run");
+            cpu.logits(&mut logits).expect("logits");
+            logits
+        };
+        let mut both = Cpu::new(&model, &options, 8, 2).expect("an executor");
+        // The first is two tokens ahead; then its last two come with four of the other, whose last one comes alone.
+        both.run(&Batch { tokens: &first[..3], spans: &[span(0, 0, 3, 0)] }, None).expect("a run");
+        let tokens = [&second[..4], &first[3..]].concat();
+        let spans = [span(1, 0, 4, 1), span(0, 3, 2, 2)];
+        let mut logits = Vec::new();
+        both.run(&Batch { tokens: &tokens, spans: &spans }, None).expect("a run");
+        both.logits(&mut logits).expect("logits");
+        let vocab = model.config.vocab_size;
+        let (of_second, of_first) = logits.split_at(vocab);
+        let expected = alone(&second);
+        assert_eq!(of_first, alone(&first));
+        assert_eq!(of_second, &expected[..vocab]);
+        both.run(&Batch { tokens: &second[4..], spans: &[span(1, 4, 1, 1)] }, None).expect("a run");
+        both.logits(&mut logits).expect("logits");
+        assert_eq!(logits, expected[vocab..]);
+    }
+}
