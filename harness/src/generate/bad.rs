@@ -56,7 +56,9 @@ fn spoilt(file: &GgufFile, spoil: &Spoil) -> GgufFile {
                 let data = [data, &[0; 4]].concat();
                 writer.tensor(name, &[info.dims[0] + 1], info.ggml_type, data).expect("a tensor");
             }
-            _ => writer.copy_tensor(view).expect("a tensor"),
+            _ => {
+                writer.copy_tensor(view).expect("a tensor");
+            }
         }
     }
     let mut bytes = Vec::new();

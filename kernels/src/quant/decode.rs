@@ -7,7 +7,7 @@
 //! Shape::HalfMinima   w_i = scale * factors[i / 16] * q_i + minimum * minima[i / 16]
 //! ```
 //!
-//! A format says how its blocks become [`Block`]s ([`Decode`]), and everything else follows: its exact values, its naive
+//! A format says how its blocks become [`Block`]s (`Decode`), and everything else follows: its exact values, its naive
 //! product with every kind of activations, and the kernels that the sets share for formats of which they have none of
 //! their own. Decoding is plain Rust; on x86-64 it is compiled a second time with AVX2, so that the same loops become
 //! wider.
@@ -127,7 +127,7 @@ struct Compiled {
     values: unsafe fn(&Matrix<'_>, usize, &mut [f32]),
 }
 
-/// A format's [`Decode`], compiled.
+/// How a format's blocks become [`Block`]s, compiled.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     /// What its blocks have.

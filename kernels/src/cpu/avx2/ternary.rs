@@ -1,4 +1,4 @@
-//! I2_S, TQ2_0, TQ1_0: ternary codes 0, 1, 2 times int8 activations, exact in i32. `layouts` gets the codes.
+//! Ternary formats: codes 0, 1, 2 times int8 activations, exact in i32. `layouts` gets the codes.
 //!
 //! `maddubs` multiplies unsigned codes with signed activations and adds neighbours into i16. It is exact, and its sums can
 //! be added in i16 for a while before they are widened: one is at most 2 * (3 * 128) = 768 in magnitude even for the

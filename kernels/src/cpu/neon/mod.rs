@@ -4,7 +4,7 @@
 //! Bit-identical to [`super::scalar`]. The files, by what they multiply:
 //!
 //! * `dots`: products of int8, the one thing in which the two sets differ. `lanes`: loads, the 64-lane tree, `exp`.
-//! * `dense`: f32, f16, bf16 weights. `ternary`: I2_S, TQ2_0, TQ1_0, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
+//! * `dense`: f32, f16, bf16 weights. `ternary`: ternary weights, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
 //!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
 //! * Other pairs of a format and a kind of activations: `block` and `dense` again, with rows that
 //!   [`crate::quant::decode`] has made integers or floats of.

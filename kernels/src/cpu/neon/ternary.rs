@@ -1,4 +1,4 @@
-//! I2_S, TQ2_0, TQ1_0: ternary codes 0, 1, 2 times int8 activations, exact in i32. `layouts` gets the codes.
+//! Ternary formats: codes 0, 1, 2 times int8 activations, exact in i32. `layouts` gets the codes.
 //!
 //! Codes are at most 3 (and 3 is refused at load), so two products are at most 768 in magnitude, which is what
 //! [`Dots`] asks for. The offset of the codes, `w = code - 1`, is taken off once per row:
