@@ -23,11 +23,16 @@ pub struct BrokenContract {
     pub expected: f32,
 }
 
+/// An example: what it computes with a kernel set.
+type Run<'r> = &'r dyn Fn(&dyn Kernels) -> Vec<f32>;
+/// Compares the results of an example, which it names.
+type Compare<'a> = &'a mut dyn FnMut(&str, Run<'_>) -> Result<(), BrokenContract>;
+
 /// What the examples of an operation are given: values, and somebody who compares results.
 pub struct Cases<'a> {
     thorough: bool,
     noise: u64,
-    compare: &'a mut dyn FnMut(&str, &dyn Fn(&dyn Kernels) -> Vec<f32>) -> Result<(), BrokenContract>,
+    compare: Compare<'a>,
     first: Option<BrokenContract>,
 }
 
@@ -67,7 +72,7 @@ pub fn compare(kernels: &dyn Kernels, thorough: bool, seed: u64) -> Result<usize
     let oracle = by_name("scalar").expect("the scalar set is always there");
     let mut compared = 0;
     for unit in UNITS {
-        let mut same = |what: &str, run: &dyn Fn(&dyn Kernels) -> Vec<f32>| {
+        let mut same = |what: &str, run: Run<'_>| {
             let (found, expected) = (run(kernels), run(oracle));
             compared += expected.len();
             match (0..expected.len()).find(|&i| found[i].to_bits() != expected[i].to_bits()) {

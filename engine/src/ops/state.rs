@@ -130,19 +130,15 @@ impl<'a> State<'a> {
     }
 }
 
+/// Takes the index of a row, the row, and where its result goes.
+pub(crate) type RowMap<'f> = &'f (dyn Fn(usize, &[f32], &mut [f32]) + Sync);
+
 /// Elements that one thread takes of a step that treats each by itself: any split gives the same bits.
 const PIECE: usize = 4096;
 
 impl State<'_> {
     /// `dst = f(row, src)` for rows of `width` elements, at least `serial` of them a thread.
-    pub(crate) fn map_rows(
-        &mut self,
-        src: Slot,
-        dst: Slot,
-        width: usize,
-        serial: usize,
-        f: &(dyn Fn(usize, &[f32], &mut [f32]) + Sync),
-    ) {
+    pub(crate) fn map_rows(&mut self, src: Slot, dst: Slot, width: usize, serial: usize, f: RowMap<'_>) {
         let work = &mut *self.work;
         let input = &work.slots[src.index()];
         work.spare.resize(input.len(), 0.0);

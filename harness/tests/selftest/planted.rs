@@ -42,6 +42,10 @@ enum Fault {
     Silu,
     Add,
     Half,
+    LayerNorm,
+    Gelu,
+    GeluGate,
+    Scale,
 }
 
 /// The best kernels of this machine with one fault.
@@ -122,6 +126,22 @@ impl Kernels for Faulty {
         best().silu_gate(gate, up);
         self.plant(Fault::Silu, gate);
     }
+    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+        best().layer_norm(x, w, b, eps, y);
+        self.plant(Fault::LayerNorm, y);
+    }
+    fn gelu(&self, x: &mut [f32]) {
+        best().gelu(x);
+        self.plant(Fault::Gelu, x);
+    }
+    fn gelu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        best().gelu_gate(gate, up);
+        self.plant(Fault::GeluGate, gate);
+    }
+    fn scale(&self, x: &mut [f32], factor: f32) {
+        best().scale(x, factor);
+        self.plant(Fault::Scale, x);
+    }
     fn add(&self, x: &mut [f32], y: &[f32]) {
         best().add(x, y);
         self.plant(Fault::Add, x);
@@ -169,10 +189,15 @@ fn a_wrong_operation_of_every_kind() {
         (Fault::RmsNorm, "rms_norm"),
         (Fault::Rope, "rope"),
         (Fault::Attention, "attention"),
-        (Fault::Relu2, "relu2_gate"),
-        (Fault::Silu, "silu_gate"),
-        (Fault::Add, "add"),
-        (Fault::Half, "f32_to_f16"),
+        (Fault::Relu2, "gate Relu2"),
+        (Fault::Silu, "gate Silu"),
+        (Fault::GeluGate, "gate Gelu"),
+        (Fault::LayerNorm, "layer_norm"),
+        (Fault::Gelu, "gelu"),
+        (Fault::Scale, "scale"),
+        // The first operation that sums.
+        (Fault::Add, "bias"),
+        (Fault::Half, "cache_append"),
     ] {
         let failure = ops::compare(Faulty::new(fault), 1).expect_err(name);
         assert!(failure.message.contains(name), "{fault:?}: {failure:?}");

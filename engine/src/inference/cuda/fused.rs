@@ -96,7 +96,7 @@ fn quantise_once(parts: &mut Vec<Fused>) {
     let mut int8 = None;
     parts.retain(|Fused { part, .. }| {
         if let Part::Norm { before: Before::Plain, src, weight: None, values: None, int8: true } = part {
-            return std::mem::replace(&mut int8, Some(*src)) != Some(*src);
+            return int8.replace(*src) != Some(*src);
         }
         if *part == Part::Select || int8.is_some_and(|slot| part.writes().contains(&slot)) {
             int8 = None;
