@@ -22,7 +22,6 @@ fn be_child_if_told() {
     let cache = std::env::var("HUB_CHILD_CACHE").unwrap();
     let mut settings = HubSettings::new(cache);
     settings.endpoint = endpoint;
-    settings.system_proxy = false;
     settings.retry.base = Duration::from_millis(5);
     settings.timeouts.overall = Duration::from_secs(30);
     let client = BlockingDownload::new(settings, None).unwrap();
@@ -121,7 +120,6 @@ fn be_soak_child_if_told() {
     for round in 0u64.. {
         let mut settings = HubSettings::new(&cache);
         settings.endpoint = endpoint.clone();
-        settings.system_proxy = false;
         settings.ref_ttl = Duration::ZERO;
         settings.retry.base = Duration::from_millis(2);
         settings.timeouts.stall = Duration::from_millis(300);

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/blobs/sha256-<hex>.zst                  contents, zstd; without .zst as they are (big, or not compressible)
 //!        entries/<org--name>/<commit>/<path>.json  which blob a file of a commit is
+//!        absent/<org--name>/<commit>/<path>      empty: the hub says that the commit has no such file, which stays true
 //!        refs/<org--name>/<revision>             the commit that a branch had; its mtime says when we saw that
 //!        partial/<digest>.part, .json            what has arrived so far, and the server's ETag for If-Range
 //!        locks/<digest>.lock                     one fetcher per blob
@@ -95,6 +96,19 @@ impl Cache {
 
     fn ref_file(&self, repo: &str, revision: &str) -> PathBuf {
         self.root.join("refs").join(folder(repo)).join(encode(revision, false))
+    }
+
+    fn absent_file(&self, repo: &str, commit: &str, path: &str) -> PathBuf {
+        self.root.join("absent").join(folder(repo)).join(commit).join(encode(path, false))
+    }
+
+    /// Whether the hub has said that a commit lacks a file.
+    pub(crate) fn is_absent(&self, repo: &str, commit: &str, path: &str) -> bool {
+        self.absent_file(repo, commit, path).is_file()
+    }
+
+    pub(crate) fn set_absent(&self, repo: &str, commit: &str, path: &str) -> Result<(), HubError> {
+        self.write(&self.absent_file(repo, commit, path), b"")
     }
 
     /// The commit that a branch or tag had when we last asked, and how long ago that was.

@@ -134,6 +134,13 @@ impl Cache {
                 remove(&file)?;
             }
         }
+        for repo in files(&self.root().join("absent"))? {
+            for commit in files(&repo)? {
+                for file in files(&commit)? {
+                    remove(&file)?;
+                }
+            }
+        }
         for name in ["blobs", "partial"] {
             for file in files(&self.root().join(name))? {
                 // `<digest>`, `<digest>.zst`, `<digest>.part` and `<digest>.json` belong to the owner of `<digest>.lock`

@@ -168,6 +168,9 @@ pub(crate) fn observer() -> Observer {
             Event::Stale { repo, revision, commit, why } => {
                 say(format!("{repo}: {why}; using {revision} as it was last seen, {commit}"));
             }
+            Event::PassedOver { path, file, why } => {
+                say(format!("{path}: {} is damaged ({why}) and is not used; remove it", file.display()));
+            }
             Event::Damaged { path, why } => say(format!("{path}: the cached file was damaged ({why}) and is removed")),
             _ => {}
         }
