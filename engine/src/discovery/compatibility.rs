@@ -8,6 +8,7 @@
 //! `tokenizer_config.json` and `generation_config.json`.
 
 use crate::gguf::Metadata;
+use crate::tokenizer::TokenKind;
 
 /// An id with a role, under the name that GGUF has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -313,7 +314,14 @@ pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> 
                     found == Some(text.as_bytes())
                 })
         };
-        let mut same_size = COMPATIBILITY.iter().filter(|line| line.vocab_size == tokens.len()).filter(has);
+        let n = tokens.len();
+        let mut same_size: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size == n).filter(has).collect();
+        if same_size.is_empty() {
+            let smaller: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size < n).filter(has).collect();
+            let real = if smaller.is_empty() { n } else { n - padding(metadata) };
+            same_size = smaller.into_iter().filter(|line| line.vocab_size >= real).collect();
+        }
+        let mut same_size = same_size.into_iter();
         let first = same_size.next()?;
         // BitNet-2B-4T has LLaMA-3's vocabulary to the last token: only the architecture tells them apart.
         let line = std::iter::once(first)
@@ -339,6 +347,27 @@ pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> 
     };
     let others = all.iter().filter(|other| other.family != line.family).map(|other| other.family).collect();
     Some(Recognised { line, evidence, others })
+}
+
+/// Tokens at the end of the model's list that stand for nothing: `[PAD32003]`, as converters fill a list up to the rows of
+/// the embedding, and those of the type "unused". The tokenizer's own files do not have them.
+pub(super) fn padding(metadata: &Metadata) -> usize {
+    let list = |name| metadata.array(name).ok().flatten();
+    let Some(tokens) = list("tokenizer.ggml.tokens") else { return 0 };
+    let Ok(texts) = tokens.strings() else { return 0 };
+    let types = list("tokenizer.ggml.token_type").filter(|types| types.len() == tokens.len());
+    let mut types = types.as_ref().map(|types| types.iter());
+    let unused = Some(TokenKind::Unused);
+    let mut run = 0;
+    for text in texts {
+        let kind = types.as_mut().and_then(Iterator::next).and_then(|kind| kind.as_integer());
+        let kind = kind.and_then(|kind| i64::try_from(kind).ok()).and_then(TokenKind::from_gguf);
+        let number = text.strip_prefix(b"[PAD").and_then(|rest| rest.strip_suffix(b"]"));
+        let pad = number.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+        run = if pad || kind == unused { run + 1 } else { 0 };
+    }
+    // A list of nothing else is not padded but empty of sense.
+    if run == tokens.len() { 0 } else { run }
 }
 
 /// All that the metadata calls the model, in lower case.

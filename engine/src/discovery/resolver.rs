@@ -44,7 +44,8 @@ impl std::fmt::Debug for Resolved {
 }
 
 /// Codes of diagnostics that strict mode does not accept: each says that ids may differ from those of the training.
-pub(super) const DOWNGRADES: [&str; 6] = [
+pub(super) const DOWNGRADES: [&str; 7] = [
+    "tokenizer_changed",
     "pre_unknown",
     "pre_contradicts_vocabulary",
     "no_token_types",
@@ -131,7 +132,7 @@ impl Resolver<'_> {
                         files: info.files.join(", "),
                         repo: info.repo.clone(),
                         why,
-                        ways: Box::new(Ways::of(self.discovery)),
+                        ways: Box::new(Ways::of(self.discovery, self.settings.is_offline())),
                     });
                 }
                 let repos: Vec<&str> = info.repos().collect();
@@ -184,7 +185,8 @@ impl Resolver<'_> {
         Hints {
             family: line.map(|line| line.family),
             pre: line.and_then(|line| line.pre).map(str::to_owned),
-            expected_vocab: Some(self.discovery.vocab_size()),
+            // Of a padded list nobody can say how many tokens a file must have; `fits` says how many it may have.
+            expected_vocab: Some(self.discovery.vocab_size()).filter(|_| self.discovery.padding() == 0),
         }
     }
 
@@ -260,6 +262,11 @@ impl Resolver<'_> {
     ) -> Result<Resolved, TokenizerDiscoveryError> {
         let Loaded { tokenizer, mut diagnostics } = loaded;
         let tokens = tokenizer.vocab_size();
+        if let Some(path) = self.discovery.file.path() {
+            for diagnostic in &mut diagnostics {
+                diagnostic.hint = tokenizer::name_model(&diagnostic.hint, path);
+            }
+        }
         if strategy == TokenizerStrategy::EmbeddedGguf {
             // A file without weights (a vocabulary of its own) has no rows to compare with.
             if self.discovery.sizes().rows.is_some() {

@@ -1,6 +1,7 @@
 //! `bitnet cache`
 
 use super::{Format, print_json};
+use crate::output::{line, say};
 use bitnet_engine::hub::Cache;
 use bitnet_engine::settings::hub_from_env;
 use std::io::Write;
@@ -73,16 +74,16 @@ impl Args {
         }
         let mut out = std::io::stdout().lock();
         for e in entries {
-            writeln!(out, "{}\t{}\t{}\t{} bytes\t{}", e.repo, e.commit, e.path, e.size, e.digest)?;
+            writeln!(out, "{}\t{}\t{}\t{} bytes\t{}", line(&e.repo), e.commit, line(&e.path), e.size, e.digest)?;
         }
-        eprintln!(
+        say(format_args!(
             "{}: {} files, {} distinct, {} bytes ({} on disk)",
             cache.root().display(),
             stats.entries,
             stats.blobs,
             stats.logical,
             stats.stored
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -95,7 +96,7 @@ impl Args {
         }
         let mut out = std::io::stdout().lock();
         for (e, why) in &found.damaged {
-            writeln!(out, "damaged, removed\t{}\t{}\t{}\t{why}", e.repo, e.commit, e.path)?;
+            writeln!(out, "damaged, removed\t{}\t{}\t{}\t{}", line(&e.repo), e.commit, line(&e.path), line(why))?;
         }
         writeln!(out, "{} files sound, {} damaged", found.sound.len(), found.damaged.len())?;
         Ok(code)

@@ -1,6 +1,7 @@
 //! `bitnet download`
 
 use super::{Format, print_json};
+use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, Observer, Source};
@@ -95,7 +96,7 @@ impl Args {
                 writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file.display())?;
             }
         }
-        eprintln!("{summary}");
+        say(summary);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -139,7 +140,7 @@ pub(crate) fn observer() -> Observer {
     let (all, bars) = (MultiProgress::new(), Mutex::new(HashMap::<String, ProgressBar>::new()));
     Arc::new(move |event: &Event| {
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let say = |text: String| all.suspend(|| eprintln!("{text}"));
+        let say = |text: String| all.suspend(|| output::say(text));
         match event {
             Event::Started { path, resumed, total } => {
                 let bar = all.add(ProgressBar::new(*total).with_style(style.clone()).with_message(path.clone()));

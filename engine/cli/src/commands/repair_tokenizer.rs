@@ -2,6 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common;
+use crate::output::{plain, say};
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, set};
 use bitnet_engine::discovery::TokenizerDiscovery;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
+    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written; a vocabulary that is not known is an error. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
 )]
 pub struct Args {
     /// The GGUF to read.
@@ -50,13 +51,16 @@ impl Args {
         let discovery = TokenizerDiscovery::from_file(&file).with_context(|| format!("cannot use {shown}"))?;
         let repairs = plan(&discovery);
         if repairs.is_empty() {
-            let why = match discovery.recognised() {
-                Some(r) => format!("its keys are those of {}", r.line.label),
-                None => "its vocabulary is not a known one, so nothing can be said with certainty".to_owned(),
+            let (why, code) = match discovery.recognised() {
+                Some(r) => (format!("nothing to mend, its keys are those of {}", r.line.label), ExitCode::SUCCESS),
+                None => {
+                    let why = "its vocabulary is not a known one, so that nothing can be said of it with certainty";
+                    (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o MENDED)"), ExitCode::FAILURE)
+                }
             };
-            eprintln!("{shown}: nothing to mend ({why}); nothing is written");
+            say(format_args!("{shown}: {why}; nothing is written"));
             self.print(&repairs, None)?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code);
         }
         let texts: Vec<String> = repairs.iter().map(Repair::assignment).collect();
         let assignments = set::parse(&texts, file.metadata())?;
@@ -73,7 +77,7 @@ impl Args {
         bar.finish_and_clear();
         let report = match written {
             Err(error @ ConvertError::Cancelled) => {
-                eprintln!("{error}");
+                say(&error);
                 return Ok(ExitCode::from(130));
             }
             other => other?,
@@ -86,7 +90,7 @@ impl Args {
             left.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
         );
         self.print(&repairs, Some(&self.output))?;
-        eprintln!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes);
+        say(format_args!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -97,7 +101,7 @@ impl Args {
         let mut out = std::io::stdout().lock();
         for r in repairs {
             let old = r.old.as_deref().unwrap_or("absent");
-            writeln!(out, "{}: {old} -> {} ({})", r.key, r.new, r.why)?;
+            writeln!(out, "{}", plain(&format!("{}: {old} -> {} ({})", r.key, r.new, r.why)))?;
         }
         Ok(())
     }
