@@ -4,6 +4,9 @@
 //! tokens is recognised by architecture and vocabulary size; where two families share both, by its name, and where that
 //! says nothing the first line is taken *and the doubt is told*.
 //!
+//! `revision` is a branch where no commit could be vouched for when the line was written: then the files that were used first
+//! are remembered (`pins`), and others under the same name are a warning, in strict mode an error.
+//!
 //! `repos` lists repositories that ask for no login first. The ids are those of the families' own published
 //! `tokenizer_config.json` and `generation_config.json`.
 
@@ -81,6 +84,16 @@ const JSON: &[&str] = &["tokenizer.json"];
 const COMPANIONS: &[&str] = &["tokenizer_config.json", "generation_config.json"];
 const LLAMA2_ROLES: &[Role] =
     &[role("bos_token_id", 1, "<s>"), role("eos_token_id", 2, "</s>"), role("unknown_token_id", 0, "<unk>")];
+/// Those of infilling have GGUF's keys of "fill in the middle"; the last ends what was filled in.
+const CODELLAMA_ROLES: &[Role] = &[
+    role("bos_token_id", 1, "<s>"),
+    role("eos_token_id", 2, "</s>"),
+    role("unknown_token_id", 0, "<unk>"),
+    role("fim_pre_token_id", 32_007, "▁<PRE>"),
+    role("fim_suf_token_id", 32_008, "▁<SUF>"),
+    role("fim_mid_token_id", 32_009, "▁<MID>"),
+    role("eot_token_id", 32_010, "▁<EOT>"),
+];
 const LLAMA3_ROLES: &[Role] = &[
     role("bos_token_id", 128_000, "<|begin_of_text|>"),
     role("eos_token_id", 128_001, "<|end_of_text|>"),
@@ -180,7 +193,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         fingerprint: None,
         kind: "spm",
         pre: None,
-        special: LLAMA2_ROLES,
+        special: CODELLAMA_ROLES,
         add_bos: Some(true),
         wrapper: Wrapper::Llama,
         repos: &["codellama/CodeLlama-7b-hf", "meta-llama/CodeLlama-7b-hf"],
@@ -219,8 +232,9 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         vocab_size: 131_072,
         names: &["falcon3", "falcon-3", "falcon 3"],
         needs_name: true,
-        // Not at hand when this was written: no token of it is vouched for, so that nothing is recognised by them.
-        probes: &[],
+        // Its special tokens, which only this family of the table has in front. Its ordinary tokens are not at hand, so it has no
+        // fingerprint, and the pre-tokenizer is written into no file.
+        probes: &[(0, ">>TITLE<<"), (7, ">>DOMAIN<<"), (11, "<|endoftext|>"), (25, ">>KEY<<")],
         fingerprint: None,
         kind: "bpe",
         pre: Some("falcon3"),

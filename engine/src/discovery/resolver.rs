@@ -4,6 +4,7 @@ use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
 use super::discovery::TokenizerDiscovery;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::mock::{self, MockTokenizer};
+use super::pins;
 use super::quantization;
 use super::remote;
 use super::settings::DiscoverySettings;
@@ -226,6 +227,9 @@ impl Resolver<'_> {
             path: Path::new(&got.repo).join(info.files.first().map_or("", String::as_str)),
             cause,
         })?;
+        if let Some(changed) = self.hub().ok().and_then(|hub| pins::check(hub, &info.revision, &got)) {
+            loaded.diagnostics.push(changed);
+        }
         let from: Vec<String> =
             got.fetched.iter().map(|file| format!("{} ({} bytes, {})", file.path, file.size, file.digest)).collect();
         loaded.diagnostics.push(Diagnostic {
@@ -310,7 +314,10 @@ fn dress(
     let ends = [of("eos_token_id"), of("eot_token_id")];
     let framed = says_add_bos || line.add_bos.is_none_or(|add| add == own.add_bos);
     let reads = |role: &super::compatibility::Role| {
-        tokenizer.token_bytes(role.id, true).is_some_and(|text| *text == *role.text.as_bytes())
+        // An ordinary token of SentencePiece is read with spaces, a control token as it is written.
+        let spaced = role.text.replace('▁', " ");
+        let is = |text: &[u8]| text == role.text.as_bytes() || text == spaced.as_bytes();
+        tokenizer.token_bytes(role.id, true).is_some_and(|text| is(&text))
     };
     if own.bos == of("bos_token_id")
         && own.eos.is_some()

@@ -5,6 +5,7 @@
 //!        entries/<org--name>/<commit>/<path>.json  which blob a file of a commit is
 //!        absent/<org--name>/<commit>/<path>      empty: the hub says that the commit has no such file, which stays true
 //!        refs/<org--name>/<revision>             the commit that a branch had; its mtime says when we saw that
+//!        pins/<org--name>/<revision>.json        what a branch's tokenizer was when it was first used
 //!        partial/<digest>.part, .json            what has arrived so far, and the server's ETag for If-Range
 //!        locks/<digest>.lock                     one fetcher per blob
 //!        tmp/                                    what is being written; old ones belong to the dead
@@ -96,6 +97,11 @@ impl Cache {
 
     fn ref_file(&self, repo: &str, revision: &str) -> PathBuf {
         self.root.join("refs").join(folder(repo)).join(encode(revision, false))
+    }
+
+    /// What is remembered of the first use of a branch. Not part of what is evicted or cleared.
+    pub(crate) fn pin_file(&self, repo: &str, revision: &str) -> PathBuf {
+        self.root.join("pins").join(folder(repo)).join(format!("{}.json", encode(revision, false)))
     }
 
     fn absent_file(&self, repo: &str, commit: &str, path: &str) -> PathBuf {
