@@ -52,7 +52,7 @@ impl Args {
         let repairs = plan(&discovery);
         if repairs.is_empty() {
             let (why, code) = match discovery.recognised() {
-                Some(r) => (format!("nothing to mend, its keys are those of {}", r.line.label), ExitCode::SUCCESS),
+                Some(r) => (format!("nothing to mend (its keys are those of {})", r.line.label), ExitCode::SUCCESS),
                 None => {
                     let why = "its vocabulary is not a known one, so that nothing can be said of it with certainty";
                     (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o MENDED)"), ExitCode::FAILURE)
