@@ -223,7 +223,21 @@ fn a_model_whose_path_is_not_utf8() {
     std::fs::copy(tiny(), &path).unwrap();
     let mut command = bitnet(&["tokenize", "--text", "a"]);
     finish(command.env("BITNET_GGUF", &path)).ok();
-    let mut command = bitnet(&["cache", "path"]);
-    let run = command.env("BITNET_TOKENIZER_CACHE", &path).output().unwrap();
-    assert!(run.status.success() && !run.stdout.starts_with(b"/root"), "it is not silently left out");
+    let cache = path.with_extension("cache");
+    let (hub, home) = (hub(), dir.path().join("home"));
+    for args in [
+        &["discover", "--format", "json"][..],
+        &["discover", "--build", "--format", "json"],
+        &["inspect", "--format", "json"],
+        &["infer", "--prompt", "a", "-n", "1", "--format", "json"],
+        &["download", REPO, "--format", "json"],
+        &["cache", "list", "--format", "json"],
+        &["cache", "path", "--format", "json"],
+        &["cache", "evict", "--bytes", "0", "--format", "json"],
+    ] {
+        let mut command = bitnet(args);
+        command.env("BITNET_GGUF", &path).env("BITNET_TOKENIZER_CACHE", &cache).env("HOME", &home);
+        finish(command.env("HF_ENDPOINT", hub.endpoint())).ok().json();
+    }
+    assert!(cache.is_dir(), "the folder that was named is the one that is used");
 }

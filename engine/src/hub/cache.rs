@@ -55,6 +55,7 @@ pub struct CacheEntry {
     /// Whether `file` is zstd.
     pub compressed: bool,
     /// Where it lies.
+    #[serde(serialize_with = "crate::shell::text")]
     pub file: PathBuf,
     /// Last use.
     pub last_used: SystemTime,

@@ -34,6 +34,7 @@ pub struct CacheStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Eviction {
     /// Blobs that were removed, least recently used first.
+    #[serde(serialize_with = "crate::shell::texts")]
     pub removed: Vec<PathBuf>,
     /// Bytes that this freed.
     pub freed: u64,

@@ -60,8 +60,8 @@ impl Args {
                 self.print(&serde_json::json!({ "freed": freed }), &format!("{freed} bytes freed"))
             }
             Action::Path => {
-                let path = cache.root();
-                self.print(&serde_json::json!({ "path": path }), &path.display().to_string())
+                let path = cache.root().display().to_string();
+                self.print(&serde_json::json!({ "path": path }), &path)
             }
         }
     }
@@ -69,7 +69,9 @@ impl Args {
     fn list(&self, cache: &Cache) -> anyhow::Result<ExitCode> {
         let (entries, stats) = (cache.list()?, cache.stats()?);
         if self.format == Format::Json {
-            print_json(&serde_json::json!({ "path": cache.root(), "entries": entries, "stats": stats }))?;
+            print_json(
+                &serde_json::json!({ "path": cache.root().display().to_string(), "entries": entries, "stats": stats }),
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut out = std::io::stdout().lock();

@@ -55,7 +55,7 @@ struct Line<'a> {
     digest: String,
     source: Source,
     /// Where it can be read: in the folder of --to, else in the cache.
-    file: PathBuf,
+    file: String,
     /// Whether `file` is compressed with zstd, as small files of the cache are.
     compressed: bool,
 }
@@ -76,6 +76,7 @@ impl Args {
                 None => (f.file.clone(), f.compressed),
             };
             let (digest, source) = (f.digest.to_string(), f.source);
+            let file = file.display().to_string();
             files.push(Line { path: &f.path, size: f.size, digest, source, file, compressed });
         }
         let commit = fetched.first().map_or("", |f| f.commit.as_str());
@@ -93,7 +94,7 @@ impl Args {
         } else {
             let mut out = std::io::stdout().lock();
             for line in &files {
-                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file.display())?;
+                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file)?;
             }
         }
         say(summary);

@@ -33,9 +33,9 @@ pub struct Args {
 
 #[derive(serde::Serialize)]
 struct Report<'a> {
-    model: &'a Path,
+    model: String,
     /// Absent if there was nothing to mend.
-    output: Option<&'a Path>,
+    output: Option<String>,
     repairs: &'a [Repair],
 }
 
@@ -96,7 +96,8 @@ impl Args {
 
     fn print(&self, repairs: &[Repair], output: Option<&Path>) -> anyhow::Result<()> {
         if self.format == Format::Json {
-            return print_json(&Report { model: &self.model, output, repairs });
+            let text = |path: &Path| path.display().to_string();
+            return print_json(&Report { model: text(&self.model), output: output.map(text), repairs });
         }
         let mut out = std::io::stdout().lock();
         for r in repairs {
