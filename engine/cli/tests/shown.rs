@@ -151,7 +151,10 @@ fn offline_the_remedies_that_need_no_network_come_first() {
 fn a_vocabulary_that_nobody_knows_cannot_be_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let model = write(dir.path(), "model.gguf", gguf(&[arch("llama"), bpe_keys(300, None)].concat(), Some(300)));
+    let none = write(dir.path(), "none.gguf", bare(CODELLAMA));
     let out = dir.path().join("out.gguf");
-    let run = finish(&mut bitnet(&["repair-tokenizer", text(&model), "-o", text(&out)])).code(1);
-    assert!(run.err.contains("not a known one") && run.err.contains(text(&model)) && !out.exists(), "{}", run.err);
+    for (model, why) in [(model, "not a known one"), (none, "no vocabulary")] {
+        let run = finish(&mut bitnet(&["repair-tokenizer", text(&model), "-o", text(&out)])).code(1);
+        assert!(run.err.contains(why) && run.err.contains(text(&model)) && !out.exists(), "{}", run.err);
+    }
 }

@@ -6,7 +6,7 @@ use crate::output::{plain, say};
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, set};
 use bitnet_engine::discovery::TokenizerDiscovery;
-use bitnet_engine::discovery::repair::{Repair, plan};
+use bitnet_engine::discovery::repair::{Repair, plan, vouched};
 use bitnet_engine::gguf::GgufFile;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -51,10 +51,15 @@ impl Args {
         let discovery = TokenizerDiscovery::from_file(&file).with_context(|| format!("cannot use {shown}"))?;
         let repairs = plan(&discovery);
         if repairs.is_empty() {
-            let (why, code) = match discovery.recognised() {
-                Some(r) => (format!("nothing to mend (its keys are those of {})", r.line.label), ExitCode::SUCCESS),
+            let (why, code) = match vouched(&discovery) {
+                Some(label) => (format!("nothing to mend (its keys are those of {label})"), ExitCode::SUCCESS),
                 None => {
-                    let why = "its vocabulary is not a known one, so that nothing can be said of it with certainty";
+                    let why = match discovery.sizes().tokens {
+                        Some(_) => {
+                            "its vocabulary is not a known one, so that nothing can be said of it with certainty"
+                        }
+                        None => "it has no vocabulary to repair",
+                    };
                     (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o MENDED)"), ExitCode::FAILURE)
                 }
             };
