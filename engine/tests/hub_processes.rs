@@ -225,6 +225,7 @@ fn the_systems_proxy_is_used_and_no_proxy_is_heeded() {
     if let (Ok(endpoint), Ok(cache)) = (std::env::var("HUB_CHILD_ENDPOINT"), std::env::var("HUB_CHILD_CACHE")) {
         let mut settings = HubSettings::new(cache);
         settings.endpoint = endpoint;
+        settings.proxies = bitnet_engine::settings::hub_from_env().unwrap().proxies;
         settings.retry.retries = 0;
         settings.timeouts.overall = Duration::from_secs(5);
         let file = BlockingDownload::new(settings, None).unwrap().fetch(REPO, "main", "config.json");
