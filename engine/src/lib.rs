@@ -37,4 +37,5 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod settings;
+mod shell;
 pub mod tokenizer;

@@ -16,14 +16,16 @@
 //! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
 //! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, ... | as for HuggingFace's own tools |
 //!
-//! Those of the hub are described where they are understood, in [`HubSettings::from_env_map`]; [`hub_from_env`] hands
+//! Those of the hub are described where they are understood, in [`HubSettings::from_lookup`]; [`hub_from_env`] hands
 //! them the environment.
 //!
-//! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on.
+//! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on. Paths are taken as the bytes that
+//! they are; `~` and `~/...` stand for the home folder, because a quoted variable or a service file reaches us unexpanded.
 
 use crate::discovery::DiscoverySettings;
 use crate::hub::{HubError, HubSettings};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// What the environment says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,17 +68,18 @@ impl Settings {
     /// # Errors
     /// A variable whose value is not what it must be.
     pub fn from_env() -> Result<Self, SettingsError> {
-        Self::from_lookup(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+        Self::from_lookup(&|name| std::env::var_os(name))
     }
 
     /// Reads from any source of variables.
     ///
     /// # Errors
     /// As [`Settings::from_env`].
-    pub fn from_lookup(lookup: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, SettingsError> {
-        let text = |name| lookup(name).filter(|v| !v.is_empty());
+    pub fn from_lookup(lookup: Lookup<'_>) -> Result<Self, SettingsError> {
+        let text = |name| text(lookup, name);
+        let path = |name| path(lookup, name);
         Ok(Self {
-            gguf: text("BITNET_GGUF").map(PathBuf::from),
+            gguf: path("BITNET_GGUF")?,
             seed: number(lookup, "BITNET_SEED", "a whole number from 0 to 18446744073709551615", |_| true)?,
             deterministic: text("BITNET_DETERMINISTIC").is_some_and(|v| is_on(&v)),
             threads: number(lookup, "BITNET_THREADS", "a number of threads from 1 to 1024", |n: usize| {
@@ -84,9 +87,9 @@ impl Settings {
             })?,
             device: text("BITNET_DEVICE"),
             strict_tokenizers: text("BITNET_STRICT_TOKENIZERS").is_some_and(|v| is_on(&v)),
-            nvrtc: text("BITNET_NVRTC").map(PathBuf::from),
-            cuda_cache: text("BITNET_CUDA_CACHE").map(PathBuf::from),
-            cuda_overlap: lookup("BITNET_CUDA_OVERLAP").map(|v| is_on(&v)),
+            nvrtc: path("BITNET_NVRTC")?,
+            cuda_cache: path("BITNET_CUDA_CACHE")?,
+            cuda_overlap: lookup("BITNET_CUDA_OVERLAP").map(|v| is_on(&v.to_string_lossy())),
         })
     }
 
@@ -103,26 +106,56 @@ impl Settings {
     }
 }
 
+/// A source of environment variables.
+pub type Lookup<'a> = &'a dyn Fn(&'static str) -> Option<OsString>;
+
+/// A variable that is set to something.
+pub(crate) fn text(lookup: Lookup<'_>, name: &'static str) -> Option<String> {
+    lookup(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+}
+
+/// A variable that names a file or folder, `~` expanded.
+///
+/// # Errors
+/// `~` where there is no home folder, and `~name`, which only a shell can look up.
+pub(crate) fn path(lookup: Lookup<'_>, name: &'static str) -> Result<Option<PathBuf>, SettingsError> {
+    let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    if !value.as_encoded_bytes().starts_with(b"~") {
+        return Ok(Some(PathBuf::from(value)));
+    }
+    let refuse = |expected| SettingsError { name, value: value.to_string_lossy().into_owned(), expected };
+    let Ok(rest) = Path::new(&value).strip_prefix("~") else {
+        return Err(refuse("a path with the folder's whole name: `~name` is not looked up here"));
+    };
+    match home(lookup) {
+        Some(home) => Ok(Some(home.join(rest))),
+        None => Err(refuse("a path without `~`: neither HOME nor USERPROFILE is set")),
+    }
+}
+
+/// The home folder.
+pub(crate) fn home(lookup: Lookup<'_>) -> Option<PathBuf> {
+    ["HOME", "USERPROFILE"].into_iter().find_map(|name| lookup(name).filter(|v| !v.is_empty())).map(PathBuf::from)
+}
+
 /// The folder of compiled CUDA kernels: the setting, else `bitnet/cuda` in the platform's cache folder. None on a machine
 /// without a home folder, where nothing is kept.
 #[must_use]
 pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
-    let variable =
-        |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty());
-    settings.cuda_cache.clone().or_else(|| Some(system_cache(variable)?.join("bitnet").join("cuda")))
+    let system = || system_cache(&|name| std::env::var_os(name)).ok().flatten();
+    settings.cuda_cache.clone().or_else(|| Some(system()?.join("bitnet").join("cuda")))
 }
 
-/// The platform's folder for what can be made again. `get` has no value for an empty variable.
-pub(crate) fn system_cache(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let path = |name: &str| get(name).map(PathBuf::from);
-    let home = path("HOME").or_else(|| path("USERPROFILE"));
-    if cfg!(target_os = "macos") {
+/// The platform's folder for what can be made again.
+pub(crate) fn system_cache(lookup: Lookup<'_>) -> Result<Option<PathBuf>, SettingsError> {
+    let home = home(lookup);
+    Ok(if cfg!(target_os = "macos") {
         home.map(|home| home.join("Library/Caches"))
     } else if cfg!(windows) {
-        path("LOCALAPPDATA")
+        path(lookup, "LOCALAPPDATA")?
     } else {
-        path("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")))
-    }
+        path(lookup, "XDG_CACHE_HOME")?.or_else(|| home.map(|home| home.join(".cache")))
+    })
 }
 
 /// The hub's settings from the process's environment. Apart from [`Settings`]: only commands that download or look
@@ -131,7 +164,7 @@ pub(crate) fn system_cache(get: impl Fn(&str) -> Option<String>) -> Option<PathB
 /// # Errors
 /// A variable whose value has no meaning, or no place for the cache.
 pub fn hub_from_env() -> Result<HubSettings, HubError> {
-    HubSettings::from_env_map(|name| std::env::var(name).ok())
+    HubSettings::from_lookup(&|name| std::env::var_os(name))
 }
 
 /// What the discovery of tokenizers may do by the environment. A machine without a place for the cache (or with a wrong
@@ -152,12 +185,12 @@ pub fn discovery_from_env(settings: &Settings) -> DiscoverySettings {
 }
 
 fn number<T: std::str::FromStr + Copy>(
-    lookup: &dyn Fn(&'static str) -> Option<String>,
+    lookup: Lookup<'_>,
     name: &'static str,
     expected: &'static str,
     valid: impl Fn(T) -> bool,
 ) -> Result<Option<T>, SettingsError> {
-    let Some(value) = lookup(name).filter(|v| !v.is_empty()) else { return Ok(None) };
+    let Some(value) = text(lookup, name) else { return Ok(None) };
     match value.trim().parse::<T>() {
         Ok(n) if valid(n) => Ok(Some(n)),
         _ => Err(SettingsError { name, value, expected }),
@@ -175,7 +208,7 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
-        Settings::from_lookup(&|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+        Settings::from_lookup(&|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).into()))
     }
 
     #[test]
@@ -195,13 +228,37 @@ mod tests {
     #[test]
     fn the_cache_folder_is_the_platforms() {
         let at = |pairs: &'static [(&str, &str)]| {
-            system_cache(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+            system_cache(&|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).into())).unwrap()
         };
         assert_eq!(at(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Some(PathBuf::from("/x")));
         assert_eq!(at(&[("HOME", "/h"), ("OTHER", "")]), Some(PathBuf::from("/h/.cache")));
+        assert_eq!(at(&[("HOME", "/h"), ("XDG_CACHE_HOME", "~/c")]), Some(PathBuf::from("/h/c")));
         assert_eq!(at(&[]), None);
         let own = settings(&[("BITNET_CUDA_CACHE", "/c"), ("BITNET_NVRTC", "/n")]).unwrap();
         assert_eq!((cuda_cache_from_env(&own), own.nvrtc), (Some(PathBuf::from("/c")), Some(PathBuf::from("/n"))));
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is_but_for_the_tilde() {
+        for (value, wanted) in [("~/m.gguf", "/h/m.gguf"), ("~", "/h"), ("./~x", "./~x"), ("/a~b", "/a~b")] {
+            let got = settings(&[("HOME", "/h"), ("BITNET_GGUF", value)]).unwrap().gguf;
+            assert_eq!(got, Some(PathBuf::from(wanted)), "{value}");
+        }
+        for (pairs, word) in
+            [(&[("HOME", "/h"), ("BITNET_GGUF", "~ann/m")][..], "~name"), (&[("BITNET_GGUF", "~/m")][..], "HOME")]
+        {
+            let error = settings(pairs).unwrap_err();
+            assert!(error.name == "BITNET_GGUF" && error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_utf8() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = || OsString::from_vec(b"/models/\xff\xfe.gguf".to_vec());
+        let read = Settings::from_lookup(&|name| (name == "BITNET_GGUF").then(odd)).unwrap();
+        assert_eq!(read.gguf, Some(PathBuf::from(odd())));
     }
 
     #[test]

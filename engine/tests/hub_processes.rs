@@ -22,7 +22,6 @@ fn be_child_if_told() {
     let cache = std::env::var("HUB_CHILD_CACHE").unwrap();
     let mut settings = HubSettings::new(cache);
     settings.endpoint = endpoint;
-    settings.system_proxy = false;
     settings.retry.base = Duration::from_millis(5);
     settings.timeouts.overall = Duration::from_secs(30);
     let client = BlockingDownload::new(settings, None).unwrap();
@@ -121,7 +120,6 @@ fn be_soak_child_if_told() {
     for round in 0u64.. {
         let mut settings = HubSettings::new(&cache);
         settings.endpoint = endpoint.clone();
-        settings.system_proxy = false;
         settings.ref_ttl = Duration::ZERO;
         settings.retry.base = Duration::from_millis(2);
         settings.timeouts.stall = Duration::from_millis(300);
@@ -227,6 +225,7 @@ fn the_systems_proxy_is_used_and_no_proxy_is_heeded() {
     if let (Ok(endpoint), Ok(cache)) = (std::env::var("HUB_CHILD_ENDPOINT"), std::env::var("HUB_CHILD_CACHE")) {
         let mut settings = HubSettings::new(cache);
         settings.endpoint = endpoint;
+        settings.proxies = bitnet_engine::settings::hub_from_env().unwrap().proxies;
         settings.retry.retries = 0;
         settings.timeouts.overall = Duration::from_secs(5);
         let file = BlockingDownload::new(settings, None).unwrap().fetch(REPO, "main", "config.json");

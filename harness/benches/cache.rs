@@ -22,7 +22,6 @@ fn cache(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a folder");
     let mut settings = HubSettings::new(dir.path());
     settings.endpoint = hub.endpoint().to_owned();
-    settings.system_proxy = false;
     let client = BlockingDownload::new(settings, None).expect("a client");
     client.fetch(REPO, "main", FILE).expect("a download");
     let cache = client.cache();

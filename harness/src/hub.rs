@@ -63,7 +63,6 @@ pub fn truth(repo: &str, revision: &str, file: &str) -> Option<Vec<u8>> {
 pub fn settings(endpoint: &str, cache: &Path, token: Option<&str>) -> HubSettings {
     let mut settings = HubSettings::new(cache);
     settings.endpoint = endpoint.to_owned();
-    settings.system_proxy = false;
     settings.token = token.and_then(Token::new).map_or(TokenSource::None, TokenSource::Value);
     let seconds = Duration::from_secs;
     settings.timeouts =

@@ -117,9 +117,16 @@ fn said_by_fault(faults: &[Fault], side: Side, path: &str, state: &State) -> Opt
         Fault::RedirectAway => {
             Some((302, ResponseTemplate::new(302).insert_header("Location", format!("{}{path}", state.origins[2]))))
         }
+        Fault::Moved { status } => {
+            let to = format!("{}{MOVED_TO}{path}", state.origins[2]);
+            Some((*status, ResponseTemplate::new(*status).insert_header("Location", to)))
+        }
         _ => None,
     })
 }
+
+/// Where the hub answers on the third origin.
+const MOVED_TO: &str = "/hub";
 
 /// An error as the hub words it.
 fn refusal(status: u16, code: &str, message: &str) -> Answer {
@@ -248,8 +255,11 @@ fn cdn(state: &State, path: &str, ask: &Ask) -> Answer {
     })
 }
 
-/// A mirror: it knows the same files, under the hub's paths as well as the CDN's.
+/// A mirror: it knows the same files, under the hub's paths as well as the CDN's; below [`MOVED_TO`] it is the hub itself.
 fn elsewhere(state: &State, path: &str, ask: &Ask) -> Answer {
+    if let Some(path) = path.strip_prefix(MOVED_TO) {
+        return hub(state, path, ask);
+    }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     if let Some(at) = parts.iter().position(|part| *part == "resolve") {
         let file = state.repos.get(&parts[..at].join("/")).and_then(|repo| {

@@ -69,6 +69,11 @@ pub enum Fault {
     RedirectLoop,
     /// A redirect to the third origin.
     RedirectAway,
+    /// The hub says that it is over there: a redirect to the third origin, where under `/hub` the same hub answers.
+    Moved {
+        /// The HTTP status: 301, 302, 307 or 308.
+        status: u16,
+    },
     /// The connection closes without an answer.
     Refuse,
     /// The answer begins late.
@@ -199,7 +204,7 @@ impl fmt::Display for FaultError {
         write!(
             f,
             "{}; a fault is one of cut=BYTES, drip=BYTES/PAUSE, stall=BYTES/PAUSE, length=DELTA, nolength, corrupt=BYTE, html=STATUS, \
-             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, refuse, delay=PAUSE, norange, followed by any of \
+             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, moved=STATUS, refuse, delay=PAUSE, norange, followed by any of \
              on=hub|cdn|elsewhere, method=GET|HEAD, path=SUFFIX, skip=N, times=N, chance=PERCENT; pauses are 10ms or 5s; \
              for example: cut=100,on=cdn,times=2",
             self.0
@@ -234,6 +239,7 @@ impl FromStr for Rule {
             "ratelimit" => Fault::RateLimit { seconds: number(name, value)? },
             "loop" => Fault::RedirectLoop,
             "away" => Fault::RedirectAway,
+            "moved" => Fault::Moved { status: status(name, value)? },
             "refuse" => Fault::Refuse,
             "delay" => Fault::Delay { pause: pause(name, value)? },
             "norange" => Fault::IgnoreRange,

@@ -2,6 +2,7 @@
 
 use crate::commands::download::observer;
 use crate::embedded;
+use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
@@ -223,7 +224,7 @@ pub(crate) fn model_name(model: &ModelArgs, settings: &Settings) -> String {
 pub(crate) fn print_diagnostics(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         match diagnostic.severity {
-            Severity::Warning => eprintln!("{diagnostic}"),
+            Severity::Warning => say(diagnostic),
             Severity::Info => tracing::info!("{diagnostic}"),
         }
     }

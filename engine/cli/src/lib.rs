@@ -7,8 +7,10 @@ pub mod commands;
 mod common;
 mod embedded;
 mod memory;
+mod output;
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Run ternary (BitNet b1.58) language models: a GGUF in, text out.
@@ -35,7 +37,13 @@ pub fn main() -> ExitCode {
         1 => tracing::Level::INFO,
         _ => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time();
+    // Its default asks NO_COLOR, but not whether anybody sees the colours.
+    if std::io::stderr().is_terminal() {
+        log.init()
+    } else {
+        log.with_ansi(false).init()
+    }
     report(cli.command.run())
 }
 
@@ -54,7 +62,7 @@ pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
                 let cause = cause.to_string();
                 if text.contains(&cause) { text } else { format!("{text}: {cause}") }
             });
-            eprintln!("error: {text}");
+            output::say(format_args!("error: {text}"));
             ExitCode::FAILURE
         }
     }

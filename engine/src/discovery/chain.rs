@@ -130,6 +130,7 @@ impl From<&Recognised> for FamilyReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Chain {
     /// The model, unless it is part of the program.
+    #[serde(serialize_with = "crate::shell::text_if_any")]
     pub model: Option<PathBuf>,
     /// `general.architecture`.
     pub architecture: String,

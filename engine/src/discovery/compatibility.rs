@@ -4,10 +4,14 @@
 //! tokens is recognised by architecture and vocabulary size; where two families share both, by its name, and where that
 //! says nothing the first line is taken *and the doubt is told*.
 //!
+//! `revision` is a branch where no commit could be vouched for when the line was written: then the files that were used first
+//! are remembered (`pins`), and others under the same name are a warning, in strict mode an error.
+//!
 //! `repos` lists repositories that ask for no login first. The ids are those of the families' own published
 //! `tokenizer_config.json` and `generation_config.json`.
 
 use crate::gguf::Metadata;
+use crate::tokenizer::TokenKind;
 
 /// An id with a role, under the name that GGUF has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -80,6 +84,16 @@ const JSON: &[&str] = &["tokenizer.json"];
 const COMPANIONS: &[&str] = &["tokenizer_config.json", "generation_config.json"];
 const LLAMA2_ROLES: &[Role] =
     &[role("bos_token_id", 1, "<s>"), role("eos_token_id", 2, "</s>"), role("unknown_token_id", 0, "<unk>")];
+/// Those of infilling have GGUF's keys of "fill in the middle"; the last ends what was filled in.
+const CODELLAMA_ROLES: &[Role] = &[
+    role("bos_token_id", 1, "<s>"),
+    role("eos_token_id", 2, "</s>"),
+    role("unknown_token_id", 0, "<unk>"),
+    role("fim_pre_token_id", 32_007, "▁<PRE>"),
+    role("fim_suf_token_id", 32_008, "▁<SUF>"),
+    role("fim_mid_token_id", 32_009, "▁<MID>"),
+    role("eot_token_id", 32_010, "▁<EOT>"),
+];
 const LLAMA3_ROLES: &[Role] = &[
     role("bos_token_id", 128_000, "<|begin_of_text|>"),
     role("eos_token_id", 128_001, "<|end_of_text|>"),
@@ -179,7 +193,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         fingerprint: None,
         kind: "spm",
         pre: None,
-        special: LLAMA2_ROLES,
+        special: CODELLAMA_ROLES,
         add_bos: Some(true),
         wrapper: Wrapper::Llama,
         repos: &["codellama/CodeLlama-7b-hf", "meta-llama/CodeLlama-7b-hf"],
@@ -218,8 +232,9 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         vocab_size: 131_072,
         names: &["falcon3", "falcon-3", "falcon 3"],
         needs_name: true,
-        // Not at hand when this was written: no token of it is vouched for, so that nothing is recognised by them.
-        probes: &[],
+        // Its special tokens, which only this family of the table has in front. Its ordinary tokens are not at hand, so it has no
+        // fingerprint, and the pre-tokenizer is written into no file.
+        probes: &[(0, ">>TITLE<<"), (7, ">>DOMAIN<<"), (11, "<|endoftext|>"), (25, ">>KEY<<")],
         fingerprint: None,
         kind: "bpe",
         pre: Some("falcon3"),
@@ -313,7 +328,14 @@ pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> 
                     found == Some(text.as_bytes())
                 })
         };
-        let mut same_size = COMPATIBILITY.iter().filter(|line| line.vocab_size == tokens.len()).filter(has);
+        let n = tokens.len();
+        let mut same_size: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size == n).filter(has).collect();
+        if same_size.is_empty() {
+            let smaller: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size < n).filter(has).collect();
+            let real = if smaller.is_empty() { n } else { n - padding(metadata) };
+            same_size = smaller.into_iter().filter(|line| line.vocab_size >= real).collect();
+        }
+        let mut same_size = same_size.into_iter();
         let first = same_size.next()?;
         // BitNet-2B-4T has LLaMA-3's vocabulary to the last token: only the architecture tells them apart.
         let line = std::iter::once(first)
@@ -339,6 +361,27 @@ pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> 
     };
     let others = all.iter().filter(|other| other.family != line.family).map(|other| other.family).collect();
     Some(Recognised { line, evidence, others })
+}
+
+/// Tokens at the end of the model's list that stand for nothing: `[PAD32003]`, as converters fill a list up to the rows of
+/// the embedding, and those of the type "unused". The tokenizer's own files do not have them.
+pub(super) fn padding(metadata: &Metadata) -> usize {
+    let list = |name| metadata.array(name).ok().flatten();
+    let Some(tokens) = list("tokenizer.ggml.tokens") else { return 0 };
+    let Ok(texts) = tokens.strings() else { return 0 };
+    let types = list("tokenizer.ggml.token_type").filter(|types| types.len() == tokens.len());
+    let mut types = types.as_ref().map(|types| types.iter());
+    let unused = Some(TokenKind::Unused);
+    let mut run = 0;
+    for text in texts {
+        let kind = types.as_mut().and_then(Iterator::next).and_then(|kind| kind.as_integer());
+        let kind = kind.and_then(|kind| i64::try_from(kind).ok()).and_then(TokenKind::from_gguf);
+        let number = text.strip_prefix(b"[PAD").and_then(|rest| rest.strip_suffix(b"]"));
+        let pad = number.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+        run = if pad || kind == unused { run + 1 } else { 0 };
+    }
+    // A list of nothing else is not padded but empty of sense.
+    if run == tokens.len() { 0 } else { run }
 }
 
 /// All that the metadata calls the model, in lower case.

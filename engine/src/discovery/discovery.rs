@@ -194,7 +194,7 @@ impl TokenizerDiscovery {
         match (walked.chain.strategy.clone(), walked.chain.needs_download.clone()) {
             (Some(strategy), _) => Ok(strategy),
             (None, Some(info)) if !settings.is_offline() => Ok(TokenizerStrategy::NeedsDownload(info)),
-            _ => Err(walked.into_error(self)),
+            _ => Err(walked.into_error(self, settings)),
         }
     }
 
@@ -203,6 +203,12 @@ impl TokenizerDiscovery {
     #[must_use]
     pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
         walk::look(self, settings, None).chain
+    }
+
+    /// Tokens at the end of the model's list that only fill it up. One pass over the list.
+    #[must_use]
+    pub fn padding(&self) -> usize {
+        compatibility::padding(self.file.metadata())
     }
 
     /// What to call the model.
@@ -230,6 +236,12 @@ impl TokenizerDiscovery {
         let exact = self.sizes.tokens.or(self.recognised.as_ref().map(|r| r.line.vocab_size));
         let missing = self.vocab_size.checked_sub(tokens);
         match (exact, missing) {
+            // What fills up a list is not in the tokenizer's files.
+            (Some(expected), _)
+                if tokens < expected && self.sizes.tokens == exact && tokens >= expected - self.padding() =>
+            {
+                Ok(())
+            }
             (Some(expected), _) if tokens != expected => refuse(expected),
             (Some(_), _) => Ok(()),
             (None, Some(missing)) if missing <= (self.vocab_size / 16).max(64) => Ok(()),

@@ -2,13 +2,14 @@
 //!
 //! Building LLaMA-3's tables takes tens of milliseconds; whether they *can* be built is seen in one pass over the lists
 //! where they lie in the file. The rules are those of `tokenizer::from_gguf`, and a test holds the two together. What only building can
-//! find (merges that all join strangers) ends the build with an error, and the chain goes on.
+//! find ends the build with an error, and the chain goes on.
 
 use crate::gguf::{ArrayView, GgufError, Metadata, Value, ValueType};
 use crate::tokenizer::fingerprint::{self, Fingerprint};
 use crate::tokenizer::vocab::MAX_TOKENS;
-use crate::tokenizer::{TokenizerError, pretokenize};
+use crate::tokenizer::{TokenKind, TokenizerError, bpe, pretokenize};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 /// What the metadata has of a tokenizer.
 #[derive(Debug)]
@@ -131,7 +132,8 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
         }
         return Ok(Embedded::Sound { kind: "spm", tokens: n, pre: Pre::None });
     }
-    for (index, merge) in merges.ok_or(TokenizerError::NoMerges)?.enumerate() {
+    let merges = merges.ok_or(TokenizerError::NoMerges)?;
+    for (index, merge) in merges.clone().enumerate() {
         // A space after the first byte, and something behind it.
         let space = merge.iter().skip(1).position(|&b| b == b' ').map(|at| at + 1);
         if space.is_none_or(|at| at + 1 >= merge.len()) {
@@ -139,7 +141,37 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
             return Err(TokenizerError::BadMerge { index, merge });
         }
     }
+    let first = merges.clone().next().unwrap_or_default();
+    if !joins(&tokens, types.as_ref(), merges.clone().take(1))? && !joins(&tokens, types.as_ref(), merges.clone())? {
+        return Err(bpe::useless(merges.len(), first));
+    }
     Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? })
+}
+
+/// Whether one of the merges makes one ordinary token of two. The first does in every sound file, so that looking for its
+/// three texts settles it; a table of all tokens is for the others.
+fn joins<'a>(
+    tokens: &ArrayView<'a>,
+    types: Option<&ArrayView<'a>>,
+    merges: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> Result<bool, TokenizerError> {
+    let split = |merge: &'a [u8]| {
+        let at = merge.iter().skip(1).position(|&b| b == b' ').map_or(merge.len(), |at| at + 1);
+        (&merge[..at], merge.get(at + 1..).unwrap_or_default())
+    };
+    let one = merges.len() == 1;
+    let pairs: Vec<_> = merges.map(split).map(|(left, right)| (left, right, [left, right].concat())).collect();
+    let wanted = |text: &[u8]| !one || pairs.iter().any(|(l, r, both)| text == *l || text == *r || text == *both);
+    let mut kinds = types.filter(|types| !types.is_empty()).map(|types| types.iter());
+    let mut ordinary = HashSet::new();
+    for text in tokens.strings().map_err(bad)? {
+        let kind = kinds.as_mut().and_then(Iterator::next).and_then(|kind| kind.as_integer());
+        let kind = kind.and_then(|kind| i64::try_from(kind).ok()).and_then(TokenKind::from_gguf);
+        if kind.is_none_or(TokenKind::is_text) && wanted(text) {
+            ordinary.insert(text);
+        }
+    }
+    Ok(pairs.iter().any(|(l, r, both)| [*l, *r, both.as_slice()].iter().all(|text| ordinary.contains(text))))
 }
 
 /// The rule of `fingerprint::resolve`.
@@ -255,6 +287,10 @@ mod tests {
             ("merges", None),
             ("merges", Some(texts(&[]))),
             ("merges", Some(texts(&["ab"]))),
+            ("merges", Some(texts(&["x y"]))),
+            ("merges", Some(texts(&["x y", "a b"]))),
+            ("merges", Some(texts(&["b a"]))),
+            ("token_type", Some(vec![3i32, 1, 1, 3].into())),
             ("merges", Some(texts(&["a "]))),
             ("merges", Some(texts(&[" b"]))),
             ("merges", Some(5u32.into())),

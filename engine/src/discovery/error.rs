@@ -6,7 +6,8 @@ use super::discovery::TokenizerDiscovery;
 use super::quantization::QuantizationError;
 use crate::gguf::GgufError;
 use crate::hub::HubError;
-use crate::tokenizer::TokenizerError;
+use crate::shell::quoted;
+use crate::tokenizer::{self, TokenizerError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -37,12 +38,11 @@ pub enum TokenizerDiscoveryError {
         ways: Box<Ways>,
     },
     /// The GGUF's own tokenizer.
-    #[error("the tokenizer inside of {model} cannot be used: {cause}")]
+    #[error("the tokenizer inside of {model} cannot be used: {}", tokenizer::name_model(&cause.to_string(), Path::new(model)))]
     Embedded {
         /// The model.
         model: String,
         /// Why.
-        #[source]
         cause: TokenizerError,
     },
     /// A file.
@@ -161,12 +161,14 @@ pub struct Ways {
     pub beside: String,
     /// `bitnet infer --tokenizer FILE`.
     pub name: String,
+    /// Whether no packet may leave: then what needs the network comes last.
+    pub offline: bool,
 }
 
 impl Ways {
     /// The ways out for a model.
     #[must_use]
-    pub fn of(discovery: &TokenizerDiscovery) -> Self {
+    pub fn of(discovery: &TokenizerDiscovery, offline: bool) -> Self {
         let path = discovery.file.path();
         let model = path.map_or_else(String::new, |path| format!(" --model {}", quoted(path)));
         let dir = path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -196,25 +198,26 @@ impl Ways {
             no_fetch,
             beside: format!("bitnet download {repo}{files} --to {}", quoted(dir)),
             name: format!("bitnet infer --tokenizer FILE{model} --prompt TEXT"),
+            offline,
         }
     }
 }
 
 impl fmt::Display for Ways {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let beside = ("put the files beside it:", self.beside.as_str());
+        let name = ("name a tokenizer yourself:", self.name.as_str());
+        let fetch = match (&self.fetch, &self.no_fetch) {
+            (Some(command), _) if self.offline => ("online, let it be fetched:", command.as_str()),
+            (Some(command), _) => ("let it be fetched:", command.as_str()),
+            (None, why) => ("(a download) not here:", why.as_deref().unwrap_or("nothing is known")),
+        };
+        let online = ("online, put the files beside it:", self.beside.as_str());
+        let ways = if self.offline { [name, online, fetch] } else { [fetch, beside, name] };
         write!(f, "\nThree ways out:")?;
-        match (&self.fetch, &self.no_fetch) {
-            (Some(command), _) => write!(f, "\n  1. let it be fetched:          {command}")?,
-            (None, why) => write!(f, "\n  1. (a download) not here: {}", why.as_deref().unwrap_or("nothing is known"))?,
+        for (n, (what, command)) in (1..).zip(ways) {
+            write!(f, "\n  {n}. {what:<32} {command}")?;
         }
-        write!(f, "\n  2. put the files beside it:    {}", self.beside)?;
-        write!(f, "\n  3. name a tokenizer yourself:  {}", self.name)
+        Ok(())
     }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -75,7 +75,7 @@ impl TokenizerFallbackChain {
         let mut walked = self.run(discovery);
         match walked.resolved.take() {
             Some(resolved) => Ok(resolved),
-            None => Err(walked.into_error(discovery)),
+            None => Err(walked.into_error(discovery, &self.settings)),
         }
     }
 

@@ -10,6 +10,7 @@ mod embedded;
 mod error;
 mod fallback;
 mod mock;
+mod pins;
 pub mod quantization;
 mod remote;
 pub mod repair;

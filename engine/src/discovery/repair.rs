@@ -71,6 +71,18 @@ pub fn plan(discovery: &TokenizerDiscovery) -> Vec<Repair> {
     out
 }
 
+/// The vocabulary that [`plan`] can vouch for, for people: one whose every token is known, or of a kind without a pre-tokenizer and
+/// recognised by its tokens. None where an empty plan says nothing.
+#[must_use]
+pub fn vouched(discovery: &TokenizerDiscovery) -> Option<&'static str> {
+    let tokens = discovery.file.metadata().array("tokenizer.ggml.tokens").ok().flatten()?;
+    if discovery.model_type() == Some("gpt2") {
+        let known = tokens.strings().ok().and_then(|_| embedded::identify(&tokens))?;
+        return Some(discovery.recognised().map_or(known.name, |r| r.line.label));
+    }
+    discovery.recognised().filter(|r| r.evidence == Evidence::Tokens).map(|r| r.line.label)
+}
+
 fn text_at<'a>(tokens: &ArrayView<'a>, id: usize) -> Option<&'a [u8]> {
     tokens.strings().ok()?.nth(id)
 }

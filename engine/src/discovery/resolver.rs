@@ -4,6 +4,7 @@ use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
 use super::discovery::TokenizerDiscovery;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::mock::{self, MockTokenizer};
+use super::pins;
 use super::quantization;
 use super::remote;
 use super::settings::DiscoverySettings;
@@ -44,7 +45,8 @@ impl std::fmt::Debug for Resolved {
 }
 
 /// Codes of diagnostics that strict mode does not accept: each says that ids may differ from those of the training.
-pub(super) const DOWNGRADES: [&str; 6] = [
+pub(super) const DOWNGRADES: [&str; 7] = [
+    "tokenizer_changed",
     "pre_unknown",
     "pre_contradicts_vocabulary",
     "no_token_types",
@@ -131,7 +133,7 @@ impl Resolver<'_> {
                         files: info.files.join(", "),
                         repo: info.repo.clone(),
                         why,
-                        ways: Box::new(Ways::of(self.discovery)),
+                        ways: Box::new(Ways::of(self.discovery, self.settings.is_offline())),
                     });
                 }
                 let repos: Vec<&str> = info.repos().collect();
@@ -184,7 +186,8 @@ impl Resolver<'_> {
         Hints {
             family: line.map(|line| line.family),
             pre: line.and_then(|line| line.pre).map(str::to_owned),
-            expected_vocab: Some(self.discovery.vocab_size()),
+            // Of a padded list nobody can say how many tokens a file must have; `fits` says how many it may have.
+            expected_vocab: Some(self.discovery.vocab_size()).filter(|_| self.discovery.padding() == 0),
         }
     }
 
@@ -224,6 +227,9 @@ impl Resolver<'_> {
             path: Path::new(&got.repo).join(info.files.first().map_or("", String::as_str)),
             cause,
         })?;
+        if let Some(changed) = self.hub().ok().and_then(|hub| pins::check(hub, &info.revision, &got)) {
+            loaded.diagnostics.push(changed);
+        }
         let from: Vec<String> =
             got.fetched.iter().map(|file| format!("{} ({} bytes, {})", file.path, file.size, file.digest)).collect();
         loaded.diagnostics.push(Diagnostic {
@@ -260,6 +266,11 @@ impl Resolver<'_> {
     ) -> Result<Resolved, TokenizerDiscoveryError> {
         let Loaded { tokenizer, mut diagnostics } = loaded;
         let tokens = tokenizer.vocab_size();
+        if let Some(path) = self.discovery.file.path() {
+            for diagnostic in &mut diagnostics {
+                diagnostic.hint = tokenizer::name_model(&diagnostic.hint, path);
+            }
+        }
         if strategy == TokenizerStrategy::EmbeddedGguf {
             // A file without weights (a vocabulary of its own) has no rows to compare with.
             if self.discovery.sizes().rows.is_some() {
@@ -303,7 +314,10 @@ fn dress(
     let ends = [of("eos_token_id"), of("eot_token_id")];
     let framed = says_add_bos || line.add_bos.is_none_or(|add| add == own.add_bos);
     let reads = |role: &super::compatibility::Role| {
-        tokenizer.token_bytes(role.id, true).is_some_and(|text| *text == *role.text.as_bytes())
+        // An ordinary token of SentencePiece is read with spaces, a control token as it is written.
+        let spaced = role.text.replace('▁', " ");
+        let is = |text: &[u8]| text == role.text.as_bytes() || text == spaced.as_bytes();
+        tokenizer.token_bytes(role.id, true).is_some_and(|text| is(&text))
     };
     if own.bos == of("bos_token_id")
         && own.eos.is_some()

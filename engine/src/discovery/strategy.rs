@@ -58,6 +58,7 @@ pub struct CachedTokenizer {
     /// Our cache or HuggingFace's.
     pub source: Source,
     /// Where its (first) file lies.
+    #[serde(serialize_with = "crate::shell::text")]
     pub path: PathBuf,
 }
 
@@ -66,11 +67,11 @@ pub struct CachedTokenizer {
 #[serde(rename_all = "kebab-case", tag = "kind", content = "details")]
 pub enum TokenizerStrategy {
     /// The file (or folder) that the caller named.
-    Exact(PathBuf),
+    Exact(#[serde(serialize_with = "crate::shell::text")] PathBuf),
     /// The model carries it.
     EmbeddedGguf,
     /// A file beside the model.
-    Discovered(PathBuf),
+    Discovered(#[serde(serialize_with = "crate::shell::text")] PathBuf),
     /// A cache has it.
     Cached(CachedTokenizer),
     /// The hub has it.

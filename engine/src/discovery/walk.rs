@@ -188,7 +188,9 @@ impl Walk<'_> {
             .filter(|key| metadata.contains(key))
             .collect();
         let model = discovery.model_name();
-        let look = if self.build { embedded::head(metadata) } else { embedded::look(metadata) };
+        // What strict mode refuses only building can tell.
+        let build = self.build || self.resolver.settings.strict;
+        let look = if build { embedded::head(metadata) } else { embedded::look(metadata) };
         let found = match look {
             Embedded::Absent(why) => Found::Absent(why),
             Embedded::Unsupported(cause) | Embedded::Broken(cause) => {
@@ -221,10 +223,6 @@ impl Walk<'_> {
             Pre::Unknown => {
                 let why =
                     format!("tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess");
-                if self.resolver.settings.strict {
-                    let mend = "write the right one into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o MENDED`";
-                    return Found::Rejected(TokenizerDiscoveryError::Strict { why, mend: mend.to_owned() });
-                }
                 format!(", {why}")
             }
         };
@@ -400,11 +398,15 @@ fn rejected_note(kind: StepKind, error: &TokenizerDiscoveryError) -> Option<Diag
 
 impl Walked {
     /// Why there is no tokenizer.
-    pub(super) fn into_error(self, discovery: &TokenizerDiscovery) -> TokenizerDiscoveryError {
+    pub(super) fn into_error(
+        self,
+        discovery: &TokenizerDiscovery,
+        settings: &DiscoverySettings,
+    ) -> TokenizerDiscoveryError {
         self.fatal.unwrap_or_else(|| TokenizerDiscoveryError::NothingUsable {
             model: discovery.model_name(),
             steps: self.chain.steps,
-            ways: Box::new(Ways::of(discovery)),
+            ways: Box::new(Ways::of(discovery, settings.is_offline())),
         })
     }
 }

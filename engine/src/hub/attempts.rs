@@ -1,5 +1,6 @@
 //! What the attempts of one call share, and when the next one follows.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +25,18 @@ impl Job {
         if let Some(observer) = &self.observer {
             observer(&event);
         }
+    }
+
+    /// A damaged file of a cache that is not ours: it stays, and people are told once.
+    pub(crate) fn passed_over(&self, file: &Path, why: &str) {
+        let line = format!("{} is damaged: {why}; remove it", file.display());
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.contains(&line) {
+            return;
+        }
+        tried.push(line);
+        drop(tried);
+        self.tell(Event::PassedOver { path: self.path.clone(), file: file.to_owned(), why: why.to_owned() });
     }
 
     pub(crate) fn tried(&self) -> Vec<String> {

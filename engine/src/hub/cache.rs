@@ -3,7 +3,9 @@
 //! ```text
 //! <root>/blobs/sha256-<hex>.zst                  contents, zstd; without .zst as they are (big, or not compressible)
 //!        entries/<org--name>/<commit>/<path>.json  which blob a file of a commit is
+//!        absent/<org--name>/<commit>/<path>      empty: the hub says that the commit has no such file, which stays true
 //!        refs/<org--name>/<revision>             the commit that a branch had; its mtime says when we saw that
+//!        pins/<org--name>/<revision>.json        what a branch's tokenizer was when it was first used
 //!        partial/<digest>.part, .json            what has arrived so far, and the server's ETag for If-Range
 //!        locks/<digest>.lock                     one fetcher per blob
 //!        tmp/                                    what is being written; old ones belong to the dead
@@ -53,6 +55,7 @@ pub struct CacheEntry {
     /// Whether `file` is zstd.
     pub compressed: bool,
     /// Where it lies.
+    #[serde(serialize_with = "crate::shell::text")]
     pub file: PathBuf,
     /// Last use.
     pub last_used: SystemTime,
@@ -95,6 +98,24 @@ impl Cache {
 
     fn ref_file(&self, repo: &str, revision: &str) -> PathBuf {
         self.root.join("refs").join(folder(repo)).join(encode(revision, false))
+    }
+
+    /// What is remembered of the first use of a branch. Not part of what is evicted or cleared.
+    pub(crate) fn pin_file(&self, repo: &str, revision: &str) -> PathBuf {
+        self.root.join("pins").join(folder(repo)).join(format!("{}.json", encode(revision, false)))
+    }
+
+    fn absent_file(&self, repo: &str, commit: &str, path: &str) -> PathBuf {
+        self.root.join("absent").join(folder(repo)).join(commit).join(encode(path, false))
+    }
+
+    /// Whether the hub has said that a commit lacks a file.
+    pub(crate) fn is_absent(&self, repo: &str, commit: &str, path: &str) -> bool {
+        self.absent_file(repo, commit, path).is_file()
+    }
+
+    pub(crate) fn set_absent(&self, repo: &str, commit: &str, path: &str) -> Result<(), HubError> {
+        self.write(&self.absent_file(repo, commit, path), b"")
     }
 
     /// The commit that a branch or tag had when we last asked, and how long ago that was.

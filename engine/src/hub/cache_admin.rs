@@ -34,6 +34,7 @@ pub struct CacheStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Eviction {
     /// Blobs that were removed, least recently used first.
+    #[serde(serialize_with = "crate::shell::texts")]
     pub removed: Vec<PathBuf>,
     /// Bytes that this freed.
     pub freed: u64,
@@ -132,6 +133,13 @@ impl Cache {
         for repo in files(&self.root().join("refs"))? {
             for file in files(&repo)? {
                 remove(&file)?;
+            }
+        }
+        for repo in files(&self.root().join("absent"))? {
+            for commit in files(&repo)? {
+                for file in files(&commit)? {
+                    remove(&file)?;
+                }
             }
         }
         for name in ["blobs", "partial"] {

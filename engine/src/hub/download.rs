@@ -155,7 +155,7 @@ impl SmartTokenizerDownload {
         let Some(first) = paths.first() else {
             return Ok(Vec::new());
         };
-        let (commit, meta) = self.commit(job, Target { repo, revision, path: first }).await?;
+        let (commit, meta) = self.commit(job, Target { repo, revision, path: first }, paths).await?;
         if let [path] = paths {
             return Ok(vec![self.one(job, Target { repo, revision: &commit, path }, revision, meta).await?]);
         }

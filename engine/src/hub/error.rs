@@ -45,9 +45,17 @@ pub enum HubError {
         /// A value that works.
         example: &'static str,
     },
+    /// An access token that cannot be sent.
+    #[error("the access token of {place} cannot be sent: {why}; write the token alone there, or unset it")]
+    Token {
+        /// The variables or the file that it comes from.
+        place: String,
+        /// What is wrong with it, without the token.
+        why: String,
+    },
     /// Offline, and no cache holds the file.
     #[error(
-        "offline, and {path} of {repo} ({revision}) is in no cache ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
+        "offline, and no cache has a sound copy of {path} of {repo} ({revision}) ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
          TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {revision} --files {path}"
     )]
     Offline {
@@ -110,6 +118,8 @@ pub enum HubError {
         revision: String,
         /// The file.
         path: String,
+        /// The commit that the revision names, as far as the hub says.
+        commit: Option<String>,
     },
     /// The hub wants us to wait longer than we may.
     #[error(
@@ -247,10 +257,8 @@ pub enum HubError {
         /// What is wrong.
         why: String,
     },
-    /// The HTTP client could not be set up.
-    #[error(
-        "cannot set up HTTPS: {why}; are CA certificates installed (apt install ca-certificates), or is SSL_CERT_FILE wrong?"
-    )]
+    /// The HTTP client could not be set up, or broke.
+    #[error("the download client does not work: {why}")]
     Client {
         /// Why not.
         why: String,

@@ -1,5 +1,6 @@
 //! What happens during a download, as it happens: for progress bars, logs and tests.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,15 @@ pub enum Event {
     Damaged {
         /// The file.
         path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A file in a cache of other tools is damaged. It is not used and not removed.
+    PassedOver {
+        /// The file.
+        path: String,
+        /// Where it lies.
+        file: PathBuf,
         /// What is wrong.
         why: String,
     },

@@ -35,23 +35,56 @@ pub(crate) fn present(root: &Path, repo: &str, revision: &str, path: &str) -> Op
     file.is_file().then_some((commit, file))
 }
 
+/// Whether a HuggingFace tool was told that a commit has no such file.
+pub(crate) fn is_absent(root: &Path, repo: &str, commit: &str, path: &str) -> bool {
+    home(root, repo).join(".no_exist").join(commit).join(path).is_file()
+}
+
+/// What looking for a file came to.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// It is not here.
+    Nothing,
+    /// It is here, but not what its name says.
+    Damaged {
+        /// Where it lies.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is here and verified.
+    Found(Found),
+}
+
 /// A file of a commit; or, if the hub has named a checksum, the blob with that name. Reads all of it to verify it.
-pub(crate) fn find(root: &Path, repo: &str, commit: &str, path: &str, wanted: Option<&Digest>) -> Option<Found> {
+pub(crate) fn find(root: &Path, repo: &str, commit: &str, path: &str, wanted: Option<&Digest>) -> Look {
     let home = home(root, repo);
     let snapshot = home.join("snapshots").join(commit).join(path);
     let candidates = [fs::canonicalize(&snapshot).ok(), wanted.map(|digest| home.join("blobs").join(&digest.hex))];
-    candidates.into_iter().flatten().find_map(|file| verify(file, wanted))
+    let mut out = Look::Nothing;
+    for file in candidates.into_iter().flatten() {
+        match verify(file, wanted) {
+            found @ Look::Found(_) => return found,
+            damaged @ Look::Damaged { .. } => out = damaged,
+            Look::Nothing => {}
+        }
+    }
+    out
 }
 
-fn verify(file: PathBuf, wanted: Option<&Digest>) -> Option<Found> {
+fn verify(file: PathBuf, wanted: Option<&Digest>) -> Look {
     let named = file.file_name().and_then(|name| name.to_str()).and_then(Digest::from_etag);
     let digest = match (named, wanted) {
-        (Some(named), Some(wanted)) if named != *wanted => return None,
+        (Some(named), Some(wanted)) if named != *wanted => return Look::Nothing,
         (Some(named), _) => named,
-        (None, wanted) => wanted?.clone(),
+        (None, Some(wanted)) => wanted.clone(),
+        (None, None) => return Look::Nothing,
     };
-    let open = File::open(&file).ok()?;
-    let meta = open.metadata().ok().filter(fs::Metadata::is_file)?;
-    let wrong = digest.check(BufReader::new(open), meta.len(), |_| {}).ok()?;
-    wrong.is_none().then_some(Found { file, digest, size: meta.len() })
+    let Ok(open) = File::open(&file) else { return Look::Nothing };
+    let Some(meta) = open.metadata().ok().filter(fs::Metadata::is_file) else { return Look::Nothing };
+    match digest.check(BufReader::new(open), meta.len(), |_| {}) {
+        Ok(None) => Look::Found(Found { file, digest, size: meta.len() }),
+        Ok(Some(why)) => Look::Damaged { file, why },
+        Err(cause) => Look::Damaged { file, why: format!("it cannot be read: {cause}") },
+    }
 }

@@ -1,10 +1,12 @@
 //! One HTTP request at a time: who gets the token, which redirects are followed, what an answer means.
 //!
-//! Redirects are followed by hand. Metadata sits on the *first* answer that knows it, usually a 302 to the CDN, so a HEAD stops there;
-//! it follows only inside the hub (renamed repositories). A GET goes on to the CDN, without `Authorization`: the token belongs to the
-//! endpoint's origin (scheme, host and port) and to no other.
+//! Redirects are followed by hand. Metadata sits on the *first* answer that knows it, usually a 302 to the CDN, so a HEAD stops there.
+//! It follows inside the hub (renamed repositories), and a 307 or 308 to another host: so a mirror says that the same hub is over
+//! there. Any other redirect away from the hub leads to a storage or a login page, which know no metadata. A GET goes on to the CDN.
+//! None of them takes `Authorization` along: the token belongs to the endpoint's origin (scheme, host and port) and to no other.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
@@ -15,7 +17,8 @@ use super::digest::Digest;
 use super::error::{HubError, Tried};
 use super::failure::{Again, Failure, causes, shown};
 use super::metrics::{Counters, add};
-use super::names::encode;
+use super::names::{encode, is_commit};
+use super::proxy::Routes;
 use super::retry::asked_wait;
 use super::settings::{HubSettings, Token};
 
@@ -43,6 +46,7 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Http {
     client: Client,
     pub(crate) endpoint: Url,
+    routes: Arc<Routes>,
     token: Option<Token>,
     metadata_timeout: Duration,
     pub(crate) breakers: Breakers,
@@ -68,14 +72,26 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(settings.timeouts.connect)
-            .read_timeout(settings.timeouts.stall);
-        if !settings.system_proxy {
-            builder = builder.no_proxy();
+            .read_timeout(settings.timeouts.stall)
+            .no_proxy();
+        // Offline neither token nor proxy is needed, so they cannot be wrong either.
+        let online = !settings.offline;
+        let routes = if online { Arc::new(settings.proxies.routes()?) } else { Arc::default() };
+        if !routes.is_empty() {
+            let routes = routes.clone();
+            builder = builder.proxy(reqwest::Proxy::custom(move |url| routes.of(url).cloned()));
         }
+        let client = builder.build().map_err(|cause| HubError::Client {
+            why: format!(
+                "{}; are CA certificates installed (apt install ca-certificates), or is SSL_CERT_FILE wrong?",
+                causes(&cause)
+            ),
+        })?;
         Ok(Self {
-            client: builder.build().map_err(|cause| HubError::Client { why: causes(&cause) })?,
+            client,
             endpoint,
-            token: settings.token.load()?,
+            routes,
+            token: if online { settings.token.load()? } else { None },
             metadata_timeout: settings.timeouts.metadata,
             breakers: Breakers::new(settings.breaker.clone()),
         })
@@ -115,14 +131,23 @@ impl Http {
             }
             Ok(response) => Ok((response, Some(permit))),
             Err(cause) if cause.is_builder() => {
-                Err(Failure::fatal(HubError::Client { why: causes(&cause.without_url()) }))
+                let why = format!("no request for {} can be made: {}", shown(url), causes(&cause.without_url()));
+                Err(Failure::fatal(HubError::Client { why }))
             }
             Err(cause) => {
-                let why = causes(&cause.without_url());
+                let mut why = causes(&cause.without_url());
+                if let Some(proxy) = self.routes.of(url) {
+                    why = format!("{why} (through the proxy {})", shown(proxy));
+                }
                 permit.failure(&why);
                 Err(Failure::network(url, why))
             }
         }
+    }
+
+    /// Whether a redirect from an address of the hub leads to another address of the hub.
+    fn is_hub(&self, response: &Response, to: &Url) -> bool {
+        self.at_home(to) || matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT)
     }
 
     /// The next address of a redirect, if it may be gone to.
@@ -143,20 +168,26 @@ impl Http {
         Ok(to)
     }
 
-    /// One HEAD for a file's metadata.
-    pub(crate) async fn metadata(&self, counters: &Counters, target: Target<'_>) -> Result<Metadata, Failure> {
+    /// One HEAD for a file's metadata, for no longer than `patience` and the setting.
+    pub(crate) async fn metadata(
+        &self,
+        counters: &Counters,
+        target: Target<'_>,
+        patience: Duration,
+    ) -> Result<Metadata, Failure> {
+        let timeout = self.metadata_timeout.min(patience);
         let mut url = self.resolve_url(target).map_err(Failure::fatal)?;
         let mut seen = HashSet::from([url.to_string()]);
         loop {
             let (response, permit) =
-                self.send(counters, Method::HEAD, &url, |request| request.timeout(self.metadata_timeout)).await?;
+                self.send(counters, Method::HEAD, &url, |request| request.timeout(timeout)).await?;
             if let Some(permit) = permit {
                 permit.success();
             }
             let headers = response.headers();
             let redirected = response.status().is_redirection();
             if !redirected && !response.status().is_success() {
-                return Err(self.refusal(&url, &response, target));
+                return Err(self.refusal(&url, true, &response, target));
             }
             let etag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag").filter(|_| !redirected));
             let size =
@@ -164,7 +195,7 @@ impl Http {
             let (commit, digest) = (text(headers, "x-repo-commit"), etag.and_then(Digest::from_etag));
             let size = size.and_then(|size| size.trim().parse::<u64>().ok());
             if let (Some(commit), Some(digest), Some(size)) = (commit, &digest, size) {
-                if !super::names::is_commit(commit) {
+                if !is_commit(commit) {
                     return Err(Failure::bad_answer(&url, "its X-Repo-Commit is no commit"));
                 }
                 return Ok(Metadata { commit: commit.to_owned(), digest: digest.clone(), size });
@@ -178,7 +209,7 @@ impl Http {
                 return Err(Failure::bad_answer(&url, lacks));
             }
             let to = self.next_hop(&url, &response, &mut seen)?;
-            if !self.at_home(&to) {
+            if !self.is_hub(&response, &to) {
                 let why = "it leaves the hub without naming a checksum";
                 return Err(Failure::fatal(HubError::Redirect { url: shown(&url), to: shown(&to), why }));
             }
@@ -197,6 +228,7 @@ impl Http {
     ) -> Result<(Response, Permit, Url), Failure> {
         let mut url = self.resolve_url(target).map_err(Failure::fatal)?;
         let mut seen = HashSet::from([url.to_string()]);
+        let mut hub = true;
         loop {
             let (response, permit) = self
                 .send(counters, Method::GET, &url, |mut request| {
@@ -212,7 +244,9 @@ impl Http {
             match permit {
                 Some(permit) if response.status().is_redirection() => {
                     permit.success();
-                    url = self.next_hop(&url, &response, &mut seen)?;
+                    let to = self.next_hop(&url, &response, &mut seen)?;
+                    hub &= self.is_hub(&response, &to);
+                    url = to;
                 }
                 Some(permit)
                     if response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE =>
@@ -223,7 +257,7 @@ impl Http {
                     if let Some(permit) = permit {
                         permit.success();
                     }
-                    return Err(self.refusal(&url, &response, target));
+                    return Err(self.refusal(&url, hub, &response, target));
                 }
             }
         }
@@ -247,7 +281,7 @@ impl Http {
                     permit.success();
                 }
                 let to = self.next_hop(&url, &response, &mut seen)?;
-                if !self.at_home(&to) {
+                if !self.is_hub(&response, &to) {
                     return Err(Failure::fatal(HubError::Redirect {
                         url: shown(&url),
                         to: shown(&to),
@@ -261,7 +295,7 @@ impl Http {
                 if let Some(permit) = permit {
                     permit.success();
                 }
-                return Err(self.refusal(&url, &response, target));
+                return Err(self.refusal(&url, true, &response, target));
             }
             let mut body = Vec::new();
             loop {
@@ -281,11 +315,11 @@ impl Http {
         }
     }
 
-    /// What a status that is neither success nor redirect means.
-    fn refusal(&self, url: &Url, response: &Response, target: Target<'_>) -> Failure {
+    /// What a status that is neither success nor redirect means. `hub`: the hub says it, or a host that it names as itself.
+    fn refusal(&self, url: &Url, hub: bool, response: &Response, target: Target<'_>) -> Failure {
         let headers = response.headers();
         let status = response.status();
-        let message = text(headers, "x-error-message").map_or_else(
+        let mut message = text(headers, "x-error-message").map_or_else(
             || status.canonical_reason().unwrap_or("").to_owned(),
             |message| message.chars().filter(|c| !c.is_control()).take(200).collect(),
         );
@@ -293,8 +327,10 @@ impl Http {
         let (endpoint, repo) = (shown(&self.endpoint).trim_end_matches('/').to_owned(), target.repo.to_owned());
         let (revision, path) = (target.revision.to_owned(), target.path.to_owned());
         let authenticated = self.token.is_some();
-        let home = self.at_home(url);
-        match text(headers, "x-error-code").filter(|_| home) {
+        if authenticated && !self.at_home(url) {
+            message = format!("{message}; it redirects to {}, which gets no token", url.origin().ascii_serialization());
+        }
+        match text(headers, "x-error-code").filter(|_| hub) {
             Some("GatedRepo") => {
                 return Failure::fatal(HubError::Gated { endpoint, repo, message, authenticated });
             }
@@ -305,10 +341,11 @@ impl Http {
                 return Failure::fatal(HubError::RevisionNotFound { repo, revision });
             }
             Some("EntryNotFound") => {
-                return Failure::fatal(HubError::EntryNotFound { endpoint, repo, revision, path });
+                let commit = text(headers, "x-repo-commit").filter(|commit| is_commit(commit)).map(str::to_owned);
+                return Failure::fatal(HubError::EntryNotFound { endpoint, repo, revision, path, commit });
             }
             // the hub does not tell strangers which repositories exist
-            None if home && status == StatusCode::UNAUTHORIZED => {
+            None if hub && status == StatusCode::UNAUTHORIZED => {
                 return Failure::fatal(HubError::RepoNotFound { endpoint, repo, message, authenticated });
             }
             _ => {}
@@ -318,7 +355,7 @@ impl Http {
             429 | 503 => asked_wait(headers).map_or(Again::Backoff, Again::After),
             408 | 500 | 502 | 504 => Again::Backoff,
             // a signed CDN address may have expired: the hub gives a new one
-            403 if !home => Again::Backoff,
+            403 if !hub => Again::Backoff,
             _ => Again::No,
         };
         Failure::new(error, cause, again)

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! [`SmartTokenizerDownload`] is the async client, [`blocking::BlockingDownload`] the same for programs without a runtime.
-//! [`HubSettings`] holds every setting; [`HubSettings::from_env_map`] reads them from an environment that the caller hands in.
+//! [`HubSettings`] holds every setting; [`HubSettings::from_lookup`] reads them from an environment that the caller hands in.
 
 mod attempts;
 pub mod blocking;
@@ -44,6 +44,7 @@ mod lock;
 mod metrics;
 mod names;
 mod partial;
+mod proxy;
 mod retry;
 mod settings;
 mod steps;
@@ -60,5 +61,6 @@ pub(crate) use hf_cache::present as hf_present;
 pub use http::Metadata;
 pub use metrics::HubMetrics;
 pub(crate) use names::check_repo as check_repo_name;
+pub use proxy::Proxies;
 pub use retry::RetryPolicy;
 pub use settings::{HubSettings, Timeouts, Token, TokenSource};

@@ -1,5 +1,5 @@
 //! Every setting of the hub module, in one plain struct. Environment variables are named here and read elsewhere:
-//! [`HubSettings::from_env_map`] takes the environment as a function, so that it can be tested and only one module of the
+//! [`HubSettings::from_lookup`] takes the environment as a function, so that it can be tested and only one module of the
 //! engine ever asks the process.
 //!
 //! | variable | meaning |
@@ -9,11 +9,11 @@
 //! | `BITNET_TOKENIZER_CACHE` | our cache folder; else the platform's cache folder + `bitnet/tokenizers` |
 //! | `BITNET_TOKENIZER_CACHE_BYTES` | its budget in bytes, `K`/`M`/`G` allowed (4G) |
 //! | `HF_ENDPOINT` | the hub or a mirror of it |
-//! | `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`/token | the access token; `HF_HUB_DISABLE_IMPLICIT_TOKEN` sends none |
+//! | `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`/token | the access token; `HF_HUB_DISABLE_IMPLICIT_TOKEN` sends none |
 //! | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`/hub, `XDG_CACHE_HOME`/huggingface/hub | caches of other tools, read only |
 //! | `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT` | seconds for metadata, and of silence in a body (10, 30) |
 //! | `BITNET_SEED` | seed of the backoff's jitter |
-//! | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | read by reqwest itself |
+//! | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, see [`Proxies`]; lower case names count too |
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use super::breaker::BreakerPolicy;
 use super::error::HubError;
+use super::proxy::Proxies;
 use super::retry::RetryPolicy;
+use crate::settings::{self as env, Lookup, SettingsError, is_on};
 
 /// An access token that cannot be printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +38,21 @@ impl Token {
 
     pub(crate) fn secret(&self) -> &str {
         &self.0
+    }
+
+    /// Whether an HTTP header can carry it; else what is wrong, without the token.
+    fn check(&self) -> Result<(), String> {
+        match self.0.chars().position(|c| !c.is_ascii_graphic()) {
+            None => Ok(()),
+            Some(at) => {
+                let what = match self.0.chars().nth(at) {
+                    Some(c) if c.is_whitespace() => "white space",
+                    Some(c) if c.is_control() => "a control character",
+                    _ => "not an ASCII character",
+                };
+                Err(format!("its character {} of {} is {what}", at + 1, self.0.chars().count()))
+            }
+        }
     }
 }
 
@@ -52,22 +69,38 @@ pub enum TokenSource {
     None,
     /// This one.
     Value(Token),
-    /// The contents of a file, if it exists when the client is made.
+    /// The contents of a file that somebody named, if it exists when the client is made.
     File(PathBuf),
+    /// The contents of a file where HuggingFace's tools keep it, if it can be read when the client is made. The home folder may
+    /// be another user's, and nobody named the file, so failing to read it is not an error.
+    Implicit(PathBuf),
 }
 
 impl TokenSource {
-    /// The token, if there is one. A missing file is no error; an unreadable one is.
+    /// The token, if there is one.
+    ///
+    /// # Errors
+    /// A named file that is there and cannot be read; a token that no HTTP header can carry.
     pub(crate) fn load(&self) -> Result<Option<Token>, HubError> {
-        match self {
-            TokenSource::None => Ok(None),
-            TokenSource::Value(token) => Ok(Some(token.clone())),
-            TokenSource::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(Token::new(&text)),
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(cause) => Err(HubError::io("read", path, cause)),
-            },
+        let (place, token) = match self {
+            TokenSource::None => return Ok(None),
+            TokenSource::Value(token) => ("HF_TOKEN or HUGGING_FACE_HUB_TOKEN".to_owned(), Some(token.clone())),
+            TokenSource::File(path) | TokenSource::Implicit(path) => {
+                let named = matches!(self, TokenSource::File(_));
+                let text = match std::fs::read(path) {
+                    Ok(text) => text,
+                    Err(cause) if named && cause.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(HubError::io("read", path, cause));
+                    }
+                    Err(_) => return Ok(None),
+                };
+                (path.display().to_string(), Token::new(&String::from_utf8_lossy(&text)))
+            }
+        };
+        if let Some(token) = &token {
+            token.check().map_err(|why| HubError::Token { place, why })?;
         }
+        Ok(token)
     }
 }
 
@@ -116,8 +149,8 @@ pub struct HubSettings {
     pub breaker: BreakerPolicy,
     /// Files of one repository that are fetched at the same time.
     pub concurrency: usize,
-    /// Whether the system's proxy settings apply.
-    pub system_proxy: bool,
+    /// Proxies.
+    pub proxies: Proxies,
 }
 
 impl HubSettings {
@@ -135,21 +168,22 @@ impl HubSettings {
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
             concurrency: 4,
-            system_proxy: true,
+            proxies: Proxies::default(),
         }
     }
 
-    /// Settings from an environment; `get` answers like `std::env::var(..).ok()`.
-    pub fn from_env_map(get: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
-        let text = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let path = |name: &str| text(name).map(PathBuf::from);
-        let on = |name: &str| {
-            text(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "off" | "no"))
-        };
+    /// Settings from an environment.
+    ///
+    /// # Errors
+    /// [`HubError::Setting`]: a variable whose value has no meaning, or no place for the cache.
+    pub fn from_lookup(lookup: Lookup<'_>) -> Result<Self, HubError> {
+        let text = |name| env::text(lookup, name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let path = |name| env::path(lookup, name).map_err(HubError::from);
+        let on = |name| text(name).is_some_and(|value| is_on(&value));
 
-        let home = path("HOME").or_else(|| path("USERPROFILE"));
-        let system_cache = crate::settings::system_cache(text);
-        let cache_dir = path("BITNET_TOKENIZER_CACHE")
+        let home = env::home(lookup);
+        let system_cache = env::system_cache(lookup)?;
+        let cache_dir = path("BITNET_TOKENIZER_CACHE")?
             .or_else(|| system_cache.map(|dir| dir.join("bitnet").join("tokenizers")))
             .ok_or_else(|| HubError::Setting {
                 name: "BITNET_TOKENIZER_CACHE",
@@ -158,22 +192,26 @@ impl HubSettings {
                 example: "/var/cache/bitnet",
             })?;
         // HuggingFace's tools use ~/.cache on every system
-        let hf_base = path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
-        let hf_home = path("HF_HOME").or_else(|| hf_base.map(|base| base.join("huggingface")));
-        let hf_cache = path("HF_HUB_CACHE")
-            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
-            .or_else(|| hf_home.as_deref().map(|home| home.join("hub")));
+        let hf_base = path("XDG_CACHE_HOME")?.or_else(|| home.map(|home| home.join(".cache")));
+        let hf_home = path("HF_HOME")?.or_else(|| hf_base.map(|base| base.join("huggingface")));
+        let hf_cache = match path("HF_HUB_CACHE")? {
+            Some(dir) => Some(dir),
+            None => path("HUGGINGFACE_HUB_CACHE")?.or_else(|| hf_home.as_deref().map(|home| home.join("hub"))),
+        };
+        let value = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| Token::new(&text(name)?));
         let token = if on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             TokenSource::None
-        } else if let Some(token) = text("HF_TOKEN").and_then(|value| Token::new(&value)) {
+        } else if let Some(token) = value {
             TokenSource::Value(token)
+        } else if let Some(file) = path("HF_TOKEN_PATH")? {
+            TokenSource::File(file)
         } else {
-            let file = path("HF_TOKEN_PATH").or_else(|| hf_home.as_deref().map(|home: &Path| home.join("token")));
-            file.map_or(TokenSource::None, TokenSource::File)
+            hf_home.as_deref().map_or(TokenSource::None, |home: &Path| TokenSource::Implicit(home.join("token")))
         };
 
         let mut settings = Self::new(cache_dir);
         settings.token = token;
+        settings.proxies = Proxies::from_lookup(lookup);
         settings.hf_caches = hf_cache.into_iter().collect();
         settings.offline = ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| on(name));
         if let Some(endpoint) = text("HF_ENDPOINT") {
@@ -201,6 +239,13 @@ impl HubSettings {
             settings.retry.seed = Some(seed);
         }
         Ok(settings)
+    }
+}
+
+impl From<SettingsError> for HubError {
+    fn from(error: SettingsError) -> Self {
+        let why = format!("expected {}", error.expected);
+        HubError::Setting { name: error.name, value: error.value, why, example: "/var/cache/bitnet" }
     }
 }
 
@@ -238,9 +283,7 @@ mod tests {
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Result<HubSettings, HubError> {
-        HubSettings::from_env_map(|name| {
-            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
+        HubSettings::from_lookup(&|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
     }
 
     #[test]
@@ -258,6 +301,28 @@ mod tests {
         assert_eq!(from(&[("HOME", "/h"), ("BITNET_TOKENIZER_CACHE", "/c")]).unwrap().cache_dir, PathBuf::from("/c"));
         #[cfg(target_os = "linux")]
         assert_eq!(from(&[("HOME", "/h")]).unwrap().cache_dir, PathBuf::from("/h/.cache/bitnet/tokenizers"));
+    }
+
+    #[test]
+    fn tokens_and_paths_as_people_write_them() {
+        let token = |pairs: &[(&str, &str)]| from(&[&[("HOME", "/h")], pairs].concat()).unwrap().token;
+        let value = |text: &str| TokenSource::Value(Token(text.to_owned()));
+        assert_eq!(token(&[("HF_TOKEN", "hf_x\r\n")]), value("hf_x"));
+        assert_eq!(token(&[("HUGGING_FACE_HUB_TOKEN", "hf_y")]), value("hf_y"));
+        assert_eq!(token(&[("HUGGING_FACE_HUB_TOKEN", "hf_y"), ("HF_TOKEN", "hf_x")]), value("hf_x"));
+        assert_eq!(token(&[]), TokenSource::Implicit("/h/.cache/huggingface/token".into()));
+        for (bad, what) in
+            [("hf_a\nhf_b", "character 5 of 9 is white space"), ("hf_\u{1b}", "control"), ("hf_ü", "not an ASCII")]
+        {
+            let error = token(&[("HF_TOKEN", bad)]).load().unwrap_err().to_string();
+            assert!(error.contains("HF_TOKEN") && error.contains(what) && !error.contains("hf_"), "{error}");
+        }
+        let s = from(&[("HOME", "/h"), ("HF_HOME", "~/hf"), ("BITNET_TOKENIZER_CACHE", "~/c")]).unwrap();
+        assert_eq!((s.hf_caches, s.cache_dir), (vec![PathBuf::from("/h/hf/hub")], PathBuf::from("/h/c")));
+        for name in ["BITNET_TOKENIZER_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"] {
+            let error = from(&[("HOME", "/h"), (name, "~ann/x")]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("~ann/x"), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attempts::Job;
 use super::cache::CacheEntry;
@@ -10,10 +10,10 @@ use super::digest::Digest;
 use super::download::SmartTokenizerDownload;
 use super::error::{HubError, Tried};
 use super::event::Event;
-use super::failure::{Again, Failure};
-use super::fetch::{blocking, fetch};
+use super::failure::{Again, Failure, shown};
+use super::fetch::{FOREVER, blocking, fetch};
 use super::fetched::{Fetched, Source};
-use super::hf_cache;
+use super::hf_cache::{self, Look};
 use super::http::{Metadata, Target};
 use super::lock::{Lock, lock};
 use super::metrics::add;
@@ -22,9 +22,18 @@ use super::names::is_commit;
 /// Verified contents up to this size stay in memory, since verifying has read them anyway.
 const KEEP_UP_TO: u64 = 64 << 20;
 
+/// Where the caches have everything that is wanted, the hub is asked only whether a branch has moved: once, and for no longer.
+const GLANCE: Duration = Duration::from_millis(1500);
+
 impl SmartTokenizerDownload {
-    /// The commit that a revision names, with the metadata that came along if the hub was asked.
-    pub(super) async fn commit(&self, job: &Job, target: Target<'_>) -> Result<(String, Option<Metadata>), HubError> {
+    /// The commit that a revision names, with the metadata of the first path that came along if the hub was asked. `paths` are
+    /// the files that are wanted of it.
+    pub(super) async fn commit(
+        &self,
+        job: &Job,
+        target: Target<'_>,
+        paths: &[&str],
+    ) -> Result<(String, Option<Metadata>), HubError> {
         let Target { repo, revision, .. } = target;
         if is_commit(revision) {
             return Ok((revision.to_owned(), None));
@@ -42,11 +51,22 @@ impl SmartTokenizerDownload {
         if settings.offline {
             return known.map(|commit| (commit, None)).ok_or_else(|| offline(target, self.places()));
         }
-        match self.head(job, target).await {
+        let complete = known.as_ref().is_some_and(|commit| paths.iter().all(|path| self.is_here(repo, commit, path)));
+        let asked = if complete {
+            self.0.http.metadata(&job.counters, target, GLANCE).await.map_err(|failure| *failure.error)
+        } else {
+            self.head(job, target).await
+        };
+        match asked {
             Ok(meta) => {
                 // a cache that cannot be written will say so when a file is stored
                 let _ = self.0.cache.set_commit(repo, revision, &meta.commit);
                 Ok((meta.commit.clone(), Some(meta)))
+            }
+            Err(HubError::EntryNotFound { commit: Some(commit), .. }) => {
+                let _ = self.0.cache.set_commit(repo, revision, &commit);
+                let _ = self.0.cache.set_absent(repo, &commit, target.path);
+                Ok((commit, None))
             }
             Err(error) if error.is_network() && known.is_some() => {
                 let commit = known.unwrap_or_default();
@@ -63,10 +83,23 @@ impl SmartTokenizerDownload {
         }
     }
 
+    /// Whether a cache has a file of a commit, or knows that there is none. Looks for names only.
+    fn is_here(&self, repo: &str, commit: &str, path: &str) -> bool {
+        self.0.cache.find(repo, commit, path).is_some()
+            || self.0.settings.hf_caches.iter().any(|root| hf_cache::present(root, repo, commit, path).is_some())
+            || self.is_absent(repo, commit, path)
+    }
+
+    /// Whether a cache knows that a commit lacks a file.
+    fn is_absent(&self, repo: &str, commit: &str, path: &str) -> bool {
+        self.0.cache.is_absent(repo, commit, path)
+            || self.0.settings.hf_caches.iter().any(|root| hf_cache::is_absent(root, repo, commit, path))
+    }
+
     async fn head(&self, job: &Job, target: Target<'_>) -> Result<Metadata, HubError> {
         let mut attempts = job.attempts();
         loop {
-            match self.0.http.metadata(&job.counters, target).await {
+            match self.0.http.metadata(&job.counters, target, FOREVER).await {
                 Ok(meta) => return Ok(meta),
                 Err(failure) => attempts.again(failure, false).await?,
             }
@@ -90,13 +123,31 @@ impl SmartTokenizerDownload {
         if let Some(hit) = self.hf_cached(job, target, meta.as_ref().map(|meta| &meta.digest)).await? {
             return Ok(hit);
         }
+        let Target { repo, revision: commit, path } = target;
+        if self.is_absent(repo, commit, path) {
+            return Err(HubError::EntryNotFound {
+                endpoint: shown(&self.0.http.endpoint).trim_end_matches('/').to_owned(),
+                repo: repo.to_owned(),
+                revision: asked.to_owned(),
+                path: path.to_owned(),
+                commit: Some(commit.to_owned()),
+            });
+        }
         if self.0.settings.offline {
-            return Err(offline(Target { revision: asked, ..target }, self.places()));
+            let mut places = self.places();
+            places.extend(job.tried());
+            return Err(offline(Target { revision: asked, ..target }, places));
         }
         let meta = match meta {
             Some(meta) => meta,
             None => {
-                let meta = self.head(job, target).await?;
+                let meta = match self.head(job, target).await {
+                    Err(error @ HubError::EntryNotFound { .. }) => {
+                        let _ = self.0.cache.set_absent(repo, commit, path);
+                        return Err(error);
+                    }
+                    other => other?,
+                };
                 if let Some(hit) = self.hf_cached(job, target, Some(&meta.digest)).await? {
                     return Ok(hit);
                 }
@@ -209,9 +260,25 @@ impl SmartTokenizerDownload {
     ) -> Result<Option<Fetched>, HubError> {
         let (roots, wanted) = (self.0.settings.hf_caches.clone(), wanted.cloned());
         let (repo, commit, path) = (target.repo.to_owned(), target.revision.to_owned(), target.path.to_owned());
-        let find =
-            move || Ok(roots.iter().find_map(|root| hf_cache::find(root, &repo, &commit, &path, wanted.as_ref())));
-        let Some(found) = blocking(find).await? else {
+        let find = move || {
+            let mut looks = Vec::new();
+            for root in &roots {
+                looks.push(hf_cache::find(root, &repo, &commit, &path, wanted.as_ref()));
+                if matches!(looks.last(), Some(Look::Found(_))) {
+                    break;
+                }
+            }
+            Ok(looks)
+        };
+        let mut found = None;
+        for look in blocking(find).await? {
+            match look {
+                Look::Found(file) => found = found.or(Some(file)),
+                Look::Damaged { file, why } => job.passed_over(&file, &why),
+                Look::Nothing => {}
+            }
+        }
+        let Some(found) = found else {
             return Ok(None);
         };
         add(&job.counters.hf_cache_hits, 1);

@@ -151,9 +151,16 @@ pub(super) fn pairs(
         ));
     }
     if table.is_empty() {
-        return Err(TokenizerError::NoMerges);
+        return Err(useless(merges.len(), merges.first().map_or(&[], Vec::as_slice)));
     }
     Ok(table)
+}
+
+/// The error of merges that all fail.
+pub(crate) fn useless(merges: usize, first: &[u8]) -> TokenizerError {
+    let first = show(first);
+    let what = format!("none of its merges ({merges}, the first is `{first}`) makes one ordinary token of two");
+    TokenizerError::UselessMerges { what }
 }
 
 /// Every pair of tokens whose bytes together are a token, the lowest id first. `vocab` is in bytes already.
@@ -175,7 +182,10 @@ fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
             }
         }
     }
-    if table.is_empty() { Err(TokenizerError::NoMerges) } else { Ok(table) }
+    if table.is_empty() {
+        return Err(TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() });
+    }
+    Ok(table)
 }
 
 /// Ordinary tokens from GPT-2's alphabet to the bytes they stand for, in place.

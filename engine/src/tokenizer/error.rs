@@ -1,6 +1,7 @@
 //! What can go wrong with a tokenizer, and what is worth telling without failing.
 
 use std::fmt;
+use std::path::Path;
 
 /// Why a tokenizer could not be built or could not encode.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -98,6 +99,14 @@ pub enum TokenizerError {
         "the vocabulary says byte-level BPE (`gpt2`) but has no merges (`tokenizer.ggml.merges`). Convert the model again with its tokenizer"
     )]
     NoMerges,
+    /// A byte-level BPE with merges of which none can ever apply.
+    #[error(
+        "byte-level BPE cannot work: {what}. Vocabulary and merges are not of one model: convert it again with its tokenizer"
+    )]
+    UselessMerges {
+        /// How many there are, and an example.
+        what: String,
+    },
     /// The vocabulary cannot express some text and has no unknown token either.
     #[error(
         "the vocabulary has no token for {text:?} at byte {offset}: neither the text, nor its bytes (`<0xXX>`), nor an unknown token. \
@@ -204,8 +213,19 @@ pub enum TokenizerError {
     },
 }
 
+/// A text in which the commands that read the model name its path instead of `FILE`. Errors and hints are made where the path is
+/// not known; this is for whoever shows them.
+#[must_use]
+pub fn name_model(text: &str, path: &Path) -> String {
+    let path = crate::shell::quoted(path);
+    ["inspect", "convert", "repair-tokenizer"].iter().fold(text.to_owned(), |text, command| {
+        text.replace(&format!("bitnet {command} FILE"), &format!("bitnet {command} {path}"))
+    })
+}
+
 /// How much a [`Diagnostic`] matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing; ids are right.
     Info,
@@ -214,7 +234,7 @@ pub enum Severity {
 }
 
 /// Something noticed while loading that did not stop it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,

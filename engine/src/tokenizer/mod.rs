@@ -46,7 +46,7 @@ pub mod vocab;
 pub mod words;
 pub mod wrappers;
 
-pub use error::{Diagnostic, Severity, TokenizerError};
+pub use error::{Diagnostic, Severity, TokenizerError, name_model};
 pub use from_gguf::from_gguf;
 pub use stream::StreamDecoder;
 pub use vocab::{MergeRule, TokenKind, VocabSource};

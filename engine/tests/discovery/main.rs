@@ -9,4 +9,6 @@ mod chain;
 mod fingerprint;
 mod hub;
 mod metadata;
+mod padding;
+mod pins;
 mod quantization;

@@ -149,7 +149,6 @@ pub const HELLO: &str = "hello hello";
 /// Settings that look at `cache` and, if there is one, at the mock.
 pub fn settings(hub: Option<&MockHub>, cache: &Path) -> DiscoverySettings {
     let mut settings = HubSettings::new(cache);
-    settings.system_proxy = false;
     settings.endpoint = hub.map_or("http://127.0.0.1:9", MockHub::endpoint).to_owned();
     settings.timeouts.connect = Duration::from_secs(2);
     settings.retry.base = Duration::from_millis(1);

@@ -4,5 +4,7 @@
 mod hub_common;
 
 mod cache;
+mod down;
 mod download;
 mod faults;
+mod moved;

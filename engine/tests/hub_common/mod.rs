@@ -49,7 +49,6 @@ pub fn hub(rules: impl IntoIterator<Item = Rule>) -> MockHub {
 pub fn settings(hub: &MockHub, cache: &Path) -> HubSettings {
     let mut settings = HubSettings::new(cache);
     settings.endpoint = hub.endpoint().to_owned();
-    settings.system_proxy = false;
     settings.timeouts = Timeouts {
         connect: Duration::from_secs(2),
         metadata: Duration::from_secs(2),

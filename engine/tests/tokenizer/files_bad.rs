@@ -247,8 +247,8 @@ fn damaged_rank_files_and_pairs() {
         ("IQ== 0\nIg== 0\n", "id 0 is given to `!` and to `\"`"),
         ("IQ== 4000000000\n", "ids are expected below"),
         ("IQ== 99999999999999999999\n", "line 1 has a rank that is no number"),
-        ("IQ== 0\nIQ== 1\n", "no merges"),
-        ("IQ== 0\n", "no merges"),
+        ("IQ== 0\nIQ== 1\n", "no two of its tokens make a third"),
+        ("IQ== 0\n", "no two of its tokens make a third"),
     ];
     for (text, part) in cases {
         let error = open("tokenizer.model", *text).unwrap_err();

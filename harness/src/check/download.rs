@@ -274,6 +274,7 @@ mod tests {
             Planted::RateLimit { .. } => "ratelimit",
             Planted::RedirectLoop => "loop",
             Planted::RedirectAway => "away",
+            Planted::Moved { .. } => "moved",
             Planted::Refuse => "refuse",
             Planted::Delay { .. } => "delay",
             Planted::IgnoreRange => "norange",
@@ -287,8 +288,7 @@ mod tests {
         let rules = faults.iter().flat_map(|fault| &fault.faults);
         let used: std::collections::BTreeSet<&str> =
             rules.map(|text| name(&text.parse::<Rule>().expect(text).fault)).collect();
-        let all =
-            "corrupt cut delay drip html length loop nolength norange ratelimit refuse retry-after stall status away";
+        let all = "corrupt cut delay drip html length loop moved nolength norange ratelimit refuse retry-after stall status away";
         let mut all: Vec<&str> = all.split(' ').collect();
         all.sort_unstable();
         assert_eq!(used.into_iter().collect::<Vec<_>>(), all);

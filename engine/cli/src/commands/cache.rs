@@ -1,6 +1,7 @@
 //! `bitnet cache`
 
 use super::{Format, print_json};
+use crate::output::{line, say};
 use bitnet_engine::hub::Cache;
 use bitnet_engine::settings::hub_from_env;
 use std::io::Write;
@@ -59,8 +60,8 @@ impl Args {
                 self.print(&serde_json::json!({ "freed": freed }), &format!("{freed} bytes freed"))
             }
             Action::Path => {
-                let path = cache.root();
-                self.print(&serde_json::json!({ "path": path }), &path.display().to_string())
+                let path = cache.root().display().to_string();
+                self.print(&serde_json::json!({ "path": path }), &path)
             }
         }
     }
@@ -68,21 +69,23 @@ impl Args {
     fn list(&self, cache: &Cache) -> anyhow::Result<ExitCode> {
         let (entries, stats) = (cache.list()?, cache.stats()?);
         if self.format == Format::Json {
-            print_json(&serde_json::json!({ "path": cache.root(), "entries": entries, "stats": stats }))?;
+            print_json(
+                &serde_json::json!({ "path": cache.root().display().to_string(), "entries": entries, "stats": stats }),
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut out = std::io::stdout().lock();
         for e in entries {
-            writeln!(out, "{}\t{}\t{}\t{} bytes\t{}", e.repo, e.commit, e.path, e.size, e.digest)?;
+            writeln!(out, "{}\t{}\t{}\t{} bytes\t{}", line(&e.repo), e.commit, line(&e.path), e.size, e.digest)?;
         }
-        eprintln!(
+        say(format_args!(
             "{}: {} files, {} distinct, {} bytes ({} on disk)",
             cache.root().display(),
             stats.entries,
             stats.blobs,
             stats.logical,
             stats.stored
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -95,7 +98,7 @@ impl Args {
         }
         let mut out = std::io::stdout().lock();
         for (e, why) in &found.damaged {
-            writeln!(out, "damaged, removed\t{}\t{}\t{}\t{why}", e.repo, e.commit, e.path)?;
+            writeln!(out, "damaged, removed\t{}\t{}\t{}\t{}", line(&e.repo), e.commit, line(&e.path), line(why))?;
         }
         writeln!(out, "{} files sound, {} damaged", found.sound.len(), found.damaged.len())?;
         Ok(code)

@@ -1,6 +1,7 @@
 //! `bitnet convert`
 
 use crate::common::{self, ComputeArgs};
+use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
@@ -90,15 +91,15 @@ impl Args {
         bar.finish_and_clear();
         let report = match result {
             Err(error @ ConvertError::Cancelled) => {
-                eprintln!("{error}");
+                say(&error);
                 return Ok(ExitCode::from(130));
             }
             other => other?,
         };
         for text in &self.set {
-            eprintln!("set {text}");
+            say(format_args!("set {text}"));
         }
-        eprintln!(
+        say(format_args!(
             "{}{}: {} tensors converted, {} copied, {} bytes ({:.1} % of the original)",
             self.output.display(),
             self.split_max_tensors.map_or_else(String::new, |n| format!(" in parts of {n} tensors")),
@@ -106,7 +107,7 @@ impl Args {
             report.copied,
             report.bytes,
             100.0 * report.bytes as f64 / before as f64
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 

@@ -2,10 +2,11 @@
 
 use super::{Format, print_json};
 use crate::common::{self, ModelArgs, TokenizerArgs};
+use crate::output::{line, plain, say};
 use anyhow::Context;
 use bitnet_engine::discovery::{Chain, DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain, Ways};
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::{Diagnostic, Severity, SpecialTokens};
+use bitnet_engine::tokenizer::{Diagnostic, SpecialTokens};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ struct Report<'a> {
     special: Special,
     chat_template: bool,
     built: Option<Built>,
-    diagnostics: Vec<Note<'a>>,
+    diagnostics: &'a [Diagnostic],
     ways_out: Option<WaysOut>,
     /// Whether it is all of the settings that could have had a say.
     strict: bool,
@@ -64,14 +65,6 @@ struct Built {
 }
 
 #[derive(serde::Serialize)]
-struct Note<'a> {
-    severity: &'static str,
-    code: &'a str,
-    message: &'a str,
-    hint: &'a str,
-}
-
-#[derive(serde::Serialize)]
 struct WaysOut {
     auto_download: Option<String>,
     beside: String,
@@ -89,17 +82,18 @@ impl Args {
         let allowed = self.tokenizer.settings(settings);
         let (chain, resolved) = self.walk(&discovery, &allowed);
         let usable = chain.winner.is_some();
-        let ways = (!usable).then(|| Ways::of(&discovery));
+        let ways = (!usable).then(|| Ways::of(&discovery, allowed.is_offline()));
         if self.format == Format::Json {
             print_json(&report(&discovery, &chain, resolved.as_ref(), ways.as_ref(), &allowed))?;
         } else {
-            std::io::stdout().lock().write_all(text(&name, &discovery, &chain, resolved.as_ref()).as_bytes())?;
+            let text = text(&line(&name), &discovery, &chain, resolved.as_ref());
+            std::io::stdout().lock().write_all(plain(&text).as_bytes())?;
         }
         if let Some(resolved) = &resolved {
             common::print_diagnostics(&resolved.diagnostics);
         }
         if let Some(ways) = &ways {
-            eprintln!("{name}: no usable tokenizer{ways}");
+            say(format_args!("{name}: no usable tokenizer{ways}"));
         }
         Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -127,12 +121,6 @@ fn report<'a>(
     allowed: &DiscoverySettings,
 ) -> Report<'a> {
     let s = special(discovery, resolved);
-    let note = |d: &'a Diagnostic| Note {
-        severity: if d.severity == Severity::Warning { "warning" } else { "info" },
-        code: d.code,
-        message: &d.message,
-        hint: &d.hint,
-    };
     Report {
         chain,
         usable: chain.winner.is_some(),
@@ -152,7 +140,7 @@ fn report<'a>(
             pre: r.tokenizer.pre().map(str::to_owned),
             vocab_size: r.tokenizer.vocab_size(),
         }),
-        diagnostics: resolved.map_or(Vec::new(), |r| r.diagnostics.iter().map(note).collect()),
+        diagnostics: resolved.map_or(&[], |r| &r.diagnostics),
         ways_out: ways.map(|ways| WaysOut {
             auto_download: ways.fetch.clone(),
             beside: ways.beside.clone(),
@@ -170,8 +158,8 @@ fn text(name: &str, discovery: &TokenizerDiscovery, chain: &Chain, resolved: Opt
         out,
         "{name}: {} tokens, architecture {}, tokenizer.ggml.model {}",
         chain.vocab_size,
-        if chain.architecture.is_empty() { "unnamed" } else { &chain.architecture },
-        chain.model_type.as_deref().unwrap_or("absent")
+        if chain.architecture.is_empty() { "unnamed".into() } else { line(&chain.architecture) },
+        line(chain.model_type.as_deref().unwrap_or("absent"))
     );
     match &chain.family {
         Some(f) => {

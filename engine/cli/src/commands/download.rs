@@ -1,6 +1,7 @@
 //! `bitnet download`
 
 use super::{Format, print_json};
+use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, Observer, Source};
@@ -54,7 +55,7 @@ struct Line<'a> {
     digest: String,
     source: Source,
     /// Where it can be read: in the folder of --to, else in the cache.
-    file: PathBuf,
+    file: String,
     /// Whether `file` is compressed with zstd, as small files of the cache are.
     compressed: bool,
 }
@@ -75,6 +76,7 @@ impl Args {
                 None => (f.file.clone(), f.compressed),
             };
             let (digest, source) = (f.digest.to_string(), f.source);
+            let file = file.display().to_string();
             files.push(Line { path: &f.path, size: f.size, digest, source, file, compressed });
         }
         let commit = fetched.first().map_or("", |f| f.commit.as_str());
@@ -92,10 +94,10 @@ impl Args {
         } else {
             let mut out = std::io::stdout().lock();
             for line in &files {
-                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file.display())?;
+                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file)?;
             }
         }
-        eprintln!("{summary}");
+        say(summary);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -139,7 +141,7 @@ pub(crate) fn observer() -> Observer {
     let (all, bars) = (MultiProgress::new(), Mutex::new(HashMap::<String, ProgressBar>::new()));
     Arc::new(move |event: &Event| {
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let say = |text: String| all.suspend(|| eprintln!("{text}"));
+        let say = |text: String| all.suspend(|| output::say(text));
         match event {
             Event::Started { path, resumed, total } => {
                 let bar = all.add(ProgressBar::new(*total).with_style(style.clone()).with_message(path.clone()));
@@ -167,6 +169,9 @@ pub(crate) fn observer() -> Observer {
             Event::Restarted { path, why } => say(format!("{path}: starting over ({why})")),
             Event::Stale { repo, revision, commit, why } => {
                 say(format!("{repo}: {why}; using {revision} as it was last seen, {commit}"));
+            }
+            Event::PassedOver { path, file, why } => {
+                say(format!("{path}: {} is damaged ({why}) and is not used; remove it", file.display()));
             }
             Event::Damaged { path, why } => say(format!("{path}: the cached file was damaged ({why}) and is removed")),
             _ => {}

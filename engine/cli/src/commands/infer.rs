@@ -3,13 +3,14 @@
 use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::memory::Memory;
+use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_engine::inference::{
     GenerateOptions, Generation, Head, MAX_DRAFT, SamplerOptions, Screening, Speculation, StopReason, generate,
 };
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_engine::tokenizer::{Diagnostic, EncodeOptions, Tokenizer};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,6 +98,8 @@ struct Report<'a> {
     prompt_tokens: &'a [u32],
     load_seconds: f64,
     memory: Memory,
+    /// What is to be known of the model and its tokenizer.
+    diagnostics: &'a [Diagnostic],
     #[serde(flatten)]
     generation: &'a Generation,
 }
@@ -151,12 +154,13 @@ impl Args {
             prompt_tokens: &ids,
             load_seconds: load_time.as_secs_f64(),
             memory: Memory::now(&loaded.model.weights),
+            diagnostics: &loaded.diagnostics,
             generation: &generation,
         };
         if !streaming {
             print_json(&report)?;
         }
-        eprintln!("{}", summary(&report, load_time));
+        say(summary(&report, load_time));
         let cancelled = generation.stop == StopReason::Cancelled;
         Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS })
     }

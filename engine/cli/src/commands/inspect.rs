@@ -2,12 +2,13 @@
 
 use super::{Format, print_json};
 use crate::common;
+use crate::output::{line, plain};
 use bitnet_engine::device;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::LAYOUT_KEY;
 use bitnet_engine::model::Model;
 use bitnet_engine::ops::{Linear, Op};
-use bitnet_engine::tokenizer::{Diagnostic, from_gguf};
+use bitnet_engine::tokenizer::{from_gguf, name_model};
 use bitnet_kernels::quant::I2sLayout;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -116,7 +117,7 @@ impl Args {
         if self.format == Format::Json {
             print_json(&report)?;
         } else {
-            write!(std::io::stdout().lock(), "{}", text(&report))?;
+            write!(std::io::stdout().lock(), "{}", plain(&text(&report)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -171,7 +172,11 @@ impl Args {
 }
 
 fn tokenizer(file: &GgufFile) -> Result<TokenizerReport, String> {
-    let loaded = from_gguf(file.metadata()).map_err(|e| e.to_string())?;
+    let named = |text: String| match file.path() {
+        Some(path) => name_model(&text, path),
+        None => text,
+    };
+    let loaded = from_gguf(file.metadata()).map_err(|e| named(e.to_string()))?;
     let (tokenizer, special) = (&loaded.tokenizer, loaded.tokenizer.special());
     Ok(TokenizerReport {
         kind: tokenizer.kind().to_owned(),
@@ -180,7 +185,7 @@ fn tokenizer(file: &GgufFile) -> Result<TokenizerReport, String> {
         bos: special.bos,
         eos: special.eos,
         add_bos: special.add_bos,
-        diagnostics: loaded.diagnostics.iter().map(Diagnostic::to_string).collect(),
+        diagnostics: loaded.diagnostics.iter().map(|d| named(d.to_string())).collect(),
     })
 }
 
@@ -239,28 +244,32 @@ fn text(report: &Report) -> String {
     let _ = writeln!(
         out,
         "{}: GGUF v{}, {} bytes, sha256 {}",
-        report.file, report.gguf_version, report.bytes, report.sha256
+        line(&report.file),
+        report.gguf_version,
+        report.bytes,
+        report.sha256
     );
     if !report.parts.is_empty() {
         let _ = writeln!(out, "\nparts (the digest is of all, one after the other)");
         for p in &report.parts {
-            let _ = writeln!(out, "  {} {:>5} tensors {:>14} bytes", p.file, p.tensors, p.bytes);
+            let _ = writeln!(out, "  {} {:>5} tensors {:>14} bytes", line(&p.file), p.tensors, p.bytes);
         }
     }
     let _ = writeln!(out, "\nmetadata");
     for (key, value) in &report.metadata {
-        let _ = writeln!(out, "  {key} = {value}");
+        let _ = writeln!(out, "  {} = {}", line(key), line(value));
     }
     let _ = writeln!(out, "\ntensors");
     for (name, count) in &report.tensor_types {
         let _ = writeln!(out, "  {name:<8} {:>5} tensors {:>14} bytes", count.tensors, count.bytes);
     }
     for note in report.type_notes.values() {
-        let _ = writeln!(out, "  {note}");
+        let _ = writeln!(out, "  {}", line(note));
     }
     for t in &report.tensors {
         let part = t.part.map_or_else(String::new, |part| format!(" of part {part}"));
-        let _ = writeln!(out, "  {:<36} {:<8} {:?} at {}{part}, {} bytes", t.name, t.r#type, t.dims, t.offset, t.bytes);
+        let name = line(&t.name);
+        let _ = writeln!(out, "  {name:<36} {:<8} {:?} at {}{part}, {} bytes", t.r#type, t.dims, t.offset, t.bytes);
     }
     let _ = writeln!(out, "\ntokenizer");
     match &report.tokenizer {
@@ -271,11 +280,11 @@ fn text(report: &Report) -> String {
             let added = if t.add_bos { " (added)" } else { "" };
             let _ = writeln!(out, "  bos {}{added}, eos {}", id(t.bos), id(t.eos));
             for diagnostic in &t.diagnostics {
-                let _ = writeln!(out, "  {diagnostic}");
+                let _ = writeln!(out, "  {}", line(diagnostic));
             }
         }
         Part::Error(error) => {
-            let _ = writeln!(out, "  unusable: {error}");
+            let _ = writeln!(out, "  unusable: {}", line(error));
         }
     }
     let _ = writeln!(out, "\nwhat would run");
@@ -299,7 +308,7 @@ fn text(report: &Report) -> String {
             }
         }
         Part::Error(error) => {
-            let _ = writeln!(out, "  nothing: {error}");
+            let _ = writeln!(out, "  nothing: {}", line(error));
         }
     }
     out

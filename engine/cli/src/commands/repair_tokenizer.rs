@@ -2,10 +2,11 @@
 
 use super::{Format, print_json};
 use crate::common;
+use crate::output::{plain, say};
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, set};
 use bitnet_engine::discovery::TokenizerDiscovery;
-use bitnet_engine::discovery::repair::{Repair, plan};
+use bitnet_engine::discovery::repair::{Repair, plan, vouched};
 use bitnet_engine::gguf::GgufFile;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
+    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written; a vocabulary that is not known is an error. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
 )]
 pub struct Args {
     /// The GGUF to read.
@@ -32,9 +33,9 @@ pub struct Args {
 
 #[derive(serde::Serialize)]
 struct Report<'a> {
-    model: &'a Path,
+    model: String,
     /// Absent if there was nothing to mend.
-    output: Option<&'a Path>,
+    output: Option<String>,
     repairs: &'a [Repair],
 }
 
@@ -50,13 +51,21 @@ impl Args {
         let discovery = TokenizerDiscovery::from_file(&file).with_context(|| format!("cannot use {shown}"))?;
         let repairs = plan(&discovery);
         if repairs.is_empty() {
-            let why = match discovery.recognised() {
-                Some(r) => format!("its keys are those of {}", r.line.label),
-                None => "its vocabulary is not a known one, so nothing can be said with certainty".to_owned(),
+            let (why, code) = match vouched(&discovery) {
+                Some(label) => (format!("nothing to mend (its keys are those of {label})"), ExitCode::SUCCESS),
+                None => {
+                    let why = match discovery.sizes().tokens {
+                        Some(_) => {
+                            "its vocabulary is not a known one, so that nothing can be said of it with certainty"
+                        }
+                        None => "it has no vocabulary to repair",
+                    };
+                    (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o MENDED)"), ExitCode::FAILURE)
+                }
             };
-            eprintln!("{shown}: nothing to mend ({why}); nothing is written");
+            say(format_args!("{shown}: {why}; nothing is written"));
             self.print(&repairs, None)?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code);
         }
         let texts: Vec<String> = repairs.iter().map(Repair::assignment).collect();
         let assignments = set::parse(&texts, file.metadata())?;
@@ -73,7 +82,7 @@ impl Args {
         bar.finish_and_clear();
         let report = match written {
             Err(error @ ConvertError::Cancelled) => {
-                eprintln!("{error}");
+                say(&error);
                 return Ok(ExitCode::from(130));
             }
             other => other?,
@@ -86,18 +95,19 @@ impl Args {
             left.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
         );
         self.print(&repairs, Some(&self.output))?;
-        eprintln!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes);
+        say(format_args!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes));
         Ok(ExitCode::SUCCESS)
     }
 
     fn print(&self, repairs: &[Repair], output: Option<&Path>) -> anyhow::Result<()> {
         if self.format == Format::Json {
-            return print_json(&Report { model: &self.model, output, repairs });
+            let text = |path: &Path| path.display().to_string();
+            return print_json(&Report { model: text(&self.model), output: output.map(text), repairs });
         }
         let mut out = std::io::stdout().lock();
         for r in repairs {
             let old = r.old.as_deref().unwrap_or("absent");
-            writeln!(out, "{}: {old} -> {} ({})", r.key, r.new, r.why)?;
+            writeln!(out, "{}", plain(&format!("{}: {old} -> {} ({})", r.key, r.new, r.why)))?;
         }
         Ok(())
     }

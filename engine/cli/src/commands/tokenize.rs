@@ -2,6 +2,7 @@
 
 use super::print_json;
 use crate::common::{self, AUTO, ModelArgs, TokenizerArgs};
+use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::settings::Settings;
@@ -119,11 +120,11 @@ impl Args {
         let (ids, report) = match on_card {
             Some(Ok(gpu)) => {
                 let (ids, report) = gpu.encode_on_device(&texts, options, &pool)??;
-                eprintln!("{report}");
+                say(&report);
                 (ids, Some(report))
             }
             Some(Err(reason @ NotOnDevice::NotByteLevel { .. })) => {
-                eprintln!("{reason}");
+                say(&reason);
                 (tokenizer.encode_batch(&texts, options, &pool)?, None)
             }
             Some(Err(error)) => return Err(error.into()),
