@@ -2,7 +2,7 @@
 //!
 //! The reference is `apply_chat_template`: Jinja's sandbox with `trim_blocks`, `lstrip_blocks`, loop controls and
 //! `{% generation %}`; `tools` and `documents` are none unless given; `tojson`, `raise_exception` and `strftime_now`
-//! are its own. `golden/chat` holds what it answers to many templates, and the differences that remain.
+//! are its own.
 //!
 //! A template comes with a file and is untrusted. It runs with a limit on work (fuel), on nesting and on the size of
 //! its output, and has no access to anything but the conversation. What is not limited is the memory of intermediate

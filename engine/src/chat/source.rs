@@ -26,6 +26,9 @@ pub const BITNET_2B_4T: &str = "{% for message in messages %}{{ message['role'] 
                                 message['content'] | trim + '<|eot_id|>' }}{% endfor %}\
                                 {% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}";
 
+/// Names of formats that need no template.
+const BUILT_IN: [&str; 3] = ["raw", "instruct", "llama3-chat"];
+
 /// Where a template is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -103,6 +106,10 @@ pub struct Choice {
 pub fn choose(wanted: Wanted<'_>, metadata: &Metadata) -> Result<Choice, ChatError> {
     let plain = |template| Ok(Choice { template, diagnostics: Vec::new() });
     if let Some(path) = wanted.file {
+        if BUILT_IN.contains(&wanted.name) {
+            let why = format!("`{}` is a format of its own; give either a name or a file", wanted.name);
+            return Err(ChatError::File { path: path.to_owned(), why });
+        }
         let text = only_file(path, if wanted.name == "auto" { "default" } else { wanted.name })?;
         return plain(PromptTemplate::Model(ModelTemplate { text, origin: Origin::File(path.to_owned()) }));
     }

@@ -6,6 +6,10 @@
 //!
 //! Text, comments and raw blocks are kept as they are, and so are line numbers.
 
+/// A template is untrusted: no more tokens are rewritten in a tag, and no more `%` in all, so that the work stays small.
+const MOST_TOKENS: usize = 8192;
+const MOST_OPERATORS: usize = 1000;
+
 /// A part of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Token {
@@ -33,6 +37,7 @@ pub(super) fn rewrite(template: &str) -> String {
     let template = template.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(template.len());
     let mut rest = template.as_str();
+    let mut budget = MOST_OPERATORS;
     while let Some(at) = opening(rest) {
         let (text, tag) = rest.split_at(at);
         out.push_str(text);
@@ -40,13 +45,13 @@ pub(super) fn rewrite(template: &str) -> String {
         out.push_str(open);
         rest = match open {
             "{#" => copy_until(body, "#}", &mut out),
-            "{{" => expression(body, "}}", &mut out),
+            "{{" => expression(body, "}}", &mut out, &mut budget),
             _ => match raw_block(body) {
                 Some(length) => {
                     out.push_str(&body[..length]);
                     &body[length..]
                 }
-                None => expression(body, "%}", &mut out),
+                None => expression(body, "%}", &mut out, &mut budget),
             },
         };
     }
@@ -65,21 +70,22 @@ fn copy_until<'a>(text: &'a str, end: &str, out: &mut String) -> &'a str {
     &text[at..]
 }
 
-/// Bytes from behind `{%` to behind the `{% endraw %}` of a raw block.
+/// Bytes from behind `{%` to behind the `{% endraw %}` of a raw block, or to the end if it has none.
 fn raw_block(body: &str) -> Option<usize> {
-    let name = |text: &str| text.trim_start_matches(['-', '+']).trim_start().to_owned();
-    if !name(body.get(..body.find("%}")?)?).trim_end_matches(['-', '+']).trim_end().eq("raw") {
-        return None;
-    }
-    body.match_indices("{%").find_map(|(at, _)| {
-        let end = at + body[at..].find("%}")?;
-        let inner = name(&body[at + 2..end]);
-        (inner.trim_end_matches(['-', '+']).trim_end() == "endraw").then_some(end + 2)
-    })
+    let begun = tag(body, "raw")?;
+    let ends = |(at, _): (usize, &str)| Some(at + 2 + tag(&body[at + 2..], "endraw")?);
+    Some(body[begun..].match_indices("{%").find_map(|(at, text)| ends((begun + at, text))).unwrap_or(body.len()))
+}
+
+/// Bytes to behind the `%}` of a tag that consists of `name` alone.
+fn tag(body: &str, name: &str) -> Option<usize> {
+    let rest = body.trim_start_matches(['-', '+']).trim_start().strip_prefix(name)?;
+    let rest = rest.trim_start().trim_start_matches(['-', '+']).strip_prefix("%}")?;
+    Some(body.len() - rest.len())
 }
 
 /// Copies an expression or statement up to and with `end`, rewritten.
-fn expression<'a>(body: &'a str, end: &str, out: &mut String) -> &'a str {
+fn expression<'a>(body: &'a str, end: &str, out: &mut String, budget: &mut usize) -> &'a str {
     let Some((mut tokens, rest)) = tokens(body, end) else {
         out.push_str(body);
         return "";
@@ -93,10 +99,12 @@ fn expression<'a>(body: &'a str, end: &str, out: &mut String) -> &'a str {
             to.clone_into(&mut word.text);
         }
     }
-    let mut from = 0;
+    let mut from = if tokens.len() > MOST_TOKENS { tokens.len() } else { 0 };
     while let Some(at) = (from..tokens.len()).find(|&i| tokens[i].is("%")) {
         from = at + 1;
         if let (Some(start), Some(stop)) = (operand_before(&tokens, at), operand_after(&tokens, at)) {
+            let Some(left) = budget.checked_sub(1) else { break };
+            *budget = left;
             tokens[at] = Token { kind: Kind::Operator, text: ",".into() };
             tokens.insert(stop, Token { kind: Kind::Operator, text: ")".into() });
             tokens.insert(start, Token { kind: Kind::Operator, text: "(".into() });
@@ -260,6 +268,8 @@ mod tests {
             "{{ generation }}{% set generation = 1 %}",
             "{{ {'a': {'b': 1}} }}",
             "{% if x",
+            "{% raw %}{{ a % b }}",
+            "{%- raw +%}{{ a % b }}{% endraw x %}{%endraw%}{{ c }}",
             "{{ 'never closed }}",
         ] {
             assert_eq!(rewrite(same), same);
@@ -276,5 +286,18 @@ mod tests {
         ] {
             assert_eq!(rewrite(given), expected);
         }
+    }
+
+    #[test]
+    fn hostile_templates_take_no_time() {
+        let started = std::time::Instant::now();
+        for unit in ["{% raw %}", "{%", "{{ a % b }}", "a % ", "{{ '", "{{ (", "{% raw %}{% endraw", "{{ a % (b)[c] }}"]
+        {
+            let times = (1 << 18) / unit.len();
+            for template in [unit.repeat(times), format!("{{{{{}}}}}", unit.repeat(times))] {
+                assert!(rewrite(&template).len() >= template.len());
+            }
+        }
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
 }

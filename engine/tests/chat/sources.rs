@@ -98,6 +98,8 @@ fn files_that_hold_no_template() {
         let error = choose(wish, bare.metadata()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    let both = Wanted { file: Some(&jinja), ..wanted("raw", None) };
+    assert!(choose(both, bare.metadata()).unwrap_err().to_string().contains("either a name or a file"));
     let gone = dir.path().join("gone");
     let wish = Wanted { file: Some(&gone), ..wanted("auto", None) };
     assert!(choose(wish, bare.metadata()).unwrap_err().to_string().contains("gone"));
