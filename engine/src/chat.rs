@@ -225,7 +225,10 @@ mod tests {
             ("{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "recursion"),
             ("{{ 'a'|indent(18446744073709551615) }}", "fails"),
             ("{{ 'a'.center(9999999) }}", "width"),
-            ("{{ '%9999999d' % 1 }}", "fails"),
+            ("{{ '%99999999999d' % 1 }}", "too large"),
+            ("{{ '%*d' % (99999999999, 1) }}", "too large"),
+            ("{{ '%99999999999d'|format(1) }}", "too large"),
+            ("{{ '{:99999999999}'.format(1) }}", "too large"),
             ("{{ messages[0].content", "syntax"),
             ("{{ messages.nothing.at.all }}", "undefined"),
         ] {

@@ -11,7 +11,7 @@
 use super::clock::Clock;
 use super::{json, methods, syntax};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use std::collections::BTreeMap;
 
@@ -76,6 +76,7 @@ fn environment(source: &str, clock: Clock) -> Result<Environment<'_>, Error> {
     env.add_filter("trim", |value: &Value, chars: Option<&str>| -> Value {
         Value::from(methods::strip(&value.to_string(), chars, true, true))
     });
+    env.add_filter("format", |text: &str, values: Rest<ValueOrKwargs>| methods::printf(text, &values.into_values()));
     env.add_filter("indent", methods::indent);
     env.add_filter("center", |text: &str, width: Option<usize>| methods::center(text, width.unwrap_or(80)));
     env.add_filter("wordcount", |text: &str| {

@@ -29,8 +29,7 @@ pub(super) fn modulo(a: &Value, b: &Value) -> Result<Value, Error> {
             ValueKind::Seq if b.is_tuple() => b.try_iter()?.collect(),
             _ => vec![b.clone()],
         };
-        let text = represent(text, &mut values);
-        return format(FormatStyle::Printf, &text, &values).map(Value::from);
+        return printf(&represent(text, &mut values), &values).map(Value::from);
     }
     let zero = || wrong("division by zero");
     match (a.is_number() && b.is_number(), i64::try_from(a.clone()), i64::try_from(b.clone())) {
@@ -46,6 +45,23 @@ pub(super) fn modulo(a: &Value, b: &Value) -> Result<Value, Error> {
         }
         _ => Err(wrong(format!("`%` is not defined for {} and {}", a.kind(), b.kind()))),
     }
+}
+
+/// Python's formatting with `%`; also the filter `format`.
+pub(super) fn printf(text: &str, values: &[Value]) -> Result<String, Error> {
+    narrow(text)?;
+    // A `*` takes its width from the values.
+    let starred = ["%*", ".*", "-*", "0*", "+*"].iter().any(|star| text.contains(star));
+    if starred && values.iter().any(|v| v.as_i64().is_some_and(|n| n > 99_999)) {
+        return Err(wrong("a width of the format is too large"));
+    }
+    format(FormatStyle::Printf, text, values)
+}
+
+/// A format must not ask for more memory than there is: widths have five digits at most.
+fn narrow(format: &str) -> Result<(), Error> {
+    let long = format.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 5);
+    if long { Err(wrong("a width of the format is too large")) } else { Ok(()) }
 }
 
 /// `%r` is `%s` of how Python writes the value.
@@ -295,6 +311,10 @@ fn text(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
                 parts.push(part.to_owned());
             }
             Value::from(parts.join(s))
+        }
+        "format" => {
+            narrow(s)?;
+            return Ok(None);
         }
         _ => return Ok(None),
     }))
