@@ -1,13 +1,29 @@
-//! Prompt templates: from a question to the text that a model was trained to see.
+//! Prompts: from a conversation to the tokens that a model was trained to see.
 //!
-//! A GGUF may carry a Jinja template (`tokenizer.chat_template`). It is untrusted input: it runs in minijinja with a
-//! limit on work (fuel), on nesting and on the size of its output, and has no access to anything but the messages. What
-//! is not limited is the memory of intermediate values: a template that doubles a string forty times can exhaust it.
+//! | file | owns |
+//! |---|---|
+//! | `chat.rs` | messages, the formats that are built in, choosing one |
+//! | [`source`] | where a model's own template is found: its metadata, files beside it, a file of the user |
+//! | [`jinja`] | rendering a template as `transformers` does, with limits |
+//! | `syntax`, `methods`, `json`, [`clock`] | what minijinja lacks for that |
+//! | [`prompt`] | the one way from messages or a raw text to ids, and what ends the answer |
 
-use crate::gguf::{GgufError, Metadata};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use crate::gguf::GgufError;
+use minijinja::Value;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub mod clock;
+pub mod jinja;
+mod json;
+mod methods;
+pub mod prompt;
+pub mod source;
+mod syntax;
+
+pub use clock::Clock;
+pub use source::{Choice, ModelTemplate, Origin};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,6 +46,12 @@ impl Message {
     pub fn system(content: impl Into<String>) -> Self {
         Self { role: "system".into(), content: content.into() }
     }
+
+    /// An answer of the model.
+    #[must_use]
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self { role: "assistant".into(), content: content.into() }
+    }
 }
 
 /// How a prompt is wrapped.
@@ -41,8 +63,8 @@ pub enum PromptTemplate {
     Instruct,
     /// The format of LLaMA-3's chat models.
     Llama3Chat,
-    /// The Jinja template of the GGUF.
-    Gguf(String),
+    /// The model's own Jinja template.
+    Model(ModelTemplate),
 }
 
 /// A template that cannot be used.
@@ -52,47 +74,50 @@ pub enum ChatError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// No such template.
-    #[error("unknown prompt template `{name}`; there are auto, raw, instruct and llama3-chat")]
+    #[error("unknown prompt template `{name}`; there are auto, raw, instruct, llama3-chat{}", listed(known))]
     Unknown {
         /// The name.
         name: String,
+        /// Names of the model's own templates.
+        known: Vec<String>,
     },
-    /// The template of the GGUF does not work.
+    /// A file with a template cannot be read.
+    #[error("cannot take a chat template from {}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The model's template does not work.
     #[error(
-        "the chat template in the model's metadata fails: {message}; choose another with --prompt-template raw, \
-         instruct or llama3-chat"
+        "the chat template of {origin} fails: {message}; choose another with --prompt-template raw, instruct or \
+         llama3-chat, or --chat-template-file FILE"
     )]
     Template {
+        /// Where the template is from.
+        origin: Origin,
         /// The engine's message with its causes.
         message: String,
     },
 }
 
-/// Instructions that a template may execute; real ones need some thousands.
-const FUEL: u64 = 1_000_000;
-const RECURSION: usize = 64;
-/// Longest output, in bytes for each byte of input beyond a base: a template adds markers, it does not multiply.
-const MAX_TEMPLATE: usize = 1 << 20;
-const MAX_OUTPUT: usize = 1 << 24;
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!(", {}", name.escape_debug())).collect()
+}
+
+/// What a conversation is rendered with, besides its messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Text of the beginning-of-sequence token, if there is one.
+    pub bos: Option<&'a str>,
+    /// Text of the end-of-sequence token, if there is one.
+    pub eos: Option<&'a str>,
+    /// What time it is.
+    pub clock: Clock,
+}
 
 impl PromptTemplate {
-    /// The template of a name; `auto` is the GGUF's own if it has one, else raw.
-    ///
-    /// # Errors
-    /// An unknown name, or metadata of the wrong type.
-    pub fn choose(name: &str, metadata: &Metadata) -> Result<Self, ChatError> {
-        Ok(match name {
-            "auto" => match metadata.str("tokenizer.chat_template")? {
-                Some(template) if !template.trim().is_empty() => Self::Gguf(template.to_owned()),
-                _ => Self::Raw,
-            },
-            "raw" => Self::Raw,
-            "instruct" => Self::Instruct,
-            "llama3-chat" => Self::Llama3Chat,
-            _ => return Err(ChatError::Unknown { name: name.to_owned() }),
-        })
-    }
-
     /// Name for reports.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -100,21 +125,21 @@ impl PromptTemplate {
             Self::Raw => "raw",
             Self::Instruct => "instruct",
             Self::Llama3Chat => "llama3-chat",
-            Self::Gguf(_) => "gguf",
+            Self::Model(template) => template.origin.name(),
         }
     }
 
     /// Whether control tokens written in the rendered text are meant as such.
     #[must_use]
     pub fn has_control_tokens(&self) -> bool {
-        matches!(self, Self::Llama3Chat | Self::Gguf(_))
+        matches!(self, Self::Llama3Chat | Self::Model(_))
     }
 
     /// The text for a conversation, ending where the assistant's answer begins.
     ///
     /// # Errors
-    /// The GGUF's template fails or exceeds its limits.
-    pub fn render(&self, messages: &[Message], bos: &str, eos: &str) -> Result<String, ChatError> {
+    /// The model's template fails or exceeds its limits.
+    pub fn render(&self, messages: &[Message], with: Surroundings<'_>) -> Result<String, ChatError> {
         match self {
             Self::Raw => Ok(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")),
             Self::Instruct => {
@@ -139,13 +164,17 @@ impl PromptTemplate {
                 }
                 Ok(text + "<|start_header_id|>assistant<|end_header_id|>\n\n")
             }
-            Self::Gguf(template) => {
-                // A filter that is asked for an impossible width panics inside of the template engine.
-                let rendered = std::panic::catch_unwind(|| render(template, messages, bos, eos));
-                match rendered {
-                    Ok(result) => result.map_err(|error| ChatError::Template { message: causes(&error) }),
-                    Err(_) => Err(ChatError::Template { message: "it makes the template engine panic".to_owned() }),
+            Self::Model(template) => {
+                let one = |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
+                let messages: Vec<Value> = messages.iter().map(one).collect();
+                let mut variables = BTreeMap::from([("messages".to_owned(), Value::from(messages))]);
+                for (name, text) in [("bos_token", with.bos), ("eos_token", with.eos)] {
+                    if let Some(text) = text {
+                        variables.insert(name.to_owned(), Value::from(text));
+                    }
                 }
+                jinja::render(&template.text, &jinja::Inputs { variables, clock: with.clock })
+                    .map_err(|message| ChatError::Template { origin: template.origin.clone(), message })
             }
         }
     }
@@ -158,79 +187,26 @@ impl PromptTemplate {
             _ => &[],
         }
     }
-}
 
-fn render(template: &str, messages: &[Message], bos: &str, eos: &str) -> Result<String, Error> {
-    if template.len() > MAX_TEMPLATE {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("it is {} bytes long", template.len())));
-    }
-    let mut env = Environment::new();
-    env.set_fuel(Some(FUEL));
-    env.set_recursion_limit(RECURSION);
-    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    // Templates are written for Python's Jinja: they call methods of str, list and dict.
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    // Some templates print the date; a fixed one keeps runs repeatable.
-    env.add_function("strftime_now", |format: String| -> String {
-        format
-            .replace("%d", "01")
-            .replace("%b", "Jan")
-            .replace("%B", "January")
-            .replace("%m", "01")
-            .replace("%Y", "2025")
-    });
-    env.add_template("chat", template)?;
-    let mut out = Bounded { bytes: Vec::new() };
-    let messages: Vec<Value> =
-        messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
-    let context = context! {
-        messages => messages,
-        add_generation_prompt => true,
-        bos_token => bos,
-        eos_token => eos,
-    };
-    env.get_template("chat")?.render_captured_to(context, &mut out)?;
-    String::from_utf8(out.bytes).map_err(|_| Error::new(ErrorKind::BadSerialization, "the output is not UTF-8"))
-}
-
-/// A buffer that refuses to grow without end.
-struct Bounded {
-    bytes: Vec<u8>,
-}
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + buf.len() > MAX_OUTPUT {
-            return Err(std::io::Error::other(format!("its output is longer than {MAX_OUTPUT} bytes")));
+    /// Tokens that end an answer in this format, whatever the file says; 128009 and 128001 for BitNet-2B-4T.
+    #[must_use]
+    pub fn ends(&self) -> &'static [&'static str] {
+        match self {
+            Self::Model(ModelTemplate { origin: Origin::Corrected, .. }) => &["<|eot_id|>", "<|end_of_text|>"],
+            _ => &[],
         }
-        self.bytes.extend_from_slice(buf);
-        Ok(buf.len())
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const WITH: Surroundings<'_> = Surroundings { bos: Some("<s>"), eos: Some("</s>"), clock: Clock::NOW };
+
     fn gguf(template: &str) -> Result<String, ChatError> {
-        PromptTemplate::Gguf(template.into()).render(&[Message::user(" Hi ")], "<s>", "</s>")
+        let template = ModelTemplate { text: template.into(), origin: Origin::Gguf };
+        PromptTemplate::Model(template).render(&[Message::user(" Hi ")], WITH)
     }
 
     #[test]
@@ -248,6 +224,10 @@ mod tests {
             ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
             ("{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "recursion"),
             ("{{ 'a'|indent(18446744073709551615) }}", "fails"),
+            ("{{ 'a'.center(9999999) }}", "width"),
+            ("{{ '%99999999999d' % 1 }}", "too large"),
+            ("{{ '%99999999999d'|format(1) }}", "too large"),
+            ("{{ '{:99999999999}'.format(1) }}", "too large"),
             ("{{ messages[0].content", "syntax"),
             ("{{ messages.nothing.at.all }}", "undefined"),
         ] {
@@ -257,15 +237,17 @@ mod tests {
         }
         let doubling = "{% set s = 'x' * 1000000 %}{% for i in range(1000) %}{{ s }}{% endfor %}";
         assert!(gguf(doubling).is_err());
-        assert!(gguf(&" ".repeat(MAX_TEMPLATE + 1)).is_err());
+        assert!(gguf(&" ".repeat(jinja::MAX_TEMPLATE + 1)).is_err());
+        let dates = format!("{{{{ strftime_now('{}') }}}}", "%1000Y".repeat(100));
+        assert_eq!(gguf(&dates).unwrap().len(), 100_000);
     }
 
     #[test]
     fn the_built_in_formats() {
-        let messages = [Message::system("Be brief."), Message::user("Why?")];
-        assert_eq!(PromptTemplate::Raw.render(&messages[1..], "", "").unwrap(), "Why?");
-        assert_eq!(PromptTemplate::Instruct.render(&messages, "", "").unwrap(), "Be brief.\n\nQ: Why?\nA:");
-        let llama = PromptTemplate::Llama3Chat.render(&messages[1..], "", "").unwrap();
+        let messages = [Message::system("Be brief."), Message::user("Why?"), Message::assistant("So.")];
+        assert_eq!(PromptTemplate::Raw.render(&messages[1..2], WITH).unwrap(), "Why?");
+        assert_eq!(PromptTemplate::Instruct.render(&messages, WITH).unwrap(), "Be brief.\n\nQ: Why?\nA: So.\nA:");
+        let llama = PromptTemplate::Llama3Chat.render(&messages[1..2], WITH).unwrap();
         assert_eq!(
             llama,
             "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>\

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `BITNET_GGUF` | the model, where no `--model` names one |
 //! | `BITNET_SEED` | seed of the sampler, where no `--seed` names one |
-//! | `BITNET_DETERMINISTIC` | pin the seed (to `BITNET_SEED`, else 0) and refuse kernels that break the numerics contract |
+//! | `BITNET_DETERMINISTIC` | pin the seed (to `BITNET_SEED`, else 0) and the date of prompts, and refuse kernels that break the numerics contract |
 //! | `BITNET_THREADS` | threads, where no `--threads` names a number |
 //! | `BITNET_DEVICE` | device, where no `--device` names one |
 //! | `BITNET_STRICT_TOKENIZERS` | neither a mock nor a guessed tokenizer ([`crate::discovery`]) |
@@ -22,6 +22,7 @@
 //! For switches `""`, `0`, `false`, `off` and `no` mean off; anything else means on. Paths are taken as the bytes that
 //! they are; `~` and `~/...` stand for the home folder, because a quoted variable or a service file reaches us unexpanded.
 
+use crate::chat::Clock;
 use crate::discovery::DiscoverySettings;
 use crate::hub::{HubError, HubSettings};
 use std::ffi::OsString;
@@ -91,6 +92,12 @@ impl Settings {
             cuda_cache: path("BITNET_CUDA_CACHE")?,
             cuda_overlap: lookup("BITNET_CUDA_OVERLAP").map(|v| is_on(&v.to_string_lossy())),
         })
+    }
+
+    /// What time it is for a chat template: always the same if pinned.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        if self.deterministic { Clock::pinned() } else { Clock::NOW }
     }
 
     /// The seed of a run: the argument, else the environment, else 0 if pinned, else one from the clock.
@@ -265,6 +272,8 @@ mod tests {
     fn the_seed_comes_from_the_nearest_source() {
         let env = settings(&[("BITNET_SEED", "5")]).unwrap();
         assert_eq!((env.seed(Some(9)), env.seed(None)), (9, 5));
-        assert_eq!(settings(&[("BITNET_DETERMINISTIC", "1")]).unwrap().seed(None), 0);
+        let pinned = settings(&[("BITNET_DETERMINISTIC", "1")]).unwrap();
+        assert_eq!((pinned.seed(None), pinned.clock().strftime("%d %b %Y").as_str()), (0, "01 Jan 2025"));
+        assert_eq!(env.clock(), Clock::NOW);
     }
 }

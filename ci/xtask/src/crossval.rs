@@ -8,7 +8,10 @@ mod sides;
 pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, report_usage};
 pub(crate) use sides::{SideArgs, limits_of};
 
-use bitnet_engine::chat::{Message, PromptTemplate};
+use bitnet_engine::chat::Message;
+use bitnet_engine::chat::prompt::{self, Input, PromptOptions};
+use bitnet_engine::chat::source::{self, Wanted};
+use bitnet_engine::settings::Settings;
 use bitnet_harness::crossval::performance;
 use bitnet_harness::crossval::report::{Asked, Prompt, ReferenceFacts, Report, SCHEMA, Verdict};
 use bitnet_harness::crossval::run::{self, BothLogits};
@@ -124,24 +127,23 @@ fn ask(
 fn longest(ours: &mut Ours, prompts: &[Prompt]) -> anyhow::Result<usize> {
     let mut longest = 0;
     for p in prompts {
-        longest = longest.max(ours.tokenize(&p.text, p.add_special, p.parse_special)?.len());
+        longest = longest.max(ours.prompt(&p.text, p.parse_special)?.len());
     }
     Ok(longest)
 }
 
-/// A prompt in its template.
+/// A prompt in its template, as `bitnet infer` wraps it.
 fn wrap(ours: &Ours, text: &str, template: &str) -> anyhow::Result<Prompt> {
-    let tokenizer = &ours.loaded.tokenizer;
-    let template = PromptTemplate::choose(template, ours.loaded.file.metadata())?;
-    let name = |id: Option<u32>| id.map(|id| ours.piece(id)).unwrap_or_default();
-    let (bos, eos) = (name(tokenizer.special().bos), name(tokenizer.special().eos));
-    let rendered = template.render(&[Message::user(text)], &bos, &eos)?;
+    let file = &ours.loaded.file;
+    let wanted = Wanted { name: template, file: None, model: file.path(), tell: false };
+    let template = source::choose(wanted, file.metadata())?.template;
+    let options = PromptOptions { template: &template, parse_special: false, clock: Settings::from_env()?.clock() };
+    let made = prompt::prompt(&*ours.loaded.tokenizer, Input::Messages(&[Message::user(text)]), options)?;
     Ok(Prompt {
         prompt: text.to_owned(),
         template: template.name().to_owned(),
-        // A template that writes the beginning itself must not get another one.
-        add_special: bos.is_empty() || !template.has_control_tokens() || !rendered.starts_with(&bos),
-        parse_special: template.has_control_tokens(),
-        text: rendered,
+        add_special: true,
+        parse_special: made.parse_special,
+        text: made.text,
     })
 }

@@ -44,7 +44,7 @@ fn exit_codes_of_wrong_usage() {
         &["infer", "--speculate", "65"],
         &["infer", "--huge-pages", "perhaps"],
         &["infer", "--speculate=-1"],
-        &["infer", "--prompt-template", "unheard-of"],
+        &["infer", "--stop-id=-1"],
         &["perplexity"],
         &["convert", "model.gguf", "--to", "f16"],
         &["convert", "model.gguf", "-o", "out.gguf"],
@@ -98,6 +98,101 @@ fn every_command_has_help_with_examples() {
         assert!(help.contains("Example") && help.contains(&format!("bitnet {command}")), "{help}");
     }
     assert!(overview.contains("Examples:"));
+}
+
+/// The tiny model with metadata of its own.
+fn with_keys(folder: &Path, keys: &[&str]) -> std::path::PathBuf {
+    let out = folder.join("with-keys.gguf");
+    let tiny = tiny();
+    let mut args = vec!["convert", text(&tiny), "-o", text(&out)];
+    args.extend(keys.iter().flat_map(|key| ["--set", key]));
+    run(&args).ok();
+    out
+}
+
+#[test]
+fn a_question_is_asked_in_the_models_own_template() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |model: &Path, more: &[&str]| {
+        let options = ["infer", "--model", text(model), "--prompt", PROMPT, "-n", "4", "--temperature", "0"];
+        run(&[&options[..], &["--format", "json"], more].concat())
+    };
+    // Without a template the text is continued, which is said of a file and not of the embedded model.
+    let tiny = tiny();
+    let plain = ask(&tiny, &[]).ok();
+    assert_eq!((&plain.json()["template"], &plain.json()["prompt"]), (&"raw".into(), &PROMPT.into()));
+    assert_eq!(plain.err.matches("no_chat_template").count(), 1, "{}", plain.err);
+    assert!(!ask(&tiny, &["--prompt-template", "raw"]).ok().err.contains("no_chat_template"));
+    assert!(!run(&infer(&["--seed", "1"])).ok().err.contains("no_chat_template"));
+    let asked = run(&infer(&["--prompt-template", "auto"])).ok();
+    assert!(asked.err.contains("no_chat_template") && asked.out.starts_with(PROMPT), "{}", asked.err);
+
+    let template = "tokenizer.chat_template=Q {{ messages[-1].content }} {{ strftime_now('%Y') }} A";
+    let brief = "tokenizer.chat_template.brief={{ messages[0].role }}: {{ messages[-1].content }}";
+    let model = with_keys(dir.path(), &[template, brief]);
+    let env = [("BITNET_DETERMINISTIC", "1")];
+    let options = ["infer", "--model", text(&model), "--prompt", PROMPT, "-n", "4"];
+    let answer = run_env(&env, &[&options[..], &["--format", "json"]].concat()).ok();
+    assert_eq!(answer.json()["prompt"], "Q In the beginning 2025 A");
+    assert_eq!((&answer.json()["template"], answer.err.contains("warning")), (&"gguf".into(), false), "{}", answer.err);
+    assert!(!run(&options).ok().out.contains(PROMPT), "an answer is shown without its question");
+    let named = ask(&model, &["--prompt-template", "brief", "--system", "S"]).ok();
+    assert_eq!(named.json()["prompt"], "system: In the beginning");
+    ask(&model, &["--prompt-template", "long"]).fails_with(&["`long`", "llama3-chat, brief"]);
+
+    let file = dir.path().join("mine.jinja");
+    std::fs::write(&file, "<{{ messages[-1].content }}>").unwrap();
+    assert_eq!(ask(&model, &["--chat-template-file", text(&file)]).ok().json()["prompt"], "<In the beginning>");
+    std::fs::write(&file, "{{ raise_exception('no such thing') }}").unwrap();
+    ask(&model, &["--chat-template-file", text(&file)]).fails_with(&["mine.jinja", "no such thing"]);
+}
+
+#[test]
+fn the_placeholder_of_bitnet_2b_4t_is_replaced_and_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let placeholder = include_str!("../../../golden/chat/templates/bitnet-placeholder.jinja").trim_end();
+    let model = with_keys(dir.path(), &[&format!("tokenizer.chat_template={placeholder}")]);
+    let ask = |model: &Path| {
+        let options = ["infer", "--model", text(model), "--system", "Be brief.", "--prompt", " Why? ", "-n", "2"];
+        run(&[&options[..], &["--temperature", "0", "--format", "json"]].concat()).ok()
+    };
+    let before = ask(&model);
+    assert_eq!(before.json()["prompt"], "System: Be brief.<|eot_id|>User: Why?<|eot_id|>Assistant: ");
+    assert_eq!(before.json()["template"], "bitnet-2b-4t");
+    assert_eq!(before.err.matches("placeholder_template").count(), 1, "{}", before.err);
+    assert!(before.err.contains("bitnet repair-tokenizer"), "{}", before.err);
+    let mended = dir.path().join("mended.gguf");
+    let repair = run(&["repair-tokenizer", text(&model), "-o", text(&mended)]).ok();
+    assert!(repair.out.contains("tokenizer.chat_template: ") && repair.out.contains("Assistant: "), "{}", repair.out);
+    let after = ask(&mended);
+    assert!(!after.err.contains("warning"), "{}", after.err);
+    assert_eq!(after.json()["template"], "gguf");
+    assert_eq!(after.json()["prompt_tokens"], before.json()["prompt_tokens"]);
+    run(&["repair-tokenizer", text(&mended), "-o", text(&dir.path().join("again.gguf"))]).ok();
+    assert!(!dir.path().join("again.gguf").exists());
+}
+
+#[test]
+fn control_tokens_of_a_prompt_and_stop_tokens() {
+    let greedy = |more: &[&str]| {
+        let options = ["infer", "--prompt", PROMPT, "-n", "12", "--temperature", "0", "--format", "json"];
+        run(&[&options[..], more].concat())
+    };
+    let whole = greedy(&[]).ok().json();
+    let fifth = whole["tokens"][4].to_string();
+    let stopped = greedy(&["--stop-id", &fifth]).ok().json();
+    let made = stopped["tokens"].as_array().unwrap();
+    assert!(made.len() <= 5 && made.last() == Some(&whole["tokens"][4]), "{stopped}");
+    assert_eq!(stopped["stop"], "stop_text");
+    assert!(whole["text"].as_str().unwrap().starts_with(stopped["text"].as_str().unwrap()));
+    greedy(&["--stop-id", "99999999"]).fails_with(&["--stop-id 99999999", "vocabulary"]);
+
+    let ids = |more: &[&str]| {
+        let options = ["infer", "--prompt", "And<|endoftext|>", "-n", "1", "--format", "json"];
+        run(&[&options[..], more].concat()).ok().json()["prompt_tokens"].as_array().unwrap().clone()
+    };
+    assert_eq!(ids(&["--parse-special"]).last(), Some(&0.into()));
+    assert!(ids(&[]).len() > ids(&["--parse-special"]).len() && ids(&[]).last() != Some(&0.into()));
 }
 
 #[test]

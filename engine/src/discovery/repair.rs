@@ -6,6 +6,7 @@
 use super::compatibility::Evidence;
 use super::discovery::TokenizerDiscovery;
 use super::embedded;
+use crate::chat::source;
 use crate::gguf::{ArrayView, Metadata};
 use crate::tokenizer::pretokenize::{self, Pre};
 
@@ -33,13 +34,13 @@ impl Repair {
 /// What can be mended with certainty; empty if nothing is to be, or nothing is known of this vocabulary.
 #[must_use]
 pub fn plan(discovery: &TokenizerDiscovery) -> Vec<Repair> {
+    let mut out: Vec<Repair> = template(discovery.file.metadata()).into_iter().collect();
     let metadata = discovery.file.metadata();
     let Some(tokens) = metadata.array("tokenizer.ggml.tokens").ok().flatten().filter(|t| t.strings().is_ok()) else {
-        return Vec::new();
+        return out;
     };
     let byte_level = discovery.model_type() == Some("gpt2");
     let known = byte_level.then(|| embedded::identify(&tokens)).flatten();
-    let mut out = Vec::new();
     if let Some(known) = known {
         let said = discovery.pre();
         let rule = |name: &str| pretokenize::by_name(name).map(|spec| (spec.pre, spec.ignore_merges));
@@ -81,6 +82,19 @@ pub fn vouched(discovery: &TokenizerDiscovery) -> Option<&'static str> {
         return Some(discovery.recognised().map_or(known.name, |r| r.line.label));
     }
     discovery.recognised().filter(|r| r.evidence == Evidence::Tokens).map(|r| r.line.label)
+}
+
+/// The template of BitNet-2B-4T in place of the placeholder.
+fn template(metadata: &Metadata) -> Option<Repair> {
+    let old = metadata.str(source::KEY).ok().flatten().filter(|text| source::is_placeholder(text))?;
+    Some(Repair {
+        key: source::KEY.to_owned(),
+        old: Some(old.to_owned()),
+        new: source::BITNET_2B_4T.to_owned(),
+        why:
+            "the placeholder of Microsoft's converter; this is the format of BitNet-b1.58-2B-4T's tokenizer_config.json"
+                .to_owned(),
+    })
 }
 
 fn text_at<'a>(tokens: &ArrayView<'a>, id: usize) -> Option<&'a [u8]> {

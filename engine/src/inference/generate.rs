@@ -13,8 +13,12 @@ pub struct GenerateOptions {
     pub sampler: SamplerOptions,
     /// At most this many new tokens; as many as fit if absent.
     pub max_tokens: Option<usize>,
-    /// Texts that end the generation; they are not part of it.
+    /// Texts that end the generation; they are not part of it. A control token that spells one ends it too.
     pub stop: Vec<String>,
+    /// Tokens that end the generation.
+    pub stop_ids: Vec<u32>,
+    /// End-of-generation tokens of the model besides those that the tokenizer knows.
+    pub ends: Vec<u32>,
     /// Go on after an end-of-generation token, as benchmarks do.
     pub ignore_eos: bool,
     /// Most tokens that are guessed ahead from what was said before and computed in one pass; 0 guesses nothing,
@@ -30,7 +34,7 @@ pub enum StopReason {
     EndOfGeneration,
     /// `max_tokens` were made.
     MaxTokens,
-    /// A stop text appeared.
+    /// A stop text or a stop token appeared.
     StopText,
     /// The context is full.
     ContextFull,
@@ -164,7 +168,7 @@ pub fn generate(
         next.extend(run.tokens.last());
     };
     let Run { tokens, mut text, mut timings, .. } = run;
-    text.finish(stop, on_text);
+    text.finish(on_text);
     timings.generated_tokens = tokens.len();
     timings.screening = session.screening().since(screened);
     timings.speculation = drafts.speculation;
@@ -229,10 +233,20 @@ impl Run<'_> {
     fn push(&mut self, token: u32, on_text: &mut dyn FnMut(&str)) -> Option<StopReason> {
         self.history.push(token);
         self.tokens.push(token);
-        if self.tokenizer.is_eog(token) && !self.options.ignore_eos {
+        let GenerateOptions { stop, stop_ids, ends, ignore_eos, .. } = self.options;
+        if stop_ids.contains(&token) {
+            return Some(StopReason::StopText);
+        }
+        if !ignore_eos && (self.tokenizer.is_eog(token) || ends.contains(&token)) {
             return Some(StopReason::EndOfGeneration);
         }
         let bytes = self.tokenizer.token_bytes(token, false).unwrap_or_default();
+        if bytes.is_empty() && !stop.is_empty() {
+            let spelled = self.tokenizer.token_bytes(token, true).unwrap_or_default();
+            if stop.iter().any(|stop| !stop.is_empty() && stop.as_bytes() == &*spelled) {
+                return Some(StopReason::StopText);
+            }
+        }
         self.text.push(&bytes, on_text).then_some(StopReason::StopText)
     }
 }
@@ -244,12 +258,14 @@ struct Text<'a> {
     all: String,
     /// How much of `all` was given out.
     emitted: usize,
+    /// Whether a stop text was found.
+    stopped: bool,
 }
 
 impl<'a> Text<'a> {
     fn new(stop: &'a [String]) -> Self {
         let stop = stop.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
-        Self { stop, decoder: StreamDecoder::new(), all: String::new(), emitted: 0 }
+        Self { stop, decoder: StreamDecoder::new(), all: String::new(), emitted: 0, stopped: false }
     }
 
     /// Takes the bytes of a token; true when a stop text is complete.
@@ -264,6 +280,7 @@ impl<'a> Text<'a> {
         if let Some(at) = self.stop.iter().filter_map(|s| fresh.find(s)).min() {
             self.all.truncate(self.emitted + at);
             self.emit(self.all.len(), on_text);
+            self.stopped = true;
             return true;
         }
         let held = self.stop.iter().map(|s| overlap(fresh, s)).max().unwrap_or(0);
@@ -278,8 +295,9 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn finish(&mut self, stop: StopReason, on_text: &mut dyn FnMut(&str)) {
-        if stop != StopReason::StopText {
+    fn finish(&mut self, on_text: &mut dyn FnMut(&str)) {
+        // Of a stop text nothing is shown; what was held back before a stop token is.
+        if !self.stopped {
             let tail = self.decoder.finish();
             self.all.push_str(&tail);
             self.emit(self.all.len(), on_text);
@@ -305,7 +323,7 @@ mod tests {
                 return (text.all, out, true);
             }
         }
-        text.finish(StopReason::MaxTokens, &mut |s| out.push(s.to_owned()));
+        text.finish(&mut |s| out.push(s.to_owned()));
         (text.all, out, false)
     }
 

@@ -46,10 +46,11 @@ pub fn perplexity(
     text: &str,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity, InferenceError> {
-    let options = crate::tokenizer::EncodeOptions { add_special: false, parse_special: false };
-    let ids = tokenizer.encode(text, options)?;
+    // As a prompt begins: with the beginning-of-sequence token if the model wants one.
+    let ids = crate::chat::prompt::encode(tokenizer, text, false)?;
     let special = tokenizer.special();
     let bos = if special.add_bos { special.bos } else { None };
+    let own = ids.len() - usize::from(bos.is_some() && ids.first().copied() == bos);
     let (mut nats, mut tokens, mut hits, mut windows) = (0.0, 0usize, 0usize, 0);
     let width = session.context();
     if width < 2 {
@@ -59,15 +60,9 @@ pub fn perplexity(
     }
     // Each window starts with a token that is only context: the beginning-of-sequence token, or the last one before it.
     let stride = width - 1;
-    let Some((first, rest)) = (match bos {
-        Some(bos) => Some((bos, &ids[..])),
-        None => ids.split_first().map(|(first, rest)| (*first, rest)),
-    }) else {
-        return Err(InferenceError::TextTooShort { tokens: ids.len() });
+    let Some((&first, rest)) = ids.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+        return Err(InferenceError::TextTooShort { tokens: own });
     };
-    if rest.is_empty() {
-        return Err(InferenceError::TextTooShort { tokens: ids.len() });
-    }
     let mut context = first;
     for window in rest.chunks(stride) {
         session.truncate(0);

@@ -9,8 +9,9 @@ use bitnet_engine::inference::{
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::ops::{Op, Slot};
-use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -263,6 +264,68 @@ fn an_end_token_ends_and_gives_no_text() {
     let text = String::from_utf8_lossy(&tiny().tokenizer.decode(&long.tokens[..first], true)).into_owned();
     assert_eq!(ended.text, text);
     assert_eq!(finish(true).tokens, long.tokens);
+}
+
+/// The model's tokenizer, with one token for a control token of this text.
+struct Spells(u32, &'static str);
+
+impl Tokenizer for Spells {
+    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        tiny().tokenizer.encode_bytes(bytes, opts)
+    }
+    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
+        if id != self.0 {
+            return tiny().tokenizer.token_bytes(id, special);
+        }
+        Some(Cow::Borrowed(if special { self.1.as_bytes() } else { b"" }))
+    }
+    fn vocab_size(&self) -> usize {
+        tiny().tokenizer.vocab_size()
+    }
+    fn special(&self) -> &SpecialTokens {
+        tiny().tokenizer.special()
+    }
+    fn is_eog(&self, _: u32) -> bool {
+        false
+    }
+    fn kind(&self) -> &'static str {
+        "test"
+    }
+    fn pre(&self) -> Option<&str> {
+        None
+    }
+}
+
+#[test]
+fn control_tokens_and_ids_end_a_generation() {
+    let (long, _) = run(64, &up_to(20), None);
+    let end = long.tokens[5];
+    let first = long.tokens.iter().position(|&t| t == end).unwrap();
+    let before = String::from_utf8_lossy(&tiny().tokenizer.decode(&long.tokens[..first], true)).into_owned();
+    let finish = |options: GenerateOptions| {
+        let mut session = session_with(tiny(), 1, Some(64), 16);
+        let cancel = AtomicBool::new(false);
+        let tokenizer = Spells(end, "<|eot_id|>");
+        generate(&mut session, &tokenizer, &sequence()[..10], &options, &cancel, &mut |_| {}).unwrap()
+    };
+    let stops = |stop: &str| GenerateOptions { stop: vec![stop.to_owned()], ..up_to(20) };
+    let ids = GenerateOptions { stop_ids: vec![end], ..up_to(20) };
+    let ends = |ignore_eos| GenerateOptions { ends: vec![end], ignore_eos, ..up_to(20) };
+    for (options, expected) in [
+        (stops("<|eot_id|>"), StopReason::StopText),
+        (ids, StopReason::StopText),
+        (ends(false), StopReason::EndOfGeneration),
+    ] {
+        let made = finish(options);
+        assert_eq!((made.stop, &made.tokens[..], &made.text), (expected, &long.tokens[..=first], &before));
+    }
+    for options in [stops("<|eot_id|>?"), stops(""), ends(true)] {
+        assert_eq!(finish(options).tokens, long.tokens);
+    }
+    // What might have begun a stop text is text after all where a token ends the generation.
+    let last = before.chars().last().unwrap();
+    let held = GenerateOptions { stop: vec![format!("{last}<never>")], stop_ids: vec![end], ..up_to(20) };
+    assert_eq!(finish(held).text, before);
 }
 
 fn converted(loaded: &Loaded, linear: &str) -> Vec<u8> {

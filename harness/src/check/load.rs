@@ -124,20 +124,21 @@ fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> 
     refuse("2^63 tensors are announced", changed(8, &(1u64 << 63).to_le_bytes()), &["tensor"])?;
     let nan = f32::NAN.to_le_bytes();
     let norm = "blk.0.attn_norm.weight";
-    let place = |name: &str| -> Result<(usize, usize, u32), Failure> {
+    // By the type's name: some numbers have two meanings.
+    let place = |name: &str| -> Result<(usize, usize, &str), Failure> {
         let view = file.tensor(name).ok_or_else(|| Failure::new(format_args!("no tensor {name}")))?;
-        Ok((view.info.file_offset as usize, view.info.size as usize, view.info.ggml_type))
+        Ok((view.info.file_offset as usize, view.info.size as usize, file.type_name(view.info)))
     };
     refuse("a norm is NaN", changed(place(norm)?.0 + 8, &nan), &[norm, "element 2"])?;
     let dense = "blk.0.ffn_up.weight";
     let linear = if file.tensor(dense).is_some() { dense } else { "blk.0.ffn_up_exps.weight" };
-    let (at, size, ggml_type) = place(linear)?;
-    if ggml_type == quant::i2_s::FORMAT.ggml_type {
+    let (at, size, type_name) = place(linear)?;
+    if type_name == quant::i2_s::FORMAT.name {
         let scale = at + size - quant::I2S_TRAILER;
         refuse("a code is 3", changed(at + 5, &[0b1100_0000]), &[linear, "code"])?;
         refuse("the scale is NaN", changed(scale, &nan), &[linear, "scale"])?;
         refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
-    } else if let Some(tiled) = quant::TILED.iter().find(|t| t.ggml_type == ggml_type) {
+    } else if let Some(tiled) = quant::TILED.iter().find(|t| t.name == type_name) {
         let shape = file.tensor(linear).map_or((0, 0), |view| (view.info.rows() as usize, view.info.cols() as usize));
         let scale = at + (tiled.matrix_bytes)(shape.0, shape.1)? - quant::I2S_TRAILER;
         refuse("a code is none", changed(at + 5, &[0xf0]), &[linear, "code"])?;
@@ -145,7 +146,7 @@ fn damages(file: &GgufFile, layout: quant::I2sLayout) -> Result<usize, Failure> 
         refuse("the scale is zero", changed(scale, &[0; 4]), &[linear, "scale"])?;
     } else {
         // Every other format begins with a float or a power of two, or its blocks have an f16.
-        let format = quant::by_ggml_type(ggml_type, Default::default())?;
+        let format = quant::by_name(type_name)?;
         let half = at + format.halves.first().map_or(0, |(at, _)| *at);
         let nan: &[u8] = match (format.name, format.row_head) {
             ("f32", _) | (_, 4) => &nan,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bitnet_engine::chat::prompt;
 use bitnet_engine::discovery::{TokenizerFallbackChain, TokenizerStrategy};
 use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::inference::{
@@ -108,6 +109,14 @@ impl Ours {
     pub fn piece(&self, token: u32) -> String {
         let bytes = self.loaded.tokenizer.token_bytes(token, true).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The ids of a prompt, as users get them.
+    ///
+    /// # Errors
+    /// The text cannot be encoded.
+    pub fn prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, SideError> {
+        prompt::encode(&*self.loaded.tokenizer, text, parse_special).map_err(|e| SideError::failed(NAME, "tokens", e))
     }
 }
 

