@@ -231,9 +231,10 @@ fn repair_never_touches_the_input() {
     let run = at(dir.path(), None, &[], &["repair-tokenizer", text(&model), "-o", text(&same)]);
     run.fails_with(&["never overwritten"]);
     let out = dir.path().join("out.gguf");
-    let run = at(dir.path(), None, &[], &["repair-tokenizer", text(&model), "-o", text(&out), "--format", "json"]).ok();
+    let run =
+        at(dir.path(), None, &[], &["repair-tokenizer", text(&model), "-o", text(&out), "--format", "json"]).code(1);
     assert!(run.json()["output"].is_null() && run.json()["repairs"].as_array().unwrap().is_empty());
-    assert!(run.err.contains("nothing to mend") && !out.exists());
+    assert!(run.err.contains("no vocabulary to repair") && !out.exists());
     assert_eq!(std::fs::read(&model).unwrap(), before);
     at(dir.path(), None, &[], &["repair-tokenizer", "/nowhere", "-o", text(&out)]).fails_with(&["/nowhere"]);
 }
