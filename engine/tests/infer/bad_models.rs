@@ -326,9 +326,9 @@ fn tensors() {
         (
             "MXFP4, which shares its number with TL2",
             |m| {
-                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0; 128 * 8 * 17]);
+                m.put("blk.0.ffn_down.weight", &[256, 128], 39, vec![0xFF; 128 * 8 * 17]);
             },
-            &["`blk.0.ffn_down.weight`", "mxfp4", "39"],
+            &["`blk.0.ffn_down.weight`", "mxfp4", "scale"],
         ),
         (
             "TL2 of nobody's tiles",
@@ -366,11 +366,11 @@ fn tensors() {
             &["`blk.0.attn_x.scale`", "not part of"],
         ),
         (
-            "Q5_K",
+            "IQ2_XXS",
             |m| {
-                m.put("blk.0.ffn_down.weight", &[256, 128], 13, vec![0; 128 * 176]);
+                m.put("blk.0.ffn_down.weight", &[256, 128], 16, vec![0; 128 * 66]);
             },
-            &["`blk.0.ffn_down.weight`", "q5_k", "13", "i2_s"],
+            &["`blk.0.ffn_down.weight`", "iq2_xxs", "16", "i2_s"],
         ),
         (
             "ternary norm",

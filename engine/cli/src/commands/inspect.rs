@@ -218,7 +218,7 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
             .any(|(_, storage)| storage.is_ternary())
             .then(|| format!("{}: {}", model.rounding.name(), model.rounding.why)),
         config: format!(
-            "{} blocks, width {}, feed-forward {}, {} heads / {} kv of {}, vocabulary {}, context {}, rope {} dims at {}",
+            "{} blocks, width {}, feed-forward {}, {} heads / {} kv of {}, vocabulary {}, context {}, {}",
             c.block_count,
             c.embedding_length,
             c.feed_forward_length,
@@ -227,14 +227,29 @@ fn run(file: &GgufFile) -> Result<RunReport, String> {
             c.head_dim,
             c.vocab_size,
             c.context_length,
-            model.ropes.first().map_or(0, |rope| rope.dims),
-            model.ropes.first().map_or(0.0, |rope| rope.theta)
+            positions(&model)
         ),
         steps: model.plan.len(),
         matrices,
         multiplications_per_token: work,
         kv_cache_bytes_per_token: 4 * c.kv_width() * c.block_count,
     })
+}
+
+/// How a model knows where a token stands.
+fn positions(model: &Model) -> String {
+    let rotations: Vec<String> = model
+        .ropes
+        .iter()
+        .map(|rope| {
+            let scaled = rope.factors.is_some() || rope.beyond.is_some() || rope.magnitude != 1.0;
+            format!("rope {} dims at {}{}", rope.dims, rope.theta, if scaled { ", scaled" } else { "" })
+        })
+        .collect();
+    match model.positions {
+        Some(positions) => format!("{positions} learnt positions"),
+        None => rotations.join(" and "),
+    }
 }
 
 fn text(report: &Report) -> String {
