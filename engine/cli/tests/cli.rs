@@ -168,7 +168,8 @@ fn the_placeholder_of_bitnet_2b_4t_is_replaced_and_repaired() {
     assert!(!after.err.contains("warning"), "{}", after.err);
     assert_eq!(after.json()["template"], "gguf");
     assert_eq!(after.json()["prompt_tokens"], before.json()["prompt_tokens"]);
-    run(&["repair-tokenizer", text(&mended), "-o", text(&dir.path().join("again.gguf"))]).ok();
+    // Nothing is left to repair, and nothing can be vouched for: the vocabulary is this project's own.
+    run(&["repair-tokenizer", text(&mended), "-o", text(&dir.path().join("again.gguf"))]).code(1);
     assert!(!dir.path().join("again.gguf").exists());
 }
 

@@ -49,15 +49,15 @@ pub(super) fn settle(tensors: &mut [Described], order: &[usize], data_len: u64, 
     let mut sized = Vec::new();
     let of = |i: usize| tensors.get(i).map(|t| &t.info);
     let (mut by_64, mut by_128) = (0, 0);
-    let mut any_mxfp4 = false;
     for (place, &i) in order.iter().enumerate() {
         let Some(info) = of(i) else { continue };
         let next = order.get(place + 1).and_then(|&next| of(next)).map_or(data_len, |next| next.offset);
         let distance = next.saturating_sub(info.offset);
         match info.ggml_type {
             TYPE_39 => {
-                any_mxfp4 |= mxfp4(info).is_some_and(|size| size <= distance);
-                sized.extend(mxfp4(info).map(|size| (i, size)));
+                // With more than TL2 would need it is a truncated one.
+                let fits = |&size: &u64| size <= distance || distance > size / 2 + alignment + 64;
+                sized.extend(mxfp4(info).filter(|size| !says_tl2 && fits(size)).map(|size| (i, size)));
             }
             TYPE_42 => match (BY_64.fills(info, distance, alignment), BY_128.fills(info, distance, alignment)) {
                 (true, false) => by_64 += 1,
@@ -67,8 +67,7 @@ pub(super) fn settle(tensors: &mut [Described], order: &[usize], data_len: u64, 
             _ => {}
         }
     }
-    // One that is too short is truncated if another is not.
-    for (i, size) in sized.into_iter().filter(|_| any_mxfp4 && !says_tl2) {
+    for (i, size) in sized {
         if let Some(t) = tensors.get_mut(i) {
             t.set_size(size);
         }

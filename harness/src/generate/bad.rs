@@ -74,7 +74,12 @@ fn errors_name_the_key_or_the_tensor() {
         ("gen-gpt2", Spoil::Longer("blk.0.attn_qkv.bias"), &["`blk.0.attn_qkv.bias`"]),
         ("gen-gpt2", Spoil::NoTensor("position_embd.weight"), &["`position_embd.weight` is missing"]),
         ("gen-gpt2", Spoil::Without("gpt2.attention.layer_norm_epsilon"), &["gpt2.attention.layer_norm_epsilon"]),
-        ("gen-qwen3", Spoil::Key("qwen3.attention.key_length", 33u32.into()), &["33", "even"]),
+        ("gen-qwen3", Spoil::Key("qwen3.attention.key_length", 33u32.into()), &["value heads of width 96", "width 33"]),
+        (
+            "gen-qwen2",
+            Spoil::Key("qwen2.rope.dimension_count", 33u32.into()),
+            &["qwen2.rope.dimension_count", "33", "even"],
+        ),
         ("gen-qwen3", Spoil::Longer("blk.0.attn_q_norm.weight"), &["`blk.0.attn_q_norm.weight`"]),
         ("gen-maple", Spoil::Without("maple.expert_used_count"), &["lacks `maple.expert_used_count`"]),
         (
