@@ -69,6 +69,7 @@ enum Sign {
 }
 
 const TL1: u32 = 38;
+const PRISM: &[u32] = &[142, 143];
 /// TL2 in the fork, MXFP4 in llama.cpp.
 const AMBIGUOUS: u32 = 39;
 const IK: &[u32] = &[134, 135, 335];
@@ -117,8 +118,14 @@ const REFUSALS: &[(CppBackend, Sign, &str)] = &[
         Sign::Architecture("minicpm"),
         "its sources of 2024 have the scales of one MiniCPM as constants, whatever the file says",
     ),
-    (CppBackend::BitNet, Sign::Type(&[40, 41, 42]), "the tensor types NVFP4, Q1_0 and Q2_0 are younger than its fork"),
+    (
+        CppBackend::BitNet,
+        Sign::Type(&[AMBIGUOUS, 40, 41, 42]),
+        "the tensor types MXFP4 (its number 39 is TL2 there), NVFP4, Q1_0 and Q2_0 are younger than its fork",
+    ),
     (CppBackend::BitNet, Sign::Type(IK), "the tensor types IQ1_BN and IQ2_BN exist in ik_llama.cpp only"),
+    (CppBackend::BitNet, Sign::Type(PRISM), "the tensor types PQ2_0 and PTQ1_0 exist in PrismML's llama.cpp only"),
+    (CppBackend::Llama, Sign::Type(PRISM), "the tensor types PQ2_0 and PTQ1_0 exist in PrismML's llama.cpp only"),
     (CppBackend::Llama, Sign::Type(&[36, 37]), "llama.cpp has no I2_S or I8_S (its ids 36 and 37 are retired)"),
     (CppBackend::Llama, Sign::Type(&[TL1]), "llama.cpp has no TL1 (its id 38 is retired)"),
     (CppBackend::Llama, Sign::Tl2, "llama.cpp has no TL2 (it reads id 39 as MXFP4)"),
@@ -268,7 +275,7 @@ mod tests {
             (facts(Some("bitnet"), Some(37), &[0, 35], "x"), Llama, true, true),
             (facts(Some("bitnet"), Some(39), &[0, 39], "x"), BitNet, false, false),
             (facts(Some("llama"), Some(39), &[0, 39], "x"), BitNet, false, false),
-            (facts(Some("llama"), Some(38), &[0, 39], "x"), Llama, true, true),
+            (facts(Some("llama"), Some(38), &[0, 39], "x"), Llama, false, true),
             (facts(Some("llama"), Some(40), &[0, 36], "x"), BitNet, true, false),
             (facts(Some("bitnet"), Some(38), &[0, 38], "x"), BitNet, false, false),
             (facts(Some("llama"), Some(15), &[0, 12, 14], "bitnet.gguf"), Llama, true, true),
