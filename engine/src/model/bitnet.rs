@@ -35,7 +35,5 @@ fn plan(b: &mut Builder<'_, '_>, gating: Gating) -> Result<(), ModelError> {
         b.ffn_down()?;
         b.add("ffn_residual");
     }
-    b.leave();
-    b.rms_norm("output_norm", Slot::Residual, Slot::Hidden)?;
-    b.output()
+    b.finish()
 }

@@ -210,6 +210,15 @@ impl<'s, 'f> Builder<'s, 'f> {
         Ok(())
     }
 
+    /// A feed-forward block without anything between its parts: norm, gate, `ffn_down`, sum.
+    pub fn feed_forward(&mut self, gating: Gating) -> Built {
+        self.rms_norm("ffn_norm", Slot::Residual, Slot::Hidden)?;
+        self.gated(gating)?;
+        self.ffn_down()?;
+        self.add("ffn_residual");
+        Ok(())
+    }
+
     /// `ffn_down` of the feed-forward block.
     pub fn ffn_down(&mut self) -> Built {
         self.linear("ffn_down", Slot::Gate, Slot::Hidden, self.config().embedding_length)
@@ -220,6 +229,13 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.prefix.clear();
         let out = (Slot::Residual, self.width(Slot::Residual));
         self.push("select_rows", SelectRows { slot: Slot::Residual }, out);
+    }
+
+    /// What follows the blocks: selection of rows, `output_norm`, `output`.
+    pub fn finish(&mut self) -> Built {
+        self.leave();
+        self.rms_norm("output_norm", Slot::Residual, Slot::Hidden)?;
+        self.output()
     }
 
     /// `output` of [`Slot::Hidden`]; without such a matrix the embedding is tied to it.

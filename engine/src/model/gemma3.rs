@@ -39,7 +39,5 @@ fn plan(b: &mut Builder<'_, '_>) -> Result<(), ModelError> {
         b.rms_norm_named("ffn_post_norm", "post_ffw_norm", Slot::Hidden)?;
         b.add("ffn_residual");
     }
-    b.leave();
-    b.rms_norm("output_norm", Slot::Residual, Slot::Hidden)?;
-    b.output()
+    b.finish()
 }

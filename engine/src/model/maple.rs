@@ -43,7 +43,5 @@ fn plan(b: &mut Builder<'_, '_>) -> Result<(), ModelError> {
         b.push("ffn_experts", mixture, (Slot::Hidden, width));
         b.add("ffn_residual");
     }
-    b.leave();
-    b.rms_norm("output_norm", Slot::Residual, Slot::Hidden)?;
-    b.output()
+    b.finish()
 }

@@ -20,12 +20,7 @@ fn plan(b: &mut Builder<'_, '_>) -> Result<(), ModelError> {
         b.attend();
         b.attn_output()?;
         b.add("attn_residual");
-        b.rms_norm("ffn_norm", Slot::Residual, Slot::Hidden)?;
-        b.gated(Gating::Silu)?;
-        b.ffn_down()?;
-        b.add("ffn_residual");
+        b.feed_forward(Gating::Silu)?;
     }
-    b.leave();
-    b.rms_norm("output_norm", Slot::Residual, Slot::Hidden)?;
-    b.output()
+    b.finish()
 }
