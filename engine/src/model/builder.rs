@@ -93,17 +93,17 @@ impl<'s, 'f> Builder<'s, 'f> {
 
     /// The norm `part` of a slot in place, whose tensor has another name.
     pub fn rms_norm_named(&mut self, part: &str, tensor: &str, slot: Slot) -> Built {
-        self.rms_norm_of(tensor, (slot, self.width(slot)), slot)?;
-        if let Some(step) = self.parts.plan.last_mut() {
-            step.name = format!("{}{part}", self.prefix);
-        }
-        Ok(())
+        self.push_rms_norm(part, tensor, (slot, self.width(slot)), slot)
     }
 
     /// The norm `part` of every `width` elements of a slot.
-    fn rms_norm_of(&mut self, part: &str, (src, width): (Slot, usize), dst: Slot) -> Built {
+    fn rms_norm_of(&mut self, part: &str, src: (Slot, usize), dst: Slot) -> Built {
+        self.push_rms_norm(part, part, src, dst)
+    }
+
+    fn push_rms_norm(&mut self, part: &str, tensor: &str, (src, width): (Slot, usize), dst: Slot) -> Built {
         let eps = self.source.keys().required_float("attention.layer_norm_rms_epsilon", 1e-12, 1.0)?;
-        let weight = self.source.vector(&self.name(&format!("{part}.weight")), width)?;
+        let weight = self.vector(tensor, "weight", width)?;
         let out = (dst, self.width(src));
         self.push(part, RmsNorm { src, dst, weight, eps }, out);
         Ok(())
@@ -140,7 +140,7 @@ impl<'s, 'f> Builder<'s, 'f> {
     /// The bias of the product `part`, a step `<part>_bias`.
     pub fn bias(&mut self, part: &str, slot: Slot) -> Built {
         let out = (slot, self.width(slot));
-        let bias = self.source.vector(&self.name(&format!("{part}.bias")), out.1)?;
+        let bias = self.vector(part, "bias", out.1)?;
         self.push(&format!("{part}_bias"), Bias { slot, bias }, out);
         Ok(())
     }

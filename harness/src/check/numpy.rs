@@ -1,6 +1,7 @@
 //! `numpy`: the logits or the embedding vectors that an implementation in numpy gave (`golden/train/families.py`), written from the papers'
 //! formulas and apart from this engine. It is the witness for what no C++ reference runs.
 
+use super::trainer::cosine;
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
@@ -100,11 +101,6 @@ fn pair<'a>(
         }
         _ => Err(Failure::new("a passage has either logits, or a vector and its pooling")),
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// What the numpy implementation is asked about a model: the arguments of `families.py` after `--model`.

@@ -137,7 +137,8 @@ impl Comparison {
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// In f64; NaN for a row of zeros.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
