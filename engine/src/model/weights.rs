@@ -231,14 +231,14 @@ impl<'a> TensorSource<'a> {
             }
         };
         let multiplier = self.multiplier(&scale_name(name))?;
-        let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
+        let tensor = index_of(&file, info)?;
         self.weights.matrices.push(Stored {
             name: name.to_owned(),
             storage,
             unpacked,
             rows,
             cols,
-            tensor: tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?,
+            tensor,
             part: None,
             offset: info.file_offset,
             multiplier,
@@ -262,8 +262,7 @@ impl<'a> TensorSource<'a> {
             return Err(self.no_stack(info, storage));
         }
         Matrix::new(format, rows * count, cols, view.data).map_err(|source| damaged(info, source))?;
-        let tensor = file.tensors().iter().position(|t| std::ptr::eq(t, info));
-        let tensor = tensor.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        let tensor = index_of(&file, info)?;
         let bytes = format.row_bytes(cols) * rows;
         let first = self.weights.matrices.len();
         self.weights.matrices.extend((0..count).map(|i| Stored {
@@ -408,6 +407,12 @@ fn take<'f>(file: &'f GgufFile, taken: &mut HashSet<String>, name: &str) -> Resu
     let view = file.tensor(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
     taken.insert(name.to_owned());
     Ok(view)
+}
+
+/// Where a tensor stands in the list of its file.
+fn index_of(file: &GgufFile, info: &TensorInfo) -> Result<usize, ModelError> {
+    let index = file.tensors().iter().position(|t| std::ptr::eq(t, info));
+    index.ok_or_else(|| ModelError::MissingTensor { name: info.name.clone() })
 }
 
 fn damaged(info: &TensorInfo, source: QuantError) -> ModelError {
