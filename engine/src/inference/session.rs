@@ -181,6 +181,7 @@ impl Session {
         let chunks = tokens.len().div_ceil(size);
         for (i, chunk) in tokens.chunks(size).enumerate() {
             let wanted = want.of(chunk.len(), i + 1 == chunks);
+            let before = self.position;
             self.run(chunk, wanted, observer.as_deref_mut())?;
             if wanted == 0 {
                 continue;
@@ -193,6 +194,8 @@ impl Session {
             for (row, logits) in self.logits.chunks_exact(vocab).enumerate() {
                 let position = self.held.first + row;
                 if some(logits, |l| !l.is_finite()) {
+                    // The chunk does not count.
+                    self.position = before;
                     return Err(InferenceError::NotFinite { position });
                 }
                 sink(position, logits);
