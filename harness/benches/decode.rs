@@ -4,8 +4,7 @@
 //! multiplied whole instead of screened (models of real size only: small ones are never screened). Positions run from 1 to
 //! 64 and begin again. Models as in the bench `prefill`.
 
-use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, SessionOptions};
-use bitnet_engine::model::PASSES;
+use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, SessionOptions, WARM_STEPS};
 use bitnet_harness::bench::models;
 use bitnet_harness::models::pool;
 use bitnet_kernels::{best, kernel_sets};
@@ -32,6 +31,7 @@ fn decode(criterion: &mut Criterion) {
                             SessionOptions { context: Some(CONTEXT), head, ..SessionOptions::new(kernels, pool) };
                         let mut session = Session::new(Arc::clone(&loaded.model), options).expect("a session");
                         let mut sampler = Sampler::new(SamplerOptions::default()).expect("greedy");
+                        session.expect(usize::MAX);
                         let mut token = 1;
                         let mut step = || {
                             if session.position() == CONTEXT {
@@ -41,8 +41,8 @@ fn decode(criterion: &mut Criterion) {
                             let logits = session.held(0, sampler.needs(&[token]).as_ref()).expect("logits");
                             token = sampler.sample(logits, &[token]);
                         };
-                        // Until the copies are made that pay in the long run.
-                        (0..PASSES).for_each(|_| step());
+                        // The copies are made that pay in the long run.
+                        (0..WARM_STEPS).for_each(|_| step());
                         b.iter(&mut step);
                     });
                 }

@@ -81,7 +81,9 @@ fn head(criterion: &mut Criterion) {
             group.bench_function(format!("{rows}x{cols}/top{count}/{}", kernels.name()), |b| {
                 let bytes = matrix_bytes.get_or_init(make);
                 let matrix = Matrix::new(&f16::FORMAT, rows, cols, bytes).expect("a matrix");
-                let screen = screen.get_or_init(|| Screen::new(&matrix, &pool).expect("f16 can be screened"));
+                let screen = screen.get_or_init(|| {
+                    Screen::new(&matrix, (bitnet_kernels::best(), &pool)).expect("f16 can be screened")
+                });
                 let (x, mut y, mut scratch) = (x(), vec![0.0; rows], Scratch::default());
                 let wanted = Wanted { count, within: 0.0, also: &[] };
                 b.iter(|| screen.top((kernels, &pool), &matrix, &x, wanted, &mut scratch, &mut y).expect("a bound"));

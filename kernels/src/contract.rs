@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use crate::screen::{self, Bound};
 use crate::{ActKind, Activations, Matrix, OutView, numerics};
 
 /// Which elements of a head are rotated together.
@@ -145,6 +146,21 @@ pub trait Kernels: Send + Sync {
             *out = w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
         }
     }
+
+    /// Row `row` of `w` as int8, `[cols]`, with what [`crate::screen`] must know of it; `values`, `[cols]`, is written over.
+    ///
+    /// # Panics
+    /// If a slice is of another size, or there is no such row.
+    fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+        check_narrow(w, row, values, q);
+        w.unpack_row(row, values);
+        screen::narrow(values, q)
+    }
+}
+
+/// Panics unless the arguments of [`Kernels::narrow`] fit each other.
+pub(crate) fn check_narrow(w: &Matrix<'_>, row: usize, values: &[f32], q: &[i8]) {
+    assert!(row < w.rows && values.len() == w.cols && q.len() == w.cols, "a row of w, and as many values");
 }
 
 /// Panics unless the arguments of [`Kernels::dots_i8_i16`] fit each other.

@@ -7,6 +7,8 @@
 use memmap2::MmapMut;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// A zeroed mapping.
 pub struct Pages(MmapMut);
@@ -48,6 +50,38 @@ impl Pages {
     }
 }
 
+/// What memory costs when it is first touched, in seconds a byte on one thread. On a bare machine huge pages are the cheaper ones; a virtual
+/// one may have to ask its host for each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PageCost {
+    /// In small pages.
+    pub small: f64,
+    /// Where huge pages are asked for.
+    pub huge: f64,
+}
+
+impl PageCost {
+    /// Measured once a process, on a few MiB; `None` where the system gives no huge pages to who asks.
+    #[must_use]
+    pub fn measured() -> Option<Self> {
+        static COST: OnceLock<Option<PageCost>> = OnceLock::new();
+        *COST.get_or_init(|| {
+            let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+            let given = enabled.contains("[madvise]") || enabled.contains("[always]");
+            let touch = |huge| -> Option<f64> {
+                let mut pages = Pages::new(PROBE, huge).ok()?;
+                let started = Instant::now();
+                pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+                Some(started.elapsed().as_secs_f64() / PROBE as f64)
+            };
+            Some(Self { small: touch(false)?, huge: touch(true)? }).filter(|_| given)
+        })
+    }
+}
+
+/// Bytes that are touched to measure: one huge page at least, wherever the mapping begins.
+const PROBE: usize = 4 << 20;
+
 impl Deref for Pages {
     type Target = [u8];
 
@@ -65,6 +99,16 @@ impl DerefMut for Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_cost_something() {
+        if let Some(cost) = PageCost::measured() {
+            // From a memory of 1 TB/s to a page fault of a millisecond.
+            let plausible = 1e-12..1e-3 / 4096.0;
+            assert!(plausible.contains(&cost.small) && plausible.contains(&cost.huge), "{cost:?}");
+            assert_eq!(PageCost::measured(), Some(cost), "measured once");
+        }
+    }
 
     #[test]
     fn zero_at_first_then_what_was_written() {

@@ -85,7 +85,7 @@ impl Case {
         let mut x = Activations::default();
         k.prepare(ActKind::F32, &self.x, 1, &mut x);
         let whole = matmul(k, &w, &x);
-        let screen = Screen::new(&w, pool).expect("a screen");
+        let screen = Screen::new(&w, (k, pool)).expect("a screen");
         let mut y = vec![f32::NAN; self.rows];
         let exact = screen.top((k, pool), &w, &x, wanted, &mut Scratch::default(), &mut y).expect("a bound");
         (whole, y, exact)
@@ -152,7 +152,7 @@ proptest! {
         let pool = Pool::new(2).unwrap();
         let case = Case::new(ROWS[kind], quant::by_name("f16").unwrap(), rows, cols, r);
         let (w, also) = (case.matrix(), [0, rows as u32 - 1]);
-        let screen = Screen::new(&w, &pool).unwrap();
+        let screen = Screen::new(&w, (bitnet_kernels::best(), &pool)).unwrap();
         let mut values = r.floats(n * cols, 2.0);
         if r.below(3) == 0 {
             values[r.below(n * cols)] = f32::INFINITY;
@@ -162,7 +162,7 @@ proptest! {
             let (mut together, mut alone) = (Scratch::default(), Scratch::default());
             let mut all = Activations::default();
             k.prepare(ActKind::F32, &values, n, &mut all);
-            screen.read((k, &pool), &all, &mut together);
+            screen.read((k, &pool), &w, &all, &mut together);
             // The order of the tokens is the caller's, and one may be asked again.
             for t in (0..n).rev().chain([0]) {
                 let mut x = Activations::default();
@@ -172,6 +172,78 @@ proptest! {
                 prop_assert_eq!(exact, screen.top((k, &pool), &w, &x, wanted, &mut alone, &mut other));
                 let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
                 prop_assert!(bits(&one) == bits(&other), "{} token {t} of {n}", k.name());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// A copy that grows while it is read has, after each part, the products of the whole matrix for every row that counts; in the
+    /// end it is the copy that is made at once.
+    #[test]
+    fn a_copy_may_be_made_in_parts(
+        kind in 0usize..6, rows in 1usize..1500, cols in 1usize..100, n in 1usize..4, more in 1usize..900, seed: u64,
+    ) {
+        let r = &mut Random::new(seed);
+        let pool = Pool::new(2).unwrap();
+        let case = Case::new(ROWS[kind], quant::by_name(["f16", "bf16", "f32"][r.below(3)]).unwrap(), rows, cols, r);
+        let w = case.matrix();
+        let wanted = Wanted { count: 1 + r.below(9), within: 0.01, also: &[0, rows as u32 / 2] };
+        for k in sets() {
+            let at_once = Screen::new(&w, (k, &pool)).unwrap();
+            let mut screen = Screen::empty(&w, false).unwrap();
+            let (mut scratch, mut alone) = (Scratch::default(), Scratch::default());
+            while !screen.is_whole() {
+                let before = screen.copied();
+                let values = r.floats(n * cols, 2.0);
+                let mut all = Activations::default();
+                k.prepare(ActKind::F32, &values, n, &mut all);
+                let copied = std::sync::Mutex::new(Vec::new());
+                let note = |rows: std::ops::Range<usize>| copied.lock().unwrap().extend(rows);
+                screen.read_on((k, &pool), (&w, more), &all, &note, &mut scratch);
+                let mut copied = copied.into_inner().unwrap();
+                copied.sort_unstable();
+                prop_assert!(copied.into_iter().eq(before..screen.copied()) && screen.copied() == rows.min(before + more));
+                for t in 0..n {
+                    let mut x = Activations::default();
+                    k.prepare(ActKind::F32, &values[t * cols..(t + 1) * cols], 1, &mut x);
+                    let whole = matmul(k, &w, &x);
+                    // As the copy is now, and as a whole one that another may have made since.
+                    for screen in [&screen, &at_once] {
+                        let mut y = vec![f32::NAN; rows];
+                        let exact = screen.pick(k, &w, (t, &x), wanted, &mut scratch, &mut y).expect("a bound");
+                        prop_assert!(exact >= rows - before);
+                        for (row, needed) in required(&whole, wanted).into_iter().enumerate() {
+                            let absent = !needed && row < before && y[row] == f32::NEG_INFINITY;
+                            prop_assert!(absent || y[row].to_bits() == whole[row].to_bits(), "{} row {row}", k.name());
+                        }
+                    }
+                }
+            }
+            let mut x = Activations::default();
+            k.prepare(ActKind::F32, &case.x, 1, &mut x);
+            let (mut one, mut other) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+            let parts = screen.top((k, &pool), &w, &x, wanted, &mut scratch, &mut one);
+            prop_assert_eq!(parts, at_once.top((k, &pool), &w, &x, wanted, &mut alone, &mut other));
+            prop_assert!(one.iter().map(|y| y.to_bits()).eq(other.iter().map(|y| y.to_bits())));
+        }
+    }
+
+    /// Every set makes the same int8 rows and bounds.
+    #[test]
+    fn every_set_narrows_alike(kind in 0usize..6, cols in 1usize..400, seed: u64) {
+        let r = &mut Random::new(seed);
+        for format in ["f16", "bf16", "f32"] {
+            let case = Case::new(ROWS[kind], quant::by_name(format).unwrap(), 2, cols, r);
+            let narrow = |k: &dyn Kernels| {
+                let mut q = vec![0; cols];
+                (k.narrow(&case.matrix(), 1, &mut vec![0.0; cols], &mut q), q)
+            };
+            let expected = narrow(by_name("scalar").unwrap());
+            for k in fast_sets() {
+                prop_assert_eq!(&narrow(k), &expected, "{} {}", k.name(), format);
             }
         }
     }
@@ -201,12 +273,13 @@ fn no_bound_no_answer() {
         let w = Matrix::new(format, 2, 4, &bytes).unwrap();
         let mut x = Activations::default();
         bitnet_kernels::best().prepare(ActKind::F32, &[1.0, value, 1.0, 1.0], 1, &mut x);
-        let screen = Screen::new(&w, &pool).unwrap();
+        let screen = Screen::new(&w, (bitnet_kernels::best(), &pool)).unwrap();
         let mut y = [7.0; 2];
         let top = screen.top((bitnet_kernels::best(), &pool), &w, &x, wanted, &mut Scratch::default(), &mut y);
         assert_eq!((top, y), (None, [7.0; 2]), "{weight} x {value}");
     }
     let ternary = quant::by_name("i2_s").unwrap();
     let bytes = (ternary.pack)(&[1.0; 128], 1, 128).unwrap();
-    assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), &pool).is_none(), "not a matrix of floats");
+    let set = (bitnet_kernels::best(), &pool);
+    assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), set).is_none(), "not a matrix of floats");
 }

@@ -26,6 +26,9 @@ pub(super) trait Executor: Send {
     /// The held rows as the output matrix would read them, `[rows][embedding_length]`.
     fn hidden(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError>;
 
+    /// So many runs of one token may still come: preparations that pay later are measured by it.
+    fn expect(&mut self, _runs: usize) {}
+
     /// What screening came to so far.
     fn screening(&self) -> Screening;
 }

@@ -142,6 +142,7 @@ pub fn generate(
         session.forward(chunk, super::Want::Nothing, &mut |_, _| {})?;
         rest = tail;
     }
+    session.expect(options.max_tokens.unwrap_or(usize::MAX).min(room));
     let mut next = rest.to_vec();
     let stop = loop {
         if let Some(stop) = run.due() {

@@ -1,12 +1,11 @@
 //! The output matrix, whole or screened: see [`bitnet_kernels::screen`].
 //!
 //! A sampler that looks at the most likely tokens only says which ([`Needs`]); where the matrix is large enough, their
-//! logits are found from an int8 copy of it and computed exactly, and every other logit is minus infinity. What the sampler
-//! then draws is what it would have drawn from all of them.
+//! logits are found from an int8 copy of it and computed exactly, and every other logit is exact or minus infinity. What the
+//! sampler then draws is what it would have drawn from all of them.
 
-use crate::model::{HugePages, Model, SCREENED};
-use crate::ops::MatrixId;
-use bitnet_kernels::screen::{Screen, Wanted};
+use crate::model::SCREENED;
+use bitnet_kernels::screen::Wanted;
 
 /// Which logits a sampler will look at.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +27,8 @@ impl Needs {
 /// How the output matrix is multiplied when not all logits are needed. The results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Head {
-    /// Screened once it pays: the matrix has at least 32 MiB and some tokens were made with all of it.
+    /// Screened where it pays: the matrix has at least 32 MiB, and 32 tokens or more may still come. Each token copies a part of it, so
+    /// that an answer that ends early loses little.
     #[default]
     Auto,
     /// Always all of it.
@@ -67,29 +67,24 @@ impl Screening {
     }
 }
 
-/// Tokens made with the whole matrix before the copy is worth its making.
-const FIRST_TOKENS: usize = 4;
+/// Tokens over which the copy is made. The gain of each part begins with the next token.
+const TOKENS: usize = 16;
+/// With fewer tokens to come a copy is not begun.
+pub(super) const LEAST_TOKENS: usize = 2 * TOKENS;
+/// Steps of one token after which a session that expects many has made all copies: the part that each takes, and the first two, which
+/// are timed.
+pub const WARM_STEPS: usize = TOKENS + 4;
 /// Exact rows after which the memory of the cold matrix is given back again: the system maps 16 pages for each, so this is
 /// at most 32 MiB.
 pub(super) const COLD_ROWS: usize = 512;
 
 impl Head {
-    /// Whether to screen now, after `whole` tokens whose needs were few and that had the whole matrix.
-    pub(super) fn screens(self, matrix_bytes: usize, whole: usize) -> bool {
+    /// The rows that a token copies, of a matrix of so many rows and bytes; `None` where it is not to be screened.
+    pub(super) fn copies(self, rows: usize, matrix_bytes: usize) -> Option<usize> {
         match self {
-            Self::Whole => false,
-            Self::Screened => true,
-            Self::Auto => matrix_bytes >= SCREENED && whole >= FIRST_TOKENS,
+            Self::Whole => None,
+            Self::Screened => Some(rows),
+            Self::Auto => (matrix_bytes >= SCREENED).then(|| rows.div_ceil(TOKENS)),
         }
     }
-}
-
-/// The copy of a model's output matrix, made when it is first asked for; `None` where its format has none. The matrix itself
-/// is cold from then on: its memory is given back while it is copied.
-pub(super) fn screen<'m>(model: &'m Model, id: MatrixId, pool: &bitnet_kernels::Pool) -> Option<&'m Screen> {
-    let build = || {
-        let read = |rows| model.weights.release(id, rows);
-        Screen::build(&model.weights.matrix(id), pool, model.huge_pages != HugePages::Off, &read)
-    };
-    model.screen.get_or_init(build).as_ref()
 }

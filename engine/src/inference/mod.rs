@@ -17,7 +17,7 @@ mod stepwise;
 pub use crate::ops::BrokenContract;
 pub use embed::{Pooling, embed};
 pub use generate::{GenerateOptions, Generation, StopReason, Timings, generate};
-pub use head::{Head, Needs, Screening};
+pub use head::{Head, Needs, Screening, WARM_STEPS};
 pub use observer::{Observer, StepResult};
 pub use perplexity::{Perplexity, nll, perplexity};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};

@@ -302,6 +302,12 @@ impl Session {
         self.held(0, Some(needs))
     }
 
+    /// Says that so many tokens may still be generated. Preparations that pay only in the long run (weights in huge pages) are
+    /// measured by it; the results are the same.
+    pub fn expect(&mut self, tokens: usize) {
+        self.executor.expect(tokens);
+    }
+
     /// What screening came to so far.
     #[must_use]
     pub fn screening(&self) -> Screening {

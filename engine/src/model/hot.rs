@@ -7,15 +7,15 @@
 use super::Model;
 use crate::memory::bytes_of;
 use crate::ops::{Linear, MatrixId, Op, Slot};
-use bitnet_kernels::pages::Pages;
+use bitnet_kernels::pages::{PageCost, Pages};
 use bitnet_kernels::{ActKind, Pool};
 use std::ops::Range;
 
-/// Whether weights are copied into huge pages. The int8 copy of the output matrix asks for them in any case but [`HugePages::Off`].
+/// Whether weights are copied into huge pages. So is the int8 copy of the output matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HugePages {
-    /// The weights of the layers are copied by a session that goes on for long ([`PASSES`] of them), if they are large and come
-    /// from a mapped file, and if the system has such pages and memory to spare.
+    /// The weights of the layers are copied by a session whose tokens to come pay for it, if they are large and come from a
+    /// mapped file, and if the system has such pages and memory to spare.
     #[default]
     Auto,
     /// They are copied while the model is loaded, if memory suffices.
@@ -79,9 +79,6 @@ pub(crate) const SCREENED: usize = 32 << 20;
 /// What must be left to others beyond the copies.
 const RESERVE: usize = 256 << 20;
 
-/// Passes over the weights after which a copy has cost less than it saves: reading from huge pages makes a pass an eighth shorter (2B
-/// shape, two threads), and the copy takes as long as six.
-pub const PASSES: usize = 48;
 /// Weights of fewer bytes are found in caches, or are read too fast for the difference to matter.
 const LEAST_BYTES: usize = 64 << 20;
 
@@ -93,8 +90,7 @@ impl Model {
             return Copied::Nothing;
         }
         let (parts, needed) = self.hot();
-        let worth_it = || needed >= LEAST_BYTES && self.weights.file().is_mapped() && system_has_huge_pages();
-        if wish == HugePages::Auto && self.weights.hot.get().is_none() && !worth_it() {
+        if wish == HugePages::Auto && self.weights.hot.get().is_none() && !self.worth_copying(needed) {
             return Copied::Nothing;
         }
         let available = available_memory().unwrap_or(usize::MAX);
@@ -108,6 +104,21 @@ impl Model {
             Some(hot) => Copied::Bytes(hot.bytes()),
             None => Copied::NoRoom { needed, available },
         }
+    }
+
+    /// Bytes that [`Model::copy_hot`] would copy under [`HugePages::Auto`]; `None` if they are copied, or too few, or in no file.
+    pub(crate) fn not_yet_hot(&self) -> Option<usize> {
+        let bytes = self.hot().1;
+        (self.weights.hot.get().is_none() && self.worth_copying(bytes)).then_some(bytes)
+    }
+
+    /// Bytes of the matrices of the layers, which every pass reads.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.hot().1
+    }
+
+    fn worth_copying(&self, bytes: usize) -> bool {
+        bytes >= LEAST_BYTES && self.weights.file().is_mapped() && PageCost::measured().is_some()
     }
 
     /// Copies the matrices to where `parts` says, and gives their memory in the file back.
@@ -149,12 +160,6 @@ impl Model {
         let parts = wanted.into_iter().enumerate().map(place).collect();
         (parts, end)
     }
-}
-
-/// Whether Linux gives huge pages to mappings that ask for them.
-fn system_has_huge_pages() -> bool {
-    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-    enabled.contains("[madvise]") || enabled.contains("[always]")
 }
 
 /// Bytes that can be had without pushing others out: `MemAvailable` of Linux, or what the container's limit (cgroup v2) leaves, if

@@ -26,7 +26,7 @@ use builder::Parts;
 pub use config::Config;
 pub use error::ModelError;
 pub(crate) use hot::SCREENED;
-pub use hot::{Copied, HugePages, PASSES};
+pub use hot::{Copied, HugePages};
 pub use keys::Keys;
 pub use rounding::{ACTIVATIONS_KEY, Rounding};
 pub(crate) use weights::{TILES_KEY, scale_name};

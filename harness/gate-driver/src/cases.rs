@@ -209,7 +209,7 @@ fn screened(k: &'static dyn Kernels) -> anyhow::Result<impl FnMut() + 'static> {
     let format = &bitnet_kernels::quant::f16::FORMAT;
     let pool = Pool::new(1).context("no thread pool")?;
     let bytes = (format.pack)(&Random::new(7).floats(HEAD_ROWS * HEAD_COLS), HEAD_ROWS, HEAD_COLS)?;
-    let screen = Screen::new(&Matrix::new(format, HEAD_ROWS, HEAD_COLS, &bytes)?, &pool);
+    let screen = Screen::new(&Matrix::new(format, HEAD_ROWS, HEAD_COLS, &bytes)?, (k, &pool));
     let screen = screen.context("the matrix cannot be screened")?;
     let (mut x, mut y, mut scratch) = (Activations::default(), vec![0.0; HEAD_ROWS], Scratch::default());
     k.prepare(format.act, &Random::new(8).floats(HEAD_COLS), 1, &mut x);

@@ -2,8 +2,8 @@
 //! that one script can ask both.
 //!
 //! A prompt is `-p` tokens in chunks, to the logits of its last token; a generation is `-n` greedy steps after one token.
-//! Neither has a text: ids are fixed. A short run of both before the first figure is not counted; it goes on until a session
-//! has made the copies that pay in the long run (a screened head, weights in huge pages).
+//! Neither has a text: ids are fixed. A short run of both before the first figure is not counted: in it the session makes the copies
+//! that pay in the long run (a screened head, weights in huge pages).
 
 mod bandwidth;
 
@@ -11,8 +11,8 @@ use super::{Format, print_json};
 use crate::common::{self, Compute, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::memory;
 use anyhow::{Context, ensure};
-use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session};
-use bitnet_engine::model::{HugePages, PASSES};
+use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, WARM_STEPS};
+use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::Settings;
 use bitnet_kernels::Pool;
 use std::io::Write;
@@ -123,7 +123,7 @@ impl Args {
         let args = ComputeArgs {
             device: self.device.clone(),
             threads: Some(u16::try_from(most)?),
-            context: Some(self.prompt.max(self.generate + 1).max(u32::try_from(WARM_UP.max(PASSES) + 1)?)),
+            context: Some(self.prompt.max(self.generate + 1).max(u32::try_from(WARM_UP.max(WARM_STEPS) + 1)?)),
             chunk: self.chunk,
             i2s_layout: "auto".to_owned(),
             huge_pages: self.huge_pages,
@@ -140,7 +140,8 @@ impl Args {
             let compute = Compute { pool, ..compute.clone() };
             let mut session = args.session(&loaded, &compute, self.head)?;
             prompt(&mut session, WARM_UP)?;
-            generate(&mut session, PASSES)?;
+            session.expect(usize::MAX);
+            generate(&mut session, WARM_STEPS)?;
             for (n_prompt, n_gen) in [(self.prompt, 0), (0, self.generate)] {
                 if n_prompt + n_gen == 0 {
                     continue;

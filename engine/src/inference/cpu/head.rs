@@ -4,10 +4,13 @@
 //! is needed of a row may depend on the one before.
 
 use super::Cpu;
-use crate::inference::Needs;
-use crate::inference::head::{self, COLD_ROWS};
-use crate::ops::Linear;
+use crate::inference::head::{COLD_ROWS, LEAST_TOKENS};
+use crate::inference::{Head, Needs};
+use crate::model::HugePages;
+use crate::ops::{Linear, Workspace};
+use bitnet_kernels::pages::PageCost;
 use bitnet_kernels::parallel::{self, Product};
+use bitnet_kernels::screen::Screen;
 
 impl Cpu {
     /// The logits of all held rows.
@@ -22,33 +25,71 @@ impl Cpu {
 
     /// Screens the logits of a held row, if that is the way now.
     pub(super) fn screened(&mut self, row: usize, needs: &Needs, out: &mut Vec<f32>) -> bool {
+        if !self.copied && !self.read_screen() {
+            return false;
+        }
         let model = &*self.model;
         let Some(&Linear { src, weight, .. }) = model.output() else { return false };
         let matrix = model.weights.matrix(weight);
-        // A copy that another session made costs nothing any more.
-        let whole = if model.screen.get().is_some() { usize::MAX } else { self.whole };
-        if !self.copied && !self.how.screens(matrix.data.len(), whole) {
-            self.whole += 1;
-            return false;
-        }
-        let Some(screen) = head::screen(model, weight, &self.pool) else { return false };
-        let (kernels, pool, work) = (self.kernels, &*self.pool, &mut self.work);
-        let hidden = &work.slots[src.index()];
-        if !self.copied {
-            kernels.prepare(matrix.act, hidden, self.held, &mut work.prepared);
-            screen.read((kernels, pool), &work.prepared, &mut self.scratch);
-            self.copied = true;
-        }
-        let hidden = &hidden[row * matrix.cols..(row + 1) * matrix.cols];
-        kernels.prepare(matrix.act, hidden, 1, &mut work.prepared);
+        let Some(screen) = model.screen.get().and_then(Option::as_ref).or(self.screen.as_ref()) else { return false };
+        let work = &mut self.work;
+        let hidden = &work.slots[src.index()][row * matrix.cols..(row + 1) * matrix.cols];
+        self.kernels.prepare(matrix.act, hidden, 1, &mut work.prepared);
         out.resize(matrix.rows, 0.0);
-        let picked = screen.pick(kernels, &matrix, (row, &work.prepared), needs.wanted(), &mut self.scratch, out);
+        let picked = screen.pick(self.kernels, &matrix, (row, &work.prepared), needs.wanted(), &mut self.scratch, out);
         let Some(rows) = picked else { return false };
         self.screening.tokens += 1;
         if self.screening.rows / COLD_ROWS != (self.screening.rows + rows) / COLD_ROWS {
-            model.weights.release(weight, 0..matrix.rows);
+            model.weights.release(weight, 0..screen.copied());
         }
         self.screening.rows += rows;
+        true
+    }
+
+    /// Reads the copy of the output matrix for the held rows, and copies what is due of it. A whole copy is the model's: other
+    /// sessions have it too. What is copied is cold from then on: its memory is given back.
+    fn read_screen(&mut self) -> bool {
+        let model = &*self.model;
+        let Some(&Linear { src, weight, .. }) = model.output() else { return false };
+        let matrix = model.weights.matrix(weight);
+        let Some(more) = self.how.copies(matrix.rows, matrix.data.len()) else { return false };
+        let prepare = |work: &mut Workspace| {
+            self.kernels.prepare(matrix.act, &work.slots[src.index()], self.held, &mut work.prepared);
+        };
+        let set = (self.kernels, &*self.pool);
+        if let Some(shared) = model.screen.get() {
+            self.screen = None;
+            let Some(screen) = shared else { return false };
+            prepare(&mut self.work);
+            screen.read(set, &matrix, &self.work.prepared, &mut self.scratch);
+        } else {
+            if self.screen.is_none() {
+                // The first token tells what a pass takes; without that the copy would not know its pages.
+                if self.how == Head::Auto && !self.passes.timed_and_left(LEAST_TOKENS) {
+                    return false;
+                }
+                let (body, threads) = (model.body_bytes(), self.pool.threads() as f64);
+                let dearer = |pages: PageCost| (pages.huge - pages.small) / threads;
+                let huge = match model.huge_pages {
+                    HugePages::Off => false,
+                    HugePages::On => true,
+                    HugePages::Auto => self.passes.pay(body, dearer),
+                };
+                self.screen = Screen::empty(&matrix, huge);
+            }
+            let Some(screen) = &mut self.screen else {
+                let _known = model.screen.set(None);
+                return false;
+            };
+            prepare(&mut self.work);
+            let copied = |rows| model.weights.release(weight, rows);
+            screen.read_on(set, (&matrix, more), &self.work.prepared, &copied, &mut self.scratch);
+            if screen.is_whole() {
+                // If another session was first, that copy is the same.
+                let _first = model.screen.set(self.screen.take());
+            }
+        }
+        self.copied = true;
         true
     }
 }

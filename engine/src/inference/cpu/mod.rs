@@ -4,15 +4,18 @@
 //! tokens are put together changes a bit of the logits.
 
 mod head;
+mod pays;
 
 use super::executor::Executor;
 use super::{Head, InferenceError, Needs, Observer, Screening, SessionOptions, StepResult};
-use crate::model::{HugePages, Model, PASSES};
+use crate::model::{HugePages, Model};
 use crate::ops::{Batch, KvCache, Linear, Memory, Op, State, Workspace, linear};
-use bitnet_kernels::screen::Scratch;
+use bitnet_kernels::screen::{Scratch, Screen};
 use bitnet_kernels::{Kernels, Pool};
+use pays::Passes;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Sequences on a processor.
 pub(super) struct Cpu {
@@ -26,10 +29,11 @@ pub(super) struct Cpu {
     memory: Memory,
     /// Rows that are held.
     held: usize,
-    /// Passes over the weights.
-    passes: usize,
-    /// Tokens whose needs were few and that had the whole output matrix.
-    whole: usize,
+    passes: Passes,
+    /// Whether weights are in huge pages, or never will be.
+    hot: bool,
+    /// The copy of the output matrix, until all of it is there; then it is the model's.
+    screen: Option<Screen>,
     /// Whether the held rows were multiplied with the copy of the output matrix.
     copied: bool,
     screening: Screening,
@@ -64,13 +68,34 @@ impl Cpu {
             work: Workspace::default(),
             memory: Memory::new(caches, &model.ropes, context),
             held: 0,
-            passes: 0,
-            whole: 0,
+            passes: Passes::default(),
+            hot: false,
+            screen: None,
             copied: false,
             screening: Screening::default(),
             scratch: Scratch::default(),
             model: Arc::clone(model),
         })
+    }
+}
+
+impl Cpu {
+    /// Copies the weights into huge pages if the passes to come pay for the pages and for reading the file once more.
+    fn copy_if_it_pays(&mut self) {
+        let model = &*self.model;
+        if model.huge_pages != HugePages::Auto || self.hot {
+            return;
+        }
+        let Some(bytes) = model.not_yet_hot() else {
+            self.hot = true;
+            return;
+        };
+        let threads = self.pool.threads() as f64;
+        if self.passes.pay(bytes, |pages| 2.0 * pages.huge / threads) {
+            let copied = model.copy_hot(HugePages::Auto, &self.pool);
+            tracing::debug!(?copied, "weights into huge pages");
+            self.hot = true;
+        }
     }
 }
 
@@ -89,12 +114,8 @@ fn parts(model: &Model) -> Vec<Part> {
 
 impl Executor for Cpu {
     fn run(&mut self, batch: &Batch<'_>, mut observer: Option<&mut (dyn Observer + '_)>) -> Result<(), InferenceError> {
-        let model = &*self.model;
-        self.passes += 1;
-        if self.passes == PASSES && model.huge_pages == HugePages::Auto {
-            let copied = model.copy_hot(HugePages::Auto, &self.pool);
-            tracing::debug!(?copied, "weights into huge pages");
-        }
+        self.copy_if_it_pays();
+        let (model, started) = (&*self.model, Instant::now());
         (self.held, self.copied) = (batch.wanted(), false);
         let set = (self.kernels, &*self.pool);
         let mut state = State::new(set, &model.weights, batch, &mut self.work, &mut self.memory);
@@ -113,7 +134,12 @@ impl Executor for Cpu {
                 observer.step(StepResult { name: &step.name, position, rows, width, values });
             }
         }
+        self.passes.ran(batch.tokens.len(), started.elapsed());
         Ok(())
+    }
+
+    fn expect(&mut self, runs: usize) {
+        self.passes.expect(runs);
     }
 
     fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError> {

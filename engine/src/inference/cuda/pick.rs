@@ -122,7 +122,7 @@ impl Cuda {
     fn screens(&mut self) -> Result<bool, InferenceError> {
         let Some(&Linear { weight: id, .. }) = self.model.output() else { return Ok(false) };
         let matrix = self.weights.matrix(id);
-        if !self.how.screens(matrix.buffer.bytes(), usize::MAX) || self.held.1 > SCREENED_ROWS {
+        if self.how.copies(matrix.rows, matrix.buffer.bytes()).is_none() || self.held.1 > SCREENED_ROWS {
             return Ok(false);
         }
         if !self.tried {

@@ -29,6 +29,7 @@ use std::sync::OnceLock;
 use super::scalar::Scalar;
 use super::strips::{FROM, Sides, Strips};
 use crate::contract::{check_matmul, multiply};
+use crate::screen::Bound;
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Rope};
 use model::Model;
 use tiles::Tiles;
@@ -183,5 +184,9 @@ impl<S: Source> Kernels for Amx<S> {
 
     fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
         self.base.dots_i8_i16(w, x, out);
+    }
+
+    fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+        self.base.narrow(w, row, values, q)
     }
 }

@@ -31,10 +31,13 @@ pub(super) use attention::softmax_parts;
 pub(super) use dense::unpack;
 pub(super) use layouts::Layout;
 
-use crate::contract::{check_attention, check_dots, check_layer_norm, check_matmul, check_rope, multiply};
+use crate::contract::{
+    check_attention, check_dots, check_layer_norm, check_matmul, check_narrow, check_rope, multiply,
+};
 use crate::cpu::{blocks, naive, own, stored, ternary as codes};
 use crate::quant::Shape;
 use crate::quant::{bf16, f16, f32, i2_s, i2_s_arm, iq1_bn, iq2_bn, q4_0, q4_1, q4_k, q6_k, q8_0, tq1_0, tq2_0};
+use crate::screen::Bound;
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX2, FMA and F16C.
@@ -191,5 +194,11 @@ impl Kernels for Avx2 {
         check_dots(w, x, out);
         // SAFETY: `self` proves the features, and the arguments are checked.
         unsafe { screen::dots(w, x, out) }
+    }
+
+    fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+        check_narrow(w, row, values, q);
+        // SAFETY: `self` proves the features, and the arguments are checked.
+        unsafe { screen::narrow(w, row, values, q) }
     }
 }

@@ -2,6 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use super::dense::Dense;
+use crate::Matrix;
+use crate::cpu::stored::{F16, Stored};
+use crate::quant::f16;
+use crate::screen::{self, Bound};
+
 /// Values of a register of int16.
 const LANES: usize = 16;
 /// Columns of a step.
@@ -55,4 +61,25 @@ fn rows<const R: usize>(w: &[i8], x: &[i16]) -> [i32; R] {
         out[r] = super::lanes::sum_i32(_mm256_add_epi32(acc[r][0], acc[r][1])) + tail.sum::<i32>();
     }
     out
+}
+
+/// See [`crate::Kernels::narrow`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn narrow(w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+    if std::ptr::eq(w.format, &raw const f16::FORMAT) && w.multiplier == 1.0 {
+        let bytes = w.row(row);
+        let eights = values.len() / 8;
+        for i in 0..eights {
+            // SAFETY: the row has two bytes for each value, this reads sixteen from 16 i.
+            let eight = unsafe { F16::load(bytes[16 * i..].as_ptr()) };
+            // SAFETY: the chunk has eight values.
+            unsafe { _mm256_storeu_ps(values[8 * i..8 * i + 8].as_mut_ptr(), eight) }
+        }
+        for i in 8 * eights..values.len() {
+            values[i] = F16::one(bytes, i);
+        }
+    } else {
+        w.unpack_row(row, values);
+    }
+    screen::narrow(values, q)
 }

@@ -29,6 +29,7 @@ use crate::contract::{check_attention, check_matmul, multiply};
 use crate::cpu::strips::{FROM, Strips};
 use crate::cpu::{own, stored};
 use crate::quant::{bf16, f16, f32, i2_s};
+use crate::screen::Bound;
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
 /// The set; an instance is the proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI besides what [`Avx2`] proves.
@@ -178,5 +179,9 @@ impl Kernels for Avx512 {
     }
     fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
         self.0.dots_i8_i16(w, x, out);
+    }
+
+    fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+        self.0.narrow(w, row, values, q)
     }
 }

@@ -14,6 +14,14 @@
 //!
 //! where n is the number of roundings that an element meets in the canonical order of [`crate::numerics`]: one for each
 //! 64 columns and six in the tree. `q.X` is an exact i32. The norms are kept rounded up, the rest is f64.
+//!
+//! A copy need not be whole. Rows that it has not yet are multiplied exactly, and [`Screen::read_on`] copies some more of them
+//! in the very pass that multiplies them: they are in the cache then.
+
+mod narrow;
+
+pub use narrow::Bound;
+pub(crate) use narrow::narrow;
 
 use crate::pages::Pages;
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Pool};
@@ -30,30 +38,29 @@ pub struct Wanted<'a> {
     pub also: &'a [u32],
 }
 
-/// An int8 copy of a matrix with bounds.
+/// An int8 copy of a matrix, or of its first rows, with bounds.
 pub struct Screen {
     rows: usize,
     cols: usize,
     /// `[rows][cols]` of i8.
     q: Pages,
+    /// Of the rows that are copied.
     bounds: Vec<Bound>,
-    /// The largest norm.
+    /// The largest norm of those.
     norm: f32,
+    /// Whether a row was met that has no bound: nothing is copied any more.
+    stuck: bool,
 }
 
 impl std::fmt::Debug for Screen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Screen").field("rows", &self.rows).field("cols", &self.cols).finish_non_exhaustive()
+        let Self { rows, cols, .. } = self;
+        f.debug_struct("Screen")
+            .field("rows", rows)
+            .field("cols", cols)
+            .field("copied", &self.copied())
+            .finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Bound {
-    scale: f32,
-    /// `|w|`, rounded up.
-    norm: f32,
-    /// `|e|`, rounded up.
-    rest: f32,
 }
 
 /// What was last read from a copy, and buffers that are kept between calls.
@@ -63,8 +70,12 @@ pub struct Scratch {
     tokens: Vec<Option<Token>>,
     /// `[tokens][cols]`.
     x: Vec<i16>,
-    /// `[rows / CHUNK][tokens][CHUNK]`; the last piece has fewer rows.
+    /// Rows that were copied.
+    copied: usize,
+    /// `[copied / CHUNK][tokens][CHUNK]`; the last piece has fewer rows.
     sums: Vec<i32>,
+    /// `[tokens][rows - copied]`: the products of the others.
+    exact: Vec<f32>,
     lower: Vec<f64>,
     ranked: Vec<f64>,
 }
@@ -73,12 +84,8 @@ pub struct Scratch {
 const CHUNK: usize = 512;
 /// Rows that stay in a core's cache while one token after the other is multiplied with them.
 const BLOCK: usize = 64;
-
-/// The f32 not below a non-negative f64.
-fn up(x: f64) -> f32 {
-    // One part in a million covers every rounding on the way here and the conversion.
-    (x * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE
-}
+/// Rows that stay in a core's second cache between their product and their copy.
+const COPIED_TOGETHER: usize = 128;
 
 fn norm(x: impl Iterator<Item = f64>) -> f64 {
     x.map(|x| x * x).sum::<f64>().sqrt()
@@ -88,14 +95,15 @@ impl Screen {
     /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for a multiplier beside the bytes, for values that are not finite, for
     /// rows longer than the exact sums allow (65,536), and where there is no memory for it.
     #[must_use]
-    pub fn new(w: &Matrix<'_>, pool: &Pool) -> Option<Self> {
-        Self::build(w, pool, true, &|_| {})
+    pub fn new(w: &Matrix<'_>, (kernels, pool): (&dyn Kernels, &Pool)) -> Option<Self> {
+        let mut screen = Self::empty(w, true)?;
+        screen.copy((kernels, pool), w, w.rows, None, &|_| {});
+        screen.is_whole().then_some(screen)
     }
 
-    /// [`Screen::new`] that asks for huge pages if `huge`, and calls `read` with rows of the matrix (on any thread) that are
-    /// in the copy now: whoever owns their memory may give it back for a while.
+    /// A copy that has no row yet; it asks for huge pages if `huge`. `None` as in [`Screen::new`], but that values are not looked at.
     #[must_use]
-    pub fn build(w: &Matrix<'_>, pool: &Pool, huge: bool, read: &(dyn Fn(Range<usize>) + Sync)) -> Option<Self> {
+    pub fn empty(w: &Matrix<'_>, huge: bool) -> Option<Self> {
         if w.act != ActKind::F32
             || w.format.act != ActKind::F32
             || w.multiplier != 1.0
@@ -105,32 +113,32 @@ impl Screen {
         {
             return None;
         }
+        w.part(0..0)?;
         let q = Pages::new(w.rows.checked_mul(w.cols)?, huge).ok()?;
-        let mut screen = Self { rows: w.rows, cols: w.cols, q, bounds: Vec::new(), norm: 0.0 };
-        let mut rows: Vec<(&mut [i8], Bound)> =
-            screen.q.as_i8_mut().chunks_exact_mut(w.cols).map(|q| (q, Bound::default())).collect();
-        pool.for_rows(&mut rows, CHUNK, 1, &|chunk, rows| {
-            let mut values = vec![0.0; w.cols];
-            for (i, (q, bound)) in rows.iter_mut().enumerate() {
-                w.unpack_row(chunk * CHUNK + i, &mut values);
-                *bound = quantise(&values, q);
-            }
-            read(chunk * CHUNK..chunk * CHUNK + rows.len());
-        });
-        screen.bounds = rows.into_iter().map(|(_, bound)| bound).collect();
-        screen.norm = screen.bounds.iter().fold(0.0, |most, b| most.max(b.norm));
-        screen.norm.is_finite().then_some(screen)
+        Some(Self { rows: w.rows, cols: w.cols, q, bounds: Vec::new(), norm: 0.0, stuck: false })
+    }
+
+    /// Rows that are copied.
+    #[must_use]
+    pub fn copied(&self) -> usize {
+        self.bounds.len()
+    }
+
+    /// Whether all rows are copied.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.copied() == self.rows
     }
 
     /// Bytes of the copy.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.q.len() + size_of_val(&*self.bounds)
+        self.copied() * (self.cols + size_of::<Bound>())
     }
 
     /// Writes the products of `w` (the matrix that this is a copy of) with one token `x` to `y`, `[rows]`: exact, the very
-    /// bits of [`Kernels::matmul`], for every row that `wanted` may mean, minus infinity for all others. Returns how many rows
-    /// were multiplied, or `None` (and `y` is as it was) if the input leaves no bound.
+    /// bits of [`Kernels::matmul`], for every row that `wanted` may mean, exact or minus infinity for all others. Returns how many
+    /// rows were multiplied, or `None` (and `y` is as it was) if the input leaves no bound.
     ///
     /// # Panics
     /// If `w`, `x` or `y` are of another shape.
@@ -143,25 +151,60 @@ impl Screen {
         scratch: &mut Scratch,
         y: &mut [f32],
     ) -> Option<usize> {
-        self.read((kernels, pool), x, scratch);
+        self.read((kernels, pool), w, x, scratch);
         self.pick(kernels, w, (0, x), wanted, scratch, y)
     }
 
-    /// The first half of [`Screen::top`], for every token of `x`: the copy is read once for all of them.
+    /// The first half of [`Screen::top`], for every token of `x`: the copy, and of `w` what is not copied, is read once for all of them.
     ///
     /// # Panics
-    /// If `x` is of another width, or has no token.
-    pub fn read(&self, (kernels, pool): (&dyn Kernels, &Pool), x: &Activations, scratch: &mut Scratch) {
+    /// If `w` or `x` are of another shape, or `x` has no token.
+    pub fn read(&self, (kernels, pool): (&dyn Kernels, &Pool), w: &Matrix<'_>, x: &Activations, scratch: &mut Scratch) {
+        if self.dots((kernels, pool), w, x, scratch) {
+            self.multiply((kernels, pool), w, x, self.copied(), scratch);
+        }
+    }
+
+    /// [`Screen::read`] that copies up to `more` further rows where it multiplies them, and calls `copied` with rows of the matrix (on
+    /// any thread) that are in the copy now: whoever owns their memory may give it back for a while.
+    ///
+    /// # Panics
+    /// As [`Screen::read`].
+    pub fn read_on(
+        &mut self,
+        (kernels, pool): (&dyn Kernels, &Pool),
+        (w, more): (&Matrix<'_>, usize),
+        x: &Activations,
+        copied: &(dyn Fn(Range<usize>) + Sync),
+        scratch: &mut Scratch,
+    ) {
+        if self.dots((kernels, pool), w, x, scratch) {
+            let end = self.copy((kernels, pool), w, more, Some((x, scratch)), copied);
+            self.multiply((kernels, pool), w, x, end, scratch);
+        }
+    }
+
+    /// The tokens as integers, and their products with the copied rows. Whether any token has a bound.
+    fn dots(
+        &self,
+        (kernels, pool): (&dyn Kernels, &Pool),
+        w: &Matrix<'_>,
+        x: &Activations,
+        scratch: &mut Scratch,
+    ) -> bool {
         let (n, cols) = (x.n_tokens(), self.cols);
+        assert!((w.rows, w.cols) == (self.rows, self.cols), "a screen of another matrix");
         assert!(n > 0 && x.cols() == cols, "tokens of {cols} values");
         scratch.x.resize(n * cols, 0);
         scratch.tokens.clear();
         let norm = f64::from(self.norm);
         scratch.tokens.extend(scratch.x.chunks_exact_mut(cols).enumerate().map(|(t, q)| Token::new(x.f32(t), norm, q)));
+        scratch.copied = self.copied();
         if scratch.tokens.iter().all(Option::is_none) {
-            return;
+            return false;
         }
-        scratch.sums.resize(n * self.rows, 0);
+        scratch.exact.resize(n * (self.rows - self.copied()), 0.0);
+        scratch.sums.resize(n * self.copied(), 0);
         let x = &scratch.x;
         pool.for_rows(&mut scratch.sums, CHUNK * n, 1, &|chunk, sums| {
             let rows = sums.len() / n;
@@ -174,9 +217,70 @@ impl Screen {
                 }
             }
         });
+        true
     }
 
-    /// The second half of [`Screen::top`], for token `t` of those that were read last; `x` is that token alone.
+    /// The exact products of the rows from `first` on.
+    fn multiply(
+        &self,
+        (kernels, pool): (&dyn Kernels, &Pool),
+        w: &Matrix<'_>,
+        x: &Activations,
+        first: usize,
+        scratch: &mut Scratch,
+    ) {
+        let from = scratch.copied;
+        let Some(part) = w.part(from..self.rows) else { return };
+        let view = OutView::new(&mut scratch.exact, x.n_tokens(), part.rows);
+        pool.for_chunks(self.rows - first, CHUNK, &|range| {
+            let rows = first - from + range.start..first - from + range.end;
+            // SAFETY: `for_chunks` hands out every row once, so no other view writes these, and `view` itself is not used to write.
+            let band = unsafe { view.alias(rows.clone()) };
+            kernels.matmul(&part, x, rows, band);
+        });
+    }
+
+    /// Copies `more` rows, and multiplies them with the tokens if there are any. Returns the first row after them.
+    fn copy(
+        &mut self,
+        (kernels, pool): (&dyn Kernels, &Pool),
+        w: &Matrix<'_>,
+        more: usize,
+        input: Option<(&Activations, &mut Scratch)>,
+        copied: &(dyn Fn(Range<usize>) + Sync),
+    ) -> usize {
+        let (from, cols) = (self.copied(), self.cols);
+        let end = from + if self.stuck { 0 } else { more.min(self.rows - from) };
+        let Some(part) = w.part(from..self.rows) else { return from };
+        let products = input.map(|(x, scratch)| (x, OutView::new(&mut scratch.exact, x.n_tokens(), part.rows)));
+        let mut rows: Vec<(&mut [i8], Bound)> =
+            self.q.as_i8_mut()[from * cols..end * cols].chunks_exact_mut(cols).map(|q| (q, Bound::default())).collect();
+        pool.for_rows(&mut rows, COPIED_TOGETHER, 1, &|block, rows| {
+            let range = block * COPIED_TOGETHER..block * COPIED_TOGETHER + rows.len();
+            if let Some((x, view)) = &products {
+                // SAFETY: `for_rows` hands out every block once, so no other view writes these rows, and `view` itself is not
+                // used to write.
+                let band = unsafe { view.alias(range.clone()) };
+                kernels.matmul(&part, x, range.clone(), band);
+            }
+            let mut values = vec![0.0; cols];
+            for (row, (q, bound)) in range.clone().zip(rows) {
+                *bound = kernels.narrow(&part, row, &mut values, q);
+            }
+            copied(from + range.start..from + range.end);
+        });
+        let norm = rows.iter().fold(self.norm, |most, (_, bound)| most.max(bound.norm));
+        if norm.is_finite() {
+            self.norm = norm;
+            self.bounds.extend(rows.into_iter().map(|(_, bound)| bound));
+        } else {
+            self.stuck = true;
+        }
+        end
+    }
+
+    /// The second half of [`Screen::top`], for token `t` of those that were read last, of this copy or of one of the same matrix that
+    /// had fewer rows; `x` is that token alone.
     ///
     /// # Panics
     /// If `w`, `x` or `y` are of another shape, or there is no such token.
@@ -194,17 +298,21 @@ impl Screen {
         let n = scratch.tokens.len();
         let token = scratch.tokens[t].as_ref()?;
         let value = |sum: i32, bound: &Bound| f64::from(bound.scale) * token.step * f64::from(sum);
+        let copied = scratch.copied;
         // The rows that go together, each with its number.
         let pieces = || {
-            scratch.sums.chunks(CHUNK * n).zip(self.bounds.chunks(CHUNK)).enumerate().map(|(i, (sums, bounds))| {
+            let bounds = self.bounds[..copied].chunks(CHUNK);
+            scratch.sums.chunks(CHUNK * n).zip(bounds).enumerate().map(|(i, (sums, bounds))| {
                 let rows = bounds.len();
                 (i * CHUNK, &sums[t * rows..(t + 1) * rows], bounds)
             })
         };
+        let others = &scratch.exact[t * (self.rows - copied)..(t + 1) * (self.rows - copied)];
         scratch.lower.clear();
         for (_, sums, bounds) in pieces() {
             scratch.lower.extend(sums.iter().zip(bounds).map(|(&sum, b)| value(sum, b) - token.error(b)));
         }
+        scratch.lower.extend(others.iter().map(|y| f64::from(*y)));
         let count = wanted.count.clamp(1, self.rows);
         let reach = if count == 1 {
             scratch.lower.iter().copied().fold(f64::NEG_INFINITY, f64::max)
@@ -216,8 +324,9 @@ impl Screen {
             return None;
         }
         let reach = reach - f64::from(wanted.within);
-        y.fill(f32::NEG_INFINITY);
-        let mut exact = 0;
+        y[..copied].fill(f32::NEG_INFINITY);
+        y[copied..].copy_from_slice(others);
+        let mut exact = others.len();
         let mut multiply = |row: usize| {
             exact += 1;
             kernels.matmul(w, x, row..row + 1, OutView::new(y, 1, self.rows));
@@ -229,24 +338,9 @@ impl Screen {
                 }
             }
         }
-        wanted.also.iter().map(|&row| row as usize).filter(|&row| row < self.rows).for_each(multiply);
+        wanted.also.iter().map(|&row| row as usize).filter(|&row| row < copied).for_each(multiply);
         Some(exact)
     }
-}
-
-/// Quantises a row: `s = max|w| / 127`, `q = round(w / s)`.
-fn quantise(w: &[f32], q: &mut [i8]) -> Bound {
-    let most = w.iter().fold(0.0f32, |m, w| if w.abs() > m || w.is_nan() { w.abs() } else { m });
-    if !most.is_finite() {
-        return Bound { norm: f32::INFINITY, ..Bound::default() };
-    }
-    // A scale that is no normal number would lose the bits that the bound counts on.
-    let scale = (most / 127.0).max(f32::MIN_POSITIVE);
-    for (q, w) in q.iter_mut().zip(w) {
-        *q = (w / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
-    }
-    let rest = norm(w.iter().zip(q.iter()).map(|(w, q)| f64::from(*w) - f64::from(scale) * f64::from(*q)));
-    Bound { scale, norm: up(norm(w.iter().map(|w| f64::from(*w)))), rest: up(rest) }
 }
 
 /// The input as integers, and what they leave out.
