@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Preflight(preflight::Args),
     /// How fast a model runs: the same as `bitnet bench`.
     Bench(bitnet_cli::commands::bench::Args),
+    /// Say whether a model is whole and this machine computes it right: the same as `bitnet verify`.
+    Verify(bitnet_cli::commands::verify::Args),
     /// Continue a prompt: the same as `bitnet infer`.
     Infer(bitnet_cli::commands::infer::Args),
 }
@@ -93,6 +95,7 @@ impl Command {
             Self::FlipWeight(args) => args.run(),
             Self::SetupCpp(args) => args.run(),
             Self::Preflight(args) => args.run(),
+            Self::Verify(args) => args.run(&Settings::from_env()?),
             Self::Infer(args) => args.run(&Settings::from_env()?),
         }
     }

@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod perplexity;
 pub mod repair_tokenizer;
 pub mod tokenize;
+pub mod verify;
 
 use bitnet_engine::settings::Settings;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ pub enum Command {
     Embed(embed::Args),
     /// Measure how well a model predicts a text.
     Perplexity(perplexity::Args),
+    /// Say whether a model is whole and this machine computes it right.
+    Verify(verify::Args),
     /// Measure how fast a model runs here.
     Bench(bench::Args),
     /// Write a model in another weight format, or with other metadata.
@@ -67,6 +70,7 @@ impl Command {
             Self::RepairTokenizer(args) => args.run(),
             Self::Embed(args) => args.run(&settings),
             Self::Perplexity(args) => args.run(&settings),
+            Self::Verify(args) => args.run(&settings),
             Self::Bench(args) => args.run(&settings),
             Self::Convert(args) => args.run(&settings),
             Self::Download(args) => args.run(),
