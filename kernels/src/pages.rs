@@ -79,8 +79,8 @@ impl PageCost {
     }
 }
 
-/// Bytes that are touched to measure: one huge page at least, wherever the mapping begins.
-const PROBE: usize = 4 << 20;
+/// Bytes that are touched to measure: three huge pages at least, wherever the mapping begins.
+const PROBE: usize = 8 << 20;
 
 impl Deref for Pages {
     type Target = [u8];
