@@ -9,8 +9,9 @@
 //! out after merging, so that they keep their neighbours apart.
 
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{Merge, NO_SYMBOL, PairTable, Scratch, merge_all};
+use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, Scratch};
 use super::pretokenize::{Pre, PreSpec};
+use super::recent::{self, Recent};
 use super::special::Part;
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::WordMap;
@@ -25,9 +26,13 @@ pub struct BpeTokenizer {
     /// The pieces that are one token.
     words: WordMap,
     pairs: PairTable,
-    /// Token of each byte, [`NO_SYMBOL`] where there is none.
-    bytes: [u32; 256],
+    bytes: BytePairs,
+    /// Of this thread's [`Recent`] pieces.
+    owner: u64,
 }
+
+/// Bytes of a text whose pieces are remembered.
+const REPEATING: usize = 1024;
 
 impl BpeTokenizer {
     /// Builds it; what was mended goes to `diagnostics`.
@@ -52,13 +57,14 @@ impl BpeTokenizer {
             Some(pairs) => pairs,
             None => rank_pairs(&vocab)?,
         };
+        let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
-        Ok(Self { vocab, pre, words, pairs, bytes })
+        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
     }
 
     /// What a device needs: the rule, the pieces that are one token, the merges, the token of each byte.
     pub(super) fn tables(&self) -> (Pre, &WordMap, &PairTable, &[u32; 256]) {
-        (self.pre.pre, &self.words, &self.pairs, &self.bytes)
+        (self.pre.pre, &self.words, &self.pairs, &self.bytes.symbols)
     }
 
     /// Cuts `text` at the special tokens that `opts` lets be found in it.
@@ -73,13 +79,31 @@ impl BpeTokenizer {
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
+        let mut recent = work.recent.take();
         let done: Result<(), std::convert::Infallible> = self.pre.pre.for_each(text, |piece| {
+            let place = match &recent {
+                Some(recent) => match recent.ids(piece, &mut work.ids) {
+                    Ok(()) => return Ok(()),
+                    Err(place) => place,
+                },
+                None => None,
+            };
+            let first = work.ids.len();
             match self.words.get(piece) {
                 Some(id) => work.ids.push(id),
-                None => self.merge_piece(piece, work),
+                None => {
+                    if !recent.as_ref().is_some_and(|recent| recent.merged(piece, &mut work.ids)) {
+                        self.merge_piece(piece, work);
+                        recent.iter_mut().for_each(|recent| recent.note_merged(piece, &work.ids[first..]));
+                    }
+                }
+            }
+            if let (Some(recent), Some(place)) = (&mut recent, place) {
+                recent.note(place, &work.ids[first..]);
             }
             Ok(())
         });
+        work.recent = recent;
         match done {
             Ok(()) => {}
         }
@@ -87,7 +111,7 @@ impl BpeTokenizer {
 
     #[cold]
     fn merge_piece(&self, piece: &[u8], work: &mut Work) {
-        merge_bytes(piece, &self.bytes, &self.pairs, &mut work.symbols, &mut work.scratch);
+        self.bytes.merge_all(&self.pairs, piece, &mut work.symbols, &mut work.scratch);
         work.ids.extend_from_slice(&work.symbols);
     }
 }
@@ -95,14 +119,10 @@ impl BpeTokenizer {
 #[derive(Default)]
 struct Work {
     ids: Vec<u32>,
+    /// For texts that are long enough to repeat themselves.
+    recent: Option<Recent>,
     symbols: Vec<u32>,
     scratch: Scratch,
-}
-
-fn merge_bytes(piece: &[u8], bytes: &[u32; 256], pairs: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
-    symbols.clear();
-    symbols.extend(piece.iter().map(|&b| bytes[usize::from(b)]).filter(|&id| id != NO_SYMBOL));
-    merge_all(pairs, symbols, scratch);
 }
 
 /// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
@@ -238,7 +258,7 @@ fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
 }
 
 /// The pieces that are one token as they stand: all, or those that the merges arrive at.
-fn words(vocab: &Vocab, pairs: &PairTable, bytes: &[u32; 256], ignore_merges: bool) -> WordMap {
+fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: bool) -> WordMap {
     let mut words = WordMap::with_capacity(vocab.tokens.len());
     let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
     for (id, (text, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
@@ -247,7 +267,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &[u32; 256], ignore_merges: bo
             continue;
         }
         if !ignore_merges {
-            merge_bytes(text, bytes, pairs, &mut symbols, &mut scratch);
+            bytes.merge_all(pairs, text, &mut symbols, &mut scratch);
             if symbols != [id] {
                 continue;
             }
@@ -260,7 +280,8 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &[u32; 256], ignore_merges: bo
 impl Tokenizer for BpeTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), ..Work::default() };
+        let recent = (bytes.len() >= REPEATING).then(|| Recent::take(self.owner));
+        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), recent, ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {
             match part {
@@ -270,6 +291,7 @@ impl Tokenizer for BpeTokenizer {
             Ok::<(), TokenizerError>(())
         })?;
         work.ids.extend(self.vocab.back(opts));
+        work.recent.into_iter().for_each(Recent::put_back);
         Ok(work.ids)
     }
 

@@ -134,6 +134,62 @@ pub struct Scratch {
 pub fn merge_all(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     scratch.merges.clear();
     scratch.merges.extend(symbols.windows(2).map(|w| table.find(w[0], w[1])));
+    merge(table, symbols, scratch);
+}
+
+/// What pairs of bytes become: the first look at a piece, in 512 KiB instead of a table of all pairs.
+#[derive(Debug, Clone)]
+pub struct BytePairs {
+    /// Symbol of each byte, [`NO_SYMBOL`] where there is none.
+    pub symbols: [u32; 256],
+    /// `[left][right]`.
+    merges: Box<[Merge]>,
+}
+
+impl BytePairs {
+    /// The pairs of these symbols.
+    #[must_use]
+    pub fn new(symbols: [u32; 256], table: &PairTable) -> Self {
+        let mut byte_of = std::collections::HashMap::new();
+        for (byte, &symbol) in symbols.iter().enumerate().filter(|(_, symbol)| **symbol != NO_SYMBOL) {
+            byte_of.insert(symbol, byte);
+        }
+        // Every symbol that is a byte is small, or nearly all are: most entries are told apart by one comparison.
+        let largest = byte_of.keys().copied().max().unwrap_or(0);
+        let mut merges = vec![NONE; 1 << 16].into_boxed_slice();
+        for &(key, merge) in table.entries.iter().filter(|(key, _)| *key != EMPTY.0) {
+            let (left, right) = ((key >> 32) as u32, key as u32);
+            if left <= largest
+                && right <= largest
+                && let (Some(left), Some(right)) = (byte_of.get(&left), byte_of.get(&right))
+            {
+                merges[left << 8 | right] = merge;
+            }
+        }
+        Self { symbols, merges }
+    }
+
+    /// Merges the bytes of a piece; those without a symbol are left out first.
+    pub fn merge_all(&self, table: &PairTable, piece: &[u8], symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+        symbols.clear();
+        scratch.merges.clear();
+        let mut last = None;
+        for &byte in piece {
+            let symbol = self.symbols[usize::from(byte)];
+            if symbol == NO_SYMBOL {
+                continue;
+            }
+            if let Some(last) = last.replace(byte) {
+                scratch.merges.push(self.merges[usize::from(last) << 8 | usize::from(byte)]);
+            }
+            symbols.push(symbol);
+        }
+        merge(table, symbols, scratch);
+    }
+}
+
+/// `scratch.merges[i]` is what `symbols[i]` and `symbols[i + 1]` become.
+fn merge(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     if symbols.len() <= SCAN_LIMIT {
         scan(table, symbols, &mut scratch.merges);
     } else {

@@ -36,6 +36,7 @@ pub mod from_gguf;
 pub mod gpu;
 pub mod merge;
 pub mod pretokenize;
+mod recent;
 mod roles;
 pub mod special;
 pub mod spm;

@@ -23,17 +23,17 @@ struct Entry {
 
 const EMPTY: Entry = Entry { key: 0, len_plus_1: 0, value: 0 };
 const SHORT: usize = 8;
-const K: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(super) const K: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(super) fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
 /// Up to 8 bytes as a little-endian number.
 #[inline]
-fn load(word: &[u8]) -> u64 {
+pub(super) fn load(word: &[u8]) -> u64 {
     if let Some((chunk, _)) = word.split_first_chunk::<8>() {
         return u64::from_le_bytes(*chunk);
     }
@@ -51,7 +51,7 @@ fn load(word: &[u8]) -> u64 {
 
 /// The word itself up to 8 bytes, a hash beyond.
 #[inline]
-fn key_of(word: &[u8]) -> u64 {
+pub(super) fn key_of(word: &[u8]) -> u64 {
     if word.len() <= SHORT {
         return load(word);
     }

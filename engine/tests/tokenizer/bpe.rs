@@ -97,6 +97,29 @@ fn nasty_strings_have_the_oracles_ids() {
     }
 }
 
+/// What a thread remembers of earlier pieces is never taken for another piece, or for one of another vocabulary: more words than it
+/// holds, of every length around its limit, in turns of vocabularies.
+#[test]
+fn remembered_pieces_are_the_right_ones() {
+    let mut seed = 7u64;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    let mut text = String::new();
+    for _ in 0..9_000 {
+        // Few letters, so that prefixes and lengths meet; zero bytes, since the unused part of an entry is zero.
+        text.push(' ');
+        let longest = if below(4) == 0 { 30 } else { 4 };
+        for _ in 0..1 + below(longest) {
+            text.push(*['a', 'b', 'e', 'é', '1', '\0', 'ſ'].get(below(7)).unwrap());
+        }
+    }
+    for _ in 0..2 {
+        check(&text);
+    }
+}
+
 #[test]
 fn frames_follow_the_flags() {
     let file = byte_level_json_file(train_byte_level("gpt-2", 400, true), "gpt-2", SPECIALS);
