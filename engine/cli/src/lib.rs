@@ -7,6 +7,7 @@ pub mod commands;
 mod common;
 mod embedded;
 mod memory;
+mod model;
 mod output;
 
 use clap::Parser;
