@@ -132,19 +132,29 @@ pub(crate) fn snapshot(
 /// A client for what is not here, if it may be fetched.
 fn client(model: &Path, reference: &ModelRef, hub: HubSettings, allow: Allow) -> anyhow::Result<BlockingDownload> {
     let no_path = if model.to_string_lossy().starts_with("hf:") { "" } else { "there is no such path, and " };
-    let caches: Vec<String> = hub.hf_caches.iter().map(|root| root.display().to_string()).collect();
-    let missing = format!("{no_path}{reference} is not in the cache ({})", caches.join(", "));
-    let command = reference.command();
     if hub.offline {
-        bail!(
-            "{missing}, and offline nothing is fetched; go online (unset BITNET_OFFLINE HF_HUB_OFFLINE TRANSFORMERS_OFFLINE, no \
-             --offline) and run: {command}"
-        );
+        bail!("{no_path}{}", not_here_offline(reference, &hub));
     }
     if !allow.auto_download && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        bail!("{missing}; add --auto-download to fetch it, or run: {command}");
+        let (missing, command) = (missing(reference, &hub), reference.command());
+        bail!("{no_path}{missing}; add --auto-download to fetch it, or run: {command}");
     }
     Ok(BlockingDownload::new(hub, Some(observer()))?)
+}
+
+fn missing(reference: &ModelRef, hub: &HubSettings) -> String {
+    let caches: Vec<String> = hub.hf_caches.iter().map(|root| root.display().to_string()).collect();
+    format!("{reference} is not in the cache ({})", caches.join(", "))
+}
+
+/// What to say of a model that is not here, where nothing may be asked for it.
+pub(crate) fn not_here_offline(reference: &ModelRef, hub: &HubSettings) -> String {
+    format!(
+        "{}, and offline nothing is fetched; go online (unset BITNET_OFFLINE HF_HUB_OFFLINE TRANSFORMERS_OFFLINE, no --offline) and \
+         run: {}",
+        missing(reference, hub),
+        reference.command()
+    )
 }
 
 /// Says which model was chosen where the reference leaves it open.

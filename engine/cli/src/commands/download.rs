@@ -1,7 +1,7 @@
 //! `bitnet download`
 
 use super::{Format, print_json};
-use crate::model::tell;
+use crate::model::{not_here_offline, tell};
 use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
@@ -173,6 +173,7 @@ fn fetch_model(
     };
     let down = error.is_network() || matches!(error, HubError::Offline { .. });
     let Some(found) = down.then(|| models::cached(settings, reference)).transpose()?.flatten() else {
+        anyhow::ensure!(!settings.offline, not_here_offline(reference, settings));
         return Err(error.into());
     };
     if error.is_network() {
