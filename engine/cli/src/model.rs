@@ -122,11 +122,14 @@ pub(crate) fn snapshot(
         return Ok(snapshot);
     }
     let client = client(Path::new("hf:"), reference, hub, allow)?;
-    let what = format!("{} of {repo} ({revision})", wanted.join(", "));
-    if !allow.auto_download && !confirmed(&format!("Fetch {what}?"))? {
-        bail!("{what} is not fetched");
+    let files = client.select(repo, revision, wanted, welcome)?.files;
+    let plan = client.plan(repo, revision, &files.iter().map(String::as_str).collect::<Vec<_>>())?;
+    if !allow.auto_download {
+        let (count, bytes) = (plan.missing_files().count(), HumanBytes(plan.missing_bytes()));
+        let question = format!("Fetch {count} files of {repo} ({revision}), {bytes}?");
+        anyhow::ensure!(confirmed(&question)?, "{repo} is not fetched");
     }
-    Ok(client.snapshot_matching(repo, revision, wanted, welcome)?)
+    Ok(client.complete(plan)?)
 }
 
 /// A client for what is not here, if it may be fetched.
@@ -135,7 +138,8 @@ fn client(model: &Path, reference: &ModelRef, hub: HubSettings, allow: Allow) ->
     if hub.offline {
         bail!("{no_path}{}", not_here_offline(reference, &hub));
     }
-    if !allow.auto_download && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !allow.auto_download && !can_ask {
         let (missing, command) = (missing(reference, &hub), reference.command());
         bail!("{no_path}{missing}; add --auto-download to fetch it, or run: {command}");
     }

@@ -11,7 +11,7 @@ use super::metrics::HubMetrics;
 use super::models::{ModelFiles, ModelPlan};
 use super::reference::ModelRef;
 use super::settings::HubSettings;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, SnapshotPlan};
 
 /// A [`SmartTokenizerDownload`] with a small runtime of its own. Each call runs on a thread of its own, so that it may be made from
 /// anywhere, also from inside an async task (which it then blocks).
@@ -67,6 +67,16 @@ impl BlockingDownload {
         welcome: &[&str],
     ) -> Result<Snapshot, HubError> {
         self.run(self.client.snapshot_matching(repo, revision, wanted, welcome))
+    }
+
+    /// See [`SmartTokenizerDownload::plan`].
+    pub fn plan(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<SnapshotPlan, HubError> {
+        self.run(self.client.plan(repo, revision, paths))
+    }
+
+    /// See [`SmartTokenizerDownload::complete`].
+    pub fn complete(&self, plan: SnapshotPlan) -> Result<Snapshot, HubError> {
+        self.run(self.client.complete(plan))
     }
 
     /// See [`SmartTokenizerDownload::plan_model`].

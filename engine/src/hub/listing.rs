@@ -1,7 +1,5 @@
 //! What files a revision has. A commit's list never changes, so it is kept: a second question is answered without the network.
 
-use std::time::Duration;
-
 use super::download::SmartTokenizerDownload;
 use super::error::{HubError, Tried};
 use super::event::Event;
@@ -25,7 +23,7 @@ impl SmartTokenizerDownload {
         let settings = &self.0.settings;
         let known = self.known_list(repo, revision);
         let known = match known {
-            Some((listing, age)) if settings.offline || age < settings.ref_ttl => return Ok(listing),
+            Some((listing, fresh)) if settings.offline || fresh => return Ok(listing),
             other => other.map(|(listing, _)| listing),
         };
         if settings.offline {
@@ -91,21 +89,18 @@ impl SmartTokenizerDownload {
         Ok(Listing { commit, files: out })
     }
 
-    /// A list from an earlier answer, and how long ago its revision was seen.
-    fn known_list(&self, repo: &str, revision: &str) -> Option<(Listing, Duration)> {
-        let cache = &self.0.cache;
-        let (commit, age) = if is_commit(revision) {
-            (revision.to_owned(), Duration::ZERO)
+    /// A list from an earlier answer, and whether its revision cannot have moved since, or was seen a moment ago.
+    fn known_list(&self, repo: &str, revision: &str) -> Option<(Listing, bool)> {
+        let (cache, settings) = (&self.0.cache, &self.0.settings);
+        let (commit, fresh) = if is_commit(revision) {
+            (revision.to_owned(), true)
+        } else if let Some((commit, age)) = cache.commit_of(repo, revision) {
+            (commit, age < settings.ref_ttl)
         } else {
-            let theirs = || {
-                let commit =
-                    self.0.settings.hf_caches.iter().find_map(|root| hf_cache::commit_of(root, repo, revision));
-                commit.map(|commit| (commit, Duration::MAX))
-            };
-            cache.commit_of(repo, revision).or_else(theirs)?
+            (settings.hf_caches.iter().find_map(|root| hf_cache::commit_of(root, repo, revision))?, false)
         };
         let files = cache.files_of(repo, &commit)?;
-        Some((Listing { commit, files }, age))
+        Some((Listing { commit, files }, fresh))
     }
 
     /// Asks the hub's API; `once` and shortly, where there is another answer.
