@@ -8,7 +8,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::choose::Choice;
 use bitnet_engine::hub::models::{self, ModelPlan};
-use bitnet_engine::hub::{HubSettings, ModelRef, Pick, Snapshot};
+use bitnet_engine::hub::{HubSettings, ModelRef, Pick};
 use bitnet_engine::settings::{Settings, hub_from_env};
 use indicatif::HumanBytes;
 use std::io::{BufRead, IsTerminal};
@@ -101,35 +101,45 @@ pub(crate) fn locate(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
     Ok(found.file)
 }
 
-/// The files of a repository that match (each of `wanted` must match one, `welcome` may), in HuggingFace's cache. The choice of the
-/// reference is not looked at. Needs the hub, unless an earlier call has listed and fetched the same.
+/// What a checkpoint of HuggingFace is made of: each of the first must be there, the others may.
+const CHECKPOINT: ([&str; 2], [&str; 4]) =
+    (["config.json", "model*.safetensors"], ["*.json", "tokenizer.model", "merges.txt", "*.jinja"]);
+
+/// What `bitnet convert` reads: as [`locate`]; but of a repository without a GGUF the folder of its checkpoint.
 ///
 /// # Errors
-/// As [`locate`]; a pattern that matches nothing.
-#[expect(dead_code, reason = "for checkpoints, which are several files")]
-pub(crate) fn snapshot(
-    reference: &ModelRef,
-    wanted: &[&str],
-    welcome: &[&str],
-    allow: Allow,
-) -> anyhow::Result<Snapshot> {
-    let ModelRef { repo, revision, .. } = reference;
+/// As [`locate`].
+pub(crate) fn source(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
+    let Some(Ok(reference)) = ModelRef::of(model).filter(|r| r.as_ref().is_ok_and(|r| r.pick == Pick::Auto)) else {
+        return locate(model, allow);
+    };
     let mut hub = hub_from_env()?;
     hub.offline |= allow.offline;
-    // What is here needs neither packets nor permission.
-    let here = HubSettings { offline: true, ..hub.clone() };
-    if let Ok(snapshot) = BlockingDownload::new(here, None)?.snapshot_matching(repo, revision, wanted, welcome) {
-        return Ok(snapshot);
+    if models::cached(&hub, &reference)?.is_none() {
+        let ((wanted, welcome), ModelRef { repo, revision, .. }) = (CHECKPOINT, &reference);
+        // What is here needs neither packets nor leave.
+        let here = HubSettings { offline: true, ..hub.clone() };
+        if let Ok(snapshot) = BlockingDownload::new(here, None)?.snapshot_matching(repo, revision, &wanted, &welcome) {
+            return Ok(snapshot.folder);
+        }
+        let client = client(model, &reference, hub, allow)?;
+        if !client.list(repo, revision)?.files.iter().any(|file| file.ends_with(".gguf")) {
+            return checkpoint(&client, &reference, allow);
+        }
     }
-    let client = client(Path::new("hf:"), reference, hub, allow)?;
-    let files = client.select(repo, revision, wanted, welcome)?.files;
+    locate(model, allow)
+}
+
+fn checkpoint(client: &BlockingDownload, reference: &ModelRef, allow: Allow) -> anyhow::Result<PathBuf> {
+    let ((wanted, welcome), ModelRef { repo, revision, .. }) = (CHECKPOINT, reference);
+    let files = client.select(repo, revision, &wanted, &welcome)?.files;
     let plan = client.plan(repo, revision, &files.iter().map(String::as_str).collect::<Vec<_>>())?;
     if !allow.auto_download {
         let (count, bytes) = (plan.missing_files().count(), HumanBytes(plan.missing_bytes()));
-        let question = format!("Fetch {count} files of {repo} ({revision}), {bytes}?");
-        anyhow::ensure!(confirmed(&question)?, "{repo} is not fetched");
+        let question = format!("Fetch {count} files of the checkpoint {reference}, {bytes}?");
+        anyhow::ensure!(confirmed(&question)?, "{reference} is not fetched");
     }
-    Ok(client.complete(plan)?)
+    Ok(client.complete(plan)?.folder)
 }
 
 /// A client for what is not here, if it may be fetched.

@@ -402,6 +402,83 @@ fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_is_named() {
+    let m = Machine::new(hub());
+    let file = m.dir.path().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let env = [("HF_HUB_CACHE", text(&file))];
+    m.run_env(&env, &["download", REF]).fails_with(&["export HF_HUB_CACHE=DIR", text(&file)]);
+    assert_eq!(m.hub.log().count(|e| e.side == Side::Cdn), 0);
+}
+
+#[test]
+fn a_repository_without_a_gguf_is_converted_from_its_checkpoint() {
+    let checkpoint = Repo::new("org/checkpoint")
+        .file("config.json", "{}", Storage::Git)
+        .file("model-00001-of-00002.safetensors", vec![1; 3000], Storage::Lfs)
+        .file("model-00002-of-00002.safetensors", vec![2; 3000], Storage::Lfs)
+        .file("tokenizer.json", "{}", Storage::Git)
+        .file("README.md", "no", Storage::Git);
+    let m = Machine::new(MockHub::builder().repo(checkpoint.clone()).start().unwrap());
+    let out = m.dir.path().join("out.gguf");
+    let args = ["convert", "hf:org/checkpoint", "--to", "i2_s", "-o", text(&out)];
+    m.silent(&[], &args).fails_with(&["hf:org/checkpoint is not in the cache", "--auto-download"]);
+    // What is in these files is no model; that they are here, and read without the network, is what counts.
+    let auto = [&args[..], &["--auto-download"]].concat();
+    let folder =
+        m.dir.path().join("home/.cache/huggingface/hub/models--org--checkpoint/snapshots").join(checkpoint.head());
+    m.run(&auto).fails_with(&[text(&folder)]);
+    let mut names: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    assert_eq!(names, ["config.json", parts[0], parts[1], "tokenizer.json"]);
+    for env in [&[][..], &[("BITNET_OFFLINE", "1")]] {
+        m.silent(env, &args).fails_with(&[text(&folder)]);
+    }
+}
+
+/// A terminal for standard input and error, and `answer` typed there. What was shown, and how it ended.
+#[cfg(unix)]
+fn on_a_terminal(mut command: std::process::Command, answer: &str) -> (String, std::process::ExitStatus) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::{Read, Write};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
+    let mut child = command.stdin(open()).stderr(open()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    drop(command);
+    let mut master = std::fs::File::from(master);
+    master.write_all(answer.as_bytes()).unwrap();
+    let mut shown = Vec::new();
+    // The end of a terminal is an error of reading.
+    let _ = master.read_to_end(&mut shown);
+    (String::from_utf8_lossy(&shown).into_owned(), child.wait().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn on_a_terminal_it_is_asked() {
+    let m = Machine::new(hub());
+    let args = [&ASK[..], &["--model", REF]].concat();
+    let (shown, status) = on_a_terminal(m.command(&[], &args), "n\n");
+    assert!(!status.success());
+    assert!(
+        shown.contains(
+            "Fetch tiny-i2_s.gguf, chat_template.jinja for hf:org/tiny-gguf (i2_s comes first), 4.35 MiB? [Y/n]"
+        ),
+        "{shown}"
+    );
+    assert!(shown.contains("is not fetched; what fetches it: bitnet download hf:org/tiny-gguf"), "{shown}");
+    assert_eq!(m.hub.log().count(|e| e.method == "GET" && !e.path.starts_with("/api/")), 0, "only asked about");
+    let (shown, status) = on_a_terminal(m.command(&[], &args), "\n");
+    assert!(status.success() && shown.contains("MiB/s"), "{shown}");
+    m.silent(&[], &args).ok();
+}
+
+#[test]
 fn two_processes_fetch_a_model_once() {
     let m = Machine::new(hub());
     m.hub.fault(Fault::Delay { pause: Duration::from_millis(300) }.always().on(Side::Cdn));

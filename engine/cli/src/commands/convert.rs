@@ -1,7 +1,7 @@
 //! `bitnet convert`
 
 use crate::common::{self, ComputeArgs};
-use crate::model::{FetchArgs, locate};
+use crate::model::{FetchArgs, source};
 use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
@@ -66,7 +66,7 @@ impl Args {
         };
         let linear = self.to.as_ref().map(format).transpose()?;
         let embedding = self.embedding.as_ref().map(format).transpose()?;
-        let file = GgufFile::open(locate(&self.model, self.fetch.allow())?)?;
+        let file = GgufFile::open(source(&self.model, self.fetch.allow())?)?;
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
         // Ctrl-C must leave no half-written file behind.
