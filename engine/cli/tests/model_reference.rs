@@ -3,7 +3,7 @@
 
 mod support;
 
-use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
+use bitnet_mock_hub::{Access, Fault, MockHub, Repo, Side, Storage};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use support::*;
@@ -241,8 +241,7 @@ fn every_command_takes_a_reference() {
 fn the_template_beside_the_model_is_found() {
     let m = Machine::new(hub());
     let args = ["infer", "--prompt", "beginning", "-n", "1", "--format", "json", "--auto-download", "--model", REF];
-    let said = m.run(&args).ok();
-    assert!(!said.err.contains("no chat template"), "{}", said.err);
+    assert_eq!(m.run(&args).ok().json()["template"], "file");
     let discovered = m.run(&["discover", REF, "--format", "json"]).ok().json();
     assert_eq!(discovered["winner"], "embedded");
 }
@@ -399,6 +398,29 @@ fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
     error.fails_with(&["1152921504606846976 bytes", "bytes are free", "HF_HUB_CACHE"]);
     assert_eq!(m.hub.log().count(|e| e.side == Side::Cdn), 0);
     assert!(m.blobs().is_empty());
+}
+
+#[test]
+fn repositories_that_moved_or_want_a_token() {
+    let closed = |name: &str, access| Repo::new(name).file("m-i2_s.gguf", model(), Storage::Lfs).access(access);
+    let hub = MockHub::builder()
+        .repo(repo())
+        .renamed("old/name", REPO)
+        .repo(closed("org/private", Access::Private("good".to_owned())))
+        .repo(closed("org/gated", Access::Gated("good".to_owned())));
+    let m = Machine::new(hub.start().unwrap());
+    let ask = |model| [&ASK[..], &["--auto-download", "--model", model]].concat();
+    m.run(&ask("hf:old/name")).ok();
+    m.silent(&[("BITNET_OFFLINE", "1")], &ask("hf:old/name")).ok();
+    m.run(&ask("hf:org/private")).fails_with(&["org/private", "or it is private", "HF_TOKEN"]);
+    m.run(&ask("hf:org/gated")).fails_with(&["org/gated is gated", "accept its terms"]);
+    for model in ["hf:org/private", "hf:org/gated"] {
+        m.hub.log().clear();
+        m.run_env(&[("HF_TOKEN", "good")], &ask(model)).ok();
+        let log = m.hub.log();
+        assert!(log.token_seen(Side::Hub) && !log.token_seen(Side::Cdn), "the token stays at home");
+        m.silent(&[], &ask(model)).ok();
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::model::{not_here_offline, tell};
 use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
-use bitnet_engine::hub::choose::all_parts;
+use bitnet_engine::hub::choose::{ORDER, all_parts};
 use bitnet_engine::hub::glob::is_glob;
 use bitnet_engine::hub::models::{self, is_model};
 use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, HubSettings, MAIN, ModelRef, Observer, Pick, Source};
@@ -20,11 +20,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a tokenizer is made of, as repositories on the hub name it.
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model"];
 
+fn after_help() -> String {
+    format!(
+        "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download hf:microsoft/bitnet-b1.58-2B-4T-gguf\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  bitnet download org/name --file '*.safetensors' --file '*.json'\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command. Models (GGUF, safetensors) and what is fetched with them are kept in HuggingFace's cache, where other tools find them too. Of several models of a repository the one is taken whose name has the first of these quantizations: {}.",
+        ORDER.join(", ")
+    )
+}
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download hf:microsoft/bitnet-b1.58-2B-4T-gguf\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  bitnet download org/name --file '*.safetensors' --file '*.json'\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command. Models (GGUF, safetensors) and what is fetched with them are kept in HuggingFace's cache, where other tools find them too."
-)]
+#[command(after_help = after_help())]
 pub struct Args {
     /// The repository, org/name; or a model of one, as --model takes it: hf:ORG/REPO[@REVISION][:FILE or QUANT].
     #[arg(value_name = "REPO|hf:ORG/REPO")]
