@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `BITNET_GGUF` | the model, where no `--model` names one |
+//! | `BITNET_GGUF` | the model, where no `--model` names one: a file or `hf:ORG/REPO...` |
 //! | `BITNET_SEED` | seed of the sampler, where no `--seed` names one |
 //! | `BITNET_DETERMINISTIC` | pin the seed (to `BITNET_SEED`, else 0) and the date of prompts, and refuse kernels that break the numerics contract |
 //! | `BITNET_THREADS` | threads, where no `--threads` names a number |

@@ -65,8 +65,13 @@ pub fn settings(endpoint: &str, cache: &Path, token: Option<&str>) -> HubSetting
     settings.endpoint = endpoint.to_owned();
     settings.token = token.and_then(Token::new).map_or(TokenSource::None, TokenSource::Value);
     let seconds = Duration::from_secs;
-    settings.timeouts =
-        Timeouts { connect: seconds(5), metadata: seconds(10), stall: seconds(10), overall: seconds(30) };
+    settings.timeouts = Timeouts {
+        connect: seconds(5),
+        metadata: seconds(10),
+        stall: seconds(10),
+        overall: seconds(30),
+        slowest: None,
+    };
     settings.retry = RetryPolicy {
         retries: 5,
         base: Duration::from_millis(2),

@@ -211,9 +211,7 @@ fn resolve(state: &State, name: &str, revision: &str, path: &str, ask: &Ask, may
             .insert_header("Accept-Ranges", "bytes")
     };
     let linked = |answer: ResponseTemplate| {
-        answer
-            .insert_header("X-Linked-Etag", etag.as_str())
-            .insert_header("X-Linked-Size", file.bytes.len().to_string())
+        answer.insert_header("X-Linked-Etag", etag.as_str()).insert_header("X-Linked-Size", file.size.to_string())
     };
     match file.storage {
         Storage::GitCached if may_redirect => {

@@ -46,9 +46,9 @@ pub(crate) fn models(state: &State, rest: &[&str], ask: &Ask) -> Answer {
 }
 
 fn entry(path: &str, file: &File, path_key: &str, id_key: &str) -> Value {
-    let mut entry = json!({ path_key: path, id_key: file.git_sha1, "size": file.bytes.len(), "type": "file" });
+    let mut entry = json!({ path_key: path, id_key: file.git_sha1, "size": file.size, "type": "file" });
     if matches!(file.storage, Storage::Lfs | Storage::Xet) {
-        let lfs = json!({ "oid": file.sha256, "sha256": file.sha256, "size": file.bytes.len(), "pointerSize": 130 });
+        let lfs = json!({ "oid": file.sha256, "sha256": file.sha256, "size": file.size, "pointerSize": 130 });
         if let Some(entry) = entry.as_object_mut() {
             entry.insert("lfs".to_owned(), lfs);
         }

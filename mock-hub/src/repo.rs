@@ -41,6 +41,8 @@ pub struct File {
     pub sha256: String,
     /// SHA-1 of the git blob (`blob <length>\0` and the contents), hex.
     pub git_sha1: String,
+    /// The size that the hub names, which is that of the contents unless [`Repo::claims`] says otherwise.
+    pub size: u64,
 }
 
 impl File {
@@ -48,7 +50,7 @@ impl File {
     pub fn new(bytes: impl Into<Vec<u8>>, storage: Storage) -> Self {
         let bytes = bytes.into();
         let (sha256, git_sha1) = (sha256_hex(&bytes), git_blob_sha1(&bytes));
-        Self { bytes: Arc::new(bytes), storage, sha256, git_sha1 }
+        Self { size: bytes.len() as u64, bytes: Arc::new(bytes), storage, sha256, git_sha1 }
     }
 
     /// The ETag that the hub names for it: SHA-256 for LFS and Xet, git's SHA-1 otherwise.
@@ -90,6 +92,14 @@ impl Repo {
     /// Adds a file to a branch or tag.
     pub fn file_at(mut self, revision: &str, path: &str, bytes: impl Into<Vec<u8>>, storage: Storage) -> Self {
         self.revisions.entry(revision.to_owned()).or_default().insert(path.to_owned(), File::new(bytes, storage));
+        self
+    }
+
+    /// The hub says that a file of `main` has so many bytes: a file too big for any disk need not be in memory.
+    pub fn claims(mut self, path: &str, size: u64) -> Self {
+        if let Some(file) = self.revisions.get_mut("main").and_then(|files| files.get_mut(path)) {
+            file.size = size;
+        }
         self
     }
 

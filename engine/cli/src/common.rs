@@ -2,11 +2,11 @@
 
 use crate::commands::download::observer;
 use crate::embedded;
+pub(crate) use crate::model::{Allow, ModelArgs};
 use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
-use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
 use bitnet_engine::model::HugePages;
@@ -24,30 +24,14 @@ use std::time::{Duration, Instant};
 /// The device that is chosen for the model.
 pub(crate) const AUTO: &str = "auto";
 
-/// Which model.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct ModelArgs {
-    /// The GGUF file [default: $BITNET_GGUF, else the embedded tiny model].
-    #[arg(short, long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-}
-
-impl ModelArgs {
-    pub(crate) fn open(&self, settings: &Settings) -> anyhow::Result<GgufFile> {
-        Ok(match self.model.as_ref().or(settings.gguf.as_ref()) {
-            Some(path) => GgufFile::open(path)?,
-            None => GgufFile::from_static(embedded::model())?,
-        })
-    }
-}
-
 /// Where the tokenizer may come from. Without any of these: the model itself, files beside it, the caches.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TokenizerArgs {
     /// Use this tokenizer: tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it), a folder with them, or another GGUF.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Fetch the tokenizer from the HuggingFace hub if the model has none and none is found here.
+    /// Fetch from the HuggingFace hub what is not here: a model that is named by its repository, and the tokenizer if the model has
+    /// none and none is found here.
     #[arg(long)]
     pub auto_download: bool,
     /// Take no guess, no mock and no replacement for a broken tokenizer [also: $BITNET_STRICT_TOKENIZERS].
@@ -76,6 +60,11 @@ impl TokenizerArgs {
         out
     }
 
+    /// What may be done to get the model.
+    pub(crate) fn allow(&self) -> Allow {
+        Allow { auto_download: self.auto_download, offline: self.offline }
+    }
+
     /// The chain of a command.
     pub(crate) fn chain(&self, settings: &Settings) -> TokenizerFallbackChain {
         TokenizerFallbackChain::new(self.settings(settings)).with_observer(observer())
@@ -84,8 +73,9 @@ impl TokenizerArgs {
 
 /// The tokenizer of a model whose weights are not needed.
 pub(crate) fn tokenizer(model: &ModelArgs, args: &TokenizerArgs, settings: &Settings) -> anyhow::Result<Resolved> {
+    let place = model.locate(args.allow(), settings)?;
     let resolve = || -> anyhow::Result<Resolved> {
-        let discovery = TokenizerDiscovery::from_file(&model.open(settings)?)?;
+        let discovery = TokenizerDiscovery::from_file(&place.open()?)?;
         Ok(args.chain(settings).resolve(&discovery)?)
     };
     let resolved = resolve().with_context(|| format!("cannot use {}", model_name(model, settings)))?;
@@ -191,12 +181,13 @@ pub(crate) fn load_model(
     compute: &Compute,
     settings: &Settings,
 ) -> anyhow::Result<(Loaded, Duration)> {
+    let place = model.locate(tokenizer.allow(), settings)?;
     let started = Instant::now();
     let chain = tokenizer.chain(settings);
     let spinner = ProgressBar::new_spinner().with_message("loading the model");
     spinner.enable_steady_tick(Duration::from_millis(100));
-    let loaded = model
-        .open(settings)
+    let loaded = place
+        .open()
         .and_then(|file| {
             let options = LoadOptions {
                 layout: args.layout(),

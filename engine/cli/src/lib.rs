@@ -7,6 +7,7 @@ pub mod commands;
 mod common;
 mod embedded;
 mod memory;
+mod model;
 mod output;
 
 use clap::Parser;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 #[command(
     name = "bitnet",
     version,
-    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o model-q8.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct"
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\"\n  bitnet infer --model model.gguf --prompt \"The capital of France is\" --temperature 0\n  bitnet infer --model hf:microsoft/bitnet-b1.58-2B-4T-gguf --auto-download --prompt \"Why is the sky blue?\"\n  bitnet inspect model.gguf\n  bitnet convert model.gguf --to q8_0 -o model-q8.gguf\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct"
 )]
 pub struct Cli {
     /// Say more on stderr (twice: everything).

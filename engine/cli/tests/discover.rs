@@ -9,7 +9,7 @@ mod models;
 #[path = "../../tests/model_support/mod.rs"]
 mod small;
 
-use bitnet_mock_hub::MockHub;
+use bitnet_mock_hub::{MockHub, Repo, Storage};
 use models::*;
 use std::path::Path;
 use support::{Run, bitnet, finish, text};
@@ -117,6 +117,24 @@ fn files_beside_it() {
     assert_eq!(report["strategy"]["kind"], "exact");
     at(dir.path(), None, &[], &[&tokenize[..], &["--tokenizer", "/nowhere"]].concat())
         .fails_with(&["/nowhere does not exist"]);
+}
+
+#[test]
+fn files_beside_it_in_its_repository() {
+    let repo = Repo::new("org/bare")
+        .file("sub/bare-f16.gguf", gguf(&arch("llama"), Some(700)), Storage::Lfs)
+        .file("sub/vocab.json", vocab_json(700).to_string(), Storage::Git)
+        .file("sub/merges.txt", merges_txt(), Storage::Git)
+        .file("tokenizer.json", "of another model", Storage::Git);
+    let (hub, dir) = (MockHub::builder().repo(repo).start().unwrap(), tempfile::tempdir().unwrap());
+    let tokenize = ["tokenize", "--model", "hf:org/bare", "--text", HELLO];
+    let got = at(dir.path(), Some(&hub), &[], &[&tokenize[..], &["--auto-download"]].concat()).ok();
+    assert_eq!(got.out, "259 32 259\n");
+    hub.log().clear();
+    assert_eq!(at(dir.path(), Some(&hub), &[("BITNET_OFFLINE", "1")], &tokenize).ok().out, got.out);
+    let (code, report) = discover(dir.path(), Some(&hub), &["hf:org/bare"]);
+    assert_eq!((code, report["winner"].as_str()), (Some(0), Some("beside")), "{report}");
+    assert!(hub.log().is_empty(), "{:?}", hub.log().entries());
 }
 
 #[test]

@@ -8,7 +8,10 @@ use super::error::HubError;
 use super::event::Observer;
 use super::fetched::{Fetched, Listing};
 use super::metrics::HubMetrics;
+use super::models::{ModelFiles, ModelPlan};
+use super::reference::ModelRef;
 use super::settings::HubSettings;
+use super::snapshot::{Snapshot, SnapshotPlan};
 
 /// A [`SmartTokenizerDownload`] with a small runtime of its own. Each call runs on a thread of its own, so that it may be made from
 /// anywhere, also from inside an async task (which it then blocks).
@@ -43,6 +46,47 @@ impl BlockingDownload {
     /// See [`SmartTokenizerDownload::list`].
     pub fn list(&self, repo: &str, revision: &str) -> Result<Listing, HubError> {
         self.run(self.client.list(repo, revision))
+    }
+
+    /// See [`SmartTokenizerDownload::select`].
+    pub fn select(&self, repo: &str, revision: &str, wanted: &[&str], welcome: &[&str]) -> Result<Listing, HubError> {
+        self.run(self.client.select(repo, revision, wanted, welcome))
+    }
+
+    /// See [`SmartTokenizerDownload::snapshot`].
+    pub fn snapshot(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Snapshot, HubError> {
+        self.run(self.client.snapshot(repo, revision, paths))
+    }
+
+    /// See [`SmartTokenizerDownload::snapshot_matching`].
+    pub fn snapshot_matching(
+        &self,
+        repo: &str,
+        revision: &str,
+        wanted: &[&str],
+        welcome: &[&str],
+    ) -> Result<Snapshot, HubError> {
+        self.run(self.client.snapshot_matching(repo, revision, wanted, welcome))
+    }
+
+    /// See [`SmartTokenizerDownload::plan`].
+    pub fn plan(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<SnapshotPlan, HubError> {
+        self.run(self.client.plan(repo, revision, paths))
+    }
+
+    /// See [`SmartTokenizerDownload::complete`].
+    pub fn complete(&self, plan: SnapshotPlan) -> Result<Snapshot, HubError> {
+        self.run(self.client.complete(plan))
+    }
+
+    /// See [`SmartTokenizerDownload::plan_model`].
+    pub fn plan_model(&self, reference: &ModelRef) -> Result<ModelPlan, HubError> {
+        self.run(self.client.plan_model(reference))
+    }
+
+    /// See [`SmartTokenizerDownload::fetch_model`].
+    pub fn fetch_model(&self, plan: ModelPlan) -> Result<(ModelFiles, Snapshot), HubError> {
+        self.run(self.client.fetch_model(plan))
     }
 
     /// The cache.

@@ -4,6 +4,7 @@
 //! <root>/blobs/sha256-<hex>.zst                  contents, zstd; without .zst as they are (big, or not compressible)
 //!        entries/<org--name>/<commit>/<path>.json  which blob a file of a commit is
 //!        absent/<org--name>/<commit>/<path>      empty: the hub says that the commit has no such file, which stays true
+//!        lists/<org--name>/<commit>.json         the files of a commit, which never change
 //!        refs/<org--name>/<revision>             the commit that a branch had; its mtime says when we saw that
 //!        pins/<org--name>/<revision>.json        what a branch's tokenizer was when it was first used
 //!        partial/<digest>.part, .json            what has arrived so far, and the server's ETag for If-Range
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::error::HubError;
 use super::names::{encode, folder, is_commit};
+use super::partial::Slot;
 
 /// Bigger files are stored as they are: they are models, which do not compress and want to be mapped.
 const COMPRESS_UP_TO: u64 = 64 << 20;
@@ -87,9 +89,9 @@ impl Cache {
     }
 
     /// The partial file and its note, for contents with this checksum.
-    pub(crate) fn partial(&self, digest: &Digest) -> (PathBuf, PathBuf) {
+    pub(crate) fn partial(&self, digest: &Digest) -> Slot {
         let dir = self.root.join("partial");
-        (dir.join(format!("{digest}.part")), dir.join(format!("{digest}.json")))
+        Slot { part: dir.join(format!("{digest}.part")), note: dir.join(format!("{digest}.json")) }
     }
 
     fn entry_file(&self, repo: &str, commit: &str, path: &str) -> PathBuf {
@@ -116,6 +118,43 @@ impl Cache {
 
     pub(crate) fn set_absent(&self, repo: &str, commit: &str, path: &str) -> Result<(), HubError> {
         self.write(&self.absent_file(repo, commit, path), b"")
+    }
+
+    fn list_file(&self, repo: &str, commit: &str) -> PathBuf {
+        self.root.join("lists").join(folder(repo)).join(format!("{commit}.json"))
+    }
+
+    /// The files of a commit, if the hub has said so before.
+    pub(crate) fn files_of(&self, repo: &str, commit: &str) -> Option<Vec<String>> {
+        serde_json::from_slice(&fs::read(self.list_file(repo, commit)).ok()?).ok()
+    }
+
+    pub(crate) fn set_files(&self, repo: &str, commit: &str, files: &[String]) -> Result<(), HubError> {
+        let file = self.list_file(repo, commit);
+        let text = serde_json::to_vec(files).map_err(|cause| HubError::io("write", &file, cause))?;
+        self.write(&file, &text)
+    }
+
+    /// Contents with this checksum, whatever file they are, copied to `to`: not a byte of them if they are damaged or not here.
+    pub(crate) fn copy_blob(&self, digest: &Digest, size: u64, to: &Path) -> Result<bool, HubError> {
+        let record =
+            Record { repo: String::new(), commit: String::new(), path: String::new(), digest: digest.clone(), size };
+        let Some(entry) = self.with_blob(record) else { return Ok(false) };
+        let temp = Temp::beside(to);
+        let fail = |cause| HubError::io("write", to, cause);
+        let mut file = File::create(&temp.0).map_err(fail)?;
+        let mut written = Ok(());
+        let sound = inspect(&entry, |part| {
+            if written.is_ok() {
+                written = file.write_all(part);
+            }
+        });
+        written.map_err(fail)?;
+        if !matches!(sound, Ok(None)) {
+            return Ok(false); // whoever reads it under its own name removes it
+        }
+        temp.publish(to).map_err(fail)?;
+        Ok(true)
     }
 
     /// The commit that a branch or tag had when we last asked, and how long ago that was.
@@ -265,16 +304,16 @@ pub(crate) fn touch(path: &Path) {
 }
 
 /// A temporary file that is removed unless it was published.
-struct Temp(PathBuf);
+pub(super) struct Temp(pub(super) PathBuf);
 
 impl Temp {
-    fn beside(path: &Path) -> Self {
+    pub(super) fn beside(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         Temp(path.with_file_name(format!(".tmp-{}-{n}", std::process::id())))
     }
 
-    fn publish(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn publish(&self, path: &Path) -> io::Result<()> {
         fs::rename(&self.0, path)?;
         path.parent().map_or(Ok(()), sync_dir)
     }
@@ -287,7 +326,7 @@ impl Drop for Temp {
 }
 
 /// Makes a rename in `dir` survive a power failure, where the system can.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 

@@ -130,9 +130,11 @@ impl Cache {
         for (note, _) in self.records()? {
             remove(&note)?;
         }
-        for repo in files(&self.root().join("refs"))? {
-            for file in files(&repo)? {
-                remove(&file)?;
+        for name in ["refs", "lists"] {
+            for repo in files(&self.root().join(name))? {
+                for file in files(&repo)? {
+                    remove(&file)?;
+                }
             }
         }
         for repo in files(&self.root().join("absent"))? {

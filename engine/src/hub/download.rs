@@ -1,7 +1,7 @@
 //! [`SmartTokenizerDownload`]: the order of things, from a name to a verified file.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument as _;
 
@@ -11,14 +11,11 @@ use super::cache::Cache;
 use super::error::{HubError, Tried};
 use super::event::Observer;
 use super::fetch::FOREVER;
-use super::fetched::{Fetched, Listing};
+use super::fetched::Fetched;
 use super::http::{Http, Target};
 use super::metrics::{Counters, HubMetrics};
-use super::names::{check_path, check_repo, check_revision, encode};
+use super::names::{check_path, check_repo, check_revision};
 use super::settings::HubSettings;
-use super::steps::offline;
-
-const LONGEST_LIST: usize = 32 << 20;
 
 pub(super) struct Inner {
     pub(super) settings: HubSettings,
@@ -88,47 +85,24 @@ impl SmartTokenizerDownload {
         self.bounded(what, first, async |job| self.all(&job, repo, revision, paths).await).instrument(span).await
     }
 
-    /// The files of a revision, by the hub's API. Needs the network.
-    pub async fn list(&self, repo: &str, revision: &str) -> Result<Listing, HubError> {
-        check_repo(repo)?;
-        check_revision(revision)?;
-        let target = Target { repo, revision, path: "*" };
-        if self.0.settings.offline {
-            return Err(offline(target, vec!["a list of files needs the network".to_owned()]));
-        }
-        let rest = format!("api/models/{repo}/revision/{}", encode(revision, false));
-        let body = self
-            .bounded(format!("listing {repo}"), "*", async |job| {
-                let mut attempts = job.attempts();
-                loop {
-                    match self.0.http.json(&job.counters, &rest, target, LONGEST_LIST).await {
-                        Ok(body) => return Ok(body),
-                        Err(failure) => attempts.again(failure, false).await?,
-                    }
-                }
-            })
-            .await?;
-        let parse = || -> Option<Listing> {
-            let json: serde_json::Value = serde_json::from_slice(&body).ok()?;
-            let files =
-                json.get("siblings")?.as_array()?.iter().map(|file| Some(file.get("rfilename")?.as_str()?.to_owned()));
-            Some(Listing { commit: json.get("sha")?.as_str()?.to_owned(), files: files.collect::<Option<_>>()? })
-        };
-        parse().ok_or_else(|| HubError::BadAnswer {
-            url: self.0.http.url(&rest).map(|url| url.to_string()).unwrap_or(rest.clone()),
-            why: "no JSON with sha and siblings".to_owned(),
-            tried: Tried::default(),
-        })
-    }
-
     /// Runs `work` under the overall deadline.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         what: String,
         label: &str,
         work: impl AsyncFnOnce(Job) -> Result<T, HubError>,
     ) -> Result<T, HubError> {
-        let limit = self.0.settings.timeouts.overall.min(FOREVER);
+        self.bounded_by(self.0.settings.timeouts.overall, what, label, work).await
+    }
+
+    pub(super) async fn bounded_by<T>(
+        &self,
+        limit: Duration,
+        what: String,
+        label: &str,
+        work: impl AsyncFnOnce(Job) -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
+        let limit = limit.min(FOREVER);
         let job = self.job(label, Instant::now() + limit, Arc::default());
         let tried = job.tried.clone();
         match tokio::time::timeout(limit, work(job)).await {
@@ -140,7 +114,7 @@ impl SmartTokenizerDownload {
         }
     }
 
-    fn job(&self, label: &str, deadline: Instant, tried: Arc<Mutex<Vec<String>>>) -> Job {
+    pub(super) fn job(&self, label: &str, deadline: Instant, tried: Arc<Mutex<Vec<String>>>) -> Job {
         Job {
             path: label.to_owned(),
             deadline,
@@ -159,20 +133,33 @@ impl SmartTokenizerDownload {
         if let [path] = paths {
             return Ok(vec![self.one(job, Target { repo, revision: &commit, path }, revision, meta).await?]);
         }
+        self.abreast(paths.iter().enumerate().map(|(index, path)| {
+            let (this, meta) = (self.clone(), meta.clone().filter(|_| index == 0));
+            let (repo, asked, commit, path) =
+                (repo.to_owned(), revision.to_owned(), commit.clone(), (*path).to_owned());
+            let job = self.job(&path, job.deadline, job.tried.clone());
+            async move { this.one(&job, Target { repo: &repo, revision: &commit, path: &path }, &asked, meta).await }
+        }))
+        .await
+    }
+
+    /// Does several things, as many at a time as the settings allow; results in the order of `work`. The first error ends it.
+    pub(super) async fn abreast<T, F>(&self, work: impl Iterator<Item = F>) -> Result<Vec<T>, HubError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HubError>> + Send + 'static,
+    {
         let room = Arc::new(tokio::sync::Semaphore::new(self.0.settings.concurrency.max(1)));
-        let mut tasks = tokio::task::JoinSet::new();
-        for (index, path) in paths.iter().enumerate() {
-            let (this, room, meta) = (self.clone(), room.clone(), meta.clone().filter(|_| index == 0));
-            let names = (repo.to_owned(), revision.to_owned(), commit.clone(), (*path).to_owned());
-            let job = self.job(path, job.deadline, job.tried.clone());
-            let work = async move {
+        let (mut tasks, mut out) = (tokio::task::JoinSet::new(), Vec::new());
+        for (index, one) in work.enumerate() {
+            let room = room.clone();
+            out.push(None);
+            let one = async move {
                 let _place = room.acquire().await;
-                let (repo, asked, commit, path) = names;
-                (index, this.one(&job, Target { repo: &repo, revision: &commit, path: &path }, &asked, meta).await)
+                (index, one.await)
             };
-            tasks.spawn(work.in_current_span());
+            tasks.spawn(one.in_current_span());
         }
-        let mut out: Vec<Option<Fetched>> = vec![None; paths.len()];
         while let Some(done) = tasks.join_next().await {
             let (index, result) =
                 done.map_err(|cause| HubError::Client { why: format!("a download task ended early: {cause}") })?;

@@ -19,6 +19,25 @@ impl fmt::Display for Tried {
     }
 }
 
+/// The longest list that a message holds.
+const SHOWN: usize = 20;
+
+fn some(names: &[String]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let list = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if more == 0 { list } else { format!("{list} and {more} more") }
+}
+
+fn there_is(what: &str, names: &[String]) -> String {
+    if names.is_empty() { format!("{what}: none") } else { format!("{what}: {}", some(names)) }
+}
+
+/// The variable that says where a file of a cache lies.
+fn folder_variable(path: &Path) -> &'static str {
+    let hf = |part: &std::ffi::OsStr| part.to_string_lossy().starts_with("models--");
+    if path.iter().any(hf) { "HF_HUB_CACHE" } else { "BITNET_TOKENIZER_CACHE" }
+}
+
 /// An error of the hub module. URLs in it carry no query, and no text ever holds a token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +51,69 @@ pub enum HubError {
         value: String,
         /// The rule that it breaks.
         why: &'static str,
+    },
+    /// The name of a model that is not one.
+    #[error(
+        "`{text}` does not name a model: {why}; write hf:ORG/REPO[@REVISION][:FILE or QUANT], or the path of a file"
+    )]
+    Reference {
+        /// What was given.
+        text: String,
+        /// Which part of it is wrong, and how.
+        why: String,
+    },
+    /// A repository (or what a cache has of it) without the model that is wanted.
+    #[error("{reference}: there is no {wanted}; {}", there_is("its GGUF files", there))]
+    NoModel {
+        /// The reference.
+        reference: String,
+        /// What was looked for.
+        wanted: String,
+        /// The GGUF files that are there.
+        there: Vec<String>,
+    },
+    /// A reference that fits several models.
+    #[error("{reference} fits several models; name one of them: {}", some(choices))]
+    SeveralModels {
+        /// The reference.
+        reference: String,
+        /// References that fit one.
+        choices: Vec<String>,
+    },
+    /// A split model of which the repository lacks a part.
+    #[error("{reference}: {file} is a part of a split model, and the part {missing} is not there; choose another file")]
+    NoPart {
+        /// The reference.
+        reference: String,
+        /// The part that is there.
+        file: String,
+        /// A part that is not.
+        missing: String,
+    },
+    /// A pattern of file names that fits none.
+    #[error("no file of {repo} ({revision}) matches {pattern}; {}", there_is("its files", there))]
+    NoMatch {
+        /// The repository.
+        repo: String,
+        /// The revision.
+        revision: String,
+        /// The patterns.
+        pattern: String,
+        /// The files that are there.
+        there: Vec<String>,
+    },
+    /// Too little space for what is to be fetched. Nothing has been fetched.
+    #[error(
+        "{needed} bytes are to be fetched into {}, where {free} bytes are free; make room (`bitnet cache list` shows the models), or use \
+         another folder: export HF_HUB_CACHE=DIR", path.display()
+    )]
+    Space {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are still to come.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A setting that cannot be used.
     #[error("setting {name}=`{value}` cannot be used: {why}; set it as in {name}={example}, or unset {name}")]
@@ -240,7 +322,7 @@ pub enum HubError {
         tried: Tried,
     },
     /// A file of the cache could not be read or written.
-    #[error("cannot {doing} {}: {why}; check space and permissions (df -h, ls -ld), or use another folder: export BITNET_TOKENIZER_CACHE=DIR", path.display())]
+    #[error("cannot {doing} {}: {why}; check space and permissions (df -h, ls -ld), or use another folder: export {}=DIR", path.display(), folder_variable(path))]
     Io {
         /// What was attempted: "read", "write", "lock"...
         doing: &'static str,

@@ -7,29 +7,28 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
 use super::attempts::Job;
-use super::cache::Cache;
 use super::error::{HubError, Tried};
 use super::event::Event;
 use super::failure::{Again, Failure, causes, shown};
 use super::http::{Http, Metadata, Target, text};
 use super::metrics::{add, add_time};
-use super::partial::Partial;
+use super::partial::{Partial, Slot};
 
 /// A wrong checksum after a transfer from byte 0 is tried once more, not five times: the file may be big.
 const CHECKSUM_TRIES: u32 = 2;
 
 /// Fetches a file until it is complete and verified; returns the bytes that came over the network. The caller holds the lock of this
-/// checksum. The verified file is the cache's partial file of `meta.digest`.
+/// checksum. The verified file is the partial file of `slot`.
 pub(crate) async fn fetch(
     http: &Http,
-    cache: &Cache,
+    slot: Slot,
     job: &Job,
     target: Target<'_>,
     meta: &Metadata,
 ) -> Result<u64, HubError> {
     let mut partial = {
-        let (cache, meta) = (cache.clone(), meta.clone());
-        blocking(move || Partial::open(&cache, &meta)).await?
+        let meta = meta.clone();
+        blocking(move || Partial::open(slot, &meta)).await?
     };
     let resumed = partial.done;
     add(&job.counters.resumed_bytes, resumed);

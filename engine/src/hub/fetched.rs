@@ -1,11 +1,12 @@
 //! What comes back: a verified file, and where it was found.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cache::{Cache, write_atomic};
+use super::cache::{Cache, Temp, write_atomic};
 use super::digest::Digest;
 use super::error::HubError;
 
@@ -42,6 +43,8 @@ pub struct Fetched {
     pub file: PathBuf,
     /// Whether `file` is zstd.
     pub compressed: bool,
+    /// Whether it lies in HuggingFace's cache and not in ours.
+    pub(super) foreign: bool,
     pub(super) bytes: Option<Arc<Vec<u8>>>,
     pub(super) cache: Cache,
 }
@@ -52,7 +55,7 @@ impl Fetched {
         if let Some(bytes) = &self.bytes {
             return Ok(bytes.clone());
         }
-        if self.source == Source::HuggingFaceCache {
+        if self.foreign {
             let mut bytes = Vec::new();
             let fail = |cause| HubError::io("read", &self.file, cause);
             let file = std::fs::File::open(&self.file).map_err(fail)?;
@@ -72,14 +75,34 @@ impl Fetched {
         (!self.compressed).then_some(self.file.as_path())
     }
 
-    /// Writes the contents to `to`, at once or not at all.
+    /// Writes the contents to `to`, at once or not at all. A model is copied piece by piece, and verified on the way.
     pub fn export(&self, to: &Path) -> Result<(), HubError> {
-        write_atomic(to, &self.read()?)
+        if !self.foreign {
+            return write_atomic(to, &self.read()?);
+        }
+        let fail = |cause| HubError::io("write", to, cause);
+        if let Some(dir) = to.parent() {
+            std::fs::create_dir_all(dir).map_err(fail)?;
+        }
+        let temp = Temp::beside(to);
+        let mut out = std::fs::File::create(&temp.0).map_err(fail)?;
+        let source = std::fs::File::open(&self.file).map_err(|cause| HubError::io("read", &self.file, cause))?;
+        let mut written = Ok(());
+        let checked = self.digest.check(source, self.size, |part| {
+            if written.is_ok() {
+                written = out.write_all(part);
+            }
+        });
+        written.and_then(|()| out.sync_all()).map_err(fail)?;
+        match checked.map_err(|cause| HubError::io("read", &self.file, cause))? {
+            None => temp.publish(to).map_err(fail),
+            Some(why) => Err(HubError::Corrupt { path: self.file.clone(), why }),
+        }
     }
 }
 
 /// The files of a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Listing {
     /// The commit that the revision names.
     pub commit: String,

@@ -1,4 +1,4 @@
-//! Caches of HuggingFace's own tools, read only: `models--org--name/{refs/<revision>, snapshots/<commit>/<path>, blobs/<etag>}`.
+//! Reading caches of HuggingFace's own tools: `models--org--name/{refs/<revision>, snapshots/<commit>/<path>, blobs/<etag>}`.
 //!
 //! A blob's name is its ETag, and so its checksum: what such a cache gives us is verified like a download. Snapshots that are
 //! copies instead of links (Windows) do not say their checksum; they are used only when the hub named it.
@@ -18,7 +18,7 @@ pub(crate) struct Found {
     pub(crate) size: u64,
 }
 
-fn home(root: &Path, repo: &str) -> PathBuf {
+pub(super) fn home(root: &Path, repo: &str) -> PathBuf {
     root.join(format!("models--{}", repo.replace('/', "--")))
 }
 

@@ -1,7 +1,7 @@
 //! Files from the HuggingFace hub: fetched once, verified, kept.
 //!
-//! A model without a tokenizer needs two or three small files from the hub. This module gets them under the worst network
-//! we could think of (crate `bitnet-mock-hub` *is* that network) and promises:
+//! A model without a tokenizer needs two or three small files from the hub, and a model that is only named needs all of its own.
+//! This module gets them under the worst network we could think of (crate `bitnet-mock-hub` *is* that network) and promises:
 //!
 //! - **Nothing unverified is ever kept.** Every file is checked against the hub's own checksum (SHA-256 of LFS and Xet files, git's blob
 //!   SHA-1 of the others) before it gets its name, and again when it is read.
@@ -23,6 +23,10 @@
 //!    └ 7 keep        verify, compress, fsync, rename, evict the least recently used
 //! ```
 //!
+//! Tokenizers are kept in our own cache. Models are named by a [`ModelRef`] (reference.rs), chosen in the order of
+//! [`choose::ORDER`] and kept as they are in HuggingFace's cache (hf_store.rs), with the files beside them: the same picture, but for
+//! its end (snapshot.rs, models.rs).
+//!
 //! [`SmartTokenizerDownload`] is the async client, [`blocking::BlockingDownload`] the same for programs without a runtime.
 //! [`HubSettings`] holds every setting; [`HubSettings::from_lookup`] reads them from an environment that the caller hands in.
 
@@ -31,6 +35,7 @@ pub mod blocking;
 mod breaker;
 mod cache;
 mod cache_admin;
+pub mod choose;
 mod digest;
 mod download;
 mod error;
@@ -38,15 +43,22 @@ mod event;
 mod failure;
 mod fetch;
 mod fetched;
+pub mod glob;
 mod hf_cache;
+mod hf_store;
 mod http;
+mod listing;
 mod lock;
 mod metrics;
+pub mod models;
 mod names;
 mod partial;
 mod proxy;
+mod reference;
 mod retry;
 mod settings;
+mod snapshot;
+mod space;
 mod steps;
 
 pub use breaker::{BreakerPolicy, BreakerState};
@@ -62,5 +74,7 @@ pub use http::Metadata;
 pub use metrics::HubMetrics;
 pub(crate) use names::check_repo as check_repo_name;
 pub use proxy::Proxies;
+pub use reference::{MAIN, ModelRef, Pick};
 pub use retry::RetryPolicy;
 pub use settings::{HubSettings, Timeouts, Token, TokenSource};
+pub use snapshot::{Snapshot, SnapshotPlan};

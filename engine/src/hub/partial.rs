@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::Cache;
+use super::cache::write_atomic;
 use super::digest::Hasher;
 use super::error::HubError;
 use super::failure::Failure;
@@ -19,9 +19,15 @@ struct Note {
     validator: Option<String>,
 }
 
+/// Where a partial file and its note lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) part: PathBuf,
+    pub(crate) note: PathBuf,
+}
+
 /// A partial file that is being filled.
 pub(crate) struct Partial {
-    cache: Cache,
     pub(crate) file: File,
     pub(crate) part: PathBuf,
     pub(crate) note: PathBuf,
@@ -35,8 +41,8 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// Opens what there is and hashes it.
-    pub(crate) fn open(cache: &Cache, meta: &Metadata) -> Result<Self, HubError> {
-        let (part, note) = cache.partial(&meta.digest);
+    pub(crate) fn open(slot: Slot, meta: &Metadata) -> Result<Self, HubError> {
+        let Slot { part, note } = slot;
         let fail = |cause: io::Error| HubError::io("open", &part, cause);
         if let Some(dir) = part.parent() {
             fs::create_dir_all(dir).map_err(fail)?;
@@ -62,17 +68,7 @@ impl Partial {
             .ok()
             .and_then(|text| serde_json::from_slice::<Note>(&text).ok())
             .and_then(|note| note.validator);
-        Ok(Self {
-            cache: cache.clone(),
-            file,
-            fresh,
-            hasher,
-            done,
-            mixed: done > 0,
-            validator: validator.filter(|_| done > 0),
-            part,
-            note,
-        })
+        Ok(Self { file, fresh, hasher, done, mixed: done > 0, validator: validator.filter(|_| done > 0), part, note })
     }
 
     fn fail(&self, cause: impl std::fmt::Display) -> Failure {
@@ -87,7 +83,7 @@ impl Partial {
         self.validator = validator.clone();
         // before the first byte: a note without bytes is harmless, bytes without their note lose If-Range
         let text = serde_json::to_vec(&Note { validator }).map_err(|cause| self.fail(cause))?;
-        self.cache.write(&self.note, &text).map_err(Failure::fatal)
+        write_atomic(&self.note, &text).map_err(Failure::fatal)
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {

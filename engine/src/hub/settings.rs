@@ -5,12 +5,13 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
-//! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one call, waiting included (600) |
+//! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one call, waiting included (600; for models a second more for every 64 KiB) |
 //! | `BITNET_TOKENIZER_CACHE` | our cache folder; else the platform's cache folder + `bitnet/tokenizers` |
 //! | `BITNET_TOKENIZER_CACHE_BYTES` | its budget in bytes, `K`/`M`/`G` allowed (4G) |
 //! | `HF_ENDPOINT` | the hub or a mirror of it |
 //! | `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`/token | the access token; `HF_HUB_DISABLE_IMPLICIT_TOKEN` sends none |
-//! | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`/hub, `XDG_CACHE_HOME`/huggingface/hub | caches of other tools, read only |
+//! | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`/hub, `XDG_CACHE_HOME`/huggingface/hub | the cache of HuggingFace's tools: models lie there, tokenizers are looked for |
+//! | `HF_HUB_DISABLE_SYMLINKS` | files of models in place of links to them |
 //! | `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT` | seconds for metadata, and of silence in a body (10, 30) |
 //! | `BITNET_SEED` | seed of the backoff's jitter |
 //! | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, see [`Proxies`]; lower case names count too |
@@ -115,12 +116,28 @@ pub struct Timeouts {
     pub stall: Duration,
     /// For one call as a whole: retries, rate limits and waiting for other processes included.
     pub overall: Duration,
+    /// Bytes a second that are enough for a model, which gets more time than `overall` for its size; `None` gives it no more.
+    pub slowest: Option<u64>,
+}
+
+impl Timeouts {
+    /// The time for one call that is to bring so many bytes of models.
+    pub(crate) fn for_bytes(&self, bytes: u64) -> Duration {
+        let more = self.slowest.map_or(0, |rate| bytes / rate.max(1));
+        self.overall.saturating_add(Duration::from_secs(more))
+    }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { connect: seconds(10), metadata: seconds(10), stall: seconds(30), overall: seconds(600) }
+        Self {
+            connect: seconds(10),
+            metadata: seconds(10),
+            stall: seconds(30),
+            overall: seconds(600),
+            slowest: Some(64 << 10),
+        }
     }
 }
 
@@ -137,8 +154,10 @@ pub struct HubSettings {
     pub cache_dir: PathBuf,
     /// Bytes that our cache may hold; the least recently used files go first.
     pub cache_budget: u64,
-    /// Existing caches in HuggingFace's layout, read only.
+    /// Caches in HuggingFace's layout. Tokenizers are looked for in all of them; models are fetched into the first.
     pub hf_caches: Vec<PathBuf>,
+    /// Whether a snapshot in HuggingFace's cache holds links. Without, or where the file system has none, it holds the files.
+    pub hf_links: bool,
     /// A branch's commit is asked for again after this long.
     pub ref_ttl: Duration,
     /// How long everything may take.
@@ -163,6 +182,7 @@ impl HubSettings {
             cache_dir: cache_dir.into(),
             cache_budget: 4 << 30,
             hf_caches: Vec::new(),
+            hf_links: true,
             ref_ttl: Duration::from_secs(3600),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -213,6 +233,7 @@ impl HubSettings {
         settings.token = token;
         settings.proxies = Proxies::from_lookup(lookup);
         settings.hf_caches = hf_cache.into_iter().collect();
+        settings.hf_links = !on("HF_HUB_DISABLE_SYMLINKS");
         settings.offline = ["BITNET_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| on(name));
         if let Some(endpoint) = text("HF_ENDPOINT") {
             settings.endpoint = endpoint;
@@ -220,6 +241,7 @@ impl HubSettings {
         if let Some(value) = text("BITNET_TOKENIZER_CACHE_BYTES") {
             settings.cache_budget = bytes("BITNET_TOKENIZER_CACHE_BYTES", &value)?;
         }
+        let mut slowest = settings.timeouts.slowest;
         for (name, slot) in [
             ("BITNET_DOWNLOAD_TIMEOUT", &mut settings.timeouts.overall),
             ("HF_HUB_ETAG_TIMEOUT", &mut settings.timeouts.metadata),
@@ -227,8 +249,12 @@ impl HubSettings {
         ] {
             if let Some(value) = text(name) {
                 *slot = seconds(name, &value)?;
+                if name == "BITNET_DOWNLOAD_TIMEOUT" {
+                    slowest = None; // whoever sets a limit means it
+                }
             }
         }
+        settings.timeouts.slowest = slowest;
         if let Some(value) = text("BITNET_SEED") {
             let seed = value.parse().map_err(|_| HubError::Setting {
                 name: "BITNET_SEED",

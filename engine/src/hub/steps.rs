@@ -18,12 +18,13 @@ use super::http::{Metadata, Target};
 use super::lock::{Lock, lock};
 use super::metrics::add;
 use super::names::is_commit;
+use super::partial::Slot;
 
 /// Verified contents up to this size stay in memory, since verifying has read them anyway.
 const KEEP_UP_TO: u64 = 64 << 20;
 
 /// Where the caches have everything that is wanted, the hub is asked only whether a branch has moved: once, and for no longer.
-const GLANCE: Duration = Duration::from_millis(1500);
+pub(super) const GLANCE: Duration = Duration::from_millis(1500);
 
 impl SmartTokenizerDownload {
     /// The commit that a revision names, with the metadata of the first path that came along if the hub was asked. `paths` are
@@ -90,13 +91,23 @@ impl SmartTokenizerDownload {
             || self.is_absent(repo, commit, path)
     }
 
+    pub(super) fn absent(&self, target: Target<'_>, asked: &str) -> HubError {
+        HubError::EntryNotFound {
+            endpoint: shown(&self.0.http.endpoint).trim_end_matches('/').to_owned(),
+            repo: target.repo.to_owned(),
+            revision: asked.to_owned(),
+            path: target.path.to_owned(),
+            commit: Some(target.revision.to_owned()),
+        }
+    }
+
     /// Whether a cache knows that a commit lacks a file.
-    fn is_absent(&self, repo: &str, commit: &str, path: &str) -> bool {
+    pub(super) fn is_absent(&self, repo: &str, commit: &str, path: &str) -> bool {
         self.0.cache.is_absent(repo, commit, path)
             || self.0.settings.hf_caches.iter().any(|root| hf_cache::is_absent(root, repo, commit, path))
     }
 
-    async fn head(&self, job: &Job, target: Target<'_>) -> Result<Metadata, HubError> {
+    pub(super) async fn head(&self, job: &Job, target: Target<'_>) -> Result<Metadata, HubError> {
         let mut attempts = job.attempts();
         loop {
             match self.0.http.metadata(&job.counters, target, FOREVER).await {
@@ -125,13 +136,7 @@ impl SmartTokenizerDownload {
         }
         let Target { repo, revision: commit, path } = target;
         if self.is_absent(repo, commit, path) {
-            return Err(HubError::EntryNotFound {
-                endpoint: shown(&self.0.http.endpoint).trim_end_matches('/').to_owned(),
-                repo: repo.to_owned(),
-                revision: asked.to_owned(),
-                path: path.to_owned(),
-                commit: Some(commit.to_owned()),
-            });
+            return Err(self.absent(target, asked));
         }
         if self.0.settings.offline {
             let mut places = self.places();
@@ -154,12 +159,7 @@ impl SmartTokenizerDownload {
                 meta
             }
         };
-        if meta.commit != target.revision {
-            let url = self.0.http.resolve_url(target)?;
-            let why = format!("it answers for commit {} when asked for {}", meta.commit, target.revision);
-            let failure = Failure::bad_answer(&url, why);
-            return Err(*Failure { again: Again::No, ..failure }.error);
-        }
+        self.check_commit(target, &meta)?;
         if let Some(hit) = self.adopted(job, target, &meta).await? {
             return Ok(hit);
         }
@@ -172,7 +172,7 @@ impl SmartTokenizerDownload {
             return Ok(hit); // another process was faster
         }
         add(&counters.misses, 1);
-        let transferred = fetch(&self.0.http, &self.0.cache, job, target, &meta).await?;
+        let transferred = fetch(&self.0.http, self.0.cache.partial(&meta.digest), job, target, &meta).await?;
         let entry = self.keep(target, &meta, lock).await?;
         add(&counters.downloads, 1);
         let took = started.elapsed();
@@ -188,13 +188,24 @@ impl SmartTokenizerDownload {
         Ok(self.fetched(entry, Source::Network, None))
     }
 
+    /// A hub must not answer for another commit than the one that was asked for.
+    pub(super) fn check_commit(&self, target: Target<'_>, meta: &Metadata) -> Result<(), HubError> {
+        if meta.commit == target.revision {
+            return Ok(());
+        }
+        let url = self.0.http.resolve_url(target)?;
+        let why = format!("it answers for commit {} when asked for {}", meta.commit, target.revision);
+        let failure = Failure::bad_answer(&url, why);
+        Err(*Failure { again: Again::No, ..failure }.error)
+    }
+
     /// Moves the verified partial file into the cache, names it, and makes room. The lock goes along: if the caller's deadline passes
     /// meanwhile, the background task still holds it until it is done.
     async fn keep(&self, target: Target<'_>, meta: &Metadata, lock: Lock) -> Result<CacheEntry, HubError> {
         let (cache, meta, budget) = (self.0.cache.clone(), meta.clone(), self.0.settings.cache_budget);
         let (repo, path) = (target.repo.to_owned(), target.path.to_owned());
         blocking(move || {
-            let (part, note) = cache.partial(&meta.digest);
+            let Slot { part, note } = cache.partial(&meta.digest);
             cache.store(&part, &meta.digest, meta.size)?;
             let _ = std::fs::remove_file(note);
             let entry = cache.adopt(&repo, &meta.commit, &path, &meta.digest, meta.size)?;
@@ -293,6 +304,7 @@ impl SmartTokenizerDownload {
             source: Source::HuggingFaceCache,
             file: found.file,
             compressed: false,
+            foreign: true,
             bytes: None,
             cache: self.0.cache.clone(),
         }))
@@ -300,11 +312,12 @@ impl SmartTokenizerDownload {
 
     fn fetched(&self, entry: CacheEntry, source: Source, bytes: Option<Arc<Vec<u8>>>) -> Fetched {
         let CacheEntry { repo, commit, path, digest, size, file, compressed, .. } = entry;
-        Fetched { repo, commit, path, digest, size, source, file, compressed, bytes, cache: self.0.cache.clone() }
+        let (foreign, cache) = (false, self.0.cache.clone());
+        Fetched { repo, commit, path, digest, size, source, file, compressed, foreign, bytes, cache }
     }
 
     /// The caches that were searched, for people.
-    fn places(&self) -> Vec<String> {
+    pub(super) fn places(&self) -> Vec<String> {
         std::iter::once(self.0.cache.root())
             .chain(self.0.settings.hf_caches.iter().map(PathBuf::as_path))
             .map(|p| p.display().to_string())

@@ -8,3 +8,4 @@ mod down;
 mod download;
 mod faults;
 mod moved;
+mod snapshot;

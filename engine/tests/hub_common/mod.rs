@@ -54,6 +54,7 @@ pub fn settings(hub: &MockHub, cache: &Path) -> HubSettings {
         metadata: Duration::from_secs(2),
         stall: Duration::from_millis(250),
         overall: Duration::from_secs(10),
+        slowest: None,
     };
     settings.retry = RetryPolicy {
         retries: 5,

@@ -1,5 +1,6 @@
 //! `download`: a file comes through the fault byte for byte, or an error comes and nothing is kept; and when the fault is
-//! over, all is well.
+//! over, all is well. Twice: into our cache, where tokenizers are kept, and into HuggingFace's, where models are; the requests
+//! are the same.
 //!
 //! The cell's quant names a fault of `golden/faults.toml`. What is asserted stands there; what is counted is the mock hub's
 //! log, not the client's word.
@@ -41,9 +42,23 @@ impl Check for Download {
         }
         let fault = faults.into_iter().find(|fault| fault.name == cell.quant);
         let fault = fault.ok_or_else(|| Failure::new(format_args!("faults.toml has no fault `{}`", cell.quant)))?;
+        let named = |way: &str, failure: Failure| Failure::new(format_args!("{way}: {}", failure.message));
+        judge_in(Place::HuggingFace, &fault, &snapshot).map_err(|failure| named("as a model", failure))?;
         judge(&fault, &fetch)
     }
 }
+
+/// Where what comes is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In our cache.
+    Ours,
+    /// In HuggingFace's.
+    HuggingFace,
+}
+
+/// HuggingFace's cache in the folder of a trial.
+const HF: &str = "hf";
 
 /// What a client says of one request.
 pub struct Answer {
@@ -66,11 +81,25 @@ pub fn fetch(settings: HubSettings, fault: &Fault) -> Result<Answer, Failure> {
     Ok(Answer { result, metrics: client.metrics() })
 }
 
+/// The same for a file of a model.
+fn snapshot(settings: HubSettings, fault: &Fault) -> Result<Answer, Failure> {
+    let client = BlockingDownload::new(settings, None)?;
+    let result = client.snapshot(&fault.repo, &fault.revision, &[&fault.file]).and_then(|snapshot| {
+        let none = || HubError::Client { why: "no file came back".to_owned() };
+        snapshot.files.first().ok_or_else(none)?.read()
+    });
+    Ok(Answer { result, metrics: client.metrics() })
+}
+
 /// Plants the fault, asks once under it and once when it is over, and compares everything with what the fault's table says.
 ///
 /// # Errors
 /// The first thing that is not as it should be.
 pub fn judge(fault: &Fault, client: Client<'_>) -> Result<Metrics, Failure> {
+    judge_in(Place::Ours, fault, client)
+}
+
+fn judge_in(place: Place, fault: &Fault, client: Client<'_>) -> Result<Metrics, Failure> {
     let rules: Vec<Rule> = fault.faults.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let mut scene = rules.iter().cloned().fold(hub::scene().seed(fault.seed), MockHubBuilder::rule);
     if fault.cdn_etag_differs {
@@ -80,7 +109,14 @@ pub fn judge(fault: &Fault, client: Client<'_>) -> Result<Metrics, Failure> {
     let (endpoint, log) = (server.endpoint().to_owned(), server.log().clone());
     let server = (fault.network != Network::Gone).then_some(server);
     let folder = tempfile::tempdir()?;
-    let mut settings = hub::settings(&endpoint, folder.path(), fault.token.as_deref());
+    let plain = || {
+        let mut settings = hub::settings(&endpoint, folder.path(), fault.token.as_deref());
+        if place == Place::HuggingFace {
+            settings.hf_caches.push(folder.path().join(HF));
+        }
+        settings
+    };
+    let mut settings = plain();
     settings.offline = fault.network == Network::Offline;
     let millis = |slot: &mut Duration, value: Option<u64>| *slot = value.map_or(*slot, Duration::from_millis);
     millis(&mut settings.timeouts.overall, fault.deadline_ms);
@@ -93,7 +129,10 @@ pub fn judge(fault: &Fault, client: Client<'_>) -> Result<Metrics, Failure> {
     let took = started.elapsed();
 
     ended(fault, &result)?;
-    kept(fault, folder.path())?;
+    match place {
+        Place::Ours => kept(fault, folder.path())?,
+        Place::HuggingFace => kept_as_model(fault, folder.path())?,
+    }
     asked(fault, &rules, &log)?;
     counted(fault, &metrics)?;
     if took > PATIENCE {
@@ -103,7 +142,7 @@ pub fn judge(fault: &Fault, client: Client<'_>) -> Result<Metrics, Failure> {
     if let Some(server) = server.filter(|_| fault.mends) {
         server.heal();
         log.clear();
-        mended(fault, client(hub::settings(&endpoint, folder.path(), fault.token.as_deref()), fault)?, &log)?;
+        mended(fault, client(plain(), fault)?, &log)?;
     }
     Ok(Metrics::new()
         .with("requests", requests)
@@ -184,6 +223,31 @@ fn kept(fault: &Fault, folder: &Path) -> Result<(), Failure> {
             blobs.len(),
             partial.len()
         )));
+    }
+    Ok(())
+}
+
+/// The same in HuggingFace's cache: one blob under its checksum, one file of the commit that is this blob, and a branch that says so.
+fn kept_as_model(fault: &Fault, folder: &Path) -> Result<(), Failure> {
+    let files = hub::files_under(folder)?;
+    let has = |file: &Path, part: &str| file.iter().any(|name| name == part);
+    let of = |part: &str| files.iter().filter(|file| file.starts_with(HF) && has(file, part)).collect::<Vec<_>>();
+    let (blobs, snapshots, refs) = (of("blobs"), of("snapshots"), of("refs"));
+    let (whole, half): (Vec<_>, Vec<_>) =
+        blobs.into_iter().partition(|file| file.extension().is_none_or(|end| end != "incomplete"));
+    if fault.outcome == Outcome::Error {
+        return match whole.iter().chain(&snapshots).chain(&refs).next() {
+            Some(file) => Err(Failure::new(format_args!("an error, and yet {} was kept", file.display()))),
+            None => Ok(()),
+        };
+    }
+    let branch = usize::from(fault.revision.len() != 40);
+    let notes = files.iter().filter(|file| file.starts_with("partial") || file.starts_with("blobs")).count();
+    if (whole.len(), half.len(), snapshots.len(), refs.len(), notes) != (1, 0, 1, branch, 0) {
+        return Err(Failure::new(format_args!("one blob, one file and {branch} branches should be there: {files:?}")));
+    }
+    for file in whole.iter().chain(&snapshots) {
+        same_bytes(fault, &std::fs::read(folder.join(file))?)?;
     }
     Ok(())
 }

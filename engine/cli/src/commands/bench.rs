@@ -10,6 +10,7 @@ mod bandwidth;
 use super::{Format, print_json};
 use crate::common::{self, Compute, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::memory;
+use crate::model::FetchArgs;
 use anyhow::{Context, ensure};
 use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, WARM_STEPS};
 use bitnet_engine::model::HugePages;
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    fetch: FetchArgs,
     /// Tokens of the prompt (0: no such test).
     #[arg(short = 'p', long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     prompt: u32,
@@ -129,7 +132,9 @@ impl Args {
             huge_pages: self.huge_pages,
         };
         let compute = args.start(settings)?;
-        let (loaded, _) = common::load_model(&self.model, &TokenizerArgs::default(), &args, &compute, settings)?;
+        let FetchArgs { auto_download, offline } = self.fetch;
+        let tokenizer = TokenizerArgs { auto_download, offline, ..TokenizerArgs::default() };
+        let (loaded, _) = common::load_model(&self.model, &tokenizer, &args, &compute, settings)?;
         let mut tests = Vec::new();
         for &n in threads {
             let pool = if n == most {

@@ -1,6 +1,7 @@
 //! `bitnet convert`
 
 use crate::common::{self, ComputeArgs};
+use crate::model::{FetchArgs, source};
 use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
@@ -29,8 +30,10 @@ fn after_help() -> String {
     after_help = after_help()
 )]
 pub struct Args {
-    /// The GGUF to read; of a split model any part.
+    /// The GGUF to read; of a split model any part; or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT].
     model: PathBuf,
+    #[command(flatten)]
+    fetch: FetchArgs,
     /// Format of the linear layers.
     #[arg(long, value_name = "FORMAT", help = format!("Format of the linear layers [default: as they are]: {}", targets().join(", ")))]
     to: Option<String>,
@@ -63,7 +66,7 @@ impl Args {
         };
         let linear = self.to.as_ref().map(format).transpose()?;
         let embedding = self.embedding.as_ref().map(format).transpose()?;
-        let file = GgufFile::open(&self.model)?;
+        let file = GgufFile::open(source(&self.model, self.fetch.allow())?)?;
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
         // Ctrl-C must leave no half-written file behind.

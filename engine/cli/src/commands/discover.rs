@@ -18,7 +18,7 @@ use std::process::ExitCode;
     after_help = "Examples:\n  bitnet discover model.gguf\n  bitnet discover model.gguf --build --format json\n  bitnet discover bare.gguf --auto-download\n\nLooks only: nothing is fetched without --auto-download, and the tokenizer of the GGUF is examined but not built without --build. Exit code 1 if nothing usable is found."
 )]
 pub struct Args {
-    /// The GGUF [default: $BITNET_GGUF, else the embedded tiny model].
+    /// The GGUF, or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT] [default: $BITNET_GGUF, else the embedded tiny model].
     model: Option<PathBuf>,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
@@ -76,7 +76,8 @@ impl Args {
         let model = ModelArgs { model: self.model.clone() };
         let name = common::model_name(&model, settings);
         let discovery = model
-            .open(settings)
+            .locate(self.tokenizer.allow(), settings)?
+            .open()
             .and_then(|file| Ok(TokenizerDiscovery::from_file(&file)?))
             .with_context(|| format!("cannot use {name}"))?;
         let allowed = self.tokenizer.settings(settings);

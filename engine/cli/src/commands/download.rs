@@ -1,10 +1,14 @@
 //! `bitnet download`
 
 use super::{Format, print_json};
+use crate::model::{not_here_offline, tell};
 use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
-use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, Observer, Source};
+use bitnet_engine::hub::choose::{ORDER, all_parts};
+use bitnet_engine::hub::glob::is_glob;
+use bitnet_engine::hub::models::{self, is_model};
+use bitnet_engine::hub::{Event, Fetched, HubError, HubMetrics, HubSettings, MAIN, ModelRef, Observer, Pick, Source};
 use bitnet_engine::settings::hub_from_env;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
@@ -16,19 +20,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a tokenizer is made of, as repositories on the hub name it.
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model"];
 
+fn after_help() -> String {
+    format!(
+        "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download hf:microsoft/bitnet-b1.58-2B-4T-gguf\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  bitnet download org/name --file '*.safetensors' --file '*.json'\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command. Models (GGUF, safetensors) and what is fetched with them are kept in HuggingFace's cache, where other tools find them too. Of several models of a repository the one is taken whose name has the first of these quantizations: {}.",
+        ORDER.join(", ")
+    )
+}
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command."
-)]
+#[command(after_help = after_help())]
 pub struct Args {
-    /// The repository, org/name.
+    /// The repository, org/name; or a model of one, as --model takes it: hf:ORG/REPO[@REVISION][:FILE or QUANT].
+    #[arg(value_name = "REPO|hf:ORG/REPO")]
     repo: String,
-    /// Branch, tag or commit.
-    #[arg(long, default_value = "main")]
-    revision: String,
-    /// A file of the repository, several times if need be [default: what there is of tokenizer.json, tokenizer_config.json and
-    /// tokenizer.model].
+    /// Branch, tag or commit [default: main].
+    #[arg(long)]
+    revision: Option<String>,
+    /// A file of the repository or a pattern (*, ?, [a-c]; * matches / too), several times if need be; a part of a split model
+    /// stands for all of it [default: what there is of tokenizer.json, tokenizer_config.json and tokenizer.model].
     #[arg(long = "file", visible_alias = "files", value_name = "PATH")]
     files: Vec<String>,
     /// Also put the files into this folder.
@@ -37,6 +47,14 @@ pub struct Args {
     /// Output.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// What is asked for.
+struct Job {
+    repo: String,
+    revision: String,
+    /// The model, if one is named.
+    model: Option<ModelRef>,
 }
 
 #[derive(serde::Serialize)]
@@ -62,12 +80,14 @@ struct Line<'a> {
 
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let client = BlockingDownload::new(hub_from_env()?, Some(observer()))?;
-        let fetched = if self.files.is_empty() {
-            self.tokenizer(&client)?
-        } else {
-            let paths: Vec<&str> = self.files.iter().map(String::as_str).collect();
-            client.fetch_all(&self.repo, &self.revision, &paths)?
+        let settings = hub_from_env()?;
+        let client = BlockingDownload::new(settings.clone(), Some(observer()))?;
+        let Job { repo, revision, model } = &self.job()?;
+        let (repo, revision) = (repo.as_str(), revision.as_str());
+        let fetched = match model {
+            Some(reference) => fetch_model(&client, &settings, reference)?,
+            None if self.files.is_empty() => tokenizer(&client, repo, revision)?,
+            None => self.named(&client, repo, revision)?,
         };
         let mut files = Vec::with_capacity(fetched.len());
         for f in &fetched {
@@ -83,44 +103,111 @@ impl Args {
         let metrics = client.metrics();
         let summary = format!(
             "{} at {commit}: {} files, {} downloaded, {} bytes over the network, {} bytes from caches",
-            self.repo,
+            repo,
             files.len(),
             metrics.downloads,
             metrics.bytes,
             metrics.avoided_bytes
         );
         if self.format == Format::Json {
-            print_json(&Report { repo: &self.repo, revision: &self.revision, commit, files, metrics })?;
+            print_json(&Report { repo, revision, commit, files, metrics })?;
         } else {
             let mut out = std::io::stdout().lock();
             for line in &files {
-                writeln!(out, "{}\t{} bytes\t{}", line.path, line.size, line.file)?;
+                writeln!(out, "{}\t{} bytes\t{}", output::line(line.path), line.size, line.file)?;
             }
         }
         say(summary);
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What there is of a tokenizer, all of one commit. Asked for one by one and not by the hub's list of files, which
-    /// is never cached: this way a second run needs no more than the knowledge of what is missing.
-    fn tokenizer(&self, client: &BlockingDownload) -> anyhow::Result<Vec<Fetched>> {
-        let (mut revision, mut found, mut missing) = (self.revision.clone(), Vec::new(), None);
-        for path in TOKENIZER_FILES {
-            match client.fetch(&self.repo, &revision, path) {
-                Ok(file) => {
-                    revision.clone_from(&file.commit);
-                    found.push(file);
+    /// What is to be fetched from where. Only a name that cannot be a repository's alone is one of a model.
+    fn job(&self) -> anyhow::Result<Job> {
+        let named = || self.revision.clone().unwrap_or_else(|| MAIN.to_owned());
+        if !self.repo.starts_with("hf:") && !self.repo.contains([':', '@']) {
+            return Ok(Job { repo: self.repo.clone(), revision: named(), model: None });
+        }
+        let mut reference: ModelRef = self.repo.parse()?;
+        if let Some(revision) = &self.revision {
+            let other = reference.revision != MAIN && reference.revision != *revision;
+            anyhow::ensure!(!other, "{reference} and --revision {revision} name two revisions; give one of them");
+            reference.revision.clone_from(revision);
+        }
+        anyhow::ensure!(
+            self.files.is_empty() || reference.pick == Pick::Auto,
+            "{reference} names a model and --file names files; give one of them"
+        );
+        let model = self.files.is_empty().then(|| reference.clone());
+        Ok(Job { repo: reference.repo, revision: reference.revision, model })
+    }
+
+    /// The files of --file. Models go where other tools find them, and so does what is fetched with them.
+    fn named(&self, client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::Result<Vec<Fetched>> {
+        let names: Vec<&str> = self.files.iter().map(String::as_str).collect();
+        let mut files: Vec<String> = Vec::new();
+        if names.iter().any(|name| is_glob(name)) {
+            files = client.select(repo, revision, &names, &[])?.files;
+        } else {
+            for file in names.into_iter().flat_map(all_parts) {
+                if !files.contains(&file) {
+                    files.push(file);
                 }
-                Err(error @ (HubError::EntryNotFound { .. } | HubError::Offline { .. })) => missing = Some(error),
-                Err(error) => return Err(error.into()),
             }
         }
-        match missing {
-            Some(error) if found.is_empty() => Err(error).with_context(|| {
-                format!("there is none of {}; name what you want with --file", TOKENIZER_FILES.join(", "))
-            }),
-            _ => Ok(found),
+        let paths: Vec<&str> = files.iter().map(String::as_str).collect();
+        if paths.iter().any(|path| is_model(path)) {
+            return Ok(client.snapshot(repo, revision, &paths)?.files);
         }
+        Ok(client.fetch_all(repo, revision, &paths)?)
+    }
+}
+
+/// A model, with a word on which it is. Where the hub cannot be asked, what the cache has will do.
+fn fetch_model(
+    client: &BlockingDownload,
+    settings: &HubSettings,
+    reference: &ModelRef,
+) -> anyhow::Result<Vec<Fetched>> {
+    let error = match client.plan_model(reference) {
+        Ok(plan) => {
+            let (found, snapshot) = client.fetch_model(plan)?;
+            tell(reference, &found.choice, &found.commit);
+            return Ok(snapshot.files);
+        }
+        Err(error) => error,
+    };
+    let down = error.is_network() || matches!(error, HubError::Offline { .. });
+    let Some(found) = down.then(|| models::cached(settings, reference)).transpose()?.flatten() else {
+        anyhow::ensure!(!settings.offline, not_here_offline(reference, settings));
+        return Err(error.into());
+    };
+    if error.is_network() {
+        say(format_args!("{reference}: {error}; using what the cache has"));
+    }
+    tell(reference, &found.choice, &found.commit);
+    let paths: Vec<&str> = found.choice.files.iter().map(String::as_str).collect();
+    Ok(client.snapshot(&reference.repo, &found.commit, &paths)?.files)
+}
+
+/// What there is of a tokenizer, all of one commit. Asked for one by one and not by the hub's list of files: this way a second run
+/// needs no more than the knowledge of what is missing.
+fn tokenizer(client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::Result<Vec<Fetched>> {
+    let (mut revision, mut found, mut missing) = (revision.to_owned(), Vec::new(), None);
+    for path in TOKENIZER_FILES {
+        match client.fetch(repo, &revision, path) {
+            Ok(file) => {
+                revision.clone_from(&file.commit);
+                found.push(file);
+            }
+            Err(error @ (HubError::EntryNotFound { .. } | HubError::Offline { .. })) => missing = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match missing {
+        Some(error) if found.is_empty() => Err(error).with_context(|| {
+            format!("there is none of {}; name what you want with --file", TOKENIZER_FILES.join(", "))
+        }),
+        _ => Ok(found),
     }
 }
 

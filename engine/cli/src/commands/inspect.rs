@@ -2,6 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common;
+use crate::model::FetchArgs;
 use crate::output::{line, plain};
 use bitnet_engine::device;
 use bitnet_engine::gguf::GgufFile;
@@ -21,8 +22,11 @@ use bitnet_engine::settings::Settings;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  bitnet inspect model.gguf\n  bitnet inspect model.gguf --tensors --format json")]
 pub struct Args {
-    /// The GGUF, of a split model any part [default: $BITNET_GGUF, else the embedded tiny model].
+    /// The GGUF, of a split model any part, or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT] [default: $BITNET_GGUF,
+    /// else the embedded tiny model].
     model: Option<PathBuf>,
+    #[command(flatten)]
+    fetch: FetchArgs,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
@@ -112,7 +116,7 @@ struct RunReport {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let model = common::ModelArgs { model: self.model.clone() };
-        let file = model.open(settings)?;
+        let file = model.locate(self.fetch.allow(), settings)?.open()?;
         let report = self.report(&file, common::model_name(&model, settings));
         if self.format == Format::Json {
             print_json(&report)?;

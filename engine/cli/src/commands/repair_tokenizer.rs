@@ -2,6 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common;
+use crate::model::{FetchArgs, locate};
 use crate::output::{plain, say};
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, set};
@@ -21,8 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
     after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written; a vocabulary that is not known is an error. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
 )]
 pub struct Args {
-    /// The GGUF to read.
+    /// The GGUF to read, or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT].
     model: PathBuf,
+    #[command(flatten)]
+    fetch: FetchArgs,
     /// The GGUF to write; it appears only once it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -42,7 +45,7 @@ struct Report<'a> {
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let shown = self.model.display();
-        let file = GgufFile::open(&self.model)?;
+        let file = GgufFile::open(locate(&self.model, self.fetch.allow())?)?;
         anyhow::ensure!(
             !file.parts().filter_map(|part| part.path).any(|part| same(part, &self.output)),
             "{} is the input itself, which is never overwritten; name another file with -o",
