@@ -117,7 +117,7 @@ impl Args {
         lines: &mut Vec<Line>,
     ) -> anyhow::Result<()> {
         let mut right = |text: String| lines.push(Line { step: STEPS[lines.len()], ok: Some(true), text });
-        let file = self.model.open(settings)?;
+        let file = self.model.locate(self.tokenizer.allow(), settings)?.open()?;
         let (tensors, keys) = (file.tensors().len(), file.metadata().len());
         right(format!("{}: {tensors} tensors, {keys} keys", common::model_name(&self.model, settings)));
 
