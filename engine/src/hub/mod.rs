@@ -50,6 +50,7 @@ mod settings;
 mod steps;
 
 pub use breaker::{BreakerPolicy, BreakerState};
+pub(crate) use cache::write_whole;
 pub use cache::{Cache, CacheEntry};
 pub use cache_admin::{CacheStats, Eviction, Verification};
 pub use digest::{Algorithm, Digest};

@@ -78,6 +78,7 @@ pub struct Session {
     executor: Box<dyn Executor>,
     held: Held,
     logits: Vec<f32>,
+    computed: u64,
 }
 
 /// The rows that the executor holds before the output matrix.
@@ -114,7 +115,16 @@ impl Session {
             return Err(InferenceError::NoPosition { context, longest });
         }
         let executor = executor::open(&model, &options, context, 1)?;
-        Ok(Self { model, options, context, position: 0, executor, held: Held::default(), logits: Vec::new() })
+        Ok(Self {
+            model,
+            options,
+            context,
+            position: 0,
+            executor,
+            held: Held::default(),
+            logits: Vec::new(),
+            computed: 0,
+        })
     }
 
     /// The model.
@@ -139,6 +149,12 @@ impl Session {
     #[must_use]
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Tokens that were run through the model so far, forgotten ones included.
+    #[must_use]
+    pub fn computed(&self) -> u64 {
+        self.computed
     }
 
     /// Forgets all tokens from `position` on.
@@ -334,6 +350,7 @@ impl Session {
         let span = Span { sequence: 0, position: self.position, tokens: tokens.len(), wanted };
         self.executor.run(&Batch { tokens, spans: &[span] }, observer)?;
         self.position += tokens.len();
+        self.computed += tokens.len() as u64;
         self.held = Held { rows: wanted, first: self.position - wanted, whole: false };
         Ok(())
     }
