@@ -75,14 +75,14 @@ impl GenerationArgs {
         Ok(choice.template)
     }
 
-    /// How tokens are chosen. At temperature 0 nothing is penalised unless that is asked for.
+    /// How tokens are chosen.
     pub(crate) fn sampler(&self, seed: u64) -> SamplerOptions {
         SamplerOptions {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty.unwrap_or(if self.temperature == 0.0 { 1.0 } else { 1.1 }),
+            repetition_penalty: repetition_penalty(self.repetition_penalty, self.temperature),
             seed,
             ..SamplerOptions::default()
         }
@@ -113,6 +113,11 @@ impl GenerationArgs {
             speculate: self.speculate,
         })
     }
+}
+
+/// The penalty; at temperature 0 there is none unless it was asked for.
+pub(crate) fn repetition_penalty(asked: Option<f32>, temperature: f32) -> f32 {
+    asked.unwrap_or(if temperature == 0.0 { 1.0 } else { 1.1 })
 }
 
 fn drafts(text: &str) -> Result<usize, String> {

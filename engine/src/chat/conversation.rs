@@ -219,10 +219,8 @@ impl Conversation {
         let context = self.session().context();
         let room = (context / ANSWER).min(options.max_tokens.unwrap_or(usize::MAX)).max(1);
         let (first, ids) = self.fit(tokenizer, question, room)?;
-        if ids.len() >= context {
-            return Err(InferenceError::PromptTooLong { prompt: ids.len(), room: context }.into());
-        }
-        if first > self.first {
+        // One that is too long all the same is refused below.
+        if first > self.first && ids.len() < context {
             on_event(Event::Dropped { turns: first - self.first, left: self.turns.len() - first });
         }
         let made = self.prefix.generate(tokenizer, &ids, options, cancel, &mut |piece| on_event(Event::Text(piece)));

@@ -50,6 +50,11 @@ impl Prefix {
         cancel: &AtomicBool,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Made, InferenceError> {
+        let context = self.session.context();
+        if ids.len() >= context {
+            // Whatever is kept of it, it is the whole that is too long.
+            return Err(InferenceError::PromptTooLong { prompt: ids.len(), room: context });
+        }
         let common = self.tokens.iter().zip(ids).take_while(|(held, id)| held == id).count();
         let kept = common.min(ids.len().saturating_sub(1));
         self.session.truncate(kept);

@@ -1,4 +1,7 @@
-//! `bitnet infer`
+//! `bitnet infer`: one prompt, streamed; or many from a file ([`many`]).
+
+mod many;
+mod request;
 
 use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
@@ -24,7 +27,7 @@ const MAX_TOKENS: usize = 128;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --temperature 0\n  bitnet infer --model model.gguf --prompt \"Once upon a time\" --prompt-template raw\n  bitnet infer --model model.gguf --prompt-file question.txt --format json\n  bitnet infer --model bare.gguf --prompt \"Hello\" --auto-download"
+    after_help = "Examples:\n  bitnet infer --prompt \"In the beginning\" --max-tokens 60 --seed 1\n  bitnet infer --model model.gguf --prompt \"Why is the sky blue?\" --temperature 0\n  bitnet infer --model model.gguf --prompt \"Once upon a time\" --prompt-template raw\n  bitnet infer --model model.gguf --prompt-file question.txt --format json\n  bitnet infer --model model.gguf --input-file questions.jsonl --output answers.jsonl\n  bitnet infer --model bare.gguf --prompt \"Hello\" --auto-download"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -39,6 +42,12 @@ pub struct Args {
     /// A file with the prompt; `-` is stdin, which is also read if neither is given.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// Many prompts instead, each a line of JSON: `prompt` or `messages`, and what of it differs from the arguments: `system`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop`; `id` is repeated in the answer.
+    #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "prompt_file", "no_echo", "format"])]
+    input_file: Option<PathBuf>,
+    /// Where their answers go, a line of JSON each, in order. Lines that are there already are kept, if they answer the same input under the same arguments; the run goes on after them.
+    #[arg(long, value_name = "FILE", requires = "input_file")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
     /// Print only what the model adds, not the prompt that it continues.
@@ -75,6 +84,9 @@ impl Args {
     /// # Errors
     /// What went wrong, with its causes.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        if let (Some(input), Some(output)) = (&self.input_file, &self.output) {
+            return self.many(input, output, settings);
+        }
         let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
         anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
         let compute = self.compute.start(settings)?;
@@ -88,9 +100,7 @@ impl Args {
 
         let seed = settings.seed(self.generation.seed);
         let options = self.generation.options(&template, &loaded, seed, MAX_TOKENS)?;
-        let cancel = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancel);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+        let cancel = on_interrupt()?;
         let streaming = self.format == Format::Text;
         let echo = streaming && !self.no_echo && template == PromptTemplate::Raw;
         // Echoed with the first new text: before that the prompt may still prove too long, and stdout is for results.
@@ -143,6 +153,14 @@ impl Args {
         let options = PromptOptions { template, parse_special: self.generation.parse_special, clock: settings.clock() };
         Ok(prompt::prompt(&*loaded.tokenizer, Input::Messages(&messages), options)?)
     }
+}
+
+/// A flag that Ctrl-C raises from now on.
+fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    Ok(cancel)
 }
 
 fn summary(report: &Report<'_>, load: Duration) -> String {
