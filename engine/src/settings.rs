@@ -164,6 +164,13 @@ pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
     settings.cuda_cache.clone().or_else(|| Some(system()?.join("bitnet").join("cuda")))
 }
 
+/// The folder that remembers the layouts of I2_S files: `bitnet/layouts` in the platform's cache folder, if there is one.
+#[must_use]
+pub fn layouts_from_env() -> Option<PathBuf> {
+    let system = system_cache(&|name| std::env::var_os(name)).ok().flatten();
+    Some(system?.join("bitnet").join("layouts"))
+}
+
 /// The platform's folder for what can be made again.
 pub(crate) fn system_cache(lookup: Lookup<'_>) -> Result<Option<PathBuf>, SettingsError> {
     let home = home(lookup);

@@ -26,6 +26,9 @@ pub(super) trait Executor: Send {
     /// The held rows as the output matrix would read them, `[rows][embedding_length]`.
     fn hidden(&mut self, out: &mut Vec<f32>) -> Result<(), InferenceError>;
 
+    /// Holds only the last of the held rows, before any logits were asked for.
+    fn hold_last(&mut self);
+
     /// What screening came to so far.
     fn screening(&self) -> Screening;
 }

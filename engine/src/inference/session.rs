@@ -281,6 +281,26 @@ impl Session {
         self.run(end, rows, None)
     }
 
+    /// [`Session::hold`] for the last token, of at most a chunk; `rows` becomes what the output matrix would read of each of them,
+    /// `[tokens][embedding_length]`.
+    ///
+    /// # Errors
+    /// As [`Session::hold`], or more tokens than the chunk.
+    pub fn hold_seen(&mut self, tokens: &[u32], rows: &mut Vec<f32>) -> Result<(), InferenceError> {
+        if tokens.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        if tokens.len() > self.options.chunk {
+            return Err(InferenceError::Option { what: "more tokens than a chunk are looked at" });
+        }
+        self.check(tokens)?;
+        self.run(tokens, tokens.len(), None)?;
+        self.executor.hidden(rows)?;
+        self.executor.hold_last();
+        self.held = Held { rows: 1, first: self.position - 1, whole: false };
+        Ok(())
+    }
+
     /// The logits of row `row` of those that [`Session::hold`] holds, `[vocab]`; with `needs` all that it does not name may be
     /// minus infinity. Rows are held until the next tokens are appended, also those of tokens that were forgotten since.
     ///

@@ -11,7 +11,7 @@ use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::chat::prompt::{self, Input, Prompt, PromptOptions};
 use bitnet_engine::chat::{Message, PromptTemplate};
-use bitnet_engine::inference::{Generation, StopReason, generate};
+use bitnet_engine::inference::{Generation, StopReason, extend};
 use bitnet_engine::load::Loaded;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::Diagnostic;
@@ -90,24 +90,26 @@ impl Args {
         let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
         anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
         let compute = self.compute.start(settings)?;
-        let (loaded, load_time) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
-        let tokenizer = &*loaded.tokenizer;
+        let (mut loaded, load_time) =
+            common::load_for(&self.model, &self.tokenizer, &self.compute, &compute, settings, true)?;
         // Nobody asks the embedded model a question.
         let tell = self.generation.prompt_template.is_some() || loaded.file.path().is_some();
         let template = self.generation.template(&loaded, tell)?;
         let Prompt { text, ids, .. } = self.wrap(&template, &prompt, &loaded, settings)?;
-        let mut session = self.compute.session(&loaded, &compute, self.generation.head)?;
+        let session = self.compute.session(&loaded, &compute, self.generation.head)?;
 
         let seed = settings.seed(self.generation.seed);
         let options = self.generation.options(&template, &loaded, seed, MAX_TOKENS)?;
         let cancel = on_interrupt()?;
+        let mut settled = common::settle(&mut loaded, session, &ids)?;
+        let (session, tokenizer) = (&mut settled.session, &*loaded.tokenizer);
         let streaming = self.format == Format::Text;
         let echo = streaming && !self.no_echo && template == PromptTemplate::Raw;
         // Echoed with the first new text: before that the prompt may still prove too long, and stdout is for results.
         let mut before = if echo { prompt.as_str() } else { "" };
         // A closed pipe ends the generation; the error is looked at when it is over.
         let mut written = Ok(());
-        let generation = generate(&mut session, tokenizer, &ids, &options, &cancel, &mut |piece| {
+        let mut generation = extend(session, tokenizer, &ids, &options, &cancel, &mut |piece| {
             if streaming && written.is_ok() {
                 written = write(std::mem::take(&mut before)).and_then(|()| write(piece));
                 if written.is_err() {
@@ -115,6 +117,7 @@ impl Args {
                 }
             }
         })?;
+        settled.count(&mut generation.timings);
         if streaming {
             written.and_then(|()| write(before)).and_then(|()| write("\n"))?;
         }
