@@ -13,7 +13,9 @@ fn the_prompt_tells_the_layout_and_it_is_remembered() {
     let file = GgufFile::open(tiny()).unwrap();
     let mut writer = GgufWriter::new(3, file.alignment()).unwrap();
     writer.copy_all_meta(file.metadata(), |key| key != LAYOUT_KEY).unwrap();
-    file.views().for_each(|view| drop(writer.copy_tensor(view).unwrap()));
+    for view in file.views() {
+        writer.copy_tensor(view).unwrap();
+    }
     writer.write_file(&model).unwrap();
 
     let prompt = "God said, \"Let there be light,\" and there was light. God saw the light, and saw that it was good.";
