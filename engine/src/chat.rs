@@ -6,27 +6,33 @@
 //! | [`source`] | where a model's own template is found: its metadata, files beside it, a file of the user |
 //! | [`jinja`] | rendering a template as `transformers` does, with limits |
 //! | `syntax`, `methods`, `json`, [`clock`] | what minijinja lacks for that |
+//! | [`conversation`] | turns: what of them fits the context, what a session has computed already |
+//! | [`transcript`] | a conversation as a file |
 //! | [`prompt`] | the one way from messages or a raw text to ids, and what ends the answer |
 
 use crate::gguf::GgufError;
 use minijinja::Value;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub mod clock;
+pub mod conversation;
 pub mod jinja;
 mod json;
 mod methods;
 pub mod prompt;
 pub mod source;
 mod syntax;
+pub mod transcript;
 
 pub use clock::Clock;
+pub use conversation::Conversation;
 pub use source::{Choice, ModelTemplate, Origin};
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,

@@ -6,12 +6,21 @@ use crate::discovery::{
     Resolved, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerFallbackChain, TokenizerStrategy,
 };
 use crate::gguf::{GgufError, GgufFile, TensorInfo};
-use crate::inference::{InferenceError, Session, SessionOptions, Want, nll};
+use crate::inference::InferenceError;
 use crate::model::{Copied, HugePages, Model, ModelError, family_of};
-use crate::tokenizer::{self, Diagnostic, EncodeOptions, Severity, Tokenizer, TokenizerError};
+use crate::tokenizer::{self, Diagnostic, Severity, Tokenizer, TokenizerError};
 use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
+use layout::{Build, Open, probe};
+use memory::Memory;
+use std::path::Path;
 use std::sync::Arc;
+
+mod evidence;
+mod layout;
+mod memory;
+
+pub use layout::{LayoutReport, Settled};
 
 /// Metadata key under which our own converter records the layout of I2_S tensors.
 pub const LAYOUT_KEY: &str = "bitnet.i2_s.layout";
@@ -72,17 +81,10 @@ pub struct LoadOptions<'a> {
     pub tokenizer: TokenizerSource<'a>,
     /// Whether hot weights are copied into huge pages.
     pub huge_pages: HugePages,
-}
-
-/// How the layout of I2_S tensors was found.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct LayoutReport {
-    /// `x86`, `arm` or `rows4`.
-    pub layout: &'static str,
-    /// Whether anything spoke for it, or it is only the usual one.
-    pub decided: bool,
-    /// Why this one.
-    pub why: String,
+    /// A folder that remembers which layout a file's I2_S tensors proved to have.
+    pub layouts: Option<&'a Path>,
+    /// The caller will ask [`Loaded::settle`] before the first token: a layout that nothing tells is left open until then.
+    pub by_prompt: bool,
 }
 
 /// A model that is ready to run.
@@ -100,6 +102,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The I2_S layout, if the model has such tensors.
     pub layout: Option<LayoutReport>,
+    /// What is to be found out yet.
+    open: Option<Open>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -122,7 +126,7 @@ pub fn load(
 }
 
 /// Loads a model: finds and builds the tokenizer, checks it against the weights, validates every tensor, and settles
-/// the I2_S layout (the option, or by metadata, or by a short probe).
+/// the I2_S layout (the option, or by metadata, or as it was found out before, or by the prompt or a short probe).
 ///
 /// # Errors
 /// What is wrong with the file, and where; or what was tried to find a tokenizer.
@@ -146,12 +150,13 @@ pub fn load_with(
     let odd = file.tensors().iter().filter(is_i2s).find(|t| t.cols() % 128 == 64);
     let only =
         odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
-    let assumed = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout)).unwrap_or_default();
-    let load = |layout: I2sLayout| -> Result<Arc<Model>, ModelError> {
-        let mut model = Model::load(&file, layout, pool)?;
-        model.huge_pages = options.huge_pages;
-        Ok(Arc::new(model))
-    };
+    let told = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout));
+    let nothing_tells = told.is_none() && file.tensors().iter().any(|t| is_i2s(&t));
+    let memory = options.layouts.filter(|_| nothing_tells).and_then(|folder| Memory::of(folder, &file));
+    let mut remembered = memory.as_ref().and_then(Memory::read);
+    let build = Build { file: file.clone(), huge_pages: options.huge_pages, kernels, pool: Arc::clone(pool) };
+    let load = |memory: Option<I2sLayout>| build.model(told.or(memory).unwrap_or_default());
+    let assumed = remembered.as_ref().and_then(|found| found.layout());
     let find = || tokenizer_of(&file, options.tokenizer);
     // A large vocabulary takes one thread as long as the weights take all of them.
     let (found, model) = if pool.threads() > 1 {
@@ -167,7 +172,14 @@ pub fn load_with(
     if file.tensor("token_embd.weight").is_some() {
         quantization::check(&file, tokenizer.vocab_size())?;
     }
-    let mut model = model?;
+    let mut model = match model {
+        // What was remembered does not fit the file.
+        Err(_) if assumed.is_some() => {
+            remembered = None;
+            load(None)?
+        }
+        model => model?,
+    };
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
         diagnostics.push(Diagnostic {
@@ -177,6 +189,7 @@ pub fn load_with(
             hint: String::new(),
         });
     }
+    let mut open = None;
     let report = if !model.has_i2s() {
         None
     } else if let Some(layout) = layout {
@@ -185,16 +198,25 @@ pub fn load_with(
         Some(LayoutReport { layout: layout.name(), decided: true, why: format!("recorded in `{LAYOUT_KEY}`") })
     } else if let Some((layout, why)) = only {
         Some(LayoutReport { layout: layout.name(), decided: true, why })
+    } else if let Some(found) = remembered.and_then(|found| found.report(&*tokenizer)) {
+        diagnostics.push(found.diagnostic());
+        Some(found)
     } else {
-        let (chosen, report) = probe(&load, &model, &*tokenizer, kernels, pool)?;
-        model = chosen;
-        diagnostics.push(layout_diagnostic(&report));
-        Some(report)
+        let still = Open { build, memory };
+        if options.by_prompt {
+            open = Some(still);
+            Some(LayoutReport::undecided("the prompt will tell".into()))
+        } else {
+            let (chosen, report) = probe(&still, &model, &*tokenizer)?;
+            model = chosen;
+            diagnostics.push(report.diagnostic());
+            Some(report)
+        }
     };
     if options.huge_pages == HugePages::On {
         diagnostics.extend(memory_diagnostic(&model.copy_hot(HugePages::On, pool)));
     }
-    Ok(Loaded { file, model, tokenizer, strategy, diagnostics, layout: report })
+    Ok(Loaded { file, model, tokenizer, strategy, diagnostics, layout: report, open })
 }
 
 type Found = (Arc<dyn Tokenizer>, Vec<Diagnostic>, TokenizerStrategy);
@@ -212,18 +234,6 @@ fn tokenizer_of(file: &GgufFile, source: TokenizerSource<'_>) -> Result<Found, L
         }
         TokenizerSource::Given(resolved) => (resolved.tokenizer, resolved.diagnostics, resolved.strategy),
     })
-}
-
-fn layout_diagnostic(report: &LayoutReport) -> Diagnostic {
-    let LayoutReport { layout, decided, why } = report;
-    let (severity, verdict, hint) = if *decided {
-        (Severity::Info, "read as", String::new())
-    } else {
-        let hint = "if the text is nonsense, try --i2s-layout arm, or rows4".to_owned();
-        (Severity::Warning, "nothing tells the layout of the I2_S tensors; they are taken for", hint)
-    };
-    let verdict = if *decided { format!("I2_S tensors {verdict} {layout}") } else { format!("{verdict} {layout}") };
-    Diagnostic { severity, code: "i2s_layout", message: format!("{verdict}: {why}"), hint }
 }
 
 fn memory_diagnostic(copied: &Copied) -> Option<Diagnostic> {
@@ -244,63 +254,4 @@ fn memory_diagnostic(copied: &Copied) -> Option<Diagnostic> {
         }
     };
     Some(Diagnostic { severity, code: "huge_pages", message, hint })
-}
-
-/// A text that every English model has seen; its loss under the right layout is far below that of noise.
-const PROBE: &str = "In the beginning God created the heavens and the earth. Now the earth was formless and empty, and \
-                     darkness was over the surface of the deep.";
-const PROBE_TOKENS: usize = 24;
-
-/// Both layouts hold valid codes and the file does not say which one it uses: a model read in the wrong one babbles.
-fn probe(
-    load: &dyn Fn(I2sLayout) -> Result<Arc<Model>, ModelError>,
-    model: &Arc<Model>,
-    tokenizer: &dyn Tokenizer,
-    kernels: &'static dyn Kernels,
-    pool: &Arc<Pool>,
-) -> Result<(Arc<Model>, LayoutReport), LoadError> {
-    let report = |layout: I2sLayout, why| LayoutReport { layout: layout.name(), decided: true, why };
-    let undecided = |why| LayoutReport { layout: I2sLayout::X86.name(), decided: false, why };
-    let options = EncodeOptions { add_special: true, parse_special: false };
-    let mut ids = tokenizer.encode(PROBE, options).unwrap_or_default();
-    ids.truncate(PROBE_TOKENS.min(model.config.context_length));
-    if ids.len() < PROBE_TOKENS / 2 {
-        let why = format!("the probe text has only {} tokens here", ids.len());
-        return Ok((Arc::clone(model), undecided(why)));
-    }
-    let loss = |model: &Arc<Model>| -> Result<f64, LoadError> {
-        let options = SessionOptions { context: Some(PROBE_TOKENS), ..SessionOptions::new(kernels, Arc::clone(pool)) };
-        let mut session = Session::new(Arc::clone(model), options)?;
-        let mut nats = 0.0;
-        session.forward(&ids, Want::All, &mut |position, logits| {
-            if let Some(&target) = ids.get(position + 1) {
-                nats += nll(logits, target as usize);
-            }
-        })?;
-        Ok(nats / (ids.len().max(2) - 1) as f64)
-    };
-    let noise = (model.config.vocab_size as f64).ln();
-    let x86 = loss(model)?;
-    if x86 < 0.7 * noise {
-        let why = format!("a probe text has {x86:.2} nats a token, noise would have {noise:.2}");
-        return Ok((Arc::clone(model), report(I2sLayout::X86, why)));
-    }
-    let mut tried = format!("{x86:.2} nats a token read as x86");
-    let mut best: Option<(f64, I2sLayout, Arc<Model>)> = None;
-    for layout in [I2sLayout::Arm, I2sLayout::Rows4] {
-        // One that does not fit the shapes, or has codes that are none, is not it.
-        let Ok(other) = load(layout) else { continue };
-        let nats = loss(&other)?;
-        tried += &format!(", {nats:.2} as {}", layout.name());
-        if best.as_ref().is_none_or(|(least, ..)| nats < *least) {
-            best = Some((nats, layout, other));
-        }
-    }
-    let why = format!("a probe text has {tried}");
-    if let Some((nats, layout, other)) = best
-        && nats + 1.0 < x86
-    {
-        return Ok((other, report(layout, why)));
-    }
-    Ok((Arc::clone(model), undecided(why)))
 }

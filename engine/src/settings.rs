@@ -145,12 +145,30 @@ pub(crate) fn home(lookup: Lookup<'_>) -> Option<PathBuf> {
     ["HOME", "USERPROFILE"].into_iter().find_map(|name| lookup(name).filter(|v| !v.is_empty())).map(PathBuf::from)
 }
 
+/// A path that a person typed where no shell expands `~`.
+#[must_use]
+pub fn typed_path(text: &str) -> PathBuf {
+    typed(&|name| std::env::var_os(name), text)
+}
+
+fn typed(lookup: Lookup<'_>, text: &str) -> PathBuf {
+    let below = Path::new(text).strip_prefix("~").ok();
+    below.and_then(|rest| Some(home(lookup)?.join(rest))).unwrap_or_else(|| PathBuf::from(text))
+}
+
 /// The folder of compiled CUDA kernels: the setting, else `bitnet/cuda` in the platform's cache folder. None on a machine
 /// without a home folder, where nothing is kept.
 #[must_use]
 pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
     let system = || system_cache(&|name| std::env::var_os(name)).ok().flatten();
     settings.cuda_cache.clone().or_else(|| Some(system()?.join("bitnet").join("cuda")))
+}
+
+/// The folder that remembers the layouts of I2_S files: `bitnet/layouts` in the platform's cache folder, if there is one.
+#[must_use]
+pub fn layouts_from_env() -> Option<PathBuf> {
+    let system = system_cache(&|name| std::env::var_os(name)).ok().flatten();
+    Some(system?.join("bitnet").join("layouts"))
 }
 
 /// The platform's folder for what can be made again.
@@ -257,6 +275,15 @@ mod tests {
             let error = settings(pairs).unwrap_err();
             assert!(error.name == "BITNET_GGUF" && error.to_string().contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_typed_path_knows_the_home_folder() {
+        let home = |name| (name == "HOME").then(|| OsString::from("/h"));
+        for (text, path) in [("~/a b.json", "/h/a b.json"), ("~", "/h"), ("~x/a", "~x/a"), ("a", "a"), ("/a~", "/a~")] {
+            assert_eq!(typed(&home, text), PathBuf::from(path));
+        }
+        assert_eq!(typed(&|_| None, "~/a"), PathBuf::from("~/a"));
     }
 
     #[cfg(unix)]

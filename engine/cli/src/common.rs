@@ -8,9 +8,9 @@ use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
-use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
+use bitnet_engine::load::{LoadOptions, Loaded, Settled, TokenizerSource, load_with};
 use bitnet_engine::model::HugePages;
-use bitnet_engine::settings::{Settings, discovery_from_env};
+use bitnet_engine::settings::{Settings, discovery_from_env, layouts_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
 use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::quant::I2sLayout;
@@ -181,8 +181,20 @@ pub(crate) fn load_model(
     compute: &Compute,
     settings: &Settings,
 ) -> anyhow::Result<(Loaded, Duration)> {
+    load_for(model, tokenizer, args, compute, settings, false)
+}
+
+/// [`load_model`]; with `by_prompt` the caller will ask [`settle`] before the first token.
+pub(crate) fn load_for(
+    model: &ModelArgs,
+    tokenizer: &TokenizerArgs,
+    args: &ComputeArgs,
+    compute: &Compute,
+    settings: &Settings,
+    by_prompt: bool,
+) -> anyhow::Result<(Loaded, Duration)> {
     let place = model.locate(tokenizer.allow(), settings)?;
-    let started = Instant::now();
+    let (started, layouts) = (Instant::now(), layouts_from_env());
     let chain = tokenizer.chain(settings);
     let spinner = ProgressBar::new_spinner().with_message("loading the model");
     spinner.enable_steady_tick(Duration::from_millis(100));
@@ -193,6 +205,8 @@ pub(crate) fn load_model(
                 layout: args.layout(),
                 tokenizer: TokenizerSource::Discover(&chain),
                 huge_pages: args.huge_pages,
+                layouts: layouts.as_deref(),
+                by_prompt,
             };
             Ok(load_with(file, options, compute.kernels, &compute.pool)?)
         })
@@ -201,6 +215,14 @@ pub(crate) fn load_model(
     let loaded = loaded?;
     print_diagnostics(&loaded.diagnostics);
     Ok((loaded, started.elapsed()))
+}
+
+/// Settles what only a prompt tells of the model, and says it.
+pub(crate) fn settle(loaded: &mut Loaded, session: Session, prompt: &[u32]) -> anyhow::Result<Settled> {
+    let said = loaded.diagnostics.len();
+    let settled = loaded.settle(session, prompt)?;
+    print_diagnostics(&loaded.diagnostics[said..]);
+    Ok(settled)
 }
 
 /// What to call the model in messages.

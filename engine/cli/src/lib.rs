@@ -6,6 +6,7 @@
 pub mod commands;
 mod common;
 mod embedded;
+mod generation;
 mod memory;
 mod model;
 mod output;

@@ -82,6 +82,7 @@ fn every_command_has_help_with_examples() {
     let overview = run(&["--help"]).ok().out;
     for command in [
         "infer",
+        "chat",
         "tokenize",
         "detokenize",
         "inspect",
@@ -428,21 +429,6 @@ fn a_reader_that_has_enough() {
     }
 }
 
-/// Waits until a process has taken SIGINT (signal 2) into its own hands.
-#[cfg(target_os = "linux")]
-fn wait_for_handler(pid: u32) {
-    let started = Instant::now();
-    loop {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 1) != 0 {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "no handler of Ctrl-C");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn interrupted_by_the_user() {
@@ -456,8 +442,7 @@ fn interrupted_by_the_user() {
         let mut first = vec![0; if format == "text" { PROMPT.len() + 20 } else { 0 }];
         stdout.read_exact(&mut first).unwrap();
         wait_for_handler(child.id());
-        let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        interrupt(child.id());
         stdout.read_to_end(&mut first).unwrap();
         let out = String::from_utf8(first).unwrap();
         let output = child.wait_with_output().unwrap();

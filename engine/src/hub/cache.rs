@@ -315,7 +315,11 @@ impl Temp {
 
     pub(super) fn publish(&self, path: &Path) -> io::Result<()> {
         fs::rename(&self.0, path)?;
-        path.parent().map_or(Ok(()), sync_dir)
+        match path.parent() {
+            Some(dir) if dir.as_os_str().is_empty() => sync_dir(Path::new(".")),
+            Some(dir) => sync_dir(dir),
+            None => Ok(()),
+        }
     }
 }
 
@@ -332,7 +336,12 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Writes a file outside the cache so that it is seen whole or not at all.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-    publish(&Temp::beside(path), path, bytes).map_err(|cause| HubError::io("write", path, cause))
+    write_whole(path, bytes).map_err(|cause| HubError::io("write", path, cause))
+}
+
+/// [`write_atomic`] for what has nothing to do with the hub.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    publish(&Temp::beside(path), path, bytes)
 }
 
 fn publish(temp: &Temp, path: &Path, bytes: &[u8]) -> io::Result<()> {

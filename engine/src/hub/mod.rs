@@ -62,6 +62,7 @@ mod space;
 mod steps;
 
 pub use breaker::{BreakerPolicy, BreakerState};
+pub(crate) use cache::write_whole;
 pub use cache::{Cache, CacheEntry};
 pub use cache_admin::{CacheStats, Eviction, Verification};
 pub use digest::{Algorithm, Digest};

@@ -29,6 +29,9 @@ pub(super) trait Executor: Send {
     /// So many runs of one token may still come: preparations that pay later are measured by it.
     fn expect(&mut self, _runs: usize) {}
 
+    /// Holds only the last of the held rows, before any logits were asked for.
+    fn hold_last(&mut self);
+
     /// What screening came to so far.
     fn screening(&self) -> Screening;
 }

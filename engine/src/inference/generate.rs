@@ -112,11 +112,46 @@ pub fn generate(
     cancel: &AtomicBool,
     on_text: &mut dyn FnMut(&str),
 ) -> Result<Generation, InferenceError> {
-    let sampler = Sampler::new(options.sampler.clone())?;
-    let mut drafts = Drafts::new(options.speculate)?;
     if prompt.is_empty() {
         return Err(InferenceError::EmptyPrompt);
     }
+    after(session, tokenizer, (&[], prompt), options, cancel, on_text)
+}
+
+/// [`generate`] after `ids`, of which the session holds the beginning already: only the tokens from its position on are
+/// computed. The text is that of a new session. If the session holds all of them, it must also hold the row of the last one
+/// ([`Session::hold`]).
+///
+/// # Errors
+/// As [`generate`], or a session that holds more tokens, or no row of the last one.
+pub fn extend(
+    session: &mut Session,
+    tokenizer: &dyn Tokenizer,
+    ids: &[u32],
+    options: &GenerateOptions,
+    cancel: &AtomicBool,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<Generation, InferenceError> {
+    if ids.is_empty() {
+        return Err(InferenceError::EmptyPrompt);
+    }
+    let Some((before, prompt)) = ids.split_at_checked(session.position()) else {
+        return Err(InferenceError::Option { what: "the session holds more tokens than the sequence has" });
+    };
+    after(session, tokenizer, (before, prompt), options, cancel, on_text)
+}
+
+/// Without tokens in `prompt` the row of the last one of `before` is held.
+fn after(
+    session: &mut Session,
+    tokenizer: &dyn Tokenizer,
+    (before, prompt): (&[u32], &[u32]),
+    options: &GenerateOptions,
+    cancel: &AtomicBool,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<Generation, InferenceError> {
+    let sampler = Sampler::new(options.sampler.clone())?;
+    let mut drafts = Drafts::new(options.speculate)?;
     let room = session.context() - session.position();
     if prompt.len() >= room {
         return Err(InferenceError::PromptTooLong { prompt: prompt.len(), room });
@@ -128,7 +163,7 @@ pub fn generate(
         options,
         cancel,
         sampler,
-        history: prompt.to_vec(),
+        history: [before, prompt].concat(),
         tokens: Vec::new(),
         text: Text::new(&options.stop),
         timings: Timings { prompt_tokens: prompt.len(), ..Timings::default() },
@@ -157,7 +192,9 @@ pub fn generate(
         let room = if run.tokens.is_empty() { 0 } else { room.min(left) };
         let drafted = drafts.draft(&run.history, room, &mut next);
         let kept = session.position() + due;
-        session.hold(&next, drafted + 1)?;
+        if !next.is_empty() {
+            session.hold(&next, drafted + 1)?;
+        }
         let mut accepted = 0;
         let ended = run.take(session, &next[due..], &mut accepted, step, on_text);
         session.truncate(kept + accepted);

@@ -78,6 +78,7 @@ pub struct Session {
     executor: Box<dyn Executor>,
     held: Held,
     logits: Vec<f32>,
+    computed: u64,
 }
 
 /// The rows that the executor holds before the output matrix.
@@ -114,7 +115,16 @@ impl Session {
             return Err(InferenceError::NoPosition { context, longest });
         }
         let executor = executor::open(&model, &options, context, 1)?;
-        Ok(Self { model, options, context, position: 0, executor, held: Held::default(), logits: Vec::new() })
+        Ok(Self {
+            model,
+            options,
+            context,
+            position: 0,
+            executor,
+            held: Held::default(),
+            logits: Vec::new(),
+            computed: 0,
+        })
     }
 
     /// The model.
@@ -139,6 +149,12 @@ impl Session {
     #[must_use]
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Tokens that were run through the model so far, forgotten ones included.
+    #[must_use]
+    pub fn computed(&self) -> u64 {
+        self.computed
     }
 
     /// Forgets all tokens from `position` on.
@@ -265,6 +281,26 @@ impl Session {
         self.run(end, rows, None)
     }
 
+    /// [`Session::hold`] for the last token, of at most a chunk; `rows` becomes what the output matrix would read of each of them,
+    /// `[tokens][embedding_length]`.
+    ///
+    /// # Errors
+    /// As [`Session::hold`], or more tokens than the chunk.
+    pub fn hold_seen(&mut self, tokens: &[u32], rows: &mut Vec<f32>) -> Result<(), InferenceError> {
+        if tokens.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        if tokens.len() > self.options.chunk {
+            return Err(InferenceError::Option { what: "more tokens than a chunk are looked at" });
+        }
+        self.check(tokens)?;
+        self.run(tokens, tokens.len(), None)?;
+        self.executor.hidden(rows)?;
+        self.executor.hold_last();
+        self.held = Held { rows: 1, first: self.position - 1, whole: false };
+        Ok(())
+    }
+
     /// The logits of row `row` of those that [`Session::hold`] holds, `[vocab]`; with `needs` all that it does not name may be
     /// minus infinity. Rows are held until the next tokens are appended, also those of tokens that were forgotten since.
     ///
@@ -340,6 +376,7 @@ impl Session {
         let span = Span { sequence: 0, position: self.position, tokens: tokens.len(), wanted };
         self.executor.run(&Batch { tokens, spans: &[span] }, observer)?;
         self.position += tokens.len();
+        self.computed += tokens.len() as u64;
         self.held = Held { rows: wanted, first: self.position - wanted, whole: false };
         Ok(())
     }

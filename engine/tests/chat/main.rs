@@ -3,6 +3,7 @@
 #[path = "../model_support/mod.rs"]
 mod model_support;
 
+mod conversation;
 mod prompts;
 mod rendered;
 mod sources;

@@ -4,8 +4,8 @@ use crate::emulated::here;
 use crate::model_support::*;
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::inference::{
-    GenerateOptions, Head, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, generate,
-    self_check_card,
+    GenerateOptions, Head, InferenceError, Needs, SamplerOptions, Session, SessionOptions, StepResult, Want, extend,
+    generate, self_check_card,
 };
 use bitnet_engine::model::Model;
 use bitnet_kernels::cuda::device::{CudaError, Device};
@@ -96,6 +96,27 @@ fn every_step_is_that_of_the_cpu() {
         assert_eq!((&found.0, found.1, found.2, found.3), (&expected.0, expected.1, expected.2, expected.3));
         assert!(found.4 == expected.4, "{} at {}", expected.0, expected.1);
     }
+}
+
+#[test]
+fn a_seen_prompt_holds_its_last_row() {
+    if !here() {
+        return;
+    }
+    let (loaded, tokens) = (tiny(), tokens(6));
+    let options = GenerateOptions { max_tokens: Some(3), ..GenerateOptions::default() };
+    let seen = |session: &mut Session| {
+        let mut rows = Vec::new();
+        session.hold_seen(&tokens, &mut rows).unwrap();
+        let cancel = AtomicBool::new(false);
+        let made = extend(session, &*loaded.tokenizer, &tokens, &options, &cancel, &mut |_| {}).unwrap();
+        (rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), made.tokens)
+    };
+    let expected = seen(&mut on_cpu(&loaded.model, 16, 8));
+    for head in [Head::Whole, Head::Screened] {
+        assert!(seen(&mut by_head(&loaded.model, head, 16, 8).unwrap()) == expected, "{head:?}");
+    }
+    assert_eq!(expected.0.len(), 6 * loaded.model.config.embedding_length);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod bad_requests;
 #[cfg(feature = "cuda-emu")]
 mod cuda;
 mod invariants;
+mod layout;
 mod memory;
 mod screened;
 mod speculate;

@@ -5,14 +5,15 @@ use crate::env::{self, Env};
 use crate::models::pool;
 use crate::paths::Paths;
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::load::{Loaded, load};
+use bitnet_engine::load::{LoadOptions, Loaded, load_with};
+use bitnet_engine::settings::layouts_from_env;
 use bitnet_kernels::best;
 use std::path::{Path, PathBuf};
 
 /// What makes the model of real size.
-pub const MAKE: &str = "cargo xtask make-model --shape 2b4t --quant i2_s --seed 1";
+pub const MAKE: &str = "cargo xtask make-model --shape 2b4t --as microsoft";
 /// Its file, as that command names it.
-const FILE: &str = "2b4t-i2_s-seed1.gguf";
+const FILE: &str = "2b4t-i2_s-seed1-microsoft.gguf";
 
 /// The folder of generated models.
 #[must_use]
@@ -63,12 +64,14 @@ pub fn named(path: PathBuf) -> (String, PathBuf) {
     (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path)
 }
 
-/// A model of [`paths`], loaded.
+/// A model of [`paths`], loaded. The layout that was found out once is remembered, as `bitnet` does: noise tells none.
 ///
 /// # Errors
 /// It cannot be read or is none.
 pub fn open(path: &Path) -> Result<Loaded, Failure> {
-    Ok(load(GgufFile::open(path)?, None, best(), &pool(2)?)?)
+    let layouts = layouts_from_env();
+    let options = LoadOptions { layouts: layouts.as_deref(), ..LoadOptions::default() };
+    Ok(load_with(GgufFile::open(path)?, options, best(), &pool(2)?)?)
 }
 
 #[cfg(test)]

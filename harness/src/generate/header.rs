@@ -41,6 +41,30 @@ pub(super) fn header(
     optional(writer, family, shape)
 }
 
+/// The keys before the tokenizer's that Microsoft's file of BitNet-2B-4T has, in its order, and no others: no layout of I2_S among
+/// them. Sizes are the shape's.
+pub(super) fn microsoft(writer: &mut GgufWriter<'_>, a: &str, shape: &Shape, rope_base: f32) -> Result<(), Failure> {
+    writer.meta("general.architecture", a.to_owned())?;
+    writer.meta("general.name", "bitnet2b_2501".to_owned())?;
+    for (key, value) in [
+        ("vocab_size", shape.vocab),
+        ("context_length", shape.context),
+        ("embedding_length", shape.hidden),
+        ("block_count", shape.layers),
+        ("feed_forward_length", shape.ffn),
+        ("rope.dimension_count", shape.head_width()),
+        ("attention.head_count", shape.heads),
+        ("attention.head_count_kv", shape.kv_heads),
+    ] {
+        writer.meta(&format!("{a}.{key}"), u32::try_from(value)?)?;
+    }
+    writer.meta("tokenizer.ggml.add_bos_token", true)?;
+    writer.meta(&format!("{a}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
+    writer.meta(&format!("{a}.rope.freq_base"), rope_base)?;
+    writer.meta("general.file_type", 40u32)?;
+    Ok(())
+}
+
 /// The keys of what a shape has beside its dimensions.
 fn optional(writer: &mut GgufWriter<'_>, family: &Family, shape: &Shape) -> Result<(), Failure> {
     let a = family.name;

@@ -8,6 +8,37 @@ use std::collections::HashSet;
 /// Longest token that [`Pieces::grow`] makes, in characters.
 const LONGEST: usize = 16;
 
+/// The numbers of the real vocabulary.
+pub(super) struct Real {
+    vocab: usize,
+    merges: usize,
+    specials: usize,
+}
+
+/// Those of Microsoft's file.
+pub(super) const MICROSOFT: Real = Real { vocab: 128_256, merges: 280_147, specials: 256 };
+
+impl Real {
+    /// Control tokens of a vocabulary of this size.
+    pub(super) fn specials(&self, vocab: usize) -> usize {
+        self.specials.min(vocab / 8)
+    }
+}
+
+/// LLaMA-3's control tokens, in their order.
+fn special(index: usize) -> String {
+    match index {
+        0 => "<|begin_of_text|>".to_owned(),
+        1 => "<|end_of_text|>".to_owned(),
+        6 => "<|start_header_id|>".to_owned(),
+        7 => "<|end_header_id|>".to_owned(),
+        9 => "<|eot_id|>".to_owned(),
+        2..6 => format!("<|reserved_special_token_{}|>", index - 2),
+        8 => "<|reserved_special_token_4|>".to_owned(),
+        _ => format!("<|reserved_special_token_{}|>", index - 5),
+    }
+}
+
 /// The vocabulary of a byte-level BPE, in the order in which it was learned.
 pub(super) struct Pieces {
     tokens: Vec<String>,
@@ -56,6 +87,45 @@ impl Pieces {
         writer.meta("tokenizer.ggml.bos_token_id", 0u32)?;
         writer.meta("tokenizer.ggml.eos_token_id", 0u32)?;
         writer.meta("tokenizer.ggml.add_bos_token", true)?;
+        Ok(())
+    }
+
+    /// As Microsoft's file of BitNet-2B-4T has LLaMA-3's vocabulary: tokens, then an eighth of control tokens (256 at most), with
+    /// merges in more than one way to a token, in the ratio of the real one as far as there are such, and without `pre`.
+    pub(super) fn write_microsoft(&self, writer: &mut GgufWriter<'_>, vocab: usize) -> Result<(), Failure> {
+        let specials = MICROSOFT.specials(vocab);
+        let ordinary = vocab - specials;
+        let merges = ordinary.checked_sub(256).filter(|n| *n <= self.merges.len() && ordinary < self.tokens.len());
+        let merges = merges.ok_or_else(|| Failure::new(format_args!("no vocabulary of {vocab} tokens")))?;
+        // The first is the trained model's only control token.
+        let ordinary = &self.tokens[1..=ordinary];
+        let known: HashSet<&str> = ordinary.iter().map(String::as_str).collect();
+        let mut all: Vec<String> = self.merges[..merges].to_vec();
+        let mut seen: HashSet<String> = all.iter().cloned().collect();
+        let most = vocab * MICROSOFT.merges / MICROSOFT.vocab;
+        for token in ordinary {
+            for (at, _) in token.char_indices().skip(1) {
+                let (left, right) = token.split_at(at);
+                if all.len() < most && known.contains(left) && known.contains(right) {
+                    let merge = format!("{left} {right}");
+                    if seen.insert(merge.clone()) {
+                        all.push(merge);
+                    }
+                }
+            }
+        }
+        let first = ordinary.len();
+        let tokens: Vec<String> = ordinary.iter().cloned().chain((0..specials).map(special)).collect();
+        let types: Vec<i32> = (0..vocab).map(|i| if i < first { 1 } else { 3 }).collect();
+        let first = u32::try_from(first)?;
+        writer.meta("tokenizer.ggml.model", "gpt2".to_owned())?;
+        writer.meta("tokenizer.ggml.tokens", MetaValue::strings(&tokens))?;
+        writer.meta("tokenizer.ggml.scores", vec![0f32; vocab])?;
+        writer.meta("tokenizer.ggml.token_type", types)?;
+        writer.meta("tokenizer.ggml.merges", MetaValue::strings(&all))?;
+        writer.meta("tokenizer.ggml.bos_token_id", first)?;
+        writer.meta("tokenizer.ggml.eos_token_id", first + 1)?;
+        writer.meta("tokenizer.ggml.padding_token_id", first + 1)?;
         Ok(())
     }
 

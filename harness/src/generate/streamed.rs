@@ -8,7 +8,8 @@
 //!
 //! The tokenizer is a byte-level BPE with as many tokens as the shape says ([`super::pieces`]).
 
-use super::header::header;
+use super::header::{header, microsoft};
+use super::pieces::MICROSOFT;
 use super::{Noise, Pieces, families};
 use crate::models::layout;
 use bitnet_engine::convert::linear_keys;
@@ -127,6 +128,14 @@ pub enum MakeError {
         /// What was asked for.
         name: String,
     },
+    /// Not what Microsoft's file is.
+    #[error("Microsoft's file is of the architecture bitnet-b1.58 in i2_s, not {architecture} in {quant}")]
+    Microsoft {
+        /// The architecture that was asked for.
+        architecture: String,
+        /// The format.
+        quant: &'static str,
+    },
     /// No such format.
     #[error(transparent)]
     Quant(#[from] QuantError),
@@ -143,8 +152,8 @@ pub enum MakeError {
         #[source]
         source: Box<QuantError>,
     },
-    /// The vocabulary that tokens are taken from is not one.
-    #[error("the vocabulary that the tokens are taken from: {0}")]
+    /// The metadata cannot be made; above all the vocabulary that tokens are taken from is not one.
+    #[error("the metadata, with the vocabulary that the tokens are taken from: {0}")]
     Vocabulary(String),
     /// The file cannot be written; what was there before is as it was.
     #[error("nothing was written, {} would have {bytes} bytes: {source}", path.display())]
@@ -159,6 +168,19 @@ pub enum MakeError {
     },
 }
 
+/// Whose metadata a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writer {
+    /// What our own converter writes: the layout of I2_S and the rule of the tokenizer among it.
+    #[default]
+    Ours,
+    /// Exactly the keys of Microsoft's GGUF of BitNet-2B-4T, with its placeholder of a chat template.
+    Microsoft,
+}
+
+/// The chat template of Microsoft's file.
+const PLACEHOLDER: &str = include_str!("../../../golden/chat/templates/bitnet-placeholder.jinja");
+
 /// What to write.
 #[derive(Debug)]
 pub struct Recipe {
@@ -166,6 +188,7 @@ pub struct Recipe {
     architecture: String,
     storage: Storage,
     seed: u64,
+    writer: Writer,
 }
 
 /// A matrix of the model.
@@ -192,16 +215,29 @@ impl Recipe {
         if !ARCHITECTURES.contains(&architecture.as_str()) {
             return Err(MakeError::Architecture { name: architecture });
         }
-        let recipe = Self { named, architecture, storage: Storage::by_name(quant)?, seed };
+        let recipe = Self { named, architecture, storage: Storage::by_name(quant)?, seed, writer: Writer::Ours };
         recipe.matrices()?;
         Ok(recipe)
+    }
+
+    /// The same model with the metadata of another writer.
+    ///
+    /// # Errors
+    /// A model that Microsoft's file cannot be: of another architecture or format.
+    pub fn written_as(self, writer: Writer) -> Result<Self, MakeError> {
+        if writer == Writer::Microsoft && (self.architecture.as_str(), self.storage.name()) != ("bitnet-b1.58", "i2_s")
+        {
+            return Err(MakeError::Microsoft { architecture: self.architecture, quant: self.storage.name() });
+        }
+        Ok(Self { writer, ..self })
     }
 
     /// What to call the file: everything that its bytes hang on.
     #[must_use]
     pub fn file_name(&self) -> String {
         let own = if self.architecture == self.named.architecture { "" } else { &format!("-{}", self.architecture) };
-        format!("{}{own}-{}-seed{}.gguf", self.named.name, self.storage.name(), self.seed)
+        let writer = if self.writer == Writer::Microsoft { "-microsoft" } else { "" };
+        format!("{}{own}-{}-seed{}{writer}.gguf", self.named.name, self.storage.name(), self.seed)
     }
 
     /// Parameters in matrices.
@@ -222,20 +258,8 @@ impl Recipe {
         let bytes = matrices.iter().map(|m| m.bytes).sum();
         let failed = |source| MakeError::Write { path: path.to_owned(), bytes, source: Box::new(source) };
         let mut writer = GgufWriter::new(3, 32).map_err(failed)?;
-        let word = |failure: crate::Failure| MakeError::Vocabulary(failure.message);
-        let title = format!("{} of random weights, seed {}", self.named.name, self.seed);
-        let family = families::by_name(&self.architecture).map_err(word)?;
-        header(&mut writer, family, title, &self.named.shape, Some(self.named.rope_base)).map_err(word)?;
-        for (key, value) in linear_keys(self.storage) {
-            writer.meta(key, value).map_err(failed)?;
-        }
-        if self.storage.ggml_type() == quant::i2_s::FORMAT.ggml_type {
-            // Nobody can find out by the sense of what the model says.
-            writer.meta(LAYOUT_KEY, layout(self.storage.name()).name()).map_err(failed)?;
-        }
-        let mut pieces = Pieces::read(vocabulary).map_err(word)?;
-        pieces.grow(self.named.shape.vocab, &mut self.noise("tokenizer", 0));
-        pieces.write_bpe(&mut writer, self.named.shape.vocab, "gpt-2").map_err(word)?;
+        let mut pieces = Pieces::read(vocabulary).map_err(|failure| MakeError::Vocabulary(failure.message))?;
+        self.metadata(&mut writer, &mut pieces).map_err(|failure| MakeError::Vocabulary(failure.message))?;
         for matrix in &matrices {
             let dims = [matrix.cols as u64, matrix.rows as u64];
             writer
@@ -250,6 +274,31 @@ impl Recipe {
             writer.tensor(&name, &[width as u64], quant::f32::FORMAT.ggml_type, values).map_err(failed)?;
         }
         writer.write_file(path).map_err(failed)
+    }
+
+    fn metadata(&self, writer: &mut GgufWriter<'_>, pieces: &mut Pieces) -> Result<(), crate::Failure> {
+        let NamedShape { name, rope_base, shape, .. } = self.named;
+        let mut noise = self.noise("tokenizer", 0);
+        if self.writer == Writer::Microsoft {
+            microsoft(writer, &self.architecture, shape, *rope_base)?;
+            // One token of the trained vocabulary is not taken.
+            pieces.grow(shape.vocab - MICROSOFT.specials(shape.vocab) + 1, &mut noise);
+            pieces.write_microsoft(writer, shape.vocab)?;
+            writer.meta("tokenizer.chat_template", PLACEHOLDER.trim_end().to_owned())?;
+            writer.meta("general.quantization_version", 2u32)?;
+            return Ok(());
+        }
+        let title = format!("{name} of random weights, seed {}", self.seed);
+        header(writer, families::by_name(&self.architecture)?, title, shape, Some(*rope_base))?;
+        for (key, value) in linear_keys(self.storage) {
+            writer.meta(key, value)?;
+        }
+        if self.storage.ggml_type() == quant::i2_s::FORMAT.ggml_type {
+            // Nobody can find out by the sense of what the model says.
+            writer.meta(LAYOUT_KEY, layout(self.storage.name()).name())?;
+        }
+        pieces.grow(shape.vocab, &mut noise);
+        pieces.write_bpe(writer, shape.vocab, "gpt-2")
     }
 
     fn matrices(&self) -> Result<Vec<Planned>, MakeError> {

@@ -34,10 +34,10 @@ const TEXT: &str = "The history of computing is the story of machines that were 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t\n  cargo xtask bench-peers --threads 1,2 --rounds 5\n  cargo xtask bench-peers --model model.gguf --peer bitnet --program ik=/opt/ik/llama-bench --plot peers.svg\n\nExit codes: 0 measured, 1 an error, 4 an engine that was named has no figures."
+    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask bench-peers --threads 1,2 --rounds 5\n  cargo xtask bench-peers --model model.gguf --peer bitnet --program ik=/opt/ik/llama-bench --plot peers.svg\n\nExit codes: 0 measured, 1 an error, 4 an engine that was named has no figures."
 )]
 pub(crate) struct Args {
-    /// The GGUF file [default: $BITNET_BENCH_MODEL, else the one of `make-model --shape 2b4t`].
+    /// The GGUF file [default: $BITNET_BENCH_MODEL, else the one of `make-model --shape 2b4t --as microsoft`].
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// A reference: bitnet or llama; may be given several times [default: both, if no --program is given].

@@ -6,7 +6,7 @@ use anyhow::Context;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::env::Env;
-use bitnet_harness::generate::streamed::{ARCHITECTURES, Recipe};
+use bitnet_harness::generate::streamed::{ARCHITECTURES, Recipe, Writer};
 use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::{Context as HarnessContext, models, setup};
@@ -18,7 +18,7 @@ use std::time::Instant;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --quant i2_s --seed 1\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n  cargo xtask make-model --matrix gen-qwen3 --quant q2_0 --out qwen3.gguf\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the file where it is written by default."
+    after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n  cargo xtask make-model --matrix gen-qwen3 --quant q2_0 --out qwen3.gguf\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the first of these files where it is written by default."
 )]
 pub(crate) struct Args {
     /// tiny, 100m, 700m or 2b4t.
@@ -36,9 +36,28 @@ pub(crate) struct Args {
     /// bitnet-b1.58 (squared ReLU) or bitnet (SiLU) [default: the shape's own].
     #[arg(long, value_parser = ARCHITECTURES)]
     architecture: Option<String>,
-    /// The file [default: <target>/bench/models/SHAPE-QUANT-seedN.gguf].
+    /// Whose metadata: ours, or microsoft for exactly the keys of the official GGUF of BitNet-2B-4T (no layout of I2_S, no `pre`, the placeholder of a chat template).
+    #[arg(long = "as", value_name = "WRITER", value_enum, default_value_t = As::Ours, conflicts_with = "matrix")]
+    written_as: As,
+    /// The file [default: <target>/bench/models/SHAPE-QUANT-seedN[-microsoft].gguf].
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// Whose metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum As {
+    Ours,
+    Microsoft,
+}
+
+impl From<As> for Writer {
+    fn from(written_as: As) -> Self {
+        match written_as {
+            As::Ours => Self::Ours,
+            As::Microsoft => Self::Microsoft,
+        }
+    }
 }
 
 impl Args {
@@ -48,6 +67,7 @@ impl Args {
         }
         let shape = self.shape.as_deref().unwrap_or_default();
         let recipe = Recipe::new(shape, &self.quant, self.seed, self.architecture.as_deref())?;
+        let recipe = recipe.written_as(self.written_as.into())?;
         let out = self.out.clone().unwrap_or_else(|| folder(&target()).join(recipe.file_name()));
         write(&recipe, &out)?;
         println!("{}", out.display());

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cache;
+pub mod chat;
 pub mod completions;
 pub mod convert;
 pub mod detokenize;
@@ -24,6 +25,8 @@ use std::process::ExitCode;
 pub enum Command {
     /// Continue a prompt, streaming the text.
     Infer(infer::Args),
+    /// Talk with a model, turn by turn.
+    Chat(chat::Args),
     /// Turn a text into token ids.
     Tokenize(tokenize::Args),
     /// Turn token ids into a text.
@@ -63,6 +66,7 @@ impl Command {
         let settings = Settings::from_env()?;
         match self {
             Self::Infer(args) => args.run(&settings),
+            Self::Chat(args) => args.run(&settings),
             Self::Tokenize(args) => args.run(&settings),
             Self::Detokenize(args) => args.run(&settings),
             Self::Inspect(args) => args.run(&settings),

@@ -152,6 +152,7 @@ impl Args {
             layout: I2sLayout::from_name(&self.i2s_layout),
             tokenizer: TokenizerSource::Given(Box::new(resolved)),
             huge_pages: HugePages::Off,
+            ..LoadOptions::default()
         };
         let loaded = load_with(file, options, best(), pool)?;
         let matrices: Vec<_> = loaded.model.weights.matrices().collect();

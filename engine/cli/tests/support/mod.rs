@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -100,4 +101,25 @@ pub fn tiny() -> PathBuf {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Waits until a process has taken SIGINT (signal 2) into its own hands.
+#[cfg(target_os = "linux")]
+pub fn wait_for_handler(pid: u32) {
+    let started = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 1) != 0 {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "no handler of Ctrl-C");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What Ctrl-C sends.
+pub fn interrupt(pid: u32) {
+    let killed = Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap();
+    assert!(killed.success());
 }

@@ -159,6 +159,14 @@ impl Executor for Cpu {
         Ok(())
     }
 
+    fn hold_last(&mut self) {
+        if let Some(output) = self.model.output() {
+            let rows = &mut self.work.slots[output.src.index()];
+            rows.drain(..rows.len() - rows.len() / self.held.max(1));
+            self.held = self.held.min(1);
+        }
+    }
+
     fn screening(&self) -> Screening {
         self.screening
     }

@@ -479,6 +479,11 @@ impl Executor for Cuda {
         Ok(self.room()?.slot(src).read(4 * first * width, out)?)
     }
 
+    fn hold_last(&mut self) {
+        let (first, rows) = self.held;
+        self.held = (first + rows.saturating_sub(1), rows.min(1));
+    }
+
     fn screening(&self) -> Screening {
         self.screened_so_far()
     }

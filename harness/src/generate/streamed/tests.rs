@@ -3,6 +3,7 @@
 use super::*;
 use bitnet_engine::inference::{Session, SessionOptions};
 use bitnet_engine::load::load;
+use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_kernels::{Pool, best};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -41,6 +42,68 @@ fn a_seed_is_these_bytes() {
         let found = hex::encode(Sha256::digest(made("i2_s", seed, None, &vocabulary(), threads)));
         assert_eq!(found, sha256, "seed {seed} on {threads} threads");
     }
+}
+
+/// Keys, in order, of Microsoft's GGUF of BitNet-2B-4T: what llama.cpp prints when it loads the file, e.g. in issue 373 of
+/// microsoft/BitNet.
+const OFFICIAL: [&str; 24] = [
+    "general.architecture",
+    "general.name",
+    "bitnet-b1.58.vocab_size",
+    "bitnet-b1.58.context_length",
+    "bitnet-b1.58.embedding_length",
+    "bitnet-b1.58.block_count",
+    "bitnet-b1.58.feed_forward_length",
+    "bitnet-b1.58.rope.dimension_count",
+    "bitnet-b1.58.attention.head_count",
+    "bitnet-b1.58.attention.head_count_kv",
+    "tokenizer.ggml.add_bos_token",
+    "bitnet-b1.58.attention.layer_norm_rms_epsilon",
+    "bitnet-b1.58.rope.freq_base",
+    "general.file_type",
+    "tokenizer.ggml.model",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.padding_token_id",
+    "tokenizer.chat_template",
+    "general.quantization_version",
+];
+
+#[test]
+fn as_microsoft_has_the_official_keys_and_the_same_weights() {
+    let golden = crate::paths::Paths::discover(&crate::env::Env::read()).golden;
+    let vocabulary = GgufFile::open(golden.join("models/tiny-bitnet.gguf")).expect("the tiny model");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("model.gguf");
+    let recipe = Recipe::new("tiny", "i2_s", 1, None).and_then(|r| r.written_as(Writer::Microsoft)).expect("a recipe");
+    assert_eq!(recipe.file_name(), "tiny-i2_s-seed1-microsoft.gguf");
+    recipe.write(&vocabulary, &path, 2).expect("a model");
+    let file = GgufFile::open(&path).expect("a GGUF");
+    let ours = GgufFile::from_vec(made("i2_s", 1, None, &vocabulary, 2)).expect("a GGUF");
+    let keys: Vec<&str> = file.metadata().iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, OFFICIAL);
+    let described = |key: &str| file.metadata().get(key).expect(key).describe();
+    assert_eq!(described("general.file_type"), "u32 40");
+    assert_eq!(described("general.name"), "string \"bitnet2b_2501\"");
+    assert_eq!(described("tokenizer.ggml.bos_token_id"), "u32 448");
+    assert_eq!(described("tokenizer.ggml.padding_token_id"), described("tokenizer.ggml.eos_token_id"));
+    let template = file.metadata().str("tokenizer.chat_template").expect("a text").expect("a template");
+    assert!(template.contains("BITNETAssistant"));
+    assert!(file.views().zip(ours.views()).all(|(a, b)| a.info.name == b.info.name && a.data == b.data));
+
+    // Nothing tells the layout; what is written has that of x86, and control tokens are where the real ones are.
+    let pool = Arc::new(Pool::new(2).expect("threads"));
+    let loaded = load(file, None, best(), &pool).expect("a model");
+    let report = loaded.layout.expect("a report");
+    assert_eq!((report.layout, report.decided), ("x86", false), "{report:?}");
+    let options = EncodeOptions { add_special: true, parse_special: true };
+    let ids = loaded.tokenizer.encode("In the beginning<|eot_id|>", options).expect("ids");
+    assert!(ids.len() > 2 && ids[0] == 448 && ids.last() == Some(&457), "{ids:?}");
+    assert!(loaded.tokenizer.is_eog(449));
 }
 
 /// Logits of a model after some tokens, by their bits.
@@ -94,6 +157,7 @@ fn real_shapes_have_their_sizes() {
     assert_eq!(recipe.file_name(), "2b4t-i2_s-seed1.gguf");
     let silu = Recipe::new("2b4t", "tq2_0", 7, Some("bitnet")).expect("a recipe");
     assert_eq!(silu.file_name(), "2b4t-bitnet-tq2_0-seed7.gguf");
+    assert_eq!(super::super::pieces::MICROSOFT.specials(128_256), 256);
     for shape in SHAPES {
         for quant in ["i2_s", "tq2_0", "tq1_0", "tl1", "tl2"] {
             Recipe::new(shape.name, quant, 1, None).expect(quant);

@@ -1,0 +1,62 @@
+//! A conversation as a file: a JSON list of messages, each with `role` and `content`, as HuggingFace's and OpenAI's tools
+//! have it.
+
+use super::Message;
+use crate::hub::write_whole;
+use std::path::{Path, PathBuf};
+
+/// Longest file that is read.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A file that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TranscriptError {
+    /// It cannot be read, or is not such a list.
+    #[error("cannot take messages from {}: {why}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It cannot be written; what was there stays.
+    #[error("cannot save to {}: {why}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Reads messages.
+///
+/// # Errors
+/// No such file, one that is too long, or not a list of messages.
+pub fn read(path: &Path) -> Result<Vec<Message>, TranscriptError> {
+    let wrong = |why: String| TranscriptError::Read { path: path.to_owned(), why };
+    let about = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    if !about.is_file() {
+        return Err(wrong("it is not a regular file".to_owned()));
+    }
+    if about.len() > MAX_BYTES {
+        return Err(wrong(format!("it has {} bytes, more than {MAX_BYTES}", about.len())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| wrong(format!("it is not a JSON list of messages with `role` and `content`: {error}")))
+}
+
+/// Writes messages, so that the file is seen whole or not at all.
+///
+/// # Errors
+/// Something else than a file is there, or the file cannot be written.
+pub fn write(path: &Path, messages: &[Message]) -> Result<(), TranscriptError> {
+    let wrong = |why: String| TranscriptError::Write { path: path.to_owned(), why };
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(wrong("what is there is not a regular file".to_owned()));
+    }
+    let mut text = serde_json::to_string_pretty(messages).map_err(|error| wrong(error.to_string()))?;
+    text.push('\n');
+    write_whole(path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
+}
