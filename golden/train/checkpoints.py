@@ -2,6 +2,7 @@
 
     python checkpoints.py --write FOLDER                     # FOLDER/llama-packed/config.json, model.safetensors, ...
     python checkpoints.py --record ../reference/checkpoint   # the logits of each, as JSON
+    python checkpoints.py --large FOLDER                     # random, packed, as large as BitNet-2B-4T: for memory
     python checkpoints.py --folder F --ids 1,2,3 --activations int8-token --out X.json
 
 The forward pass reads a checkpoint as HuggingFace has it: rows in their own order, heads rotated by halves, packed weights and
@@ -229,6 +230,36 @@ def write(folder, name):
         json.dump({"metadata": {}, "weight_map": where}, f, indent=1)
 
 
+def write_large(folder):
+    """A packed checkpoint of the shape of BitNet-b1.58-2B-4T with random codes, 1.2 GB; never two tensors in memory."""
+    config = BASE | CONFIGS["bitnet-packed"][2] | {"hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
+        "num_attention_heads": 20, "num_key_value_heads": 5, "vocab_size": 128256, "max_position_embeddings": 4096}
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(config, f)
+    all_shapes = shapes(config) | {"model.embed_tokens.weight": (128256, 2560)}
+    header, at = {}, 0
+    for name, shape in list(all_shapes.items()):
+        if is_linear(name):
+            all_shapes[name] = shape = (shape[0] // 4, shape[1])
+            all_shapes[name + "_scale"] = (1,)
+    for name, shape in all_shapes.items():
+        dtype = "U8" if is_linear(name) else "BF16"
+        size = int(np.prod(shape)) * TYPES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    rng, text = np.random.default_rng(1), json.dumps(header).encode()
+    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in all_shapes.items():
+            if is_linear(name):
+                codes = rng.integers(0, 3, (4, *shape), np.uint8)
+                f.write((codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6).tobytes())
+            else:
+                w = rng.standard_normal(shape, np.float32) * np.float32(0.02) if len(shape) > 1 else np.ones(shape, np.float32)
+                f.write(encode(w, "BF16"))
+
+
 # ---- the forward pass
 
 class Checkpoint:
@@ -359,6 +390,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--write", help="folder to write all checkpoints into")
     ap.add_argument("--record", help="folder to write NAME.json with the logits of each into")
+    ap.add_argument("--large", help="folder to write a checkpoint of real size into")
     ap.add_argument("--folder", help="one checkpoint to compute")
     ap.add_argument("--ids", help="comma-separated token ids")
     ap.add_argument("--activations", choices=fm.ROUNDINGS, default="float")
@@ -367,12 +399,17 @@ def main():
     if a.write:
         for name in CONFIGS:
             write(os.path.join(a.write, name), name)
+    if a.large:
+        write_large(a.large)
     if a.record:
         os.makedirs(a.record, exist_ok=True)
         for name, (_, activations, _) in CONFIGS.items():
             with tempfile.TemporaryDirectory() as folder:
                 write(folder, name)
-                result = {"schema": 1, "backend": "numpy", "model": name} | answer(folder, IDS, activations)
+                made = {n: (d, list(w.shape)) for n, (d, w) in tensors(*CONFIGS[name][::2]).items()}
+                result = {"schema": 1, "backend": "numpy", "model": name, "config": CONFIGS[name][2],
+                          "files": len([f for f in os.listdir(folder) if f.endswith(".safetensors")]),
+                          "tensors": [[n, d, s] for n, (d, s) in made.items()]} | answer(folder, IDS, activations)
             with open(os.path.join(a.record, name + ".json"), "w") as f:
                 f.write(json.dumps(result, separators=(",", ":")) + "\n")
     if a.folder:

@@ -1,0 +1,65 @@
+//! What the numpy implementation (`golden/train/checkpoints.py`) computes from tiny checkpoints as HuggingFace has them, and what
+//! they are made of: `reference/checkpoint/<name>.json`, written by `cargo xtask reference record checkpoint`.
+
+use crate::numpy::Numbers;
+use crate::texts::json;
+use crate::{GoldenError, check_schema};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// The version of the layout that this crate reads.
+pub const SCHEMA: u32 = 1;
+
+/// A checkpoint, and its logits.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Version of the layout, [`SCHEMA`].
+    pub schema: u32,
+    /// Who computed.
+    pub backend: String,
+    /// Its name.
+    pub model: String,
+    /// config.json.
+    pub config: Value,
+    /// Files that the tensors lie in.
+    pub files: usize,
+    /// Name, type and shape of every tensor; the values follow from the name.
+    pub tensors: Vec<(String, String, Vec<usize>)>,
+    /// SHA-256 over names, types, shapes and bytes, in the order of names.
+    pub digest: String,
+    /// How activations were rounded: `float` or `int8-token`.
+    pub activations: String,
+    /// What was fed.
+    pub ids: Vec<u32>,
+    /// `[ids][vocab]`.
+    pub logits: Numbers,
+}
+
+/// Names of the recordings, sorted.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn names(golden: &Path) -> Result<Vec<String>, GoldenError> {
+    let folder = golden.join("reference/checkpoint");
+    let unreadable = |source| GoldenError::Read { path: folder.clone(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(".json").map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a recording.
+///
+/// # Errors
+/// The file is missing or cannot be understood.
+pub fn read(golden: &Path, name: &str) -> Result<Checkpoint, GoldenError> {
+    let path = golden.join("reference/checkpoint").join(format!("{name}.json"));
+    let checkpoint: Checkpoint = json(&path)?;
+    check_schema(&path, checkpoint.schema, SCHEMA)?;
+    Ok(checkpoint)
+}
