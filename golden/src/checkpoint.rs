@@ -1,5 +1,6 @@
-//! What the numpy implementation (`golden/train/checkpoints.py`) computes from tiny checkpoints as HuggingFace has them, and what
-//! they are made of: `reference/checkpoint/<name>.json`, written by `cargo xtask reference record checkpoint`.
+//! What others compute from tiny checkpoints as HuggingFace has them, and what these are made of:
+//! `reference/checkpoint/<name>.json` by numpy (`golden/train/checkpoints.py`), `reference/transformers/<name>.json` by HuggingFace's
+//! own library, written by `cargo xtask reference record checkpoint` and `... transformers`.
 
 use crate::numpy::Numbers;
 use crate::texts::json;
@@ -17,8 +18,11 @@ pub const SCHEMA: u32 = 1;
 pub struct Checkpoint {
     /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
-    /// Who computed.
+    /// Who computed: `numpy` or `transformers`.
     pub backend: String,
+    /// Its version, where that is not this repository's.
+    #[serde(default)]
+    pub version: Option<String>,
     /// Its name.
     pub model: String,
     /// config.json.
@@ -37,12 +41,15 @@ pub struct Checkpoint {
     pub logits: Numbers,
 }
 
-/// Names of the recordings, sorted.
+/// Folders below `reference/`.
+pub const BACKENDS: [&str; 2] = ["checkpoint", "transformers"];
+
+/// Names of the recordings of a folder, sorted.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn names(golden: &Path) -> Result<Vec<String>, GoldenError> {
-    let folder = golden.join("reference/checkpoint");
+pub fn names(golden: &Path, backend: &str) -> Result<Vec<String>, GoldenError> {
+    let folder = golden.join("reference").join(backend);
     let unreadable = |source| GoldenError::Read { path: folder.clone(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
@@ -57,8 +64,8 @@ pub fn names(golden: &Path) -> Result<Vec<String>, GoldenError> {
 ///
 /// # Errors
 /// The file is missing or cannot be understood.
-pub fn read(golden: &Path, name: &str) -> Result<Checkpoint, GoldenError> {
-    let path = golden.join("reference/checkpoint").join(format!("{name}.json"));
+pub fn read(golden: &Path, backend: &str, name: &str) -> Result<Checkpoint, GoldenError> {
+    let path = golden.join("reference").join(backend).join(format!("{name}.json"));
     let checkpoint: Checkpoint = json(&path)?;
     check_schema(&path, checkpoint.schema, SCHEMA)?;
     Ok(checkpoint)

@@ -119,12 +119,12 @@ CONFIGS = {
     "bitnet-1bitllm": ("F16", "int8-token", BASE | {"architectures": ["BitnetForCausalLM"], "model_type": "llama",
         "hidden_act": "silu", "tie_word_embeddings": False}),
     "llama-packed": ("U8", "int8-token", BASE | {"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_act": "silu", "head_dim": 96, "tie_word_embeddings": False, "rope_scaling": LLAMA3,
+        "hidden_act": "silu", "num_attention_heads": 8, "head_dim": 64, "tie_word_embeddings": False, "rope_scaling": LLAMA3,
         "quantization_config": BIT}),
     "llama-master": ("F32", "int8-token", BASE | {"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_act": "silu", "head_dim": 96, "tie_word_embeddings": False,
+        "hidden_act": "silu", "num_attention_heads": 8, "head_dim": 64, "tie_word_embeddings": False,
         "rope_parameters": LLAMA3 | {"rope_theta": 10000.0},
-        "quantization_config": BIT | {"quantization_mode": "online"}}),
+        "quantization_config": AUTO | {"quantization_mode": "online"}}),
     "llama-plain": ("F16", "float", BASE | {"architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "hidden_act": "silu", "rope_theta": 500000.0,
         "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}),
@@ -380,9 +380,13 @@ class Checkpoint:
         return z / (self.width / self.c["dim_model_base"]) if cpm else z
 
 
-def answer(folder, ids, activations):
-    checkpoint = Checkpoint(folder, activations)
-    return {"digest": digest(checkpoint.tensors), "activations": activations, "ids": ids, "logits": packed(checkpoint.logits(ids))}
+def recording(name, folder, backend, activations, logits):
+    """What is written about a checkpoint of CONFIGS: of what it is made, and what a backend computes from it."""
+    made = {n: (d, list(w.shape)) for n, (d, w) in tensors(*CONFIGS[name][::2]).items()}
+    return {"schema": 1, "backend": backend, "model": name, "config": CONFIGS[name][2],
+            "files": len([f for f in os.listdir(folder) if f.endswith(".safetensors")]),
+            "tensors": [[n, d, s] for n, (d, s) in made.items()], "digest": digest(load(folder)),
+            "activations": activations, "ids": IDS, "logits": logits}
 
 
 def main():
@@ -406,14 +410,13 @@ def main():
         for name, (_, activations, _) in CONFIGS.items():
             with tempfile.TemporaryDirectory() as folder:
                 write(folder, name)
-                made = {n: (d, list(w.shape)) for n, (d, w) in tensors(*CONFIGS[name][::2]).items()}
-                result = {"schema": 1, "backend": "numpy", "model": name, "config": CONFIGS[name][2],
-                          "files": len([f for f in os.listdir(folder) if f.endswith(".safetensors")]),
-                          "tensors": [[n, d, s] for n, (d, s) in made.items()]} | answer(folder, IDS, activations)
+                logits = packed(Checkpoint(folder, activations).logits(IDS))
+                result = recording(name, folder, "numpy", activations, logits)
             with open(os.path.join(a.record, name + ".json"), "w") as f:
                 f.write(json.dumps(result, separators=(",", ":")) + "\n")
     if a.folder:
-        result = answer(a.folder, [int(i) for i in a.ids.split(",")], a.activations)
+        ids = [int(i) for i in a.ids.split(",")]
+        result = {"ids": ids, "logits": packed(Checkpoint(a.folder, a.activations).logits(ids))}
         with open(a.out, "w") as f:
             json.dump(result, f)
 

@@ -9,6 +9,7 @@
 //! | trial | what is shown |
 //! |---|---|
 //! | `logits::CHECKPOINT::FORMAT` | the GGUF gives the logits that numpy computed from the checkpoint, packed, master or float |
+//! | `transformers::CHECKPOINT::FORMAT` | and those that HuggingFace's own library computed |
 //! | `same::PACKED::MASTER` | both forms of one model give the same codes and the same scale, in every ternary format |
 //! | `planted::*` | a scale taken the other way round: the logits are others; other weights behind the converter: `--verify` says so |
 //! | `trained::*` | the trained tiny model, written as a checkpoint and converted: the same bytes, the same ids |

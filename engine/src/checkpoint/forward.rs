@@ -3,7 +3,7 @@
 //! It is there for one question, whether a GGUF computes the same, and reads no tensor of the GGUF. A few tokens at once, no cache,
 //! f64 from the weights on. Activations are rounded as the GGUF's are, for that is part of what a BitNet model is.
 
-use super::matrix::Source;
+use super::matrix::{Source, Values};
 use super::write::ToGguf;
 use super::{Checkpoint, Content, Role};
 use crate::convert::ConvertError;
@@ -21,8 +21,10 @@ use std::sync::Arc;
 
 /// Positions that are compared.
 const TOKENS: usize = 12;
-/// Least cosine where the format holds the weights exactly.
-const EXACT: f64 = 0.999;
+/// Least cosine where the format holds the weights exactly, and activations are floats.
+const EXACT: f64 = 0.9999;
+/// The same where activations are int8: some tip to the other side.
+const TIPPED: f64 = 0.99;
 /// Least cosine where it rounds them: far from that of other weights, which is about 0.
 const ROUNDED: f64 = 0.5;
 
@@ -71,7 +73,13 @@ pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_
             Role::Embedding => options.embedding.unwrap_or(options.linear),
             Role::Kept => return true,
         };
-        format.name() == "f32" || source.is_ternary() && format.is_ternary() || role == Role::Embedding && options.embedding.is_none()
+        let kept = match source.values {
+            Values::Float(float) | Values::Transposed(float) => {
+                float.format() == format.name() || role == Role::Embedding && options.embedding.is_none()
+            }
+            Values::Packed(_) | Values::Master { .. } => format.is_ternary(),
+        };
+        kept || format.name() == "f32"
     };
     let all = checkpoint.planned.iter().all(|planned| match &planned.content {
         Content::Matrix(source, role) => exact(source, *role),
@@ -80,7 +88,11 @@ pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_
     let mut found = Comparison {
         tokens,
         least_cosine: 1.0,
-        limit: if all { EXACT } else { ROUNDED },
+        limit: match act {
+            _ if !all => ROUNDED,
+            ActKind::F32 => EXACT,
+            ActKind::I8 | ActKind::Q8 => TIPPED,
+        },
         largest_difference: 0.0,
         largest_logit: 0.0,
     };

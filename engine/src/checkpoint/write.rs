@@ -106,10 +106,8 @@ impl Checkpoint {
 
     fn header(&self, writer: &mut GgufWriter<'_>, options: &ToGguf<'_>, tokens: &Option<Tokens>) -> Result<(), CheckpointError> {
         let architecture = self.form.architecture;
-        let full = std::fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        let name = full.file_name().map_or_else(|| architecture.to_owned(), |name| name.to_string_lossy().into_owned());
         writer.meta("general.architecture", architecture)?;
-        writer.meta("general.name", name)?;
+        writer.meta("general.name", name_of(&self.folder).unwrap_or_else(|| architecture.to_owned()))?;
         for (key, value) in linear_keys(options.linear) {
             writer.meta(key, value)?;
         }
@@ -218,6 +216,18 @@ impl Checkpoint {
             out.write_all(&trailer.bytes)?;
         }
         Ok(())
+    }
+}
+
+/// The name of a model: that of its folder, or of the repository where it lies in HuggingFace's cache
+/// (`models--ORG--NAME/snapshots/COMMIT`).
+fn name_of(folder: &Path) -> Option<String> {
+    let full = std::fs::canonicalize(folder).ok()?;
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let snapshots = full.parent().filter(|parent| parent.ends_with("snapshots"));
+    match snapshots.and_then(Path::parent).and_then(name).as_deref().and_then(|name| name.rsplit("--").next()) {
+        Some(repository) => Some(repository.to_owned()),
+        None => name(&full),
     }
 }
 

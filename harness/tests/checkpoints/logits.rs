@@ -7,7 +7,7 @@ use bitnet_engine::device;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, Want};
 use bitnet_engine::model::Model;
-use bitnet_golden::checkpoint::{Checkpoint, names, read};
+use bitnet_golden::checkpoint::{BACKENDS, Checkpoint, names, read};
 use bitnet_golden::thresholds;
 use bitnet_harness::check::Failure;
 use bitnet_harness::paths::Paths;
@@ -17,6 +17,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The folder of numpy's recordings.
+const NUMPY: &str = "checkpoint";
 /// Formats that hold the weights exactly: of ternary models, and of others.
 const TERNARY: [&str; 4] = ["i2_s", "i2_s-arm", "tq2_0", "tl2"];
 const FLOATS: [&str; 2] = ["f32", "f16"];
@@ -24,12 +26,16 @@ const FLOATS: [&str; 2] = ["f32", "f16"];
 pub(crate) fn trials(paths: &Paths) -> Result<Vec<Named>, Failure> {
     let golden = paths.golden.clone();
     let mut out = Vec::new();
-    for name in names(&golden)? {
-        let recorded = read(&golden, &name)?;
-        let formats: &[&str] = if recorded.activations == "float" { &FLOATS } else { &TERNARY };
-        for format in formats {
-            let (golden, name) = (golden.clone(), name.clone());
-            out.push(trial(format!("logits::{name}::{format}"), move || logits(&golden, &name, format)));
+    for backend in BACKENDS {
+        for name in names(&golden, backend)? {
+            let recorded = read(&golden, backend, &name)?;
+            let formats: &[&str] = if recorded.activations == "float" { &FLOATS } else { &TERNARY };
+            // What numpy and transformers say of one checkpoint differs by some 1e-6: one format of theirs is enough.
+            let (label, count) = if backend == NUMPY { ("logits", formats.len()) } else { (backend, 1) };
+            for format in &formats[..count] {
+                let (golden, name) = (golden.clone(), name.clone());
+                out.push(trial(format!("{label}::{name}::{format}"), move || logits(&golden, backend, &name, format)));
+            }
         }
     }
     for (packed, master) in [("bitnet-packed", "bitnet-master"), ("llama-packed", "llama-master")] {
@@ -46,14 +52,14 @@ pub(crate) fn trials(paths: &Paths) -> Result<Vec<Named>, Failure> {
 }
 
 /// A recorded checkpoint as a folder.
-fn made(golden: &Path, name: &str) -> Result<(tempfile::TempDir, Checkpoint), Failure> {
-    let (dir, recorded) = (tempfile::tempdir()?, read(golden, name)?);
+fn made(golden: &Path, backend: &str, name: &str) -> Result<(tempfile::TempDir, Checkpoint), Failure> {
+    let (dir, recorded) = (tempfile::tempdir()?, read(golden, backend, name)?);
     folder::write(dir.path(), &recorded.config, &folder::tensors(&recorded)?, recorded.files)?;
     Ok((dir, recorded))
 }
 
-fn logits(golden: &Path, name: &str, format: &str) -> Result<(), Failure> {
-    let (dir, recorded) = made(golden, name)?;
+fn logits(golden: &Path, backend: &str, name: &str, format: &str) -> Result<(), Failure> {
+    let (dir, recorded) = made(golden, backend, name)?;
     // The engine's own comparison too: it must not refuse what numpy agrees with.
     convert(dir.path(), format, true, dir.path())?;
     let limits = thresholds::crossval(golden, "checkpoint", name, format)?;
@@ -92,8 +98,8 @@ fn distance(gguf: &Path, recorded: &Checkpoint) -> Result<(f64, f64), Failure> {
 }
 
 fn same(golden: &Path, packed: &str, master: &str) -> Result<(), Failure> {
-    let (a, recorded) = made(golden, packed)?;
-    let (b, _) = made(golden, master)?;
+    let (a, recorded) = made(golden, NUMPY, packed)?;
+    let (b, _) = made(golden, NUMPY, master)?;
     // A scale that divides was rounded twice.
     let divides = recorded.config["quantization_config"]["linear_class"].is_null();
     for format in ["i2_s", "tq1_0", "tl1"] {
@@ -119,7 +125,7 @@ fn same(golden: &Path, packed: &str, master: &str) -> Result<(), Failure> {
 
 /// The scale taken the other way round: the recorded logits tell.
 fn planted(golden: &Path, name: &str, from: &str, to: &str) -> Result<(), Failure> {
-    let (dir, recorded) = made(golden, name)?;
+    let (dir, recorded) = made(golden, NUMPY, name)?;
     let mut config = recorded.config.clone();
     let class = &mut config["quantization_config"]["linear_class"];
     check(class.as_str().unwrap_or_default() == from, format_args!("the class was {class}"))?;
@@ -134,7 +140,7 @@ fn planted(golden: &Path, name: &str, from: &str, to: &str) -> Result<(), Failur
 
 /// A checkpoint whose files change between writing and comparing: `verify` refuses, and nothing is left.
 fn other_tensors(golden: &Path) -> Result<(), Failure> {
-    let (dir, _) = made(golden, "llama-plain")?;
+    let (dir, _) = made(golden, NUMPY, "llama-plain")?;
     let weights: PathBuf = dir.path().join("model.safetensors");
     let checkpoint = bitnet_engine::checkpoint::open(dir.path())?;
     let output = dir.path().join("model.gguf");

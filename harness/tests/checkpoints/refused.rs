@@ -186,14 +186,15 @@ fn scaled(dir: &Path, width: usize, value: impl Fn(usize) -> f32 + Copy) -> Resu
     })
 }
 
-/// A byte-level tokenizer.json of so many tokens, without merges that matter.
+/// A byte-level tokenizer.json of so many tokens, of which one is a merge.
 pub(crate) fn tokenizer(tokens: usize) -> Value {
-    let vocab: serde_json::Map<String, Value> =
-        (0..tokens as u32).map(|id| (char::from_u32(0x100 + id).unwrap_or('?').to_string(), json!(id))).collect();
+    let mut vocab: serde_json::Map<String, Value> =
+        (1..tokens as u32).map(|id| (char::from_u32(0x100 + id).unwrap_or('?').to_string(), json!(id))).collect();
+    vocab.insert("\u{101}\u{102}".to_owned(), json!(0));
     json!({
         "added_tokens": [], "normalizer": null,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         "post_processor": null, "decoder": {"type": "ByteLevel"},
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["\u{101} \u{102}"]},
     })
 }
