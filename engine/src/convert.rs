@@ -297,7 +297,11 @@ impl<'p, 'q> Steps<'p, 'q> {
     }
 
     /// What was written, or the error that was kept.
-    pub(crate) fn report(self, converted: usize, written: Result<u64, GgufError>) -> Result<ConvertReport, ConvertError> {
+    pub(crate) fn report(
+        self,
+        converted: usize,
+        written: Result<u64, GgufError>,
+    ) -> Result<ConvertReport, ConvertError> {
         match self.failure.into_inner() {
             Some(error) => Err(error),
             None => Ok(ConvertReport { converted, copied: self.total - converted, bytes: written? }),

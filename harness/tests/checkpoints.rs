@@ -51,8 +51,9 @@ fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
     let env = Env::read();
     let paths = Paths::discover(&env);
-    let trials = logits::trials(&paths)
-        .map(|logits| [logits, trained::trials(&paths), tokens::trials(&paths), metadata::trials(), refused::trials()].concat());
+    let trials = logits::trials(&paths).map(|logits| {
+        [logits, trained::trials(&paths), tokens::trials(&paths), metadata::trials(), refused::trials()].concat()
+    });
     let trials = match trials {
         Ok(trials) => trials,
         Err(failure) => {

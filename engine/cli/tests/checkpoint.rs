@@ -79,7 +79,8 @@ fn what_a_folder_is_not() {
     convert(&["--to", "f16", "--set", "general.name=x"]).fails_with(&["is a folder", "--set"]);
     convert(&["--to", "f16", "--split-max-tensors", "3"]).fails_with(&["is a folder", "--split-max-tensors"]);
     convert(&["--to", "i2_s"]).fails_with(&["blk.0.attn_q.weight", "i2_s"]);
-    run(&["convert", text(&tiny()), "--to", "f16", "--verify", "-o", text(&out)]).fails_with(&["--verify", "not a folder"]);
+    run(&["convert", text(&tiny()), "--to", "f16", "--verify", "-o", text(&out)])
+        .fails_with(&["--verify", "not a folder"]);
     assert!(!out.exists());
 
     // What a file is called there does not reach the terminal as it is.

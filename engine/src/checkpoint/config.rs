@@ -29,7 +29,12 @@ impl<'a> Object<'a> {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
-    fn typed<T>(self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, CheckpointError> {
+    fn typed<T>(
+        self,
+        key: &str,
+        what: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, CheckpointError> {
         let read = |value| read(value).ok_or_else(|| config(&self.name(key), format!("is not {what}")));
         self.get(key).map(read).transpose()
     }

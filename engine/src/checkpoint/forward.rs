@@ -64,7 +64,8 @@ pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_
     let theirs = Forward { checkpoint, pool: options.pool, ropes: &model.ropes, act, tokens }.logits(&ids);
     let mut ours = Vec::with_capacity(theirs.len());
     let failed = |error: InferenceError| ConvertError::Unloadable(Box::new(LoadError::Inference(error)));
-    let context = SessionOptions { context: Some(tokens), ..SessionOptions::new(options.kernels, Arc::clone(options.pool)) };
+    let context =
+        SessionOptions { context: Some(tokens), ..SessionOptions::new(options.kernels, Arc::clone(options.pool)) };
     let mut session = Session::new(Arc::new(model), context).map_err(failed)?;
     session.forward(&ids, Want::All, &mut |_, logits| ours.extend_from_slice(logits)).map_err(failed)?;
     let exact = |source: &Source, role: Role| {
@@ -298,7 +299,9 @@ impl Forward<'_> {
     fn window(&self, block: usize) -> Option<usize> {
         let Some(MetaValue::U32(window)) = self.checkpoint.key("attention.sliding_window") else { return None };
         match self.checkpoint.key("attention.sliding_window_pattern") {
-            Some(MetaValue::Array { items, .. }) if items.get(block) == Some(&MetaValue::Bool(true)) => Some(*window as usize),
+            Some(MetaValue::Array { items, .. }) if items.get(block) == Some(&MetaValue::Bool(true)) => {
+                Some(*window as usize)
+            }
             _ => None,
         }
     }

@@ -39,7 +39,12 @@ pub(super) fn read(form: &Form, sizes: &Sizes, config_json: Object<'_>) -> Resul
     count("rope.dimension_count", sizes.head);
     let eps = config_json.float("rms_norm_eps")?.ok_or_else(|| config("rms_norm_eps", "is missing"))?;
     graph.keys.push(("attention.layer_norm_rms_epsilon", (eps as f32).into()));
-    config_json.refuse(&["mlp_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"])?;
+    config_json.refuse(&[
+        "mlp_bias",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "use_bidirectional_attention",
+    ])?;
     if form.architecture != "gemma3" {
         config_json.refuse(&["use_sliding_window"])?;
     }

@@ -23,7 +23,10 @@ pub(super) enum Values {
     /// Codes, and what a weight of code 2 is.
     Packed(f32),
     /// Quantised as in training. `exact`: one that is ternary already keeps its magnitude.
-    Master { float: Float, exact: bool },
+    Master {
+        float: Float,
+        exact: bool,
+    },
 }
 
 /// A matrix `[rows][cols]` (outputs, inputs).

@@ -92,8 +92,14 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let quantization = Quantization::read(object)?;
     let graph = keys::read(form, &sizes, object)?;
     let store = Store::open(folder)?;
-    let mut planner =
-        Planner { form, sizes, quantization: quantization.as_ref(), store: &store, taken: HashSet::new(), out: Vec::new() };
+    let mut planner = Planner {
+        form,
+        sizes,
+        quantization: quantization.as_ref(),
+        store: &store,
+        taken: HashSet::new(),
+        out: Vec::new(),
+    };
     planner.norm_before(object)?;
     let tied = if tied_class { Some(true) } else { object.flag("tie_word_embeddings")? };
     planner.plan(tied)?;
@@ -162,7 +168,8 @@ fn form_of(object: Object<'_>) -> Result<(&'static Form, bool), CheckpointError>
         Some(form) => Ok((form, class.ends_with("Model") && !class.contains("LMHead"))),
         None => {
             let known: Vec<&str> = forms.iter().map(|form| form.act).collect();
-            let why = format!("is `{}`; a model of this architecture has {}", act.unwrap_or_default(), known.join(" or "));
+            let why =
+                format!("is `{}`; a model of this architecture has {}", act.unwrap_or_default(), known.join(" or "));
             Err(config("hidden_act", why))
         }
     }
@@ -216,7 +223,7 @@ impl Planner<'_> {
             let prefixed = format!("{}{full}", self.form.prefix);
             [prefixed, full].into_iter().find(|name| self.store.get(name).is_some())
         };
-        part.names.iter().find_map(|name| named(&name)).ok_or_else(|| {
+        part.names.iter().find_map(named).ok_or_else(|| {
             let prefix = if part.what == What::Head { "" } else { self.form.prefix };
             CheckpointError::MissingTensor {
                 name: format!("{prefix}{place}{}", part.names[0]),
@@ -299,7 +306,8 @@ impl Planner<'_> {
                 Some(_) if exempt => (Values::Float(float), Role::Kept),
                 Some(q) if q.online => (Values::Master { float, exact: false }, Role::Linear),
                 Some(_) => {
-                    let why = format!("is {}, where `quantization_config` says that weights are packed (U8)", stored.dtype);
+                    let why =
+                        format!("is {}, where `quantization_config` says that weights are packed (U8)", stored.dtype);
                     return Err(tensor(&name, why));
                 }
                 None if self.form.bitnet => (Values::Master { float, exact: true }, Role::Linear),
@@ -354,6 +362,9 @@ impl Planner<'_> {
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (architecture, tensors) = (self.form.architecture, self.planned.len());
-        f.debug_struct("Checkpoint").field("architecture", &architecture).field("tensors", &tensors).finish_non_exhaustive()
+        f.debug_struct("Checkpoint")
+            .field("architecture", &architecture)
+            .field("tensors", &tensors)
+            .finish_non_exhaustive()
     }
 }

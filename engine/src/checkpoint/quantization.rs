@@ -36,7 +36,9 @@ impl Quantization {
             Some("autobitlinear") => true,
             None | Some("bitlinear") => false,
             Some(other) => {
-                let why = format!("is `{other}`; whether the scale multiplies or divides is known of autobitlinear and bitlinear");
+                let why = format!(
+                    "is `{other}`; whether the scale multiplies or divides is known of autobitlinear and bitlinear"
+                );
                 return Err(config("quantization_config.linear_class", why));
             }
         };

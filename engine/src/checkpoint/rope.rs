@@ -21,7 +21,11 @@ pub(super) struct Rope {
 ///
 /// # Errors
 /// A scaling that is not known, or a parameter that no reader of GGUF has.
-pub(super) fn read(config_json: Object<'_>, sizes: &Sizes, inner: Option<&'static str>) -> Result<Rope, CheckpointError> {
+pub(super) fn read(
+    config_json: Object<'_>,
+    sizes: &Sizes,
+    inner: Option<&'static str>,
+) -> Result<Rope, CheckpointError> {
     let parameters = match (config_json.object("rope_parameters", "rope_parameters.")?, inner) {
         (Some(all), Some(kind)) => all.object(kind, "rope_parameters.")?,
         (parameters, _) => parameters,
@@ -46,7 +50,8 @@ pub(super) fn read(config_json: Object<'_>, sizes: &Sizes, inner: Option<&'stati
         Some(kind) => kind,
         None => scaling.text("type")?.unwrap_or("default"),
     };
-    let factor = || scaling.float("factor")?.filter(|f| *f > 0.0).ok_or_else(|| config("rope_scaling.factor", "is missing"));
+    let factor =
+        || scaling.float("factor")?.filter(|f| *f > 0.0).ok_or_else(|| config("rope_scaling.factor", "is missing"));
     let original = || -> Result<usize, CheckpointError> {
         match scaling.count("original_max_position_embeddings")? {
             Some(original) => Ok(original),

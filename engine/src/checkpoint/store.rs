@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -78,7 +78,9 @@ impl Store {
         let mut names = BTreeSet::new();
         for (name, file) in map {
             let file = file.as_str().filter(|file| is_part(file));
-            names.insert(file.ok_or_else(|| wrong(&index, format!("`{name}` is not in a .safetensors file of this folder")))?);
+            names.insert(
+                file.ok_or_else(|| wrong(&index, format!("`{name}` is not in a .safetensors file of this folder")))?,
+            );
         }
         for name in names {
             store.add(&folder.join(name))?;
@@ -89,7 +91,7 @@ impl Store {
         }
     }
 
-    fn add(&mut self, path: &PathBuf) -> Result<(), CheckpointError> {
+    fn add(&mut self, path: &Path) -> Result<(), CheckpointError> {
         let bytes = FileBytes::map(path).map_err(|error| wrong(path, error.to_string()))?;
         let (header, metadata) =
             SafeTensors::read_metadata(bytes.as_slice()).map_err(|error| wrong(path, error.to_string()))?;

@@ -66,7 +66,10 @@ pub(super) fn read(
     }
     diagnostics.push(Diagnostic::warning(
         "tokenizer_not_written",
-        format!("the GGUF has no tokenizer, for it can hold only byte-level BPE and SentencePiece BPE ({})", reasons.join("; ")),
+        format!(
+            "the GGUF has no tokenizer, for it can hold only byte-level BPE and SentencePiece BPE ({})",
+            reasons.join("; ")
+        ),
         "keep tokenizer.json and tokenizer_config.json beside the GGUF",
     ));
     Ok(None)
@@ -206,7 +209,8 @@ pub(super) fn templates(folder: &Path) -> Result<Vec<(String, String)>, Checkpoi
     let mut out = Vec::new();
     for name in templates::names_in(folder) {
         let found = templates::in_folder(folder, &name);
-        let wrong = |error: crate::chat::ChatError| CheckpointError::File { path: folder.to_owned(), why: error.to_string() };
+        let wrong =
+            |error: crate::chat::ChatError| CheckpointError::File { path: folder.to_owned(), why: error.to_string() };
         if let Some(found) = found.map_err(wrong)? {
             let key = if name == "default" { templates::KEY.to_owned() } else { format!("{}.{name}", templates::KEY) };
             out.push((key, found.text));

@@ -2,9 +2,9 @@
 //!
 //! The file is loaded under a temporary name, every byte of it, before it gets its own: what cannot be used never appears.
 
+use super::forward::{self, Comparison};
 use super::tokens::{self, Tokens};
 use super::{Checkpoint, CheckpointError, Content, Role, Source};
-use super::forward::{self, Comparison};
 use crate::convert::{ConvertError, ConvertReport, Progress, Steps, exact_f16, layout_of, linear_keys};
 use crate::discovery::quantization as sizes;
 use crate::gguf::{GgufFile, GgufWriter};
@@ -71,10 +71,16 @@ impl Checkpoint {
                 Content::Vector(values) => {
                     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                     let (dims, steps) = ([values.len() as u64], &steps);
-                    writer.tensor_with(&planned.name, &dims, quant::f32::FORMAT.ggml_type, data.len() as u64, move |out| {
-                        steps.step()?;
-                        out.write_all(&data)
-                    })?;
+                    writer.tensor_with(
+                        &planned.name,
+                        &dims,
+                        quant::f32::FORMAT.ggml_type,
+                        data.len() as u64,
+                        move |out| {
+                            steps.step()?;
+                            out.write_all(&data)
+                        },
+                    )?;
                 }
                 Content::Matrix(source, role) => {
                     let format = self.format(source, *role, options)?;
@@ -91,7 +97,8 @@ impl Checkpoint {
         let checked = RefCell::new((Vec::new(), None));
         let written = writer.write_file_checked(output, |unnamed| {
             let check = || -> Result<(), ConvertError> {
-                let (found, model) = load(unnamed, tokens.is_some()).map_err(|e| ConvertError::Unloadable(Box::new(e)))?;
+                let (found, model) =
+                    load(unnamed, tokens.is_some()).map_err(|e| ConvertError::Unloadable(Box::new(e)))?;
                 let comparison = if options.verify { Some(forward::compare(self, model, options)?) } else { None };
                 checked.replace((found, comparison));
                 Ok(())
@@ -104,7 +111,12 @@ impl Checkpoint {
         Ok(Written { report, diagnostics, comparison })
     }
 
-    fn header(&self, writer: &mut GgufWriter<'_>, options: &ToGguf<'_>, tokens: &Option<Tokens>) -> Result<(), CheckpointError> {
+    fn header(
+        &self,
+        writer: &mut GgufWriter<'_>,
+        options: &ToGguf<'_>,
+        tokens: &Option<Tokens>,
+    ) -> Result<(), CheckpointError> {
         let architecture = self.form.architecture;
         writer.meta("general.architecture", architecture)?;
         writer.meta("general.name", name_of(&self.folder).unwrap_or_else(|| architecture.to_owned()))?;
@@ -163,7 +175,8 @@ impl Checkpoint {
         format: Storage,
         steps: &'a Steps<'_, '_>,
     ) -> Result<(), CheckpointError> {
-        let pack_error = move |error| ConvertError::Pack { tensor: name.to_owned(), format: format.name(), source: error };
+        let pack_error =
+            move |error| ConvertError::Pack { tensor: name.to_owned(), format: format.name(), source: error };
         let size = format.matrix_bytes(source.rows, source.cols).map_err(pack_error)?;
         // A magnitude that is not an f16 stands beside signs, where blocks have f16 scales.
         let mut beside = None;

@@ -64,7 +64,10 @@ fn logits(golden: &Path, backend: &str, name: &str, format: &str) -> Result<(), 
     convert(dir.path(), format, true, dir.path())?;
     let limits = thresholds::crossval(golden, "checkpoint", name, format)?;
     let (cosine, abs) = distance(&dir.path().join("model.gguf"), &recorded)?;
-    let message = format!("least cosine {cosine} (limit {}), largest difference {abs} (limit {})", limits.least_cosine, limits.largest_abs);
+    let message = format!(
+        "least cosine {cosine} (limit {}), largest difference {abs} (limit {})",
+        limits.least_cosine, limits.largest_abs
+    );
     check(cosine >= limits.least_cosine && abs <= limits.largest_abs, message)
 }
 
@@ -110,7 +113,9 @@ fn same(golden: &Path, packed: &str, master: &str) -> Result<(), Failure> {
         };
         let (a, b) = (load(a.path())?, load(b.path())?);
         check(a.weights.matrices().count() == b.weights.matrices().count(), "another number of matrices")?;
-        for ((name, a), (_, b)) in a.weights.matrices().zip(b.weights.matrices()).filter(|((_, m), _)| m.format.is_ternary()) {
+        for ((name, a), (_, b)) in
+            a.weights.matrices().zip(b.weights.matrices()).filter(|((_, m), _)| m.format.is_ternary())
+        {
             let (mut x, mut y) = (vec![0.0; a.cols], vec![0.0; b.cols]);
             for row in 0..a.rows {
                 a.unpack_row(row, &mut x);

@@ -15,35 +15,133 @@ type Spoil = fn(&Path, &mut Value) -> Result<(), Failure>;
 const CASES: &[(&str, &str, Spoil, &[&str])] = &[
     ("no-config", "f16", |dir, _| Ok(std::fs::rename(dir.join("config.json"), dir.join("x"))?), &["config.json"]),
     ("config-no-object", "f16", |_, config| set(config, json!([])), &["config.json", "not a JSON object"]),
-    ("no-tensors", "f16", |dir, _| Ok(std::fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin"))?), &["model.safetensors", "pytorch_model.bin", "safe_serialization"]),
+    (
+        "no-tensors",
+        "f16",
+        |dir, _| Ok(std::fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin"))?),
+        &["model.safetensors", "pytorch_model.bin", "safe_serialization"],
+    ),
     ("truncated", "f16", |dir, _| cut(dir, 100), &["model.safetensors"]),
     ("empty", "f16", |dir, _| Ok(std::fs::write(dir.join("model.safetensors"), [])?), &["model.safetensors"]),
-    ("header-beyond", "f16", |dir, _| Ok(std::fs::write(dir.join("model.safetensors"), u64::MAX.to_le_bytes())?), &["model.safetensors", "header"]),
+    (
+        "header-beyond",
+        "f16",
+        |dir, _| Ok(std::fs::write(dir.join("model.safetensors"), u64::MAX.to_le_bytes())?),
+        &["model.safetensors", "header"],
+    ),
     ("overlap", "f16", |dir, _| overlap(dir), &["model.safetensors", "offset"]),
-    ("index-leaves", "f16", |dir, _| index(dir, json!({"weight_map": {"a": "../model.safetensors"}})), &["index.json", "`a`", "this folder"]),
-    ("index-absolute", "f16", |dir, _| index(dir, json!({"weight_map": {"a": "/etc/x.safetensors"}})), &["index.json", "`a`"]),
-    ("index-lies", "f16", |dir, _| index(dir, json!({"weight_map": {"b": "model.safetensors"}})), &["`b`", "none of the files"]),
+    (
+        "index-leaves",
+        "f16",
+        |dir, _| index(dir, json!({"weight_map": {"a": "../model.safetensors"}})),
+        &["index.json", "`a`", "this folder"],
+    ),
+    (
+        "index-absolute",
+        "f16",
+        |dir, _| index(dir, json!({"weight_map": {"a": "/etc/x.safetensors"}})),
+        &["index.json", "`a`"],
+    ),
+    (
+        "index-lies",
+        "f16",
+        |dir, _| index(dir, json!({"weight_map": {"b": "model.safetensors"}})),
+        &["`b`", "none of the files"],
+    ),
     ("index-no-map", "f16", |dir, _| index(dir, json!({})), &["weight_map"]),
-    ("architecture", "f16", |_, config| put(config, "architectures", json!(["MambaForCausalLM"])).and(put(config, "model_type", json!("mamba"))), &["MambaForCausalLM", "LlamaForCausalLM"]),
+    (
+        "architecture",
+        "f16",
+        |_, config| {
+            put(config, "architectures", json!(["MambaForCausalLM"])).and(put(config, "model_type", json!("mamba")))
+        },
+        &["MambaForCausalLM", "LlamaForCausalLM"],
+    ),
     ("activation", "f16", |_, config| put(config, "hidden_act", json!("gelu")), &["hidden_act", "`gelu`", "silu"]),
     ("no-size", "f16", |_, config| put(config, "hidden_size", Value::Null), &["`hidden_size`", "missing"]),
     ("size-text", "f16", |_, config| put(config, "hidden_size", json!("32")), &["`hidden_size`", "not a count"]),
     ("heads", "f16", |_, config| put(config, "num_key_value_heads", json!(3)), &["num_key_value_heads", "3"]),
-    ("rope-dynamic", "f16", |_, config| put(config, "rope_scaling", json!({"type": "dynamic", "factor": 2.0})), &["`dynamic`"]),
+    (
+        "rope-dynamic",
+        "f16",
+        |_, config| put(config, "rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
+        &["`dynamic`"],
+    ),
     ("rope-no-factor", "f16", |_, config| put(config, "rope_scaling", json!({"rope_type": "linear"})), &["factor"]),
-    ("rope-mscale", "f16", |_, config| put(config, "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0})), &["mscale"]),
-    ("rope-short", "f16", |_, config| put(config, "rope_scaling", json!({"rope_type": "longrope", "long_factor": [1.0], "short_factor": [1.0]})), &["long_factor", "8 numbers"]),
+    (
+        "rope-mscale",
+        "f16",
+        |_, config| put(config, "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0})),
+        &["mscale"],
+    ),
+    (
+        "rope-short",
+        "f16",
+        |_, config| {
+            put(config, "rope_scaling", json!({"rope_type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}))
+        },
+        &["long_factor", "8 numbers"],
+    ),
     ("window", "f16", |_, config| put(config, "use_sliding_window", json!(true)), &["use_sliding_window"]),
     ("method", "f16", |_, config| put(config, "quantization_config", json!({"quant_method": "gptq"})), &["`gptq`"]),
-    ("mode", "f16", |_, config| quantized(config, "quantization_mode", json!("later")), &["quantization_mode", "`later`"]),
-    ("floats-where-packed", "f16", |_, config| quantized(config, "linear_class", json!("bitlinear")), &["q_proj.weight", "F16", "packed"]),
-    ("missing", "f16", |dir, _| edit(dir, |tensors| tensors.retain(|(name, _)| !name.contains("up_proj"))), &["model.layers.0.mlp.up_proj.weight", "llama"]),
-    ("unknown", "f16", |dir, _| edit(dir, |tensors| tensors.push(("model.extra.weight".into(), floats("F32", &[1], &[0.0])))), &["`model.extra.weight`", "llama"]),
-    ("bias", "f16", |dir, _| edit(dir, |tensors| tensors.push(("model.layers.0.self_attn.q_proj.bias".into(), floats("F32", &[32], &[0.0; 32])))), &["q_proj.bias"]),
-    ("more-blocks", "f16", |_, config| put(config, "num_hidden_layers", json!(2)), &["model.layers.1.input_layernorm.weight"]),
-    ("shape", "f16", |_, config| put(config, "intermediate_size", json!(64)), &["gate_proj.weight", "[32, 32]", "[64, 32]"]),
-    ("dtype", "f16", |dir, _| edit(dir, |tensors| find(tensors, "norm.weight").dtype = "I16".into()), &["norm.weight", "I16"]),
-    ("packed-alone", "f16", |dir, _| edit(dir, |tensors| *find(tensors, "up_proj.weight") = packed(&[0; 1024], 32, 32)), &["up_proj.weight", "quantization_config"]),
+    (
+        "mode",
+        "f16",
+        |_, config| quantized(config, "quantization_mode", json!("later")),
+        &["quantization_mode", "`later`"],
+    ),
+    (
+        "floats-where-packed",
+        "f16",
+        |_, config| quantized(config, "linear_class", json!("bitlinear")),
+        &["q_proj.weight", "F16", "packed"],
+    ),
+    (
+        "missing",
+        "f16",
+        |dir, _| edit(dir, |tensors| tensors.retain(|(name, _)| !name.contains("up_proj"))),
+        &["model.layers.0.mlp.up_proj.weight", "llama"],
+    ),
+    (
+        "unknown",
+        "f16",
+        |dir, _| edit(dir, |tensors| tensors.push(("model.extra.weight".into(), floats("F32", &[1], &[0.0])))),
+        &["`model.extra.weight`", "llama"],
+    ),
+    (
+        "bias",
+        "f16",
+        |dir, _| {
+            edit(dir, |tensors| {
+                tensors.push(("model.layers.0.self_attn.q_proj.bias".into(), floats("F32", &[32], &[0.0; 32])))
+            })
+        },
+        &["q_proj.bias"],
+    ),
+    (
+        "more-blocks",
+        "f16",
+        |_, config| put(config, "num_hidden_layers", json!(2)),
+        &["model.layers.1.input_layernorm.weight"],
+    ),
+    (
+        "shape",
+        "f16",
+        |_, config| put(config, "intermediate_size", json!(64)),
+        &["gate_proj.weight", "[32, 32]", "[64, 32]"],
+    ),
+    (
+        "dtype",
+        "f16",
+        |dir, _| edit(dir, |tensors| find(tensors, "norm.weight").dtype = "I16".into()),
+        &["norm.weight", "I16"],
+    ),
+    (
+        "packed-alone",
+        "f16",
+        |dir, _| edit(dir, |tensors| *find(tensors, "up_proj.weight") = packed(&[0; 1024], 32, 32)),
+        &["up_proj.weight", "quantization_config"],
+    ),
     ("no-scale", "f16", |dir, config| pack(dir, config, &[0; 1024], None), &["up_proj.weight", "weight_scale"]),
     ("scale-zero", "f16", |dir, config| pack(dir, config, &[0; 1024], Some(0.0)), &["weight_scale", "not a scale"]),
     ("scale-nan", "f16", |dir, config| pack(dir, config, &[0; 1024], Some(f32::NAN)), &["weight_scale", "NaN"]),
@@ -52,9 +150,24 @@ const CASES: &[(&str, &str, Spoil, &[&str])] = &[
     ("not-ternary", "i2_s", |dir, _| widen(dir), &["attn_q.weight", "i2_s"]),
     ("master-nan", "tq2_0", |dir, config| master(dir, config, f32::NAN), &["attn_q.weight", "NaN"]),
     ("columns", "i2_s", |_, _| Ok(()), &["attn_q.weight", "128"]),
-    ("tokens", "f16", |dir, _| Ok(std::fs::write(dir.join("tokenizer.json"), tokenizer(80).to_string())?), &["80 tokens", "64 rows"]),
-    ("tokenizer-damaged", "f16", |dir, _| Ok(std::fs::write(dir.join("tokenizer.json"), "{\"model\":")?), &["tokenizer.json"]),
-    ("template", "f16", |dir, _| Ok(std::fs::write(dir.join("tokenizer_config.json"), "{\"chat_template\": 7}")?), &["chat_template"]),
+    (
+        "tokens",
+        "f16",
+        |dir, _| Ok(std::fs::write(dir.join("tokenizer.json"), tokenizer(80).to_string())?),
+        &["80 tokens", "64 rows"],
+    ),
+    (
+        "tokenizer-damaged",
+        "f16",
+        |dir, _| Ok(std::fs::write(dir.join("tokenizer.json"), "{\"model\":")?),
+        &["tokenizer.json"],
+    ),
+    (
+        "template",
+        "f16",
+        |dir, _| Ok(std::fs::write(dir.join("tokenizer_config.json"), "{\"chat_template\": 7}")?),
+        &["chat_template"],
+    ),
 ];
 
 pub(crate) fn trials() -> Vec<Named> {
@@ -70,7 +183,9 @@ fn refused((_, format, spoil, words): &(&str, &str, Spoil, &[&str])) -> Result<(
         std::fs::write(dir.path().join("config.json"), config.to_string())?;
     }
     let to = tempfile::tempdir()?;
-    let Err(error) = convert(dir.path(), format, false, to.path()) else { return Err(Failure::new("it was converted")) };
+    let Err(error) = convert(dir.path(), format, false, to.path()) else {
+        return Err(Failure::new("it was converted"));
+    };
     let text = error.to_string();
     for word in *words {
         check(text.contains(word), format_args!("no `{word}` in: {text}"))?;

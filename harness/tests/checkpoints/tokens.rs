@@ -32,7 +32,9 @@ pub(crate) fn trials(paths: &Paths) -> Vec<Named> {
         let entry = ALL.iter().find(|entry| entry.name == name);
         let (paths, label) = (paths.clone(), format!("tokens::{name}::{form}"));
         match entry {
-            Some(entry) => Named { availability: entry.availability(&paths), ..trial(label, move || ids(entry, form, &paths)) },
+            Some(entry) => {
+                Named { availability: entry.availability(&paths), ..trial(label, move || ids(entry, form, &paths)) }
+            }
             None => trial(label, move || Err(Failure::new(format_args!("no vocabulary `{name}`")))),
         }
     };

@@ -27,7 +27,13 @@ pub(crate) fn trials(paths: &Paths) -> Vec<Named> {
 }
 
 /// A GGUF as the checkpoint that it may have been made of, packed, with its tokenizer; and its files.
-pub(crate) fn taken_apart(paths: &Paths, name: &str, class: Option<&str>, act: &str, folder: &Path) -> Result<Loaded, Failure> {
+pub(crate) fn taken_apart(
+    paths: &Paths,
+    name: &str,
+    class: Option<&str>,
+    act: &str,
+    folder: &Path,
+) -> Result<Loaded, Failure> {
     let file = GgufFile::open(paths.golden.join(format!("models/{name}.gguf")))?;
     let loaded = load(file, None, bitnet_engine::device::kernels("auto")?, super::pool())?;
     let (model, config) = (&loaded.model, &loaded.model.config);
@@ -104,7 +110,10 @@ fn back(paths: &Paths, name: &str, class: Option<&str>, act: &str) -> Result<(),
     let dir = tempfile::tempdir()?;
     let original = taken_apart(paths, name, class, act, dir.path())?;
     let written = convert(dir.path(), "i2_s", false, dir.path())?;
-    check(written.diagnostics.iter().all(|d| d.code != "tokenizer_not_written"), format_args!("{:?}", written.diagnostics))?;
+    check(
+        written.diagnostics.iter().all(|d| d.code != "tokenizer_not_written"),
+        format_args!("{:?}", written.diagnostics),
+    )?;
     let made = GgufFile::open(dir.path().join("model.gguf"))?;
     check(made.tensors().len() == original.file.tensors().len(), "another number of tensors")?;
     for view in original.file.views() {

@@ -51,7 +51,10 @@ impl Args {
             _ => None,
         };
         if let Some(script) = checkpoints {
-            anyhow::ensure!(model.is_empty(), "--model chooses among the models of the matrix; checkpoints are recorded together");
+            anyhow::ensure!(
+                model.is_empty(),
+                "--model chooses among the models of the matrix; checkpoints are recorded together"
+            );
             let mut python = Command::new("python3");
             python.arg(paths.golden.join("train").join(script));
             python.arg("--record").arg(paths.golden.join("reference").join(backend));

@@ -71,7 +71,11 @@ impl Args {
         if self.model.is_dir() {
             return self.convert_checkpoint(linear, embedding, settings);
         }
-        anyhow::ensure!(!self.verify, "--verify compares with a checkpoint, and {} is not a folder", self.model.display());
+        anyhow::ensure!(
+            !self.verify,
+            "--verify compares with a checkpoint, and {} is not a folder",
+            self.model.display()
+        );
         let file = GgufFile::open(&self.model)?;
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
@@ -120,7 +124,8 @@ impl Args {
         settings: &Settings,
     ) -> anyhow::Result<ExitCode> {
         let shown = self.model.display();
-        let linear = linear.with_context(|| format!("{shown} is a folder: say with --to in which format to write it"))?;
+        let linear =
+            linear.with_context(|| format!("{shown} is a folder: say with --to in which format to write it"))?;
         anyhow::ensure!(
             self.set.is_empty() && !self.merge && self.split_max_tensors.is_none(),
             "{shown} is a folder: --set, --merge and --split-max-tensors work on the GGUF that is made of it"
