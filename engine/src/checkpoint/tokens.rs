@@ -46,15 +46,27 @@ pub(super) fn read(
     diagnostics.extend(own.diagnostics);
     let tokens = own.tokenizer.vocab_size();
     if tokens > rows {
-        return Err(CheckpointError::Vocabulary { tokens, rows });
+        // Gemma 3 has a token for pictures, of which its text models have no row.
+        let text = |id: &usize| own.tokenizer.token_bytes(*id as u32, false).is_some_and(|bytes| !bytes.is_empty());
+        if (rows..tokens).any(|id| text(&id)) {
+            return Err(CheckpointError::Vocabulary { tokens, rows });
+        }
+        diagnostics.push(Diagnostic::warning(
+            "tokens_without_rows",
+            format!(
+                "the model has no embedding of the last {} control tokens of its tokenizer; they are left out",
+                tokens - rows
+            ),
+            "",
+        ));
     }
     let mut reasons = Vec::new();
     for (name, source) in files::sources(&set) {
         let tried = source.and_then(|source| {
             let mut source = ready(source)?;
-            source.pad_to(rows);
+            source.fit(rows);
             let read_back = from_source(source.clone()).map_err(|error| error.to_string())?.tokenizer;
-            match other_ids(&*own.tokenizer, &*read_back, tokens) {
+            match other_ids(&*own.tokenizer, &*read_back, tokens.min(rows)) {
                 None => Ok(keys(source, &*own.tokenizer)),
                 Some(text) => Err(format!("in a GGUF it would give other ids for {text:?}")),
             }
@@ -121,10 +133,17 @@ fn scores(source: &VocabSource) -> Vec<f32> {
 }
 
 impl VocabSource {
-    /// Fills gaps, and rows of the embedding without a token, with unused tokens.
-    fn pad_to(&mut self, rows: usize) {
+    /// Fills gaps, and rows of the embedding without a token, with unused tokens; cuts what has no row off.
+    fn fit(&mut self, rows: usize) {
+        self.tokens.truncate(rows);
+        self.token_types.truncate(rows);
+        self.scores.truncate(rows);
+        let inside = |id: &u32| *id == u32::MAX || (*id as usize) < rows;
+        for role in [&mut self.bos, &mut self.eos, &mut self.eot, &mut self.eom, &mut self.unk, &mut self.pad] {
+            *role = role.filter(inside);
+        }
         let kinds = self.token_types.len() == self.tokens.len();
-        for id in 0..rows.max(self.tokens.len()) {
+        for id in 0..rows {
             let name = || format!("[PAD{id}]").into_bytes();
             match self.tokens.get_mut(id) {
                 Some(text) if text.is_empty() => *text = name(),
@@ -193,7 +212,7 @@ fn keys(source: VocabSource, own: &dyn Tokenizer) -> Tokens {
         ("tokenizer.ggml.unknown_token_id", special.unk),
         ("tokenizer.ggml.padding_token_id", special.pad),
     ] {
-        add(key, id.map(Into::into));
+        add(key, id.filter(|id| (*id as usize) < source.tokens.len()).map(Into::into));
     }
     add("tokenizer.ggml.add_bos_token", Some(special.add_bos.into()));
     add("tokenizer.ggml.add_eos_token", Some(special.add_eos.into()));

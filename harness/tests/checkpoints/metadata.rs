@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Named> {
     vec![
         trial("metadata::templates", templates),
         trial("metadata::ends", ends),
+        trial("metadata::tokens-without-rows", tokens_without_rows),
         trial("metadata::no-tokenizer", no_tokenizer),
         trial("metadata::other-tokenizer", other_tokenizer),
         trial("metadata::pooling", pooling),
@@ -85,6 +86,17 @@ fn ends() -> Result<(), Failure> {
     check((special.bos, special.eos) == (Some(257), Some(258)), format_args!("{special:?} {codes:?}"))?;
     let ends: Vec<u32> = (0..tokens as u32 + 3).filter(|id| tokenizer.is_eog(*id)).collect();
     check(ends == [258, 259, 260], format_args!("a generation ends at {ends:?}"))
+}
+
+/// Control tokens behind the last row of the embedding are left out; other tokens there are an error (`refused::tokens`).
+fn tokens_without_rows() -> Result<(), Failure> {
+    let dir = tempfile::tempdir()?;
+    let tokens = with_specials(dir.path(), &["<begin>", "<picture>"])?;
+    small(dir.path(), tokens - 1)?;
+    let (file, codes) = converted(dir.path())?;
+    check(codes.contains(&"tokens_without_rows".to_owned()), format_args!("{codes:?}"))?;
+    let tokenizer = from_gguf(file.metadata())?.tokenizer;
+    check(tokenizer.vocab_size() == tokens - 1, format_args!("{} tokens", tokenizer.vocab_size()))
 }
 
 fn no_tokenizer() -> Result<(), Failure> {
