@@ -1,7 +1,7 @@
 //! The model computed from the checkpoint itself: rows as HuggingFace has them, rotated by halves, weights as floats.
 //!
 //! It is there for one question, whether a GGUF computes the same, and reads no tensor of the GGUF. A few tokens at once, no cache,
-//! f64 from the weights on. Activations are rounded as the GGUF's are, for that is part of what a BitNet model is.
+//! f64 from the weights on. No activation is rounded on either side: roundings that tip would hide small mistakes.
 
 use super::matrix::{Source, Values};
 use super::write::ToGguf;
@@ -12,19 +12,15 @@ use crate::inference::{InferenceError, Session, SessionOptions, Want};
 use crate::load::LoadError;
 use crate::model::Model;
 use crate::ops::RopeSpec;
-use bitnet_kernels::activations::{quantize_block, quantize_token};
-use bitnet_kernels::quant::Storage;
+use bitnet_kernels::Pool;
 use bitnet_kernels::trig::rope_table;
-use bitnet_kernels::{ActKind, Pool};
 use std::fmt;
 use std::sync::Arc;
 
 /// Positions that are compared.
 const TOKENS: usize = 12;
-/// Least cosine where the format holds the weights exactly, and activations are floats.
+/// Least cosine where the format holds the weights exactly: keys and values are f16 in a session.
 const EXACT: f64 = 0.9999;
-/// The same where activations are int8: some tip to the other side.
-const TIPPED: f64 = 0.99;
 /// Least cosine where it rounds them: far from that of other weights, which is about 0.
 const ROUNDED: f64 = 0.5;
 
@@ -57,11 +53,15 @@ impl fmt::Display for Comparison {
 ///
 /// # Errors
 /// The model cannot run, or its logits are too far away.
-pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_>) -> Result<Comparison, ConvertError> {
+pub(super) fn compare(
+    checkpoint: &Checkpoint,
+    mut model: Model,
+    options: &ToGguf<'_>,
+) -> Result<Comparison, ConvertError> {
     let tokens = TOKENS.min(checkpoint.sizes.context);
     let ids: Vec<u32> = (0..tokens).map(|i| ((i * 7919 + 1) % checkpoint.sizes.vocab) as u32).collect();
-    let act = act_of(options.linear, &model);
-    let theirs = Forward { checkpoint, pool: options.pool, ropes: &model.ropes, act, tokens }.logits(&ids);
+    model.weights.without_rounding();
+    let theirs = Forward { checkpoint, pool: options.pool, ropes: &model.ropes, tokens }.logits(&ids);
     let mut ours = Vec::with_capacity(theirs.len());
     let failed = |error: InferenceError| ConvertError::Unloadable(Box::new(LoadError::Inference(error)));
     let context =
@@ -89,11 +89,7 @@ pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_
     let mut found = Comparison {
         tokens,
         least_cosine: 1.0,
-        limit: match act {
-            _ if !all => ROUNDED,
-            ActKind::F32 => EXACT,
-            ActKind::I8 | ActKind::Q8 => TIPPED,
-        },
+        limit: if all { EXACT } else { ROUNDED },
         largest_difference: 0.0,
         largest_logit: 0.0,
     };
@@ -112,17 +108,11 @@ pub(super) fn compare(checkpoint: &Checkpoint, model: Model, options: &ToGguf<'_
     if found.least_cosine >= found.limit { Ok(found) } else { Err(ConvertError::Different(found)) }
 }
 
-/// How the activations of linear layers are rounded.
-fn act_of(linear: Storage, model: &Model) -> ActKind {
-    if linear.is_ternary() { model.rounding.act } else { linear.computed_as().act }
-}
-
 struct Forward<'a> {
     checkpoint: &'a Checkpoint,
     pool: &'a Pool,
     /// The rotation of all blocks, and of those with a window if that is another.
     ropes: &'a [RopeSpec],
-    act: ActKind,
     tokens: usize,
 }
 
@@ -160,7 +150,7 @@ impl Forward<'_> {
         let x = self.norm(&x, "output_norm");
         let head = if c.matrix("output.weight").is_some() { "output" } else { "token_embd" };
         let divisor = self.number("logit_scale").unwrap_or(1.0);
-        self.product(&x, head, ActKind::F32).into_iter().map(|z| z / divisor).collect()
+        self.product(&x, head).into_iter().map(|z| z / divisor).collect()
     }
 
     fn number(&self, key: &str) -> Option<f64> {
@@ -206,10 +196,10 @@ impl Forward<'_> {
         out
     }
 
-    /// `name.weight` of the rows of `x`, after its own norm and the rounding, and `name.bias` behind it.
+    /// `name.weight` of the rows of `x`, after its own norm, and `name.bias` behind it.
     fn linear(&self, x: &[f64], name: &str) -> Rows {
         let before = self.norm_if(x.to_vec(), &format!("{name}_norm_in"));
-        let mut y = self.product(&before, name, self.act);
+        let mut y = self.product(&before, name);
         if let Some(bias) = self.checkpoint.vector(&format!("{name}.bias")) {
             let rows = y.chunks_exact_mut(bias.len());
             rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += f64::from(*b)));
@@ -217,10 +207,9 @@ impl Forward<'_> {
         y
     }
 
-    fn product(&self, x: &[f64], name: &str, act: ActKind) -> Rows {
+    fn product(&self, x: &[f64], name: &str) -> Rows {
         let Some(source) = self.checkpoint.matrix(&format!("{name}.weight")) else { return Rows::new() };
         let (rows, cols) = (source.rows, source.cols);
-        let x: Rows = x.chunks_exact(cols).flat_map(|row| rounded(row, act)).collect();
         let mut by_row = vec![0.0; rows * self.tokens];
         self.pool.for_rows(&mut by_row, self.tokens, 16, &|row, out| {
             let mut weights = vec![0.0; cols];
@@ -320,26 +309,5 @@ impl Forward<'_> {
             self.linear(x, &at("ffn_gate")).into_iter().zip(up).map(|(gate, up)| act(gate) * up).collect()
         };
         self.linear(&self.norm_if(inner, &at("ffn_sub_norm")), &at("ffn_down"))
-    }
-}
-
-/// What a product sees of a row.
-fn rounded(row: &[f64], act: ActKind) -> Rows {
-    let narrow: Vec<f32> = row.iter().map(|x| *x as f32).collect();
-    let mut q = vec![0i8; row.len()];
-    match act {
-        ActKind::F32 => row.to_vec(),
-        ActKind::I8 => {
-            let (scale, _) = quantize_token(&narrow, &mut q);
-            q.iter().map(|q| f64::from(*q) / f64::from(scale)).collect()
-        }
-        ActKind::Q8 => narrow
-            .chunks(32)
-            .flat_map(|block| {
-                let mut q = vec![0i8; block.len()];
-                let (step, _) = quantize_block(block, &mut q);
-                q.into_iter().map(move |q| f64::from(q) * f64::from(step))
-            })
-            .collect(),
     }
 }

@@ -50,7 +50,7 @@ pub struct Args {
     /// be there already.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     split_max_tensors: Option<u32>,
-    /// Of a checkpoint: compute logits from its own tensors too, and fail if those of the GGUF are others.
+    /// Of a checkpoint: compute logits from its own tensors too, in floats, and fail if those of the GGUF are others.
     #[arg(long, requires = "to")]
     verify: bool,
     /// The GGUF to write; replaced only once it is complete.
