@@ -8,8 +8,9 @@
 pub mod set;
 mod ternary;
 
+use crate::checkpoint::Comparison;
 use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
-use crate::load::LAYOUT_KEY;
+use crate::load::{LAYOUT_KEY, LoadError};
 use crate::model::{ACTIVATIONS_KEY, Model, TILES_KEY, scale_name};
 use crate::ops::{Embed, Linear, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
@@ -19,6 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+pub(crate) use ternary::exact_f16;
 use ternary::{Packing, packing};
 
 /// What to write.
@@ -88,6 +90,12 @@ pub enum ConvertError {
     /// The file cannot be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// What was written cannot be loaded.
+    #[error("what was written cannot be loaded and was removed: {0}")]
+    Unloadable(#[source] Box<LoadError>),
+    /// What was written computes something else than what was read.
+    #[error("the logits of what was written are not those of the checkpoint, and it was removed: {0}")]
+    Different(Comparison),
 }
 
 /// Names of the formats that can be written.
@@ -250,18 +258,19 @@ fn write(
 pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// What the closures that write tensors share. They can only return an I/O error; the real one is kept here.
-struct Steps<'p, 'q> {
+pub(crate) struct Steps<'p, 'q> {
     total: usize,
     done: RefCell<(usize, &'p mut Progress<'q>)>,
     failure: RefCell<Option<ConvertError>>,
 }
 
 impl<'p, 'q> Steps<'p, 'q> {
-    fn new(total: usize, progress: &'p mut Progress<'q>) -> Self {
+    pub(crate) fn new(total: usize, progress: &'p mut Progress<'q>) -> Self {
         Self { total, done: RefCell::new((0, progress)), failure: RefCell::new(None) }
     }
 
-    fn step(&self) -> std::io::Result<()> {
+    /// Counts a tensor.
+    pub(crate) fn step(&self) -> std::io::Result<()> {
         let (count, progress) = &mut *self.done.borrow_mut();
         *count += 1;
         match progress(*count, self.total) {
@@ -270,7 +279,8 @@ impl<'p, 'q> Steps<'p, 'q> {
         }
     }
 
-    fn fail(&self, error: ConvertError) -> std::io::Error {
+    /// Keeps the error.
+    pub(crate) fn fail(&self, error: ConvertError) -> std::io::Error {
         let text = error.to_string();
         self.failure.replace(Some(error));
         std::io::Error::other(text)
@@ -286,7 +296,12 @@ impl<'p, 'q> Steps<'p, 'q> {
         Ok(())
     }
 
-    fn report(self, converted: usize, written: Result<u64, GgufError>) -> Result<ConvertReport, ConvertError> {
+    /// What was written, or the error that was kept.
+    pub(crate) fn report(
+        self,
+        converted: usize,
+        written: Result<u64, GgufError>,
+    ) -> Result<ConvertReport, ConvertError> {
         match self.failure.into_inner() {
             Some(error) => Err(error),
             None => Ok(ConvertReport { converted, copied: self.total - converted, bytes: written? }),
@@ -321,7 +336,7 @@ fn targets_of(model: &Model, linear: Option<Storage>, embedding: Option<Storage>
 }
 
 /// The layout of the I2_S tensors of a file, if it has any.
-fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option<I2sLayout>, ConvertError> {
+pub(crate) fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option<I2sLayout>, ConvertError> {
     let mut found = None;
     for format in formats {
         let layout = match format.name() {

@@ -16,6 +16,7 @@
 //! | [`load`] | all of these checked against each other |
 //! | [`inference`] | running a plan: sessions, sampling, generation, perplexity |
 //! | [`chat`] | prompt templates |
+//! | [`checkpoint`] | a folder as HuggingFace has it, read as a model and written as a GGUF |
 //! | [`convert`] | a model in another weight format |
 //! | [`device`] | kernel sets by name |
 //! | [`hub`] | files from the HuggingFace hub: verified, resumed, cached, fetched once |
@@ -26,6 +27,7 @@
 //! everybody else.
 
 pub mod chat;
+pub mod checkpoint;
 pub mod convert;
 pub mod device;
 pub mod discovery;

@@ -8,6 +8,7 @@
 //!
 //! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
 
+pub mod checkpoint;
 pub mod cuda;
 pub mod differences;
 pub mod expect;

@@ -59,7 +59,7 @@ pub fn ln(x: f64) -> f64 {
 }
 
 /// e^x for |x| <= 700, within about 1e-15 relative.
-fn exp(x: f64) -> f64 {
+pub fn exp(x: f64) -> f64 {
     const LN2_HI: f64 = std::f64::consts::LN_2;
     const LN2_LO: f64 = 2.319_046_813_846_299_6e-17;
     let n = (x * std::f64::consts::LOG2_E).round_ties_even();

@@ -159,7 +159,26 @@ fn in_metadata<'a>(name: &str, metadata: &'a Metadata) -> Result<Option<&'a str>
 
 /// A template in the folder of a model. What is there and cannot be read is an error: another template would be a guess.
 fn beside(model: &Path, name: &str) -> Result<Option<ModelTemplate>, ChatError> {
-    let folder = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    in_folder(model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")), name)
+}
+
+/// Names of the templates of a folder, `default` first; what cannot be read is left to [`in_folder`].
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let config = std::fs::read(folder.join("tokenizer_config.json")).ok();
+    let json: serde_json::Value = config.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let listed = json.get("chat_template").and_then(|list| list.as_array()).into_iter().flatten();
+    let mut names: Vec<String> = listed.filter_map(|one| Some(one.get("name")?.as_str()?.to_owned())).collect();
+    let more = std::fs::read_dir(folder.join("additional_chat_templates")).into_iter().flatten().flatten();
+    names.extend(more.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".jinja")?.to_owned())));
+    names.retain(|name| name != "default");
+    names.sort();
+    names.dedup();
+    names.insert(0, "default".to_owned());
+    names
+}
+
+/// A template of a folder.
+pub(crate) fn in_folder(folder: &Path, name: &str) -> Result<Option<ModelTemplate>, ChatError> {
     let jinja = match name {
         "default" => folder.join("chat_template.jinja"),
         // A name is looked for in the folder and nowhere else.

@@ -25,7 +25,7 @@ pub(super) struct Packing<'m> {
 }
 
 /// Whether the format's scales are f16 that packing refuses to round.
-fn exact_f16(format: Storage) -> bool {
+pub(crate) fn exact_f16(format: Storage) -> bool {
     [&tq1_0::FORMAT, &tq2_0::FORMAT, &iq1_bn::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
 }
 

@@ -9,7 +9,7 @@ use super::error::GgufError;
 
 /// The bytes of one file. Clones share them.
 #[derive(Clone)]
-pub(super) struct FileBytes(Arc<Source>);
+pub(crate) struct FileBytes(Arc<Source>);
 
 enum Source {
     Mapped(memmap2::Mmap),
@@ -27,7 +27,7 @@ impl FileBytes {
     }
 
     /// Maps a regular, non-empty file.
-    pub(super) fn map(path: &Path) -> Result<Self, GgufError> {
+    pub(crate) fn map(path: &Path) -> Result<Self, GgufError> {
         // Asked before opening, because to open a named pipe would wait for its writer.
         let meta = fs::metadata(path).map_err(|e| GgufError::from_io(path, "open", e))?;
         if !meta.is_file() {
@@ -57,7 +57,7 @@ impl FileBytes {
 
     /// Lets the system take the pages of a range out of this process; they come back from the file when they are read.
     /// Nothing happens to bytes that are no mapping.
-    pub(super) fn release(&self, range: Range<usize>) {
+    pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Source::Mapped(map) = &*self.0
             && range.start < range.end
@@ -75,7 +75,7 @@ impl FileBytes {
         let _ = range;
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match &*self.0 {
             Source::Mapped(map) => map,
             Source::Static(bytes) => bytes,

@@ -52,6 +52,7 @@ mod types;
 mod value;
 mod writer;
 
+pub(crate) use bytes::FileBytes;
 pub use encode::MetaValue;
 pub use error::GgufError;
 pub use file::{GgufFile, Part};

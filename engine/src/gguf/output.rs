@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
 
-/// Calls `write` with a new file in the folder of `path`, forces it to the disk, then renames it to
+/// Calls `write` with a new file in the folder of `path`, forces it to the disk, calls `check` with its name, then renames it to
 /// `path`. On any error, and on a panic, the new file is removed and what was at `path` stays.
 pub(super) fn replace_file<T>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<T, GgufError>,
+    check: impl FnOnce(&Path) -> Result<(), GgufError>,
 ) -> Result<T, GgufError> {
     let target = resolve(path)?;
     let folder = match target.parent() {
@@ -22,6 +23,7 @@ pub(super) fn replace_file<T>(
     let result = write(&mut file)?;
     file.sync_all().map_err(|e| io_error(path, "force to the disk", e))?;
     drop(file);
+    check(&temp.path)?;
     fs::rename(&temp.path, &target).map_err(|e| io_error(path, "rename the finished file to", e))?;
     temp.keep();
     // The rename itself reaches the disk with its folder. Some file systems cannot sync a folder; the

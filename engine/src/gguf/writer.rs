@@ -209,8 +209,19 @@ impl<'a> GgufWriter<'a> {
     /// renamed when complete. On an error nothing is left and an older file at `path` stays as it was;
     /// readers that have it mapped keep their version. Returns the length.
     pub fn write_file(self, path: impl AsRef<Path>) -> Result<u64, GgufError> {
-        let path = path.as_ref();
-        replace_file(path, |file| self.write_to(file)).map_err(|e| e.in_file(path))
+        self.write_file_checked(path.as_ref(), |_| Ok(()))
+    }
+
+    /// As [`GgufWriter::write_file`]; `check` looks at the complete file under its temporary name, and an error of it is one of
+    /// writing.
+    pub(crate) fn write_file_checked(
+        self,
+        path: &Path,
+        check: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<u64, GgufError> {
+        let finished = |source| GgufError::Output { what: "the finished file".to_owned(), source };
+        let written = replace_file(path, |file| self.write_to(file), |unnamed| check(unnamed).map_err(finished));
+        written.map_err(|e| e.in_file(path))
     }
 
     /// Writes the file to `out`; returns the number of bytes.

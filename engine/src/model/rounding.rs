@@ -34,7 +34,12 @@ impl Rounding {
     /// The key's value.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        NAMES.iter().find(|(_, act)| *act == self.act).map_or("", |(name, _)| name)
+        Self::name_of(self.act)
+    }
+
+    /// The key's value for a rounding.
+    pub(crate) fn name_of(act: ActKind) -> &'static str {
+        NAMES.iter().find(|(_, other)| *other == act).map_or("", |(name, _)| name)
     }
 
     /// The rounding of a model: the file's own word, else that of the family, else what its formats tell.

@@ -87,6 +87,12 @@ impl Weights {
         Matrix { format, rows: m.rows, cols: m.cols, data, multiplier: m.multiplier, act: m.act }
     }
 
+    /// Multiplies every matrix with activations as they are: another model than the one that was trained, but one whose small
+    /// differences are not hidden by roundings.
+    pub(crate) fn without_rounding(&mut self) {
+        self.matrices.iter_mut().for_each(|m| m.act = ActKind::F32);
+    }
+
     /// Whether the matrix is computed with where it lies in the file.
     pub(super) fn in_file(&self, id: MatrixId) -> bool {
         self.matrices[id.0].unpacked.is_none()

@@ -48,6 +48,19 @@ impl TokenKind {
         })
     }
 
+    /// The number in a GGUF.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
+
     /// Whether ordinary text can become this token.
     pub(crate) fn is_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined | Self::Unused)

@@ -30,8 +30,9 @@ enum Subcommand {
         after_help = "Examples:\n  cargo xtask setup-cpp all && cargo xtask fixtures fetch\n  cargo xtask reference record all\n  cargo xtask reference record bitnet --model tiny-bitnet\n\nAnswers that did not change are left as they are. Look at `git diff --stat golden/reference` afterwards."
     )]
     Record {
-        /// The reference; `all` are those in C++, `numpy` the implementation in golden/train.
-        #[arg(value_parser = ["bitnet", "llama", "numpy", "all"])]
+        /// The reference; `all` are those in C++, `numpy` the implementation in golden/train, `checkpoint` the same on tiny checkpoints of
+        /// HuggingFace, and `transformers` HuggingFace's library on these (with torch, transformers and accelerate).
+        #[arg(value_parser = ["bitnet", "llama", "numpy", "checkpoint", "transformers", "all"])]
         backend: String,
         /// Models, separated by commas [default: all that the matrix declares].
         #[arg(long, value_delimiter = ',')]
@@ -44,6 +45,23 @@ impl Args {
         let Subcommand::Record { backend, model } = &self.command;
         let env = Env::read();
         let paths = Paths::below(root(), &env);
+        let checkpoints = match backend.as_str() {
+            "checkpoint" => Some("checkpoints.py"),
+            "transformers" => Some("checkpoints_transformers.py"),
+            _ => None,
+        };
+        if let Some(script) = checkpoints {
+            anyhow::ensure!(
+                model.is_empty(),
+                "--model chooses among the models of the matrix; checkpoints are recorded together"
+            );
+            let mut python = Command::new("python3");
+            python.arg(paths.golden.join("train").join(script));
+            python.arg("--record").arg(paths.golden.join("reference").join(backend));
+            let status = python.status().context("cannot run python3")?;
+            anyhow::ensure!(status.success(), "{script} failed; what it needs is named at its top");
+            return Ok(ExitCode::SUCCESS);
+        }
         let declaration = setup::declare(&paths.golden).map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
             anyhow::anyhow!("the declaration of the matrix is wrong:\n  {}", lines.join("\n  "))

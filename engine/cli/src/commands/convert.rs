@@ -4,11 +4,13 @@ use crate::common::{self, ComputeArgs};
 use crate::model::{FetchArgs, source};
 use crate::output::say;
 use anyhow::Context;
+use bitnet_engine::checkpoint::{self, CheckpointError, ToGguf};
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
 use bitnet_kernels::quant::Storage;
+use indicatif::ProgressBar;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 fn after_help() -> String {
     let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
     format!(
-        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
+        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
         ternary.join(", ")
     )
 }
@@ -30,7 +32,8 @@ fn after_help() -> String {
     after_help = after_help()
 )]
 pub struct Args {
-    /// The GGUF to read; of a split model any part; or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT].
+    /// The GGUF to read; of a split model any part. Or the folder of a HuggingFace checkpoint. Or either on the hub:
+    /// hf:ORG/REPO[@REVISION][:FILE or QUANT].
     model: PathBuf,
     #[command(flatten)]
     fetch: FetchArgs,
@@ -51,6 +54,9 @@ pub struct Args {
     /// be there already.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     split_max_tensors: Option<u32>,
+    /// Of a checkpoint: compute logits from its own tensors too, in floats, and fail if those of the GGUF are others.
+    #[arg(long, requires = "to")]
+    verify: bool,
     /// The GGUF to write; replaced only once it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -66,19 +72,16 @@ impl Args {
         };
         let linear = self.to.as_ref().map(format).transpose()?;
         let embedding = self.embedding.as_ref().map(format).transpose()?;
-        let file = GgufFile::open(source(&self.model, self.fetch.allow())?)?;
+        let model = source(&self.model, self.fetch.allow())?;
+        if model.is_dir() {
+            return self.convert_checkpoint(&model, linear, embedding, settings);
+        }
+        anyhow::ensure!(!self.verify, "--verify compares with a checkpoint, and {} is not a folder", model.display());
+        let file = GgufFile::open(&model)?;
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
-        // Ctrl-C must leave no half-written file behind.
-        let cancel = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancel);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
         let bar = common::progress(0, "tensors");
-        let mut step = |done: usize, total: usize| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let mut step = step(&bar)?;
         let result = if linear.is_none() && embedding.is_none() {
             set::set_metadata(&file, &assignments, self.output(), &mut step)
         } else if assignments.is_empty() {
@@ -114,6 +117,51 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Writes the GGUF of a folder.
+    fn convert_checkpoint(
+        &self,
+        folder: &Path,
+        linear: Option<Storage>,
+        embedding: Option<Storage>,
+        settings: &Settings,
+    ) -> anyhow::Result<ExitCode> {
+        let shown = folder.display();
+        let linear =
+            linear.with_context(|| format!("{shown} is a folder: say with --to in which format to write it"))?;
+        anyhow::ensure!(
+            self.set.is_empty() && !self.merge && self.split_max_tensors.is_none(),
+            "{shown} is a folder: --set, --merge and --split-max-tensors work on the GGUF that is made of it"
+        );
+        let checkpoint = checkpoint::open(folder).with_context(|| format!("cannot convert {shown}"))?;
+        let compute = self.compute.start(settings)?;
+        let pool = &compute.pool;
+        let options = ToGguf { linear, embedding, verify: self.verify, kernels: compute.kernels, pool };
+        let bar = common::progress(0, "tensors");
+        let written = checkpoint.to_gguf(&options, &self.output, &mut step(&bar)?);
+        bar.finish_and_clear();
+        let written = match written {
+            Err(CheckpointError::Convert(error @ ConvertError::Cancelled)) => {
+                say(&error);
+                return Ok(ExitCode::from(130));
+            }
+            other => other.with_context(|| format!("cannot convert {shown}"))?,
+        };
+        common::print_diagnostics(&written.diagnostics);
+        if let Some(comparison) = &written.comparison {
+            say(format_args!("the logits are those of the checkpoint: {comparison}"));
+        }
+        say(format_args!(
+            "{}: {} of architecture {}, {} tensors converted, {} copied, {} bytes",
+            self.output.display(),
+            linear.name(),
+            checkpoint.architecture(),
+            written.report.converted,
+            written.report.copied,
+            written.report.bytes
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn output(&self) -> Output<'_> {
         Output { path: &self.output, max_tensors: self.split_max_tensors.map(|n| n as usize) }
     }
@@ -133,6 +181,18 @@ impl Args {
         common::print_diagnostics(&loaded.diagnostics);
         Ok(convert_stored(&loaded.model, linear, embedding, self.output(), step))
     }
+}
+
+/// Moves the bar, and ends the work at Ctrl-C, which must leave no half-written file behind.
+fn step(bar: &ProgressBar) -> anyhow::Result<impl FnMut(usize, usize) -> ControlFlow<()>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    Ok(move |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
 }
 
 fn beside(output: &Path) -> PathBuf {

@@ -68,6 +68,15 @@ pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<
     Ok(Loaded { tokenizer: loaded.tokenizer, diagnostics })
 }
 
+/// The vocabulary of a tokenizer.json, or why our engine cannot run it.
+pub(super) fn plain_source(name: &str, bytes: &[u8], companions: &Companions) -> Result<VocabSource, String> {
+    let file = parse(name, bytes).map_err(|error| error.to_string())?;
+    source(name, &file, companions, &mut Vec::new()).map_err(|stop| match stop {
+        Stop::Other(reason) => reason,
+        Stop::Bad(error) => error.to_string(),
+    })
+}
+
 /// Tokens that tokenizer_config.json or added_tokens.json have and tokenizer.json has not.
 fn config_only(file: &HfFile, companions: &Companions, diagnostics: &mut Vec<Diagnostic>) {
     let known: HashSet<&str> = file.added_tokens.iter().map(|t| t.content.as_str()).collect();

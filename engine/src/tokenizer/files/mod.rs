@@ -130,6 +130,32 @@ fn load_one(
     }
 }
 
+/// Each file of `files` that describes a tokenizer, best first, with its vocabulary, or why that cannot be had.
+pub(crate) fn sources(files: &FileSet) -> Vec<(String, Result<VocabSource, String>)> {
+    let mut noticed = Vec::new();
+    let companions = Companions::read(files, &mut noticed);
+    let hints = Hints::default();
+    let mut source = |candidate: &recognise::Candidate<'_>| {
+        let (name, bytes) = (candidate.name, candidate.bytes);
+        let text = |error: TokenizerError| error.to_string();
+        match (candidate.kind, candidate.partner) {
+            (Some(FileKind::HuggingFaceJson), _) => hf_plan::plain_source(name, bytes, &companions),
+            (Some(FileKind::SentencePiece), _) => {
+                let read = sentencepiece::read(name, bytes, &companions, &mut noticed).map_err(text)?;
+                read.reason.map_or(Ok(read.source), |reason| Err(reason.to_owned()))
+            }
+            (Some(FileKind::Tiktoken), _) => {
+                tiktoken::source(name, bytes, &companions, &hints).map(|read| read.source).map_err(text)
+            }
+            (Some(FileKind::VocabJson), Some(merges)) => {
+                vocab_merges::source(name, bytes, merges, &companions, &hints).map(|read| read.source).map_err(text)
+            }
+            _ => Err("it is not a whole tokenizer".to_owned()),
+        }
+    };
+    recognise::candidates(files).iter().map(|candidate| (candidate.name.to_owned(), source(candidate))).collect()
+}
+
 /// A source and what was noticed while reading it.
 struct Read {
     source: VocabSource,

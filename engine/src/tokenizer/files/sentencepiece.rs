@@ -140,11 +140,24 @@ fn parse_normalizer(model: &mut Model, mut reader: Reader<'_>) -> Result<(), Str
     Ok(())
 }
 
-/// Builds the tokenizer of a tokenizer.model.
+/// A model file with its vocabulary.
+pub(super) struct Read {
+    model: Model,
+    pub(super) source: VocabSource,
+    /// Why our engine does not run it, if it does not.
+    pub(super) reason: Option<&'static str>,
+}
+
+/// Reads the vocabulary of a tokenizer.model.
 ///
 /// # Errors
-/// [`TokenizerError::BadFile`], [`TokenizerError::UnsupportedFile`], and what the engines say.
-pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<Loaded, TokenizerError> {
+/// [`TokenizerError::BadFile`] and [`TokenizerError::UnsupportedFile`].
+pub(super) fn read(
+    name: &str,
+    bytes: &[u8],
+    companions: &Companions,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<Read, TokenizerError> {
     let mut model = parse(bytes).map_err(|reason| bad(name, reason))?;
     if model.pieces.is_empty() {
         return Err(bad(name, "it has no pieces"));
@@ -152,8 +165,7 @@ pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<
     if model.suffix || !model.escape {
         return Err(unsupported(name, "it writes spaces behind words or not as `▁`; use the model's tokenizer.json"));
     }
-    let mut diagnostics = Vec::new();
-    add(&mut model, &companions.added, &mut diagnostics);
+    add(&mut model, &companions.added, diagnostics);
     let reason = match model.model_type {
         1 => Some("SentencePiece Unigram"),
         2 if !model.charsmap.is_empty() => Some("SentencePiece BPE that normalises characters"),
@@ -185,7 +197,17 @@ pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<
         ids.entry(text.clone()).or_insert(id as u32);
     }
     let find = |text: &str| ids.get(text.as_bytes()).copied();
-    companions.apply(&mut source, &find, &mut diagnostics);
+    companions.apply(&mut source, &find, diagnostics);
+    Ok(Read { model, source, reason })
+}
+
+/// Builds the tokenizer of a tokenizer.model.
+///
+/// # Errors
+/// As [`read`], and what the engines say.
+pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<Loaded, TokenizerError> {
+    let mut diagnostics = Vec::new();
+    let Read { model, source, reason } = read(name, bytes, companions, &mut diagnostics)?;
     let mut loaded = match reason {
         None => from_source(source)?,
         Some(reason) => {
