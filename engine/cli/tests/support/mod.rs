@@ -123,3 +123,39 @@ pub fn interrupt(pid: u32) {
     let killed = Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap();
     assert!(killed.success());
 }
+
+/// A folder with a llama checkpoint of one block in f16; `extra` is one more tensor.
+pub fn checkpoint(folder: &Path, extra: Option<&str>) {
+    const WIDTH: usize = 32;
+    const VOCAB: usize = 48;
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![VOCAB, WIDTH])];
+    for name in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"] {
+        shapes.push((format!("model.layers.0.{name}.weight"), vec![WIDTH, WIDTH]));
+    }
+    for name in ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"] {
+        shapes.push((format!("model.layers.0.{name}.weight"), vec![WIDTH, WIDTH]));
+    }
+    for name in ["layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"] {
+        shapes.push((format!("model.{name}.weight"), vec![WIDTH]));
+    }
+    shapes.extend(extra.map(|name| (name.to_owned(), vec![1])));
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    for (name, shape) in shapes {
+        let start = data.len();
+        for i in 0..shape.iter().product::<usize>() {
+            // f16 of 2^-3 times -1.75 to 2.
+            let bits = 0x3000 | ((i * 37 + i / 29) as u16 % 4) << 8 | ((i * 11 % 2) as u16) << 15;
+            data.extend(bits.to_le_bytes());
+        }
+        header.insert(name, serde_json::json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, data.len()] }));
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(folder.join("model.safetensors"), bytes).unwrap();
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": WIDTH,
+        "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "max_position_embeddings": 64, "vocab_size": VOCAB, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
