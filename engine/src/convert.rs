@@ -5,16 +5,17 @@
 //! the codes and the scale are the same (`ternary` says where it goes), so the logits are too. [`set`] changes metadata and
 //! nothing else.
 
+mod comparison;
 pub mod set;
 mod ternary;
 
-use crate::checkpoint::Comparison;
 use crate::gguf::{GgufError, GgufWriter, MetaValue, TensorView};
 use crate::load::{LAYOUT_KEY, LoadError};
 use crate::model::{ACTIVATIONS_KEY, Model, TILES_KEY, scale_name};
 use crate::ops::{Embed, Linear, Op, Slot};
 use bitnet_kernels::quant::{Format, I2sLayout, Storage};
 use bitnet_kernels::{Matrix, QuantError, quant};
+pub use comparison::Comparison;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;

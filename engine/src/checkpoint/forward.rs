@@ -6,7 +6,7 @@
 use super::matrix::{Source, Values};
 use super::write::ToGguf;
 use super::{Checkpoint, Content, Role};
-use crate::convert::ConvertError;
+use crate::convert::{Comparison, ConvertError};
 use crate::gguf::MetaValue;
 use crate::inference::{InferenceError, Session, SessionOptions, Want};
 use crate::load::LoadError;
@@ -14,7 +14,6 @@ use crate::model::Model;
 use crate::ops::RopeSpec;
 use bitnet_kernels::Pool;
 use bitnet_kernels::trig::rope_table;
-use std::fmt;
 use std::sync::Arc;
 
 /// Positions that are compared.
@@ -23,31 +22,6 @@ const TOKENS: usize = 12;
 const EXACT: f64 = 0.9999;
 /// Least cosine where it rounds them: far from that of other weights, which is about 0.
 const ROUNDED: f64 = 0.5;
-
-/// How far the logits of a GGUF are from those of its checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Comparison {
-    /// Positions.
-    pub tokens: usize,
-    /// The least cosine of a position.
-    pub least_cosine: f64,
-    /// What it must be at least.
-    pub limit: f64,
-    /// The largest difference of a logit.
-    pub largest_difference: f64,
-    /// The largest magnitude of a logit.
-    pub largest_logit: f64,
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tokens, least_cosine, limit, largest_difference, largest_logit } = self;
-        write!(
-            f,
-            "{tokens} positions, least cosine {least_cosine:.7} (at least {limit}), largest difference {largest_difference:.2e} of logits up to {largest_logit:.2e}"
-        )
-    }
-}
 
 /// Compares a model that was loaded from a GGUF with its checkpoint.
 ///

@@ -33,7 +33,6 @@ mod tokens;
 mod write;
 
 pub use error::CheckpointError;
-pub use forward::Comparison;
 pub use write::{ToGguf, Written};
 
 use crate::gguf::MetaValue;

@@ -2,10 +2,10 @@
 //!
 //! The file is loaded under a temporary name, every byte of it, before it gets its own: what cannot be used never appears.
 
-use super::forward::{self, Comparison};
+use super::forward;
 use super::tokens::{self, Tokens};
 use super::{Checkpoint, CheckpointError, Content, Role, Source};
-use crate::convert::{ConvertError, ConvertReport, Progress, Steps, exact_f16, layout_of, linear_keys};
+use crate::convert::{Comparison, ConvertError, ConvertReport, Progress, Steps, exact_f16, layout_of, linear_keys};
 use crate::discovery::quantization as sizes;
 use crate::gguf::{GgufFile, GgufWriter};
 use crate::load::{LAYOUT_KEY, LoadError};
