@@ -43,7 +43,7 @@ impl BpeTokenizer {
             return Err(TokenizerError::NoMerges);
         }
         let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics)?;
-        let defaults = Defaults { bos: Some(11), eos: Some(11), unk: None, add_bos: pre.add_bos, untyped: false };
+        let defaults = Defaults { bos: Some(11), eos: Some(11), add_bos: pre.add_bos, ..Defaults::default() };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let listed = if by_ranks { None } else { Some(pairs(&vocab, &source.merges, diagnostics)?) };
         to_bytes(&mut vocab, diagnostics);

@@ -2,6 +2,7 @@
 
 use super::error::{Diagnostic, TokenizerError};
 use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
+use super::unigram::Sums;
 use super::{Loaded, from_source};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 
@@ -70,6 +71,8 @@ pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<
         add_bos: flag("add_bos_token")?,
         add_eos: flag("add_eos_token")?,
         add_space_prefix: flag("add_space_prefix")?,
+        normalizing: None,
+        sums: Sums::Wide,
     })
 }
 

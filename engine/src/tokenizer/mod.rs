@@ -13,8 +13,10 @@
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
-//! | [`bpe`], [`spm`] | the two tokenizers |
+//! | [`bpe`], [`spm`], [`unigram`] | the tokenizers |
+//! | [`normalize`] | how SentencePiece changes text first |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
+//! | `trie` | all tokens that start at a place |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`gpu`] | batches of texts on a device: the same ids, faster where there is much text |
@@ -35,13 +37,16 @@ pub mod fingerprint;
 pub mod from_gguf;
 pub mod gpu;
 pub mod merge;
+pub mod normalize;
 pub mod pretokenize;
 mod roles;
 pub mod special;
 pub mod spm;
 mod spm_tables;
 pub mod stream;
+mod trie;
 pub mod unicode;
+pub mod unigram;
 pub mod vocab;
 pub mod words;
 pub mod wrappers;
@@ -136,7 +141,7 @@ pub trait Tokenizer: Send + Sync {
     /// Whether generation ends at `id` (end of sequence, turn or message).
     fn is_eog(&self, id: u32) -> bool;
 
-    /// The algorithm: `"bpe"` or `"spm"`, or `"huggingface"` where the crate `tokenizers` does the work.
+    /// The algorithm: `"bpe"`, `"spm"` or `"unigram"`, or `"huggingface"` where the crate `tokenizers` does the work.
     fn kind(&self) -> &'static str;
 
     /// The pre-tokenizer's name, where the algorithm has one.
@@ -216,6 +221,7 @@ pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
     let tokenizer: Arc<dyn Tokenizer> = match source.model.as_str() {
         "gpt2" => Arc::new(bpe::BpeTokenizer::new(source, &mut diagnostics)?),
         "llama" => Arc::new(spm::SpmTokenizer::new(source, &mut diagnostics)?),
+        "t5" => Arc::new(unigram::UnigramTokenizer::new(source, &mut diagnostics)?),
         other => {
             return Err(TokenizerError::UnsupportedModel { found: other.to_owned() });
         }

@@ -14,6 +14,7 @@ mod files_forms;
 mod gpu;
 mod load;
 mod pre;
+mod sentencepiece;
 mod spm;
 mod stream;
 mod unicode;

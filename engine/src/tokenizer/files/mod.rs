@@ -7,7 +7,7 @@
 //! | form | files | engine |
 //! |---|---|---|
 //! | HuggingFace | `tokenizer.json` | byte-level BPE and LLaMA-2's BPE with byte fallback: ours; the rest: the crate |
-//! | SentencePiece | `tokenizer.model` | BPE: ours; Unigram and models that normalise text: the crate |
+//! | SentencePiece | `tokenizer.model` | ours: BPE and Unigram |
 //! | tiktoken ranks | `tokenizer.model`, `*.tiktoken` | ours, with what the family adds (special tokens, splitting rule) |
 //! | GPT-2 | `vocab.json` + `merges.txt`, `encoder.json` + `vocab.bpe` | ours |
 //!
@@ -22,7 +22,7 @@
 //! | `companions` | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json` |
 //! | `hf_json`, `hf_plan`, `hf_parts` | tokenizer.json: its data; whether our engine can run it; its steps |
 //! | `hf_crate` | the crate `tokenizers` behind our trait |
-//! | `protobuf`, `sentencepiece`, `sp_crate` | SentencePiece |
+//! | `protobuf`, `sentencepiece` | SentencePiece |
 //! | `tiktoken`, `base64` | rank files |
 //! | `vocab_merges` | the GPT-2 pair |
 
@@ -38,7 +38,6 @@ mod protobuf;
 mod recognise;
 mod sentencepiece;
 mod set;
-mod sp_crate;
 mod tiktoken;
 mod vocab_merges;
 
