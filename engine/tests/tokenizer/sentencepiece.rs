@@ -2,7 +2,7 @@
 
 use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
 use bitnet_engine::tokenizer::{EncodeOptions, Loaded, Tokenizer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ fn control_and_byte_pieces_that_are_spelled_out() {
 fn added_tokens_are_cut_out_and_user_defined_pieces_are_not() {
     let plain = open("unigram-nmt", None).tokenizer;
     let n = plain.vocab_size() as u32;
-    let config = serde_json::json!({"add_eos_token": true, "added_tokens_decoder": {
+    let config = json!({"add_eos_token": true, "added_tokens_decoder": {
         n.to_string(): {"content": "<added>", "special": false}, (n + 1).to_string(): {"content": "<|im_end|>", "special": true}}});
     let added = open("unigram-nmt", Some(config)).tokenizer;
     let ids = |tokenizer: &dyn Tokenizer, text: &str| tokenizer.encode(text, PARSE).unwrap();
@@ -92,4 +92,55 @@ fn added_tokens_are_cut_out_and_user_defined_pieces_are_not() {
     assert_eq!(ids(&*added, "the<added>the<|im_end|>"), wanted, "each stretch has its own space in front");
     let framed = added.encode("the", EncodeOptions { add_special: true, parse_special: false }).unwrap();
     assert_eq!(framed, [&the[..], &[2]].concat());
+}
+
+/// A tokenizer.json of Unigram lists control and byte pieces among the others; the crate's search would take them.
+#[test]
+fn spelled_out_pieces_of_a_tokenizer_json() {
+    let mut vocab = vec![json!(["<unk>", 0.0]), json!(["<s>", 0.0]), json!(["</s>", 0.0])];
+    vocab.extend((0..256).map(|b| json!([format!("<0x{b:02X}>"), 0.0])));
+    vocab.extend("<s>/0x41a\u{2581}".chars().map(|c| json!([c.to_string(), -3.0])));
+    vocab.push(json!(["\u{2581}a", -1.0]));
+    let added = |id: u32, text: &str| json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+    let space = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
+    let decoder = json!({"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}]});
+    for byte_fallback in [true, false] {
+        let json = json!({"version": "1.0", "added_tokens": [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")],
+            "normalizer": null, "pre_tokenizer": space, "post_processor": null, "decoder": decoder,
+            "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": byte_fallback, "vocab": vocab}});
+        let mut files = FileSet::new();
+        files.add("tokenizer.json", json.to_string().into_bytes());
+        let tokenizer = load(&files, &Hints::default()).unwrap().tokenizer;
+        let ids = |text: &str, opts| tokenizer.encode(text, opts).unwrap();
+        let a = 259 + 10;
+        assert_eq!(ids("a<s>a", PARSE), [a, 1, a]);
+        let spelled = ids("a<s></s><0x41>", PLAIN);
+        assert!(spelled[0] == a && spelled[1..].iter().all(|&id| (259..a).contains(&id)), "{spelled:?}");
+        let unknown = if byte_fallback { vec![a, 3 + 0xC3, 3 + 0xA9, 3 + 0xC3, 3 + 0xA8] } else { vec![a, 0] };
+        assert_eq!(ids("aéè", PLAIN), unknown);
+        assert_eq!(ids("aéè", PARSE), unknown);
+    }
+}
+
+/// Whatever is damaged in a model with a character map, loading and encoding end in ids or an error.
+#[test]
+fn a_damaged_model_is_an_error_or_whole() {
+    let whole = std::fs::read(folder().join("unigram-nmt.model")).unwrap();
+    let mut loaded = 0;
+    for at in (0..whole.len()).step_by(1009) {
+        let mut bytes = whole.clone();
+        for (i, byte) in bytes[at..].iter_mut().take(6).enumerate() {
+            *byte ^= 0x5A + i as u8;
+        }
+        let mut files = FileSet::new();
+        files.add("tokenizer.model", bytes);
+        if let Ok(tokenizer) = load(&files, &Hints::default()) {
+            loaded += 1;
+            let text = "Größe ﬁ ½ 你好 ＡＢＣ e\u{301} \u{3000} the<sep>";
+            if let Ok(ids) = tokenizer.tokenizer.encode(text, PARSE) {
+                tokenizer.tokenizer.decode(&ids, true);
+            }
+        }
+    }
+    assert!(loaded > 100, "most of the file is the character map, whose entries cannot be told from others: {loaded}");
 }

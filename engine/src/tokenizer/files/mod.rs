@@ -21,7 +21,7 @@
 //! | `look`, `look_json` | what it is and how many tokens it has, without building |
 //! | `companions` | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json` |
 //! | `hf_json`, `hf_plan`, `hf_parts` | tokenizer.json: its data; whether our engine can run it; its steps |
-//! | `hf_crate` | the crate `tokenizers` behind our trait |
+//! | `hf_crate`, `hf_unigram` | the crate `tokenizers` behind our trait |
 //! | `protobuf`, `sentencepiece` | SentencePiece |
 //! | `tiktoken`, `base64` | rank files |
 //! | `vocab_merges` | the GPT-2 pair |
@@ -32,6 +32,7 @@ mod hf_crate;
 mod hf_json;
 mod hf_parts;
 mod hf_plan;
+mod hf_unigram;
 mod look;
 mod look_json;
 mod protobuf;
