@@ -1,13 +1,31 @@
 //! Pre-tokenizers: splitting text into the pieces that BPE never merges across.
 //!
-//! Each is a regular expression in the model's own files. Here they are scanners written by hand: linear in the
-//! text whatever it is, and free of a regex engine. The expression stands above its scanner, and the tests compare
-//! piece by piece with Oniguruma running that expression.
+//! Each is a regular expression in the model's own files, or several. The most used ones are scanners written by hand,
+//! with the expression above the scanner; all others are lines of data (`pretokenize/rules.rs`) for one engine
+//! (`pretokenize/dfa.rs`) that reads a text once, whatever it is. The tests compare piece by piece with Oniguruma running
+//! the expressions.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `names` | every name of `tokenizer.ggml.pre`, its rule and its flags |
+//! | `rules` | the rules in data |
+//! | `regex`, `dfa` | expressions, parsed; and compiled into a table |
+//! | `threes` | numbers in groups from the right |
 //!
 //! Names are those of llama.cpp's `tokenizer.ggml.pre`. Differences that are decided here, always for HuggingFace:
 //! - `(?i:'s)` also takes `'ſ` (U+017F folds to `s`); llama.cpp spells the cases out and does not.
 //! - Unicode is 16.0 (see [`super::unicode`]); llama.cpp's tables are another version. HuggingFace's `Digits`
 //!   (SmolLM) asks Rust's `char::is_numeric` instead, which is newer: numbers that came after Unicode 16.0 split there.
+
+mod dfa;
+mod names;
+mod regex;
+mod rules;
+mod threes;
+
+pub(crate) use names::by_expressions;
+pub use names::{KNOWN, PreSpec, REFUSED, by_name, known_names};
+pub use rules::{RULES, Rule};
 
 use super::unicode::{LETTER, NUMBER, PUNCT, SPACE, class_at};
 use std::ops::Range;
@@ -25,59 +43,20 @@ pub enum Pre {
     Smollm,
     /// llama.cpp's four passes: `[\p{P}\$\+<=>\^~\|]+`, then [`Pre::Gpt2`], `\p{N}+`, `[0-9][0-9][0-9]`.
     Default,
-}
-
-/// What comes with a name in `tokenizer.ggml.pre`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PreSpec {
-    /// The name.
-    pub name: &'static str,
-    /// The splitting rule.
-    pub pre: Pre,
-    /// A piece that is a token as it stands is that token, whatever the merges say.
-    pub ignore_merges: bool,
-    /// BOS is put in front unless `add_bos_token` says otherwise.
-    pub add_bos: bool,
-}
-
-const fn spec(name: &'static str, pre: Pre, llama3: bool) -> PreSpec {
-    PreSpec { name, pre, ignore_merges: llama3, add_bos: llama3 }
-}
-
-/// Every known name. To add one: a line here, and a variant of [`Pre`] if the rule is new.
-pub static KNOWN: &[PreSpec] = &[
-    spec("default", Pre::Default, false),
-    spec("gpt-2", Pre::Gpt2, false),
-    spec("phi-2", Pre::Gpt2, false),
-    spec("mpt", Pre::Gpt2, false),
-    spec("olmo", Pre::Gpt2, false),
-    spec("llama-bpe", Pre::Llama3, true),
-    spec("llama3", Pre::Llama3, true),
-    spec("llama-v3", Pre::Llama3, true),
-    spec("falcon3", Pre::Llama3, true),
-    spec("pixtral", Pre::Llama3, true),
-    spec("smollm", Pre::Smollm, false),
-    spec("starcoder", Pre::Smollm, false),
-    spec("refact", Pre::Smollm, false),
-    spec("command-r", Pre::Smollm, false),
-    spec("codeshell", Pre::Smollm, false),
-    spec("qwen2", Pre::Qwen2, false),
-    spec("stablelm2", Pre::Qwen2, false),
-];
-
-/// The entry of `name`.
-#[must_use]
-pub fn by_name(name: &str) -> Option<&'static PreSpec> {
-    KNOWN.iter().find(|s| s.name == name)
-}
-
-/// Known names, comma separated, for messages.
-#[must_use]
-pub fn known_names() -> String {
-    KNOWN.iter().map(|s| s.name).collect::<Vec<_>>().join(", ")
+    /// One of the table: passes of expressions.
+    Rule(&'static Rule),
+    /// Nothing is split: the pieces are SentencePiece's, and [`super::spm`] merges them.
+    Pieces,
 }
 
 impl Pre {
+    /// The expression of [`Pre::Gpt2`]; llama.cpp leaves its last alternative out, which changes nothing.
+    pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    /// That of [`Pre::Llama3`].
+    pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    /// That of [`Pre::Qwen2`].
+    pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
     /// Calls `piece` with every piece of `text` in order; the pieces cover the text. Stops early at an error.
     ///
     /// # Errors
@@ -92,6 +71,9 @@ impl Pre {
                 if number { piece(part) } else { pieces(part, gpt2, &mut piece) }
             }),
             Self::Default => default_passes(text, &mut piece),
+            Self::Rule(rule) => rule.for_each(text, &mut piece),
+            Self::Pieces if text.is_empty() => Ok(()),
+            Self::Pieces => piece(text),
         }
     }
 

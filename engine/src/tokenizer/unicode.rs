@@ -1,4 +1,4 @@
-//! The four character properties that pre-tokenizers ask for, as one table lookup.
+//! The four character properties that most pre-tokenizers ask for, as one table lookup, and the ranges of all of them.
 //!
 //! The version is pinned to Unicode 16.0 because that is what Oniguruma 6.9.10 inside HuggingFace `tokenizers` has;
 //! some 4,300 letters differ between Unicode versions in use, and a model was trained with exactly one of them. The
@@ -56,6 +56,34 @@ const fn fill(out: &mut [u8; TABLE_LEN], ranges: &[(u32, u32)], bit: u8) {
         }
         r += 1;
     }
+}
+
+/// The ranges of a property: a general category (`L`, `Lu`, `Lt`, `Ll`, `Lm`, `M`, `N`, `P`, `S`), `Han`, or `s`, `d`, `w` for what
+/// `\s`, `\d` and `\w` match. Inclusive, ascending.
+#[must_use]
+pub fn ranges(property: &str) -> Option<&'static [(u32, u32)]> {
+    Some(match property {
+        "L" => &tables::LETTERS,
+        "Lu" => &tables::UPPERCASE,
+        "Lt" => &tables::TITLECASE,
+        "Ll" => &tables::LOWERCASE,
+        "Lm" => &tables::MODIFIERS,
+        "M" => &tables::MARKS,
+        "N" => &tables::NUMBERS,
+        "P" => &tables::PUNCTUATION,
+        "S" => &tables::SYMBOLS,
+        "Han" => &tables::HAN,
+        "s" => &tables::WHITESPACE,
+        "d" => &tables::DIGITS,
+        "w" => &tables::WORDS,
+        _ => return None,
+    })
+}
+
+/// Whether a character is in [`ranges`] of `property`; by search, for rare questions.
+pub(super) fn in_ranges(property: &str, c: u32) -> bool {
+    let ranges = ranges(property).unwrap_or_default();
+    ranges.get(ranges.partition_point(|range| range.1 < c)).is_some_and(|range| range.0 <= c)
 }
 
 /// [`class`] of every code point from 0 on; what is beyond has none.
