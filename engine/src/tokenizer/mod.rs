@@ -14,6 +14,7 @@
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
 //! | [`bpe`], [`spm`], [`unigram`] | the tokenizers |
+//! | `wordpiece` | BERT's vocabulary in a GGUF, run by the crate `tokenizers` |
 //! | [`normalize`] | how SentencePiece changes text first |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
@@ -48,6 +49,7 @@ mod trie;
 pub mod unicode;
 pub mod unigram;
 pub mod vocab;
+mod wordpiece;
 pub mod words;
 pub mod wrappers;
 
@@ -212,13 +214,35 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// Gemma's kind: SentencePiece's pieces with a list of merges, nothing in front of a text. llama.cpp cuts at line breaks
+/// first and looks runs of them up as they stand; the model's own file merges over all of the text.
+fn merged_pieces(mut source: VocabSource) -> Result<VocabSource, TokenizerError> {
+    if source.merges.is_empty() {
+        return Err(TokenizerError::NoMerges);
+    }
+    // There are no default ids.
+    for role in [&mut source.bos, &mut source.eos, &mut source.unk] {
+        role.get_or_insert(u32::MAX);
+    }
+    source.model = "gemma4".to_owned();
+    source.merge_rule = MergeRule::Merges;
+    source.add_bos.get_or_insert(false);
+    source.add_space_prefix = Some(false);
+    Ok(source)
+}
+
 /// Builds the tokenizer that `source` describes.
 ///
 /// # Errors
 /// See [`TokenizerError`]; every inconsistency of the source is either an error or a diagnostic, never a panic.
 pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
     let mut diagnostics = Vec::new();
+    let named = source.pre.as_deref().and_then(pretokenize::by_name);
+    let pieces = source.model == "gpt2" && named.is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);
     let tokenizer: Arc<dyn Tokenizer> = match source.model.as_str() {
+        "gpt2" | "gemma4" if pieces || source.model == "gemma4" => {
+            Arc::new(spm::SpmTokenizer::new(merged_pieces(source)?, &mut diagnostics)?)
+        }
         "gpt2" => Arc::new(bpe::BpeTokenizer::new(source, &mut diagnostics)?),
         "llama" => Arc::new(spm::SpmTokenizer::new(source, &mut diagnostics)?),
         "t5" => Arc::new(unigram::UnigramTokenizer::new(source, &mut diagnostics)?),

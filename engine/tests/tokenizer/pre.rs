@@ -110,15 +110,14 @@ fn every_name_of_llama_cpp_is_known_or_refused() {
 #[test]
 fn long_runs_are_split_in_one_pass() {
     let runs = ["a", " ", "\n", "1", "!", "é", "中", "\u{301}", "\u{3000}", "\t", "A", "'s", " a", "\n ", "1 ", "<sentinel:1", "IMGIMGA", " !"];
-    for spec in KNOWN {
+    for (pre, _) in oracles() {
         for run in runs {
-            let text = run.repeat(200_000 / run.len());
+            let text = run.repeat(50_000 / run.len());
+            let text = format!("{text}x{text}");
             let started = std::time::Instant::now();
-            for text in [format!("{text}x"), text] {
-                assert_eq!(spec.pre.split(text.as_bytes()).last().map(|r| r.end), Some(text.len()));
-            }
+            assert_eq!(pre.split(text.as_bytes()).last().map(|r| r.end), Some(text.len()));
             let took = started.elapsed();
-            assert!(took.as_millis() < 1000, "{} needs {took:?} for {run:?}", spec.name);
+            assert!(took.as_secs() < 3, "{pre:?} needs {took:?} for {run:?}");
         }
     }
 }
@@ -128,7 +127,16 @@ proptest! {
 
     #[test]
     fn any_text_splits_as_the_expressions_do(text in any_text()) {
-        check(&text);
+        check_with(&text, &oracles()[..NAMES.len()]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_splits_as_the_expressions_in_data_do(text in any_text()) {
+        check_with(&text, &oracles()[NAMES.len()..]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use recognise::{FileKind, recognise};
 pub use set::{FileSet, MAX_FILE_BYTES};
 
 use super::error::{Diagnostic, TokenizerError};
-use super::{Loaded, VocabSource, from_source};
+use super::{EncodeOptions, Loaded, SpecialTokens, VocabSource, from_source};
 use companions::Companions;
 use std::path::Path;
 
@@ -128,6 +128,18 @@ fn load_one(
         }
         None => Err(recognise::what_else(name, bytes)),
     }
+}
+
+/// A tokenizer.json that was made of something else, framed by `roles`.
+pub(super) fn by_crate(
+    name: &str,
+    json: &serde_json::Value,
+    reason: &str,
+    roles: SpecialTokens,
+) -> Result<Loaded, TokenizerError> {
+    let every = EncodeOptions { add_special: true, parse_special: true };
+    let frame = hf_parts::Frame { front: roles.front(every), back: roles.back(every) };
+    hf_crate::load(name, json.to_string().as_bytes(), reason, false, Some(frame), &Companions::default())
 }
 
 /// A source and what was noticed while reading it.

@@ -210,7 +210,7 @@ impl Dfa {
             }
             let next = entry & !MATCH;
             if next == DEAD {
-                if found.is_none_or(|end| end < since) && at - since > nowhere.to - nowhere.from {
+                if found.is_none_or(|end| end < since) && at > nowhere.to {
                     *nowhere = Nowhere { state, from: since, to: at };
                 }
                 return found;

@@ -12,6 +12,7 @@
 
 use super::dfa::{Dfa, Nowhere};
 use super::{Pre, gpt2, llama3, pieces};
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
@@ -35,7 +36,6 @@ pub(super) enum Pass {
 }
 
 /// A rule: its passes, compiled when first used.
-#[derive(Debug)]
 pub struct Rule {
     /// For people: the first name that had it.
     pub name: &'static str,
@@ -43,11 +43,16 @@ pub struct Rule {
     compiled: OnceLock<Vec<Step>>,
 }
 
-#[derive(Debug)]
 enum Step {
     Matches(Dfa),
-    /// Splits a piece, calling back with each part.
+    /// One of the passes that are no expression.
     Scan(Pass),
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// Rules are one each.
