@@ -72,7 +72,8 @@ fn main() -> ExitCode {
             Err(missing) => Availability::unavailable(backend.name(), missing.line(), missing.command),
         };
         // bitnet.cpp's fork knows some of the names only.
-        let llama: &[(&str, Run)] = &[("pretokenizers", pretokenizers::pretokenizers), ("tokenizer-kinds", pretokenizers::kinds)];
+        let llama: &[(&str, Run)] =
+            &[("pretokenizers", pretokenizers::pretokenizers), ("tokenizer-kinds", pretokenizers::kinds)];
         let more = if backend == CppBackend::Llama { llama } else { &[] };
         for (name, run) in TRIALS.iter().chain(more) {
             let stage = Stage { backend, paths: Arc::clone(&paths) };

@@ -319,6 +319,9 @@ mod tests {
             ("bos_token_id", Some((-1i32).into())),
             ("eos_token_id", Some("two".into())),
             ("pre", Some("nobody-knows".into())),
+            ("pre", Some("mmbert".into())),
+            ("pre", Some("gemma4".into())),
+            ("pre", Some("falcon_e".into())),
             ("pre", Some("default".into())),
             ("pre", None),
             ("pre", Some(3u32.into())),
@@ -327,7 +330,9 @@ mod tests {
             ("add_bos_token", Some(1u32.into())),
         ];
         let mut errors = 0;
-        for base in [bpe(), spm()] {
+        let unigram = || [vec![("model", "t5".into())], spm().split_off(1)].concat();
+        let pieces = || [vec![("model", "gemma4".into())], bpe().split_off(2)].concat();
+        for base in [bpe(), spm(), unigram(), pieces()] {
             let mut cases = vec![("nothing".to_owned(), base.clone())];
             for (name, value) in &spoils {
                 let mut keys = base.clone();

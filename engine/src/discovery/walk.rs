@@ -220,7 +220,9 @@ impl Walk<'_> {
                     known.name, known.pre
                 )
             }
-            Pre::Rare(name) => format!(", pre-tokenizer `{name}`, a name that llama.cpp does not know: its rule is a guess"),
+            Pre::Rare(name) => {
+                format!(", pre-tokenizer `{name}`, a name that llama.cpp does not know: its rule is a guess")
+            }
             Pre::Unknown => {
                 let why =
                     format!("tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess");

@@ -1,9 +1,9 @@
 //! The tokenizer that a GGUF carries in its metadata (`tokenizer.ggml.*`, keys as in the GGUF specification).
 
 use super::error::{Diagnostic, TokenizerError};
-use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
 use super::normalize::Normalizing;
 use super::unigram::Sums;
+use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
 use super::wordpiece::{self, Bert};
 use super::{Loaded, from_source};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};

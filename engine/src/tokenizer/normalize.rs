@@ -129,7 +129,10 @@ impl CharsMap {
             .split_at_checked(size)
             .filter(|(trie, texts)| !trie.is_empty() && trie.len().is_multiple_of(4) && texts.last() == Some(&0))
             .ok_or_else(|| {
-                format!("its character map of {} bytes has no whole trie of {size} bytes with texts behind it", bytes.len())
+                format!(
+                    "its character map of {} bytes has no whole trie of {size} bytes with texts behind it",
+                    bytes.len()
+                )
             })?;
         let units = trie.as_chunks().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
         Ok(Self { units, texts: texts.to_vec() })

@@ -11,9 +11,9 @@
 
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
+use super::normalize::Normalizer;
 use super::special::Part;
 pub(super) use super::spm_tables::unescape;
-use super::normalize::Normalizer;
 use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
 use super::unigram::{decode_pieces, piece_bytes};
@@ -45,13 +45,14 @@ impl SpmTokenizer {
     /// # Errors
     /// See [`TokenizerError`].
     pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
-        let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
+        let defaults =
+            Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let by_merges = source.merge_rule == MergeRule::Merges;
         if source.scores.is_empty() && !by_merges {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
-        if let Some(id) = source.scores.iter().position(|s| s.is_nan()) {
+        if let (false, Some(id)) = (by_merges, source.scores.iter().position(|s| s.is_nan())) {
             return Err(TokenizerError::BadScore { id: id as u32 });
         }
         let bytes = byte_tokens(&mut vocab, diagnostics);
@@ -127,7 +128,13 @@ impl SpmTokenizer {
     }
 
     /// `text` from `start` on, word by word.
-    fn encode_words(&self, text: &[u8], mut start: usize, offset: usize, work: &mut Work) -> Result<(), TokenizerError> {
+    fn encode_words(
+        &self,
+        text: &[u8],
+        mut start: usize,
+        offset: usize,
+        work: &mut Work,
+    ) -> Result<(), TokenizerError> {
         while start < text.len() {
             let end = self.cuts.next(text, start);
             self.encode_word(&text[start..end], work).map_err(|e| shift(e, offset + start, 0))?;

@@ -133,8 +133,9 @@ impl UnigramTokenizer {
         let found = byte_tokens(&mut vocab, diagnostics);
         let bytes = found.iter().all(Option::is_some).then(|| Box::new(found.map(Option::unwrap_or_default)));
         let spec = source.normalizing.take().unwrap_or_default();
-        let normalizer = Normalizer::new(&spec, &vocab.tokens)
-            .map_err(|reason| TokenizerError::BadKey { reason: format!("`tokenizer.ggml.precompiled_charsmap`: {reason}") })?;
+        let normalizer = Normalizer::new(&spec, &vocab.tokens).map_err(|reason| TokenizerError::BadKey {
+            reason: format!("`tokenizer.ggml.precompiled_charsmap`: {reason}"),
+        })?;
         let paths = paths(&vocab, &source.scores, source.sums);
         Ok(Self { vocab, paths, normalizer, bytes })
     }

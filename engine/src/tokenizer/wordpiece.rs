@@ -38,9 +38,7 @@ pub(super) fn load(source: &VocabSource, bert: Bert) -> Result<Loaded, Tokenizer
     }
     let role = |name: &str, id: Option<u32>, default: u32| match id {
         Some(u32::MAX) => Ok(None),
-        Some(id) if id as usize >= n => {
-            Err(TokenizerError::IdOutOfRange { key: key(name), id, last: n as u32 - 1 })
-        }
+        Some(id) if id as usize >= n => Err(TokenizerError::IdOutOfRange { key: key(name), id, last: n as u32 - 1 }),
         Some(id) => Ok(Some(id)),
         None => Ok(Some(default).filter(|id| (*id as usize) < n)),
     };
@@ -49,9 +47,8 @@ pub(super) fn load(source: &VocabSource, bert: Bert) -> Result<Loaded, Tokenizer
     let unk = role("unknown_token_id", source.unk, 100)?;
     let (mut vocab, mut added, mut unknown) = (Map::new(), Vec::new(), None);
     for (id, token) in source.tokens.iter().enumerate() {
-        let text = std::str::from_utf8(token).map_err(|_| TokenizerError::BadKey {
-            reason: format!("`{}`: token {id} is not UTF-8", key("tokens")),
-        })?;
+        let text = std::str::from_utf8(token)
+            .map_err(|_| TokenizerError::BadKey { reason: format!("`{}`: token {id} is not UTF-8", key("tokens")) })?;
         if text.is_empty() {
             continue;
         }

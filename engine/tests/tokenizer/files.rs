@@ -105,7 +105,7 @@ fn llama2(size: usize) -> Value {
 }
 
 /// The same without a space in front, as newer files have it.
-fn llama2_unprefixed() -> Value {
+pub(crate) fn llama2_unprefixed() -> Value {
     let mut file = llama2(700);
     file["normalizer"] = Value::Null;
     file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false});
@@ -113,7 +113,7 @@ fn llama2_unprefixed() -> Value {
     file
 }
 
-fn unigram() -> Value {
+pub(crate) fn unigram() -> Value {
     let mut trainer = TrainerWrapper::UnigramTrainer(
         UnigramTrainer::builder()
             .vocab_size(500)
@@ -141,7 +141,7 @@ fn unigram() -> Value {
     serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
 }
 
-fn wordpiece() -> Value {
+pub(crate) fn wordpiece() -> Value {
     let mut trainer = TrainerWrapper::WordPieceTrainer(
         WordPieceTrainer::builder()
             .vocab_size(600)
@@ -199,6 +199,27 @@ fn cases() -> &'static [Case] {
             ("qwen2", "bpe", byte_level("qwen2", 700), ""),
             ("smollm", "bpe", byte_level("smollm", 700), ""),
             ("default", "bpe", byte_level("default", 700), ""),
+            ("deepseek-v3", "bpe", byte_level("deepseek-v3", 700), ""),
+            ("falcon", "bpe", byte_level("falcon", 700), ""),
+            ("tekken", "bpe", byte_level("tekken", 700), ""),
+            (
+                "gpt-4o, its matches kept",
+                "bpe",
+                changed(&byte_level("gpt-4o", 700), |f| {
+                    let split = &mut f["pre_tokenizer"]["pretokenizers"][0];
+                    (split["behavior"], split["invert"]) = (json!("Removed"), json!(true));
+                }),
+                "",
+            ),
+            (
+                "numbers kept, the rest lost",
+                "huggingface",
+                changed(&byte_level("deepseek-v3", 700), |f| {
+                    let split = &mut f["pre_tokenizer"]["pretokenizers"][0];
+                    (split["behavior"], split["invert"]) = (json!("Removed"), json!(true));
+                }),
+                "pre-tokenizer Sequence",
+            ),
             (
                 "ignore_merges where the family has none",
                 "bpe",

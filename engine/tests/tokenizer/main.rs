@@ -12,6 +12,7 @@ mod files_bad;
 mod files_forms;
 #[cfg(feature = "cuda-emu")]
 mod gpu;
+mod kinds;
 mod load;
 mod pre;
 mod sentencepiece;

@@ -51,7 +51,11 @@ fn ids_and_texts_are_sentencepieces_own() {
             let ours = loaded.tokenizer.encode(text, PLAIN).unwrap();
             assert_eq!(&ours, ids, "{name} on {text:?}");
             if let Some(decoded) = decoded {
-                assert_eq!(&String::from_utf8_lossy(&loaded.tokenizer.decode(ids, true)), decoded, "{name} of {text:?}");
+                assert_eq!(
+                    &String::from_utf8_lossy(&loaded.tokenizer.decode(ids, true)),
+                    decoded,
+                    "{name} of {text:?}"
+                );
             }
         }
     }
@@ -63,7 +67,9 @@ fn control_and_byte_pieces_that_are_spelled_out() {
     for name in record().models.keys() {
         let tokenizer = open(name, None).tokenizer;
         let spelled = |text: &str, opts| tokenizer.encode(text, opts).unwrap();
-        let id = |text: &str| (0..tokenizer.vocab_size() as u32).find(|&id| tokenizer.token_bytes(id, true).unwrap() == text.as_bytes());
+        let id = |text: &str| {
+            (0..tokenizer.vocab_size() as u32).find(|&id| tokenizer.token_bytes(id, true).unwrap() == text.as_bytes())
+        };
         for control in ["<s>", "</s>", "<ctl>"] {
             let Some(id) = id(control) else { continue };
             assert_eq!(spelled(control, PARSE), [id], "{name}");

@@ -14,13 +14,14 @@ use cpp_sys::{LoadOptions, Session};
 use std::collections::BTreeSet;
 
 const ASCII: &[&str] = &[
-    "a", "b", "Z", "the", "The", "THE", "iOS", "1", "12", "123", "1234", "12345", " ", " ", "  ", "    ", "\n", "\n\n", "\r\n", "\t", "'s", "'S",
-    "'ll", "'RE", "'t", "'x", "'", "!", "?!", "...", "-", "_", "/", "//", "+", "=", "<", ">", "|", "~", "^", "$", "`", "(", ")", "[", "]",
-    "{", "\\", "#", "%", "&", "*", "@", ":", ";", "\"", ",", ".",
+    "a", "b", "Z", "the", "The", "THE", "iOS", "1", "12", "123", "1234", "12345", " ", " ", "  ", "    ", "\n", "\n\n",
+    "\r\n", "\t", "'s", "'S", "'ll", "'RE", "'t", "'x", "'", "!", "?!", "...", "-", "_", "/", "//", "+", "=", "<", ">",
+    "|", "~", "^", "$", "`", "(", ")", "[", "]", "{", "\\", "#", "%", "&", "*", "@", ":", ";", "\"", ",", ".",
 ];
 const UNICODE: &[&str] = &[
-    "a", "B", "é", "É", "ß", "Ж", "ж", "α", "Ω", "中", "文字", "の", "カ", "한국", "ㄱ", "ก", "\u{301}", "\u{94d}", "क", "ǅ", "ª", "1", "123", "٣٤", "²", "½",
-    "Ⅷ", "１２", " ", "  ", "\u{a0}", "\u{3000}", "\n", "!", "！", "。", "…", "—", "«", "€", "±", "😀", "'s", "’s", "\u{200b}", "`", "$",
+    "a", "B", "é", "É", "ß", "Ж", "ж", "α", "Ω", "中", "文字", "の", "カ", "한국", "ㄱ", "ก", "\u{301}", "\u{94d}",
+    "क", "ǅ", "ª", "1", "123", "٣٤", "²", "½", "Ⅷ", "１２", " ", "  ", "\u{a0}", "\u{3000}", "\n", "!", "！", "。",
+    "…", "—", "«", "€", "±", "😀", "'s", "’s", "\u{200b}", "`", "$",
 ];
 
 /// What llama.cpp does otherwise: the names, why, and whether a text can show it. Texts that cannot must be cut alike.
@@ -116,7 +117,8 @@ pub(crate) fn pretokenizers(stage: &Stage) -> Result<(), Failure> {
     for spec in KNOWN.iter().filter(|spec| spec.name != "falcon_e" && spec.pre != Pre::Pieces) {
         let source = pairs(spec.name, &used);
         let others: Vec<&Other> = OTHERS.iter().filter(|other| other.names.contains(&spec.name)).collect();
-        let (some, same): (Vec<String>, _) = texts.iter().cloned().partition(|text| others.iter().any(|o| (o.shows)(text)));
+        let (some, same): (Vec<String>, _) =
+            texts.iter().cloned().partition(|text| others.iter().any(|o| (o.shows)(text)));
         compared += same.len();
         if let Some(found) = differs(&mut session, &source, &same)? {
             wrong.push(format!("{}: {found}", spec.name));
@@ -179,14 +181,40 @@ fn scored(tokens: &[(String, TokenKind)]) -> Vec<f32> {
 fn t5() -> VocabSource {
     let roles = [("<pad>", TokenKind::Control), ("</s>", TokenKind::Control), ("<unk>", TokenKind::Unknown)];
     let mut tokens: Vec<(String, TokenKind)> = roles.map(|(text, kind)| (text.to_owned(), kind)).to_vec();
-    let words = ["\u{2581}", "\u{2581}the", "the", "\u{2581}T", "he", "HE", "12", "1234", "\u{2581}1", "..", "'s", "\u{2581}a", "iO", "OS"];
-    tokens.extend(words.map(str::to_owned).into_iter().chain(chars().filter(|c| c != "#" && c != "b")).map(|c| (c, TokenKind::Normal)));
+    let words = [
+        "\u{2581}",
+        "\u{2581}the",
+        "the",
+        "\u{2581}T",
+        "he",
+        "HE",
+        "12",
+        "1234",
+        "\u{2581}1",
+        "..",
+        "'s",
+        "\u{2581}a",
+        "iO",
+        "OS",
+    ];
+    tokens.extend(
+        words
+            .map(str::to_owned)
+            .into_iter()
+            .chain(chars().filter(|c| c != "#" && c != "b"))
+            .map(|c| (c, TokenKind::Normal)),
+    );
     let normalizing = Normalizing { dummy_prefix: true, remove_extra: true, ..Normalizing::default() };
     VocabSource { scores: scored(&tokens), normalizing: Some(normalizing), ..source("t5", tokens) }
 }
 
 fn gemma() -> VocabSource {
-    let roles = [("<pad>", TokenKind::Control), ("<eos>", TokenKind::Control), ("<bos>", TokenKind::Control), ("<unk>", TokenKind::Unknown)];
+    let roles = [
+        ("<pad>", TokenKind::Control),
+        ("<eos>", TokenKind::Control),
+        ("<bos>", TokenKind::Control),
+        ("<unk>", TokenKind::Unknown),
+    ];
     let mut tokens: Vec<(String, TokenKind)> = roles.map(|(text, kind)| (text.to_owned(), kind)).to_vec();
     tokens.extend((0..256).map(|b| (format!("<0x{b:02X}>"), TokenKind::Byte)));
     let single: Vec<String> = chars().filter(|c| c != "#").chain(["\u{2581}".to_owned()]).collect();
@@ -199,5 +227,13 @@ fn gemma() -> VocabSource {
         }
     }
     let scores = scored(&tokens);
-    VocabSource { merges, scores, bos: Some(2), eos: Some(1), unk: Some(3), add_bos: Some(false), ..source("gemma4", tokens) }
+    VocabSource {
+        merges,
+        scores,
+        bos: Some(2),
+        eos: Some(1),
+        unk: Some(3),
+        add_bos: Some(false),
+        ..source("gemma4", tokens)
+    }
 }

@@ -216,8 +216,7 @@ impl HfTokenizer {
 }
 
 /// The crate's tokenizer around [`TextOnly`].
-type Unigram =
-    TokenizerImpl<TextOnly, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Unigram = TokenizerImpl<TextOnly, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Runs the crate; a panic inside of it is an error.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {

@@ -58,7 +58,11 @@ impl Model for TextOnly {
             }
             in_unknown = id == UNKNOWN;
         });
-        if missing { Err("the text has parts that are no piece, and there is no unknown token".into()) } else { Ok(tokens) }
+        if missing {
+            Err("the text has parts that are no piece, and there is no unknown token".into())
+        } else {
+            Ok(tokens)
+        }
     }
 
     fn token_to_id(&self, token: &str) -> Option<u32> {

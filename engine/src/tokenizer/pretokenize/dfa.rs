@@ -3,7 +3,7 @@
 //! A state is what a backtracking engine would still have to try, in its order; a character leads to the next one.
 //! Where one of the ways ends, the ways behind it are dropped, and the match so far ends there: the last such place is
 //! what backtracking would find. Looking one character ahead costs nothing, since a state is opened only when the
-//! next character is known. The table is built whole, once, and is small: the largest rule has some hundred states.
+//! next character is known. The table is built whole, once, and is small: but for one rule that counts spaces to 512 it has some dozen states.
 //!
 //! A match costs the characters until no way is left, which may be more than it has: a run of spaces is read to its end for
 //! `\s*[\r\n]+`, again and again where another way takes the spaces in portions. So the last state that led nowhere, and
@@ -193,7 +193,9 @@ impl Dfa {
     fn kind(&self, c: u32) -> u8 {
         match self.low.get(c as usize) {
             Some(&kind) => kind,
-            None => self.high.get(self.high.partition_point(|r| r.0 <= c).saturating_sub(1)).map_or(self.stray, |r| r.1),
+            None => {
+                self.high.get(self.high.partition_point(|r| r.0 <= c).saturating_sub(1)).map_or(self.stray, |r| r.1)
+            }
         }
     }
 

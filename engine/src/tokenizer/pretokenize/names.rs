@@ -146,7 +146,10 @@ pub static KNOWN: &[PreSpec] = &[
 
 /// Names that llama.cpp knows and that cannot be computed here, and why.
 pub static REFUSED: &[(&str, &str)] = &[
-    ("mmbert", "it puts a space in front of every line, and whether its own tokenizer does is not known; use its tokenizer.json"),
+    (
+        "mmbert",
+        "it puts a space in front of every line, and whether its own tokenizer does is not known; use its tokenizer.json",
+    ),
     ("whitespace", "its words are raw text in lower case, without a token for every byte; use its tokenizer.json"),
 ];
 

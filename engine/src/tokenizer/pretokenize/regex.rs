@@ -113,24 +113,22 @@ impl Parser<'_> {
             let one = self.one()?;
             list.push(self.repeat(one)?);
         }
-        Ok(Node::Concat(list))
+        Ok(if list.len() == 1 { list.remove(0) } else { Node::Concat(list) })
     }
 
     fn repeat(&mut self, node: Node) -> Result<Node, String> {
-        let (least, most) = match self.rest.peek() {
+        let (least, most) = match self.rest.next_if(|c| "?*+{".contains(*c)) {
             Some('?') => (0, Some(1)),
             Some('*') => (0, None),
             Some('+') => (1, None),
-            Some('{') => {
-                self.rest.next();
+            Some(_) => {
                 let least = self.number()?;
                 let most = if self.eat(',') { self.number()? } else { least };
+                self.expect('}')?;
                 (least, Some(most))
             }
-            _ => return Ok(node),
+            None => return Ok(node),
         };
-        // The sign itself, or the brace at the end.
-        self.rest.next();
         self.eat('+');
         match self.rest.peek() {
             Some(c @ ('?' | '*')) => Err(format!("`{c}` behind a repetition")),
@@ -178,10 +176,7 @@ impl Parser<'_> {
         self.folds = folds;
         match (ahead, node) {
             (None, node) => Ok(node),
-            (Some(is), Node::Concat(list)) => match &list[..] {
-                [Node::Set(set)] => Ok(Node::Ahead(set.clone(), is)),
-                _ => Err("looking further ahead than one character".to_owned()),
-            },
+            (Some(is), Node::Set(set)) => Ok(Node::Ahead(set, is)),
             (Some(_), _) => Err("looking further ahead than one character".to_owned()),
         }
     }
@@ -236,7 +231,8 @@ impl Parser<'_> {
         let c = self.rest.next().ok_or("a backslash at the end")?;
         let property = |name: &str| match name {
             "Lo" => {
-                let cased: Set = ["Lu", "Lt", "Ll", "Lm"].iter().filter_map(|n| unicode::ranges(n)).flatten().copied().collect();
+                let cased: Set =
+                    ["Lu", "Lt", "Ll", "Lm"].iter().filter_map(|n| unicode::ranges(n)).flatten().copied().collect();
                 Ok(both(&unicode::ranges("L").unwrap_or_default().to_vec(), &negated(&tidy(cased))))
             }
             _ => unicode::ranges(name).map(<[_]>::to_vec).ok_or_else(|| format!("`\\p{{{name}}}` is not known")),
@@ -285,8 +281,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_an_error() {
         for text in [
-            "a**", "(a", "a)", "[a", "\\", "\\q", "\\p{Xx}", "\\p{L", ".", "^a", "a$", "(?<n>a)", "(?=ab)", "(?!a|b)", "a{,2}",
-            "a{2000}", "a+?", "[b-a]", "[a-", "a{1", "(?", "{", "[^",
+            "a**", "(a", "a)", "[a", "\\", "\\q", "\\p{Xx}", "\\p{L", ".", "^a", "a$", "(?<n>a)", "(?=ab)", "(?!a|b)",
+            "a{,2}", "a{2000}", "a+?", "[b-a]", "[a-", "a{1", "(?", "{", "[^",
         ] {
             assert!(parse(text).is_err(), "{text}: {:?}", parse(text));
         }
@@ -295,10 +291,7 @@ mod tests {
     #[test]
     fn classes_have_their_characters() {
         let has = |text: &str, c: char| match parse(text).unwrap() {
-            Node::Concat(list) => match &list[..] {
-                [Node::Set(set)] => contains(set, c as u32),
-                other => panic!("{other:?}"),
-            },
+            Node::Set(set) => contains(&set, c as u32),
             other => panic!("{other:?}"),
         };
         for (text, inside, outside) in [
