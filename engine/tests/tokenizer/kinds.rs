@@ -16,7 +16,10 @@ const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: 
 const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 const FRAMED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 
-fn gguf(keys: Vec<(&str, MetaValue)>) -> GgufFile {
+/// Keys behind `tokenizer.ggml.`.
+type Keys = Vec<(&'static str, MetaValue)>;
+
+fn gguf(keys: Keys) -> GgufFile {
     let mut writer = GgufWriter::new(3, 32).unwrap();
     for (name, value) in keys {
         writer.meta(&format!("tokenizer.ggml.{name}"), value).unwrap();
@@ -31,7 +34,7 @@ fn oracle_ids(oracle: &tokenizers::Tokenizer, text: &str, framed: bool) -> Vec<u
 }
 
 /// As llama.cpp's converter writes BERT: `▁` where a word starts, nothing inside of one, brackets as they are.
-fn bert_keys(file: &Value) -> Vec<(&'static str, MetaValue)> {
+fn bert_keys(file: &Value) -> Keys {
     let mut texts: Vec<(&String, u64)> =
         file["model"]["vocab"].as_object().unwrap().iter().map(|(text, id)| (text, id.as_u64().unwrap())).collect();
     texts.sort_by_key(|text| text.1);
@@ -72,7 +75,7 @@ fn wordpiece_of_a_gguf_is_that_of_its_tokenizer_json() {
         let (special, kind) = (loaded.tokenizer.special(), loaded.tokenizer.kind());
         assert_eq!((special.bos, special.eos, kind), (Some(1), Some(2), "huggingface"));
     }
-    let keys = |change: &dyn Fn(&mut Vec<(&'static str, MetaValue)>)| {
+    let keys = |change: &dyn Fn(&mut Keys)| {
         let mut keys = bert_keys(&file);
         change(&mut keys);
         from_gguf(gguf(keys).metadata()).unwrap_err()
