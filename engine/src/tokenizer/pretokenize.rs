@@ -10,6 +10,7 @@
 //! | `names` | every name of `tokenizer.ggml.pre`, its rule and its flags |
 //! | `rules` | the rules in data |
 //! | `regex`, `dfa` | expressions, parsed; and compiled into a table |
+//! | `words` | scanners of some of them |
 //! | `threes` | numbers in groups from the right |
 //!
 //! Names are those of llama.cpp's `tokenizer.ggml.pre`. Differences that are decided here, always for HuggingFace:
@@ -22,6 +23,7 @@ mod names;
 mod regex;
 mod rules;
 mod threes;
+mod words;
 
 pub(crate) use names::by_expressions;
 pub use names::{KNOWN, PreSpec, REFUSED, by_name, known_names};
@@ -65,8 +67,8 @@ impl Pre {
     pub fn for_each<E>(self, text: &[u8], mut piece: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Gpt2 => pieces(text, gpt2, &mut piece),
-            Self::Llama3 => pieces(text, llama3::<3>, &mut piece),
-            Self::Qwen2 => pieces(text, llama3::<1>, &mut piece),
+            Self::Llama3 => pieces(text, llama3::<3, LETTER>, &mut piece),
+            Self::Qwen2 => pieces(text, llama3::<1, LETTER>, &mut piece),
             Self::Smollm => runs(text, is_number, true, &mut |part, number| {
                 if number { piece(part) } else { pieces(part, gpt2, &mut piece) }
             }),
@@ -255,9 +257,10 @@ fn contraction(text: &[u8], at: usize) -> usize {
     }
 }
 
-/// End of the piece that starts at `at` ([`Pre::Llama3`], and [`Pre::Qwen2`] with `DIGITS` = 1).
+/// End of the piece that starts at `at` ([`Pre::Llama3`], and [`Pre::Qwen2`] with `DIGITS` = 1). `WORD` is what words are
+/// made of: letters, and for some marks.
 #[inline]
-fn llama3<const DIGITS: usize>(text: &[u8], at: usize) -> usize {
+fn llama3<const DIGITS: usize, const WORD: u8>(text: &[u8], at: usize) -> usize {
     let lead = text[at];
     if lead == b'\'' {
         let len = contraction(text, at);
@@ -267,37 +270,48 @@ fn llama3<const DIGITS: usize>(text: &[u8], at: usize) -> usize {
     }
     let (class, len) = class_at(text, at);
     let second = at + len;
-    if class & LETTER != 0 {
-        return advance(text, second, LETTER, false);
+    if class & WORD != 0 {
+        return advance(text, second, WORD, false);
     }
     if class & NUMBER != 0 {
-        let mut end = second;
-        for _ in 1..DIGITS {
-            if end == text.len() {
-                break;
-            }
-            match class_at(text, end) {
-                (class, len) if class & NUMBER != 0 => end += len,
-                _ => break,
-            }
-        }
-        return end;
+        return digits::<DIGITS>(text, second);
     }
     let newline = lead == b'\r' || lead == b'\n';
     if second < text.len() {
         let (next, next_len) = class_at(text, second);
         // [^\r\n\p{L}\p{N}]?\p{L}+
-        if next & LETTER != 0 && !newline {
-            return advance(text, second + next_len, LETTER, false);
+        if next & WORD != 0 && !newline {
+            return advance(text, second + next_len, WORD, false);
         }
         // ' ' of ` ?[^\s\p{L}\p{N}]+[\r\n]*`
-        if lead == b' ' && next & WORD_OR_SPACE == 0 {
-            return newlines(text, others(text, second + next_len));
+        if lead == b' ' && next & (WORD | NUMBER | SPACE) == 0 {
+            return newlines(text, advance(text, second + next_len, WORD | NUMBER | SPACE, true));
         }
     }
     if class & SPACE == 0 {
-        return newlines(text, others(text, second));
+        return newlines(text, advance(text, second, WORD | NUMBER | SPACE, true));
     }
+    spaces_and_breaks(text, at)
+}
+
+/// Behind the first of up to `MOST` numbers.
+#[inline]
+fn digits<const MOST: usize>(text: &[u8], mut end: usize) -> usize {
+    for _ in 1..MOST {
+        if end == text.len() {
+            break;
+        }
+        match class_at(text, end) {
+            (class, len) if class & NUMBER != 0 => end += len,
+            _ => break,
+        }
+    }
+    end
+}
+
+/// `\s*[\r\n]+|\s+(?!\S)|\s+` at a white space.
+#[inline]
+fn spaces_and_breaks(text: &[u8], at: usize) -> usize {
     // `\s*[\r\n]+`: through the last line break of the run, if it has one.
     let (mut end, mut last, mut after_break) = (at, at, None);
     while end < text.len() {

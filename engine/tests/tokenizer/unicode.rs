@@ -3,7 +3,9 @@
 //! `engine/src/tokenizer/unicode_tables.rs` is what `generated` below writes. When the oracle's Unicode moves, the
 //! test fails and says which file to copy.
 
-use bitnet_engine::tokenizer::unicode::{LETTER, NUMBER, PUNCT, SPACE, class, class_at, decode, ranges as table_of};
+use bitnet_engine::tokenizer::unicode::{
+    LETTER, LOWER, MARK, NUMBER, PUNCT, SPACE, SYMBOL, UPPER, class, class_at, decode, ranges as table_of,
+};
 use std::fmt::Write as _;
 use tokenizers::utils::SysRegex;
 
@@ -96,6 +98,12 @@ fn every_code_point_equals_oniguruma_and_the_tables_are_what_it_generates() {
         let has = ask_oniguruma(expression);
         rare.push((key, ranges(&has)));
         properties.push((name, expression, has));
+    }
+    for (expression, bit) in [(r"\p{M}", MARK), (r"\p{S}", SYMBOL), (r"[\p{Lu}\p{Lt}]", UPPER), (r"\p{Ll}", LOWER)] {
+        let has = ask_oniguruma(expression);
+        for c in (0..0x11_0000u32).filter(|&c| char::from_u32(c).is_some()) {
+            assert_eq!(class(c) & bit != 0, has[c as usize], "{expression} of U+{c:04X}");
+        }
     }
     let wanted = generated(&properties);
     let committed = include_str!("../../src/tokenizer/unicode_tables.rs");

@@ -11,16 +11,22 @@
 //! - spaces: U+0085 and other characters beyond ASCII are not `\s` everywhere in its library.
 
 use super::dfa::{Dfa, Nowhere};
-use super::{Pre, gpt2, llama3, pieces};
+use super::words;
+use super::{LETTER, Pre, gpt2, llama3, pieces};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
+
+/// The end of the piece that starts at a place.
+type Scanner = fn(&[u8], usize) -> usize;
 
 /// One pass over the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pass {
     /// Matches and what is between.
     Regex(&'static str),
+    /// What these passes leave, by one scanner.
+    Scanned(Scanner, &'static [&'static str]),
     /// [`Pre::Gpt2`], by its scanner.
     Gpt2,
     /// [`Pre::Qwen2`], by its scanner.
@@ -132,23 +138,23 @@ macro_rules! rules {
     };
 }
 
-use Pass::{CutThrees, Gpt2, NumbersInThrees, Qwen2, Regex, SpacesAtEnd, Threes};
+use Pass::{CutThrees, Gpt2, NumbersInThrees, Qwen2, Regex, Scanned, SpacesAtEnd, Threes};
 
 #[rustfmt::skip]
 rules! {
     FALCON = "falcon": [Regex(r"[\p{P}\$\+<=>\^~\|`]+"), Gpt2, Regex("[0-9][0-9][0-9]")];
     /// ik_llama.cpp's (its commit c8e6d9cfe).
     FALCON_E = "falcon_e": [Regex(r"[\p{P}\$\+<=>\^~\|`]+"), Gpt2, Regex("[0-9]")];
-    QWEN35 = "qwen35": [Regex(concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!()))];
-    TEKKEN = "tekken": [Regex(concat!(before!(), upper!(), "*", lower!(), "+|", before!(), upper!(), "+", lower!(), r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!()))];
-    GPT4O = "gpt-4o": [Regex(gpt4o!())];
-    TINY_AYA = "tiny_aya": [Threes, Regex(gpt4o!())];
+    QWEN35 = "qwen35": [Scanned(words::qwen35, &[concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!())])];
+    TEKKEN = "tekken": [Scanned(words::tekken, &[concat!(before!(), upper!(), "*", lower!(), "+|", before!(), upper!(), "+", lower!(), r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!())])];
+    GPT4O = "gpt-4o": [Scanned(words::gpt4o, &[gpt4o!()])];
+    TINY_AYA = "tiny_aya": [Threes, Scanned(words::gpt4o, &[gpt4o!()])];
     KIMI_K2 = "kimi-k2": [Regex(concat!(r"[\p{Han}]+|", before!(), r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+", contractions!(), "?|", before!(), r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*", contractions!(), r"?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!()))];
     YOUTU = "youtu": [
         Regex("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+"),
         Regex(concat!(before!(), upper!(), "*", lower!(), "+", contractions!(), "?|", before!(), upper!(), "+", lower!(), "*", contractions!(), r"?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!())),
     ];
-    DEEPSEEK_V3 = "deepseek-v3": [Regex(r"\p{N}{1,3}"), Regex("[一-龥぀-ゟ゠-ヿ]+"), Regex(concat!(deepseek_words!(), r"[\r\n]*", spaces!()))];
+    DEEPSEEK_V3 = "deepseek-v3": [Scanned(words::deepseek, &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", concat!(deepseek_words!(), r"[\r\n]*", spaces!())])];
     SPARK = "spark2_5": [Regex(r"\p{N}{1,3}"), Regex("[一-龥぀-ゟ゠-ヿ]+"), Regex(concat!(deepseek_words!(), r"|[\r\n]|\s+(?!\S)|\s+")), Regex(r"\p{N}")];
     AFMOE = "afmoe": [
         NumbersInThrees,
@@ -206,22 +212,27 @@ impl Rule {
     /// The expressions of all passes, for Oniguruma.
     #[must_use]
     pub fn expressions(&self) -> Vec<&'static str> {
-        let expression = |pass: &Pass| match pass {
-            Regex(expression) => *expression,
-            Gpt2 => Pre::GPT2,
-            Qwen2 => Pre::QWEN2,
-            SpacesAtEnd => r"\s+$",
-            Threes => r"\d{1,3}(?=(?:\d{3})*\b)",
-            CutThrees => r"(?=(\d{3})+(?!\d))",
-            NumbersInThrees => r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+        let expressions = |pass: &'static Pass| match pass {
+            Regex(expression) => std::slice::from_ref(expression),
+            Scanned(_, expressions) => expressions,
+            Gpt2 => &[Pre::GPT2],
+            Qwen2 => &[Pre::QWEN2],
+            SpacesAtEnd => &[r"\s+$"],
+            Threes => &[r"\d{1,3}(?=(?:\d{3})*\b)"],
+            CutThrees => &[r"(?=(\d{3})+(?!\d))"],
+            NumbersInThrees => &[r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"],
         };
-        self.passes.iter().map(expression).collect()
+        self.passes.iter().flat_map(expressions).copied().collect()
     }
 }
 
 fn passes<E>(steps: &[Step], text: &[u8], piece: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let Some((step, rest)) = steps.split_first() else { return piece(text) };
-    let mut part = |part: &[u8]| if part.is_empty() { Ok(()) } else { passes(rest, part, piece) };
+    let mut part = |part: &[u8]| match part {
+        [] => Ok(()),
+        _ if rest.is_empty() => piece(part),
+        _ => passes(rest, part, piece),
+    };
     match step {
         Step::Matches(dfa) => {
             let (mut at, mut nowhere) = (0, Nowhere::default());
@@ -233,7 +244,8 @@ fn passes<E>(steps: &[Step], text: &[u8], piece: &mut dyn FnMut(&[u8]) -> Result
             part(&text[at..])
         }
         Step::Scan(Gpt2) => pieces(text, gpt2, &mut part),
-        Step::Scan(Qwen2) => pieces(text, llama3::<1>, &mut part),
+        Step::Scan(Qwen2) => pieces(text, llama3::<1, LETTER>, &mut part),
+        Step::Scan(Scanned(scanner, _)) => pieces(text, scanner, &mut part),
         Step::Scan(SpacesAtEnd) => {
             let mut from = text.len();
             for (at, space) in spaces_of(text) {
