@@ -195,6 +195,14 @@ impl Vocabulary {
 /// # Errors
 /// The writer or the reader refuses it.
 pub fn gguf(source: &VocabSource) -> Result<GgufFile, Failure> {
+    Ok(GgufFile::from_vec(gguf_bytes(source)?)?)
+}
+
+/// The bytes of [`gguf`].
+///
+/// # Errors
+/// The writer refuses it.
+pub fn gguf_bytes(source: &VocabSource) -> Result<Vec<u8>, Failure> {
     let mut writer = GgufWriter::new(3, 32)?;
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     writer.meta("general.architecture", MetaValue::Str("llama".into()))?;
@@ -219,9 +227,16 @@ pub fn gguf(source: &VocabSource) -> Result<GgufFile, Failure> {
     if let Some(add_bos) = source.add_bos {
         writer.meta(&key("add_bos_token"), add_bos)?;
     }
+    if let Some(spec) = &source.normalizing {
+        writer.meta(&key("add_space_prefix"), spec.dummy_prefix)?;
+        writer.meta(&key("remove_extra_whitespaces"), spec.remove_extra)?;
+        if !spec.charsmap.is_empty() {
+            writer.meta(&key("precompiled_charsmap"), spec.charsmap.clone())?;
+        }
+    }
     let mut bytes = Vec::new();
     writer.write_to(&mut bytes)?;
-    Ok(GgufFile::from_vec(bytes)?)
+    Ok(bytes)
 }
 
 fn number(kind: TokenKind) -> i32 {

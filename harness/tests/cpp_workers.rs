@@ -13,6 +13,8 @@
 //! | `BACKEND::batches` | one token at a time, sixteen, all at once: the same logits but for the order of sums; chosen positions |
 //! | `BACKEND::models` | one session, a model after another, a vocabulary alone, a context that is too short |
 //! | `BACKEND::families` | every generated model that the matrix holds against it opens, gives sensible logits, and shows the steps of its family |
+//! | `llama::pretokenizers` | every name of a pre-tokenizer cuts text where we cut it, but for the differences that are named |
+//! | `llama::tokenizer-kinds` | WordPiece, Unigram and pieces with merges from GGUF metadata have its ids |
 //! | `BACKEND::refused` | files that are missing, no model, or cut: refused with the log of the C++ side, and the session goes on |
 //! | `BACKEND::assert`, `::kill`, `::stop`, `::hang` | a clear error within the time limit, no zombie, and the next session runs |
 //! | `BACKEND::chatter` | what the C++ side prints to its stdout is no part of an answer |
@@ -25,6 +27,8 @@ mod answers;
 mod families;
 #[path = "cpp_workers/faults.rs"]
 mod faults;
+#[path = "cpp_workers/pretokenizers.rs"]
+mod pretokenizers;
 
 use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
 use bitnet_engine::gguf::GgufFile;
@@ -67,7 +71,11 @@ fn main() -> ExitCode {
             Ok(_) => Availability::Available,
             Err(missing) => Availability::unavailable(backend.name(), missing.line(), missing.command),
         };
-        for (name, run) in TRIALS {
+        // bitnet.cpp's fork knows some of the names only.
+        let llama: &[(&str, Run)] =
+            &[("pretokenizers", pretokenizers::pretokenizers), ("tokenizer-kinds", pretokenizers::kinds)];
+        let more = if backend == CppBackend::Llama { llama } else { &[] };
+        for (name, run) in TRIALS.iter().chain(more) {
             let stage = Stage { backend, paths: Arc::clone(&paths) };
             let run = Arc::new(move || run(&stage));
             trials.push(Named { name: format!("{}::{name}", backend.name()), availability: availability.clone(), run });

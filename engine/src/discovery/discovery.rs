@@ -152,7 +152,9 @@ impl TokenizerDiscovery {
     pub fn kind(&self) -> Option<&'static str> {
         match self.model_type() {
             Some("gpt2") => Some("bpe"),
-            Some("llama") => Some("spm"),
+            Some("llama" | "gemma4") => Some("spm"),
+            Some("t5") => Some("unigram"),
+            Some("bert") => Some("huggingface"),
             _ => self.recognised.as_ref().map(|r| r.line.kind),
         }
     }

@@ -24,7 +24,7 @@ pub(super) enum Embedded {
     Unseen,
     /// One that can be built.
     Sound {
-        /// `bpe` or `spm`.
+        /// As [`Tokenizer::kind`](crate::tokenizer::Tokenizer::kind).
         kind: &'static str,
         /// Tokens.
         tokens: usize,
@@ -42,6 +42,8 @@ pub(super) enum Pre {
     Named(&'static str),
     /// The file does not (or wrongly), its vocabulary does.
     Fingerprint(&'static Fingerprint),
+    /// The file names it, but only one program knows the name.
+    Rare(&'static str),
     /// Neither: llama.cpp's fallback would be a guess.
     Unknown,
 }
@@ -68,7 +70,7 @@ pub(super) fn head(metadata: &Metadata) -> Embedded {
         }
         None => Embedded::Broken(TokenizerError::MissingKey { key: key("model") }),
         Some(name @ ("none" | "no_vocab")) => Embedded::Absent(format!("tokenizer.ggml.model is `{name}`")),
-        Some("gpt2" | "llama") => Embedded::Unseen,
+        Some("gpt2" | "llama" | "gemma4" | "t5" | "bert") => Embedded::Unseen,
         Some(other) => Embedded::Unsupported(TokenizerError::UnsupportedModel { found: other.to_owned() }),
     }
 }
@@ -86,7 +88,7 @@ fn list<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<ArrayView<'a>>,
 }
 
 fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
-    let spm = metadata.str(&key("model")).map_err(bad)? == Some("llama");
+    let model = metadata.str(&key("model")).map_err(bad)?.unwrap_or_default();
     let tokens = list(metadata, "tokens")?.ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
     tokens.strings().map_err(bad)?;
     let n = tokens.len();
@@ -125,12 +127,22 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
     let merges = list(metadata, "merges")?;
     let merges = merges.map(|merges| merges.strings().map_err(bad)).transpose()?.filter(|merges| merges.len() > 0);
     let said = metadata.str(&key("pre")).map_err(bad)?;
-    if spm {
+    if model == "bert" {
+        return Ok(Embedded::Sound { kind: "huggingface", tokens: n, pre: Pre::None });
+    }
+    if matches!(model, "llama" | "t5") {
         let mut scores = scores.ok_or_else(|| TokenizerError::MissingKey { key: key("scores") })?;
-        if let Some(id) = scores.position(f32::is_nan) {
+        let bad = |score: f32| if model == "t5" { !score.is_finite() } else { score.is_nan() };
+        if let Some(id) = scores.position(bad) {
             return Err(TokenizerError::BadScore { id: id as u32 });
         }
-        return Ok(Embedded::Sound { kind: "spm", tokens: n, pre: Pre::None });
+        let kind = if model == "t5" { "unigram" } else { "spm" };
+        return Ok(Embedded::Sound { kind, tokens: n, pre: Pre::None });
+    }
+    let pieces = said.and_then(pretokenize::by_name).is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);
+    let pieces = pieces || model == "gemma4";
+    if said == Some("kimi-k2") && merges.is_none() {
+        return Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? });
     }
     let merges = merges.ok_or(TokenizerError::NoMerges)?;
     for (index, merge) in merges.clone().enumerate() {
@@ -144,6 +156,9 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
     let first = merges.clone().next().unwrap_or_default();
     if !joins(&tokens, types.as_ref(), merges.clone().take(1))? && !joins(&tokens, types.as_ref(), merges.clone())? {
         return Err(bpe::useless(merges.len(), first));
+    }
+    if pieces {
+        return Ok(Embedded::Sound { kind: "spm", tokens: n, pre: Pre::None });
     }
     Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? })
 }
@@ -177,7 +192,12 @@ fn joins<'a>(
 /// The rule of `fingerprint::resolve`.
 fn pre(said: Option<&str>, tokens: &ArrayView<'_>) -> Result<Pre, TokenizerError> {
     if let Some(spec) = said.and_then(pretokenize::by_name).filter(|spec| spec.pre != pretokenize::Pre::Default) {
-        return Ok(Pre::Named(spec.name));
+        return Ok(if spec.name == fingerprint::FALCON_E { Pre::Rare(spec.name) } else { Pre::Named(spec.name) });
+    }
+    if let Some((name, why)) = pretokenize::REFUSED.iter().find(|refused| said == Some(refused.0))
+        && identify(tokens).is_none()
+    {
+        return Err(TokenizerError::RefusedPre { found: (*name).to_owned(), why });
     }
     match (identify(tokens), said) {
         (Some(known), _) => Ok(Pre::Fingerprint(known)),
@@ -299,6 +319,9 @@ mod tests {
             ("bos_token_id", Some((-1i32).into())),
             ("eos_token_id", Some("two".into())),
             ("pre", Some("nobody-knows".into())),
+            ("pre", Some("mmbert".into())),
+            ("pre", Some("gemma4".into())),
+            ("pre", Some("falcon_e".into())),
             ("pre", Some("default".into())),
             ("pre", None),
             ("pre", Some(3u32.into())),
@@ -307,7 +330,9 @@ mod tests {
             ("add_bos_token", Some(1u32.into())),
         ];
         let mut errors = 0;
-        for base in [bpe(), spm()] {
+        let unigram = || [vec![("model", "t5".into())], spm().split_off(1)].concat();
+        let pieces = || [vec![("model", "gemma4".into())], bpe().split_off(2)].concat();
+        for base in [bpe(), spm(), unigram(), pieces()] {
             let mut cases = vec![("nothing".to_owned(), base.clone())];
             for (name, value) in &spoils {
                 let mut keys = base.clone();

@@ -45,9 +45,10 @@ impl std::fmt::Debug for Resolved {
 }
 
 /// Codes of diagnostics that strict mode does not accept: each says that ids may differ from those of the training.
-pub(super) const DOWNGRADES: [&str; 7] = [
+pub(super) const DOWNGRADES: [&str; 8] = [
     "tokenizer_changed",
     "pre_unknown",
+    "pre_is_a_guess",
     "pre_contradicts_vocabulary",
     "no_token_types",
     "merges_outside_vocabulary",

@@ -159,7 +159,7 @@ impl Walk<'_> {
         }
         match self.resolver.resolve(&strategy) {
             Ok(resolved) => {
-                let doubt = resolved.diagnostics.iter().any(|d| d.code == "pre_unknown");
+                let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
                 Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
             }
             Err(error) => Found::Rejected(error),
@@ -220,6 +220,9 @@ impl Walk<'_> {
                     known.name, known.pre
                 )
             }
+            Pre::Rare(name) => {
+                format!(", pre-tokenizer `{name}`, a name that llama.cpp does not know: its rule is a guess")
+            }
             Pre::Unknown => {
                 let why =
                     format!("tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess");
@@ -229,7 +232,7 @@ impl Walk<'_> {
         Found::Works(Box::new(Works {
             strategy: TokenizerStrategy::EmbeddedGguf,
             why: format!("{kind}, {tokens} tokens{split}"),
-            doubt: matches!(pre, Pre::Unknown),
+            doubt: matches!(pre, Pre::Unknown | Pre::Rare(_)),
             resolved: None,
         }))
     }

@@ -43,12 +43,17 @@ impl BpeTokenizer {
         if source.tokens.is_empty() {
             return Err(TokenizerError::BadVocabSize { found: 0, limit: super::vocab::MAX_TOKENS });
         }
+        // Kimi's GGUFs have no merges: its vocabulary is tiktoken's, where the ranks are the ids.
+        if source.pre.as_deref() == Some("kimi-k2") && source.merges.is_empty() {
+            source.merge_rule = MergeRule::Ranks;
+        }
         let by_ranks = source.merge_rule == MergeRule::Ranks;
         if source.merges.is_empty() && !by_ranks {
             return Err(TokenizerError::NoMerges);
         }
         let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics)?;
-        let defaults = Defaults { bos: Some(11), eos: Some(11), unk: None, add_bos: pre.add_bos, untyped: false };
+        let bos = if pre.no_bos { None } else { Some(11) };
+        let defaults = Defaults { bos, eos: Some(11), add_bos: pre.add_bos, ..Defaults::default() };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let listed = if by_ranks { None } else { Some(pairs(&vocab, &source.merges, diagnostics)?) };
         to_bytes(&mut vocab, diagnostics);

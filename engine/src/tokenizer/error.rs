@@ -23,7 +23,7 @@ pub enum TokenizerError {
     },
     /// `tokenizer.ggml.model` names an algorithm this engine does not have.
     #[error(
-        "tokenizer model `{found}` is not supported; known are `llama` (SentencePiece BPE) and `gpt2` (byte-level BPE). \
+        "tokenizer model `{found}` is not supported; known are `llama` and `gemma4` (SentencePiece BPE), `gpt2` (byte-level BPE), `t5` (Unigram) and `bert` (WordPiece). \
          Choose a model with a tokenizer of one of those kinds"
     )]
     UnsupportedModel {
@@ -45,6 +45,14 @@ pub enum TokenizerError {
         vocab_size: usize,
         /// Digest of the whole token list.
         digest: String,
+    },
+    /// `tokenizer.ggml.pre` names a pre-tokenizer that cannot be computed exactly.
+    #[error("pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is not supported: {why}")]
+    RefusedPre {
+        /// The name found.
+        found: String,
+        /// Why, and what to use instead.
+        why: &'static str,
     },
     /// The vocabulary is empty or beyond any plausible size.
     #[error(

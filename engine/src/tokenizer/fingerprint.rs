@@ -70,6 +70,9 @@ pub fn identify<'a>(tokens: &[Vec<u8>], known: &'a [Fingerprint]) -> Option<&'a 
     })
 }
 
+/// A name whose rule only one program knows; a tokenizer file beside the model is better than it.
+pub(crate) const FALCON_E: &str = "falcon_e";
+
 const PRE_KEY: &str = "tokenizer.ggml.pre";
 
 /// Where the vocabulary is known.
@@ -104,6 +107,13 @@ pub fn resolve(
                     MEND,
                 ));
             }
+            if spec.name == FALCON_E {
+                diagnostics.push(Diagnostic::warning(
+                    "pre_is_a_guess",
+                    format!("`{PRE_KEY}` says `{pre}`, which llama.cpp does not know; text is split as ik_llama.cpp does it: Falcon's rule, every digit apart"),
+                    "put the checkpoint's tokenizer.json beside the model: it is followed then",
+                ));
+            }
             Ok(spec)
         }
         (_, _, Some((f, spec))) => {
@@ -117,6 +127,10 @@ pub fn resolve(
                 MEND,
             ));
             Ok(spec)
+        }
+        (Some(pre), None, None) if pretokenize::REFUSED.iter().any(|refused| refused.0 == pre) => {
+            let why = pretokenize::REFUSED.iter().find(|refused| refused.0 == pre).map_or("", |refused| refused.1);
+            Err(TokenizerError::RefusedPre { found: pre.to_owned(), why })
         }
         (Some(pre), None, None) => Err(TokenizerError::UnknownPre {
             found: pre.to_owned(),

@@ -1,7 +1,10 @@
 //! The tokenizer that a GGUF carries in its metadata (`tokenizer.ggml.*`, keys as in the GGUF specification).
 
 use super::error::{Diagnostic, TokenizerError};
+use super::normalize::Normalizing;
+use super::unigram::Sums;
 use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
+use super::wordpiece::{self, Bert};
 use super::{Loaded, from_source};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 
@@ -22,7 +25,10 @@ fn key(name: &str) -> String {
 pub fn from_gguf(metadata: &Metadata) -> Result<Loaded, TokenizerError> {
     let mut diagnostics = Vec::new();
     let source = source(metadata, &mut diagnostics)?;
-    let mut loaded = from_source(source)?;
+    let mut loaded = match source.model.as_str() {
+        "bert" => wordpiece::load(&source, bert(metadata)?)?,
+        _ => from_source(source)?,
+    };
     diagnostics.append(&mut loaded.diagnostics);
     loaded.diagnostics = diagnostics;
     Ok(loaded)
@@ -36,7 +42,7 @@ pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<
     let model =
         metadata.str(&key("model")).map_err(bad)?.ok_or_else(|| TokenizerError::MissingKey { key: key("model") })?;
     // Before the lists are read: the message about an unknown kind is the useful one.
-    if !matches!(model, "gpt2" | "llama") {
+    if !matches!(model, "gpt2" | "llama" | "gemma4" | "t5" | "bert") {
         return Err(TokenizerError::UnsupportedModel { found: model.to_owned() });
     }
     let tokens = list(metadata, "tokens")?.ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
@@ -70,6 +76,35 @@ pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<
         add_bos: flag("add_bos_token")?,
         add_eos: flag("add_eos_token")?,
         add_space_prefix: flag("add_space_prefix")?,
+        normalizing: if model == "t5" { Some(normalizing(metadata)?) } else { None },
+        sums: Sums::Wide,
+    })
+}
+
+/// What `t5` does to text; llama.cpp's values where the file says nothing.
+fn normalizing(metadata: &Metadata) -> Result<Normalizing, TokenizerError> {
+    let flag = |name: &str| metadata.bool(&key(name)).map_err(bad).map(Option::unwrap_or_default);
+    let name = "precompiled_charsmap";
+    let byte = |value: Value<'_>| match value.as_integer() {
+        // An i8 or a u8, as converters have it.
+        Some(number @ -128..=255) => Ok(number as u8),
+        _ => Err(TokenizerError::BadKey { reason: format!("`{}` holds {}, not bytes", key(name), value.describe()) }),
+    };
+    let charsmap = metadata.array(&key(name)).map_err(bad)?;
+    Ok(Normalizing {
+        charsmap: charsmap.iter().flat_map(|bytes| bytes.iter()).map(byte).collect::<Result<_, _>>()?,
+        dummy_prefix: flag("add_space_prefix")?,
+        remove_extra: flag("remove_extra_whitespaces")?,
+        inline: Vec::new(),
+    })
+}
+
+fn bert(metadata: &Metadata) -> Result<Bert, TokenizerError> {
+    let flag = |name: &str| metadata.bool(&key(name)).map_err(bad);
+    Ok(Bert {
+        sep: id(metadata, "seperator_token_id")?,
+        lowercase: flag("normalizer.lowercase")?,
+        strip_accents: flag("normalizer.strip_accents")?,
     })
 }
 

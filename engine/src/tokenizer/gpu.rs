@@ -83,11 +83,11 @@ fn classes(pre: Pre) -> Vec<u8> {
     let of = |(code, &is): (usize, &u8)| {
         let symbol = u8::try_from(code).is_ok_and(|byte| DEFAULT_SYMBOLS.contains(&byte));
         let cut = match pre {
-            Pre::Gpt2 | Pre::Llama3 | Pre::Qwen2 => false,
             Pre::Smollm => is & NUMBER != 0,
             Pre::Default => is & PUNCT != 0 || symbol,
+            _ => false,
         };
-        is & !PUNCT | if cut { class::BREAK } else { 0 }
+        is & (unicode::LETTER | NUMBER | unicode::SPACE) | if cut { class::BREAK } else { 0 }
     };
     unicode::classes().iter().enumerate().map(of).collect()
 }
@@ -111,6 +111,10 @@ impl GpuTokenizer {
             Pre::Qwen2 => Rule::Qwen2,
             Pre::Smollm => Rule::Smollm,
             Pre::Default => Rule::Default,
+            _ => {
+                let rule = inner.pre().unwrap_or_default().to_owned();
+                return Err(NotOnDevice::NoRule { rule, device: device.name().to_owned() });
+            }
         };
         let tables = Tables {
             rule,

@@ -13,8 +13,11 @@
 //! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
-//! | [`bpe`], [`spm`] | the two tokenizers |
+//! | [`bpe`], [`spm`], [`unigram`] | the tokenizers |
+//! | `wordpiece` | BERT's vocabulary in a GGUF, run by the crate `tokenizers` |
+//! | [`normalize`] | how SentencePiece changes text first |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
+//! | `trie` | all tokens that start at a place |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`gpu`] | batches of texts on a device: the same ids, faster where there is much text |
@@ -35,6 +38,7 @@ pub mod fingerprint;
 pub mod from_gguf;
 pub mod gpu;
 pub mod merge;
+pub mod normalize;
 pub mod pretokenize;
 mod recent;
 mod roles;
@@ -42,8 +46,11 @@ pub mod special;
 pub mod spm;
 mod spm_tables;
 pub mod stream;
+mod trie;
 pub mod unicode;
+pub mod unigram;
 pub mod vocab;
+mod wordpiece;
 pub mod words;
 pub mod wrappers;
 
@@ -137,7 +144,7 @@ pub trait Tokenizer: Send + Sync {
     /// Whether generation ends at `id` (end of sequence, turn or message).
     fn is_eog(&self, id: u32) -> bool;
 
-    /// The algorithm: `"bpe"` or `"spm"`, or `"huggingface"` where the crate `tokenizers` does the work.
+    /// The algorithm: `"bpe"`, `"spm"` or `"unigram"`, or `"huggingface"` where the crate `tokenizers` does the work.
     fn kind(&self) -> &'static str;
 
     /// The pre-tokenizer's name, where the algorithm has one.
@@ -208,15 +215,38 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// Gemma's kind: SentencePiece's pieces with a list of merges, nothing in front of a text. llama.cpp cuts at line breaks
+/// first and looks runs of them up as they stand; the model's own file merges over all of the text.
+fn merged_pieces(mut source: VocabSource) -> Result<VocabSource, TokenizerError> {
+    if source.merges.is_empty() {
+        return Err(TokenizerError::NoMerges);
+    }
+    // There are no default ids.
+    for role in [&mut source.bos, &mut source.eos, &mut source.unk] {
+        role.get_or_insert(u32::MAX);
+    }
+    source.model = "gemma4".to_owned();
+    source.merge_rule = MergeRule::Merges;
+    source.add_bos.get_or_insert(false);
+    source.add_space_prefix = Some(false);
+    Ok(source)
+}
+
 /// Builds the tokenizer that `source` describes.
 ///
 /// # Errors
 /// See [`TokenizerError`]; every inconsistency of the source is either an error or a diagnostic, never a panic.
 pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
     let mut diagnostics = Vec::new();
+    let named = source.pre.as_deref().and_then(pretokenize::by_name);
+    let pieces = source.model == "gpt2" && named.is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);
     let tokenizer: Arc<dyn Tokenizer> = match source.model.as_str() {
+        "gpt2" | "gemma4" if pieces || source.model == "gemma4" => {
+            Arc::new(spm::SpmTokenizer::new(merged_pieces(source)?, &mut diagnostics)?)
+        }
         "gpt2" => Arc::new(bpe::BpeTokenizer::new(source, &mut diagnostics)?),
         "llama" => Arc::new(spm::SpmTokenizer::new(source, &mut diagnostics)?),
+        "t5" => Arc::new(unigram::UnigramTokenizer::new(source, &mut diagnostics)?),
         other => {
             return Err(TokenizerError::UnsupportedModel { found: other.to_owned() });
         }

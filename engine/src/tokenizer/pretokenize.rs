@@ -1,13 +1,33 @@
 //! Pre-tokenizers: splitting text into the pieces that BPE never merges across.
 //!
-//! Each is a regular expression in the model's own files. Here they are scanners written by hand: linear in the
-//! text whatever it is, and free of a regex engine. The expression stands above its scanner, and the tests compare
-//! piece by piece with Oniguruma running that expression.
+//! Each is a regular expression in the model's own files, or several. The most used ones are scanners written by hand,
+//! with the expression above the scanner; all others are lines of data (`pretokenize/rules.rs`) for one engine
+//! (`pretokenize/dfa.rs`) that reads a text once, whatever it is. The tests compare piece by piece with Oniguruma running
+//! the expressions.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `names` | every name of `tokenizer.ggml.pre`, its rule and its flags |
+//! | `rules` | the rules in data |
+//! | `regex`, `dfa` | expressions, parsed; and compiled into a table |
+//! | `words` | scanners of some of them |
+//! | `threes` | numbers in groups from the right |
 //!
 //! Names are those of llama.cpp's `tokenizer.ggml.pre`. Differences that are decided here, always for HuggingFace:
 //! - `(?i:'s)` also takes `'ſ` (U+017F folds to `s`); llama.cpp spells the cases out and does not.
 //! - Unicode is 16.0 (see [`super::unicode`]); llama.cpp's tables are another version. HuggingFace's `Digits`
 //!   (SmolLM) asks Rust's `char::is_numeric` instead, which is newer: numbers that came after Unicode 16.0 split there.
+
+mod dfa;
+mod names;
+mod regex;
+mod rules;
+mod threes;
+mod words;
+
+pub(crate) use names::by_expressions;
+pub use names::{KNOWN, PreSpec, REFUSED, by_name, known_names};
+pub use rules::{RULES, Rule};
 
 use super::unicode::{LETTER, NUMBER, PUNCT, SPACE, class_at};
 use std::ops::Range;
@@ -25,59 +45,20 @@ pub enum Pre {
     Smollm,
     /// llama.cpp's four passes: `[\p{P}\$\+<=>\^~\|]+`, then [`Pre::Gpt2`], `\p{N}+`, `[0-9][0-9][0-9]`.
     Default,
-}
-
-/// What comes with a name in `tokenizer.ggml.pre`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PreSpec {
-    /// The name.
-    pub name: &'static str,
-    /// The splitting rule.
-    pub pre: Pre,
-    /// A piece that is a token as it stands is that token, whatever the merges say.
-    pub ignore_merges: bool,
-    /// BOS is put in front unless `add_bos_token` says otherwise.
-    pub add_bos: bool,
-}
-
-const fn spec(name: &'static str, pre: Pre, llama3: bool) -> PreSpec {
-    PreSpec { name, pre, ignore_merges: llama3, add_bos: llama3 }
-}
-
-/// Every known name. To add one: a line here, and a variant of [`Pre`] if the rule is new.
-pub static KNOWN: &[PreSpec] = &[
-    spec("default", Pre::Default, false),
-    spec("gpt-2", Pre::Gpt2, false),
-    spec("phi-2", Pre::Gpt2, false),
-    spec("mpt", Pre::Gpt2, false),
-    spec("olmo", Pre::Gpt2, false),
-    spec("llama-bpe", Pre::Llama3, true),
-    spec("llama3", Pre::Llama3, true),
-    spec("llama-v3", Pre::Llama3, true),
-    spec("falcon3", Pre::Llama3, true),
-    spec("pixtral", Pre::Llama3, true),
-    spec("smollm", Pre::Smollm, false),
-    spec("starcoder", Pre::Smollm, false),
-    spec("refact", Pre::Smollm, false),
-    spec("command-r", Pre::Smollm, false),
-    spec("codeshell", Pre::Smollm, false),
-    spec("qwen2", Pre::Qwen2, false),
-    spec("stablelm2", Pre::Qwen2, false),
-];
-
-/// The entry of `name`.
-#[must_use]
-pub fn by_name(name: &str) -> Option<&'static PreSpec> {
-    KNOWN.iter().find(|s| s.name == name)
-}
-
-/// Known names, comma separated, for messages.
-#[must_use]
-pub fn known_names() -> String {
-    KNOWN.iter().map(|s| s.name).collect::<Vec<_>>().join(", ")
+    /// One of the table: passes of expressions.
+    Rule(&'static Rule),
+    /// Nothing is split: the pieces are SentencePiece's, and [`super::spm`] merges them.
+    Pieces,
 }
 
 impl Pre {
+    /// The expression of [`Pre::Gpt2`]; llama.cpp leaves its last alternative out, which changes nothing.
+    pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    /// That of [`Pre::Llama3`].
+    pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    /// That of [`Pre::Qwen2`].
+    pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
     /// Calls `piece` with every piece of `text` in order; the pieces cover the text. Stops early at an error.
     ///
     /// # Errors
@@ -86,12 +67,15 @@ impl Pre {
     pub fn for_each<E>(self, text: &[u8], mut piece: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Gpt2 => pieces(text, gpt2, &mut piece),
-            Self::Llama3 => pieces(text, llama3::<3>, &mut piece),
-            Self::Qwen2 => pieces(text, llama3::<1>, &mut piece),
+            Self::Llama3 => pieces(text, llama3::<3, LETTER>, &mut piece),
+            Self::Qwen2 => pieces(text, llama3::<1, LETTER>, &mut piece),
             Self::Smollm => runs(text, is_number, true, &mut |part, number| {
                 if number { piece(part) } else { pieces(part, gpt2, &mut piece) }
             }),
             Self::Default => default_passes(text, &mut piece),
+            Self::Rule(rule) => rule.for_each(text, &mut piece),
+            Self::Pieces if text.is_empty() => Ok(()),
+            Self::Pieces => piece(text),
         }
     }
 
@@ -273,9 +257,10 @@ fn contraction(text: &[u8], at: usize) -> usize {
     }
 }
 
-/// End of the piece that starts at `at` ([`Pre::Llama3`], and [`Pre::Qwen2`] with `DIGITS` = 1).
+/// End of the piece that starts at `at` ([`Pre::Llama3`], and [`Pre::Qwen2`] with `DIGITS` = 1). `WORD` is what words are
+/// made of: letters, and for some marks.
 #[inline]
-fn llama3<const DIGITS: usize>(text: &[u8], at: usize) -> usize {
+fn llama3<const DIGITS: usize, const WORD: u8>(text: &[u8], at: usize) -> usize {
     let lead = text[at];
     if lead == b'\'' {
         let len = contraction(text, at);
@@ -285,37 +270,48 @@ fn llama3<const DIGITS: usize>(text: &[u8], at: usize) -> usize {
     }
     let (class, len) = class_at(text, at);
     let second = at + len;
-    if class & LETTER != 0 {
-        return advance(text, second, LETTER, false);
+    if class & WORD != 0 {
+        return advance(text, second, WORD, false);
     }
     if class & NUMBER != 0 {
-        let mut end = second;
-        for _ in 1..DIGITS {
-            if end == text.len() {
-                break;
-            }
-            match class_at(text, end) {
-                (class, len) if class & NUMBER != 0 => end += len,
-                _ => break,
-            }
-        }
-        return end;
+        return digits::<DIGITS>(text, second);
     }
     let newline = lead == b'\r' || lead == b'\n';
     if second < text.len() {
         let (next, next_len) = class_at(text, second);
         // [^\r\n\p{L}\p{N}]?\p{L}+
-        if next & LETTER != 0 && !newline {
-            return advance(text, second + next_len, LETTER, false);
+        if next & WORD != 0 && !newline {
+            return advance(text, second + next_len, WORD, false);
         }
         // ' ' of ` ?[^\s\p{L}\p{N}]+[\r\n]*`
-        if lead == b' ' && next & WORD_OR_SPACE == 0 {
-            return newlines(text, others(text, second + next_len));
+        if lead == b' ' && next & (WORD | NUMBER | SPACE) == 0 {
+            return newlines(text, advance(text, second + next_len, WORD | NUMBER | SPACE, true));
         }
     }
     if class & SPACE == 0 {
-        return newlines(text, others(text, second));
+        return newlines(text, advance(text, second, WORD | NUMBER | SPACE, true));
     }
+    spaces_and_breaks(text, at)
+}
+
+/// Behind the first of up to `MOST` numbers.
+#[inline]
+fn digits<const MOST: usize>(text: &[u8], mut end: usize) -> usize {
+    for _ in 1..MOST {
+        if end == text.len() {
+            break;
+        }
+        match class_at(text, end) {
+            (class, len) if class & NUMBER != 0 => end += len,
+            _ => break,
+        }
+    }
+    end
+}
+
+/// `\s*[\r\n]+|\s+(?!\S)|\s+` at a white space.
+#[inline]
+fn spaces_and_breaks(text: &[u8], at: usize) -> usize {
     // `\s*[\r\n]+`: through the last line break of the run, if it has one.
     let (mut end, mut last, mut after_break) = (at, at, None);
     while end < text.len() {

@@ -97,7 +97,7 @@ pub(super) fn roles(
         unk,
         pad,
         add_bos: source.add_bos.unwrap_or(defaults.add_bos),
-        add_eos: source.add_eos.unwrap_or(false),
+        add_eos: source.add_eos.unwrap_or(defaults.add_eos),
     })
 }
 

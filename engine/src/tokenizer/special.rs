@@ -60,7 +60,7 @@ impl SpecialMatcher {
     }
 
     /// The longest token that starts exactly at `at`: its id and its end.
-    fn longest_at(&self, text: &[u8], at: usize) -> Option<(u32, usize)> {
+    pub(super) fn longest_at(&self, text: &[u8], at: usize) -> Option<(u32, usize)> {
         let (mut node, mut best) = (0, None);
         for (i, &byte) in text[at..].iter().enumerate() {
             match self.nodes[node].children.binary_search_by_key(&byte, |c| c.0) {

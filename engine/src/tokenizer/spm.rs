@@ -11,13 +11,15 @@
 
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
+use super::normalize::Normalizer;
 use super::special::Part;
 pub(super) use super::spm_tables::unescape;
 use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
+use super::unigram::{decode_pieces, piece_bytes};
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, byte_token, check_length};
 use super::words::WordMap;
-use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe};
+use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
 use std::borrow::Cow;
 
 /// A SentencePiece BPE tokenizer.
@@ -33,6 +35,8 @@ pub struct SpmTokenizer {
     /// `<0xXX>`.
     bytes: [Option<u32>; 256],
     prefix_space: bool,
+    /// Where the source is SentencePiece's own file.
+    normalizer: Option<Normalizer>,
 }
 
 impl SpmTokenizer {
@@ -41,13 +45,14 @@ impl SpmTokenizer {
     /// # Errors
     /// See [`TokenizerError`].
     pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
-        let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, untyped: true };
+        let defaults =
+            Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
         let by_merges = source.merge_rule == MergeRule::Merges;
         if source.scores.is_empty() && !by_merges {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
-        if let Some(id) = source.scores.iter().position(|s| s.is_nan()) {
+        if let (false, Some(id)) = (by_merges, source.scores.iter().position(|s| s.is_nan())) {
             return Err(TokenizerError::BadScore { id: id as u32 });
         }
         let bytes = byte_tokens(&mut vocab, diagnostics);
@@ -66,11 +71,46 @@ impl SpmTokenizer {
         };
         let words = words(&vocab, &chars, &pairs);
         let cuts = Cuts::new(&vocab);
-        let prefix_space = source.add_space_prefix.unwrap_or(true);
-        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space })
+        let spec = source.normalizing.take();
+        let prefix_space = spec.as_ref().map_or(source.add_space_prefix.unwrap_or(true), |spec| spec.dummy_prefix);
+        let normalizer = spec.map(|spec| Normalizer::new(&spec, &vocab.tokens)).transpose();
+        let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
+        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer })
+    }
+
+    /// As SentencePiece does it: normalised, user-defined pieces apart, the rest merged.
+    fn encode_normalized(
+        &self,
+        normalizer: &Normalizer,
+        text: &[u8],
+        offset: usize,
+        work: &mut Work,
+    ) -> Result<(), TokenizerError> {
+        let mut normal = std::mem::take(&mut work.text);
+        normalizer.run(text, &mut normal);
+        work.in_unknown = false;
+        let done = normalizer.inline.split(&normal, |part| {
+            match part {
+                Part::Text { text, .. } => self.encode_words(&unescape(text), 0, offset, work)?,
+                Part::Special(id) => {
+                    work.ids.push(id);
+                    work.in_unknown = false;
+                }
+            }
+            Ok(())
+        });
+        work.text = normal;
+        // Where a character stood before is not known any more.
+        done.map_err(|error| match error {
+            TokenizerError::NoTokenForText { text, .. } => TokenizerError::NoTokenForText { text, offset },
+            other => other,
+        })
     }
 
     fn encode_text(&self, text: &[u8], offset: usize, work: &mut Work) -> Result<(), TokenizerError> {
+        if let Some(normalizer) = &self.normalizer {
+            return self.encode_normalized(normalizer, text, offset, work);
+        }
         let mut start = 0;
         if self.prefix_space {
             // The first word, with its space, in a buffer of its own.
@@ -84,6 +124,17 @@ impl SpmTokenizer {
             // The buffer is one byte ahead of the text.
             done.map_err(|e| shift(e, offset, 1))?;
         }
+        self.encode_words(text, start, offset, work)
+    }
+
+    /// `text` from `start` on, word by word.
+    fn encode_words(
+        &self,
+        text: &[u8],
+        mut start: usize,
+        offset: usize,
+        work: &mut Work,
+    ) -> Result<(), TokenizerError> {
         while start < text.len() {
             let end = self.cuts.next(text, start);
             self.encode_word(&text[start..end], work).map_err(|e| shift(e, offset + start, 0))?;
@@ -96,15 +147,18 @@ impl SpmTokenizer {
     fn encode_word(&self, word: &[u8], work: &mut Work) -> Result<(), TokenizerError> {
         if let Some(id) = self.words.get(word) {
             work.ids.push(id);
+            work.in_unknown = false;
             return Ok(());
         }
         symbols(word, &self.chars, &mut work.symbols);
         merge_all(&self.pairs, &mut work.symbols, &mut work.scratch);
         // Where a symbol stands is only needed for an error, so it is only found then.
-        for &symbol in &work.symbols {
+        for at in 0..work.symbols.len() {
+            let symbol = work.symbols[at];
             if symbol < CHAR {
                 work.ids.push(symbol);
-            } else if !self.leftover(symbol, &mut work.ids) {
+                work.in_unknown = false;
+            } else if !self.leftover(symbol, work) {
                 let (text, offset) = locate(symbol, word);
                 return Err(TokenizerError::NoTokenForText { text, offset });
             }
@@ -112,15 +166,19 @@ impl SpmTokenizer {
         Ok(())
     }
 
-    /// A character or byte that is no token: its bytes' tokens, or the unknown token. `false` if there is neither.
-    fn leftover(&self, symbol: u32, ids: &mut Vec<u32>) -> bool {
+    /// A character or byte that is no token: its bytes' tokens, or the unknown token (SentencePiece: one for a run of
+    /// them). `false` if there is neither.
+    fn leftover(&self, symbol: u32, work: &mut Work) -> bool {
         let mut buffer = [0; 4];
         let bytes = symbol_bytes(symbol, &mut buffer);
         if bytes.iter().all(|&b| self.bytes[usize::from(b)].is_some()) {
-            ids.extend(bytes.iter().filter_map(|&b| self.bytes[usize::from(b)]));
+            work.ids.extend(bytes.iter().filter_map(|&b| self.bytes[usize::from(b)]));
             return true;
         }
-        ids.extend(self.vocab.special.unk);
+        if !(work.in_unknown && self.normalizer.is_some()) {
+            work.ids.extend(self.vocab.special.unk);
+        }
+        work.in_unknown = true;
         self.vocab.special.unk.is_some()
     }
 }
@@ -131,6 +189,9 @@ struct Work {
     symbols: Vec<u32>,
     scratch: Scratch,
     word: Vec<u8>,
+    text: Vec<u8>,
+    /// The last token was the unknown one.
+    in_unknown: bool,
 }
 
 /// Moves an error's offset from a word to the text.
@@ -150,7 +211,7 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
     (String::from_utf8_lossy(bytes).into_owned(), at)
 }
 
-fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
+pub(super) fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
     let mut bytes = [None; 256];
     let mut mended = 0usize;
     for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {
@@ -200,6 +261,9 @@ impl Tokenizer for SpmTokenizer {
     }
 
     fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
+        if self.normalizer.is_some() {
+            return piece_bytes(&self.vocab, id, special);
+        }
         let text = self.vocab.tokens.get(id as usize)?;
         Some(match self.vocab.kinds.get(id as usize)? {
             TokenKind::Byte => match byte_token(text) {
@@ -212,6 +276,13 @@ impl Tokenizer for SpmTokenizer {
             }
             _ => Cow::Borrowed(text),
         })
+    }
+
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Vec<u8> {
+        match &self.normalizer {
+            Some(normalizer) => decode_pieces(&self.vocab, normalizer, ids, skip_special),
+            None => decode_by_token(self, ids, skip_special),
+        }
     }
 
     fn vocab_size(&self) -> usize {

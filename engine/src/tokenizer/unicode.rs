@@ -1,4 +1,4 @@
-//! The four character properties that pre-tokenizers ask for, as one table lookup.
+//! The character properties that most pre-tokenizers ask for, as one table lookup, and the ranges of all of them.
 //!
 //! The version is pinned to Unicode 16.0 because that is what Oniguruma 6.9.10 inside HuggingFace `tokenizers` has;
 //! some 4,300 letters differ between Unicode versions in use, and a model was trained with exactly one of them. The
@@ -20,8 +20,19 @@ pub const SPACE: u8 = 4;
 /// `\p{P}`.
 pub const PUNCT: u8 = 8;
 
-/// Everything from here on has none of the four properties.
+/// `\p{M}`.
+pub const MARK: u8 = 16;
+/// `\p{S}`.
+pub const SYMBOL: u8 = 32;
+/// `[\p{Lu}\p{Lt}]`.
+pub const UPPER: u8 = 64;
+/// `\p{Ll}`.
+pub const LOWER: u8 = 128;
+
+/// Everything from here on has none of the properties, but for [`LATE_MARKS`].
 const TABLE_LEN: usize = 0x32400;
+/// Variation selectors.
+const LATE_MARKS: std::ops::RangeInclusive<u32> = 0xE0100..=0xE01EF;
 
 static CLASSES: [u8; TABLE_LEN] = build();
 
@@ -43,6 +54,11 @@ const fn build() -> [u8; TABLE_LEN] {
     fill(&mut out, &tables::NUMBERS, NUMBER);
     fill(&mut out, &tables::WHITESPACE, SPACE);
     fill(&mut out, &tables::PUNCTUATION, PUNCT);
+    fill(&mut out, &tables::MARKS, MARK);
+    fill(&mut out, &tables::SYMBOLS, SYMBOL);
+    fill(&mut out, &tables::UPPERCASE, UPPER);
+    fill(&mut out, &tables::TITLECASE, UPPER);
+    fill(&mut out, &tables::LOWERCASE, LOWER);
     out
 }
 
@@ -50,7 +66,7 @@ const fn fill(out: &mut [u8; TABLE_LEN], ranges: &[(u32, u32)], bit: u8) {
     let mut r = 0;
     while r < ranges.len() {
         let (mut c, last) = (ranges[r].0 as usize, ranges[r].1 as usize);
-        while c <= last {
+        while c <= last && c < TABLE_LEN {
             out[c] |= bit;
             c += 1;
         }
@@ -58,17 +74,46 @@ const fn fill(out: &mut [u8; TABLE_LEN], ranges: &[(u32, u32)], bit: u8) {
     }
 }
 
+/// The ranges of a property: a general category (`L`, `Lu`, `Lt`, `Ll`, `Lm`, `M`, `N`, `P`, `S`), `Han`, or `s`, `d`, `w` for what
+/// `\s`, `\d` and `\w` match. Inclusive, ascending.
+#[must_use]
+pub fn ranges(property: &str) -> Option<&'static [(u32, u32)]> {
+    Some(match property {
+        "L" => &tables::LETTERS,
+        "Lu" => &tables::UPPERCASE,
+        "Lt" => &tables::TITLECASE,
+        "Ll" => &tables::LOWERCASE,
+        "Lm" => &tables::MODIFIERS,
+        "M" => &tables::MARKS,
+        "N" => &tables::NUMBERS,
+        "P" => &tables::PUNCTUATION,
+        "S" => &tables::SYMBOLS,
+        "Han" => &tables::HAN,
+        "s" => &tables::WHITESPACE,
+        "d" => &tables::DIGITS,
+        "w" => &tables::WORDS,
+        _ => return None,
+    })
+}
+
+/// Whether a character is in [`ranges`] of `property`; by search, for rare questions.
+pub(super) fn in_ranges(property: &str, c: u32) -> bool {
+    let ranges = ranges(property).unwrap_or_default();
+    ranges.get(ranges.partition_point(|range| range.1 < c)).is_some_and(|range| range.0 <= c)
+}
+
 /// [`class`] of every code point from 0 on; what is beyond has none.
 pub(super) fn classes() -> &'static [u8] {
     &CLASSES
 }
 
-/// Properties of a code point, any of [`LETTER`], [`NUMBER`], [`SPACE`], [`PUNCT`].
+/// Properties of a code point, any of [`LETTER`], [`NUMBER`], [`SPACE`], [`PUNCT`], [`MARK`], [`SYMBOL`], [`UPPER`], [`LOWER`].
 #[inline]
 #[must_use]
 pub fn class(code_point: u32) -> u8 {
     match CLASSES.get(code_point as usize) {
         Some(&class) => class,
+        None if LATE_MARKS.contains(&code_point) => MARK,
         None => 0,
     }
 }

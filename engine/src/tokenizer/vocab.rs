@@ -5,8 +5,10 @@
 //! the tokens, every token of a known kind.
 
 use super::error::{Diagnostic, TokenizerError};
+use super::normalize::Normalizing;
 use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
+use super::unigram::Sums;
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens};
 
@@ -82,7 +84,7 @@ pub enum MergeRule {
 /// Everything a source says about a tokenizer, unchecked.
 #[derive(Debug, Clone, Default)]
 pub struct VocabSource {
-    /// `gpt2` (byte-level BPE) or `llama` (SPM).
+    /// `gpt2` (byte-level BPE), `llama` (SPM) or `t5` (Unigram).
     pub model: String,
     /// Name of the pre-tokenizer, if the source has one.
     pub pre: Option<String>,
@@ -118,6 +120,10 @@ pub struct VocabSource {
     pub add_eos: Option<bool>,
     /// SPM: whether a space goes in front of the text.
     pub add_space_prefix: Option<bool>,
+    /// How SentencePiece changes the text first. `None` where the text stays as it is but for the prefix.
+    pub normalizing: Option<Normalizing>,
+    /// `t5`: how scores are summed.
+    pub sums: Sums,
 }
 
 /// What the kind of tokenizer says where the source says nothing (llama.cpp's values).
@@ -127,6 +133,7 @@ pub(crate) struct Defaults {
     pub(crate) eos: Option<u32>,
     pub(crate) unk: Option<u32>,
     pub(crate) add_bos: bool,
+    pub(crate) add_eos: bool,
     /// Whether the default ids are believed where the file does not type its tokens.
     pub(crate) untyped: bool,
 }
@@ -193,11 +200,13 @@ impl Vocab {
             user: SpecialMatcher::default(),
             all: SpecialMatcher::default(),
         };
-        vocab.build_matchers(diagnostics);
+        let inline = source.normalizing.as_ref().map_or(&[][..], |spec| &spec.inline);
+        vocab.build_matchers(inline, diagnostics);
         Ok(vocab)
     }
 
-    fn build_matchers(&mut self, diagnostics: &mut Vec<Diagnostic>) {
+    /// `inline` are not for the matchers.
+    fn build_matchers(&mut self, inline: &[u32], diagnostics: &mut Vec<Diagnostic>) {
         let mut refused = 0usize;
         for (id, (text, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
             let (user, all) = match kind {
@@ -205,7 +214,7 @@ impl Vocab {
                 TokenKind::Control | TokenKind::Unknown => (false, true),
                 _ => (false, false),
             };
-            if text.is_empty() {
+            if text.is_empty() || inline.contains(&(id as u32)) {
                 continue;
             }
             if user {

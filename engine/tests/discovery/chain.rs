@@ -135,14 +135,24 @@ fn a_broken_embedded_tokenizer_is_reported_and_never_replaced_in_strict_mode() {
 /// A guessed pre-tokenizer works, but anything certain is better; strict mode takes no guess.
 #[test]
 fn without_pre() {
+    guessed(None, "pre_unknown", "tokenizer.ggml.pre");
+}
+
+/// So does one whose name only one program knows: the checkpoint's own file counts more.
+#[test]
+fn with_a_rare_pre() {
+    guessed(Some("falcon_e"), "pre_is_a_guess", "falcon_e");
+}
+
+fn guessed(pre: Option<&str>, code: &str, words: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut keys = arch("llama");
-    keys.extend(bpe_keys(700, None));
+    keys.extend(bpe_keys(700, pre));
     let model = write(dir.path(), "model.gguf", gguf(&keys, Some(700)));
     let walked = run(&model, &DiscoverySettings::default());
     assert_eq!(walked.chain.winner, Some(StepKind::Embedded));
     let codes: Vec<_> = walked.resolved.unwrap().diagnostics.iter().map(|d| d.code).collect();
-    assert!(codes.contains(&"pre_unknown"), "{codes:?}");
+    assert!(codes.contains(&code), "{codes:?}");
     let download = walked.chain.step(StepKind::Download).unwrap();
     assert_eq!(download.outcome, Outcome::NotNeeded, "nothing is fetched while the model's own can be used");
 
@@ -151,7 +161,7 @@ fn without_pre() {
         .resolve(&TokenizerDiscovery::from_gguf(&model).unwrap())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("tried embedded: strict mode") && error.contains("tokenizer.ggml.pre"), "{error}");
+    assert!(error.contains("tried embedded: strict mode") && error.contains(words), "{error}");
 
     write(dir.path(), "tokenizer.json", tokenizer_json(700));
     for settings in [DiscoverySettings::default(), strict] {

@@ -195,7 +195,7 @@ fn looking_and_building_tell_the_same() {
         (bpe_keys(300, Some("gpt-2")), Some(299), Outcome::Rejected, "299 rows"),
         (without(bpe_keys(300, None), "tokenizer.ggml.merges"), Some(300), Outcome::Rejected, "no merges"),
         (with(spm_keys(300), "tokenizer.ggml.eos_token_id", 300u32), Some(300), Outcome::Rejected, "eos_token_id"),
-        (with(spm_keys(300), "tokenizer.ggml.model", "bert"), Some(300), Outcome::Rejected, "bert"),
+        (with(spm_keys(300), "tokenizer.ggml.model", "rwkv"), Some(300), Outcome::Rejected, "rwkv"),
         (with(arch("llama"), "tokenizer.ggml.model", "no_vocab"), Some(300), Outcome::Absent, "no_vocab"),
         (arch("llama"), Some(300), Outcome::Absent, "neither"),
     ];

@@ -81,8 +81,9 @@ fn sentencepiece_bpe_has_the_ids_of_its_source() {
     let loaded = open(&[("tokenizer.model", file)], &Hints::default()).unwrap();
     let same = from_source(source).unwrap().tokenizer;
     assert_eq!((loaded.tokenizer.kind(), loaded.diagnostics.len()), ("spm", 0), "{:?}", loaded.diagnostics);
-    for text in nasty() {
-        assert_eq!(loaded.tokenizer.encode(&text, FRAMED).unwrap(), same.encode(&text, FRAMED).unwrap(), "{text:?}");
+    // The file's own user-defined piece gets no space in front; that of a GGUF is cut out, as llama.cpp does it.
+    for text in nasty().iter().filter(|text| !text.contains("<|x|>")) {
+        assert_eq!(loaded.tokenizer.encode(text, FRAMED).unwrap(), same.encode(text, FRAMED).unwrap(), "{text:?}");
     }
     let special = loaded.tokenizer.special();
     assert_eq!((special.bos, special.eos, special.unk, special.pad), (Some(1), Some(2), Some(0), None));
@@ -118,23 +119,23 @@ fn sentencepiece_says_its_ids_prefix_and_frame() {
 }
 
 #[test]
-fn sentencepiece_kinds_that_are_not_ours_go_to_the_crate() {
+fn sentencepiece_normalises_as_its_file_says() {
     let source = pieces();
     let unigram = model(&source, &Spec { model_type: 1, remove_extra: true, ..Spec::default() });
     let loaded = open(&[("spiece.model", unigram)], &Hints::default()).unwrap();
-    assert_eq!(loaded.tokenizer.kind(), "huggingface");
+    assert_eq!((loaded.tokenizer.kind(), loaded.diagnostics.len()), ("unigram", 0), "{:?}", loaded.diagnostics);
     // The best path by hand: of all pieces that cover the text the sum of scores decides, and scores fall with the id.
     let id = |text: &str| source.tokens.iter().position(|t| t == text.as_bytes()).unwrap() as u32;
     let ids = loaded.tokenizer.encode("  the   the ", PARSE).unwrap();
     assert_eq!(ids, [id("▁the"), id("▁the")], "extra spaces are removed");
     assert_eq!(loaded.tokenizer.decode(&ids, true), b"the the");
     assert_eq!(loaded.tokenizer.encode("the\u{1}", PARSE).unwrap(), [id("▁the"), 4], "byte fallback");
-    assert_eq!(loaded.tokenizer.encode("the</s><|x|>", PARSE).unwrap(), [id("▁the"), 2, 259]);
+    assert_eq!(loaded.tokenizer.encode("the</s><|x|>", PARSE).unwrap(), [id("▁the"), 2, id("▁"), 259]);
 
     // BPE that removes spaces: as our engine on the text with the spaces removed.
     let bpe = model(&source, &Spec { remove_extra: true, ..Spec::default() });
     let loaded = open(&[("tokenizer.model", bpe)], &Hints::default()).unwrap();
-    assert_eq!(loaded.tokenizer.kind(), "huggingface");
+    assert_eq!(loaded.tokenizer.kind(), "spm");
     let ours = from_source(source.clone()).unwrap().tokenizer;
     for text in CORPUS.lines().filter(|l| l.is_ascii() && !l.contains('\t')) {
         let clean = text.split(' ').filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");

@@ -107,7 +107,7 @@ fn what_a_gguf_lacks_or_mistypes_is_an_error_that_names_it() {
     assert_eq!(fail(&|k| k.retain(|k| k.0 != "model")), missing("model"));
     assert_eq!(fail(&|k| k.retain(|k| k.0 != "tokens")), missing("tokens"));
     assert_eq!(fail(&|k| k.retain(|k| k.0 != "merges")), TokenizerError::NoMerges);
-    for model in ["bert", "t5", "rwkv", "no_vocab", "none", ""] {
+    for model in ["plamo2", "hybriddna", "rwkv", "no_vocab", "none", ""] {
         assert_eq!(fail(&|k| set(k, "model", model)), TokenizerError::UnsupportedModel { found: model.into() });
     }
     for (key, value) in [

@@ -12,8 +12,10 @@ mod files_bad;
 mod files_forms;
 #[cfg(feature = "cuda-emu")]
 mod gpu;
+mod kinds;
 mod load;
 mod pre;
+mod sentencepiece;
 mod spm;
 mod stream;
 mod unicode;

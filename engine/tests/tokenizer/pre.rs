@@ -1,9 +1,10 @@
 //! Pre-tokenizers piece by piece against Oniguruma running the expressions.
 
 use crate::tokenizer_support::*;
-use bitnet_engine::tokenizer::pretokenize::{KNOWN, Pre, by_name};
+use bitnet_engine::tokenizer::pretokenize::{KNOWN, Pre, REFUSED, RULES, by_name};
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use proptest::prelude::*;
+use serde_json::json;
 use std::sync::OnceLock;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
@@ -13,12 +14,21 @@ fn oracles() -> &'static [(Pre, PreTokenizerWrapper)] {
     static ORACLES: OnceLock<Vec<(Pre, PreTokenizerWrapper)>> = OnceLock::new();
     ORACLES.get_or_init(|| {
         let oracle = |name: &str| serde_json::from_value(pre_json(name)).unwrap();
-        NAMES.iter().map(|name| (by_name(name).unwrap().pre, oracle(name))).collect()
+        let rule = |passes: Vec<&str>| {
+            let steps: Vec<_> = passes.into_iter().map(split_json).collect();
+            serde_json::from_value(json!({"type": "Sequence", "pretokenizers": steps})).unwrap()
+        };
+        let scanners = NAMES.iter().map(|name| (by_name(name).unwrap().pre, oracle(name)));
+        scanners.chain(RULES.iter().map(|r| (Pre::Rule(r), rule(r.expressions())))).collect()
     })
 }
 
 fn check(text: &str) {
-    for (pre, oracle) in oracles() {
+    check_with(text, oracles());
+}
+
+fn check_with(text: &str, oracles: &[(Pre, PreTokenizerWrapper)]) {
+    for (pre, oracle) in oracles {
         // The named difference: numbers that Rust knows and Unicode 16.0 does not.
         if *pre == Pre::Smollm && text.chars().any(|c| c.is_numeric() && class(c as u32) & NUMBER == 0) {
             continue;
@@ -49,6 +59,13 @@ fn every_code_point_splits_as_the_expressions_do() {
         .filter_map(char::from_u32)
         .filter(|c| (*c as u32) < 0x3_3000 || (*c as u32).is_multiple_of(251))
         .collect();
+    let names = ["qwen35", "tekken", "gpt-4o", "deepseek-v3"].map(|name| by_name(name).unwrap().pre);
+    let scanned: &Vec<_> = &oracles()
+        .iter()
+        .enumerate()
+        .filter(|(i, o)| *i < NAMES.len() || names.contains(&o.0))
+        .map(|o| o.1.clone())
+        .collect();
     for chunk in all.chunks(512) {
         // After an apostrophe (case folding), alone between letters, and next to spaces and digits.
         let text: String = chunk
@@ -56,7 +73,8 @@ fn every_code_point_splits_as_the_expressions_do() {
             .flat_map(|&c| ['\'', c, 'x', c, ' ', c, '1', c, '!', c, '\n'])
             .filter(|c| !c.is_numeric() || class(*c as u32) & NUMBER != 0)
             .collect();
-        check(&text);
+        // Of the other rules in data the classes are the tables, which `unicode` compares at every code point.
+        check_with(&text, scanned);
     }
 }
 
@@ -73,20 +91,158 @@ fn names_are_unique_and_default_is_there() {
     assert!(by_name("gpt2").is_none());
 }
 
+/// What the rules look at: numbers of every kind before every kind of end, cases, marks, Han, spaces, the names of tokens.
+fn parts() -> impl Strategy<Value = String> {
+    let some = prop::sample::select(vec![
+        "1",
+        "12",
+        "123",
+        "1234567",
+        "٣",
+        "²",
+        "Ⅷ",
+        "１２",
+        "a",
+        "b",
+        "Z",
+        "É",
+        "ǅ",
+        "ʰ",
+        "ª",
+        "\u{301}",
+        "\u{94d}",
+        "中",
+        "文",
+        "一",
+        "の",
+        "カ",
+        "한",
+        "ㄱ",
+        "ㄅ",
+        "ก",
+        "က",
+        "！",
+        "…",
+        "。",
+        "、",
+        "،",
+        "।",
+        "$",
+        "+",
+        "`",
+        "|",
+        "(",
+        ")",
+        "[",
+        "/",
+        "//",
+        "-",
+        "_",
+        "'s",
+        "'S",
+        "'ſ",
+        "'ll",
+        "'RE",
+        "'t",
+        " ",
+        "  ",
+        "    ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{85}",
+        "\u{200b}",
+        "IMGIMG",
+        "ABCI",
+        "Z",
+        "<sentinel:",
+        "12>",
+        "\u{e0100}",
+        "\u{10ffff}",
+        "😀",
+        "Ⓐ",
+        "\u{2028}",
+    ]);
+    prop::collection::vec(some, 0..14).prop_map(|parts| parts.concat())
+}
+
+#[test]
+fn every_name_of_llama_cpp_is_known_or_refused() {
+    assert_eq!(KNOWN.len() + REFUSED.len(), 93, "92 names of llama.cpp, and `falcon_e`");
+    for (name, why) in REFUSED {
+        assert!(by_name(name).is_none() && !why.is_empty());
+    }
+    for rule in RULES {
+        assert_eq!(by_name(rule.name).unwrap().pre, Pre::Rule(rule), "{}", rule.name);
+    }
+}
+
+/// No rule reads a text of one kind, or of two that alternate, much more slowly than any other.
+#[test]
+fn long_runs_are_split_in_one_pass() {
+    let runs = [
+        "a",
+        " ",
+        "\n",
+        "1",
+        "!",
+        "é",
+        "中",
+        "\u{301}",
+        "\u{3000}",
+        "\t",
+        "A",
+        "'s",
+        " a",
+        "\n ",
+        "1 ",
+        "<sentinel:1",
+        "IMGIMGA",
+        " !",
+    ];
+    for (pre, _) in oracles() {
+        for run in runs {
+            let text = run.repeat(50_000 / run.len());
+            let text = format!("{text}x{text}");
+            let started = std::time::Instant::now();
+            assert_eq!(pre.split(text.as_bytes()).last().map(|r| r.end), Some(text.len()));
+            let took = started.elapsed();
+            assert!(took.as_secs() < 3, "{pre:?} needs {took:?} for {run:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_splits_as_the_expressions_do(text in any_text()) {
+        check_with(&text, &oracles()[..NAMES.len()]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_splits_as_the_expressions_in_data_do(text in any_text()) {
+        check_with(&text, &oracles()[NAMES.len()..]);
+    }
+
+    #[test]
+    fn the_parts_of_rules_split_as_the_expressions_do(text in parts()) {
         check(&text);
     }
 
     #[test]
     fn pieces_cover_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        for name in NAMES {
+        for spec in KNOWN {
             let mut at = 0;
-            for piece in by_name(name).unwrap().pre.split(&bytes) {
-                prop_assert!(piece.start == at && piece.end > at);
+            for piece in spec.pre.split(&bytes) {
+                prop_assert!(piece.start == at && piece.end > at, "{}", spec.name);
                 at = piece.end;
             }
             prop_assert_eq!(at, bytes.len());

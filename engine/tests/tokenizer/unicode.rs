@@ -3,7 +3,9 @@
 //! `engine/src/tokenizer/unicode_tables.rs` is what `generated` below writes. When the oracle's Unicode moves, the
 //! test fails and says which file to copy.
 
-use bitnet_engine::tokenizer::unicode::{LETTER, NUMBER, PUNCT, SPACE, class, class_at, decode};
+use bitnet_engine::tokenizer::unicode::{
+    LETTER, LOWER, MARK, NUMBER, PUNCT, SPACE, SYMBOL, UPPER, class, class_at, decode, ranges as table_of,
+};
 use std::fmt::Write as _;
 use tokenizers::utils::SysRegex;
 
@@ -19,6 +21,19 @@ const PROPERTIES: [(&str, &str, u8); 4] = [
     ("NUMBERS", r"\p{N}", NUMBER),
     ("PUNCTUATION", r"\p{P}", PUNCT),
     ("WHITESPACE", r"\s", SPACE),
+];
+
+/// Those that only rules in data ask for: name of the table, expression, name of `ranges`.
+const RARE: [(&str, &str, &str); 9] = [
+    ("MARKS", r"\p{M}", "M"),
+    ("SYMBOLS", r"\p{S}", "S"),
+    ("UPPERCASE", r"\p{Lu}", "Lu"),
+    ("TITLECASE", r"\p{Lt}", "Lt"),
+    ("LOWERCASE", r"\p{Ll}", "Ll"),
+    ("MODIFIERS", r"\p{Lm}", "Lm"),
+    ("HAN", r"\p{Han}", "Han"),
+    ("DIGITS", r"\d", "d"),
+    ("WORDS", r"\w", "w"),
 ];
 
 /// The code points that Oniguruma says have a property.
@@ -78,12 +93,28 @@ fn every_code_point_equals_oniguruma_and_the_tables_are_what_it_generates() {
         }
         properties.push((name, expression, has));
     }
+    let mut rare = Vec::new();
+    for (name, expression, key) in RARE {
+        let has = ask_oniguruma(expression);
+        rare.push((key, ranges(&has)));
+        properties.push((name, expression, has));
+    }
+    for (expression, bit) in [(r"\p{M}", MARK), (r"\p{S}", SYMBOL), (r"[\p{Lu}\p{Lt}]", UPPER), (r"\p{Ll}", LOWER)] {
+        let has = ask_oniguruma(expression);
+        for c in (0..0x11_0000u32).filter(|&c| char::from_u32(c).is_some()) {
+            assert_eq!(class(c) & bit != 0, has[c as usize], "{expression} of U+{c:04X}");
+        }
+    }
     let wanted = generated(&properties);
     let committed = include_str!("../../src/tokenizer/unicode_tables.rs");
     if wanted != committed {
         let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/unicode_tables.rs");
         std::fs::write(path, &wanted).unwrap();
         panic!("the Unicode tables changed: cp {path} engine/src/tokenizer/unicode_tables.rs");
+    }
+    for (key, wanted) in rare {
+        let ours: Vec<(usize, usize)> = table_of(key).unwrap().iter().map(|r| (r.0 as usize, r.1 as usize)).collect();
+        assert_eq!(ours, wanted, "{key}");
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod sentencepiece;
 
+use bitnet_engine::tokenizer::pretokenize::{Pre, by_name};
 use bitnet_engine::tokenizer::{TokenKind, VocabSource};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -313,7 +314,13 @@ pub fn pre_json(pre: &str) -> Value {
             split_json("[0-9][0-9][0-9]"),
             byte_level_json(false),
         ],
-        other => panic!("no oracle for {other}"),
+        // The rules in data: every expression a step.
+        other => match by_name(other).map(|spec| spec.pre) {
+            Some(Pre::Rule(rule)) => {
+                rule.expressions().into_iter().map(split_json).chain([byte_level_json(false)]).collect()
+            }
+            pre => panic!("no oracle for {other}: {pre:?}"),
+        },
     };
     json!({"type": "Sequence", "pretokenizers": steps})
 }

@@ -35,18 +35,3 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     }
     Some(out)
 }
-
-/// The text of `bytes`.
-pub(super) fn encode(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for i in 0..4 {
-            let index = (bits >> (18 - 6 * i)) as usize & 63;
-            out.push(if i > group.len() { '=' } else { ALPHABET[index] as char });
-        }
-    }
-    out
-}

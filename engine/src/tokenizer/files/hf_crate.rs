@@ -9,17 +9,23 @@ use super::super::vocab::{Defaults, TokenKind, Vocab, VocabSource, byte_token, c
 use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet, decode_by_token};
 use super::companions::Companions;
 use super::hf_parts::Frame;
+use super::hf_unigram::TextOnly;
 use super::{bad, by_id, hf_plan};
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
-use tokenizers::{DecoderWrapper, ModelWrapper};
+use tokenizers::{
+    DecoderWrapper, Encoding, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
+
+/// Text, and whether the post-processor frames it.
+type Encode = dyn Fn(&str, bool) -> tokenizers::Result<Encoding> + Send + Sync;
 
 struct HfTokenizer {
     /// Finds special tokens in text.
     parse: tokenizers::Tokenizer,
     /// Reads them as text; made when first asked for.
-    plain: OnceLock<Box<tokenizers::Tokenizer>>,
+    plain: OnceLock<Box<Encode>>,
     vocab: Vocab,
     /// Bytes of every token; special ones as they are written.
     bytes: Vec<Vec<u8>>,
@@ -188,17 +194,29 @@ impl HfTokenizer {
         Ok(this)
     }
 
-    fn engine(&self, opts: EncodeOptions) -> &tokenizers::Tokenizer {
-        if opts.parse_special {
-            return &self.parse;
-        }
+    /// The engine that reads special tokens as text.
+    fn plain(&self) -> &Encode {
         self.plain.get_or_init(|| {
-            let mut plain = Box::new(self.parse.clone());
+            if let ModelWrapper::Unigram(model) = self.parse.get_model() {
+                let is_text = |id: u32| self.vocab.kinds.get(id as usize).is_some_and(|kind| kind.is_text());
+                let mut plain: Unigram = TokenizerImpl::new(TextOnly::new(model.clone(), is_text));
+                plain.with_added_vocabulary(self.parse.get_added_vocabulary().clone());
+                plain.with_pre_tokenizer(self.parse.get_pre_tokenizer().cloned());
+                plain.with_post_processor(self.parse.get_post_processor().cloned());
+                if plain.with_normalizer(self.parse.get_normalizer().cloned()).is_ok() {
+                    plain.set_encode_special_tokens(true);
+                    return Box::new(move |text, frame| plain.encode_fast(text, frame));
+                }
+            }
+            let mut plain = self.parse.clone();
             plain.set_encode_special_tokens(true);
-            plain
+            Box::new(move |text, frame| plain.encode_fast(text, frame))
         })
     }
 }
+
+/// The crate's tokenizer around [`TextOnly`].
+type Unigram = TokenizerImpl<TextOnly, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Runs the crate; a panic inside of it is an error.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
@@ -214,9 +232,11 @@ impl Tokenizer for HfTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
         let text = String::from_utf8_lossy(bytes);
-        let engine = self.engine(opts);
         let by_crate = opts.add_special && self.frame.is_none();
-        let encoding = guarded(|| engine.encode_fast(&*text, by_crate))?;
+        let encoding = guarded(|| match opts.parse_special {
+            true => self.parse.encode_fast(&*text, by_crate),
+            false => self.plain()(&text, by_crate),
+        })?;
         let frame = self.frame.filter(|_| opts.add_special).unwrap_or_default();
         Ok(frame.front.into_iter().chain(encoding.get_ids().iter().copied()).chain(frame.back).collect())
     }

@@ -2,26 +2,11 @@
 //!
 //! Every function gives either what the step means to our engine or a reason why the crate must do it.
 
+use super::super::pretokenize::{Pre, by_expressions};
 use serde_json::Value;
 
 /// A part that our engine does not have: why.
 pub(super) type Other = String;
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Expressions and the name that they have in a GGUF.
-const REGEXES: &[(&str, &str)] = &[
-    (GPT2, "gpt-2"),
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "llama-bpe",
-    ),
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "qwen2",
-    ),
-];
-/// llama.cpp's four passes.
-const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"];
 
 fn kind(step: &Value) -> &str {
     step.get("type").and_then(Value::as_str).unwrap_or("?")
@@ -76,21 +61,26 @@ pub(super) fn cut(part: &Value) -> Result<Cut, Other> {
     if kind(last) != "ByteLevel" || flag(last, "add_prefix_space", true) {
         return Err(other());
     }
-    let name = match (before, flag(last, "use_regex", true)) {
-        ([], true) => "gpt-2",
-        ([digits], true) if kind(digits) == "Digits" && flag(digits, "individual_digits", false) => "smollm",
-        ([one], false) => {
-            let regex = split(one).ok_or_else(other)?;
-            REGEXES.iter().find(|r| r.0 == regex).map(|r| r.1).ok_or_else(other)?
-        }
-        (four, false) if four.iter().map(|s| split(s)).eq(DEFAULT.iter().map(|r| Some(*r))) => "default",
-        _ => return Err(other()),
-    };
-    // With `invert` an expression that leaves text between its matches would lose it; only the last pass is such.
-    if name == "default" && before.iter().any(|s| flag(s, "invert", false)) {
+    let mut passes: Vec<&str> = before.iter().map(|step| pass(step)).collect::<Option<_>>().ok_or_else(other)?;
+    if flag(last, "use_regex", true) {
+        passes.push(Pre::GPT2);
+    }
+    let name = by_expressions(&passes).ok_or_else(other)?;
+    // With `invert` an expression that leaves text between its matches would lose it; these leave none.
+    let whole = ["gpt-2", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o"].contains(&name);
+    if !whole && before.iter().any(|step| flag(step, "invert", false)) {
         return Err(other());
     }
     Ok(Cut::ByteLevel(name))
+}
+
+/// A step as the expression of a pass.
+fn pass(step: &Value) -> Option<&str> {
+    match kind(step) {
+        "Digits" if flag(step, "individual_digits", false) => Some(r"\p{N}"),
+        "Digits" => Some(r"\p{N}+"),
+        _ => split(step),
+    }
 }
 
 /// What `normalizer` does to spaces.

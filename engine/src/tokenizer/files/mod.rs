@@ -7,7 +7,7 @@
 //! | form | files | engine |
 //! |---|---|---|
 //! | HuggingFace | `tokenizer.json` | byte-level BPE and LLaMA-2's BPE with byte fallback: ours; the rest: the crate |
-//! | SentencePiece | `tokenizer.model` | BPE: ours; Unigram and models that normalise text: the crate |
+//! | SentencePiece | `tokenizer.model` | ours: BPE and Unigram |
 //! | tiktoken ranks | `tokenizer.model`, `*.tiktoken` | ours, with what the family adds (special tokens, splitting rule) |
 //! | GPT-2 | `vocab.json` + `merges.txt`, `encoder.json` + `vocab.bpe` | ours |
 //!
@@ -21,8 +21,8 @@
 //! | `look`, `look_json` | what it is and how many tokens it has, without building |
 //! | `companions` | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json` |
 //! | `hf_json`, `hf_plan`, `hf_parts` | tokenizer.json: its data; whether our engine can run it; its steps |
-//! | `hf_crate` | the crate `tokenizers` behind our trait |
-//! | `protobuf`, `sentencepiece`, `sp_crate` | SentencePiece |
+//! | `hf_crate`, `hf_unigram` | the crate `tokenizers` behind our trait |
+//! | `protobuf`, `sentencepiece` | SentencePiece |
 //! | `tiktoken`, `base64` | rank files |
 //! | `vocab_merges` | the GPT-2 pair |
 
@@ -32,13 +32,13 @@ mod hf_crate;
 mod hf_json;
 mod hf_parts;
 mod hf_plan;
+mod hf_unigram;
 mod look;
 mod look_json;
 mod protobuf;
 mod recognise;
 mod sentencepiece;
 mod set;
-mod sp_crate;
 mod tiktoken;
 mod vocab_merges;
 
@@ -47,7 +47,7 @@ pub use recognise::{FileKind, recognise};
 pub use set::{FileSet, MAX_FILE_BYTES};
 
 use super::error::{Diagnostic, TokenizerError};
-use super::{Loaded, VocabSource, from_source};
+use super::{EncodeOptions, Loaded, SpecialTokens, VocabSource, from_source};
 use companions::Companions;
 use std::path::Path;
 
@@ -141,8 +141,11 @@ pub(crate) fn sources(files: &FileSet) -> Vec<(String, Result<VocabSource, Strin
         match (candidate.kind, candidate.partner) {
             (Some(FileKind::HuggingFaceJson), _) => hf_plan::plain_source(name, bytes, &companions),
             (Some(FileKind::SentencePiece), _) => {
-                let read = sentencepiece::read(name, bytes, &companions, &mut noticed).map_err(text)?;
-                read.reason.map_or(Ok(read.source), |reason| Err(reason.to_owned()))
+                let source = sentencepiece::read(name, bytes, &companions, &mut noticed).map_err(text)?;
+                match source.normalizing {
+                    None => Ok(source),
+                    Some(_) => Err("it is SentencePiece that normalises text, which a GGUF does not record".to_owned()),
+                }
             }
             (Some(FileKind::Tiktoken), _) => {
                 tiktoken::source(name, bytes, &companions, &hints).map(|read| read.source).map_err(text)
@@ -154,6 +157,18 @@ pub(crate) fn sources(files: &FileSet) -> Vec<(String, Result<VocabSource, Strin
         }
     };
     recognise::candidates(files).iter().map(|candidate| (candidate.name.to_owned(), source(candidate))).collect()
+}
+
+/// A tokenizer.json that was made of something else, framed by `roles`.
+pub(super) fn by_crate(
+    name: &str,
+    json: &serde_json::Value,
+    reason: &str,
+    roles: SpecialTokens,
+) -> Result<Loaded, TokenizerError> {
+    let every = EncodeOptions { add_special: true, parse_special: true };
+    let frame = hf_parts::Frame { front: roles.front(every), back: roles.back(every) };
+    hf_crate::load(name, json.to_string().as_bytes(), reason, false, Some(frame), &Companions::default())
 }
 
 /// A source and what was noticed while reading it.

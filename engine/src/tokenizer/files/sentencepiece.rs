@@ -5,17 +5,17 @@
 //! 41, eos_id 42, pad_id 43), normalizer_spec 3 (precompiled_charsmap 2, add_dummy_prefix 3, remove_extra_whitespaces 4,
 //! escape_whitespaces 5). The types of pieces have the numbers that GGUF took over.
 //!
-//! BPE that leaves text as it is (LLaMA-2, Mistral) runs on our engine; Unigram, and models that normalise text, on the
-//! crate. The file itself says nothing about framing: BOS goes in front unless tokenizer_config.json says otherwise, as
+//! The ids are sentencepiece's own, whatever `transformers` makes of the file: user-defined pieces are found while the
+//! text is normalised and cut, and only the front of a text gets the space. The file itself says nothing about framing: BOS goes in front unless tokenizer_config.json says otherwise, as
 //! all known users of the BPE kind have it.
 
 use super::super::error::{Diagnostic, TokenizerError};
+use super::super::normalize::Normalizing;
 use super::super::vocab::{MAX_TOKENS, TokenKind, VocabSource, key};
 use super::super::{Loaded, from_source};
 use super::companions::{AddedToken, Companions};
-use super::hf_parts::Frame;
 use super::protobuf::{Reader, Value};
-use super::{MAX_TOKEN_BYTES, bad, hf_crate, sp_crate, unsupported};
+use super::{MAX_TOKEN_BYTES, bad, unsupported};
 
 /// A model file, with the proto's defaults where it says nothing.
 #[derive(Debug)]
@@ -140,14 +140,6 @@ fn parse_normalizer(model: &mut Model, mut reader: Reader<'_>) -> Result<(), Str
     Ok(())
 }
 
-/// A model file with its vocabulary.
-pub(super) struct Read {
-    model: Model,
-    pub(super) source: VocabSource,
-    /// Why our engine does not run it, if it does not.
-    pub(super) reason: Option<&'static str>,
-}
-
 /// Reads the vocabulary of a tokenizer.model.
 ///
 /// # Errors
@@ -157,7 +149,7 @@ pub(super) fn read(
     bytes: &[u8],
     companions: &Companions,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Result<Read, TokenizerError> {
+) -> Result<VocabSource, TokenizerError> {
     let mut model = parse(bytes).map_err(|reason| bad(name, reason))?;
     if model.pieces.is_empty() {
         return Err(bad(name, "it has no pieces"));
@@ -165,12 +157,12 @@ pub(super) fn read(
     if model.suffix || !model.escape {
         return Err(unsupported(name, "it writes spaces behind words or not as `▁`; use the model's tokenizer.json"));
     }
+    let kinds = (0..).zip(&model.kinds).filter(|(_, kind)| **kind == TokenKind::UserDefined);
+    let inline: Vec<u32> = kinds.map(|(id, _)| id).collect();
     add(&mut model, &companions.added, diagnostics);
-    let reason = match model.model_type {
-        1 => Some("SentencePiece Unigram"),
-        2 if !model.charsmap.is_empty() => Some("SentencePiece BPE that normalises characters"),
-        2 if model.remove_extra => Some("SentencePiece BPE that removes spaces"),
-        2 => None,
+    let kind = match model.model_type {
+        1 => "t5",
+        2 => "llama",
         other => {
             return Err(unsupported(
                 name,
@@ -180,15 +172,28 @@ pub(super) fn read(
             ));
         }
     };
+    if let Some(id) = model.pieces.iter().position(|piece| std::str::from_utf8(piece).is_err()) {
+        return Err(bad(name, format!("piece {id} is not UTF-8")));
+    }
+    // LLaMA-2 and Mistral change nothing but spaces, which the engine does by itself.
+    let plain = model.model_type == 2 && model.charsmap.is_empty() && !model.remove_extra && inline.is_empty();
+    let plain = plain && model.byte_fallback;
     let mut source = VocabSource {
-        model: "llama".into(),
+        model: kind.into(),
         tokens: std::mem::take(&mut model.pieces),
         scores: std::mem::take(&mut model.scores),
         token_types: std::mem::take(&mut model.kinds),
         lists_specials: true,
         add_bos: companions.add_bos,
-        add_eos: companions.add_eos,
+        // Nothing is put around a text of Unigram unless the companions say so.
+        add_eos: companions.add_eos.or(Some(false)),
         add_space_prefix: Some(model.dummy_prefix),
+        normalizing: (!plain).then(|| Normalizing {
+            charsmap: std::mem::take(&mut model.charsmap),
+            dummy_prefix: model.dummy_prefix,
+            remove_extra: model.remove_extra,
+            inline,
+        }),
         ..VocabSource::default()
     };
     roles(name, &model, &mut source)?;
@@ -198,7 +203,7 @@ pub(super) fn read(
     }
     let find = |text: &str| ids.get(text.as_bytes()).copied();
     companions.apply(&mut source, &find, diagnostics);
-    Ok(Read { model, source, reason })
+    Ok(source)
 }
 
 /// Builds the tokenizer of a tokenizer.model.
@@ -207,19 +212,7 @@ pub(super) fn read(
 /// As [`read`], and what the engines say.
 pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<Loaded, TokenizerError> {
     let mut diagnostics = Vec::new();
-    let Read { model, source, reason } = read(name, bytes, companions, &mut diagnostics)?;
-    let mut loaded = match reason {
-        None => from_source(source)?,
-        Some(reason) => {
-            let json = sp_crate::json(name, &model, &source)?;
-            // A Unigram model frames its text as its companions say, and without them not at all.
-            let frame = Frame {
-                front: source.bos.filter(|&id| source.add_bos == Some(true) && id != u32::MAX),
-                back: source.eos.filter(|&id| source.add_eos == Some(true) && id != u32::MAX),
-            };
-            hf_crate::load(name, json.to_string().as_bytes(), reason, false, Some(frame), companions)?
-        }
-    };
+    let mut loaded = from_source(read(name, bytes, companions, &mut diagnostics)?)?;
     diagnostics.append(&mut loaded.diagnostics);
     Ok(Loaded { tokenizer: loaded.tokenizer, diagnostics })
 }

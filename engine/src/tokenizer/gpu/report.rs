@@ -19,6 +19,14 @@ pub enum NotOnDevice {
         /// The device.
         device: String,
     },
+    /// Its pre-tokenizer is not one of those that run there.
+    #[error("the pre-tokenizer `{rule}` does not run on {device}; text is encoded on the CPU")]
+    NoRule {
+        /// Its name.
+        rule: String,
+        /// The device.
+        device: String,
+    },
     /// The device refused the tables.
     #[error(transparent)]
     Device(#[from] TokenizeError),

@@ -1,0 +1,161 @@
+//! How SentencePiece changes text before it cuts it into pieces.
+//!
+//! The steps are those of sentencepiece's `Normalizer` (src/normalizer.cc, Apache-2.0), read for facts: user-defined pieces stay as
+//! they are; else the longest entry of the character map is replaced; spaces in front, behind and in runs go where the
+//! model says so; one space goes in front; and a space is written `▁` (U+2581). A byte that is not UTF-8 becomes U+FFFD.
+//!
+//! A character map is a little-endian u32 (bytes of the trie), the trie (a double array of u32 units, as the library
+//! Darts lays them out: label in bits 0 to 7 and 31, "has a value" in bit 8, offset in bits 10 to 30, shifted by 8 where
+//! bit 9 is set), and texts that end with a zero byte; a value is where its text starts.
+
+use super::special::SpecialMatcher;
+use super::spm_tables::SPACE;
+use super::unicode::decode;
+
+/// What a model says about its normalising. The source of [`super::VocabSource::normalizing`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Normalizing {
+    /// `precompiled_charsmap`; empty: characters stay as they are.
+    pub charsmap: Vec<u8>,
+    /// A space goes in front of the text.
+    pub dummy_prefix: bool,
+    /// Spaces at both ends are removed, and runs of them are one.
+    pub remove_extra: bool,
+    /// User-defined tokens that SentencePiece itself finds: they neither end a stretch of text nor get a space in front.
+    /// All other user-defined tokens are cut out first.
+    pub inline: Vec<u32>,
+}
+
+/// Ready to run.
+#[derive(Debug, Clone)]
+pub(super) struct Normalizer {
+    map: Option<CharsMap>,
+    /// As in [`Normalizing`].
+    pub(super) dummy_prefix: bool,
+    remove_extra: bool,
+    /// The pieces of [`Normalizing::inline`].
+    pub(super) inline: SpecialMatcher,
+}
+
+impl Normalizer {
+    /// `tokens` are the texts of all tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the character map.
+    pub(super) fn new(spec: &Normalizing, tokens: &[Vec<u8>]) -> Result<Self, String> {
+        let mut inline = SpecialMatcher::default();
+        for &id in &spec.inline {
+            if let Some(text) = tokens.get(id as usize) {
+                inline.add(text, id);
+            }
+        }
+        let map = if spec.charsmap.is_empty() { None } else { Some(CharsMap::new(&spec.charsmap)?) };
+        Ok(Self { map, dummy_prefix: spec.dummy_prefix, remove_extra: spec.remove_extra, inline })
+    }
+
+    /// `text` as the pieces are cut from it, into `out`.
+    pub(super) fn run(&self, mut text: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        if self.remove_extra {
+            while !text.is_empty() {
+                let (part, len) = self.next(text);
+                if part != b" " {
+                    break;
+                }
+                text = &text[len..];
+            }
+        }
+        if text.is_empty() {
+            return;
+        }
+        if self.dummy_prefix {
+            out.extend_from_slice(SPACE);
+        }
+        let mut after_space = self.remove_extra;
+        while !text.is_empty() {
+            let (mut part, len) = self.next(text);
+            while let (true, [b' ', rest @ ..]) = (after_space, part) {
+                part = rest;
+            }
+            for &byte in part {
+                match byte {
+                    b' ' => out.extend_from_slice(SPACE),
+                    byte => out.push(byte),
+                }
+            }
+            if let Some(last) = part.last() {
+                after_space = self.remove_extra && *last == b' ';
+            }
+            text = &text[len..];
+        }
+        while self.remove_extra && out.ends_with(SPACE) {
+            out.truncate(out.len() - SPACE.len());
+        }
+    }
+
+    /// Takes off what the front of a decoded text has more than the text had: `piece` is the next piece with its spaces
+    /// as such, `out` the text so far.
+    pub(super) fn trim_front<'a>(&self, piece: &'a [u8], out: &[u8], first: bool) -> &'a [u8] {
+        let front = out.is_empty() && (self.remove_extra || (self.dummy_prefix && first));
+        piece.strip_prefix(b" ").filter(|_| front).unwrap_or(piece)
+    }
+
+    /// What the front of `text` becomes, and how many bytes of it that is. `text` is not empty.
+    fn next<'a>(&'a self, text: &'a [u8]) -> (&'a [u8], usize) {
+        if let Some((_, end)) = self.inline.longest_at(text, 0) {
+            return (&text[..end], end);
+        }
+        if let Some(found) = self.map.as_ref().and_then(|map| map.longest(text)) {
+            return found;
+        }
+        match decode(text, 0) {
+            Some((_, len)) => (&text[..len], len),
+            None => ("\u{fffd}".as_bytes(), 1),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct CharsMap {
+    units: Vec<u32>,
+    texts: Vec<u8>,
+}
+
+impl CharsMap {
+    fn new(bytes: &[u8]) -> Result<Self, String> {
+        let (size, rest) = bytes.split_first_chunk::<4>().ok_or("its character map is shorter than its header")?;
+        let size = u32::from_le_bytes(*size) as usize;
+        let (trie, texts) = rest
+            .split_at_checked(size)
+            .filter(|(trie, texts)| !trie.is_empty() && trie.len().is_multiple_of(4) && texts.last() == Some(&0))
+            .ok_or_else(|| {
+                format!(
+                    "its character map of {} bytes has no whole trie of {size} bytes with texts behind it",
+                    bytes.len()
+                )
+            })?;
+        let units = trie.as_chunks().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+        Ok(Self { units, texts: texts.to_vec() })
+    }
+
+    /// The longest entry at the front of `text`: what it becomes, and its length. A damaged trie ends the search.
+    fn longest(&self, text: &[u8]) -> Option<(&[u8], usize)> {
+        let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
+        let mut at = offset(*self.units.first()?);
+        let mut best = None;
+        for (len, &byte) in (1..).zip(text) {
+            at ^= u32::from(byte);
+            let Some(&unit) = self.units.get(at as usize).filter(|unit| **unit & 0x8000_00FF == u32::from(byte)) else {
+                break;
+            };
+            at ^= offset(unit);
+            if unit & (1 << 8) != 0 {
+                best = self.units.get(at as usize).map(|value| (value & 0x7FFF_FFFF, len)).or(best);
+            }
+        }
+        let (from, len) = best?;
+        let replacement = self.texts.get(from as usize..)?;
+        let end = memchr::memchr(0, replacement)?;
+        Some((&replacement[..end], len))
+    }
+}
