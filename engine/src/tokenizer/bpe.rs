@@ -15,7 +15,7 @@ use super::recent::{self, Recent};
 use super::special::Part;
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::WordMap;
-use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, fingerprint};
+use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, checksum, fingerprint};
 use std::borrow::Cow;
 
 /// A byte-level BPE tokenizer.
@@ -51,7 +51,7 @@ impl BpeTokenizer {
         if source.merges.is_empty() && !by_ranks {
             return Err(TokenizerError::NoMerges);
         }
-        let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics)?;
+        let pre = rule(&source, diagnostics)?;
         let bos = if pre.no_bos { None } else { Some(11) };
         let defaults = Defaults { bos, eos: Some(11), add_bos: pre.add_bos, ..Defaults::default() };
         let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
@@ -65,6 +65,14 @@ impl BpeTokenizer {
         let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
         Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+    }
+
+    /// The ids of a text by another rule, with the tokens that may go in front and behind.
+    pub(super) fn ids_by(&mut self, pre: &'static PreSpec, text: &str) -> (Option<u32>, Vec<u32>, Option<u32>) {
+        self.pre = pre;
+        let mut work = Work::default();
+        self.encode_text(text.as_bytes(), &mut work);
+        (self.vocab.special.bos, work.ids, self.vocab.special.eos)
     }
 
     /// What a device needs: the rule, the pieces that are one token, the merges, the token of each byte.
@@ -119,6 +127,20 @@ impl BpeTokenizer {
         self.bytes.merge_all(&self.pairs, piece, &mut work.symbols, &mut work.scratch);
         work.ids.extend_from_slice(&work.symbols);
     }
+}
+
+/// The rule by which a vocabulary's texts are split: by the file, by the vocabulary's fingerprint, by what it makes of a text.
+fn rule(source: &VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<&'static PreSpec, TokenizerError> {
+    let before = diagnostics.len();
+    let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics);
+    let unknown = match &pre {
+        Ok(_) => diagnostics[before..].iter().any(|diagnostic| diagnostic.code == fingerprint::UNKNOWN),
+        Err(error) => matches!(error, TokenizerError::UnknownPre { .. }),
+    };
+    let Some(found) = unknown.then(|| checksum::identify(source)).flatten() else { return pre };
+    diagnostics.truncate(before);
+    diagnostics.push(fingerprint::by_checksum(source.pre.as_deref(), found));
+    Ok(found)
 }
 
 #[derive(Default)]

@@ -82,6 +82,28 @@ fn set(name: &str) -> String {
     format!("bitnet convert FILE --set {PRE_KEY}={name} -o MENDED")
 }
 
+/// Code of the warning that the rule is a guess.
+pub(super) const UNKNOWN: &str = "pre_unknown";
+
+fn said(pre: Option<&str>) -> String {
+    match pre {
+        None => format!("the file has no `{PRE_KEY}`"),
+        Some(pre) => format!("`{PRE_KEY}` says `{pre}`"),
+    }
+}
+
+/// What is told of a rule that the vocabulary's ids of a text vouch for.
+pub(super) fn by_checksum(pre: Option<&str>, found: &PreSpec) -> Diagnostic {
+    let (said, name) = (said(pre), found.name);
+    Diagnostic::warning(
+        "pre_from_checksum",
+        format!(
+            "{said}, but the vocabulary's ids of llama.cpp's check text are those of `{name}`, which is used. Programs that trust the file split text wrongly"
+        ),
+        set(name),
+    )
+}
+
 /// The pre-tokenizer of a byte-level BPE: what the file says, or what its vocabulary says where the file is silent,
 /// says `default`, or says a name that nobody knows.
 ///
@@ -117,10 +139,7 @@ pub fn resolve(
             Ok(spec)
         }
         (_, _, Some((f, spec))) => {
-            let said = match pre {
-                None => format!("the file has no `{PRE_KEY}`"),
-                Some(pre) => format!("`{PRE_KEY}` says `{pre}`"),
-            };
+            let said = said(pre);
             diagnostics.push(Diagnostic::warning(
                 "pre_from_fingerprint",
                 format!("{said}, but the vocabulary is that of {} (sha256 {}): `{}` is used. Programs that trust the file split text wrongly", f.name, f.sha256, f.pre),
@@ -141,7 +160,7 @@ pub fn resolve(
         (pre, _, None) => {
             let said = if pre.is_some() { "says `default`" } else { "is missing" };
             diagnostics.push(Diagnostic::warning(
-                "pre_unknown",
+                UNKNOWN,
                 format!(
                     "`{PRE_KEY}` {said} and the vocabulary of {} tokens (sha256 {}) is not a known one: text is split by llama.cpp's fallback, \
                      which is probably NOT how the model was trained; expect worse output",

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 pub mod bpe;
 pub mod byte_alphabet;
+mod checksum;
 pub mod error;
 pub mod files;
 pub mod fingerprint;
