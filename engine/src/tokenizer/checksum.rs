@@ -8,7 +8,6 @@ use super::bpe::BpeTokenizer;
 use super::pretokenize::{self, PreSpec};
 use super::vocab::VocabSource;
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
 
 /// llama.cpp's text: white space, emoji, numbers, scripts, quotes, contractions.
 const TEXT: &str = "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n🚀 (normal) 😶\u{200d}🌫️ (multiple emojis concatenated) ✅ 🦙🦙 3 33 333 3333 33333 333333 3333333 33333333 3.3 3..3 3...3 កាន់តែពិសេសអាច😁 ?我想在apple工作1314151天～ ------======= нещо на Български ''''''```````\"\"\"\"......!!!!!!?????? I've been 'told he's there, 'RE you sure? 'M not sure I'll make it, 'D you like some tea? We'Ve a'lL";
@@ -116,8 +115,12 @@ pub(super) fn identify(source: &VocabSource) -> Option<&'static PreSpec> {
         let source =
             VocabSource { pre: Some("gpt-2".to_owned()), ignore_merges: Some(ignore_merges), ..source.clone() };
         let mut tokenizer = BpeTokenizer::new(source, &mut Vec::new()).ok()?;
-        let mut seen = HashSet::new();
-        for spec in pretokenize::KNOWN.iter().filter(|s| s.ignore_merges == ignore_merges && seen.insert(s.pre)) {
+        let mut seen = Vec::new();
+        for spec in pretokenize::KNOWN.iter().filter(|spec| spec.ignore_merges == ignore_merges) {
+            if seen.contains(&spec.pre) {
+                continue;
+            }
+            seen.push(spec.pre);
             let (bos, ids, eos) = tokenizer.ids_by(spec, TEXT);
             for (front, back) in [(None, None), (bos, None), (None, eos), (bos, eos)] {
                 let all: Vec<u32> = front.into_iter().chain(ids.iter().copied()).chain(back).collect();
@@ -134,6 +137,7 @@ pub(super) fn identify(source: &VocabSource) -> Option<&'static PreSpec> {
 mod tests {
     use super::*;
     use crate::tokenizer::files::{self, FileSet};
+    use std::collections::HashSet;
     use std::path::Path;
 
     fn gpt2() -> VocabSource {
