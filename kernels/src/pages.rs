@@ -50,6 +50,16 @@ impl Pages {
     }
 }
 
+/// Whether Linux gives huge pages to mappings that ask for them.
+#[must_use]
+pub fn huge_pages_are_given() -> bool {
+    static GIVEN: OnceLock<bool> = OnceLock::new();
+    *GIVEN.get_or_init(|| {
+        let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+        enabled.contains("[madvise]") || enabled.contains("[always]")
+    })
+}
+
 /// What memory costs when it is first touched, in seconds a byte on one thread. On a bare machine huge pages are the cheaper ones; a virtual
 /// one may have to ask its host for each.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,15 +76,16 @@ impl PageCost {
     pub fn measured() -> Option<Self> {
         static COST: OnceLock<Option<PageCost>> = OnceLock::new();
         *COST.get_or_init(|| {
-            let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-            let given = enabled.contains("[madvise]") || enabled.contains("[always]");
+            if !huge_pages_are_given() {
+                return None;
+            }
             let touch = |huge| -> Option<f64> {
                 let mut pages = Pages::new(PROBE, huge).ok()?;
                 let started = Instant::now();
                 pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
                 Some(started.elapsed().as_secs_f64() / PROBE as f64)
             };
-            Some(Self { small: touch(false)?, huge: touch(true)? }).filter(|_| given)
+            Some(Self { small: touch(false)?, huge: touch(true)? })
         })
     }
 }

@@ -7,7 +7,7 @@
 use super::Model;
 use crate::memory::bytes_of;
 use crate::ops::{Linear, MatrixId, Op, Slot};
-use bitnet_kernels::pages::{PageCost, Pages};
+use bitnet_kernels::pages::{Pages, huge_pages_are_given};
 use bitnet_kernels::{ActKind, Pool};
 use std::ops::Range;
 
@@ -118,7 +118,7 @@ impl Model {
     }
 
     fn worth_copying(&self, bytes: usize) -> bool {
-        bytes >= LEAST_BYTES && self.weights.file().is_mapped() && PageCost::measured().is_some()
+        bytes >= LEAST_BYTES && self.weights.file().is_mapped() && huge_pages_are_given()
     }
 
     /// Copies the matrices to where `parts` says, and gives their memory in the file back.
