@@ -100,7 +100,7 @@ pub struct Pair {
 pub struct Limit {
     /// Median of the runs.
     pub measured: f64,
-    /// Highest less lowest run, in percent of the median.
+    /// How far three of four runs are from the median at most, in percent of it.
     pub spread_percent: f64,
     /// Below is a regression.
     pub limit: f64,

@@ -7,8 +7,10 @@
 //! | [`ratio`] | paired ratios: what two engines did in the same round |
 //! | [`engine`] | what can be measured: a program like `llama-bench`, ours among them, or a worker of `cpp-sys` |
 //! | [`llama_bench`] | what such a program prints |
+//! | [`noise`] | foreign load while something is measured |
 //! | [`process`] | a child process: its output, its time, its memory |
 //! | [`peers`] | the run: rounds in turn, the report |
+//! | [`person`] | what a person waits for: from the start of a process to the last token |
 //! | [`table`], [`plot`] | the report for people |
 //! | [`gpu`] | a card: bits, speed, and the share of what its memory allows |
 //!
@@ -21,7 +23,9 @@ pub mod gpu;
 pub mod inputs;
 pub mod llama_bench;
 pub mod models;
+pub mod noise;
 pub mod peers;
+pub mod person;
 pub mod plot;
 pub mod process;
 pub mod ratio;

@@ -8,6 +8,7 @@ use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::GoldenError;
 use bitnet_golden::gates;
+use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::gate::driver::{Driver, valgrind};
 use bitnet_harness::gate::proof::{self, Proof};
 use bitnet_harness::gate::{BLESS, Finding, GateError, Judgement, Outcome, Row, instructions, ratios};
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     /// Prove that the gate is green without a slowdown and red with one.
     #[arg(long)]
     self_test: bool,
-    /// Runs of --self-test (10), and of --paired --bless (5).
+    /// Runs of --self-test (10), and of --paired --bless (20).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: Option<u16>,
     /// Do so many percent of the work once more, in steps of 10.
@@ -95,7 +96,9 @@ impl Args {
         if self.bless {
             let build = driver.build()?;
             let pairs = ratios::arguments(&ratios::pairs(&build));
-            let runs = (0..self.runs(5)).map(|_| driver.time(&pairs)).collect::<Result<Vec<_>, _>>()?;
+            let runs = (0..self.runs(20))
+                .map(|_| Ok(Guard::USUAL.quiet(|| driver.time(&pairs))?.0))
+                .collect::<Result<Vec<_>, GateError>>()?;
             ratios::bless(&golden, &ratios::data(&runs, data.as_ref())?, arch)?;
             return written(&gates::ratios_path(&golden, arch), &build.cpu);
         }
