@@ -11,13 +11,14 @@
 //! | [`process`] | a child process: its output, its time, its memory |
 //! | [`peers`] | the run: rounds in turn, the report |
 //! | [`person`] | what a person waits for: from the start of a process to the last token |
-//! | [`table`], [`plot`] | the report for people |
+//! | [`table`], [`plot`], [`curve`] | the report for people |
 //! | [`gpu`] | a card: bits, speed, and the share of what its memory allows |
 //!
 //! A machine's speed drifts by a third within an hour. So no figure here is held against one of another run: every
 //! statement is a ratio within a round, in which the engines ran one after the other, or a share of what memory could be
 //! read at in that round. Nothing is assumed about a peer; what could not be measured is absent and says why.
 
+pub mod curve;
 pub mod engine;
 pub mod gpu;
 pub mod inputs;

@@ -162,12 +162,15 @@ fn a_person_waits_from_the_start_of_a_process() {
         assert!(seconds.samples.len() == 2 && seconds.spread.least > 0.0, "{wait:?}");
     }
 
-    // Both references: not here, with the command, and ours still has its figures.
-    let more = ["--rounds", "1", "--texts", "24", "--answers", "1"];
+    // Both references: not here, with the command, and ours still has its figures, in every setting.
+    let curve = dir.path().join("curve.svg").to_string_lossy().into_owned();
+    let more = ["--rounds", "1", "--texts", "8", "--answers", "2", "--settings", "--curve", &curve];
     let (code, out, err) = said(&[&args[..], &more].concat(), dir.path());
     assert_eq!(code, Some(4), "{err}");
     assert!(out.contains("bitnet.cpp: unavailable: it was not built"), "{out}");
-    assert!(out.contains("to fix it: cargo xtask setup-cpp bitnet") && out.contains("| 1 | ours |"), "{out}");
+    assert!(out.contains("to fix it: cargo xtask setup-cpp bitnet") && out.contains("| 2 | ours |"), "{out}");
+    assert!(out.contains("| 2 | ours, head screened, huge pages |"), "{out}");
+    assert!(std::fs::read_to_string(&curve).expect("a drawing").contains("ours, head whole, no huge pages"));
 }
 
 #[test]

@@ -105,19 +105,27 @@ pub struct Program {
     path: PathBuf,
     /// `bitnet`, where the flags come after a command.
     ours: bool,
+    /// More flags of `infer`.
+    settings: Vec<&'static str>,
 }
 
 impl Program {
     /// Another's program.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, ours: false }
+        Self { path, ours: false, settings: Vec::new() }
     }
 
     /// Ours: `bitnet`, with its commands `bench` and `infer`.
     #[must_use]
     pub fn ours(path: PathBuf) -> Self {
-        Self { path, ours: true }
+        Self { path, ours: true, settings: Vec::new() }
+    }
+
+    /// The same with more flags of `infer`.
+    #[must_use]
+    pub fn with(self, settings: &[&'static str]) -> Self {
+        Self { settings: settings.to_vec(), ..self }
     }
 
     fn run(&self, args: &[&str], limit: Duration) -> Result<Ran, EngineError> {
@@ -185,7 +193,7 @@ impl Engine for Program {
         let flags = ["--max-tokens", &most, "--temperature", "0", "--ignore-eos", "--format", "json"];
         let what =
             ["infer", "--model", &model, "--threads", &threads, "--prompt-template", "raw", "--prompt", &ask.text];
-        let ran = self.run(&[&what[..], &flags].concat(), ask.limit)?;
+        let ran = self.run(&[&what[..], &flags, &self.settings].concat(), ask.limit)?;
         let report: Report = serde_json::from_str(&ran.out)
             .map_err(|error| EngineError::Cannot(format!("{} infer: {error}", self.path.display())))?;
         if report.tokens.len() < answer {

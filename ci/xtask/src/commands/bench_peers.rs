@@ -20,7 +20,7 @@ use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::bench::peers::{Contender, ModelFile, Named, Plan, Report, compare};
 use bitnet_harness::bench::person::{self, Waits};
 use bitnet_harness::bench::worker::Worker;
-use bitnet_harness::bench::{plot, table};
+use bitnet_harness::bench::{curve, plot, table};
 use bitnet_harness::crossval::live::facts;
 use bitnet_harness::env::Env;
 use bitnet_harness::models::first_linear;
@@ -38,6 +38,14 @@ const OURS: &str = "ours";
 /// About 34 tokens for a vocabulary of 128,000; repeated for longer prompts.
 const TEXT: &str = "The history of computing is the story of machines that were built to count, then to calculate, and at \
                     last to answer questions that nobody had thought of asking before.";
+
+/// What `infer` decides by itself, decided: an answer as it comes should lose to none of these.
+const SETTINGS: [(&str, &[&str]); 4] = [
+    ("ours, head whole, no huge pages", &["--head", "whole", "--huge-pages", "off"]),
+    ("ours, head whole, huge pages", &["--head", "whole", "--huge-pages", "on"]),
+    ("ours, head screened, no huge pages", &["--head", "screened", "--huge-pages", "off"]),
+    ("ours, head screened, huge pages", &["--head", "screened", "--huge-pages", "on"]),
+];
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -63,6 +71,9 @@ pub(crate) struct Args {
     /// New tokens that a person waits for, beside the first.
     #[arg(long, value_delimiter = ',', default_value = "16,64,256", value_parser = clap::value_parser!(u32).range(1..=65536))]
     answers: Vec<u32>,
+    /// For a person, also measure ours with the head whole and screened, with huge pages and without.
+    #[arg(long)]
+    settings: bool,
     /// Foreign load, in percent of the machine, from which on a run is repeated (twice at most) and then marked.
     #[arg(long, default_value_t = 100.0 * Guard::USUAL.limit, value_name = "PERCENT")]
     noise: f64,
@@ -90,6 +101,9 @@ pub(crate) struct Args {
     /// Also draw ours against the others.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Also draw what a person waits over the number of new tokens.
+    #[arg(long, value_name = "FILE.svg")]
+    curve: Option<PathBuf>,
     /// A table for people, or the record as one JSON document.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -154,7 +168,16 @@ impl Args {
             let texts = self.texts(&file)?;
             let answers = once(std::iter::once(1).chain(self.answers.iter().map(|n| *n as usize)));
             let plan = Waits { texts, answers, threads: threads.clone(), rounds, guard };
-            person::waits(&mut contenders, &ask, &plan, tell)
+            let known = contenders.len();
+            let settings = if self.settings { &SETTINGS[..] } else { &[] };
+            contenders.extend(settings.iter().map(|(name, flags)| Contender {
+                name: (*name).to_owned(),
+                about: format!("infer {}", flags.join(" ")),
+                engine: Ok(Box::new(Program::ours(ours.clone()).with(flags))),
+            }));
+            let waits = person::waits(&mut contenders, &ask, &plan, tell);
+            contenders.truncate(known);
+            waits
         } else {
             Vec::new()
         };
@@ -243,8 +266,11 @@ impl Args {
             Format::Json => writeln!(out, "{json}")?,
             Format::Text => out.write_all(table::table(report).as_bytes())?,
         }
-        if let Some(path) = &self.plot {
-            match plot::svg(report) {
+        type Draw = fn(&Report) -> Result<String, plot::PlotError>;
+        let drawings: [(&Option<PathBuf>, Draw); 2] = [(&self.plot, plot::svg), (&self.curve, curve::svg)];
+        for (path, draw) in drawings {
+            let Some(path) = path else { continue };
+            match draw(report) {
                 Ok(svg) => put(path, &svg)?,
                 Err(plot::PlotError::Nothing) => eprintln!("{}: {}", path.display(), plot::PlotError::Nothing),
                 Err(error) => return Err(error.into()),

@@ -110,7 +110,7 @@ fn a_gain_is_held_or_red() {
 fn a_case_of_two_speeds_is_no_regression() {
     // As where a process happens to lie in memory: 0.39 or 0.73, each half of the time.
     let mut machine = Machine::new(4);
-    let mut both = |machine: &mut Machine, cases: &[String]| {
+    let both = |machine: &mut Machine, cases: &[String]| {
         machine.ratios[0] = if machine.uniform() < 0.5 { 0.39 } else { 0.73 };
         machine.time(cases)
     };
