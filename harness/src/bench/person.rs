@@ -132,7 +132,7 @@ fn cell(
     .collect()
 }
 
-/// A text of at most so many tokens, and as many as whole words allow, from a text that is repeated. `count` counts tokens.
+/// A text of at most so many tokens, and nearly as many, from words that are repeated; the last may be cut. `count` counts tokens.
 ///
 /// # Errors
 /// That of `count`.
@@ -145,8 +145,15 @@ pub fn text_of<E>(words: &str, tokens: usize, count: impl Fn(&str) -> Result<usi
         let middle = (low + high).div_ceil(2);
         if count(&text(middle))? <= tokens { low = middle } else { high = middle - 1 }
     }
-    let text = text(low);
-    Ok((count(&text)?, text))
+    let mut best = text(low);
+    let mut longer = format!("{best} ");
+    for letter in all.get(low % all.len().max(1)).copied().unwrap_or_default().chars() {
+        longer.push(letter);
+        if count(&longer)? <= tokens {
+            best.clone_from(&longer);
+        }
+    }
+    Ok((count(&best)?, best))
 }
 
 #[cfg(test)]
@@ -226,5 +233,8 @@ mod tests {
         assert_eq!(text_of("a b c", 9, count), Ok((8, "a b c a".to_owned())));
         assert_eq!(text_of("a b c", 1, count), Ok((2, "a".to_owned())), "a word is the least");
         assert_eq!(text_of("a b", 8, |_: &str| Err("no")), Err("no"));
+        // Every letter is one.
+        let count = |text: &str| Ok::<_, ()>(text.replace(' ', "").len());
+        assert_eq!(text_of("abc defg", 5, count), Ok((5, "abc de".to_owned())));
     }
 }

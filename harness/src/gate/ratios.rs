@@ -30,6 +30,8 @@ const RUNS: usize = 3;
 pub const MOST: usize = 15;
 /// Runs that are added at once.
 const STEP: usize = 2;
+/// A run is half a minute: one repetition is enough.
+const GUARD: Guard = Guard { repeats: 1, ..Guard::USUAL };
 
 /// Kernel sets that a new file may lack if they cannot run where it is made.
 fn not_timed() -> Vec<Elsewhere> {
@@ -59,12 +61,12 @@ pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), Gat
     let mut loudest = 0.0f64;
     let mut time = |pairs: &[String], cases: &[String]| {
         let driver = Driver { cases: cases.to_vec(), ..driver.clone() };
-        let (timed, foreign) = Guard::USUAL.quiet(|| driver.time(pairs))?;
+        let (timed, foreign) = GUARD.quiet(|| driver.time(pairs))?;
         loudest = loudest.max(foreign.unwrap_or_default());
         Ok(timed)
     };
     let (timed, mut judged) = repeated(&mut time, (&all, &driver.cases), data)?;
-    if loudest > Guard::USUAL.limit {
+    if loudest > GUARD.limit {
         judged.notes.push(format!(
             "others took up to {:.0} % of the machine during a run: a red case may be noise, run it again in quiet",
             100.0 * loudest

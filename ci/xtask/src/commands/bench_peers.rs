@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// What is measured: person (from the start of a process to the last token), warmed (rates without load and preparation).
     #[arg(long, value_enum, value_delimiter = ',', default_value = "person,warmed", value_name = "KIND")]
     measure: Vec<Measure>,
-    /// Tokens of the prompts that a person waits for; words are not cut, so that a few may be missing.
+    /// Tokens of the prompts that a person waits for, by our tokenizer.
     #[arg(long, value_delimiter = ',', default_value = "32,512", value_parser = clap::value_parser!(u32).range(1..=65536))]
     texts: Vec<u32>,
     /// New tokens that a person waits for, beside the first.
