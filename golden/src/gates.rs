@@ -1,7 +1,7 @@
 //! `gates/`: what the kernels cost, and how much more is a regression.
 //!
 //! `gates/instructions-<arch>.toml` has exact counts of instructions, `gates/ratios-<arch>.toml` how many times faster one kernel
-//! set is than a plainer one. Both are written by `cargo xtask gate --bless` and held by `cargo xtask gate`. A file says what
+//! set is than a plainer one, and `gates/ratios-<arch>-<processor>.toml` the same of one more processor. All are written by `cargo xtask gate --bless` and held by `cargo xtask gate`. A file says what
 //! its figures were measured with; with anything else they say nothing, and whoever reads them must say that.
 
 use crate::{GoldenError, check_schema, read_toml};
@@ -100,7 +100,7 @@ pub struct Pair {
 pub struct Limit {
     /// Median of the runs.
     pub measured: f64,
-    /// Highest less lowest run, in percent of the median.
+    /// How far three of four runs are from the median at most, in percent of it.
     pub spread_percent: f64,
     /// Below is a regression.
     pub limit: f64,
@@ -112,7 +112,16 @@ pub fn instructions_path(golden: &Path, arch: &str) -> PathBuf {
     golden.join(format!("gates/instructions-{arch}.toml"))
 }
 
-/// Where the ratios of an architecture lie.
+/// The name of the ratios of one processor: the architecture, and the processor in letters, digits and dashes.
+///
+/// Ratios of two processors differ by more than any limit, so each that is blessed has a file of its own.
+#[must_use]
+pub fn of_processor(arch: &str, cpu: &str) -> String {
+    let words = cpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(arch.to_owned()).chain(words.map(str::to_ascii_lowercase)).collect::<Vec<_>>().join("-")
+}
+
+/// Where the ratios of an architecture lie, or of a processor by its name of [`of_processor`].
 #[must_use]
 pub fn ratios_path(golden: &Path, arch: &str) -> PathBuf {
     golden.join(format!("gates/ratios-{arch}.toml"))
@@ -168,6 +177,7 @@ mod tests {
         assert!(matches!(read(&COUNTS.replace("limit_percent", "limit")), Err(GoldenError::Parse { .. })));
         assert!(matches!(instructions(dir.path(), "other"), Err(GoldenError::Read { .. })));
         assert_eq!(architectures(dir.path(), "instructions-"), ["toy"]);
+        assert_eq!(of_processor("toy", "Maker family 6/../x"), "toy-maker-family-6-x");
     }
 
     /// Of what is committed. That something is, is the gate's to say: without its file it is not green.

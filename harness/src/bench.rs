@@ -7,21 +7,26 @@
 //! | [`ratio`] | paired ratios: what two engines did in the same round |
 //! | [`engine`] | what can be measured: a program like `llama-bench`, ours among them, or a worker of `cpp-sys` |
 //! | [`llama_bench`] | what such a program prints |
+//! | [`noise`] | foreign load while something is measured |
 //! | [`process`] | a child process: its output, its time, its memory |
 //! | [`peers`] | the run: rounds in turn, the report |
-//! | [`table`], [`plot`] | the report for people |
+//! | [`person`] | what a person waits for: from the start of a process to the last token |
+//! | [`table`], [`plot`], [`curve`] | the report for people |
 //! | [`gpu`] | a card: bits, speed, and the share of what its memory allows |
 //!
 //! A machine's speed drifts by a third within an hour. So no figure here is held against one of another run: every
 //! statement is a ratio within a round, in which the engines ran one after the other, or a share of what memory could be
 //! read at in that round. Nothing is assumed about a peer; what could not be measured is absent and says why.
 
+pub mod curve;
 pub mod engine;
 pub mod gpu;
 pub mod inputs;
 pub mod llama_bench;
 pub mod models;
+pub mod noise;
 pub mod peers;
+pub mod person;
 pub mod plot;
 pub mod process;
 pub mod ratio;

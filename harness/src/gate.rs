@@ -104,6 +104,8 @@ pub enum Finding {
     Ok,
     /// Better by more than the limit: not wrong, but to be blessed, so that it cannot be lost unseen.
     Improved,
+    /// Better by so much that the data do not hold it: its loss would not be seen before it is blessed.
+    NotHeld,
     /// Worse than the limit.
     Regression,
     /// The case is not in the data.
@@ -118,7 +120,7 @@ impl Finding {
     /// Whether it turns the gate red.
     #[must_use]
     pub fn is_red(&self) -> bool {
-        matches!(self, Self::Regression | Self::NoBaseline | Self::NoCase)
+        matches!(self, Self::Regression | Self::NotHeld | Self::NoBaseline | Self::NoCase)
     }
 
     /// In a table.
@@ -127,6 +129,7 @@ impl Finding {
         match self {
             Self::Ok => "ok".to_owned(),
             Self::Improved => format!("improved: {BLESS}"),
+            Self::NotHeld => format!("A GAIN THAT IS NOT HELD: {BLESS}"),
             Self::Regression => "REGRESSION".to_owned(),
             Self::NoBaseline => format!("NO BASELINE: {BLESS}"),
             Self::NoCase => format!("A BASELINE WITHOUT A CASE: {BLESS}"),

@@ -69,6 +69,10 @@ fn ours_and_a_program_take_turns() {
         XTASK,
         "--threads",
         "1",
+        "--measure",
+        "warmed",
+        "--noise",
+        "100",
         "--prompt",
         "16",
         "--generate",
@@ -119,6 +123,10 @@ fn a_reference_that_is_not_built_or_cannot_is_said() {
         XTASK,
         "--threads",
         "1",
+        "--measure",
+        "warmed",
+        "--noise",
+        "100",
         "--prompt",
         "8",
         "--generate",
@@ -134,6 +142,37 @@ fn a_reference_that_is_not_built_or_cannot_is_said() {
     assert!(dir.path().join("bench/peers.json").is_file(), "{err}");
 }
 
+/// Ours alone, since a program like `llama-bench` cannot be asked: every wait has figures, of a process of its own.
+#[test]
+fn a_person_waits_from_the_start_of_a_process() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = tiny(dir.path()).to_string_lossy().into_owned();
+    let args =
+        ["bench-peers", "--model", &model, "--ours", XTASK, "--threads", "1", "--measure", "person", "--noise", "100"];
+    let more = ["--program", "none=/bin/true", "--rounds", "2", "--texts", "24", "--answers", "3", "--format", "json"];
+    let (code, out, err) = said(&[&args[..], &more].concat(), dir.path());
+    assert_eq!(code, Some(4), "the program was named and has no figures: {err}");
+    let report: Report = serde_json::from_str(&out).expect("one JSON document");
+    assert!(report.is_complete("ours") && !report.is_complete("none") && report.rows.is_empty(), "{out}");
+    let [first, last] = report.waits.as_slice() else { panic!("{out}") };
+    assert_eq!(((first.answer, last.answer), (&*first.engine, &*last.engine)), ((1, 3), ("ours", "ours")));
+    for wait in [first, last] {
+        assert!((12..=24).contains(&wait.prompt) && wait.prompt_tokens == Some(wait.prompt), "{wait:?}");
+        let seconds = wait.seconds.as_ref().expect("figures");
+        assert!(seconds.samples.len() == 2 && seconds.spread.least > 0.0, "{wait:?}");
+    }
+
+    // Both references: not here, with the command, and ours still has its figures, in every setting.
+    let curve = dir.path().join("curve.svg").to_string_lossy().into_owned();
+    let more = ["--rounds", "1", "--texts", "8", "--answers", "2", "--settings", "--curve", &curve];
+    let (code, out, err) = said(&[&args[..], &more].concat(), dir.path());
+    assert_eq!(code, Some(4), "{err}");
+    assert!(out.contains("bitnet.cpp: unavailable: it was not built"), "{out}");
+    assert!(out.contains("to fix it: cargo xtask setup-cpp bitnet") && out.contains("| 2 | ours |"), "{out}");
+    assert!(out.contains("| 2 | ours, head screened, huge pages |"), "{out}");
+    assert!(std::fs::read_to_string(&curve).expect("a drawing").contains("ours, head whole, no huge pages"));
+}
+
 #[test]
 fn wrong_arguments_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -143,6 +182,8 @@ fn wrong_arguments_are_refused() {
         (&["bench-peers", "--program", "ours=/bin/true"], 2, "other than `ours`"),
         (&["bench-peers", "--threads", "1,0"], 2, "0 is not in"),
         (&["bench-peers", "--rounds", "0"], 2, "0 is not in"),
+        (&["bench-peers", "--measure", "all"], 2, "possible values: person, warmed"),
+        (&["bench-peers", "--answers", "16,0"], 2, "0 is not in"),
         (&["bench-peers", "--prompt", "many"], 2, "many"),
         (&["bench-peers"], 1, "cargo xtask make-model --shape 2b4t --as microsoft"),
         (&["bench-peers", "--model", "/no/such.gguf"], 1, "/no/such.gguf"),

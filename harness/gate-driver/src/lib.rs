@@ -82,7 +82,8 @@ pub struct Paired {
     pub case: String,
     /// Pairs.
     pub rounds: usize,
-    /// Median over the pairs of (time of `against` / time of `set`): so many times faster is `set`.
+    /// (Time of `against` / time of `set`), the median of the pairs of each place of the stack, and of those the geometric mean:
+    /// so many times faster is `set`.
     pub ratio: f64,
     /// The quarter of the pairs that are lowest lies below.
     pub lower: f64,

@@ -65,10 +65,10 @@ pub enum EngineError {
     Cpp(#[from] cpp_sys::CppError),
 }
 
-/// The wait for the first new token of a text.
+/// The wait for new tokens after a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FirstToken {
-    /// Seconds from before the start of a process.
+pub struct Timed {
+    /// Seconds from before the start of a process to the last of them.
     pub seconds: f64,
     /// Tokens that the text has there.
     pub tokens: usize,
@@ -88,11 +88,11 @@ pub trait Engine {
     /// What went wrong; it is not asked again then.
     fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError>;
 
-    /// The time of a new process to the first token; `None` if there is no way to ask.
+    /// The time of a new process to the last of `answer` tokens after the text; `None` if there is no way to ask.
     ///
     /// # Errors
     /// As [`Engine::measure`].
-    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError>;
+    fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError>;
 
     /// Ends what [`Engine::begin`] began.
     fn end(&mut self);
@@ -105,19 +105,27 @@ pub struct Program {
     path: PathBuf,
     /// `bitnet`, where the flags come after a command.
     ours: bool,
+    /// More flags of `infer`.
+    settings: Vec<&'static str>,
 }
 
 impl Program {
     /// Another's program.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, ours: false }
+        Self { path, ours: false, settings: Vec::new() }
     }
 
     /// Ours: `bitnet`, with its commands `bench` and `infer`.
     #[must_use]
     pub fn ours(path: PathBuf) -> Self {
-        Self { path, ours: true }
+        Self { path, ours: true, settings: Vec::new() }
+    }
+
+    /// The same with more flags of `infer`.
+    #[must_use]
+    pub fn with(self, settings: &[&'static str]) -> Self {
+        Self { settings: settings.to_vec(), ..self }
     }
 
     fn run(&self, args: &[&str], limit: Duration) -> Result<Ran, EngineError> {
@@ -170,21 +178,28 @@ impl Engine for Program {
         Ok(Rates { peak_rss: rates.peak_rss.max(ran.peak_rss), ..rates })
     }
 
-    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError> {
+    /// `infer` as it comes, but for the sampler: greedy like the others, past an end of the text, without a chat template.
+    fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError> {
         #[derive(serde::Deserialize)]
         struct Report {
             prompt_tokens: Vec<u32>,
+            tokens: Vec<u32>,
         }
         if !self.ours {
             return Ok(None);
         }
-        let (model, threads) = (text(&ask.model), ask.threads.to_string());
-        let flags = ["--max-tokens", "1", "--temperature", "0", "--ignore-eos", "--format", "json"];
-        let what = ["infer", "--model", &model, "--threads", &threads, "--prompt", &ask.text];
-        let ran = self.run(&[&what[..], &flags].concat(), ask.limit)?;
+        let [threads, most] = [ask.threads, answer].map(|n| n.to_string());
+        let model = text(&ask.model);
+        let flags = ["--max-tokens", &most, "--temperature", "0", "--ignore-eos", "--format", "json"];
+        let what =
+            ["infer", "--model", &model, "--threads", &threads, "--prompt-template", "raw", "--prompt", &ask.text];
+        let ran = self.run(&[&what[..], &flags, &self.settings].concat(), ask.limit)?;
         let report: Report = serde_json::from_str(&ran.out)
             .map_err(|error| EngineError::Cannot(format!("{} infer: {error}", self.path.display())))?;
-        Ok(Some(FirstToken { seconds: ran.seconds, tokens: report.prompt_tokens.len() }))
+        if report.tokens.len() < answer {
+            return Err(EngineError::Cannot(format!("it made {} tokens of {answer}", report.tokens.len())));
+        }
+        Ok(Some(Timed { seconds: ran.seconds, tokens: report.prompt_tokens.len() }))
     }
 
     fn end(&mut self) {}

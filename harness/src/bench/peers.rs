@@ -5,6 +5,8 @@
 //! hits nobody always. An engine that fails leaves with its reason and without figures for that number of threads.
 
 use super::engine::{Ask, Engine, EngineError};
+use super::noise::Guard;
+use super::person::Wait;
 use super::ratio::Spread;
 use crate::provenance::HostInfo;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,10 @@ pub struct Row {
     pub first_token_prompt: Option<usize>,
     /// The most memory of its process, in bytes.
     pub peak_rss: Option<u64>,
+    /// The highest foreign load during a measurement, as a share of the machine, if the system says it.
+    pub foreign: Option<f64>,
+    /// Measurements with more foreign load than the guard allows, after all repetitions.
+    pub noisy: usize,
     /// Why there are no figures.
     pub failure: Option<String>,
     /// The command that mends it.
@@ -118,16 +124,21 @@ pub struct Report {
     pub engines: Vec<Named>,
     /// Memory, by number of threads.
     pub memory: Vec<Memory>,
-    /// By number of threads, then by engine.
+    /// Warmed rates, by number of threads, then by engine; without loading, and without what an engine makes once.
     pub rows: Vec<Row>,
+    /// What a person waits for, from the start of a process.
+    pub waits: Vec<Wait>,
 }
 
 impl Report {
-    /// Whether an engine has rates on every number of threads.
+    /// Whether an engine has every figure that it was asked for, and one at least.
     #[must_use]
     pub fn is_complete(&self, engine: &str) -> bool {
-        let mut rows = self.rows.iter().filter(|row| row.engine == engine).peekable();
-        rows.peek().is_some() && rows.all(|row| row.prefill.is_some() && row.decode.is_some())
+        let warmed = self.rows.iter().filter(|row| row.engine == engine);
+        let warmed = warmed.map(|row| row.prefill.is_some() && row.decode.is_some());
+        let waits = self.waits.iter().filter(|wait| wait.engine == engine).map(|wait| wait.seconds.is_some());
+        let mut all = warmed.chain(waits).peekable();
+        all.peek().is_some() && all.all(|there| there)
     }
 }
 
@@ -142,6 +153,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Between two measurements: threads of the one before that still spin go to sleep.
     pub pause: Duration,
+    /// Against foreign load.
+    pub guard: Guard,
     /// Bytes of weights a token.
     pub weight_bytes: u64,
 }
@@ -157,6 +170,8 @@ struct Figures {
     first: Vec<f64>,
     first_prompt: Option<usize>,
     peak_rss: Option<u64>,
+    foreign: Option<f64>,
+    noisy: usize,
     failure: Option<(String, Option<String>)>,
 }
 
@@ -169,18 +184,25 @@ impl Figures {
         *self = Self { failure: Some((error.to_string(), mend)), ..Self::default() };
     }
 
-    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, pause: Duration) -> Result<(), EngineError> {
-        std::thread::sleep(pause);
-        let rates = engine.measure(ask)?;
+    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &Plan) -> Result<(), EngineError> {
+        std::thread::sleep(plan.pause);
+        let (rates, foreign) = plan.guard.quiet(|| engine.measure(ask))?;
         self.prefill.push(rates.prefill);
         self.decode.push(rates.decode);
         self.peak_rss = self.peak_rss.max(rates.peak_rss);
-        std::thread::sleep(pause);
-        if let Some(first) = engine.first_token(ask)? {
+        self.heard(foreign, plan.guard.limit);
+        std::thread::sleep(plan.pause);
+        if let (Some(first), foreign) = plan.guard.quiet(|| engine.whole(ask, 1))? {
             self.first.push(first.seconds);
             self.first_prompt = Some(first.tokens);
+            self.heard(foreign, plan.guard.limit);
         }
         Ok(())
+    }
+
+    fn heard(&mut self, foreign: Option<f64>, limit: f64) {
+        self.noisy += usize::from(foreign.is_some_and(|foreign| foreign > limit));
+        self.foreign = self.foreign.into_iter().chain(foreign).reduce(f64::max);
     }
 }
 
@@ -221,7 +243,7 @@ pub fn compare(
                     continue;
                 };
                 let (Ok(engine), None) = (&mut contender.engine, &figures.failure) else { continue };
-                if let Err(error) = figures.measure(&mut **engine, &ask, plan.pause) {
+                if let Err(error) = figures.measure(&mut **engine, &ask, plan) {
                     tell(&format!("{}: {error}", contender.name));
                     figures.fail(&error);
                 }
@@ -253,6 +275,8 @@ fn rows_of(contenders: &[Contender<'_>], figures: &[Figures], threads: usize) ->
             first_token: series(&own.first, ours.and_then(|o| Spread::of_ratios(&own.first, &o.first))),
             first_token_prompt: own.first_prompt,
             peak_rss: own.peak_rss,
+            foreign: own.foreign,
+            noisy: own.noisy,
             failure,
             mend: mend.flatten(),
         }
@@ -260,7 +284,7 @@ fn rows_of(contenders: &[Contender<'_>], figures: &[Figures], threads: usize) ->
     contenders.iter().zip(figures).enumerate().map(row).collect()
 }
 
-fn series(samples: &[f64], ours_is: Option<Spread>) -> Option<Series> {
+pub(super) fn series(samples: &[f64], ours_is: Option<Spread>) -> Option<Series> {
     Spread::of(samples).map(|spread| Series { samples: samples.to_vec(), spread, ours_is })
 }
 

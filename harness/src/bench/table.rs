@@ -39,17 +39,22 @@ pub fn table(report: &Report) -> String {
             ),
         );
     }
+    person(&mut out, report);
+    if report.rows.is_empty() {
+        return out;
+    }
     let head = [
         "threads".to_owned(),
         "engine".to_owned(),
-        format!("prompt {prompt}, tokens/s"),
+        format!("prompt {prompt}, tokens/s without load and preparation"),
         "ours is".to_owned(),
-        format!("generate {generate}, tokens/s"),
+        format!("generate {generate}, tokens/s without load and preparation"),
         "ours is".to_owned(),
         "of the bound".to_owned(),
         "first token, ms".to_owned(),
         "ours is".to_owned(),
         "peak RSS, MB".to_owned(),
+        "foreign load".to_owned(),
     ];
     line(&mut out, format_args!("\n| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())));
     for row in &report.rows {
@@ -97,7 +102,63 @@ fn cells(report: &Report, row: &Row) -> Vec<String> {
         rate(&row.first_token, 1e3),
         ratio(&row.first_token),
         or(row.peak_rss.map(|bytes| format!("{:.0}", 1e-6 * bytes as f64))),
+        load(row.foreign, row.noisy),
     ]
+}
+
+/// The highest foreign load, and whether it was more than the guard allows.
+fn load(foreign: Option<f64>, noisy: usize) -> String {
+    let share = foreign.map_or_else(|| "unknown".to_owned(), |foreign| format!("{:.0} %", 100.0 * foreign));
+    if noisy == 0 { share } else { format!("{share}: NOISY in {noisy}") }
+}
+
+/// What a person waits for.
+fn person(out: &mut String, report: &Report) {
+    if report.waits.is_empty() {
+        return;
+    }
+    line(
+        out,
+        format_args!(
+            "\nFrom the start of a process to the last new token: nothing is left out (the file is in the system's cache)"
+        ),
+    );
+    line(
+        out,
+        format_args!(
+            "\n| threads | prompt | new tokens | engine | seconds | ours is | foreign load |\n|{}",
+            "---|".repeat(7)
+        ),
+    );
+    for wait in &report.waits {
+        let seconds = wait.seconds.as_ref().map_or_else(
+            || "-".to_owned(),
+            |Series { spread: s, .. }| format!("{} ({}..{})", digits(s.median), digits(s.least), digits(s.most)),
+        );
+        let ratio = wait.seconds.as_ref().and_then(|s| s.ours_is);
+        let ratio =
+            ratio.map_or_else(|| "-".to_owned(), |r| format!("{:.2}x ({:.2}..{:.2})", r.median, r.least, r.most));
+        let prompt = match wait.prompt_tokens {
+            Some(tokens) if tokens != wait.prompt => format!("{} ({tokens} there)", wait.prompt),
+            _ => wait.prompt.to_string(),
+        };
+        let load = load(wait.foreign, wait.noisy);
+        line(
+            out,
+            format_args!(
+                "| {} | {prompt} | {} | {} | {seconds} | {ratio} | {load} |",
+                wait.threads, wait.answer, wait.engine
+            ),
+        );
+    }
+    let mut said: Vec<(&str, &str)> = Vec::new();
+    for wait in &report.waits {
+        let why = wait.failure.as_deref().map(|why| (wait.engine.as_str(), why));
+        if let Some(why) = why.filter(|why| !said.contains(why)) {
+            line(out, format_args!("{}: unavailable: {}", why.0, why.1));
+            said.push(why);
+        }
+    }
 }
 
 /// Three or four figures that mean something.
@@ -129,9 +190,14 @@ mod tests {
             "mute, 1 threads: unavailable: no more figures",
             "none, 1 threads: unavailable: not built\n  to mend it: cargo build it",
             "of a text of 34 tokens",
+            "generate 32, tokens/s without load and preparation",
+            "nothing is left out",
+            "| 1 | 32 (34 there) | 1 | peer | 3.00 (3.00..3.00) | 1.50x (1.50..1.50) | unknown |",
+            "| 1 | 32 (34 there) | 64 | ours | 8.00 (8.00..8.00) | - | 25 %: NOISY in 1 |",
+            "mute: unavailable: out of memory",
         ] {
             assert!(page.contains(words), "{words:?} is not in\n{page}");
         }
-        assert!(page.lines().count() < 30, "one page");
+        assert!(page.lines().count() < 40, "one page");
     }
 }

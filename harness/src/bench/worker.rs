@@ -3,7 +3,7 @@
 //! Its times are its own clock's, without the transfer of answers. Fewer logits than all are made nowhere: a prompt asks
 //! for those of its last token, and a generation computes all of every token's.
 
-use super::engine::{Ask, Engine, EngineError, FirstToken, Rates};
+use super::engine::{Ask, Engine, EngineError, Rates, Timed};
 use super::inputs::ids;
 use super::process::peak_rss;
 use cpp_sys::{CppBackend, Installed, LoadInfo, LoadOptions, ModelFacts, Positions, Session, SessionOptions, Workers};
@@ -36,10 +36,13 @@ impl Worker {
     #[must_use]
     pub fn about(&self) -> String {
         let build = &self.installed.build;
-        format!("{}, {}, worker of setup-cpp, model kept loaded", build.source, build.compiler)
+        format!(
+            "{}, {}, worker of setup-cpp: started for each wait of a person, model kept loaded when warmed",
+            build.source, build.compiler
+        )
     }
 
-    fn start(&self, ask: &Ask) -> Result<(Session, LoadInfo), EngineError> {
+    fn start(&self, ask: &Ask, context: usize) -> Result<(Session, LoadInfo), EngineError> {
         let options = SessionOptions {
             timeout: ask.limit,
             load_timeout: ask.limit.max(Duration::from_secs(60)),
@@ -47,7 +50,7 @@ impl Worker {
             log: None,
         };
         let mut session = Session::start(&self.installed, options)?;
-        let context = ask.prompt.max(ask.generate + 1).max(256);
+        let context = context.max(256);
         let info = session.load(&ask.model, LoadOptions { context, ..LoadOptions::default() })?;
         Ok((session, info))
     }
@@ -81,7 +84,7 @@ fn rate(count: usize, seconds: f64) -> Result<f64, EngineError> {
 
 impl Engine for Worker {
     fn begin(&mut self, ask: &Ask) -> Result<(), EngineError> {
-        let (mut session, info) = self.start(ask)?;
+        let (mut session, info) = self.start(ask, ask.prompt.max(ask.generate + 1))?;
         prompt(&mut session, &info, WARM_UP.0)?;
         generate(&mut session, &info, WARM_UP.1.min(ask.generate))?;
         self.open = Some((session, info));
@@ -97,12 +100,16 @@ impl Engine for Worker {
         Ok(Rates { prefill, decode, peak_rss: session.process_id().and_then(peak_rss) })
     }
 
-    fn first_token(&mut self, ask: &Ask) -> Result<Option<FirstToken>, EngineError> {
+    fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError> {
         let started = Instant::now();
-        let (mut session, _) = self.start(ask)?;
+        // Room for a text that has more tokens here than in ours.
+        let (mut session, _) = self.start(ask, 2 * ask.prompt + answer + 1)?;
         let tokens = session.tokenize(&ask.text, true, false)?;
-        session.generate(&tokens, 1)?;
-        Ok(Some(FirstToken { seconds: started.elapsed().as_secs_f64(), tokens: tokens.len() }))
+        let made = session.generate(&tokens, answer)?.tokens.len();
+        if made < answer {
+            return Err(EngineError::Cannot(format!("it ended its text after {made} tokens of {answer}")));
+        }
+        Ok(Some(Timed { seconds: started.elapsed().as_secs_f64(), tokens: tokens.len() }))
     }
 
     fn end(&mut self) {

@@ -2,6 +2,10 @@
 //!
 //! Ours is the release `bitnet`, built by this command, a process for each measurement; the C++ references are the workers of
 //! `setup-cpp`; any program with the interface of `llama-bench` (`-m FILE -p N -n N -t T -r N -o json`) can be named.
+//!
+//! Two kinds of figures. `person`: what a person waits for, from the start of a process to the last of some tokens, with everything
+//! that lies between (`bitnet infer` as it comes; of a reference, its worker from its start). `warmed`: rates of the arithmetic,
+//! without load and preparation.
 //! Exit codes: 0 every engine that was named has figures (of the references that are tried unnamed, one is enough), 4 not,
 //! 1 ours has none.
 
@@ -9,17 +13,21 @@ use super::setup_cpp::UNAVAILABLE;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_harness::bench::engine::{Ask, Engine, EngineError, Program};
 use bitnet_harness::bench::models::large;
+use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::bench::peers::{Contender, ModelFile, Named, Plan, Report, compare};
+use bitnet_harness::bench::person::{self, Waits};
 use bitnet_harness::bench::worker::Worker;
-use bitnet_harness::bench::{plot, table};
+use bitnet_harness::bench::{curve, plot, table};
 use bitnet_harness::crossval::live::facts;
 use bitnet_harness::env::Env;
 use bitnet_harness::models::first_linear;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::provenance::{self, HostInfo};
 use cpp_sys::{CppBackend, ModelFacts};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -27,9 +35,17 @@ use std::time::Duration;
 
 /// The name of our engine in the report.
 const OURS: &str = "ours";
-/// About 34 tokens for a vocabulary of 128,000.
+/// About 34 tokens for a vocabulary of 128,000; repeated for longer prompts.
 const TEXT: &str = "The history of computing is the story of machines that were built to count, then to calculate, and at \
                     last to answer questions that nobody had thought of asking before.";
+
+/// What `infer` decides by itself, decided: an answer as it comes should lose to none of these.
+const SETTINGS: [(&str, &[&str]); 4] = [
+    ("ours, head whole, no huge pages", &["--head", "whole", "--huge-pages", "off"]),
+    ("ours, head whole, huge pages", &["--head", "whole", "--huge-pages", "on"]),
+    ("ours, head screened, no huge pages", &["--head", "screened", "--huge-pages", "off"]),
+    ("ours, head screened, huge pages", &["--head", "screened", "--huge-pages", "on"]),
+];
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -46,13 +62,28 @@ pub(crate) struct Args {
     /// A program like llama-bench, by a name of your choice; may be given several times.
     #[arg(long, value_name = "NAME=PATH", value_parser = program)]
     program: Vec<(String, PathBuf)>,
+    /// What is measured: person (from the start of a process to the last token), warmed (rates without load and preparation).
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "person,warmed", value_name = "KIND")]
+    measure: Vec<Measure>,
+    /// Tokens of the prompts that a person waits for, by our tokenizer.
+    #[arg(long, value_delimiter = ',', default_value = "32,512", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    texts: Vec<u32>,
+    /// New tokens that a person waits for, beside the first.
+    #[arg(long, value_delimiter = ',', default_value = "16,64,256", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    answers: Vec<u32>,
+    /// For a person, also measure ours with the head whole and screened, with huge pages and without.
+    #[arg(long)]
+    settings: bool,
+    /// Foreign load, in percent of the machine, from which on a run is repeated (twice at most) and then marked.
+    #[arg(long, default_value_t = 100.0 * Guard::USUAL.limit, value_name = "PERCENT")]
+    noise: f64,
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt whose rate is measured, warmed.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     prompt: u32,
-    /// Tokens to generate.
+    /// Tokens to generate, warmed.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     generate: u32,
     /// Rounds, in each of which every engine is measured once.
@@ -70,6 +101,9 @@ pub(crate) struct Args {
     /// Also draw ours against the others.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Also draw what a person waits over the number of new tokens.
+    #[arg(long, value_name = "FILE.svg")]
+    curve: Option<PathBuf>,
     /// A table for people, or the record as one JSON document.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -79,6 +113,12 @@ pub(crate) struct Args {
 enum Format {
     Text,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Measure {
+    Person,
+    Warmed,
 }
 
 fn backend(name: &str) -> Result<CppBackend, String> {
@@ -117,14 +157,35 @@ impl Args {
             text: TEXT.to_owned(),
             limit: Duration::from_secs(self.timeout),
         };
-        let threads = self.threads.iter().map(|n| usize::from(*n)).collect();
+        let threads: Vec<usize> = self.threads.iter().map(|n| usize::from(*n)).collect();
         let pause = Duration::from_millis(300);
         let (rounds, weight_bytes) = (self.rounds as usize, model_file.weight_bytes);
-        let plan = Plan { ask, threads, rounds, pause, weight_bytes };
+        ensure!(self.noise.is_finite() && self.noise >= 0.0, "--noise {}: a share in percent is wanted", self.noise);
+        let guard = Guard { limit: self.noise / 100.0, ..Guard::USUAL };
         let mut contenders = self.contenders(&ours, &facts(&file, &model));
+        let tell = &mut |line: &str| eprintln!("{line}");
+        let waits = if self.measure.contains(&Measure::Person) {
+            let texts = self.texts(&file)?;
+            let answers = once(std::iter::once(1).chain(self.answers.iter().map(|n| *n as usize)));
+            let plan = Waits { texts, answers, threads: threads.clone(), rounds, guard };
+            let known = contenders.len();
+            let settings = if self.settings { &SETTINGS[..] } else { &[] };
+            contenders.extend(settings.iter().map(|(name, flags)| Contender {
+                name: (*name).to_owned(),
+                about: format!("infer {}", flags.join(" ")),
+                engine: Ok(Box::new(Program::ours(ours.clone()).with(flags))),
+            }));
+            let waits = person::waits(&mut contenders, &ask, &plan, tell);
+            contenders.truncate(known);
+            waits
+        } else {
+            Vec::new()
+        };
+        let threads = if self.measure.contains(&Measure::Warmed) { threads } else { Vec::new() };
+        let plan = Plan { ask, threads, rounds, pause, guard, weight_bytes };
         let reader = Program::ours(ours);
         let mut read = |threads| reader.bandwidth(threads, plan.ask.limit);
-        let (memory, rows) = compare(&mut contenders, &plan, &mut read, &mut |line| eprintln!("{line}"))?;
+        let (memory, rows) = compare(&mut contenders, &plan, &mut read, tell)?;
         let report = Report {
             at: provenance::now(),
             commit: provenance::commit(&root(), &Env::read()),
@@ -137,9 +198,19 @@ impl Args {
             engines: contenders.into_iter().map(|c| Named { name: c.name, about: c.about }).collect(),
             memory,
             rows,
+            waits,
         };
         self.write(&report)?;
         self.verdict(&report, &named)
+    }
+
+    /// The prompts that a person waits for, by our tokenizer.
+    fn texts(&self, file: &GgufFile) -> anyhow::Result<Vec<(usize, String)>> {
+        let tokenizer = tokenizer::from_gguf(file.metadata())?.tokenizer;
+        let options = EncodeOptions { add_special: true, parse_special: false };
+        let count = |text: &str| tokenizer.encode(text, options).map(|ids| ids.len());
+        let wanted = once(self.texts.iter().map(|n| *n as usize));
+        wanted.into_iter().map(|tokens| Ok(person::text_of(TEXT, tokens, count)?)).collect()
     }
 
     /// Names of the peers, in the order of the report.
@@ -154,7 +225,10 @@ impl Args {
 
     fn contenders(&self, ours: &Path, facts: &ModelFacts) -> Vec<Contender<'static>> {
         let boxed = |program: Program| -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(program)) };
-        let about = format!("{} bench, greedy, a process for each measurement, warmed up", ours.display());
+        let about = format!(
+            "{}, greedy, a process for each measurement: `infer` with default settings for a person, `bench` warmed up",
+            ours.display()
+        );
         let mut all = vec![Contender { name: OURS.to_owned(), about, engine: boxed(Program::ours(ours.to_owned())) }];
         for backend in self.backends() {
             let found = Worker::find(backend, &target(), facts);
@@ -192,8 +266,11 @@ impl Args {
             Format::Json => writeln!(out, "{json}")?,
             Format::Text => out.write_all(table::table(report).as_bytes())?,
         }
-        if let Some(path) = &self.plot {
-            match plot::svg(report) {
+        type Draw = fn(&Report) -> Result<String, plot::PlotError>;
+        let drawings: [(&Option<PathBuf>, Draw); 2] = [(&self.plot, plot::svg), (&self.curve, curve::svg)];
+        for (path, draw) in drawings {
+            let Some(path) = path else { continue };
+            match draw(report) {
                 Ok(svg) => put(path, &svg)?,
                 Err(plot::PlotError::Nothing) => eprintln!("{}: {}", path.display(), plot::PlotError::Nothing),
                 Err(error) => return Err(error.into()),
@@ -203,13 +280,20 @@ impl Args {
     }
 
     fn verdict(&self, report: &Report, named: &[String]) -> anyhow::Result<ExitCode> {
-        let failure = report.rows.iter().find(|row| row.engine == OURS).and_then(|row| row.failure.clone());
+        let warmed = report.rows.iter().filter(|row| row.engine == OURS).find_map(|row| row.failure.clone());
+        let wait = report.waits.iter().filter(|wait| wait.engine == OURS).find_map(|wait| wait.failure.clone());
+        let failure = warmed.or(wait);
         ensure!(report.is_complete(OURS), "ours has no figures: {}", failure.unwrap_or_default());
         let complete = |name: &String| report.is_complete(name);
         let chosen = !self.peer.is_empty() || !self.program.is_empty();
         let enough = if chosen { named.iter().all(complete) } else { named.iter().any(complete) };
         Ok(if enough { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
     }
+}
+
+/// Each number once, from the smallest to the largest.
+fn once(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    numbers.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Writes a file, and its folder if that is not there.

@@ -7,7 +7,8 @@ use super::soak::Format;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::GoldenError;
-use bitnet_golden::gates;
+use bitnet_golden::gates::{self, Ratios};
+use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::gate::driver::{Driver, valgrind};
 use bitnet_harness::gate::proof::{self, Proof};
 use bitnet_harness::gate::{BLESS, Finding, GateError, Judgement, Outcome, Row, instructions, ratios};
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     /// Prove that the gate is green without a slowdown and red with one.
     #[arg(long)]
     self_test: bool,
-    /// Runs of --self-test (10), and of --paired --bless (5).
+    /// Runs of --self-test (10), and of --paired --bless (20).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: Option<u16>,
     /// Do so many percent of the work once more, in steps of 10.
@@ -91,13 +92,19 @@ impl Args {
 
     fn ratios(&self, driver: &Driver, arch: &str) -> anyhow::Result<ExitCode> {
         let golden = root().join("golden");
-        let data = known(gates::ratios(&golden, arch))?;
+        let build = driver.build()?;
+        let (name, data) = ratios_of(&golden, arch, &build.cpu)?;
         if self.bless {
-            let build = driver.build()?;
             let pairs = ratios::arguments(&ratios::pairs(&build));
-            let runs = (0..self.runs(5)).map(|_| driver.time(&pairs)).collect::<Result<Vec<_>, _>>()?;
-            ratios::bless(&golden, &ratios::data(&runs, data.as_ref())?, arch)?;
-            return written(&gates::ratios_path(&golden, arch), &build.cpu);
+            let runs = (0..self.runs(20))
+                .map(|_| Ok(Guard::USUAL.quiet(|| driver.time(&pairs))?.0))
+                .collect::<Result<Vec<_>, GateError>>()?;
+            let new = ratios::data(&runs, data.as_ref())?;
+            // The figures of another processor stay.
+            let other = data.is_some_and(|data| data.made.cpu != build.cpu);
+            let name = if other { gates::of_processor(arch, &build.cpu) } else { name };
+            ratios::bless(&golden, &new, &name)?;
+            return written(&gates::ratios_path(&golden, &name), &build.cpu);
         }
         let Some(data) = data else { return self.no_file(&gates::ratios_path(&golden, arch)) };
         if self.self_test {
@@ -201,6 +208,15 @@ fn text(what: &str, judged: &Judgement, all: bool) -> String {
     text
 }
 
+/// The ratios of this processor and the name of their file; if it was never blessed, those of the architecture.
+fn ratios_of(golden: &Path, arch: &str, cpu: &str) -> Result<(String, Option<Ratios>), GateError> {
+    let own = gates::of_processor(arch, cpu);
+    if let Some(data) = known(gates::ratios(golden, &own))? {
+        return Ok((own, Some(data)));
+    }
+    Ok((arch.to_owned(), known(gates::ratios(golden, arch))?))
+}
+
 /// A data file, or none if it was never written. One that cannot be understood is an error.
 fn known<T>(read: Result<T, GoldenError>) -> Result<Option<T>, GateError> {
     match read {
@@ -233,6 +249,37 @@ fn build() -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_has_its_own_ratios_where_they_are_blessed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let golden = dir.path();
+        let found = |cpu: &str| ratios_of(golden, "toy", cpu).map(|(name, data)| (name, data.map(|d| d.made.cpu)));
+        assert_eq!(found("Two 7").expect("none"), ("toy".to_owned(), None));
+        let ratios = |cpu: &str| {
+            let made = gates::Made {
+                rustc: String::new(),
+                profile: String::new(),
+                flags: String::new(),
+                libc: String::new(),
+                cpu: cpu.to_owned(),
+                valgrind: None,
+            };
+            let pair = gates::Pair {
+                set: "b".to_owned(),
+                against: "a".to_owned(),
+                floor: 0.8,
+                floor_reason: "why".to_owned(),
+                cases: [("add".to_owned(), gates::Limit { measured: 2.0, spread_percent: 1.0, limit: 1.9 })].into(),
+            };
+            Ratios { schema: gates::SCHEMA, reason: String::new(), runs: 1, made, elsewhere: vec![], pair: vec![pair] }
+        };
+        ratios::bless(golden, &ratios("One 6"), "toy").expect("written");
+        assert_eq!(found("Two 7").expect("the other's"), ("toy".to_owned(), Some("One 6".to_owned())));
+        ratios::bless(golden, &ratios("Two 7"), "toy-two-7").expect("written");
+        assert_eq!(found("Two 7").expect("its own"), ("toy-two-7".to_owned(), Some("Two 7".to_owned())));
+        assert_eq!(found("One 6").expect("its own"), ("toy".to_owned(), Some("One 6".to_owned())));
+    }
 
     #[test]
     fn the_table_shows_what_is_worth_a_look_and_adds_up() {

@@ -1,6 +1,6 @@
 //! The run with engines that play a part: their order, their ratios, and what becomes of those that fail.
 
-use super::super::engine::{FirstToken, Rates};
+use super::super::engine::{Rates, Timed};
 use super::*;
 use std::cell::RefCell;
 
@@ -26,9 +26,9 @@ impl Engine for Player<'_> {
         Ok(Rates { prefill: 10.0 * rate, decode: rate, peak_rss: Some(self.asked as u64) })
     }
 
-    fn first_token(&mut self, _: &Ask) -> Result<Option<FirstToken>, EngineError> {
+    fn whole(&mut self, _: &Ask, _: usize) -> Result<Option<Timed>, EngineError> {
         let seconds = 1.0 / self.rates.get(self.asked - 1).copied().unwrap_or(1.0);
-        Ok((self.name != "mute").then_some(FirstToken { seconds, tokens: 34 }))
+        Ok((self.name != "mute").then_some(Timed { seconds, tokens: 34 }))
     }
 
     fn end(&mut self) {
@@ -58,10 +58,24 @@ pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
         text: "text".to_owned(),
         limit: Duration::from_secs(1),
     };
-    let plan = Plan { ask, threads: vec![1], rounds: 2, pause: Duration::ZERO, weight_bytes: 2_000_000_000 };
+    // Loads are real here and must not count.
+    let guard = Guard { limit: 1.0, repeats: 0, pause: Duration::ZERO };
+    let plan = Plan { ask, threads: vec![1], rounds: 2, pause: Duration::ZERO, guard, weight_bytes: 2_000_000_000 };
     let mut reads = [10e9, 14e9].into_iter();
     let mut read = |_| reads.next().ok_or_else(|| EngineError::Cannot("no memory".to_owned()));
     let (memory, rows) = compare(&mut contenders, &plan, &mut read, &mut |_| ()).expect("a run");
+    let wait = |engine: &str, answer, seconds: f64, foreign| Wait {
+        threads: 1,
+        prompt: 32,
+        answer,
+        engine: engine.to_owned(),
+        prompt_tokens: Some(34),
+        seconds: series(&[seconds], (engine != "ours").then_some(Spread { median: 1.5, least: 1.5, most: 1.5 })),
+        foreign,
+        noisy: usize::from(foreign.is_some()),
+        failure: None,
+    };
+    let lost = Wait { seconds: None, failure: Some("out of memory".to_owned()), ..wait("mute", 64, 0.0, None) };
     Report {
         at: "2026-01-01T00:00:00Z".to_owned(),
         commit: Some("0123456789abcdef".to_owned()),
@@ -80,6 +94,7 @@ pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
         engines: contenders.iter().map(|c| Named { name: c.name.clone(), about: c.about.clone() }).collect(),
         memory,
         rows,
+        waits: vec![wait("ours", 1, 2.0, None), wait("peer", 1, 3.0, None), wait("ours", 64, 8.0, Some(0.25)), lost],
     }
 }
 
