@@ -341,9 +341,13 @@ fn models_that_are_none() {
             &["convert", model, "--to", "f16", "-o", "never.gguf"],
             &["convert", model, "--set", "general.name=x", "-o", "never.gguf"],
         ] {
+            // A folder may be a checkpoint, which `convert` reads: what it lacks is said then.
+            let word = if args[0] == "convert" && word == "directory" { "folder" } else { word };
             run(args).fails_with(&[name, word]);
         }
     }
+    let folder = path("folder.gguf");
+    run(&["convert", text(&folder), "--to", "f16", "-o", "never.gguf"]).fails_with(&["config.json"]);
     assert!(!Path::new("never.gguf").exists());
 }
 
