@@ -35,6 +35,7 @@ pub mod blocking;
 mod breaker;
 mod cache;
 mod cache_admin;
+pub mod checkpoints;
 pub mod choose;
 mod digest;
 mod download;
