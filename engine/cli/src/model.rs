@@ -124,7 +124,7 @@ fn instead(path: &Path) -> Option<String> {
         let reference: ModelRef = path.to_str().filter(|text| text.contains('/'))?.parse().ok()?;
         return Some(format!("{shown}: this is a directory; the model of the hub with that name is {reference}"));
     }
-    if !path.extension().is_some_and(|end| end == "safetensors") || !path.is_file() {
+    if path.extension().is_none_or(|end| end != "safetensors") || !path.is_file() {
         return None;
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -176,7 +176,7 @@ fn whole(reference: &ModelRef, found: ModelFiles, hub: HubSettings, allow: Allow
         }
         Ok(client.fetch_model(plan)?.0.file)
     };
-    again().with_context(|| format!("{error}; what fetches it again: {command}"))
+    again().with_context(|| format!("{error} (what fetches it again: {command})"))
 }
 
 /// What `bitnet convert` reads: as [`locate`]; but of a repository without a GGUF the folder of its checkpoint.

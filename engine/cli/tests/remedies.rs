@@ -2,7 +2,7 @@
 
 mod support;
 
-use bitnet_mock_hub::{MockHub, Repo, Storage};
+use bitnet_mock_hub::{Fault, MockHub, Repo, Storage};
 use std::path::{Path, PathBuf};
 use support::*;
 
@@ -55,7 +55,7 @@ impl Machine {
     #[track_caller]
     fn remedy(&self, said: &str) -> Run {
         let command = said.rsplit("bitnet ").next().unwrap().lines().next().unwrap();
-        let command = command.split(" (--to").next().unwrap().split(["`", ";", ")"]).next().unwrap().trim();
+        let command = command.split(" (--to").next().unwrap().split(['`', ';', ')']).next().unwrap().trim();
         self.run(&command.replace("i2_s -o FILE", "f16 -o made.gguf").replace('\'', ""))
     }
 
@@ -65,6 +65,10 @@ impl Machine {
 
     fn home(&self, repo: &str) -> PathBuf {
         self.dir.path().join("home/.cache/huggingface/hub").join(format!("models--{}", repo.replace('/', "--")))
+    }
+
+    fn commit(&self, repo: &str) -> String {
+        std::fs::read_to_string(self.home(repo).join("refs/main")).unwrap()
     }
 
     fn forget(&self) {
@@ -157,8 +161,8 @@ fn revisions_and_tokenizers_that_are_not_there() {
     }
     m.run("convert hf:o/ck@no --auto-download --to f16 -o made.gguf").fails_with(&["as in hf:o/ck@main"]);
     m.run("download o/ck --file config.json --revision no").fails_with(&["as in --revision main"]);
-    let said = m.run("download o/tiny").fails_with(&["none of tokenizer.json", "fetch its model: bitnet download"]);
-    let command = said.err.split("fetch its model: ").nth(1).unwrap().lines().next().unwrap();
+    let said = m.run("download o/tiny").fails_with(&["none of tokenizer.json", "fetch its model (bitnet download"]);
+    let command = said.err.split("fetch its model (").nth(1).unwrap().split(')').next().unwrap();
     assert_eq!(command, "bitnet download hf:o/tiny");
     m.remedy(command).ok();
     // Offline, files by a pattern.
@@ -184,6 +188,16 @@ fn a_damaged_model_is_fetched_again() {
             .fails_with(&["offline", "bitnet download hf:o/tiny@"]);
         assert_eq!(m.run(&format!("{ASK} hf:o/tiny --auto-download")).ok().out, right);
     }
+    // The hub is down: it stays damaged, and the command that mends it is said.
+    std::fs::write(&blob, "").unwrap();
+    m.hub.fault(Fault::Refuse.always());
+    let args = format!("{ASK} hf:o/tiny --auto-download");
+    let down = m.env(&[("BITNET_DOWNLOAD_TIMEOUT", "1")], &args.split(' ').collect::<Vec<_>>());
+    let said = down.fails_with(&["the file is empty", "(what fetches it again: bitnet download hf:o/tiny@"]);
+    m.hub.heal();
+    let command = said.err.split("(what fetches it again: ").nth(1).unwrap().split(')').next().unwrap();
+    m.remedy(command).ok();
+    assert_eq!(m.run(&format!("{ASK} hf:o/tiny")).ok().out, right);
 }
 
 #[test]
@@ -210,12 +224,6 @@ fn files_of_the_same_contents_come_once_and_silently() {
     assert!(!got.err.contains("waiting") && got.err.contains("1 downloaded"), "{}", got.err);
     let file = |name: &str| m.home("o/multi").join("snapshots").join(m.commit("o/multi")).join(name);
     assert!(file("m-i2_s.gguf").is_file() && file("m-f16.gguf").is_file());
-}
-
-impl Machine {
-    fn commit(&self, repo: &str) -> String {
-        std::fs::read_to_string(self.home(repo).join("refs/main")).unwrap()
-    }
 }
 
 #[test]

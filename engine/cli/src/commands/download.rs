@@ -226,7 +226,7 @@ fn tokenizer(client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::R
         Some(error) if found.is_empty() => Err(error).with_context(|| {
             let list = client.list(repo, &revision).ok();
             let model = list.and_then(|list| checkpoints::command(&asked, &list.files));
-            let model = model.map_or_else(String::new, |command| format!(", or fetch its model: {command}"));
+            let model = model.map_or_else(String::new, |command| format!(", or fetch its model ({command})"));
             format!("there is none of {}; name what you want with --file{model}", TOKENIZER_FILES.join(", "))
         }),
         _ => Ok(found),
