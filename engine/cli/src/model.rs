@@ -4,10 +4,11 @@ use crate::commands::download::observer;
 use crate::embedded;
 use crate::output::{line, say};
 use anyhow::{Context, bail};
-use bitnet_engine::gguf::GgufFile;
+use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::hub::blocking::BlockingDownload;
+use bitnet_engine::hub::checkpoints::{self, convert_command, is_checkpoint};
 use bitnet_engine::hub::choose::Choice;
-use bitnet_engine::hub::models::{self, ModelPlan};
+use bitnet_engine::hub::models::{self, ModelFiles, ModelPlan};
 use bitnet_engine::hub::{HubSettings, ModelRef, Pick};
 use bitnet_engine::settings::{Settings, hub_from_env};
 use indicatif::HumanBytes;
@@ -83,13 +84,22 @@ impl FetchArgs {
 /// # Errors
 /// Whatever keeps the model from being here, with the command that gets it.
 pub(crate) fn locate(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
-    let Some(reference) = ModelRef::of(model) else { return Ok(model.to_owned()) };
+    let Some(reference) = ModelRef::of(model) else {
+        return match instead(model) {
+            Some(why) => bail!(why),
+            None => Ok(model.to_owned()),
+        };
+    };
     let reference = reference?;
     let mut hub = hub_from_env()?;
     hub.offline |= allow.offline;
     if let Some(found) = models::cached(&hub, &reference)? {
         tell(&reference, &found.choice, &found.commit);
-        return Ok(found.file);
+        return whole(&reference, found, hub, allow);
+    }
+    if (hub.offline || !allow.auto_download) && checkpoints::cached(&hub, &reference).is_some() {
+        let made = convert_command(Path::new(&reference.to_string()), false);
+        bail!("the cache has no GGUF of {reference}, but its checkpoint, of which one is made by: {made}");
     }
     let client = client(model, &reference, hub, allow)?;
     let plan = client.plan_model(&reference)?;
@@ -101,29 +111,95 @@ pub(crate) fn locate(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
     Ok(found.file)
 }
 
-/// What a checkpoint of HuggingFace is made of: each of the first must be there, the others may.
-const CHECKPOINT: ([&str; 2], [&str; 4]) =
-    (["config.json", "model*.safetensors"], ["*.json", "tokenizer.model", "merges.txt", "*.jinja"]);
+/// What to do with a path that leads to no GGUF, where its name and what lies there tell.
+fn instead(path: &Path) -> Option<String> {
+    let shown = path.display();
+    if path.is_dir() {
+        if is_checkpoint(&names_in(path)) {
+            return Some(format!(
+                "{shown}: this is the folder of a checkpoint, of which a GGUF is made by: {}",
+                convert_command(path, false)
+            ));
+        }
+        let reference: ModelRef = path.to_str().filter(|text| text.contains('/'))?.parse().ok()?;
+        return Some(format!("{shown}: this is a directory; the model of the hub with that name is {reference}"));
+    }
+    if path.extension().is_none_or(|end| end != "safetensors") || !path.is_file() {
+        return None;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let lacks = if folder.join("config.json").is_file() { "" } else { " (which needs its config.json)" };
+    Some(format!(
+        "{shown}: these are tensors of a checkpoint; give its folder{lacks}, of which a GGUF is made by: {}",
+        convert_command(folder, false)
+    ))
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// A model of the cache, fetched again where its file was cut off or damaged so that it does not open.
+fn whole(reference: &ModelRef, found: ModelFiles, hub: HubSettings, allow: Allow) -> anyhow::Result<PathBuf> {
+    let error = match GgufFile::open(&found.file) {
+        Ok(_) => return Ok(found.file),
+        Err(error) => error,
+    };
+    // These are said where the file is used; no other copy of it would be better.
+    if matches!(
+        error.cause(),
+        GgufError::UnsupportedVersion { .. }
+            | GgufError::BigEndian { .. }
+            | GgufError::TooLargeToMap { .. }
+            | GgufError::PermissionDenied { .. }
+            | GgufError::Io { .. }
+    ) {
+        return Ok(found.file);
+    }
+    let same = ModelRef { revision: found.commit, ..reference.with(Pick::File(found.choice.first().to_owned())) };
+    let command = same.command();
+    if hub.offline {
+        bail!("{error}; offline nothing is fetched: go online, and fetch it again by: {command}");
+    }
+    if !allow.auto_download && !can_ask() {
+        bail!("{error}; what fetches it again: {command}");
+    }
+    let again = || -> anyhow::Result<PathBuf> {
+        let client = BlockingDownload::new(hub, Some(observer()))?;
+        let plan = client.plan_model(&same)?;
+        if plan.plan.missing_files().next().is_some()
+            && !allow.auto_download
+            && !confirmed(&format!("{error}. {}", question(&same, &plan)))?
+        {
+            bail!("it is not fetched");
+        }
+        Ok(client.fetch_model(plan)?.0.file)
+    };
+    again().with_context(|| format!("{error} (what fetches it again: {command})"))
+}
 
 /// What `bitnet convert` reads: as [`locate`]; but of a repository without a GGUF the folder of its checkpoint.
 ///
 /// # Errors
 /// As [`locate`].
 pub(crate) fn source(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
+    if model.join("config.json").is_file() {
+        return Ok(model.to_owned());
+    }
     let Some(Ok(reference)) = ModelRef::of(model).filter(|r| r.as_ref().is_ok_and(|r| r.pick == Pick::Auto)) else {
         return locate(model, allow);
     };
     let mut hub = hub_from_env()?;
     hub.offline |= allow.offline;
     if models::cached(&hub, &reference)?.is_none() {
-        let ((wanted, welcome), ModelRef { repo, revision, .. }) = (CHECKPOINT, &reference);
         // What is here needs neither packets nor leave.
-        let here = HubSettings { offline: true, ..hub.clone() };
-        if let Ok(snapshot) = BlockingDownload::new(here, None)?.snapshot_matching(repo, revision, &wanted, &welcome) {
-            return Ok(snapshot.folder);
+        if let Some(folder) = checkpoints::sound(&hub, &reference) {
+            return Ok(folder);
         }
         let client = client(model, &reference, hub, allow)?;
-        if !client.list(repo, revision)?.files.iter().any(|file| file.ends_with(".gguf")) {
+        let files = client.list(&reference.repo, &reference.revision).map_err(|error| error.of(&reference))?.files;
+        if is_checkpoint(&files) && !files.iter().any(|file| file.ends_with(".gguf")) {
             return checkpoint(&client, &reference, allow);
         }
     }
@@ -131,15 +207,18 @@ pub(crate) fn source(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
 }
 
 fn checkpoint(client: &BlockingDownload, reference: &ModelRef, allow: Allow) -> anyhow::Result<PathBuf> {
-    let ((wanted, welcome), ModelRef { repo, revision, .. }) = (CHECKPOINT, reference);
-    let files = client.select(repo, revision, &wanted, &welcome)?.files;
-    let plan = client.plan(repo, revision, &files.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let plan = client.plan_checkpoint(reference)?;
     if !allow.auto_download {
         let (count, bytes) = (plan.missing_files().count(), HumanBytes(plan.missing_bytes()));
         let question = format!("Fetch {count} files of the checkpoint {reference}, {bytes}?");
-        anyhow::ensure!(confirmed(&question)?, "{reference} is not fetched");
+        let command = reference.command();
+        anyhow::ensure!(confirmed(&question)?, "{reference} is not fetched; what fetches it: {command}");
     }
     Ok(client.complete(plan)?.folder)
+}
+
+fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// A client for what is not here, if it may be fetched.
@@ -148,8 +227,7 @@ fn client(model: &Path, reference: &ModelRef, hub: HubSettings, allow: Allow) ->
     if hub.offline {
         bail!("{no_path}{}", not_here_offline(reference, &hub));
     }
-    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if !allow.auto_download && !can_ask {
+    if !allow.auto_download && !can_ask() {
         let (missing, command) = (missing(reference, &hub), reference.command());
         bail!("{no_path}{missing}; add --auto-download to fetch it, or run: {command}");
     }

@@ -84,6 +84,11 @@ impl BlockingDownload {
         self.run(self.client.plan_model(reference))
     }
 
+    /// See [`SmartTokenizerDownload::plan_checkpoint`].
+    pub fn plan_checkpoint(&self, reference: &ModelRef) -> Result<SnapshotPlan, HubError> {
+        self.run(self.client.plan_checkpoint(reference))
+    }
+
     /// See [`SmartTokenizerDownload::fetch_model`].
     pub fn fetch_model(&self, plan: ModelPlan) -> Result<(ModelFiles, Snapshot), HubError> {
         self.run(self.client.fetch_model(plan))

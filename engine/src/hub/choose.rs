@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::checkpoints::{convert_command, is_checkpoint};
 use super::error::HubError;
 use super::reference::{ModelRef, Pick};
 use crate::gguf::split::PartName;
@@ -45,10 +46,18 @@ impl Choice {
 /// There is none, there are several, or a part is missing; with what there is.
 pub fn choose(reference: &ModelRef, files: &[String]) -> Result<Choice, HubError> {
     let mut models = candidates(files);
-    let none = |wanted: String| HubError::NoModel {
-        reference: reference.to_string(),
-        wanted,
-        there: files.iter().filter(|file| file.ends_with(".gguf")).cloned().collect(),
+    let none = |wanted: String| {
+        let there: Vec<String> = files.iter().filter(|file| file.ends_with(".gguf")).cloned().collect();
+        let checkpoint = reference.with(Pick::Auto).to_string();
+        let remedy = if there.is_empty() && is_checkpoint(files) {
+            format!(
+                "; it is a checkpoint, of which a GGUF is made by: {}",
+                convert_command(Path::new(&checkpoint), true)
+            )
+        } else {
+            String::new()
+        };
+        HubError::NoModel { reference: reference.to_string(), wanted, there, remedy }
     };
     let (at, why) = match &reference.pick {
         Pick::File(path) => {

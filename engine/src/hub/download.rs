@@ -1,5 +1,7 @@
 //! [`SmartTokenizerDownload`]: the order of things, from a name to a verified file.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use super::event::Observer;
 use super::fetch::FOREVER;
 use super::fetched::Fetched;
 use super::http::{Http, Target};
+use super::lock::Turns;
 use super::metrics::{Counters, HubMetrics};
 use super::names::{check_path, check_repo, check_revision};
 use super::settings::HubSettings;
@@ -23,6 +26,10 @@ pub(super) struct Inner {
     pub(super) cache: Cache,
     pub(super) counters: Arc<Counters>,
     pub(super) observer: Option<Observer>,
+    /// One at a time fetches a blob, before processes are kept apart.
+    pub(super) turns: Turns,
+    /// Damaged files that were told of, and are not mended yet.
+    pub(super) damaged: Mutex<HashSet<PathBuf>>,
 }
 
 /// The async client. Clones share connections, breakers and counters. Needs a tokio runtime with time and I/O.
@@ -45,7 +52,15 @@ impl SmartTokenizerDownload {
     pub fn with_observer(settings: HubSettings, observer: Option<Observer>) -> Result<Self, HubError> {
         let http = Http::new(&settings)?;
         let cache = Cache::new(&settings.cache_dir);
-        Ok(Self(Arc::new(Inner { http, cache, counters: Arc::default(), observer, settings })))
+        Ok(Self(Arc::new(Inner {
+            http,
+            cache,
+            counters: Arc::default(),
+            observer,
+            settings,
+            turns: Turns::default(),
+            damaged: Mutex::default(),
+        })))
     }
 
     /// The cache.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::digest::Algorithm;
+use super::reference::{MAIN, ModelRef};
+use crate::shell::quoted;
 
 /// What was tried before giving up, one line an attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub enum HubError {
         why: String,
     },
     /// A repository (or what a cache has of it) without the model that is wanted.
-    #[error("{reference}: there is no {wanted}; {}", there_is("its GGUF files", there))]
+    #[error("{reference}: there is no {wanted}; {}{remedy}", there_is("its GGUF files", there))]
     NoModel {
         /// The reference.
         reference: String,
@@ -71,6 +73,8 @@ pub enum HubError {
         wanted: String,
         /// The GGUF files that are there.
         there: Vec<String>,
+        /// Empty, or what to do with what is there instead.
+        remedy: String,
     },
     /// A reference that fits several models.
     #[error("{reference} fits several models; name one of them: {}", some(choices))]
@@ -138,7 +142,9 @@ pub enum HubError {
     /// Offline, and no cache holds the file.
     #[error(
         "offline, and no cache has a sound copy of {path} of {repo} ({revision}) ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
-         TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {revision} --files {path}"
+         TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {} --files {}",
+        quoted(Path::new(revision)),
+        quoted(Path::new(path))
     )]
     Offline {
         /// The repository.
@@ -182,12 +188,14 @@ pub enum HubError {
         authenticated: bool,
     },
     /// No such branch, tag or commit.
-    #[error("{repo} has no revision `{revision}`; run: bitnet download {repo} --revision main")]
+    #[error("{repo} has no revision `{revision}`; name one that it has, as in {example}")]
     RevisionNotFound {
         /// The repository.
         repo: String,
         /// The revision.
         revision: String,
+        /// How its default branch is named where this one was.
+        example: String,
     },
     /// No such file in this revision.
     #[error("{repo} has no file {path} in revision `{revision}`; its files: {endpoint}/{repo}/tree/{revision}")]
@@ -350,6 +358,19 @@ pub enum HubError {
 impl HubError {
     pub(crate) fn io(doing: &'static str, path: &Path, why: impl fmt::Display) -> Self {
         HubError::Io { doing, path: path.to_owned(), why: why.to_string() }
+    }
+
+    /// The same error where a reference was asked for, and not files.
+    #[must_use]
+    pub fn of(self, reference: &ModelRef) -> Self {
+        match self {
+            HubError::RevisionNotFound { repo, revision, .. } => {
+                let main = ModelRef { revision: MAIN.to_owned(), ..reference.clone() };
+                let example = main.to_string().replacen(&repo, &format!("{repo}@{MAIN}"), 1);
+                HubError::RevisionNotFound { repo, revision, example }
+            }
+            other => other,
+        }
     }
 
     /// Whether the network, and not the request, is to blame: then a cached answer may stand in.

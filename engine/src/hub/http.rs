@@ -19,6 +19,7 @@ use super::failure::{Again, Failure, causes, shown};
 use super::metrics::{Counters, add};
 use super::names::{encode, is_commit};
 use super::proxy::Routes;
+use super::reference::MAIN;
 use super::retry::asked_wait;
 use super::settings::{HubSettings, Token};
 
@@ -338,7 +339,8 @@ impl Http {
                 return Failure::fatal(HubError::RepoNotFound { endpoint, repo, message, authenticated });
             }
             Some("RevisionNotFound") => {
-                return Failure::fatal(HubError::RevisionNotFound { repo, revision });
+                let example = format!("--revision {MAIN}");
+                return Failure::fatal(HubError::RevisionNotFound { repo, revision, example });
             }
             Some("EntryNotFound") => {
                 let commit = text(headers, "x-repo-commit").filter(|commit| is_commit(commit)).map(str::to_owned);

@@ -8,10 +8,15 @@ use super::fetched::Listing;
 use super::glob;
 use super::hf_cache;
 use super::http::Target;
-use super::names::{check_repo, check_revision, encode, is_commit};
+use super::names::{check_path, check_repo, check_revision, encode, is_commit};
 use super::steps::{GLANCE, offline};
 
 const LONGEST_LIST: usize = 32 << 20;
+
+/// Whether each name may be a file's. A list with others is not kept, so that it may be right the next time.
+fn sound(files: &[String]) -> bool {
+    files.iter().all(|file| check_path(file).is_ok())
+}
 
 impl SmartTokenizerDownload {
     /// The files of a revision. A list that is known is used while its branch is fresh (`ref_ttl`), offline, and, as
@@ -35,7 +40,9 @@ impl SmartTokenizerDownload {
             Ok(listing) => {
                 // a cache that cannot be written will say so when a file is stored
                 let _ = self.0.cache.set_commit(repo, revision, &listing.commit);
-                let _ = self.0.cache.set_files(repo, &listing.commit, &listing.files);
+                if sound(&listing.files) {
+                    let _ = self.0.cache.set_files(repo, &listing.commit, &listing.files);
+                }
                 Ok(listing)
             }
             Err(error) if error.is_network() && known.is_some() => {
@@ -99,7 +106,7 @@ impl SmartTokenizerDownload {
         } else {
             (settings.hf_caches.iter().find_map(|root| hf_cache::commit_of(root, repo, revision))?, false)
         };
-        let files = cache.files_of(repo, &commit)?;
+        let files = cache.files_of(repo, &commit).filter(|files| sound(files))?;
         Some((Listing { commit, files }, fresh))
     }
 

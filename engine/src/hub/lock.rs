@@ -1,8 +1,10 @@
 //! Advisory file locks (`flock`, `LockFileEx`). The kernel drops them with the process that holds them, so a dead owner never blocks
 //! anybody, and the lock files themselves may lie around for ever.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::error::HubError;
@@ -10,6 +12,18 @@ use super::error::HubError;
 /// A held lock; released on drop.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+/// Whose turn it is inside a process, by name. A file lock cannot tell a task from another process.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    /// Waits for the turn; it ends when the guard is dropped.
+    pub(crate) async fn take(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone();
+        turn.lock_owned().await
+    }
+}
 
 fn open(path: &Path) -> Result<File, HubError> {
     if let Some(dir) = path.parent() {

@@ -25,7 +25,7 @@
 //!
 //! Tokenizers are kept in our own cache. Models are named by a [`ModelRef`] (reference.rs), chosen in the order of
 //! [`choose::ORDER`] and kept as they are in HuggingFace's cache (hf_store.rs), with the files beside them: the same picture, but for
-//! its end (snapshot.rs, models.rs).
+//! its end (snapshot.rs, models.rs). A repository without a GGUF may have a checkpoint (checkpoints.rs).
 //!
 //! [`SmartTokenizerDownload`] is the async client, [`blocking::BlockingDownload`] the same for programs without a runtime.
 //! [`HubSettings`] holds every setting; [`HubSettings::from_lookup`] reads them from an environment that the caller hands in.
@@ -35,6 +35,7 @@ pub mod blocking;
 mod breaker;
 mod cache;
 mod cache_admin;
+pub mod checkpoints;
 pub mod choose;
 mod digest;
 mod download;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::cache::Cache;
 use super::choose::{Choice, choose};
 use super::digest::Digest;
 use super::download::SmartTokenizerDownload;
 use super::error::HubError;
 use super::hf_cache::{commit_of, home};
 use super::names::{check_repo, is_commit};
-use super::reference::ModelRef;
+use super::reference::{ModelRef, Pick};
 use super::settings::HubSettings;
 use super::snapshot::{Snapshot, SnapshotPlan};
 
@@ -65,7 +66,10 @@ pub fn cached(settings: &HubSettings, reference: &ModelRef) -> Result<Option<Mod
         let Some(commit) = known else { continue };
         let folder = home(root, repo).join("snapshots").join(&commit);
         match choose(reference, &files_of(&folder)) {
-            Ok(choice) => {
+            Ok(mut choice) => {
+                if reference.pick == Pick::Auto {
+                    choice.why = among(reference, &choice, Cache::new(&settings.cache_dir).files_of(repo, &commit));
+                }
                 let file = folder.join(choice.first());
                 return Ok(Some(ModelFiles { choice, commit, file }));
             }
@@ -76,12 +80,25 @@ pub fn cached(settings: &HubSettings, reference: &ModelRef) -> Result<Option<Mod
     Ok(None)
 }
 
+/// Why a model of the cache was chosen, where the repository may have one that comes before it.
+fn among(reference: &ModelRef, choice: &Choice, list: Option<Vec<String>>) -> String {
+    let why = &choice.why;
+    match list.map(|list| choose(reference, &list)) {
+        Some(Ok(all)) if all.files == choice.files => why.clone(),
+        Some(Ok(all)) => {
+            let first = reference.with(Pick::File(all.first().to_owned()));
+            format!("of those in the cache {why}; the first of all is fetched by: {}", first.command())
+        }
+        _ => format!("of those in the cache {why}; the first of all is fetched by: {}", reference.command()),
+    }
+}
+
 impl SmartTokenizerDownload {
     /// Chooses a model among what the hub lists and finds out what is to be fetched for it: its file or parts, and the files of
     /// tokenizer and chat template in the same folder.
     pub async fn plan_model(&self, reference: &ModelRef) -> Result<ModelPlan, HubError> {
         let ModelRef { repo, revision, .. } = reference;
-        let listing = self.list(repo, revision).await?;
+        let listing = self.list(repo, revision).await.map_err(|error| error.of(reference))?;
         let choice = choose(reference, &listing.files)?;
         let folder = choice.first().rsplit_once('/').map_or("", |(folder, _)| folder);
         let belongs = |file: &String| {
@@ -124,6 +141,13 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
+    /// The command that fetches it, as a shell takes it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let path = crate::shell::quoted(Path::new(&self.path));
+        format!("bitnet download {} --revision {} --file {path}", self.repo, self.commit)
+    }
+
     /// Reads the file and compares its checksum: what is wrong with it, if anything is.
     ///
     /// # Errors
@@ -192,7 +216,7 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Paths of the files below a folder, with slashes; links that lead nowhere are not files.
-fn files_of(dir: &Path) -> Vec<String> {
+pub(super) fn files_of(dir: &Path) -> Vec<String> {
     let (mut out, mut open) = (Vec::new(), vec![(dir.to_owned(), String::new(), 0)]);
     while let Some((dir, prefix, depth)) = open.pop() {
         for path in children(&dir) {

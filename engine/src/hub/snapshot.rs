@@ -8,6 +8,7 @@
 //! The work of one file is that of the module's picture; only its end differs: nothing is compressed and nothing is evicted.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
@@ -206,9 +207,13 @@ impl SmartTokenizerDownload {
                 job.passed_over(&file, &why);
                 Ok(None)
             }
-            Look::Damaged { why, .. } => {
-                add(&job.counters.damaged, 1);
-                job.tell(Event::Damaged { path: target.path.to_owned(), why });
+            Look::Damaged { file, why } => {
+                let file = std::fs::canonicalize(&file).unwrap_or(file);
+                // Asked for again with the hub's checksum, and once more under the lock: it is one damage.
+                if self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(file) {
+                    add(&job.counters.damaged, 1);
+                    job.tell(Event::Damaged { path: target.path.to_owned(), why });
+                }
                 Ok(None)
             }
             Look::Found(found) => {
@@ -271,6 +276,7 @@ impl SmartTokenizerDownload {
             add(&counters.lock_waits, 1);
             job.tell(Event::Waiting { path: job.path.clone() });
         };
+        let _turn = self.0.turns.take(&meta.digest.to_string()).await;
         // Ours first: it is never removed, so it keeps our processes apart also where another tool removes its own.
         let ours = lock(self.0.cache.lock_file(&meta.digest.to_string()), wait).await?;
         let theirs = lock(store.lock_file(&meta.digest), wait).await?;
@@ -292,13 +298,14 @@ impl SmartTokenizerDownload {
         let transferred = fetch(&self.0.http, slot, job, target, meta).await?;
         let (at, digest) = (store.clone(), meta.digest.clone());
         let (commit, path) = (target.revision.to_owned(), target.path.to_owned());
-        blocking(move || {
+        let mended = blocking(move || {
             at.publish(&digest, &commit, &path)?;
             let _ = std::fs::remove_file(note);
             drop((ours, theirs));
-            Ok(())
+            Ok(std::fs::canonicalize(at.file(&commit, &path)).unwrap_or_default())
         })
         .await?;
+        self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(&mended);
         add(&counters.downloads, u64::from(transferred > 0 || meta.size == 0));
         let (total, took) = (meta.size, started.elapsed());
         tracing::info!(path = target.path, commit = target.revision, total, transferred, ?took, "downloaded");

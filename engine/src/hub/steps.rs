@@ -160,8 +160,9 @@ impl SmartTokenizerDownload {
             }
         };
         self.check_commit(target, &meta)?;
+        let _turn = self.0.turns.take(&meta.digest.to_string()).await;
         if let Some(hit) = self.adopted(job, target, &meta).await? {
-            return Ok(hit);
+            return Ok(hit); // another file has the same contents, maybe one of this call
         }
         let lock = lock(self.0.cache.lock_file(&meta.digest.to_string()), || {
             add(&counters.lock_waits, 1);

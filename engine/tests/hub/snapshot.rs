@@ -176,3 +176,26 @@ async fn a_big_file_gets_time_for_its_size() {
     let (client, _) = client_with(settings);
     client.snapshot(REPO, "main", &["tokenizer.json"]).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_same_contents_under_two_names_come_once_and_wait_for_nobody() {
+    let same =
+        Repo::new(REPO).file("a.gguf", noise(3000, 1), Storage::Lfs).file("b.gguf", noise(3000, 1), Storage::Lfs);
+    let hub = MockHub::builder().repo(same).start().unwrap();
+    hub.fault(Fault::Delay { pause: Duration::from_millis(100) }.always().on(Side::Cdn));
+    for ours in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::default();
+        let client = SmartTokenizerDownload::with_observer(at(&hub, dir.path()), events.observer()).unwrap();
+        let paths = ["a.gguf", "b.gguf"];
+        let files = if ours {
+            client.fetch_all(REPO, "main", &paths).await.unwrap()
+        } else {
+            client.snapshot(REPO, "main", &paths).await.unwrap().files
+        };
+        assert!(files.iter().all(|file| *file.read().unwrap() == noise(3000, 1)));
+        let metrics = client.metrics();
+        assert_eq!((metrics.downloads, metrics.bytes, metrics.lock_waits), (1, 3000, 0));
+        assert!(!events.all().iter().any(|event| matches!(event, Event::Waiting { .. })));
+    }
+}

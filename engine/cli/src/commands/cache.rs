@@ -138,13 +138,7 @@ impl Args {
         }
         drop(out);
         for (m, _) in &damaged {
-            say(format_args!(
-                "{} is damaged; fetch it again: bitnet download {} --revision {} --file {}",
-                m.file.display(),
-                m.repo,
-                m.commit,
-                m.path
-            ));
+            say(format_args!("{} is damaged; fetch it again: {}", m.file.display(), m.command()));
         }
         Ok(code)
     }

@@ -5,6 +5,7 @@ use crate::model::{not_here_offline, tell};
 use crate::output::{self, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
+use bitnet_engine::hub::checkpoints::{self, convert_command};
 use bitnet_engine::hub::choose::{ORDER, all_parts};
 use bitnet_engine::hub::glob::is_glob;
 use bitnet_engine::hub::models::{self, is_model};
@@ -174,10 +175,21 @@ fn fetch_model(
             tell(reference, &found.choice, &found.commit);
             return Ok(snapshot.files);
         }
+        Err(HubError::NoModel { remedy, .. }) if reference.pick == Pick::Auto && !remedy.is_empty() => {
+            let files = client.complete(client.plan_checkpoint(reference)?)?.files;
+            tell_checkpoint(reference);
+            return Ok(files);
+        }
         Err(error) => error,
     };
     let down = error.is_network() || matches!(error, HubError::Offline { .. });
     let Some(found) = down.then(|| models::cached(settings, reference)).transpose()?.flatten() else {
+        if let Some(here) = checkpoints::cached(settings, reference).filter(|_| down) {
+            let paths: Vec<&str> = here.files.iter().map(String::as_str).collect();
+            let files = client.snapshot(&reference.repo, &here.commit, &paths)?.files;
+            tell_checkpoint(reference);
+            return Ok(files);
+        }
         anyhow::ensure!(!settings.offline, not_here_offline(reference, settings));
         return Err(error.into());
     };
@@ -189,9 +201,16 @@ fn fetch_model(
     Ok(client.snapshot(&reference.repo, &found.commit, &paths)?.files)
 }
 
+/// Says what a repository without a GGUF has instead, and what makes one of it.
+fn tell_checkpoint(reference: &ModelRef) {
+    let made = convert_command(Path::new(&reference.to_string()), false);
+    say(format_args!("{reference}: there is no GGUF, this is its checkpoint; a GGUF is made of it by: {made}"));
+}
+
 /// What there is of a tokenizer, all of one commit. Asked for one by one and not by the hub's list of files: this way a second run
 /// needs no more than the knowledge of what is missing.
 fn tokenizer(client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::Result<Vec<Fetched>> {
+    let asked = ModelRef { repo: repo.to_owned(), revision: revision.to_owned(), pick: Pick::Auto };
     let (mut revision, mut found, mut missing) = (revision.to_owned(), Vec::new(), None);
     for path in TOKENIZER_FILES {
         match client.fetch(repo, &revision, path) {
@@ -205,7 +224,10 @@ fn tokenizer(client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::R
     }
     match missing {
         Some(error) if found.is_empty() => Err(error).with_context(|| {
-            format!("there is none of {}; name what you want with --file", TOKENIZER_FILES.join(", "))
+            let list = client.list(repo, &revision).ok();
+            let model = list.and_then(|list| checkpoints::command(&asked, &list.files));
+            let model = model.map_or_else(String::new, |command| format!(", or fetch its model ({command})"));
+            format!("there is none of {}; name what you want with --file{model}", TOKENIZER_FILES.join(", "))
         }),
         _ => Ok(found),
     }
@@ -260,7 +282,7 @@ pub(crate) fn observer() -> Observer {
             Event::PassedOver { path, file, why } => {
                 say(format!("{path}: {} is damaged ({why}) and is not used; remove it", file.display()));
             }
-            Event::Damaged { path, why } => say(format!("{path}: the cached file was damaged ({why}) and is removed")),
+            Event::Damaged { path, why } => say(format!("{path}: the cached file is damaged ({why}) and is not used")),
             _ => {}
         }
     })
