@@ -149,6 +149,8 @@ fn ctrl_c_ends_the_answer_and_not_the_program() {
 
     // Where nothing is answered it ends a program that waits for a pipe.
     let mut child = bitnet(&endless).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Held open: `wait` would close it, and the end of the questions ends the program too, with 0.
+    let _questions = child.stdin.take();
     wait_for_handler(child.id());
     interrupt(child.id());
     assert_eq!(child.wait().unwrap().code(), Some(130));
