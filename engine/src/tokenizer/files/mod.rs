@@ -1,7 +1,7 @@
 //! Tokenizer files: from a file, a folder or bytes in memory to a ready tokenizer.
 //!
 //! A model's tokenizer is published in half a dozen forms. Every one of them becomes either a
-//! [`VocabSource`](super::VocabSource) for our own engine, where we implement exactly what the file asks for, or goes to
+//! [`VocabSource`] for our own engine, where we implement exactly what the file asks for, or goes to
 //! the crate `tokenizers` (`kind()` is then `"huggingface"`, and an `Info` diagnostic says why).
 //!
 //! | form | files | engine |
