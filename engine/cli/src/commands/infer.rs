@@ -1,4 +1,4 @@
-//! `bitnet infer`: one prompt, streamed; or many from a file ([`many`]).
+//! `bitnet infer`: one prompt, streamed; or many from a file (`many`).
 
 mod many;
 mod request;
