@@ -149,9 +149,12 @@ fn ctrl_c_ends_the_answer_and_not_the_program() {
 
     // Where nothing is answered it ends a program that waits for a pipe.
     let mut child = bitnet(&endless).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Kept: `wait` would close it, and the end of the pipe may come before the signal.
+    let stdin = child.stdin.take();
     wait_for_handler(child.id());
     interrupt(child.id());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(stdin);
 }
 
 /// A conversation on a terminal of its own: each text is typed at once when the words before it are shown. The answers, all
@@ -159,14 +162,19 @@ fn ctrl_c_ends_the_answer_and_not_the_program() {
 #[cfg(target_os = "linux")]
 fn on_a_terminal(typed: &[(&str, &[u8])]) -> (String, String, Option<i32>) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
     let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
     let program = bitnet(CHAT);
-    let mut command = std::process::Command::new("setsid");
-    command.arg("-c").arg(program.get_program()).args(program.get_args()).env("TERM", "xterm");
+    // A line that is lost would be waited for.
+    let mut command = std::process::Command::new("timeout");
+    command
+        .args(["--foreground", "60", "setsid", "-c"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env("TERM", "xterm");
     for (name, _) in program.get_envs() {
         command.env_remove(name);
     }
@@ -194,6 +202,10 @@ fn what_is_typed_ahead_on_a_terminal_is_kept() {
     let piped = chat("/system Be brief.\nWho was Moses?\nAnd Levi?\nWhy?\n", &[]).ok().out;
     let typed: &[u8] = b"/system Be brief.\rWho was Moses?\rAnd Levi?\nWhy?\r/quit\r";
     let (out, shown, code) = on_a_terminal(&[("> ", typed)]);
+    assert_eq!((out.as_str(), code), (piped.as_str(), Some(0)), "{shown}");
+    // While it answers, perhaps: the first line is echoed then.
+    let later: &[u8] = b"And Levi?\rWhy?\r/quit\r";
+    let (out, shown, code) = on_a_terminal(&[("> ", b"/system Be brief.\rWho was Moses?\r"), ("Moses?", later)]);
     assert_eq!((out.as_str(), code), (piped.as_str(), Some(0)), "{shown}");
 }
 
