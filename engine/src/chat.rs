@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `chat.rs` | messages, the formats that are built in, choosing one |
+//! | `message` | what a message is read from |
 //! | [`source`] | where a model's own template is found: its metadata, files beside it, a file of the user |
 //! | [`jinja`] | rendering a template as `transformers` does, with limits |
 //! | `syntax`, `methods`, `json`, [`clock`] | what minijinja lacks for that |
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod conversation;
 pub mod jinja;
 mod json;
+mod message;
 mod methods;
 pub mod prompt;
 pub mod source;
@@ -31,8 +33,12 @@ pub use conversation::Conversation;
 pub use source::{Choice, ModelTemplate, Origin};
 
 /// One turn of a conversation.
+///
+/// It is read from what OpenAI's and HuggingFace's tools write: the content is a text or a list of `{"type": "text"}` parts,
+/// which are put together; other fields may be null or an empty list. What else they may say, tools and images among it, is not
+/// supported and is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "message::Written")]
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,

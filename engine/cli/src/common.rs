@@ -78,7 +78,7 @@ pub(crate) fn tokenizer(model: &ModelArgs, args: &TokenizerArgs, settings: &Sett
         let discovery = TokenizerDiscovery::from_file(&place.open()?)?;
         Ok(args.chain(settings).resolve(&discovery)?)
     };
-    let resolved = resolve().with_context(|| format!("cannot use {}", model_name(model, settings)))?;
+    let resolved = resolve().map_err(|error| cannot_use(&model_name(model, settings), error))?;
     print_diagnostics(&resolved.diagnostics);
     Ok(resolved)
 }
@@ -210,7 +210,7 @@ pub(crate) fn load_for(
             };
             Ok(load_with(file, options, compute.kernels, &compute.pool)?)
         })
-        .with_context(|| format!("cannot use {}", model_name(model, settings)));
+        .map_err(|error| cannot_use(&model_name(model, settings), error));
     spinner.finish_and_clear();
     let loaded = loaded?;
     print_diagnostics(&loaded.diagnostics);
@@ -223,6 +223,12 @@ pub(crate) fn settle(loaded: &mut Loaded, session: Session, prompt: &[u32]) -> a
     let settled = loaded.settle(session, prompt)?;
     print_diagnostics(&loaded.diagnostics[said..]);
     Ok(settled)
+}
+
+/// The error with the name of the model, which errors of its file begin with anyway.
+pub(crate) fn cannot_use(name: &str, error: anyhow::Error) -> anyhow::Error {
+    let named = error.to_string().strip_prefix(name).is_some_and(|rest| rest.starts_with(": "));
+    if named { error } else { error.context(format!("cannot use {name}")) }
 }
 
 /// What to call the model in messages.

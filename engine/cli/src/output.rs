@@ -36,6 +36,12 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
+/// A number of things: `1 turn`, `2 turns`.
+pub(crate) fn counted(count: impl Display + PartialEq + From<u8>, thing: &str) -> String {
+    let s = if count == 1.into() { "" } else { "s" };
+    format!("{count} {thing}{s}")
+}
+
 /// A line on stderr.
 pub(crate) fn say(text: impl Display) {
     eprintln!("{}", plain(&text.to_string()));

@@ -43,7 +43,7 @@ fn turns_are_answered_as_a_new_session_would() {
     assert!(kept >= first - 1 && kept < prompt, "{}", run.err);
     let computed = first + 9 + (prompt - kept) + 9;
     assert!(figures.contains(&computed), "{computed} is not in: {}", run.err);
-    assert!(run.err.contains("2 turns, 0 of them left out"), "{}", run.err);
+    assert!(run.err.contains("2 turns, 0 left out"), "{}", run.err);
     assert_eq!(run.err.matches("cut off after 10 tokens").count(), 2, "{}", run.err);
 }
 
@@ -149,9 +149,71 @@ fn ctrl_c_ends_the_answer_and_not_the_program() {
 
     // Where nothing is answered it ends a program that waits for a pipe.
     let mut child = bitnet(&endless).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // Held open: `wait` would close it, and the end of the questions ends the program too, with 0.
-    let _questions = child.stdin.take();
+    // Kept: `wait` would close it, and the end of the pipe may come before the signal.
+    let stdin = child.stdin.take();
     wait_for_handler(child.id());
     interrupt(child.id());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(stdin);
+}
+
+/// A conversation on a terminal of its own: each text is typed at once when the words before it are shown. The answers, all
+/// that was shown, and the exit code. `setsid` makes it the program's terminal, whatever terminal the tests run on.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(typed: &[(&str, &[u8])]) -> (String, String, Option<i32>) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
+    let program = bitnet(CHAT);
+    // A line that is lost would be waited for.
+    let mut command = std::process::Command::new("timeout");
+    command
+        .args(["--foreground", "60", "setsid", "-c"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env("TERM", "xterm");
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    let mut child = command.stdin(open()).stderr(open()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut master = std::fs::File::from(master);
+    let (mut shown, mut some) = (Vec::new(), [0; 1024]);
+    for (words, bytes) in typed {
+        while !String::from_utf8_lossy(&shown).contains(words) {
+            let length = master.read(&mut some).unwrap();
+            shown.extend_from_slice(&some[..length]);
+        }
+        master.write_all(bytes).unwrap();
+    }
+    // The end of a terminal is an error of reading.
+    let _ = master.read_to_end(&mut shown);
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    (out, String::from_utf8_lossy(&shown).into_owned(), child.wait().unwrap().code())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_typed_ahead_on_a_terminal_is_kept() {
+    let piped = chat("/system Be brief.\nWho was Moses?\nAnd Levi?\nWhy?\n", &[]).ok().out;
+    let typed: &[u8] = b"/system Be brief.\rWho was Moses?\rAnd Levi?\nWhy?\r/quit\r";
+    let (out, shown, code) = on_a_terminal(&[("> ", typed)]);
+    assert_eq!((out.as_str(), code), (piped.as_str(), Some(0)), "{shown}");
+    // While it answers, perhaps: the first line is echoed then.
+    let later: &[u8] = b"And Levi?\rWhy?\r/quit\r";
+    let (out, shown, code) = on_a_terminal(&[("> ", b"/system Be brief.\rWho was Moses?\r"), ("Moses?", later)]);
+    assert_eq!((out.as_str(), code), (piped.as_str(), Some(0)), "{shown}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bytes_that_are_not_utf8_do_not_end_a_conversation_on_a_terminal() {
+    let typed: [(&str, &[u8]); 2] = [("> ", b"caf\xe9\r"), ("type it again", b"Who was Moses?\r/quit\r")];
+    let (out, shown, code) = on_a_terminal(&typed);
+    assert!(shown.contains("not UTF-8"), "{shown}");
+    assert_eq!((out.lines().count(), code), (1, Some(0)), "{shown}");
 }

@@ -389,7 +389,7 @@ fn the_environment() {
     assert!(pinned.err.contains("seed 0"), "{}", pinned.err);
     assert_eq!(pinned.out, said(&[("BITNET_DETERMINISTIC", "true")], &[]).out);
     assert!(said(&[("BITNET_DEVICE", "cpu-scalar")], &[]).err.contains("on cpu-scalar"));
-    assert!(said(&[("BITNET_THREADS", "1")], &[]).err.contains(" 1 threads"));
+    assert!(said(&[("BITNET_THREADS", "1")], &[]).err.contains(" 1 thread,"));
     let model = tiny();
     let named = said(&[("BITNET_GGUF", text(&model)), ("BITNET_SEED", "7")], &[]);
     assert!(named.err.contains("tiny-bitnet.gguf on"), "{}", named.err);
@@ -470,4 +470,17 @@ fn texts_without_anything_to_predict() {
     }
     run_with(b"a text", &["perplexity", "--text-file", "-", "--context", "1"]).fails_with(&["two tokens", "--context"]);
     run(&["perplexity", "--text-file", "no/such.txt"]).fails_with(&["no/such.txt"]);
+}
+
+#[test]
+fn an_error_of_a_model_names_its_file_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("broken.gguf");
+    let whole = std::fs::read(tiny()).unwrap();
+    std::fs::write(&model, &whole[..whole.len() / 2]).unwrap();
+    for command in [&["infer", "--prompt", "a"][..], &["tokenize", "--text", "a"], &["discover"], &["chat"]] {
+        let named = if command[0] == "discover" { vec![text(&model)] } else { vec!["--model", text(&model)] };
+        let run = run(&[command, &named].concat()).fails_with(&["broken.gguf"]);
+        assert_eq!(run.err.matches("broken.gguf").count(), 1, "{}", run.err);
+    }
 }

@@ -66,7 +66,7 @@ fn every_line_is_answered_in_order_and_errors_are_lines_too() {
     ]);
     let run = files.run(&["--context", "128"]).code(1);
     assert_eq!(run.out, "", "answers go to the file");
-    assert!(run.err.contains("[8 of 8 prompts answered, 0 of them before | 3 errors | "), "{}", run.err);
+    assert!(run.err.contains("[5 of 8 prompts answered, 3 failed, done before: 0 | "), "{}", run.err);
     let answers = files.answers();
     let numbers: Vec<_> = answers.iter().map(|answer| answer["line"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1, 3, 4, 5, 6, 7, 8, 9]);
@@ -95,7 +95,7 @@ fn a_run_goes_on_after_its_last_whole_line() {
         ["In the beginning", "And Moses", "The sons of Levi", "x"].map(|p| json!({ "prompt": p }).to_string()).to_vec();
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let whole = Files::new(&prompts);
-    assert!(whole.run(&[]).ok().err.contains("[4 of 4 prompts answered, 0 of them before"));
+    assert!(whole.run(&[]).ok().err.contains("[4 of 4 prompts answered, 0 failed, done before: 0 "));
     let bytes = whole.bytes();
     let ends: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i] == b'\n').map(|i| i + 1).collect();
 
@@ -104,7 +104,11 @@ fn a_run_goes_on_after_its_last_whole_line() {
     {
         std::fs::write(&whole.output, &bytes[..cut]).unwrap();
         let run = whole.run(&[]).ok();
-        assert!(run.err.contains(&format!("[4 of 4 prompts answered, {before} of them before")), "{}", run.err);
+        assert!(
+            run.err.contains(&format!("[4 of 4 prompts answered, 0 failed, done before: {before} ")),
+            "{}",
+            run.err
+        );
         assert_eq!(whole.bytes(), bytes, "cut at {cut}");
     }
 
@@ -131,10 +135,26 @@ fn a_run_goes_on_after_its_last_whole_line() {
     std::fs::write(&whole.input, [&prompts[..], &["{}"]].concat().join("\r\n")).unwrap();
     std::fs::write(&whole.output, &bytes).unwrap();
     let run = whole.run(&[]).code(1);
-    assert!(run.err.contains("[5 of 5 prompts answered, 4 of them before | 1 errors"), "{}", run.err);
+    assert!(run.err.contains("[4 of 5 prompts answered, 1 failed, done before: 4 "), "{}", run.err);
     assert!(whole.bytes().starts_with(&bytes));
     // An error that is there already is still one.
-    assert!(whole.run(&[]).code(1).err.contains("5 of them before | 1 errors"));
+    assert!(whole.run(&[]).code(1).err.contains("1 failed, done before: 5 "));
+}
+
+#[test]
+fn stdin_and_stdout_are_files_too() {
+    let parts = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "In the beginning"}]}]}"#;
+    let wizard = r#"{"messages": [{"role": "wizard", "content": "a"}]}"#;
+    let files = Files::new(&[r#"{"prompt": "In the beginning"}"#, parts, wizard]);
+    let input = std::fs::read(&files.input).unwrap();
+    let run = run_with(&input, &args(&["--input-file", "-", "--output", "-"])).code(1);
+    assert!(run.err.contains("[2 of 3 prompts answered, 1 failed, done before: 0 "), "{}", run.err);
+    files.run(&[]).code(1);
+    assert_eq!(run.out.as_bytes(), files.bytes());
+    let answers = files.answers();
+    assert_eq!(answers[0]["text"], answers[1]["text"]);
+    assert!(answers[2]["error"].as_str().unwrap().contains("the role `wizard` is not system, user or assistant"));
+    run_with(b"", &args(&["--input-file", "-", "--output", "-"])).fails_with(&["stdin has no lines"]);
 }
 
 #[test]
@@ -179,7 +199,7 @@ fn ctrl_c_leaves_whole_lines_and_the_next_run_goes_on() {
     assert_eq!(files.answers().len(), 1);
     // With an input that the second run can finish; the answered line is the same.
     std::fs::write(&files.input, format!("{quick}\n{quick}\n")).unwrap();
-    assert!(files.run(&endless).ok().err.contains("[2 of 2 prompts answered, 1 of them before"));
+    assert!(files.run(&endless).ok().err.contains("[2 of 2 prompts answered, 0 failed, done before: 1 "));
     assert!(files.bytes().starts_with(&first));
     let texts: Vec<Value> = files.answers().iter().map(|answer| answer["text"].clone()).collect();
     assert_eq!(texts[0], texts[1]);

@@ -3,6 +3,8 @@
 //! An entry belongs to a file if path, length and time of change are the same, and so are some sampled blocks of its bytes; of
 //! all its parts, where it is split. Anything else, and an entry that cannot be read, is as good as none. That nothing could be
 //! found out is remembered too, but only for the same tokenizer: with another the text of the probe has other ids.
+//!
+//! An entry is JSON and one line behind it with the SHA-256 of these bytes, so that one that was damaged or edited is none.
 
 use super::LayoutReport;
 use super::layout::probe_ids;
@@ -12,13 +14,13 @@ use crate::tokenizer::Tokenizer;
 use bitnet_kernels::quant::I2sLayout;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Entries of another version are not read: how a layout is found out may have become better.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Blocks of a file that are sampled, the first and the last among them, and the bytes of each.
 const BLOCKS: u64 = 16;
 const BLOCK: u64 = 4096;
@@ -86,8 +88,11 @@ impl Memory {
 
     /// What is remembered of this very file.
     pub(super) fn read(&self) -> Option<Found> {
-        let file = File::open(&self.path).ok()?;
-        let found: Found = serde_json::from_reader(file.take(MAX_BYTES)).ok()?;
+        // Asked before opening, because to open a named pipe would wait for its writer.
+        std::fs::metadata(&self.path).ok().filter(Metadata::is_file)?;
+        let mut text = String::new();
+        File::open(&self.path).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+        let found: Found = serde_json::from_str(unsealed(&text)?).ok()?;
         let known = I2sLayout::from_name(&found.layout).is_some();
         (known && found.version == VERSION && found.parts == self.parts).then_some(found)
     }
@@ -102,12 +107,25 @@ impl Memory {
             why: report.why.clone(),
             probe: digest(tokenizer),
         };
-        let written =
-            serde_json::to_vec_pretty(&found).map_err(Into::into).and_then(|text| write_whole(&self.path, &text));
+        let written = serde_json::to_string_pretty(&found)
+            .map_err(Into::into)
+            .and_then(|text| write_whole(&self.path, sealed(text).as_bytes()));
         if let Err(error) = written {
             tracing::info!("the I2_S layout is not remembered in {}: {error}", self.path.display());
         }
     }
+}
+
+/// The text with the line of its checksum.
+fn sealed(text: String) -> String {
+    let sum = hex::encode(Sha256::digest(&text));
+    text + "\nsha256 " + &sum + "\n"
+}
+
+/// The text before the line of its checksum, if the checksum is right.
+fn unsealed(text: &str) -> Option<&str> {
+    let (text, sum) = text.strip_suffix('\n')?.rsplit_once("\nsha256 ")?;
+    (sum == hex::encode(Sha256::digest(text))).then_some(text)
 }
 
 /// What the built-in text is for a tokenizer.

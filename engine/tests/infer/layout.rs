@@ -6,6 +6,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{GenerateOptions, Session, SessionOptions, extend, generate};
 use bitnet_engine::load::{LAYOUT_KEY, LayoutReport, LoadOptions, Loaded, load_with};
 use bitnet_engine::tokenizer::EncodeOptions;
+use sha2::Digest;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -168,21 +169,36 @@ fn what_was_found_out_is_remembered_for_that_file() {
         };
         // Damaged entries, those of another version, and those of other files are as good as none, and are replaced.
         let good = std::fs::read_to_string(kept.entry()).unwrap();
+        let sealed = |text: &str| {
+            let (text, _) = text.rsplit_once("\nsha256 ").unwrap();
+            format!("{text}\nsha256 {}\n", hex::encode(sha2::Sha256::digest(text)))
+        };
+        assert_eq!(sealed(&good), good);
+        let other = good.replace(&format!("\"{name}\""), "\"x86\"");
         for (what, text) in [
             ("empty", String::new()),
             ("cut off", good[..good.len() / 2].to_owned()),
             ("no JSON", "layout: arm".to_owned()),
-            ("another version", good.replace("\"version\": 1", "\"version\": 2")),
-            ("no such layout", good.replace(&format!("\"{name}\""), "\"z80\"")),
-            ("another length", good.replace("\"bytes\": ", "\"bytes\": 1")),
-            ("another sample", good.replace("\"sample\": \"", "\"sample\": \"0")),
-            ("another path", good.replace("model.gguf", "other.gguf").replace(name, "x86")),
+            ("another version", sealed(&good.replace("\"version\": 2", "\"version\": 1"))),
+            ("another layout", other),
+            ("no such layout", sealed(&good.replace(&format!("\"{name}\""), "\"z80\""))),
+            ("another length", sealed(&good.replace("\"bytes\": ", "\"bytes\": 1"))),
+            ("another sample", sealed(&good.replace("\"sample\": \"", "\"sample\": \"0"))),
+            ("another path", sealed(&good.replace("model.gguf", "other.gguf").replace(name, "x86"))),
         ] {
             assert_ne!(text, good, "{what}");
             std::fs::write(kept.entry(), text).unwrap();
             assert!(!remembered(what), "{what}");
             assert!(remembered(what), "{what}: made anew");
             assert_eq!(std::fs::read_to_string(kept.entry()).unwrap(), good, "{what}");
+        }
+        // What is no regular file is not opened: a named pipe would wait for its writer.
+        #[cfg(unix)]
+        {
+            let pipe = kept.entry();
+            std::fs::remove_file(&pipe).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            assert!(!remembered("a pipe") && remembered("a pipe: made anew"));
         }
         // Another time of change, or other bytes with the same time and length.
         let changed = std::fs::metadata(&kept.model).unwrap().modified().unwrap();

@@ -7,7 +7,7 @@ mod slash;
 
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::generation::{GenerationArgs, timings, write};
-use crate::output::say;
+use crate::output::{counted, say};
 use bitnet_engine::chat::conversation::{Answer, Event};
 use bitnet_engine::chat::prompt::PromptOptions;
 use bitnet_engine::chat::{Conversation, PromptTemplate, transcript};
@@ -53,10 +53,10 @@ impl Args {
         let mut conversation = Conversation::new(session, how);
         conversation.set_system(self.generation.system.clone());
         let about = format!(
-            "{} on {}, {} threads, seed {seed}, template {}",
+            "{} on {}, {}, seed {seed}, template {}",
             common::model_name(&self.model, settings),
             compute.device(),
-            compute.pool.threads(),
+            counted(compute.pool.threads(), "thread"),
             template.name()
         );
         let interrupt = Interrupt::default();
@@ -119,6 +119,7 @@ impl Talk {
                     continue;
                 }
                 Next::End => return Ok(Ended::Done),
+                Next::Broken(why) => anyhow::bail!(why),
                 Next::Interrupted if input.is_terminal() => {
                     say("(Ctrl-D or /quit ends the conversation)");
                     continue;
@@ -185,18 +186,19 @@ impl Talk {
         match answer.generation.stop {
             StopReason::EndOfGeneration | StopReason::StopText => {}
             StopReason::MaxTokens => {
-                say(format_args!("[cut off after {} tokens: --max-tokens]", answer.generation.tokens.len()));
+                let length = counted(answer.generation.tokens.len(), "token");
+                say(format_args!("[cut off after {length}: --max-tokens]"));
             }
             StopReason::ContextFull => {
                 let context = self.conversation.session().context();
-                say(format_args!("[cut off: the context of {context} tokens is full]"));
+                say(format_args!("[cut off: the context of {} is full]", counted(context, "token")));
             }
             StopReason::Cancelled if answer.recorded => say("[stopped]"),
             StopReason::Cancelled => say("[stopped before the first word; the question is forgotten]"),
         }
         tracing::info!(
-            "prompt of {} tokens, {} kept | {}",
-            answer.prompt_tokens,
+            "prompt of {}, {} kept | {}",
+            counted(answer.prompt_tokens, "token"),
             answer.kept,
             timings(&answer.generation.timings)
         );
@@ -223,7 +225,7 @@ impl Talk {
             Command::Save(path) => {
                 let messages = self.conversation.messages();
                 match transcript::write(&typed_path(path), &messages) {
-                    Ok(()) => say(format_args!("[{} messages saved to {path}]", messages.len())),
+                    Ok(()) => say(format_args!("[{} saved to {path}]", counted(messages.len(), "message"))),
                     Err(error) => self.fail(error),
                 }
             }
@@ -235,7 +237,7 @@ impl Talk {
                     self.conversation.set_messages(messages).map(|()| count).map_err(wrong)
                 });
                 match loaded {
-                    Ok(count) => say(format_args!("[{count} messages loaded]")),
+                    Ok(count) => say(format_args!("[{} loaded]", counted(count, "message"))),
                     Err(why) => self.fail(why),
                 }
             }
@@ -247,15 +249,17 @@ impl Talk {
         let session = self.conversation.session();
         say(format_args!("[{}]", self.about));
         say(format_args!(
-            "[{turns} turns, {unseen} of them left out | {} of {} tokens in the context | {} tokens computed, {} kept from turn to turn]",
+            "[{}, {unseen} left out | {} of {} in the context | {} computed, {} kept from turn to turn]",
+            counted(turns, "turn"),
             session.position(),
-            session.context(),
-            session.computed(),
+            counted(session.context(), "token"),
+            counted(session.computed(), "token"),
             self.kept
         ));
         if let Some(answer) = &self.last {
             let times = timings(&answer.generation.timings);
-            say(format_args!("[last: {} tokens, {} of them kept | {times}]", answer.prompt_tokens, answer.kept));
+            let prompt = counted(answer.prompt_tokens, "token");
+            say(format_args!("[last: {prompt}, {} kept | {times}]", answer.kept));
         }
     }
 }

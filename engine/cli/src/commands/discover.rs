@@ -3,7 +3,6 @@
 use super::{Format, print_json};
 use crate::common::{self, ModelArgs, TokenizerArgs};
 use crate::output::{line, plain, say};
-use anyhow::Context;
 use bitnet_engine::discovery::{Chain, DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain, Ways};
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::{Diagnostic, SpecialTokens};
@@ -79,7 +78,7 @@ impl Args {
             .locate(self.tokenizer.allow(), settings)?
             .open()
             .and_then(|file| Ok(TokenizerDiscovery::from_file(&file)?))
-            .with_context(|| format!("cannot use {name}"))?;
+            .map_err(|error| common::cannot_use(&name, error))?;
         let allowed = self.tokenizer.settings(settings);
         let (chain, resolved) = self.walk(&discovery, &allowed);
         let usable = chain.winner.is_some();

@@ -7,7 +7,7 @@ use super::{Format, print_json};
 use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
 use crate::generation::{GenerationArgs, timings, write};
 use crate::memory::Memory;
-use crate::output::say;
+use crate::output::{counted, say};
 use anyhow::Context;
 use bitnet_engine::chat::prompt::{self, Input, Prompt, PromptOptions};
 use bitnet_engine::chat::{Message, PromptTemplate};
@@ -42,10 +42,10 @@ pub struct Args {
     /// A file with the prompt; `-` is stdin, which is also read if neither is given.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Many prompts instead, each a line of JSON: `prompt` or `messages`, and what of it differs from the arguments: `system`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop`; `id` is repeated in the answer.
+    /// Many prompts instead, each a line of JSON (`-` is stdin): `prompt` or `messages` (each with `role` and `content`, a text or a list of text parts), and what of it differs from the arguments: `system`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop`; `id` is repeated in the answer.
     #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "prompt_file", "no_echo", "format"])]
     input_file: Option<PathBuf>,
-    /// Where their answers go, a line of JSON each, in order. Lines that are there already are kept, if they answer the same input under the same arguments; the run goes on after them.
+    /// Where their answers go, a line of JSON each, in order; `-` is stdout. Lines that are there already are kept, if they answer the same input under the same arguments; the run goes on after them.
     #[arg(long, value_name = "FILE", requires = "input_file")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -168,10 +168,10 @@ fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn summary(report: &Report<'_>, load: Duration) -> String {
     format!(
-        "[{} on {}, {} threads, seed {} | load {:.0} ms | {} | {}]",
+        "[{} on {}, {}, seed {} | load {:.0} ms | {} | {}]",
         report.model,
         report.device,
-        report.threads,
+        counted(report.threads, "thread"),
         report.seed,
         load.as_secs_f64() * 1e3,
         timings(&report.generation.timings),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use rustyline::config::{Behavior, Config};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,6 +19,8 @@ pub(super) enum Next {
     /// A line that cannot be taken, and why.
     Wrong(String),
     End,
+    /// The source cannot be read any more, and why.
+    Broken(String),
     Interrupted,
 }
 
@@ -69,7 +71,8 @@ impl Input {
         });
         caught.context("cannot catch Ctrl-C")?;
         if std::io::stdin().is_terminal() {
-            // The terminal itself: stdout may be a file, and is for answers.
+            // The terminal itself: stdout may be a file, and is for answers. The editor lives as long as the program and has
+            // the feature `buffer-redux`: what was typed ahead is kept from line to line.
             let config = Config::builder().behavior(Behavior::PreferTerm).auto_add_history(true).build();
             let editor = rustyline::Editor::with_history(config, MemHistory::new());
             return Ok(Self::Terminal(Box::new(editor.context("cannot use the terminal")?)));
@@ -93,11 +96,14 @@ impl Input {
                 Err(ReadlineError::Interrupted) => Next::Interrupted,
                 Err(ReadlineError::Signal(_)) => Next::Line(String::new()),
                 Err(ReadlineError::Eof) => Next::End,
-                // What cannot be read once cannot be read again.
-                Err(error) => {
-                    crate::output::say(format_args!("error: cannot read the terminal: {error}"));
-                    Next::End
+                // The editor drops what it has read with the byte; it says nothing of where it was.
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    // The cursor is behind the line that was typed.
+                    eprintln!();
+                    Next::Wrong("what was typed is not UTF-8; it is dropped, type it again".to_owned())
                 }
+                // What cannot be read once cannot be read again.
+                Err(error) => Next::Broken(format!("cannot read the terminal: {error}")),
             },
             Self::Pipe(receiver) => receiver.recv().unwrap_or(Next::End),
         }
@@ -116,8 +122,7 @@ fn read(to: &SyncSender<Next>) {
                 Err(error) => Next::Wrong(format!("a line is not UTF-8: {}", error.utf8_error())),
             },
             Err(error) => {
-                drop(to.send(Next::Wrong(format!("cannot read stdin: {error}"))));
-                return drop(to.send(Next::End));
+                return drop(to.send(Next::Broken(format!("cannot read stdin: {error}"))));
             }
         };
         if to.send(next).is_err() {

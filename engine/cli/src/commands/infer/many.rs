@@ -6,12 +6,15 @@
 //! refuses an output that belongs to another input or run. The lines are the same as those of a run without an interruption,
 //! where the seed is given.
 //!
+//! `-` is stdin as the input, and stdout as the output, which has all lines and nothing from before.
+//!
 //! A line that cannot be answered has its error in the output; what is wrong with the machine ends the run.
 
 use super::request::{Earlier, Mark, Reply, Request, Said, fingerprint};
 use super::{Args, MAX_TOKENS, on_interrupt};
 use crate::common;
-use crate::output::{json, say};
+use crate::generation::write;
+use crate::output::{counted, json, say};
 use anyhow::Context;
 use bitnet_engine::chat::PromptTemplate;
 use bitnet_engine::chat::prompt::{self, Input, PromptOptions};
@@ -19,17 +22,21 @@ use bitnet_engine::inference::{GenerateOptions, InferenceError, Prefix, StopReas
 use bitnet_engine::load::Loaded;
 use bitnet_engine::settings::Settings;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The name of stdin or stdout.
+const STD: &str = "-";
 
 /// What came of the lines.
 #[derive(Debug, Default)]
 struct Count {
     /// Those that were in the output already.
     earlier: usize,
-    answered: usize,
+    /// Those of this run, with an answer or an error.
+    now: usize,
     /// Errors in the output, earlier ones included.
     errors: usize,
     new_tokens: usize,
@@ -49,17 +56,19 @@ impl Args {
         let mut work = Work { args: self, settings, loaded, template, options, prefix: Prefix::new(session) };
 
         let mut count = Count::default();
-        let mut out = go_on(input, output, &lines, &run, &mut count)?;
+        let mut file =
+            (output != Path::new(STD)).then(|| go_on(input, output, &lines, &run, &mut count)).transpose()?;
+        let cannot = || format!("cannot write {}", output.display());
         let cancel = on_interrupt()?;
         let bar = common::progress(lines.len() as u64, "prompts");
         for line in &lines[count.earlier..] {
-            bar.set_position((count.earlier + count.answered) as u64);
+            bar.set_position((count.earlier + count.now) as u64);
             let (id, said) = match Request::read(&line.text) {
                 Ok(mut request) => (request.id.take(), work.answer(request, &cancel)?),
                 Err(error) => (None, Some(Said::Error { error })),
             };
             let Some(said) = said else { break };
-            count.answered += 1;
+            count.now += 1;
             match &said {
                 Said::Answer { new_tokens, .. } => count.new_tokens += new_tokens,
                 Said::Error { .. } => count.errors += 1,
@@ -67,18 +76,28 @@ impl Args {
             let text = serde_json::to_string(&Reply { mark: line.mark(&run), id, said })?;
             // In one piece: what reads along sees whole lines.
             let text = json(&text).into_owned() + "\n";
-            out.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", output.display()))?;
+            match &mut file {
+                Some(file) => file.write_all(text.as_bytes()).with_context(cannot)?,
+                None => write(&text)?,
+            }
         }
         bar.finish_and_clear();
-        out.sync_all().with_context(|| format!("cannot write {}", output.display()))?;
-        let done = count.earlier + count.answered;
+        if let Some(file) = &file {
+            file.sync_all().with_context(cannot)?;
+        }
+        let done = count.earlier + count.now;
+        let ended = match file {
+            _ if done == lines.len() => "",
+            Some(_) => " | cancelled; the same command goes on",
+            None => " | cancelled",
+        };
         say(format_args!(
-            "[{done} of {} prompts answered, {} of them before | {} errors | {} new tokens | seed {seed}{}]",
-            lines.len(),
-            count.earlier,
+            "[{} of {} answered, {} failed, done before: {} | {} | seed {seed}{ended}]",
+            done - count.errors,
+            counted(lines.len(), "prompt"),
             count.errors,
-            count.new_tokens,
-            if done < lines.len() { " | cancelled; the same command goes on" } else { "" }
+            count.earlier,
+            counted(count.new_tokens, "new token"),
         ));
         Ok(match (done < lines.len(), count.errors) {
             (true, _) => ExitCode::from(130),
@@ -174,11 +193,17 @@ impl Line {
 
 /// The lines of a file, without their ends; empty ones ask for nothing.
 fn lines(path: &Path) -> anyhow::Result<Vec<Line>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (name, read) = if path == Path::new(STD) {
+        let mut bytes = Vec::new();
+        ("stdin".to_owned(), std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
+    } else {
+        (path.display().to_string(), std::fs::read(path))
+    };
+    let bytes = read.with_context(|| format!("cannot read {name}"))?;
     let numbered = bytes.split(|byte| *byte == b'\n').zip(1..);
     let lines = numbered.map(|(text, number)| Line { number, text: text.trim_ascii().to_vec() });
     let lines: Vec<Line> = lines.filter(|line| !line.text.is_empty()).collect();
-    anyhow::ensure!(!lines.is_empty(), "{} has no lines: give a JSON object with a `prompt` in each", path.display());
+    anyhow::ensure!(!lines.is_empty(), "{name} has no lines: give a JSON object with a `prompt` in each");
     Ok(lines)
 }
 
