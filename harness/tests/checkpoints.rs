@@ -84,6 +84,6 @@ fn pool() -> &'static Arc<Pool> {
 fn convert(from: &Path, format: &str, verify: bool, to: &Path) -> Result<Written, CheckpointError> {
     let kernels = device::kernels("cpu-scalar").unwrap_or_else(|error| panic!("the scalar kernels: {error}"));
     let linear = Storage::by_name(format).unwrap_or_else(|error| panic!("{error}"));
-    let options = ToGguf { linear, embedding: None, verify, kernels, pool: pool() };
+    let options = ToGguf { linear, embedding: None, verify, context: None, kernels, pool: pool() };
     open(from)?.to_gguf(&options, &to.join("model.gguf"), &mut |_, _| ControlFlow::Continue(()))
 }

@@ -57,7 +57,7 @@ pub struct Args {
     /// Of a checkpoint: compute logits from its own tensors too, in floats, and fail if those of the GGUF are others.
     #[arg(long, requires = "to")]
     verify: bool,
-    /// The GGUF to write; replaced only once it is complete.
+    /// The GGUF to write; replaced only once it is complete. It is not the input, nor a file of the checkpoint.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -78,6 +78,10 @@ impl Args {
         }
         anyhow::ensure!(!self.verify, "--verify compares with a checkpoint, and {} is not a folder", model.display());
         let file = GgufFile::open(&model)?;
+        // Parts have names of their own, none of which may be there already.
+        if self.split_max_tensors.is_none() {
+            common::not_the_input(&file, &self.output)?;
+        }
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
         let bar = common::progress(0, "tensors");
@@ -135,7 +139,8 @@ impl Args {
         let checkpoint = checkpoint::open(folder).with_context(|| format!("cannot convert {shown}"))?;
         let compute = self.compute.start(settings)?;
         let pool = &compute.pool;
-        let options = ToGguf { linear, embedding, verify: self.verify, kernels: compute.kernels, pool };
+        let context = self.compute.context.map(|n| n as usize);
+        let options = ToGguf { linear, embedding, verify: self.verify, context, kernels: compute.kernels, pool };
         let bar = common::progress(0, "tensors");
         let written = checkpoint.to_gguf(&options, &self.output, &mut step(&bar)?);
         bar.finish_and_clear();
