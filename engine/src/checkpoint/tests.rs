@@ -167,6 +167,24 @@ fn a_context_bounds_what_is_compared() {
 }
 
 #[test]
+fn ids_and_templates_that_nobody_can_use_are_named() {
+    let dir = folder(&config("llama", &json!({})), None);
+    let codes = |generation: &str, template: &str| {
+        std::fs::write(dir.path().join("generation_config.json"), generation).unwrap();
+        std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+        let written = verify(&open(dir.path()).unwrap(), dir.path(), None).unwrap();
+        let odd = written.diagnostics.iter().map(|found| found.code).filter(|code| *code != "no_tokenizer");
+        odd.collect::<Vec<_>>()
+    };
+    let good = ("{\"eos_token_id\": [1, 39]}", "{% for m in messages %}{{ m.content }}{% endfor %}");
+    assert!(codes(good.0, good.1).is_empty());
+    for generation in ["{\"eos_token_id\": 40}", "{\"eos_token_id\": [-1]}", "{"] {
+        assert_eq!(codes(generation, good.1), ["generation_config"], "{generation}");
+    }
+    assert_eq!(codes(good.0, "{% for m in messages %}"), ["template_syntax"]);
+}
+
+#[test]
 fn a_head_that_is_not_used_is_named() {
     let codes = |tied: bool, head| {
         let dir = folder(&config("qwen2", &json!({ "tie_word_embeddings": tied })), head);

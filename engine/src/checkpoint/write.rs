@@ -65,9 +65,11 @@ impl Checkpoint {
         self.not_an_input(output)?;
         let mut diagnostics = self.warnings.clone();
         let tokens = tokens::read(&self.folder, self.sizes.vocab, &mut diagnostics)?;
+        let templates = tokens::templates(&self.folder)?;
+        diagnostics.extend(tokens::oddities(&self.folder, &templates, self.sizes.vocab));
         let steps = Steps::new(self.planned.len(), progress);
         let mut writer = GgufWriter::new(3, 32)?;
-        self.header(&mut writer, options, &tokens)?;
+        self.header(&mut writer, options, &tokens, &templates)?;
         let mut converted = 0;
         for planned in &self.planned {
             match &planned.content {
@@ -131,6 +133,7 @@ impl Checkpoint {
         writer: &mut GgufWriter<'_>,
         options: &ToGguf<'_>,
         tokens: &Option<Tokens>,
+        templates: &[(String, String)],
     ) -> Result<(), CheckpointError> {
         let architecture = self.form.architecture;
         writer.meta("general.architecture", architecture)?;
@@ -163,8 +166,8 @@ impl Checkpoint {
                 writer.meta(key, value.clone())?;
             }
         }
-        for (key, template) in tokens::templates(&self.folder)? {
-            writer.meta(&key, template)?;
+        for (key, template) in templates {
+            writer.meta(key, template.as_str())?;
         }
         Ok(())
     }
