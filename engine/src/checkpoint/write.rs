@@ -116,13 +116,14 @@ impl Checkpoint {
         Ok(Written { report, diagnostics, comparison })
     }
 
-    /// Refuses an output that is a file of the folder, by whatever name, unless that is a GGUF.
+    /// Refuses an output that is a file of the folder, by whatever name, unless that is a GGUF: no checkpoint has one.
     fn not_an_input(&self, output: &Path) -> Result<(), CheckpointError> {
         if !output.is_file() || starts_as_gguf(output) {
             return Ok(());
         }
         let why = "it is a file of the checkpoint, which is never overwritten; choose another name";
-        match in_folder(&self.folder, 2, &|path| same_file(path, output)) {
+        let theirs = |path: &Path| path.extension().is_none_or(|name| name != "gguf") && same_file(path, output);
+        match in_folder(&self.folder, 2, &theirs) {
             true => Err(CheckpointError::File { path: output.to_owned(), why: why.to_owned() }),
             false => Ok(()),
         }
