@@ -183,6 +183,15 @@ fn formats() {
     assert_eq!(b.metadata().str("bitnet.i2_s.layout").unwrap(), Some("x86"));
     assert!(generate(&small).starts_with("And"));
 
+    // Without a tokenizer, weights are rewritten all the same, unless only a text could tell their layout.
+    let (bare, floats, again) = (path("bare.gguf"), path("floats.gguf"), path("again.gguf"));
+    spoilt(&bare, "tokenizer.ggml.model", None);
+    run(&["convert", text(&bare), "--to", "f32", "-o", text(&floats)]).fails_with(&["tokenizer"]);
+    run(&["convert", text(&bare), "--to", "f32", "--i2s-layout", "x86", "-o", text(&floats)]).ok();
+    run(&["convert", text(&floats), "--to", "i2_s", "-o", text(&again)]).ok();
+    assert!(same_tensors(&bare, &again, ""));
+    [&bare, &floats, &again].map(|path| std::fs::remove_file(path).unwrap());
+
     // Both at once: what loads is the mended file.
     let (broken, both) = (path("broken.gguf"), path("both.gguf"));
     spoilt(&broken, "tokenizer.ggml.pre", Some("nonsense".into()));

@@ -8,8 +8,9 @@ use bitnet_engine::checkpoint::{self, CheckpointError, ToGguf};
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
+use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
-use bitnet_kernels::quant::Storage;
+use bitnet_kernels::quant::{self, Storage};
 use indicatif::ProgressBar;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,14 @@ impl Args {
         step: &mut Progress<'_>,
     ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
         let compute = self.compute.start(settings)?;
+        let (layout, i2s) = (self.compute.layout(), quant::i2_s::FORMAT.ggml_type);
+        // Weights are rewritten without a tokenizer, unless a text must tell how they are laid out.
+        let told = layout.is_some() || !file.tensors().iter().any(|tensor| tensor.ggml_type == i2s);
+        if told && !file.metadata().contains("tokenizer.ggml.model") {
+            let model = Model::load(&file, layout.unwrap_or_default(), &compute.pool)
+                .with_context(|| format!("cannot use {}", self.model.display()))?;
+            return Ok(convert_stored(&model, linear, embedding, self.output(), step));
+        }
         let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);
