@@ -190,7 +190,9 @@ fn formats() {
     run(&["convert", text(&bare), "--to", "f32", "--i2s-layout", "x86", "-o", text(&floats)]).ok();
     run(&["convert", text(&floats), "--to", "i2_s", "-o", text(&again)]).ok();
     assert!(same_tensors(&bare, &again, ""));
-    [&bare, &floats, &again].map(|path| std::fs::remove_file(path).unwrap());
+    for path in [&bare, &floats, &again] {
+        std::fs::remove_file(path).unwrap();
+    }
 
     // Both at once: what loads is the mended file.
     let (broken, both) = (path("broken.gguf"), path("both.gguf"));
