@@ -12,6 +12,7 @@
 //! | `transformers::CHECKPOINT::FORMAT` | and those that HuggingFace's own library computed |
 //! | `same::PACKED::MASTER` | both forms of one model give the same codes and the same scale, in every ternary format |
 //! | `planted::*` | a scale taken the other way round: the logits are others; other weights behind the converter: `--verify` says so |
+//! | `verified::CHECKPOINT::FORMAT` | `--verify` lets formats that round pass |
 //! | `trained::*` | the trained tiny model, written as a checkpoint and converted: the same bytes, the same ids |
 //! | `tokens::VOCABULARY::FORM` | the tokenizer in the GGUF gives the ids of the crate `tokenizers` |
 //! | `metadata::*` | templates, ends of a generation, padding, pooling |
@@ -84,6 +85,6 @@ fn pool() -> &'static Arc<Pool> {
 fn convert(from: &Path, format: &str, verify: bool, to: &Path) -> Result<Written, CheckpointError> {
     let kernels = device::kernels("cpu-scalar").unwrap_or_else(|error| panic!("the scalar kernels: {error}"));
     let linear = Storage::by_name(format).unwrap_or_else(|error| panic!("{error}"));
-    let options = ToGguf { linear, embedding: None, verify, kernels, pool: pool() };
+    let options = ToGguf { linear, embedding: None, verify, context: None, kernels, pool: pool() };
     open(from)?.to_gguf(&options, &to.join("model.gguf"), &mut |_, _| ControlFlow::Continue(()))
 }

@@ -7,6 +7,7 @@ use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
+use bitnet_engine::gguf::{GgufFile, same_file};
 use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
 use bitnet_engine::load::{LoadOptions, Loaded, Settled, TokenizerSource, load_with};
 use bitnet_engine::model::HugePages;
@@ -23,6 +24,16 @@ use std::time::{Duration, Instant};
 
 /// The device that is chosen for the model.
 pub(crate) const AUTO: &str = "auto";
+
+/// Refuses an output that is the model, or a part of it, by whatever name.
+pub(crate) fn not_the_input(file: &GgufFile, output: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !file.parts().filter_map(|part| part.path).any(|part| same_file(part, output)),
+        "{} is the input itself, which is never overwritten; name another file with -o",
+        output.display()
+    );
+    Ok(())
+}
 
 /// Where the tokenizer may come from. Without any of these: the model itself, files beside it, the caches.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -28,6 +28,32 @@ fn a_folder_becomes_a_model() {
 }
 
 #[test]
+fn no_file_of_the_folder_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path(), None);
+    std::fs::create_dir(dir.path().join("1_Pooling")).unwrap();
+    std::fs::write(dir.path().join("1_Pooling/notes"), "x").unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let second = elsewhere.path().join("second");
+    std::fs::hard_link(dir.path().join("model.safetensors"), &second).unwrap();
+    let inside = ["model.safetensors", "config.json", "1_Pooling/notes"].map(|name| dir.path().join(name));
+    for output in inside.iter().chain([&second]) {
+        let before = std::fs::read(output).unwrap();
+        run(&["convert", text(dir.path()), "--to", "f16", "-o", text(output)]).fails_with(&["never overwritten"]);
+        assert_eq!(std::fs::read(output).unwrap(), before, "{}", output.display());
+    }
+    // A GGUF in the folder is not of the checkpoint, and an index beside the whole is not read.
+    std::fs::write(dir.path().join("model.safetensors.index.json"), "{}").unwrap();
+    let own = dir.path().join("model.gguf");
+    for _ in 0..2 {
+        let said = run(&["convert", text(dir.path()), "--to", "f16", "-o", text(&own)]).ok();
+        for name in ["model.safetensors ", "model.safetensors.index.json"] {
+            assert!(said.err.contains(name), "{}", said.err);
+        }
+    }
+}
+
+#[test]
 fn what_a_folder_is_not() {
     let dir = tempfile::tempdir().unwrap();
     checkpoint(dir.path(), None);

@@ -117,22 +117,28 @@ fn set_keeps_types_and_tensors() {
     assert_eq!(file.metadata().len(), before.metadata().len() + 5, "the others are as they were");
     drop(file);
 
-    // In place: the old file is read while the new one is written.
-    run(&["convert", output, "--set", "my.text=four", "-o", output]).ok();
-    let file = GgufFile::open(&out).unwrap();
-    assert_eq!(file.metadata().str("my.text").unwrap(), Some("four"));
-    assert_eq!(file.metadata().str("general.name").unwrap(), Some("renamed = yes"));
-    assert!(same_tensors(&model, &out, ""));
-
     let whole = std::fs::read(&out).unwrap();
+    // The input is never overwritten, by whatever name.
+    let second = dir.path().join("second.gguf");
+    std::fs::hard_link(&out, &second).unwrap();
+    for name in [&out, &second] {
+        for work in [["--set", "my.text=four"], ["--to", "f16"]] {
+            run(&["convert", output, work[0], work[1], "-o", text(name)]).fails_with(&["is the input itself"]);
+        }
+    }
+    std::fs::remove_file(&second).unwrap();
+    let other = dir.path().join("other.gguf");
     for (set, words) in [
         ("no-assignment", &["`no-assignment`", "KEY=VALUE"][..]),
         ("tokenizer.ggml.tokens=a", &["tokenizer.ggml.tokens", "array"]),
         ("general.alignment=64", &["general.alignment"]),
         ("bitnet-b1.58.block_count=four", &["block_count", "u32", "four"]),
     ] {
-        run(&["convert", output, "--set", set, "-o", output]).fails_with(words);
+        std::fs::write(&other, "what was there").unwrap();
+        run(&["convert", output, "--set", set, "-o", text(&other)]).fails_with(words);
+        assert_eq!(std::fs::read(&other).unwrap(), b"what was there");
     }
+    std::fs::remove_file(&other).unwrap();
     assert_eq!(std::fs::read(&out).unwrap(), whole, "errors leave the output as it was");
     assert_eq!(files(dir.path()), [out]);
 }
@@ -157,8 +163,10 @@ fn formats() {
     assert!(said.err.contains("28 tensors converted, 18 copied"), "{}", said.err);
     assert_eq!(GgufFile::open(&tq).unwrap().tensors().len(), 46 + 28);
     assert_eq!(generate(&tq), generate(&model), "the same model in another format");
-    run(&["convert", text(&tq), "--to", "i2_s", "-o", text(&tq)]).ok();
-    assert!(same_tensors(&model, &tq, ""));
+    let again = path("again.gguf");
+    run(&["convert", text(&tq), "--to", "i2_s", "-o", text(&again)]).ok();
+    assert!(same_tensors(&model, &again, ""));
+    std::fs::remove_file(&again).unwrap();
     std::fs::remove_file(&tq).unwrap();
 
     // The embedding alone: nothing else changes, and the metadata only gains the layout that was found.
@@ -174,6 +182,17 @@ fn formats() {
     assert_eq!(entries(&a), entries(&b));
     assert_eq!(b.metadata().str("bitnet.i2_s.layout").unwrap(), Some("x86"));
     assert!(generate(&small).starts_with("And"));
+
+    // Without a tokenizer, weights are rewritten all the same, unless only a text could tell their layout.
+    let (bare, floats, again) = (path("bare.gguf"), path("floats.gguf"), path("again.gguf"));
+    spoilt(&bare, "tokenizer.ggml.model", None);
+    run(&["convert", text(&bare), "--to", "f32", "-o", text(&floats)]).fails_with(&["tokenizer"]);
+    run(&["convert", text(&bare), "--to", "f32", "--i2s-layout", "x86", "-o", text(&floats)]).ok();
+    run(&["convert", text(&floats), "--to", "i2_s", "-o", text(&again)]).ok();
+    assert!(same_tensors(&bare, &again, ""));
+    for path in [&bare, &floats, &again] {
+        std::fs::remove_file(path).unwrap();
+    }
 
     // Both at once: what loads is the mended file.
     let (broken, both) = (path("broken.gguf"), path("both.gguf"));

@@ -44,6 +44,14 @@ pub fn render(template: &str, inputs: &Inputs) -> Result<String, String> {
     }
 }
 
+/// Reads a template without rendering it.
+///
+/// # Errors
+/// What is wrong with its syntax.
+pub fn check(template: &str) -> Result<(), String> {
+    environment(&syntax::rewrite(template), Clock::pinned()).map(drop).map_err(|error| causes(&error))
+}
+
 fn unguarded(template: &str, inputs: &Inputs) -> Result<String, Error> {
     if template.len() > MAX_TEMPLATE {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("it is {} bytes long", template.len())));

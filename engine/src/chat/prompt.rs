@@ -138,7 +138,7 @@ pub fn ends(
     (ids, diagnostics)
 }
 
-fn ignored(path: &Path, why: &str) -> Diagnostic {
+pub(crate) fn ignored(path: &Path, why: &str) -> Diagnostic {
     Diagnostic::warning(
         "generation_config",
         format!("{}: {why}; it is ignored", path.display().to_string().escape_debug()),
@@ -147,7 +147,7 @@ fn ignored(path: &Path, why: &str) -> Diagnostic {
 }
 
 /// `eos_token_id`: a number or a list of numbers.
-fn generation_config(path: &Path) -> Result<Vec<u32>, String> {
+pub(crate) fn generation_config(path: &Path) -> Result<Vec<u32>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let one = |value: &serde_json::Value| {

@@ -1,6 +1,7 @@
 //! config.json, read key by key: a value of another type is an error that names the key.
 
 use super::CheckpointError;
+use super::defaults::Defaults;
 use super::error::{config, unsupported};
 use serde_json::Value;
 
@@ -27,6 +28,11 @@ impl<'a> Object<'a> {
     /// The value of a key; `null` is none.
     pub(super) fn get(self, key: &str) -> Option<&'a Value> {
         self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether the class's default holds: `null` is a value there.
+    pub(super) fn absent(self, key: &str) -> bool {
+        self.value.get(key).is_none()
     }
 
     fn typed<T>(
@@ -103,13 +109,18 @@ impl Sizes {
     ///
     /// # Errors
     /// A key that is missing or no count, or heads that do not divide the width.
-    pub(super) fn read(config_json: Object<'_>, gpt2: bool) -> Result<Self, CheckpointError> {
+    pub(super) fn read(config_json: Object<'_>, defaults: &Defaults, gpt2: bool) -> Result<Self, CheckpointError> {
         let key = |usual: &'static str, old: &'static str| if gpt2 { old } else { usual };
         let hidden = config_json.required(key("hidden_size", "n_embd"))?;
         let heads_key = key("num_attention_heads", "n_head");
         let heads = config_json.required(heads_key)?;
-        let kv_heads = if gpt2 { None } else { config_json.count("num_key_value_heads")? }.unwrap_or(heads);
-        let head = match if gpt2 { None } else { config_json.count("head_dim")? } {
+        let or = |key: &str, default: Option<usize>| match config_json.count(key) {
+            _ if gpt2 => Ok(None),
+            Ok(None) if config_json.absent(key) => Ok(default),
+            found => found,
+        };
+        let kv_heads = or("num_key_value_heads", defaults.kv_heads)?.unwrap_or(heads);
+        let head = match or("head_dim", defaults.head_dim)? {
             Some(head) => head,
             None if hidden.is_multiple_of(heads) => hidden / heads,
             None => return Err(config(heads_key, format!("{heads} does not divide the width {hidden}"))),
@@ -127,7 +138,10 @@ impl Sizes {
         };
         Ok(Self {
             vocab: config_json.required("vocab_size")?,
-            context: config_json.required(key("max_position_embeddings", "n_positions"))?,
+            context: match key("max_position_embeddings", "n_positions") {
+                context if config_json.absent(context) => defaults.context,
+                context => config_json.required(context)?,
+            },
             layers: config_json.required(key("num_hidden_layers", "n_layer"))?,
             hidden,
             ffn,

@@ -2,6 +2,7 @@
 
 use super::CheckpointError;
 use super::config::{Object, Sizes};
+use super::defaults::{Defaults, GEMMA3_LOCAL_THETA, GEMMA3_PERIOD, GEMMA3_SCALAR, GEMMA3_WINDOW};
 use super::error::{config, unsupported};
 use super::forms::Form;
 use super::rope::{self, Rope};
@@ -20,7 +21,12 @@ pub(super) struct Graph {
 ///
 /// # Errors
 /// A key that is missing, or asks for a graph that the family does not have.
-pub(super) fn read(form: &Form, sizes: &Sizes, config_json: Object<'_>) -> Result<Graph, CheckpointError> {
+pub(super) fn read(
+    form: &Form,
+    sizes: &Sizes,
+    defaults: &Defaults,
+    config_json: Object<'_>,
+) -> Result<Graph, CheckpointError> {
     let mut graph = Graph::default();
     let mut count = |key, n: usize| graph.keys.push((key, (n as u32).into()));
     count("vocab_size", sizes.vocab);
@@ -37,7 +43,7 @@ pub(super) fn read(form: &Form, sizes: &Sizes, config_json: Object<'_>) -> Resul
     count("attention.key_length", sizes.head);
     count("attention.value_length", sizes.head);
     count("rope.dimension_count", sizes.head);
-    let eps = config_json.float("rms_norm_eps")?.ok_or_else(|| config("rms_norm_eps", "is missing"))?;
+    let eps = config_json.float("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps);
     graph.keys.push(("attention.layer_norm_rms_epsilon", (eps as f32).into()));
     config_json.refuse(&[
         "mlp_bias",
@@ -50,10 +56,10 @@ pub(super) fn read(form: &Form, sizes: &Sizes, config_json: Object<'_>) -> Resul
     }
     match form.architecture {
         "minicpm" => minicpm(sizes, config_json, &mut graph)?,
-        "gemma3" => return gemma3(sizes, config_json, graph),
+        "gemma3" => return gemma3((sizes, defaults), config_json, graph),
         _ => {}
     }
-    graph.take(rope::read(config_json, sizes, None)?);
+    graph.take(rope::read(config_json, (sizes, defaults), None)?);
     Ok(graph)
 }
 
@@ -85,25 +91,34 @@ fn minicpm(sizes: &Sizes, config_json: Object<'_>, graph: &mut Graph) -> Result<
     Ok(())
 }
 
-fn gemma3(sizes: &Sizes, config_json: Object<'_>, mut graph: Graph) -> Result<Graph, CheckpointError> {
+fn gemma3(
+    (sizes, defaults): (&Sizes, &Defaults),
+    config_json: Object<'_>,
+    mut graph: Graph,
+) -> Result<Graph, CheckpointError> {
     // What queries are divided by the root of; the 27B model, of 62 blocks, has a width of its own.
     let divisor = if sizes.layers == 62 { sizes.hidden / sizes.heads } else { sizes.head };
-    if config_json.float("query_pre_attn_scalar")?.is_some_and(|scalar| scalar != divisor as f64) {
-        return Err(unsupported(format!("`query_pre_attn_scalar` other than {divisor}")));
+    let scalar = config_json.float("query_pre_attn_scalar")?.unwrap_or(GEMMA3_SCALAR);
+    if scalar != divisor as f64 {
+        return Err(unsupported(format!("`query_pre_attn_scalar` {scalar}, other than {divisor}")));
     }
     let split = config_json.object("rope_parameters", "rope_parameters.")?;
     let local = match split.map(|all| all.object("sliding_attention", "rope_parameters.")).transpose()?.flatten() {
-        Some(local) => local.float("rope_theta")?,
+        Some(local) => {
+            let kind = local.text("rope_type")?.unwrap_or("default");
+            if kind != "default" {
+                return Err(unsupported(format!("a rotation scaled by `{kind}` in blocks with a window")));
+            }
+            local.float("rope_theta")?
+        }
         None => config_json.float("rope_local_base_freq")?,
     };
     let full = split.is_some_and(|all| all.get("full_attention").is_some());
-    let mut rope = rope::read(config_json, sizes, full.then_some("full_attention"))?;
-    if split.is_none() && config_json.get("rope_theta").is_none() {
-        // The family's own default.
-        rope.keys[0].1 = 1e6_f32.into();
-    }
-    graph.take(rope);
-    let Some(window) = config_json.count("sliding_window")?.filter(|window| *window > 0) else { return Ok(graph) };
+    graph.take(rope::read(config_json, (sizes, defaults), full.then_some("full_attention"))?);
+    let window = match config_json.count("sliding_window")? {
+        None if config_json.absent("sliding_window") => GEMMA3_WINDOW,
+        window => window.unwrap_or(0),
+    };
     let locals: Vec<bool> = match config_json.texts("layer_types")? {
         Some(types) if types.len() == sizes.layers => {
             if let Some(other) = types.iter().find(|t| !["sliding_attention", "full_attention"].contains(*t)) {
@@ -116,14 +131,20 @@ fn gemma3(sizes: &Sizes, config_json: Object<'_>, mut graph: Graph) -> Result<Gr
         }
         None => {
             let period = match config_json.count("sliding_window_pattern")? {
-                None => config_json.count("_sliding_window_pattern")?.unwrap_or(6),
+                None => config_json.count("_sliding_window_pattern")?.unwrap_or(GEMMA3_PERIOD),
                 Some(period) => period,
             };
             (1..=sizes.layers).map(|block| period == 0 || !block.is_multiple_of(period)).collect()
         }
     };
+    if !locals.contains(&true) {
+        return Ok(graph);
+    }
+    if window == 0 {
+        return Err(config("sliding_window", "is null or 0, and blocks have a window"));
+    }
     graph.keys.push(("attention.sliding_window", (window as u32).into()));
     graph.keys.push(("attention.sliding_window_pattern", locals.into()));
-    graph.float("rope.freq_base_swa", local.unwrap_or(10_000.0));
+    graph.float("rope.freq_base_swa", local.unwrap_or(GEMMA3_LOCAL_THETA));
     Ok(graph)
 }

@@ -10,17 +10,19 @@
 //! |---|---|
 //! | `store` | the mapped tensors, by name |
 //! | `config` | config.json, key by key; sizes |
+//! | `defaults` | what an absent key means, as data |
 //! | `forms` | the families: names of tensors, as data |
 //! | `keys`, `rope` | what config.json says of the graph, as keys of GGUF |
 //! | `quantization`, `matrix` | packed weights, masters, the order of rows |
 //! | `tokens` | the tokenizer and the chat template, as keys of GGUF |
 //! | `write` | the GGUF, tensor by tensor |
-//! | `forward` | the model computed from the checkpoint, for comparison |
+//! | `forward`, `rotation` | the model computed from the checkpoint, for comparison |
 //!
 //! Nothing is left out silently: a tensor that the family does not have is an error, and so is a key that asks for another
 //! graph.
 
 mod config;
+mod defaults;
 mod error;
 mod forms;
 mod forward;
@@ -28,7 +30,10 @@ mod keys;
 mod matrix;
 mod quantization;
 mod rope;
+mod rotation;
 mod store;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod write;
 
@@ -36,12 +41,15 @@ pub use error::CheckpointError;
 pub use write::{ToGguf, Written};
 
 use crate::gguf::MetaValue;
+use crate::tokenizer::Diagnostic;
 use config::{Object, Sizes};
+use defaults::Defaults;
 use error::{config, tensor, unsupported};
 use forms::{FORMS, Form, LM_HEAD, Part, What, Width};
 use keys::Graph;
 use matrix::{Source, Values};
 use quantization::Quantization;
+use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use store::{Float, Store, not_float};
@@ -50,11 +58,15 @@ use store::{Float, Store, not_float};
 pub struct Checkpoint {
     folder: PathBuf,
     store: Store,
+    json: Value,
     form: &'static Form,
+    defaults: &'static Defaults,
     sizes: Sizes,
     graph: Graph,
     quantization: Option<Quantization>,
     planned: Vec<Planned>,
+    /// What the user should know.
+    warnings: Vec<Diagnostic>,
 }
 
 /// A tensor of the GGUF.
@@ -87,10 +99,12 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let json = store::json(&folder.join("config.json"))?;
     let object = Object::new(&json);
     let (form, tied_class) = form_of(object)?;
-    let sizes = Sizes::read(object, form.architecture == "gpt2")?;
+    let defaults = defaults::of(object.text("model_type")?.unwrap_or_default(), form.types);
+    let sizes = Sizes::read(object, defaults, form.architecture == "gpt2")?;
     let quantization = Quantization::read(object)?;
-    let graph = keys::read(form, &sizes, object)?;
-    let store = Store::open(folder)?;
+    let graph = keys::read(form, &sizes, defaults, object)?;
+    let mut warnings = Vec::new();
+    let store = Store::open(folder, &mut warnings)?;
     let mut planner = Planner {
         form,
         sizes,
@@ -99,12 +113,25 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         taken: HashSet::new(),
         out: Vec::new(),
     };
-    planner.norm_before(object)?;
-    let tied = if tied_class { Some(true) } else { object.flag("tie_word_embeddings")? };
+    planner.norm_before(object, defaults)?;
+    let by_default = (tied_class || defaults.tied).then_some(true);
+    let tied = if tied_class { by_default } else { object.flag("tie_word_embeddings")?.or(by_default) };
     planner.plan(tied)?;
     planner.nothing_left(tied)?;
     let planned = planner.out;
-    Ok(Checkpoint { folder: folder.to_owned(), store, form, sizes, graph, quantization, planned })
+    warnings.extend(other_head(&store, &planned));
+    Ok(Checkpoint {
+        folder: folder.to_owned(),
+        store,
+        json,
+        form,
+        defaults,
+        sizes,
+        graph,
+        quantization,
+        planned,
+        warnings,
+    })
 }
 
 impl Checkpoint {
@@ -138,6 +165,29 @@ impl Checkpoint {
     }
 }
 
+/// A head that the checkpoint has, and the model does not use: the embedding is its head.
+fn other_head(store: &Store, planned: &[Planned]) -> Option<Diagnostic> {
+    let head = store.get(LM_HEAD)?;
+    let matrix = |name: &str| {
+        planned.iter().find_map(|planned| match &planned.content {
+            Content::Matrix(source, _) if planned.name == name => Some(source),
+            _ => None,
+        })
+    };
+    let embedding = matrix("token_embd.weight").filter(|_| matrix("output.weight").is_none())?;
+    let same = (head.dtype, &head.shape) == (embedding.stored.dtype, &embedding.stored.shape)
+        && store.bytes(head) == store.bytes(&embedding.stored);
+    (!same).then(|| {
+        Diagnostic::warning(
+            "head_left_out",
+            format!(
+                "`{LM_HEAD}` is another matrix than the embedding and is left out: the head is tied to the embedding"
+            ),
+            "if the model has a head of its own, set `tie_word_embeddings` to false in config.json",
+        )
+    })
+}
+
 /// The form of a config.json, and whether its class has no head.
 fn form_of(object: Object<'_>) -> Result<(&'static Form, bool), CheckpointError> {
     let classes = object.texts("architectures")?.unwrap_or_default();
@@ -149,6 +199,7 @@ fn form_of(object: Object<'_>) -> Result<(&'static Form, bool), CheckpointError>
             None => object.text("activation_function")?,
         },
     };
+    let act = act.or_else(|| defaults::of_type(model_type).map(|defaults| defaults.act));
     let class = classes.first().copied().unwrap_or_default();
     // The class counts: the first BitNet models call their type `llama`.
     let by_class = |form: &&Form| form.classes.contains(&class);
@@ -186,9 +237,9 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// The norms in front of matrices share the model's epsilon in GGUF.
-    fn norm_before(&self, object: Object<'_>) -> Result<(), CheckpointError> {
+    fn norm_before(&self, object: Object<'_>, defaults: &Defaults) -> Result<(), CheckpointError> {
         let Some(eps) = self.quantization.and_then(|q| q.norm_before) else { return Ok(()) };
-        let usual = object.float("rms_norm_eps")?.unwrap_or(eps);
+        let usual = object.float("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps);
         if eps as f32 == usual as f32 {
             return Ok(());
         }
@@ -252,6 +303,12 @@ impl Planner<'_> {
         }
     }
 
+    /// The type of a tensor that must hold floats. It is asked before the shape: packed forms of others have both unlike ours.
+    fn float(&self, name: &str) -> Result<Option<Float>, CheckpointError> {
+        let of = |stored: &store::Stored| Float::of(stored.dtype).ok_or_else(|| tensor(name, not_float(stored.dtype)));
+        self.store.get(name).map(of).transpose()
+    }
+
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<store::Stored, CheckpointError> {
         let missing = || CheckpointError::MissingTensor { name: name.to_owned(), architecture: self.form.architecture };
         let stored = self.store.get(name).ok_or_else(missing)?.clone();
@@ -263,6 +320,7 @@ impl Planner<'_> {
     }
 
     fn vector(&mut self, name: &str, gguf: String, length: usize, plus: f32) -> Result<(), CheckpointError> {
+        self.float(name)?;
         let stored = self.take(name, &[length])?;
         let mut values = self.store.floats(name, &stored)?;
         values.iter_mut().for_each(|value| *value += plus);
@@ -271,6 +329,7 @@ impl Planner<'_> {
     }
 
     fn table(&mut self, name: String, gguf: String, rows: usize, role: Role) -> Result<(), CheckpointError> {
+        self.float(&name)?;
         let stored = self.take(&name, &[rows, self.sizes.hidden])?;
         let float = Float::of(stored.dtype).ok_or_else(|| tensor(&name, not_float(stored.dtype)))?;
         let source = Source::new(name, stored, (rows, self.sizes.hidden), Values::Float(float));
@@ -297,6 +356,7 @@ impl Planner<'_> {
         let (mut source, role) = if packed {
             (self.packed(&name, &module, rows, cols)?, Role::Linear)
         } else {
+            self.float(&name)?;
             let shape = if transposed { [cols, rows] } else { [rows, cols] };
             let stored = self.take(&name, &shape)?;
             let float = Float::of(stored.dtype).ok_or_else(|| tensor(&name, not_float(stored.dtype)))?;

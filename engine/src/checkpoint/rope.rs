@@ -4,6 +4,7 @@
 
 use super::CheckpointError;
 use super::config::{Object, Sizes};
+use super::defaults::Defaults;
 use super::error::{config, unsupported};
 use crate::gguf::MetaValue;
 use bitnet_kernels::trig::{exp, ln};
@@ -23,7 +24,7 @@ pub(super) struct Rope {
 /// A scaling that is not known, or a parameter that no reader of GGUF has.
 pub(super) fn read(
     config_json: Object<'_>,
-    sizes: &Sizes,
+    (sizes, defaults): (&Sizes, &Defaults),
     inner: Option<&'static str>,
 ) -> Result<Rope, CheckpointError> {
     let parameters = match (config_json.object("rope_parameters", "rope_parameters.")?, inner) {
@@ -37,7 +38,7 @@ pub(super) fn read(
     let float = |key: &str| scaling.map_or(Ok(None), |scaling| scaling.float(key));
     let theta = match float("rope_theta")? {
         Some(theta) => theta,
-        None => config_json.float("rope_theta")?.unwrap_or(10_000.0),
+        None => config_json.float("rope_theta")?.unwrap_or(defaults.rope_theta),
     };
     let mut rope = Rope { keys: vec![("rope.freq_base", (theta as f32).into())], tensors: Vec::new() };
     for partial in [float("partial_rotary_factor")?, config_json.float("partial_rotary_factor")?] {

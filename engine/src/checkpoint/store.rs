@@ -1,4 +1,4 @@
-//! The tensors of a folder: `model.safetensors`, or the parts that `model.safetensors.index.json` names.
+//! The tensors of a folder: `model.safetensors`, or where there is no such file the parts that `model.safetensors.index.json` names.
 //!
 //! Files are mapped and nothing is copied. The header of each is checked by the crate `safetensors` (offsets without gaps or
 //! overlaps, sizes that fit types and shapes, the end of the file); here names are checked: an index names files of the
@@ -8,6 +8,7 @@
 use super::CheckpointError;
 use super::error::tensor;
 use crate::gguf::FileBytes;
+use crate::tokenizer::Diagnostic;
 use bitnet_kernels::numerics::f16_to_f32;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -56,10 +57,18 @@ impl Store {
     ///
     /// # Errors
     /// No such files, a damaged header, a name that leaves the folder, a tensor that is missing or stands twice.
-    pub(super) fn open(folder: &Path) -> Result<Self, CheckpointError> {
+    pub(super) fn open(folder: &Path, warnings: &mut Vec<Diagnostic>) -> Result<Self, CheckpointError> {
         let (index, whole) = (folder.join(INDEX), folder.join(WHOLE));
         let mut store = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        if !index.is_file() {
+        if whole.is_file() || !index.is_file() {
+            if index.is_file() {
+                // As `from_pretrained` of transformers does.
+                warnings.push(Diagnostic::warning(
+                    "two_sets_of_weights",
+                    format!("the folder has {WHOLE} and {INDEX}; {WHOLE} is read, as transformers does"),
+                    "remove the one that is not the model",
+                ));
+            }
             if !whole.is_file() {
                 let pickled = folder.join("pytorch_model.bin").is_file();
                 let remedy = if pickled {

@@ -7,7 +7,7 @@
 use super::CheckpointError;
 use super::error::config;
 use super::store;
-use crate::chat::source as templates;
+use crate::chat::{jinja, prompt, source as templates};
 use crate::gguf::MetaValue;
 use crate::tokenizer::files::{self, FileSet, Hints};
 use crate::tokenizer::{
@@ -236,6 +236,31 @@ pub(super) fn templates(folder: &Path) -> Result<Vec<(String, String)>, Checkpoi
         }
     }
     Ok(out)
+}
+
+/// What is odd about templates, and about the ends of a generation of a model of `rows` embeddings: both lie beside the model or in
+/// it until somebody chats with it.
+pub(super) fn oddities(folder: &Path, templates: &[(String, String)], rows: usize) -> Vec<Diagnostic> {
+    let path = folder.join("generation_config.json");
+    let ends = path.is_file().then(|| match prompt::generation_config(&path) {
+        Err(why) => Some(prompt::ignored(&path, &why)),
+        Ok(ids) => ids.iter().find(|id| **id as usize >= rows).map(|id| {
+            prompt::ignored(&path, &format!("`eos_token_id` {id} has no row in the embedding of {rows} rows"))
+        }),
+    });
+    let syntax = templates.iter().filter_map(|(key, template)| {
+        let why = jinja::check(template).err()?;
+        Some(Diagnostic::warning(
+            "template_syntax",
+            format!(
+                "the chat template that is written as {} cannot be rendered: {}",
+                key.escape_debug(),
+                why.escape_debug()
+            ),
+            "correct it in the folder and convert again",
+        ))
+    });
+    ends.flatten().into_iter().chain(syntax).collect()
 }
 
 /// `pooling_type` by `1_Pooling/config.json` of sentence-transformers, if there is one.

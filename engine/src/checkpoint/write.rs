@@ -7,7 +7,7 @@ use super::tokens::{self, Tokens};
 use super::{Checkpoint, CheckpointError, Content, Role, Source};
 use crate::convert::{Comparison, ConvertError, ConvertReport, Progress, Steps, exact_f16, layout_of, linear_keys};
 use crate::discovery::quantization as sizes;
-use crate::gguf::{GgufFile, GgufWriter};
+use crate::gguf::{GgufFile, GgufWriter, same_file};
 use crate::load::{LAYOUT_KEY, LoadError};
 use crate::model::{ACTIVATIONS_KEY, FAMILIES, Model, ModelError, Rounding, scale_name};
 use crate::ops::MatrixId;
@@ -16,7 +16,7 @@ use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{ActKind, Kernels, Pool, QuantError};
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct ToGguf<'a> {
     pub embedding: Option<Storage>,
     /// Whether the logits of the checkpoint are compared with those of the GGUF.
     pub verify: bool,
+    /// Most positions that are compared; the comparison's own number if absent.
+    pub context: Option<usize>,
     /// What computes the logits of the GGUF.
     pub kernels: &'static dyn Kernels,
     /// Threads.
@@ -60,11 +62,14 @@ impl Checkpoint {
         output: &Path,
         progress: &mut Progress<'_>,
     ) -> Result<Written, CheckpointError> {
-        let mut diagnostics = Vec::new();
+        self.not_an_input(output)?;
+        let mut diagnostics = self.warnings.clone();
         let tokens = tokens::read(&self.folder, self.sizes.vocab, &mut diagnostics)?;
+        let templates = tokens::templates(&self.folder)?;
+        diagnostics.extend(tokens::oddities(&self.folder, &templates, self.sizes.vocab));
         let steps = Steps::new(self.planned.len(), progress);
         let mut writer = GgufWriter::new(3, 32)?;
-        self.header(&mut writer, options, &tokens)?;
+        self.header(&mut writer, options, &tokens, &templates)?;
         let mut converted = 0;
         for planned in &self.planned {
             match &planned.content {
@@ -111,11 +116,25 @@ impl Checkpoint {
         Ok(Written { report, diagnostics, comparison })
     }
 
+    /// Refuses an output that is a file of the folder, by whatever name, unless that is a GGUF: no checkpoint has one.
+    fn not_an_input(&self, output: &Path) -> Result<(), CheckpointError> {
+        if !output.is_file() || starts_as_gguf(output) {
+            return Ok(());
+        }
+        let why = "it is a file of the checkpoint, which is never overwritten; choose another name";
+        let theirs = |path: &Path| path.extension().is_none_or(|name| name != "gguf") && same_file(path, output);
+        match in_folder(&self.folder, 2, &theirs) {
+            true => Err(CheckpointError::File { path: output.to_owned(), why: why.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
     fn header(
         &self,
         writer: &mut GgufWriter<'_>,
         options: &ToGguf<'_>,
         tokens: &Option<Tokens>,
+        templates: &[(String, String)],
     ) -> Result<(), CheckpointError> {
         let architecture = self.form.architecture;
         writer.meta("general.architecture", architecture)?;
@@ -148,8 +167,8 @@ impl Checkpoint {
                 writer.meta(key, value.clone())?;
             }
         }
-        for (key, template) in tokens::templates(&self.folder)? {
-            writer.meta(&key, template)?;
+        for (key, template) in templates {
+            writer.meta(key, template.as_str())?;
         }
         Ok(())
     }
@@ -230,6 +249,17 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Whether a file of a folder, or of its folders to a depth, is what is looked for.
+fn in_folder(folder: &Path, depth: usize, found: &dyn Fn(&Path) -> bool) -> bool {
+    let mut paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.any(|path| if path.is_dir() { depth > 0 && in_folder(&path, depth - 1, found) } else { found(&path) })
+}
+
+fn starts_as_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
 }
 
 /// The name of a model: that of its folder, or of the repository where it lies in HuggingFace's cache

@@ -57,6 +57,7 @@ pub use encode::MetaValue;
 pub use error::GgufError;
 pub use file::{GgufFile, Part};
 pub use metadata::Metadata;
+pub use output::same_file;
 pub use tensor::{TensorInfo, TensorView};
 pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, TYPE_42, ValueType, ggml_type, tensor_size};
 pub use value::{ArrayView, Number, NumberIter, StringIter, Value, ValueIter};

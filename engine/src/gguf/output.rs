@@ -1,4 +1,4 @@
-//! A file that appears whole or not at all.
+//! A file that appears whole or not at all, and never in the place of one that others need.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -6,6 +6,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
+
+/// Whether two paths name one file: by another way, through links, or by a second name (hard link).
+#[must_use]
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if let (Ok(a), Ok(b)) = (fs::metadata(a), fs::metadata(b)) {
+            return (a.dev(), a.ino()) == (b.dev(), b.ino());
+        }
+    }
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
 
 /// Calls `write` with a new file in the folder of `path`, forces it to the disk, calls `check` with its name, then renames it to
 /// `path`. On any error, and on a panic, the new file is removed and what was at `path` stays.
@@ -19,9 +32,12 @@ pub(super) fn replace_file<T>(
         Some(p) if p != Path::new("") => p.to_owned(),
         _ => PathBuf::from("."),
     };
+    remove_abandoned(&folder);
     let (mut file, temp) = create_beside(&folder)?;
     let result = write(&mut file)?;
     file.sync_all().map_err(|e| io_error(path, "force to the disk", e))?;
+    // Elsewhere an open or locked file can be neither read nor renamed.
+    #[cfg(not(unix))]
     drop(file);
     check(&temp.path)?;
     fs::rename(&temp.path, &target).map_err(|e| io_error(path, "rename the finished file to", e))?;
@@ -33,7 +49,8 @@ pub(super) fn replace_file<T>(
     Ok(result)
 }
 
-/// Follows a link, so that the file is replaced and not the link; refuses what is not a regular file.
+/// Follows a link, so that the file is replaced and not the link; refuses what is not a regular file, and the files of
+/// HuggingFace's cache: there a link leads to a blob, which belongs to every revision that has it.
 fn resolve(path: &Path) -> Result<PathBuf, GgufError> {
     if path.file_name().is_none_or(OsStr::is_empty) {
         return Err(GgufError::NotAFile { path: path.to_owned(), kind: "a directory" });
@@ -44,11 +61,53 @@ fn resolve(path: &Path) -> Result<PathBuf, GgufError> {
         }
         _ => path.to_owned(),
     };
+    if is_blob(&target) {
+        return Err(GgufError::CannotWrite {
+            what: path.display().to_string(),
+            why: format!("it is {}, a file of a HuggingFace cache; choose another name", target.display()),
+        });
+    }
     match fs::metadata(&target) {
         Ok(m) if m.is_dir() => Err(GgufError::NotAFile { path: target, kind: "a directory" }),
         Ok(m) if !m.is_file() => Err(GgufError::NotAFile { path: target, kind: "a special file" }),
         _ => Ok(target),
     }
+}
+
+/// Whether a path lies in the folder `blobs` of a cached repository (`models--ORG--NAME/blobs`).
+fn is_blob(target: &Path) -> bool {
+    let folder = target.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let Ok(folder) = fs::canonicalize(folder) else { return false };
+    let name = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    folder.ends_with("blobs") && ["models--", "datasets--", "spaces--"].iter().any(|start| name.starts_with(start))
+}
+
+/// Removes what a process left here that was killed: its number is free again, and nobody holds the lock of the file. The lock
+/// tells of processes in other containers, whose numbers are others.
+fn remove_abandoned(folder: &Path) {
+    // Where the processes cannot be seen, nothing is removed.
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(owner) else { continue };
+        if Path::new("/proc").join(pid.to_string()).exists() || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let path = entry.path();
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // If it cannot be removed, the new file is written all the same.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The process in the name of an unfinished file.
+fn owner(name: &str) -> Option<u32> {
+    let (pid, n) = name.strip_prefix(".gguf-")?.strip_suffix(".part")?.split_once('-')?;
+    n.parse::<u32>().ok()?;
+    pid.parse().ok()
 }
 
 fn create_beside(folder: &Path) -> Result<(File, Temp), GgufError> {
@@ -57,7 +116,12 @@ fn create_beside(folder: &Path) -> Result<(File, Temp), GgufError> {
     for n in 0..TRIES {
         let path = folder.join(format!(".gguf-{pid}-{n}.part"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((file, Temp { path, kept: false })),
+            Ok(file) => {
+                // A file system without locks has none that could be abandoned either.
+                #[cfg(unix)]
+                let _ = file.try_lock();
+                return Ok((file, Temp { path, kept: false }));
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(io_error(folder, "create a file in the folder", e)),
         }
@@ -91,5 +155,71 @@ impl Drop for Temp {
             // Nothing more can be done from here; the error that led here is on its way to the caller.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(path: &Path) -> Result<(), GgufError> {
+        replace_file(
+            path,
+            |file| io::Write::write_all(file, b"new").map_err(|e| io_error(path, "write", e)),
+            |_| Ok(()),
+        )
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_into_the_blobs_of_a_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = dir.path().join("models--o--r");
+        let (blob, link) = (repository.join("blobs/abc"), repository.join("snapshots/c/model.safetensors"));
+        for path in [&blob, &link] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        fs::write(&blob, "old").unwrap();
+        std::os::unix::fs::symlink("../../blobs/abc", &link).unwrap();
+        let elsewhere = dir.path().join("link");
+        std::os::unix::fs::symlink(&link, &elsewhere).unwrap();
+        for path in [&blob, &link, &elsewhere] {
+            let error = put(path).unwrap_err().to_string();
+            assert!(error.contains("HuggingFace cache"), "{error}");
+            assert_eq!(fs::read_to_string(&blob).unwrap(), "old");
+            assert!(same_file(path, &blob));
+        }
+        let (file, own) = (dir.path().join("file"), dir.path().join("own"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &own).unwrap();
+        put(&own).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(own.is_symlink());
+        let second = dir.path().join("second");
+        fs::hard_link(&file, &second).unwrap();
+        assert!(same_file(&second, &own) && !same_file(&second, &blob));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn unfinished_files_of_dead_processes_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        // Larger than any process number of Linux.
+        let dead = u32::MAX;
+        let path = |name: String| dir.path().join(name);
+        let (gone, held) = (path(format!(".gguf-{dead}-0.part")), path(format!(".gguf-{dead}-1.part")));
+        let kept = [
+            path(format!(".gguf-{}-7.part", std::process::id())),
+            path(format!(".gguf-{dead}.part")),
+            path(format!("x.gguf-{dead}-0.part")),
+            held.clone(),
+        ];
+        fs::write(&gone, "").unwrap();
+        kept.iter().for_each(|path| fs::write(path, "").unwrap());
+        let lock = File::open(&held).unwrap();
+        lock.lock().unwrap();
+        put(&path("model.gguf".into())).unwrap();
+        assert!(!gone.exists());
+        assert!(kept.iter().all(|path| path.exists()));
     }
 }

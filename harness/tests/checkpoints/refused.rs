@@ -45,7 +45,7 @@ const CASES: &[(&str, &str, Spoil, &[&str])] = &[
     (
         "index-lies",
         "f16",
-        |dir, _| index(dir, json!({"weight_map": {"b": "model.safetensors"}})),
+        |dir, _| index(dir, json!({"weight_map": {"b": "part.safetensors"}})),
         &["`b`", "none of the files"],
     ),
     ("index-no-map", "f16", |dir, _| index(dir, json!({})), &["weight_map"]),
@@ -137,6 +137,18 @@ const CASES: &[(&str, &str, Spoil, &[&str])] = &[
         &["norm.weight", "I16"],
     ),
     (
+        "dtype-packed",
+        "f16",
+        |dir, _| {
+            edit(dir, |tensors| {
+                let tensor = find(tensors, "up_proj.weight");
+                (tensor.dtype, tensor.shape) = ("I8".into(), vec![8, 32]);
+                tensor.data.truncate(256);
+            })
+        },
+        &["up_proj.weight", "I8"],
+    ),
+    (
         "packed-alone",
         "f16",
         |dir, _| edit(dir, |tensors| *find(tensors, "up_proj.weight") = packed(&[0; 1024], 32, 32)),
@@ -222,7 +234,9 @@ fn overlap(dir: &Path) -> Result<(), Failure> {
     Ok(std::fs::write(dir.join("model.safetensors"), bytes)?)
 }
 
+/// An index, in the place of the one file.
 fn index(dir: &Path, value: Value) -> Result<(), Failure> {
+    std::fs::rename(dir.join("model.safetensors"), dir.join("part.safetensors"))?;
     Ok(std::fs::write(dir.join("model.safetensors.index.json"), value.to_string())?)
 }
 

@@ -8,8 +8,9 @@ use bitnet_engine::checkpoint::{self, CheckpointError, ToGguf};
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
+use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
-use bitnet_kernels::quant::Storage;
+use bitnet_kernels::quant::{self, Storage};
 use indicatif::ProgressBar;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ pub struct Args {
     /// Of a checkpoint: compute logits from its own tensors too, in floats, and fail if those of the GGUF are others.
     #[arg(long, requires = "to")]
     verify: bool,
-    /// The GGUF to write; replaced only once it is complete.
+    /// The GGUF to write; replaced only once it is complete. It is not the input, nor a file of the checkpoint.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -78,6 +79,10 @@ impl Args {
         }
         anyhow::ensure!(!self.verify, "--verify compares with a checkpoint, and {} is not a folder", model.display());
         let file = GgufFile::open(&model)?;
+        // Parts have names of their own, none of which may be there already.
+        if self.split_max_tensors.is_none() {
+            common::not_the_input(&file, &self.output)?;
+        }
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
         let bar = common::progress(0, "tensors");
@@ -135,7 +140,8 @@ impl Args {
         let checkpoint = checkpoint::open(folder).with_context(|| format!("cannot convert {shown}"))?;
         let compute = self.compute.start(settings)?;
         let pool = &compute.pool;
-        let options = ToGguf { linear, embedding, verify: self.verify, kernels: compute.kernels, pool };
+        let context = self.compute.context.map(|n| n as usize);
+        let options = ToGguf { linear, embedding, verify: self.verify, context, kernels: compute.kernels, pool };
         let bar = common::progress(0, "tensors");
         let written = checkpoint.to_gguf(&options, &self.output, &mut step(&bar)?);
         bar.finish_and_clear();
@@ -176,6 +182,14 @@ impl Args {
         step: &mut Progress<'_>,
     ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
         let compute = self.compute.start(settings)?;
+        let (layout, i2s) = (self.compute.layout(), quant::i2_s::FORMAT.ggml_type);
+        // Weights are rewritten without a tokenizer, unless a text must tell how they are laid out.
+        let told = layout.is_some() || !file.tensors().iter().any(|tensor| tensor.ggml_type == i2s);
+        if told && !file.metadata().contains("tokenizer.ggml.model") {
+            let model = Model::load(&file, layout.unwrap_or_default(), &compute.pool)
+                .with_context(|| format!("cannot use {}", self.model.display()))?;
+            return Ok(convert_stored(&model, linear, embedding, self.output(), step));
+        }
         let loaded = load(file, self.compute.layout(), compute.kernels, &compute.pool)
             .with_context(|| format!("cannot use {}", self.model.display()))?;
         common::print_diagnostics(&loaded.diagnostics);

@@ -46,11 +46,7 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let shown = self.model.display();
         let file = GgufFile::open(locate(&self.model, self.fetch.allow())?)?;
-        anyhow::ensure!(
-            !file.parts().filter_map(|part| part.path).any(|part| same(part, &self.output)),
-            "{} is the input itself, which is never overwritten; name another file with -o",
-            self.output.display()
-        );
+        common::not_the_input(&file, &self.output)?;
         let discovery = TokenizerDiscovery::from_file(&file).with_context(|| format!("cannot use {shown}"))?;
         let repairs = plan(&discovery);
         if repairs.is_empty() {
@@ -113,13 +109,5 @@ impl Args {
             writeln!(out, "{}", plain(&format!("{}: {old} -> {} ({})", r.key, r.new, r.why)))?;
         }
         Ok(())
-    }
-}
-
-/// Whether two paths are one file.
-fn same(a: &Path, b: &Path) -> bool {
-    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
     }
 }
