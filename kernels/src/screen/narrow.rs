@@ -66,7 +66,7 @@ pub(crate) fn narrow(w: &[f32], q: &mut [i8]) -> Bound {
 mod tests {
     use super::*;
 
-    /// Both bounds hold against f64 and are not far above it, whatever the magnitude.
+    /// Both bounds hold against f64 and are not far above it, whatever the magnitude, as long as the norm is an f32.
     #[test]
     fn bounds_hold_and_are_tight() {
         let mut seed = 1u64;
@@ -75,7 +75,7 @@ mod tests {
             (seed >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         for n in [1, 31, 32, 33, 2560, 6912] {
-            for magnitude in [1e-44, 1e-38, 1e-30, 1e-5, 1.0, 3e4, 1e30, 3e38f32] {
+            for magnitude in [1e-44, 1e-38, 1e-30, 1e-5, 1.0, 3e4, 1e30, 3e36f32] {
                 for spike in [false, true] {
                     let mut w: Vec<f32> =
                         (0..n).map(|_| random() * magnitude * if spike { 0.001 } else { 1.0 }).collect();
