@@ -106,10 +106,9 @@ impl Model {
         }
     }
 
-    /// Bytes that [`Model::copy_hot`] would copy under [`HugePages::Auto`]; `None` if they are copied, or too few, or in no file.
-    pub(crate) fn not_yet_hot(&self) -> Option<usize> {
-        let bytes = self.hot().1;
-        (self.weights.hot.get().is_none() && self.worth_copying(bytes)).then_some(bytes)
+    /// Whether [`Model::copy_hot`] would copy the layers, of so many bytes, under [`HugePages::Auto`].
+    pub(crate) fn may_copy(&self, body_bytes: usize) -> bool {
+        self.weights.hot.get().is_none() && self.worth_copying(body_bytes)
     }
 
     /// Bytes of the matrices of the layers, which every pass reads.

@@ -19,20 +19,7 @@ pub(super) fn header(
     let a = family.name;
     writer.meta("general.architecture", a.to_owned())?;
     writer.meta("general.name", name)?;
-    for (key, value) in [
-        ("vocab_size", shape.vocab),
-        ("context_length", shape.context),
-        ("embedding_length", shape.hidden),
-        ("block_count", shape.layers),
-        ("feed_forward_length", shape.ffn),
-        ("rope.dimension_count", shape.head_width()),
-        ("attention.head_count", shape.heads),
-        ("attention.head_count_kv", shape.kv_heads),
-    ] {
-        if rope_base.is_some() || !key.starts_with("rope.") {
-            writer.meta(&format!("{a}.{key}"), u32::try_from(value)?)?;
-        }
-    }
+    sizes(writer, a, shape, rope_base.is_some())?;
     if let Some(base) = rope_base {
         writer.meta(&format!("{a}.rope.freq_base"), base)?;
     }
@@ -41,11 +28,8 @@ pub(super) fn header(
     optional(writer, family, shape)
 }
 
-/// The keys before the tokenizer's that Microsoft's file of BitNet-2B-4T has, in its order, and no others: no layout of I2_S among
-/// them. Sizes are the shape's.
-pub(super) fn microsoft(writer: &mut GgufWriter<'_>, a: &str, shape: &Shape, rope_base: f32) -> Result<(), Failure> {
-    writer.meta("general.architecture", a.to_owned())?;
-    writer.meta("general.name", "bitnet2b_2501".to_owned())?;
+/// The sizes, as keys of architecture `a`; that of the rotation only if it `rotates`.
+fn sizes(writer: &mut GgufWriter<'_>, a: &str, shape: &Shape, rotates: bool) -> Result<(), Failure> {
     for (key, value) in [
         ("vocab_size", shape.vocab),
         ("context_length", shape.context),
@@ -56,8 +40,19 @@ pub(super) fn microsoft(writer: &mut GgufWriter<'_>, a: &str, shape: &Shape, rop
         ("attention.head_count", shape.heads),
         ("attention.head_count_kv", shape.kv_heads),
     ] {
-        writer.meta(&format!("{a}.{key}"), u32::try_from(value)?)?;
+        if rotates || !key.starts_with("rope.") {
+            writer.meta(&format!("{a}.{key}"), u32::try_from(value)?)?;
+        }
     }
+    Ok(())
+}
+
+/// The keys before the tokenizer's that Microsoft's file of BitNet-2B-4T has, in its order, and no others: no layout of I2_S among
+/// them. Sizes are the shape's.
+pub(super) fn microsoft(writer: &mut GgufWriter<'_>, a: &str, shape: &Shape, rope_base: f32) -> Result<(), Failure> {
+    writer.meta("general.architecture", a.to_owned())?;
+    writer.meta("general.name", "bitnet2b_2501".to_owned())?;
+    sizes(writer, a, shape, true)?;
     writer.meta("tokenizer.ggml.add_bos_token", true)?;
     writer.meta(&format!("{a}.attention.layer_norm_rms_epsilon"), 1e-5f32)?;
     writer.meta(&format!("{a}.rope.freq_base"), rope_base)?;

@@ -101,11 +101,10 @@ impl Args {
             return Ok(by_name(name)?);
         }
         let mut sets = kernel_sets().iter().rev().filter_map(|set| (set.detect)().ok());
-        let mut other = sets.find(|set| set.name() == best().name()).and(sets.next());
-        if other.is_none() {
-            other = Some(by_name("scalar")?);
+        match sets.find(|set| set.name() == best().name()).and(sets.next()) {
+            Some(other) => Ok(other),
+            None => Ok(by_name("scalar")?),
         }
-        other.context("there is no kernel set")
     }
 
     /// Adds a line for each step that is right; the error is of the step after the last line.

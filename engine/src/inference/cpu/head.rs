@@ -68,12 +68,12 @@ impl Cpu {
                 if self.how == Head::Auto && !self.passes.timed_and_left(LEAST_TOKENS) {
                     return false;
                 }
-                let (body, threads) = (model.body_bytes(), self.pool.threads() as f64);
+                let threads = self.pool.threads() as f64;
                 let dearer = |pages: PageCost| (pages.huge - pages.small) / threads;
                 let huge = match model.huge_pages {
                     HugePages::Off => false,
                     HugePages::On => true,
-                    HugePages::Auto => self.passes.pay(body, dearer),
+                    HugePages::Auto => self.passes.pay(self.body, dearer),
                 };
                 self.screen = Screen::empty(&matrix, huge);
             }

@@ -30,6 +30,8 @@ pub(super) struct Cpu {
     /// Rows that are held.
     held: usize,
     passes: Passes,
+    /// Bytes of the layers, which every pass reads.
+    body: usize,
     /// Whether weights are in huge pages, or never will be.
     hot: bool,
     /// The copy of the output matrix, until all of it is there; then it is the model's.
@@ -69,6 +71,7 @@ impl Cpu {
             memory: Memory::new(caches, &model.ropes, context),
             held: 0,
             passes: Passes::default(),
+            body: model.body_bytes(),
             hot: false,
             screen: None,
             copied: false,
@@ -86,12 +89,12 @@ impl Cpu {
         if model.huge_pages != HugePages::Auto || self.hot {
             return;
         }
-        let Some(bytes) = model.not_yet_hot() else {
+        if !model.may_copy(self.body) {
             self.hot = true;
             return;
-        };
+        }
         let threads = self.pool.threads() as f64;
-        if self.passes.pay(bytes, |pages| 2.0 * pages.huge / threads) {
+        if self.passes.pay(self.body, |pages| 2.0 * pages.huge / threads) {
             let copied = model.copy_hot(HugePages::Auto, &self.pool);
             tracing::debug!(?copied, "weights into huge pages");
             self.hot = true;
