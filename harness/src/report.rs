@@ -25,6 +25,8 @@ pub use terminal::terminal;
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     records: BTreeMap<String, Record>,
+    /// Of the same cells, what another record outweighs: the cell's history.
+    others: BTreeMap<String, Vec<Record>>,
     declared: Option<BTreeSet<String>>,
 }
 
@@ -40,7 +42,7 @@ pub fn load(folders: &[PathBuf]) -> Result<Report, RecordError> {
 impl Report {
     /// A report of these records against the declared cells.
     pub fn of(records: BTreeMap<String, Record>, declared: impl IntoIterator<Item = String>) -> Self {
-        Self { records, declared: Some(declared.into_iter().collect()) }
+        Self { records, others: BTreeMap::new(), declared: Some(declared.into_iter().collect()) }
     }
 
     /// See [`load`].
@@ -70,10 +72,19 @@ impl Report {
     }
 
     fn merge(&mut self, record: Record) {
-        let better = self.records.get(&record.name).is_none_or(|known| weight(known) < weight(&record));
-        if better {
-            self.records.insert(record.name.clone(), record);
+        let name = record.name.clone();
+        let better = self.records.get(&name).is_none_or(|known| weight(known) < weight(&record));
+        let other = if better { self.records.insert(name.clone(), record) } else { Some(record) };
+        if let Some(other) = other {
+            self.others.entry(name).or_default().push(other);
         }
+    }
+
+    /// The records of a cell that do not count, the latest first.
+    fn others(&self, name: &str) -> Vec<&Record> {
+        let mut others: Vec<&Record> = self.others.get(name).into_iter().flatten().collect();
+        others.sort_by(|a, b| b.timestamp.cmp(&a.timestamp));
+        others
     }
 
     /// The records by cell name.

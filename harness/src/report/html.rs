@@ -1,81 +1,109 @@
-//! The matrix as a heat map: one HTML page that needs nothing besides itself.
+//! The matrix as one HTML page that needs nothing besides itself: no network, light and dark.
 //!
-//! Rows are model::quant::check, columns device x backend. Every cell is a link target (its name), shows
-//! its outcome as a letter as well as a colour, and tells reason, figures and time when pointed at.
+//! Failures come first, each with its message and the command that runs it again. Below is the heat map: rows are
+//! model::quant::check, the worst first; columns are device and backend. A cell's id is its name, so that a link can
+//! point at it. Filters and the panel of a cell need a script (`page.js`); all else is there without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::axes::Cell;
-use crate::record::Record;
-use crate::report::{Report, escape};
+use serde_json::json;
+
+use crate::axes::{Axis, Cell};
+use crate::record::{self, Record};
+use crate::report::{Report, escape, weight};
 use crate::verdict::Outcome;
 
-const STYLE: &str = "
-:root{color-scheme:light dark;--line:#8884;--pass:#2e9e5b;--xfail:#c79a00;--fail:#d43a3a;--unavailable:#8a8f98;--unsupported:#b9bcc2}
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}
-h1{font-size:1.4rem}code,.n{font-family:ui-monospace,monospace;font-size:12.5px}
-.sum{display:flex;gap:.5rem;flex-wrap:wrap;margin:1rem 0}.sum label{padding:.2rem .7rem;border-radius:1rem;color:#fff;cursor:pointer}
-.scroll{overflow:auto;max-height:80vh;border:1px solid var(--line)}table{border-collapse:collapse}
-th,td{padding:.2rem .6rem;border:1px solid var(--line);text-align:left}thead th{position:sticky;top:0;background:Canvas}
-td.c{text-align:center;color:#fff;cursor:help;min-width:4rem}td.none{opacity:.4;text-align:center}
-.pass{background:var(--pass)}.xfail{background:var(--xfail)}.fail{background:var(--fail);font-weight:bold}
-.unavailable{background:var(--unavailable)}.unsupported{background:var(--unsupported);color:#333!important}
-td.c:target{outline:3px solid Highlight}pre{white-space:pre-wrap;border-left:3px solid var(--fail);padding-left:.8rem}
-input[type=search]{width:22rem;max-width:100%;padding:.3rem}";
-
-const SCRIPT: &str = "
-const q=document.getElementById('q'),boxes=[...document.querySelectorAll('.sum input')];
-function apply(){const t=q.value.toLowerCase(),on=new Set(boxes.filter(b=>b.checked).map(b=>b.value));
-document.querySelectorAll('tbody tr').forEach(r=>{const hit=r.dataset.name.includes(t)&&[...r.querySelectorAll('td.c')].some(c=>on.has(c.dataset.o));r.hidden=!hit})}
-q.addEventListener('input',apply);boxes.forEach(b=>b.addEventListener('change',apply));";
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 
 /// The page.
 #[must_use]
 pub fn html(report: &Report) -> String {
+    let (verdict, class) = if report.is_red() { ("RED", "red") } else { ("GREEN", "green") };
     let mut out = String::from(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">",
     );
-    out += &format!("<title>BitNet.rs matrix</title><style>{STYLE}</style></head><body>\n");
-    out += "<h1>BitNet.rs: the matrix</h1>\n";
-    out += &format!("<p><code>{}</code></p>\n{}", report.account(), origins(report));
-    out += &legend(report);
-    out += &table(report);
+    out += &format!("<title>{verdict}: BitNet.rs matrix</title><style>{STYLE}</style></head><body>\n");
+    out += &format!("<header><span class=\"verdict {class}\">{verdict}</span><h1>BitNet.rs matrix</h1>");
+    out += &format!("<code>{}</code></header>\n", escape(&report.account().to_string()));
     out += &failures(report);
+    out += &filters(report);
+    out += "<div class=\"main\">";
+    out += &table(report);
+    out += "<aside id=\"cell\" hidden><button class=\"close\" id=\"close\">close</button><div id=\"cell-body\"></div></aside></div>\n";
+    out += &origins(report);
+    // `<` cannot be in the data: a text must not end the element.
+    let data = data(report).to_string().replace('<', "\\u003c");
+    out += &format!("<script type=\"application/json\" id=\"data\">{data}</script>\n");
     out += &format!("<script>{SCRIPT}</script></body></html>\n");
     out
+}
+
+/// The command that runs one cell.
+#[must_use]
+pub(super) fn command(cell: &Cell) -> String {
+    let flags = Axis::ALL.map(|axis| format!(" {} {}", axis.flag(), cell.get(axis)));
+    format!("cargo test --test matrix --{}", flags.concat())
 }
 
 /// Which machines, commits and times the records come from: a page of mixed origin has to say so.
 fn origins(report: &Report) -> String {
     let records = report.records().values();
-    let hosts: BTreeSet<String> =
-        records.clone().map(|r| format!("{} {} ({})", r.host.os, r.host.arch, r.host.features.join(" "))).collect();
-    let commits: BTreeSet<String> =
-        records.clone().map(|r| r.harness.commit.clone().unwrap_or_else(|| "unknown".to_owned())).collect();
+    let hosts: BTreeSet<String> = records.clone().map(host).collect();
+    let commits: BTreeSet<&str> = records.clone().map(|r| r.harness.commit.as_deref().unwrap_or("unknown")).collect();
     let times: BTreeSet<&str> = records.map(|r| r.timestamp.as_str()).collect();
-    let list = |items: BTreeSet<String>| {
-        let items: Vec<String> = items.iter().map(|item| escape(item)).collect();
-        items.join("; ")
-    };
+    let list = |items: Vec<&str>| escape(&items.join("; "));
     format!(
         "<p>Commit: <code>{}</code><br>Host: {}<br>Time: {} to {}</p>\n",
-        list(commits),
-        list(hosts),
+        list(commits.into_iter().collect()),
+        list(hosts.iter().map(String::as_str).collect()),
         escape(times.first().unwrap_or(&"-")),
         escape(times.last().unwrap_or(&"-")),
     )
 }
 
-fn legend(report: &Report) -> String {
+fn host(record: &Record) -> String {
+    format!("{} {} ({})", record.host.os, record.host.arch, record.host.features.join(" "))
+}
+
+fn failures(report: &Report) -> String {
+    let mut out = String::from("<section id=\"failures\">");
+    for record in report.with(Outcome::Fail) {
+        let name = escape(&record.name);
+        let reason = escape(record.reason.as_deref().unwrap_or("no reason was recorded"));
+        out += &format!("<article class=\"failure\"><h2 class=\"name\"><a href=\"#{name}\">{name}</a></h2>");
+        out += &format!("<pre>{reason}</pre>");
+        if let Ok(cell) = record.cell() {
+            out += &format!("<p>Run it again: <code>{}</code></p>", escape(&command(&cell)));
+        }
+        out += "</article>\n";
+    }
+    if report.with(Outcome::Fail).next().is_none() {
+        out += "<p>No recorded cell failed.</p>";
+    }
+    out + "</section>\n"
+}
+
+fn filters(report: &Report) -> String {
+    let cells: Vec<Cell> = report.records().values().filter_map(|record| record.cell().ok()).collect();
+    let mut out = String::from("<div class=\"filters\">");
+    for axis in Axis::ALL {
+        let values: BTreeSet<&str> = cells.iter().map(|cell| cell.get(axis)).collect();
+        let name = axis.name();
+        out += &format!("<select id=\"{name}\" aria-label=\"{name}\"><option value=\"\">every {name}</option>");
+        for value in values {
+            out += &format!("<option>{}</option>", escape(value));
+        }
+        out += "</select>";
+    }
     let account = report.account();
-    let mut out = String::from("<div class=\"sum\">");
     for outcome in Outcome::ALL {
         let (name, count) = (outcome.name(), account.of(outcome));
         out += &format!(
             "<label class=\"{name}\"><input type=\"checkbox\" value=\"{name}\" checked> {name} {count}</label>"
         );
     }
-    out + "</div>\n<p><input type=\"search\" id=\"q\" placeholder=\"filter rows by name\"></p>\n"
+    out + "<input type=\"search\" id=\"q\" placeholder=\"part of a cell's name\"><span id=\"shown\"></span></div>\n"
 }
 
 fn table(report: &Report) -> String {
@@ -89,19 +117,20 @@ fn table(report: &Report) -> String {
         columns.insert((device.clone(), backend.clone()));
         rows.entry(row).or_default().insert((device, backend), record);
     }
-    let mut out = String::from("<div class=\"scroll\"><table><thead><tr><th>model::quant::check</th>");
+    let mut out = String::from(
+        "<div class=\"scroll\"><table class=\"matrix\"><thead><tr><th class=\"name\">model::quant::check</th>",
+    );
     for (device, backend) in &columns {
-        out += &format!("<th>{}<br>{}</th>", escape(device), escape(backend));
+        out += &format!("<th class=\"column\">{} &middot; {}</th>", escape(device), escape(backend));
     }
     out += "</tr></thead><tbody>\n";
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    // Rows that hold the worst come first, those in which nothing ran last.
+    rows.sort_by_key(|(_, cells)| std::cmp::Reverse(cells.values().map(|record| weight(record).0).max()));
     for (row, cells) in rows {
-        let row = escape(&row);
-        out += &format!("<tr data-name=\"{row}\"><td class=\"n\">{row}</td>");
+        out += &format!("<tr><th class=\"name\">{}</th>", escape(&row));
         for column in &columns {
-            out += &cells.get(column).map_or_else(
-                || "<td class=\"none\" title=\"no record\">&middot;</td>".to_owned(),
-                |record| cell(record),
-            );
+            out += &cells.get(column).map_or_else(|| "<td></td>".to_owned(), |record| cell(record));
         }
         out += "</tr>\n";
     }
@@ -109,36 +138,56 @@ fn table(report: &Report) -> String {
 }
 
 fn cell(record: &Record) -> String {
-    let outcome = record.outcome.name();
-    let text = match record.outcome {
-        Outcome::Pass => format!("{:.1} ms", record.duration_ms),
-        _ => outcome.to_owned(),
+    let (outcome, sign) = match record.outcome {
+        Outcome::Pass => ("pass", "&check;"),
+        Outcome::Xfail => ("xfail", "x"),
+        Outcome::Fail => ("fail", "FAIL"),
+        Outcome::Unavailable => ("unavailable", "&ndash;"),
+        Outcome::Unsupported => ("unsupported", "&middot;"),
     };
+    let reason = record.reason.as_deref().unwrap_or_default();
+    let short: String = reason.chars().take(120).collect();
     format!(
-        "<td class=\"c {outcome}\" data-o=\"{outcome}\" id=\"{}\" title=\"{}\">{text}</td>",
+        "<td class=\"c {outcome}\" data-o=\"{outcome}\" id=\"{}\" title=\"{outcome} {}\">{sign}</td>",
         escape(&record.name),
-        escape(&tooltip(record)),
+        escape(&short),
     )
 }
 
-fn tooltip(record: &Record) -> String {
-    let mut lines = vec![record.name.clone(), record.outcome.name().to_owned()];
-    lines.extend(record.reason.iter().map(|reason| format!("reason: {reason}")));
-    lines.extend(record.mend.iter().map(|mend| format!("to mend it: {mend}")));
-    lines.extend(record.expected.iter().map(|e| format!("known: {}", e.why)));
-    lines.extend(record.kernel.iter().map(|kernel| format!("kernel: {kernel}")));
-    lines.extend(record.reference.iter().map(|r| format!("reference: {r}")));
-    lines.extend(record.metrics.iter().map(|(name, value)| format!("{name}: {value}")));
-    lines.push(format!("time: {:.1} ms", record.duration_ms));
-    lines.join("\n")
-}
-
-fn failures(report: &Report) -> String {
-    let mut out = String::new();
-    for record in report.with(Outcome::Fail) {
-        let name = escape(&record.name);
-        let reason = escape(record.reason.as_deref().unwrap_or_default());
-        out += &format!("<h2 class=\"n\"><a href=\"#{name}\">{name}</a></h2><pre>{reason}</pre>\n");
+/// What the panel of a cell shows: its records, the one that counts first, then the latest. Texts that repeat are kept
+/// once.
+fn data(report: &Report) -> serde_json::Value {
+    let mut texts: Vec<String> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut text = |text: String| {
+        *known.entry(text.clone()).or_insert_with(|| {
+            texts.push(text);
+            texts.len() - 1
+        })
+    };
+    let mut cells = serde_json::Map::new();
+    for (name, first) in report.records() {
+        let mut all = Vec::new();
+        for record in std::iter::once(first).chain(report.others(name)) {
+            let Ok(cell) = record.cell() else { continue };
+            all.push(json!({
+                "outcome": record.outcome.name(),
+                "reason": record.reason.clone().map(&mut text),
+                "known": record.expected.as_ref().map(|known| text(known.why.clone())),
+                "remedy": record.mend.clone().map(&mut text),
+                "command": command(&cell),
+                "file": record::file_name(&cell),
+                "kernel": record.kernel,
+                "reference": record.reference,
+                "model": record.model_sha256.as_ref().map(|sum| format!("sha256 {sum}")),
+                "ms": (record.duration_ms * 10.0).round() / 10.0,
+                "host": text(host(record)),
+                "commit": record.harness.commit,
+                "when": record.timestamp,
+                "metrics": record.metrics,
+            }));
+        }
+        cells.insert(name.clone(), all.into());
     }
-    out
+    json!({ "texts": texts, "cells": cells })
 }
