@@ -105,6 +105,99 @@ fn kill_nine_at_any_moment_leaves_old_or_new_and_the_next_run_resumes() {
     assert_eq!(cache.verify().unwrap().sound.len(), 2);
 }
 
+/// In a child: take the lock of a file, say so, and never end.
+fn hold_a_lock_if_told() {
+    let Ok(path) = std::env::var("HUB_CHILD_LOCK") else {
+        return;
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.lock().unwrap();
+    println!("locked");
+    std::thread::sleep(Duration::from_secs(60));
+    std::process::exit(1);
+}
+
+#[test]
+fn the_lock_of_a_dead_owner_is_free_at_once() {
+    hold_a_lock_if_told();
+    let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
+    let fetch = || {
+        let mut settings = HubSettings::new(dir.path());
+        settings.endpoint = hub.endpoint().to_owned();
+        settings.timeouts.overall = Duration::from_millis(500);
+        BlockingDownload::new(settings, None).unwrap().fetch_all(REPO, "main", &["big"])
+    };
+    fetch().unwrap();
+    let locks: Vec<_> =
+        files_below(dir.path()).into_iter().filter(|path| path.to_string_lossy().contains(".lock")).collect();
+    assert!(!locks.is_empty(), "the locks lie where the test looks for them");
+    let blobs = files_below(dir.path()).into_iter().filter(|path| path.to_string_lossy().contains("blobs"));
+    blobs.for_each(|blob| std::fs::remove_file(blob).unwrap());
+    let mut owners: Vec<Child> = locks
+        .iter()
+        .map(|lock| {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "the_lock_of_a_dead_owner_is_free_at_once", "--nocapture"])
+                .env("HUB_CHILD_LOCK", lock)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+            assert!(lines.map_while(Result::ok).any(|line| line.ends_with("locked")));
+            child
+        })
+        .collect();
+    fetch().expect_err("the owners live");
+    for owner in &mut owners {
+        owner.kill().unwrap(); // SIGKILL
+        owner.wait().unwrap();
+    }
+    let started = Instant::now();
+    fetch().unwrap();
+    assert!(started.elapsed() < Duration::from_millis(450), "{:?}", started.elapsed());
+}
+
+/// All files below a folder, links among them.
+fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// Right size, wrong bytes: whenever the process dies, nothing of it is ever shown.
+#[test]
+fn kill_nine_under_a_corrupting_hub_shows_nothing() {
+    const NAME: &str = "kill_nine_under_a_corrupting_hub_shows_nothing";
+    be_child_if_told();
+    let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
+    hub.fault(Fault::Corrupt { at: BIG as u64 / 2 }.always().on(Side::Cdn));
+    let cache = Cache::new(dir.path());
+    let mut fetched = 0;
+    for round in 0..12u64 {
+        let seen = hub.log().bytes(Side::Cdn);
+        let mut child = child(NAME, &hub, dir.path());
+        let started = Instant::now();
+        while hub.log().bytes(Side::Cdn) == seen && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(round * 2));
+        let _ = child.kill(); // SIGKILL; it may have failed by itself
+        child.wait().unwrap();
+        fetched += u32::from(hub.log().bytes(Side::Cdn) >= seen + BIG as u64);
+        let found = cache.verify().unwrap();
+        assert_eq!(found.damaged, [], "round {round}");
+        assert!(found.sound.len() <= 1, "round {round}: only config.json is sound");
+    }
+    assert!(fetched >= 1, "no child got all of the bytes");
+    // What was kept of it does not spoil the next one.
+    hub.heal();
+    assert!(child(NAME, &hub, dir.path()).wait().unwrap().success());
+    assert_eq!(cache.verify().unwrap().sound.len(), 2);
+}
+
 /// Files of the soak, and bytes of each.
 const SOAK: (u64, usize) = (6, 4000);
 

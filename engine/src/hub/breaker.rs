@@ -160,4 +160,31 @@ mod tests {
         breakers.allow("a").unwrap().success();
         assert_eq!(breakers.state("a"), BreakerState::Closed);
     }
+
+    /// What is refused, or comes late, does not put off the probe.
+    #[test]
+    fn the_cooldown_runs_from_the_failure_that_opened_the_circuit() {
+        let cooldown = Duration::from_millis(200);
+        let breakers = Breakers::new(BreakerPolicy { threshold: 1, cooldown });
+        let late = breakers.allow("a").unwrap();
+        breakers.allow("a").unwrap().failure("one");
+        let opened = Instant::now();
+        let mut refused = 0;
+        let waits = std::iter::from_fn(|| match breakers.allow("a") {
+            Err(HubError::CircuitOpen { retry_in, .. }) => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(10));
+                Some(retry_in)
+            }
+            _ => None,
+        });
+        let waits: Vec<Duration> = waits.collect();
+        let took = opened.elapsed();
+        assert!(refused >= 3 && waits.is_sorted_by(|a, b| a > b), "the wait becomes shorter: {waits:?}");
+        assert!(took >= cooldown - Duration::from_millis(20) && took < cooldown * 5, "{took:?}");
+        // That was the probe, and it was cancelled; a request from before the opening fails now.
+        late.failure("late");
+        assert_eq!(breakers.state("a"), BreakerState::HalfOpen, "the circuit is not opened for another while");
+        breakers.allow("a").unwrap().success();
+    }
 }

@@ -261,6 +261,74 @@ mod tests {
         }
     }
 
+    /// The tokens that may be drawn, as the options are documented, in f64; or `None` where a border is too close to tell.
+    fn allowed(logits: &[f32], o: &SamplerOptions) -> Option<Vec<u32>> {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-5;
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        if o.top_k > 0 {
+            order.truncate(o.top_k);
+        }
+        let weights: Vec<f64> = order
+            .iter()
+            .map(|&t| (f64::from(logits[t as usize]) - f64::from(logits[order[0] as usize])).exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let (mut set, mut before) = (Vec::new(), 0.0);
+        for (&token, weight) in order.iter().zip(&weights) {
+            let exact = weights.iter().all(|w| *w == 1.0);
+            if !exact && (near(before / total, f64::from(o.top_p)) || near(*weight, f64::from(o.min_p))) {
+                return None;
+            }
+            // In the smallest set that reaches top_p: what is more likely does not reach it yet.
+            if before / total < f64::from(o.top_p) && *weight >= f64::from(o.min_p) {
+                set.push(token);
+            }
+            before += weight;
+        }
+        set.sort_unstable();
+        Some(set)
+    }
+
+    fn drawn(logits: &[f32], options: &SamplerOptions, times: usize) -> Vec<u32> {
+        let mut s = sampler(SamplerOptions { temperature: 8.0, ..options.clone() });
+        let drawn: std::collections::BTreeSet<u32> = (0..times).map(|_| s.sample(logits, &[])).collect();
+        drawn.into_iter().collect()
+    }
+
+    #[test]
+    fn a_nucleus_that_is_reached_exactly_is_closed() {
+        // Equal logits have weights of 1, so that every sum is exact.
+        for n in [2usize, 4, 8, 16] {
+            for kept in 1..=n {
+                let options = SamplerOptions { top_p: kept as f32 / n as f32, ..Default::default() };
+                let wanted: Vec<u32> = (0..kept as u32).collect();
+                assert_eq!(allowed(&vec![0.5; n], &options).as_ref(), Some(&wanted));
+                assert_eq!(drawn(&vec![0.5; n], &options, 400), wanted, "{kept} of {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn filters_together_are_those_of_a_plain_computation() {
+        let mut rng = Pcg64::seed_from_u64(3);
+        let mut unit = || (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+        let mut compared = 0;
+        for _ in 0..60 {
+            let logits: Vec<f32> = (0..12).map(|_| 3.0 * unit()).collect();
+            let options = SamplerOptions {
+                top_p: 0.05 + 0.95 * unit(),
+                min_p: [0.0, 0.6 * unit()][usize::from(unit() > 0.3)],
+                top_k: [0, 1 + (12.0 * unit()) as usize][usize::from(unit() > 0.5)],
+                ..Default::default()
+            };
+            let Some(wanted) = allowed(&logits, &options) else { continue };
+            compared += 1;
+            assert_eq!(drawn(&logits, &options, 600), wanted, "{options:?} {logits:?}");
+        }
+        assert!(compared > 50, "{compared}");
+    }
+
     #[test]
     fn repetition_penalty_looks_at_the_window_only() {
         let options = SamplerOptions { repetition_penalty: 2.0, repetition_window: 2, ..Default::default() };

@@ -198,3 +198,54 @@ fn test_strategy_resolver() {
     }
     assert_eq!(hub.log().len(), requests);
 }
+
+/// Everything that could give a tokenizer is there, and the hub may be asked. Then the winners go, one by one.
+#[test]
+#[cfg(unix)]
+fn the_hub_is_asked_last() {
+    let (hub, dir) = (hub(CODELLAMA.2, CODELLAMA.1), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+    let embedded: Keys = [arch("llama"), bpe_keys(CODELLAMA.1, Some("gpt-2"))].concat();
+    let whole = write(dir.path(), "whole.gguf", gguf(&embedded, Some(CODELLAMA.1)));
+    let model = write(dir.path(), "bare.gguf", bare(CODELLAMA));
+    let json = tokenizer_json(CODELLAMA.1);
+    let beside = write(dir.path(), "tokenizer.json", &json);
+    let named = write(dir.path(), "named/tokenizer.json", &json);
+
+    // Our cache, as a run fills it.
+    std::fs::remove_file(&beside).unwrap();
+    let mut settings = allowed(&hub, &ours);
+    let run = |settings: &DiscoverySettings, model: &Path| {
+        TokenizerFallbackChain::new(settings.clone()).run(&TokenizerDiscovery::from_gguf(model).unwrap())
+    };
+    assert_eq!(run(&settings, &model).chain.winner, Some(StepKind::Download));
+    write(dir.path(), "tokenizer.json", &json);
+    // HuggingFace's.
+    let home = theirs.join(format!("models--{}", CODELLAMA.2.replace('/', "--")));
+    let (commit, blob) = ("0123456789abcdef0123456789abcdef01234567", bitnet_mock_hub::sha256_hex(json.as_bytes()));
+    write(&home, "refs/main", commit);
+    let blob = write(&home.join("blobs"), &blob, &json);
+    let snapshot = home.join("snapshots").join(commit);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::os::unix::fs::symlink(&blob, snapshot.join("tokenizer.json")).unwrap();
+    settings.hub.as_mut().unwrap().hf_caches = vec![theirs.clone()];
+
+    hub.log().clear();
+    let exact = DiscoverySettings { exact: Some(named), ..settings.clone() };
+    let wins = |settings: &DiscoverySettings, model: &Path, winner: StepKind| {
+        let walked = run(settings, model);
+        assert_eq!(walked.chain.winner, Some(winner), "{}", walked.chain);
+        assert!(walked.resolved.is_some());
+    };
+    wins(&exact, &whole, StepKind::Named);
+    wins(&settings, &whole, StepKind::Embedded);
+    wins(&settings, &model, StepKind::Beside);
+    std::fs::remove_file(&beside).unwrap();
+    wins(&settings, &model, StepKind::Cache);
+    std::fs::remove_dir_all(&ours).unwrap();
+    wins(&settings, &model, StepKind::HuggingfaceCache);
+    assert!(hub.log().is_empty(), "{:?}", hub.log().entries());
+    std::fs::remove_dir_all(&theirs).unwrap();
+    wins(&settings, &model, StepKind::Download);
+    assert!(!hub.log().is_empty());
+}
