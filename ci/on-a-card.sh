@@ -45,7 +45,7 @@ step() {
 find_nvrtc() {
     [ -n "${BITNET_NVRTC:-}" ] && return
     local found
-    found=$(ls /usr/local/cuda*/lib64/libnvrtc.so.1? /usr/local/cuda*/targets/*/lib/libnvrtc.so.1? 2>/dev/null | tail -n 1)
+    found=$(ls /usr/local/cuda*/lib64/libnvrtc.so.1? /usr/local/cuda*/targets/*/lib/libnvrtc.so.1? 2>/dev/null | tail -n 1 || true)
     if [ -z "$found" ]; then
         found=$(python3 -c 'import glob, site
 paths = [p for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/**/libnvrtc.so.1?", recursive=True)]
