@@ -16,6 +16,7 @@ pub mod faults;
 pub mod fixtures;
 pub mod gates;
 pub mod matrix;
+pub mod mutants;
 pub mod numpy;
 pub mod overhead;
 pub mod pattern;

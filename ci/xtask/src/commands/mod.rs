@@ -12,6 +12,7 @@ mod flip_weight;
 mod full_crossval;
 mod gate;
 mod make_model;
+mod mutants;
 mod preflight;
 mod receipt;
 mod reference;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Crossval(crossval::Args),
     /// Check a receipt of the cross-validation.
     Receipt(receipt::Args),
+    /// Change the code a little, over and over, and ask the tests whether they see it.
+    Mutants(mutants::Args),
     /// Write a copy of a model with one wrong weight.
     FlipWeight(flip_weight::Args),
     /// Build the workers of the C++ references.
@@ -92,6 +95,7 @@ impl Command {
             Self::FullCrossval(args) => args.run(),
             Self::Crossval(args) => args.run(),
             Self::Receipt(args) => args.run(),
+            Self::Mutants(args) => args.run(),
             Self::FlipWeight(args) => args.run(),
             Self::SetupCpp(args) => args.run(),
             Self::Preflight(args) => args.run(),
