@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::axes::Cell;
 use crate::record::Record;
-use crate::report::{Report, escape};
+use crate::report::{Report, elsewhere, escape};
+use crate::run::origin;
 use crate::verdict::Outcome;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--line:#8884;--pass:#2e9e5b;--xfail:#c79a00;--fail:#d43a3a;--unavailable:#8a8f98;--unsupported:#b9bcc2}
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}
+body{font:14px/1.45 system-ui,sans-serif;margin:2rem;padding:0 1rem}
 h1{font-size:1.4rem}code,.n{font-family:ui-monospace,monospace;font-size:12.5px}
 .sum{display:flex;gap:.5rem;flex-wrap:wrap;margin:1rem 0}.sum label{padding:.2rem .7rem;border-radius:1rem;color:#fff;cursor:pointer}
 .scroll{overflow:auto;max-height:80vh;border:1px solid var(--line)}table{border-collapse:collapse}
-th,td{padding:.2rem .6rem;border:1px solid var(--line);text-align:left}thead th{position:sticky;top:0;background:Canvas}
+th,td{padding:.2rem .6rem;border:1px solid var(--line);text-align:left}thead th{position:sticky;top:0;background:Canvas}td.n{position:sticky;left:0;background:Canvas;white-space:nowrap}
 td.c{text-align:center;color:#fff;cursor:help;min-width:4rem}td.none{opacity:.4;text-align:center}
 .pass{background:var(--pass)}.xfail{background:var(--xfail)}.fail{background:var(--fail);font-weight:bold}
 .unavailable{background:var(--unavailable)}.unsupported{background:var(--unsupported);color:#333!important}
@@ -38,32 +39,18 @@ pub fn html(report: &Report) -> String {
     out += &format!("<title>BitNet.rs matrix</title><style>{STYLE}</style></head><body>\n");
     out += "<h1>BitNet.rs: the matrix</h1>\n";
     out += &format!("<p><code>{}</code></p>\n{}", report.account(), origins(report));
+    out += &failures(report);
     out += &legend(report);
     out += &table(report);
-    out += &failures(report);
     out += &format!("<script>{SCRIPT}</script></body></html>\n");
     out
 }
 
 /// Which machines, commits and times the records come from: a page of mixed origin has to say so.
 fn origins(report: &Report) -> String {
-    let records = report.records().values();
-    let hosts: BTreeSet<String> =
-        records.clone().map(|r| format!("{} {} ({})", r.host.os, r.host.arch, r.host.features.join(" "))).collect();
-    let commits: BTreeSet<String> =
-        records.clone().map(|r| r.harness.commit.clone().unwrap_or_else(|| "unknown".to_owned())).collect();
-    let times: BTreeSet<&str> = records.map(|r| r.timestamp.as_str()).collect();
-    let list = |items: BTreeSet<String>| {
-        let items: Vec<String> = items.iter().map(|item| escape(item)).collect();
-        items.join("; ")
-    };
-    format!(
-        "<p>Commit: <code>{}</code><br>Host: {}<br>Time: {} to {}</p>\n",
-        list(commits),
-        list(hosts),
-        escape(times.first().unwrap_or(&"-")),
-        escape(times.last().unwrap_or(&"-")),
-    )
+    let list = |items: Vec<String>| items.iter().map(|item| format!("<li>{}</li>", escape(item))).collect::<String>();
+    let lacking = elsewhere(report).lines().map(|line| line.trim().to_owned()).collect();
+    format!("<ul>{}</ul><ul>{}</ul>\n", list(report.runs()), list(lacking))
 }
 
 fn legend(report: &Report) -> String {
@@ -129,12 +116,18 @@ fn tooltip(record: &Record) -> String {
     lines.extend(record.kernel.iter().map(|kernel| format!("kernel: {kernel}")));
     lines.extend(record.reference.iter().map(|r| format!("reference: {r}")));
     lines.extend(record.metrics.iter().map(|(name, value)| format!("{name}: {value}")));
-    lines.push(format!("time: {:.1} ms", record.duration_ms));
+    lines.push(format!("time: {:.1} ms, {}", record.duration_ms, record.timestamp));
+    lines.push(format!("on: {}", origin(&record.host, &record.harness)));
+    lines.push(format!("again: cargo test --test matrix -- --exact {}", record.name));
     lines.join("\n")
 }
 
 fn failures(report: &Report) -> String {
     let mut out = String::new();
+    out.extend(report.problems().iter().map(|problem| format!("<pre>{}</pre>\n", escape(problem))));
+    for name in report.missing() {
+        out += &format!("<h2 class=\"n\">{}</h2><pre>it was to be run, and has no record</pre>\n", escape(name));
+    }
     for record in report.with(Outcome::Fail) {
         let name = escape(&record.name);
         let reason = escape(record.reason.as_deref().unwrap_or_default());
