@@ -264,11 +264,12 @@ impl Ready {
             eprintln!("matrix: BLESSING: snapshots are written, not compared");
         }
         // A run of nothing (`cargo test name`, for another test) leaves the last one's records alone.
-        if !self.nextest && !self.wanted.is_empty() {
-            if let Err(error) = run::begin(&self.paths.records(), &self.run) {
-                eprintln!("matrix: {error}");
-                return ExitCode::from(FAILED);
-            }
+        if !self.nextest
+            && !self.wanted.is_empty()
+            && let Err(error) = run::begin(&self.paths.records(), &self.run)
+        {
+            eprintln!("matrix: {error}");
+            return ExitCode::from(FAILED);
         }
         let names = self.names();
         let conclusion = libtest_mimic::run(&self.args, self.trials);
