@@ -17,6 +17,7 @@
 
 mod backend;
 mod build;
+mod checkout;
 mod error;
 pub mod frame;
 mod process;
@@ -29,6 +30,7 @@ pub mod workers;
 
 pub use backend::{CppBackend, ModelFacts, Selection, UnknownBackend, Unsupported};
 pub use build::BuildInfo;
+pub use checkout::Checkout;
 pub use error::CppError;
 pub use session::{CallSink, Session, SessionOptions};
 pub use sources::fingerprint;

@@ -3,6 +3,7 @@
 //! ```text
 //! <target>/cpp/<backend>/worker       the program
 //! <target>/cpp/<backend>/build.json   its receipt
+//! <target>/cpp/<backend>/checkout.json   the files of a user's checkout, if it was built from one
 //! <target>/cpp/build/                 cargo's build folder for both: they share what bindgen is made of
 //! ```
 
@@ -13,7 +14,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use crate::{BuildInfo, CppBackend, fingerprint};
+use crate::{BuildInfo, Checkout, CppBackend, fingerprint};
 
 /// The folder of the workers.
 #[derive(Debug, Clone)]
@@ -83,8 +84,14 @@ impl Workers {
         self.folder(backend).join("build.json")
     }
 
-    /// Looks whether a worker is there, is what its receipt says, was built from the sources that this crate knows, and
-    /// for this machine's CPU. Starts nothing.
+    /// Where the files of a user's checkout are noted.
+    #[must_use]
+    pub fn checkout(&self, backend: CppBackend) -> PathBuf {
+        self.folder(backend).join("checkout.json")
+    }
+
+    /// Looks whether a worker is there, is what its receipt says, was built from the sources that this crate knows (of a user's
+    /// checkout: from the files that lie there now), and for this machine's CPU. Starts nothing.
     ///
     /// # Errors
     /// What is missing, and the command that mends it.
@@ -110,6 +117,18 @@ impl Workers {
         }
         if build.worker_sources != fingerprint(backend) {
             return Err(missing("it is stale: built from other sources of the worker than these".to_owned()));
+        }
+        if let Some(folder) = Checkout::folder(&build) {
+            let path = self.checkout(backend);
+            let noted = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Checkout>(&text).ok());
+            let noted = noted.filter(|noted| noted.folder == folder).ok_or_else(|| {
+                missing(format!(
+                    "it is stale: {} does not say from which files of {} it was built",
+                    path.display(),
+                    folder.display()
+                ))
+            })?;
+            noted.is_as_built().map_err(missing)?;
         }
         let here = cpu();
         if build.cpu != here {
@@ -245,6 +264,31 @@ mod tests {
             assert!(missing.line().contains(words), "{missing}");
             assert!(missing.to_string().ends_with("to mend it: cargo xtask setup-cpp llama"), "{missing}");
         }
+    }
+
+    #[test]
+    fn a_checkout_must_be_as_it_was_built() {
+        let (dir, fork) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let source = |text: &str| {
+            std::fs::create_dir_all(fork.path().join("src")).expect("folder");
+            std::fs::write(fork.path().join("src/llama.cpp"), text).expect("source");
+        };
+        source("1");
+        let workers = install(dir.path(), |build| build.source = format!("the checkout {}", fork.path().display()));
+        let lacking = |words: &str| {
+            let missing = workers.preflight(CppBackend::Llama).expect_err(words);
+            assert!(missing.line().contains(words), "{missing}");
+        };
+        lacking("does not say from which files");
+        let note = |checkout: &Checkout| {
+            let text = serde_json::to_vec(checkout).expect("json");
+            std::fs::write(workers.checkout(CppBackend::Llama), text).expect("write");
+        };
+        let built = Checkout::read(fork.path(), "abc123").expect("files");
+        note(&Checkout { sha256: "0".to_owned(), ..built.clone() });
+        lacking("(built at abc123) was edited since it was built");
+        note(&built);
+        workers.preflight(CppBackend::Llama).expect("as it was built");
     }
 
     #[test]

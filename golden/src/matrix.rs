@@ -30,7 +30,7 @@ pub struct Matrix {
     pub devices: Vec<Device>,
     /// What a cell is checked against.
     #[serde(default, rename = "backend")]
-    pub backends: Vec<Named>,
+    pub backends: Vec<Backend>,
     /// Checks and the cells to which they apply.
     #[serde(default, rename = "check")]
     pub checks: Vec<CheckDecl>,
@@ -39,14 +39,53 @@ pub struct Matrix {
     pub unsupported: Vec<Unsupported>,
 }
 
-/// A value of an axis with a sentence about it.
+/// What a cell is checked against.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Named {
+pub struct Backend {
     /// The name as it stands in a cell.
     pub name: String,
     /// One sentence for people.
     pub about: String,
+    /// What it does not know. No rectangle makes a cell of that, whatever it names.
+    #[serde(default)]
+    pub unknown: Vec<Unknown>,
+}
+
+/// Something that a backend does not know: every condition that is given must hold, and a list that is left out holds always.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unknown {
+    /// Architectures, as [`Model::family`] has them.
+    #[serde(default)]
+    pub families: Vec<String>,
+    /// Names of models.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Names of weight formats.
+    #[serde(default)]
+    pub quants: Vec<String>,
+    /// Why there can be no such cell.
+    pub reason: String,
+}
+
+impl Unknown {
+    /// Whether it is about a model in a weight format.
+    #[must_use]
+    pub fn covers(&self, model: &Model, quant: &str) -> bool {
+        let among = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
+        // An entry without any condition would take the whole backend away.
+        let some = [&self.families, &self.models, &self.quants].iter().any(|list| !list.is_empty());
+        some && among(&self.families, &model.family) && among(&self.models, &model.name) && among(&self.quants, quant)
+    }
+}
+
+impl Backend {
+    /// Why it cannot be asked about a model in a weight format, if it cannot.
+    #[must_use]
+    pub fn unknown(&self, model: &Model, quant: &str) -> Option<&Unknown> {
+        self.unknown.iter().find(|unknown| unknown.covers(model, quant))
+    }
 }
 
 /// A device.
@@ -157,6 +196,9 @@ pub struct CheckDecl {
     pub about: String,
     /// Rectangles of the matrix; the check covers their union. Overlap is an error.
     pub cells: Vec<Rectangle>,
+    /// How many cells the rectangles make. A fact or a name that takes cells away shows in this number.
+    #[serde(default)]
+    pub count: Option<usize>,
 }
 
 /// A product of axis values. An axis that is left out, or `["*"]`, means all its values.
@@ -178,6 +220,15 @@ pub struct Rectangle {
     /// Names of backends.
     #[serde(default = "all")]
     pub backends: Vec<String>,
+}
+
+impl Rectangle {
+    /// Whether it names the device, and has the model in the weight format.
+    #[must_use]
+    pub fn names(&self, model: &str, quant: &str, device: &str) -> bool {
+        let picked = |list: &[String], name: &str| list.iter().any(|value| value == "*" || value == name);
+        picked(&self.models, model) && picked(&self.quants, quant) && self.devices.iter().any(|value| value == device)
+    }
 }
 
 fn all() -> Vec<String> {
@@ -222,6 +273,26 @@ mod tests {
         let matrix = Matrix::read(&path).expect("golden/matrix.toml");
         assert!(matrix.model("tiny-bitnet").is_some());
         assert!(matrix.model("no-such-model").is_none());
+    }
+
+    #[test]
+    fn what_a_backend_does_not_know_needs_every_condition() {
+        let entry = |text: &str| -> Unknown { toml::from_str(&format!("{text}\nreason = \"r\"")).expect("entry") };
+        let model: Model = toml::from_str(
+            "name = \"m\"\nabout = \"\"\nfamily = \"f\"\nquants = [\"q\"]\nsource = { kind = \"formats\" }",
+        )
+        .expect("model");
+        for (text, covers) in [
+            ("families = [\"f\", \"g\"]", true),
+            ("families = [\"g\"]", false),
+            ("quants = [\"q\"]", true),
+            ("families = [\"f\"]\nquants = [\"p\"]", false),
+            ("models = [\"m\"]\nquants = [\"q\"]", true),
+            ("models = [\"n\"]\nquants = [\"q\"]", false),
+            ("", false),
+        ] {
+            assert_eq!(entry(text).covers(&model, "q"), covers, "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,16 @@ pub struct Plan {
     pub new_tokens: usize,
     /// Tokens of the passage whose logits are digested.
     pub digest_tokens: usize,
+    /// Tokens of the passage that slow devices compute: the beginning, or all of `digest_tokens`. The emulation of a card is
+    /// one, and the oracle where `oracle_start` says so.
+    #[serde(default = "start_tokens")]
+    pub start_tokens: usize,
+    /// Whether the oracle computes the beginning alone, unless it blesses: for many weight formats of one shape.
+    #[serde(default)]
+    pub oracle_start: bool,
+    /// Tokens of a free run on slow devices, after the first prompt; 0: they run what the others do.
+    #[serde(default)]
+    pub start_new_tokens: usize,
     /// Tokens of the passage that are held against the C++ references, position by position.
     pub reference_tokens: usize,
     /// Tokens of a greedy continuation that are held against them.
@@ -24,6 +34,11 @@ pub struct Plan {
     /// Characters of the passage whose perplexity is measured.
     #[serde(default)]
     pub perplexity_characters: usize,
+}
+
+/// More than two chunks of seven.
+fn start_tokens() -> usize {
+    20
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! A suite that loses a cell looks exactly like a suite that is green. So the line is checked twice: the
 //! cells that should have been settled against those that were, and the sums against what libtest-mimic
-//! counted on its own.
+//! counted on its own. The parts of the right side are counted by themselves, none as a remainder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,8 +18,12 @@ pub struct Account {
     pub declared: usize,
     /// Cells by outcome.
     pub outcomes: BTreeMap<Outcome, usize>,
+    /// Cells of devices that this host does not have: one line for each device, no trial for each cell.
+    pub elsewhere: usize,
     /// Cells that were not asked for: by selection, name filter, or because only ignored ones were.
     pub filtered: usize,
+    /// Cells that were asked for and have no record; only a report made from records can have any.
+    pub missing: usize,
 }
 
 impl fmt::Display for Account {
@@ -28,7 +32,8 @@ impl fmt::Display for Account {
         for outcome in Outcome::ALL {
             write!(f, " {} {} +", outcome.name(), self.of(outcome))?;
         }
-        write!(f, " filtered {}", self.filtered)
+        write!(f, " elsewhere {} + filtered {}", self.elsewhere, self.filtered)?;
+        if self.missing > 0 { write!(f, " + missing {}", self.missing) } else { Ok(()) }
     }
 }
 
@@ -73,7 +78,7 @@ impl Account {
         for name in settled.keys().filter(|name| !wanted.contains(*name)) {
             problems.push(format!("{name} has an outcome, but was not asked for"));
         }
-        let sum = self.outcomes.values().sum::<usize>() + self.filtered;
+        let sum = self.outcomes.values().sum::<usize>() + self.elsewhere + self.filtered + self.missing;
         if sum != self.declared {
             problems.push(format!("{self}, but the right side is {sum}"));
         }
@@ -114,10 +119,20 @@ mod tests {
         let account = Account::new(5, 2, settled.values());
         assert_eq!(
             account.to_string(),
-            "declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 0 + unsupported 0 + filtered 2"
+            "declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 0 + unsupported 0 + elsewhere 0 + filtered 2"
         );
         let wanted = names(&["a", "b", "c"]);
         assert_eq!(account.verify(&wanted, &settled, Some(&conclusion(2, 1))), Ok(()));
+    }
+
+    #[test]
+    fn cells_of_other_hosts_and_lost_ones_count() {
+        let settled = settled(&[("a", Outcome::Pass)]);
+        let account = Account { elsewhere: 3, missing: 2, ..Account::new(7, 1, settled.values()) };
+        assert!(account.to_string().ends_with("+ elsewhere 3 + filtered 1 + missing 2"), "{account}");
+        assert_eq!(account.verify(&names(&["a"]), &settled, None), Ok(()));
+        let lost = Account { elsewhere: 2, ..account };
+        assert!(lost.verify(&names(&["a"]), &settled, None).is_err(), "a cell of another host is lost");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use bitnet_golden::matrix::{Device, Matrix, Model, Rectangle};
+use bitnet_golden::matrix::{Backend, Device, Matrix, Model, Rectangle};
 
 use crate::setup::Problem;
 
@@ -198,12 +198,15 @@ impl Axes {
 
 /// All declared cells in a stable order: by check as declared, then model, quant, device, backend.
 ///
-/// Mistakes of the declaration (empty or overlapping rectangles, unknown names) go to `problems`.
+/// What a backend does not know makes no cell. Mistakes of the declaration (empty or overlapping rectangles, unknown names,
+/// facts about nothing, another number of cells than the check says) go to `problems`.
 #[must_use]
 pub fn expand(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) -> Vec<Cell> {
     let mut seen = BTreeSet::new();
     let mut cells = Vec::new();
+    facts(matrix, axes, problems);
     for check in &matrix.checks {
+        let before = cells.len();
         for rectangle in &check.cells {
             unknown_values(&check.name, rectangle, axes, problems);
             let made = fill(matrix, &check.name, rectangle);
@@ -219,8 +222,30 @@ pub fn expand(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) -> Vec<
                 }
             }
         }
+        let made = cells.len() - before;
+        if let Some(count) = check.count.filter(|count| *count != made) {
+            problems.push(Problem::Count { check: check.name.clone(), count, made });
+        }
     }
     cells
+}
+
+/// What backends do not know must be about something that is declared.
+fn facts(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) {
+    for backend in &matrix.backends {
+        let place = || format!("matrix.toml, what the backend `{}` does not know", backend.name);
+        for unknown in &backend.unknown {
+            for (axis, values) in [(Axis::Model, &unknown.models), (Axis::Quant, &unknown.quants)] {
+                for value in values.iter().filter(|value| !axes.has(axis, value)) {
+                    let valid = axes.values(axis).to_vec();
+                    problems.push(Problem::UnknownValue { place: place(), axis, value: value.clone(), valid });
+                }
+            }
+            if !matrix.models.iter().any(|model| model.quants.iter().any(|quant| unknown.covers(model, quant))) {
+                problems.push(Problem::StaleFact { place: place(), reason: unknown.reason.clone() });
+            }
+        }
+    }
 }
 
 fn unknown_values(check: &str, r: &Rectangle, axes: &Axes, problems: &mut Vec<Problem>) {
@@ -252,7 +277,8 @@ fn fill(matrix: &Matrix, check: &str, r: &Rectangle) -> Vec<Cell> {
     for model in matrix.models.iter().filter(|m| model_picked(m)) {
         for quant in model.quants.iter().filter(|q| picked(&r.quants, q)) {
             for device in matrix.devices.iter().filter(|d| device_picked(d)) {
-                for backend in matrix.backends.iter().filter(|b| picked(&r.backends, &b.name)) {
+                let can_be = |b: &&Backend| picked(&r.backends, &b.name) && b.unknown(model, quant).is_none();
+                for backend in matrix.backends.iter().filter(can_be) {
                     cells.push(Cell {
                         model: model.name.clone(),
                         quant: quant.clone(),
@@ -349,6 +375,29 @@ mod tests {
         assert_eq!(cells("[\"*\"]"), ["m::q1::d::b::c"]);
         assert_eq!(cells("[\"card\"]"), ["m::q1::card::b::c"]);
         assert_eq!(cells("[\"*\", \"card\"]"), ["m::q1::d::b::c", "m::q1::card::b::c"]);
+    }
+
+    #[test]
+    fn what_a_backend_does_not_know_is_no_cell() {
+        let unknown =
+            "[[backend]]\nname = \"ref\"\nabout = \"\"\n[[backend.unknown]]\nquants = [\"q1\"]\nreason = \"younger\"\n";
+        let check = |cells: &str| format!("[[check]]\nname = \"c\"\nabout = \"\"\n{cells}\n");
+        let (cells, problems) = expand_with(&format!("{unknown}{}", check("count = 3\ncells = [{}]")));
+        assert_eq!(cells, ["m::q1::d::b::c", "m::q2::d::b::c", "m::q2::d::ref::c"]);
+        assert_eq!(problems, Vec::<String>::new());
+        // A rectangle of nothing else is a mistake, and so is a number that no longer holds.
+        let named = check("cells = [{ quants = [\"q1\"], backends = [\"ref\"] }]");
+        let (_, problems) = expand_with(&format!("{unknown}{named}"));
+        assert!(problems[0].contains("makes no cell"), "{problems:?}");
+        let (_, problems) = expand_with(&format!("{unknown}{}", check("count = 4\ncells = [{}]")));
+        assert_eq!(
+            problems,
+            [
+                "matrix.toml: the check `c` has 3 cells, its `count` says 4; find out which cells came or went, then correct it"
+            ]
+        );
+        let (_, problems) = expand_with(&format!("{}{}", unknown.replace("q1", "q7"), check("cells = [{}]")));
+        assert!(problems[0].contains("unknown quant `q7`") && problems[1].contains("younger"), "{problems:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod lossless;
 pub mod numpy;
 pub mod ops;
 pub mod perplexity;
+pub mod place;
 pub mod recorded;
 pub mod token_parity;
 pub mod tokenize;
@@ -135,6 +136,13 @@ impl Context {
         self.matrix
             .model(&cell.model)
             .ok_or_else(|| Failure::new(format_args!("the model `{}` is not declared", cell.model)))
+    }
+
+    /// Whether the check of a cell is also declared for its model and quant on another device.
+    #[must_use]
+    pub fn is_declared(&self, cell: &Cell, device: &str) -> bool {
+        let check = self.matrix.checks.iter().find(|check| check.name == cell.check);
+        check.is_some_and(|check| check.cells.iter().any(|r| r.names(&cell.model, &cell.quant, device)))
     }
 
     /// The seed for everything random in the cell: the same on every device, backend and host.

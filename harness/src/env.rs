@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// Selection twins of `--model`, `--quant`, `--device`, `--backend`, `--check`: see [`crate::axes::Axis::env`].
 pub const MATRIX_REQUIRE: &str = "MATRIX_REQUIRE";
+/// Twin of `--all-devices`.
+pub const MATRIX_ALL_DEVICES: &str = "MATRIX_ALL_DEVICES";
 /// Folder for records and summaries instead of `<target>/matrix`.
 pub const MATRIX_OUT: &str = "MATRIX_OUT";
 /// Folder of fetched fixtures instead of `<target>/fixtures`.

@@ -27,7 +27,7 @@
 //! | [`references`] | the C++ references as backends: what they are asked, live and recorded |
 //! | [`golden`] | snapshots and blessing |
 //! | [`gate`] | what the kernels cost, against what they did |
-//! | [`record`], [`account`], [`report`] | what is left of a run |
+//! | [`run`], [`record`], [`account`], [`report`] | what a run was to do, and what is left of it |
 //!
 //! The user manual is the module documentation of `tests/matrix.rs`.
 
@@ -55,6 +55,7 @@ pub mod record;
 pub mod references;
 pub mod report;
 pub mod roster;
+pub mod run;
 pub mod select;
 pub mod setup;
 pub mod strings;

@@ -89,6 +89,15 @@ pub enum RecordError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A folder of records without the file that says what was to be run.
+    #[error(
+        "{path} has no run.json: no run of the matrix wrote it, so nobody knows what is missing in it; run `cargo test --test matrix`, or name the folder of a run",
+        path = path.display()
+    )]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It is not a record of this version.
     #[error("{path} is not a record of schema {SCHEMA}: {problem}; remove it and run its cell again", path = path.display())]
     Malformed {
@@ -145,7 +154,7 @@ pub fn read(path: &Path) -> Result<Record, RecordError> {
     Ok(record)
 }
 
-/// All records of a folder, by cell name. A folder that does not exist is an error: nothing ran there.
+/// All records of a folder, by cell name; the file that says what was to be run is not one. A folder that does not exist is an error: nothing ran there.
 ///
 /// # Errors
 /// [`RecordError`] for the first file that is not a record.
@@ -154,32 +163,13 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Record>, RecordError> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        let about_the_run = path.file_name().is_some_and(|name| name == crate::run::FILE);
+        if path.extension().is_some_and(|extension| extension == "json") && !about_the_run {
             paths.push(path);
         }
     }
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
-}
-
-/// Removes records of cells that are no longer declared, so that no report shows them.
-///
-/// # Errors
-/// [`RecordError::Io`].
-pub fn remove_strangers(folder: &Path, cells: &[&Cell]) -> Result<(), RecordError> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Ok(());
-    };
-    let known: std::collections::BTreeSet<String> = cells.iter().map(|cell| file_name(cell)).collect();
-    for entry in entries.filter_map(Result::ok) {
-        let path = entry.path();
-        let stranger = path.extension().is_some_and(|extension| extension == "json")
-            && !known.contains(&*entry.file_name().to_string_lossy());
-        if stranger {
-            std::fs::remove_file(&path).map_err(|source| RecordError::Io { path, source })?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -233,17 +223,5 @@ pub(crate) mod tests {
             let error = read(&path).expect_err(want);
             assert!(error.to_string().contains(want), "{error}");
         }
-    }
-
-    #[test]
-    fn strangers_are_removed() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let known = sample("m::q::d::b::c", Outcome::Pass);
-        let stranger = sample("m::q::d::b::gone", Outcome::Pass);
-        for record in [&known, &stranger] {
-            write(dir.path(), &record.cell().expect("cell"), record).expect("write");
-        }
-        remove_strangers(dir.path(), &[&known.cell().expect("cell")]).expect("remove");
-        assert_eq!(read_folder(dir.path()).expect("read"), [known]);
     }
 }

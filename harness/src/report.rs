@@ -3,6 +3,10 @@
 //! [`Report::load`] reads any number of record folders; [`terminal`], [`markdown`], [`junit`] and
 //! [`html`] show the result. Where two folders have a record of the same cell, the worse outcome that
 //! *ran* wins (fail, xfail, pass), and a cell that ran anywhere beats one that was unavailable.
+//!
+//! Each folder says in its `run.json` what was to be run ([`crate::run`]). A cell that some run asked for and that has no
+//! record in any folder is missing, and a report with a missing cell is red. So one shard by itself is red until the others
+//! join it. Cells of devices that a run's host lacked are `elsewhere`, until another host's folder has their records.
 
 mod html;
 mod junit;
@@ -14,6 +18,7 @@ use std::path::PathBuf;
 
 use crate::account::Account;
 use crate::record::{self, Record, RecordError};
+use crate::run::{self, Elsewhere, Run};
 use crate::verdict::{Outcome, Verdict};
 
 pub use html::html;
@@ -28,21 +33,23 @@ pub struct Report {
     /// Of the same cells, what another record outweighs: the cell's history.
     others: BTreeMap<String, Vec<Record>>,
     declared: Option<BTreeSet<String>>,
+    runs: Vec<Run>,
+    problems: Vec<String>,
 }
 
 /// Reads record folders and merges them. Each path is a folder of records, or one that has a `records`
 /// folder (`target/matrix`).
 ///
 /// # Errors
-/// [`RecordError`] for a folder that cannot be read, or the first file in it that is not a record.
+/// [`RecordError`] for a folder that cannot be read or is not a run's, or the first file in it that is not a record.
 pub fn load(folders: &[PathBuf]) -> Result<Report, RecordError> {
     Report::load(folders)
 }
 
 impl Report {
-    /// A report of these records against the declared cells.
-    pub fn of(records: BTreeMap<String, Record>, declared: impl IntoIterator<Item = String>) -> Self {
-        Self { records, others: BTreeMap::new(), declared: Some(declared.into_iter().collect()) }
+    /// A report of these records of a run against the declared cells.
+    pub fn of(records: BTreeMap<String, Record>, run: Run, declared: impl IntoIterator<Item = String>) -> Self {
+        Self { records, declared: Some(declared.into_iter().collect()), runs: vec![run], ..Self::default() }
     }
 
     /// See [`load`].
@@ -54,14 +61,30 @@ impl Report {
         for folder in folders {
             let inner = folder.join("records");
             let folder = if inner.is_dir() { &inner } else { folder };
+            let run = run::read(folder)?;
+            let asked: BTreeSet<&str> = run.cells.iter().map(String::as_str).collect();
             for record in record::read_folder(folder)? {
+                if !asked.contains(record.name.as_str()) {
+                    report.problems.push(format!(
+                        "{}: {} was not asked for in this run",
+                        folder.display(),
+                        record.name
+                    ));
+                } else if run.id.is_some() && record.run.is_some() && record.run != run.id {
+                    report.problems.push(format!(
+                        "{}: the record of {} is of another run",
+                        folder.display(),
+                        record.name
+                    ));
+                }
                 report.merge(record);
             }
+            report.runs.push(run);
         }
         Ok(report)
     }
 
-    /// Tells the report which cells are declared, so that it can count those without a record (as
+    /// Tells the report which cells are declared, so that it can count those that no run asked for (as
     /// filtered) and leave out records of cells that are gone.
     #[must_use]
     pub fn against(mut self, declared: impl IntoIterator<Item = String>) -> Self {
@@ -93,23 +116,90 @@ impl Report {
         &self.records
     }
 
-    /// The accounting line of the records. Without a declaration the records are all there is.
+    /// What is wrong with the records as a whole: records of another run, or of cells that nobody asked for.
     #[must_use]
-    pub fn account(&self) -> Account {
-        let declared = self.declared.as_ref().map_or(self.records.len(), BTreeSet::len);
-        let filtered = declared.saturating_sub(self.records.len());
-        Account::new(declared, filtered, self.records.values().map(|r| &r.outcome))
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
 
-    /// Whether any cell failed, or there is nothing at all.
+    /// The declared cells; without a declaration, all that any run speaks of.
+    fn declared(&self) -> BTreeSet<&str> {
+        match &self.declared {
+            Some(declared) => declared.iter().map(String::as_str).collect(),
+            None => {
+                let elsewhere = self.runs.iter().flat_map(|run| run.elsewhere.values()).flat_map(|lack| &lack.cells);
+                let asked = self.runs.iter().flat_map(|run| &run.cells);
+                asked.chain(elsewhere).chain(self.records.keys()).map(String::as_str).collect()
+            }
+        }
+    }
+
+    /// Cells that some run asked for and that have no record.
+    #[must_use]
+    pub fn missing(&self) -> BTreeSet<&str> {
+        let declared = self.declared();
+        let asked = self.runs.iter().flat_map(|run| &run.cells).map(String::as_str);
+        asked.filter(|name| declared.contains(name) && !self.records.contains_key(*name)).collect()
+    }
+
+    /// What no host of these runs could run, by device and reason.
+    #[must_use]
+    pub fn elsewhere(&self) -> BTreeMap<(&str, &str, &str), BTreeSet<&str>> {
+        let (declared, missing) = (self.declared(), self.missing());
+        let mut taken = BTreeSet::new();
+        let mut out: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
+        for (device, Elsewhere { reason, mend, cells }) in self.runs.iter().flat_map(|run| &run.elsewhere) {
+            let open =
+                |name: &&str| declared.contains(name) && !self.records.contains_key(*name) && !missing.contains(name);
+            for name in cells.iter().map(String::as_str).filter(open) {
+                if taken.insert(name) {
+                    out.entry((device.as_str(), reason.as_str(), mend.as_str())).or_default().insert(name);
+                }
+            }
+        }
+        out
+    }
+
+    /// The accounting line of the records. Without a declaration all that the runs speak of is declared.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let (declared, missing) = (self.declared().len(), self.missing().len());
+        let elsewhere = self.elsewhere().values().map(BTreeSet::len).sum();
+        let filtered = declared.saturating_sub(self.records.len() + missing + elsewhere);
+        Account { elsewhere, missing, ..Account::new(declared, filtered, self.records.values().map(|r| &r.outcome)) }
+    }
+
+    /// Whether any cell failed or is missing, the records are not those of their runs, or there is nothing at all.
     #[must_use]
     pub fn is_red(&self) -> bool {
-        self.records.is_empty() || self.account().of(Outcome::Fail) > 0
+        let account = self.account();
+        let nothing = self.records.is_empty() || self.runs.is_empty();
+        nothing || account.of(Outcome::Fail) > 0 || account.missing > 0 || !self.problems.is_empty()
     }
 
     fn with(&self, outcome: Outcome) -> impl Iterator<Item = &Record> {
         self.records.values().filter(move |record| record.outcome == outcome)
     }
+
+    /// The runs, one line each: machine, commit, selection, and how many of their cells have a record.
+    fn runs(&self) -> Vec<String> {
+        let line = |run: &Run| {
+            let there = run.cells.iter().filter(|name| self.records.contains_key(*name)).count();
+            let selection = if run.selection.is_empty() { "all cells" } else { &run.selection };
+            format!("{}, {}: {selection}, {there} of {} records", run.origin(), run.timestamp, run.cells.len())
+        };
+        self.runs.iter().map(line).collect()
+    }
+}
+
+/// One line for each device that no host of the runs has, and the step that would run its cells.
+#[must_use]
+pub fn elsewhere(report: &Report) -> String {
+    let line = |((device, reason, mend), cells): (&(&str, &str, &str), &BTreeSet<&str>)| {
+        let (count, s) = (cells.len(), if cells.len() == 1 { "" } else { "s" });
+        format!("  elsewhere: {device}: {count} cell{s}: {reason}\n    to run them: {mend}\n")
+    };
+    report.elsewhere().iter().map(line).collect()
 }
 
 fn weight(record: &Record) -> (u8, &str) {

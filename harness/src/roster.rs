@@ -181,56 +181,6 @@ fn close(
 mod tests {
     use super::*;
 
-    fn roster() -> Roster {
-        let named = |name: &str, availability, run: fn() -> Result<(), Failure>| Named {
-            name: name.to_owned(),
-            availability,
-            run: Arc::new(run),
-        };
-        let gone = Availability::unavailable("v", "it is not here", "fetch it");
-        Roster {
-            target: "toy",
-            require_twin: "TOY_REQUIRE",
-            requirable: vec!["v".to_owned()],
-            trials: vec![
-                named("good", Availability::Available, || Ok(())),
-                named("gone", gone, || Ok(())),
-                named("bad", Availability::Available, || Err(Failure::new("wrong"))),
-                named("panics", Availability::Available, || panic!("no")),
-            ],
-        }
-    }
-
-    fn go(args: &[&str], env: &[(&str, &str)]) -> Result<bool, String> {
-        let argv: Vec<String> = ["toy", "-q"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
-        roster().go(&argv, &Env::from_pairs(env))
-    }
-
-    #[test]
-    fn what_is_missing_is_shown_unless_it_is_required() {
-        assert_eq!(go(&["good", "--exact"], &[]), Ok(true));
-        assert_eq!(go(&["gone", "--exact"], &[]), Ok(true));
-        assert_eq!(go(&["gone", "--exact", "--require", "v"], &[]), Ok(false));
-        assert_eq!(go(&["gone", "--exact"], &[("TOY_REQUIRE", "v")]), Ok(false));
-        assert_eq!(go(&["gone", "--exact", "--ignored"], &[]), Ok(false));
-        assert_eq!(go(&["gone", "--exact"], &[("NEXTEST", "1")]), Ok(false));
-    }
-
-    #[test]
-    fn failures_and_panics_are_red() {
-        assert_eq!(go(&["bad", "--exact"], &[]), Ok(false));
-        assert_eq!(go(&["panics", "--exact"], &[]), Ok(false));
-        assert_eq!(go(&["nothing", "--exact"], &[]), Ok(true));
-        assert!(go(&["nothing", "--exact"], &[("NEXTEST", "1")]).is_err());
-    }
-
-    #[test]
-    fn requirements_are_checked() {
-        assert!(go(&["--require", "w"], &[]).expect_err("unknown").contains("valid: v"));
-        assert!(go(&["--require"], &[]).expect_err("no value").contains("needs a value"));
-        assert!(go(&["--require=w"], &[]).expect_err("unknown").contains("unknown name `w`"));
-    }
-
     #[test]
     fn the_books_must_balance() {
         let seen = Conclusion { num_filtered_out: 0, num_passed: 1, num_failed: 0, num_ignored: 0, num_measured: 0 };

@@ -17,6 +17,8 @@ Selection of cells (comma lists, repeatable, exact names; environment twins in b
       --check <NAMES>    [MATRIX_CHECK]
       --require <NAMES>  [MATRIX_REQUIRE] models, devices, backends or checks that must be available:
                          what needs them fails where it would be shown as unavailable
+      --all-devices      [MATRIX_ALL_DEVICES] one test for each cell of a device that this host does not have, where
+                         there is one line for each device otherwise
 
 Exit codes: 0 all is as it should be; 101 a cell failed or the accounting does not add up;
 2 the command line, the data or the registration is wrong (nothing was run).
@@ -52,6 +54,8 @@ pub struct CommandLine {
     required: Vec<(String, String)>,
     /// Whether one of our selection flags was on the command line itself.
     pub by_flag: bool,
+    /// Whether cells of devices that are not here are tests as well, not one line for each device.
+    pub all_devices: bool,
     /// What is left for libtest-mimic, the program's name included.
     pub rest: Vec<String>,
 }
@@ -62,7 +66,7 @@ impl CommandLine {
     /// # Errors
     /// [`UsageError::MissingValue`].
     pub fn parse(argv: &[String], env: &Env) -> Result<Self, UsageError> {
-        let mut line = Self::default();
+        let mut line = Self { all_devices: env.on(env::MATRIX_ALL_DEVICES), ..Self::default() };
         let mut args = argv.iter();
         line.rest.extend(args.next().cloned());
         while let Some(arg) = args.next() {
@@ -70,6 +74,10 @@ impl CommandLine {
                 Some((flag, value)) => (flag, Some(value.to_owned())),
                 None => (arg.as_str(), None),
             };
+            if arg == ALL_DEVICES {
+                line.all_devices = true;
+                continue;
+            }
             let axis = Axis::ALL.into_iter().find(|axis| axis.flag() == flag);
             if axis.is_none() && flag != "--require" {
                 line.rest.push(arg.clone());
@@ -148,6 +156,18 @@ impl CommandLine {
         self.wanted.iter().all(|wanted| wanted.values.iter().any(|value| value == cell.get(wanted.axis)))
     }
 
+    /// Whether the selection, by flag or environment, names this value of the axis.
+    #[must_use]
+    pub fn names(&self, axis: Axis, value: &str) -> bool {
+        self.wanted.iter().any(|wanted| wanted.axis == axis && wanted.values.iter().any(|named| named == value))
+    }
+
+    /// Whether anything was selected on the axis.
+    #[must_use]
+    pub fn selects_on(&self, axis: Axis) -> bool {
+        self.wanted.iter().any(|wanted| wanted.axis == axis)
+    }
+
     /// Whether `--require` names it.
     #[must_use]
     pub fn requires(&self, name: &str) -> bool {
@@ -167,6 +187,8 @@ impl CommandLine {
         self.wanted.iter().map(part).collect::<Vec<_>>().join(" ")
     }
 }
+
+const ALL_DEVICES: &str = "--all-devices";
 
 /// The axes whose values can be required. A weight format is nothing that a host has or lacks.
 const REQUIRABLE: [Axis; 4] = [Axis::Backend, Axis::Device, Axis::Model, Axis::Check];
@@ -220,6 +242,17 @@ mod tests {
         let line = parse(&[], &[("MATRIX_MODEL", "")]);
         assert!(!line.has_selection());
         assert!(line.selects(&cell("a::q::d::b::k")));
+    }
+
+    #[test]
+    fn all_devices_is_a_switch_with_a_twin() {
+        let line = parse(&["--all-devices", "--list"], &[]);
+        assert!(line.all_devices && !line.by_flag);
+        assert_eq!(line.rest, ["matrix", "--list"]);
+        assert!(parse(&[], &[("MATRIX_ALL_DEVICES", "1")]).all_devices);
+        assert!(!parse(&[], &[("MATRIX_ALL_DEVICES", "0")]).all_devices);
+        let line = parse(&["--device", "d"], &[("MATRIX_MODEL", "m")]);
+        assert!(line.names(Axis::Device, "d") && line.names(Axis::Model, "m") && !line.names(Axis::Device, "e"));
     }
 
     #[test]

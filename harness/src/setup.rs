@@ -38,6 +38,12 @@ pub enum Problem {
     EmptyRectangle { check: String, rectangle: String },
     #[error("matrix.toml: the cell {cell} is declared twice; rectangles must not overlap")]
     DeclaredTwice { cell: String },
+    #[error(
+        "matrix.toml: the check `{check}` has {made} cells, its `count` says {count}; find out which cells came or went, then correct it"
+    )]
+    Count { check: String, count: usize, made: usize },
+    #[error("{place}: the entry covers no model and weight format of the matrix: {reason}")]
+    StaleFact { place: String, reason: String },
     #[error("matrix.toml declares no cell at all; a run of it would be green and mean nothing")]
     NoCells,
     #[error("{file}: the entry `{pattern}` is stale: it matches no declared cell; remove it or mend the pattern")]
@@ -272,7 +278,12 @@ mod tests {
     fn the_committed_declaration_is_consistent() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden");
         match declare(&golden) {
-            Ok(declaration) => assert!(!declaration.cells.is_empty()),
+            Ok(declaration) => {
+                assert!(!declaration.cells.is_empty());
+                let uncounted = declaration.matrix.checks.iter().filter(|check| check.count.is_none());
+                let names: Vec<&str> = uncounted.map(|check| check.name.as_str()).collect();
+                assert_eq!(names, Vec::<&str>::new(), "checks without a count could lose cells unseen");
+            }
             Err(problems) => {
                 let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
                 panic!("{}", lines.join("\n"));

@@ -75,6 +75,18 @@ impl Planned {
         })
     }
 
+    /// What is missing of the cell's device, where that is what settles it and nobody requires it: such a cell can only
+    /// run on another host.
+    #[must_use]
+    pub fn lacks_device(&self) -> Option<(&str, &str)> {
+        match &self.availability {
+            Availability::Unavailable { missing, reason, mend } if *missing == self.cell().device && !self.required => {
+                Some((reason, mend))
+            }
+            _ => None,
+        }
+    }
+
     fn is_ignored(&self) -> bool {
         self.settled(false)
             .is_some_and(|verdict| matches!(verdict.outcome, Outcome::Unavailable | Outcome::Unsupported))
@@ -93,14 +105,8 @@ pub struct Session {
 impl Session {
     /// A session that writes below the context's folders.
     #[must_use]
-    pub fn new(ctx: Context, commit: Option<String>, run: Option<String>) -> Self {
-        Self {
-            ctx,
-            host: HostInfo::here(),
-            harness: HarnessInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit },
-            run,
-            records: Mutex::new(BTreeMap::new()),
-        }
+    pub fn new(ctx: Context, harness: HarnessInfo, run: Option<String>) -> Self {
+        Self { ctx, host: HostInfo::here(), harness, run, records: Mutex::new(BTreeMap::new()) }
     }
 
     /// What the checks are given.

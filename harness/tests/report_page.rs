@@ -15,9 +15,11 @@ use bitnet_harness::provenance::HostInfo;
 use bitnet_harness::record::{self, HarnessInfo, Record, SCHEMA};
 use bitnet_harness::report::{self, Report};
 use bitnet_harness::roster::{Named, Roster};
+use bitnet_harness::run::{self, Run};
 use bitnet_harness::verdict::{Availability, Outcome};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
@@ -71,6 +73,7 @@ fn browser_here() -> Availability {
 /// 1,008 cells: one failed on the second host and passed on the first, one is known to fail; the last six rows ran nowhere.
 fn page() -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
+    let mut cells = Vec::new();
     for row in 0..ROWS {
         for device in 0..DEVICES {
             for backend in 0..BACKENDS {
@@ -80,22 +83,46 @@ fn page() -> Result<String, Failure> {
                     (3, 1, 1) => Outcome::Xfail,
                     _ => Outcome::Pass,
                 };
-                write(folder.path(), "one", &name, outcome, None)?;
+                cells.push((name, outcome, None));
             }
         }
     }
-    write(folder.path(), "two", FAILED, Outcome::Fail, Some("logits differ: </script><b>token</b> 17"))?;
+    run(folder.path(), "one", &cells)?;
+    let failed = (FAILED.to_owned(), Outcome::Fail, Some("logits differ: </script><b>token</b> 17"));
+    run(folder.path(), "two", &[failed])?;
     let report = Report::load(&[folder.path().join("one"), folder.path().join("two")]).map_err(Failure::new)?;
     Ok(report::html(&report))
 }
 
-fn write(
-    folder: &std::path::Path,
-    host: &str,
-    name: &str,
-    outcome: Outcome,
-    reason: Option<&str>,
-) -> Result<(), Failure> {
+/// The folder of a run.
+fn run(folder: &Path, host: &str, cells: &[(String, Outcome, Option<&str>)]) -> Result<(), Failure> {
+    let run = Run {
+        schema: run::SCHEMA,
+        id: None,
+        selection: String::new(),
+        host: host_info(host),
+        harness: harness_info(),
+        timestamp: TIME.to_owned(),
+        cells: cells.iter().map(|(name, ..)| name.clone()).collect(),
+        elsewhere: BTreeMap::new(),
+    };
+    let folder = folder.join(host).join("records");
+    std::fs::create_dir_all(&folder)?;
+    run::begin(&folder, &run).map_err(Failure::new)?;
+    cells.iter().try_for_each(|(name, outcome, reason)| write(&folder, host, name, *outcome, *reason))
+}
+
+const TIME: &str = "2026-11-28T08:58:21Z";
+
+fn host_info(arch: &str) -> HostInfo {
+    HostInfo { os: "linux".to_owned(), arch: arch.to_owned(), features: Vec::new() }
+}
+
+fn harness_info() -> HarnessInfo {
+    HarnessInfo { version: "0.1.0".to_owned(), commit: Some("0123456789abcdef".to_owned()) }
+}
+
+fn write(folder: &Path, host: &str, name: &str, outcome: Outcome, reason: Option<&str>) -> Result<(), Failure> {
     let record = Record {
         schema: SCHEMA,
         name: name.to_owned(),
@@ -109,13 +136,13 @@ fn write(
         model_sha256: None,
         reference: None,
         duration_ms: 1.5,
-        host: HostInfo { os: "linux".to_owned(), arch: host.to_owned(), features: Vec::new() },
-        harness: HarnessInfo { version: "0.1.0".to_owned(), commit: Some("0123456789abcdef".to_owned()) },
-        timestamp: "2026-11-28T08:58:21Z".to_owned(),
+        host: host_info(host),
+        harness: harness_info(),
+        timestamp: TIME.to_owned(),
         run: None,
     };
     let cell = record.cell().map_err(Failure::new)?;
-    record::write(&folder.join(host).join("records"), &cell, &record).map_err(Failure::new)
+    record::write(folder, &cell, &record).map_err(Failure::new)
 }
 
 /// Opens the page in the browser, runs `script` there and hands out what it returns.
@@ -204,12 +231,19 @@ fn a_click_opens_a_cell() -> Result<(), Failure> {
         const history=[...panel.querySelectorAll('.history tr')].map(r=>r.children[1].textContent+' '+r.children[3].textContent);
         const hash=decodeURIComponent(location.hash);document.getElementById('close').click();
         return [before,shown,['logits differ: </script><b>token</b> 17','max_abs','0123456789abcdef',
-        'cargo test --test matrix -- --model model07 --quant q1 --device device2 --backend backend1 --check check',
+        'cargo test --test matrix -- --exact {FAILED}',
         'model07__q1__device2__backend1__check.json'].filter(t=>!text.includes(t)),history,hash,panel.offsetWidth]"
     );
     is(
         ask(&script, &[])?,
-        serde_json::json!([0, true, [], ["fail linux two ()", "pass linux one ()"], format!("#{FAILED}"), 0]),
+        serde_json::json!([
+            0,
+            true,
+            [],
+            ["fail linux two () at commit 0123456789ab", "pass linux one () at commit 0123456789ab"],
+            format!("#{FAILED}"),
+            0
+        ]),
     )
 }
 

@@ -16,6 +16,8 @@ mod lost;
 mod planted;
 #[path = "selftest/references.rs"]
 mod references;
+#[path = "selftest/rosters.rs"]
+mod rosters;
 #[path = "selftest/toy.rs"]
 mod toy;
 #[path = "selftest/workers.rs"]
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
     if let Some(folder) = std::env::var_os(workers::WORKER) {
         return workers::worker(folder.into());
     }
+    if std::env::var_os(rosters::ROSTER).is_some() {
+        return rosters::target(&argv);
+    }
     if let Some(root) = std::env::var_os(toy::ROOT) {
         return toy::suite(root.into()).main(&argv);
     }
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         .chain(lies::CASES)
         .chain(lost::CASES)
         .chain(references::CASES)
+        .chain(rosters::CASES)
         .chain(workers::CASES)
         .map(|(name, case)| {
             // A failed assertion is a panic, which libtest-mimic turns into a failure with its message.

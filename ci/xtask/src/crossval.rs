@@ -5,7 +5,7 @@
 mod out;
 mod sides;
 
-pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, report_usage};
+pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, print_usage, report_usage, wants_json};
 pub(crate) use sides::{SideArgs, limits_of};
 
 use bitnet_engine::chat::Message;
@@ -49,7 +49,14 @@ pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
     let Sides { mut ours, limits, model, tokenizer, reference_model } = args.ours(&plan.asked)?;
     let prompts =
         plan.prompts.iter().map(|text| wrap(&ours, text, &plan.template)).collect::<anyhow::Result<Vec<Prompt>>>()?;
-    let longest = longest(&mut ours, &prompts)? + plan.asked.max_tokens + 1;
+    let longest = longest(&mut ours, &prompts)? + plan.asked.max_tokens;
+    // Wrong whether or not there is a reference; how far a continuation really goes shows later.
+    if let Some(position) = plan.asked.positions.iter().flatten().find(|position| **position >= longest) {
+        anyhow::bail!(
+            "--positions: {position} was asked for, and the longest prompt with its continuation has {longest} tokens"
+        );
+    }
+    let longest = longest + 1;
     // As llama.cpp rounds what it allocates.
     ours.context = longest.next_multiple_of(256);
     let mut report = Report {

@@ -1,4 +1,7 @@
 //! `lossless`: a ternary model keeps every bit in every ternary format: weights, logits, and the way back.
+//!
+//! A format is read and written by its own code, whatever the other is. So a format's cell goes to I2_S and back, and the cell of I2_S to
+//! the formats that have no cell of their own: each is written and read, and all have the bits of I2_S.
 
 use super::digest::{digest, ids};
 use super::{Check, Context, Failure};
@@ -10,7 +13,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::{LAYOUT_KEY, Loaded, load};
 use bitnet_golden::texts;
 use bitnet_kernels::best;
-use bitnet_kernels::quant::Storage;
+use bitnet_kernels::quant::{Storage, i2_s};
 
 /// The check.
 pub struct Lossless;
@@ -26,8 +29,12 @@ impl Check for Lossless {
         let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
         let ids = ids(&loaded, &texts::passage(&ctx.paths.golden)?, plan.digest_tokens)?;
         let logits = digest(&loaded, &best().into(), &ids, 2, 64)?;
+        let hub = Storage::by_name(i2_s::FORMAT.name)?;
         let mut formats = Vec::new();
-        for format in Storage::all().filter(|s| s.is_ternary() && *s != own) {
+        let declared =
+            |format: Storage| ctx.is_declared(&Cell { quant: format.name().to_owned(), ..cell.clone() }, &cell.device);
+        let other = |format: &Storage| if own == hub { !declared(*format) } else { *format == hub };
+        for format in Storage::all().filter(|s| s.is_ternary() && *s != own && other(s)) {
             let at = |what: &str| format!("{} to {}: {what}", own.name(), format.name());
             let there = converted(&loaded, format)?;
             same_weights(&loaded, &there).map_err(|failure| Failure::new(at(&failure.message)))?;

@@ -91,8 +91,15 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
     let mut out = String::new();
     let reference =
         report.reference.ran().map_or_else(|| "no reference".to_owned(), |r| format!("{} ({})", r.backend, r.chosen));
+    let build = report.reference.ran().map(|r| &r.version["build"]);
+    let built = build.and_then(|b| Some((b["source"].as_str()?, b["version"].as_str()?)));
     let m = &report.model;
     let _ = writeln!(out, "{}: {} ({}, {}) against {reference}", report.command, m.path, m.architecture, m.quant);
+    if let Some((source, version)) = built {
+        // A crate's name has its version, a checkout has a commit.
+        let version = if source.contains(version) { String::new() } else { format!(", {version}") };
+        let _ = writeln!(out, "the reference is built from {source}{version}");
+    }
     if let Some(other) = &report.reference_model {
         let _ = writeln!(out, "the reference runs another file: {} ({})", other.path, other.quant);
     }

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::axes::{Axis, Cell};
 use crate::record::{self, Record};
-use crate::report::{Report, escape, weight};
+use crate::report::{Report, elsewhere, escape, weight};
+use crate::run::origin;
 use crate::verdict::Outcome;
 
 const STYLE: &str = include_str!("page.css");
@@ -39,44 +40,30 @@ pub fn html(report: &Report) -> String {
     out
 }
 
-/// The command that runs one cell.
-#[must_use]
-pub(super) fn command(cell: &Cell) -> String {
-    let flags = Axis::ALL.map(|axis| format!(" {} {}", axis.flag(), cell.get(axis)));
-    format!("cargo test --test matrix --{}", flags.concat())
+fn command(record: &Record) -> String {
+    format!("cargo test --test matrix -- --exact {}", record.name)
 }
 
-/// Which machines, commits and times the records come from: a page of mixed origin has to say so.
+/// Which machines, commits and times the records come from, and what none of them could run.
 fn origins(report: &Report) -> String {
-    let records = report.records().values();
-    let hosts: BTreeSet<String> = records.clone().map(host).collect();
-    let commits: BTreeSet<&str> = records.clone().map(|r| r.harness.commit.as_deref().unwrap_or("unknown")).collect();
-    let times: BTreeSet<&str> = records.map(|r| r.timestamp.as_str()).collect();
-    let list = |items: Vec<&str>| escape(&items.join("; "));
-    format!(
-        "<p>Commit: <code>{}</code><br>Host: {}<br>Time: {} to {}</p>\n",
-        list(commits.into_iter().collect()),
-        list(hosts.iter().map(String::as_str).collect()),
-        escape(times.first().unwrap_or(&"-")),
-        escape(times.last().unwrap_or(&"-")),
-    )
-}
-
-fn host(record: &Record) -> String {
-    format!("{} {} ({})", record.host.os, record.host.arch, record.host.features.join(" "))
+    let list = |items: Vec<String>| items.iter().map(|item| format!("<li>{}</li>", escape(item))).collect::<String>();
+    let lacking = elsewhere(report).lines().map(|line| line.trim().to_owned()).collect();
+    format!("<h2>Runs</h2><ul>{}</ul><ul>{}</ul>\n", list(report.runs()), list(lacking))
 }
 
 fn failures(report: &Report) -> String {
     let mut out = String::from("<section id=\"failures\">");
+    out.extend(report.problems().iter().map(|problem| format!("<pre>{}</pre>\n", escape(problem))));
+    for name in report.missing() {
+        out += &format!("<article class=\"failure\"><h2 class=\"name\">{}</h2>", escape(name));
+        out += "<pre>it was to be run, and has no record</pre></article>\n";
+    }
     for record in report.with(Outcome::Fail) {
         let name = escape(&record.name);
         let reason = escape(record.reason.as_deref().unwrap_or("no reason was recorded"));
         out += &format!("<article class=\"failure\"><h2 class=\"name\"><a href=\"#{name}\">{name}</a></h2>");
         out += &format!("<pre>{reason}</pre>");
-        if let Ok(cell) = record.cell() {
-            out += &format!("<p>Run it again: <code>{}</code></p>", escape(&command(&cell)));
-        }
-        out += "</article>\n";
+        out += &format!("<p>Run it again: <code>{}</code></p></article>\n", escape(&command(record)));
     }
     if report.with(Outcome::Fail).next().is_none() {
         out += "<p>No recorded cell failed.</p>";
@@ -175,13 +162,13 @@ fn data(report: &Report) -> serde_json::Value {
                 "reason": record.reason.clone().map(&mut text),
                 "known": record.expected.as_ref().map(|known| text(known.why.clone())),
                 "remedy": record.mend.clone().map(&mut text),
-                "command": command(&cell),
+                "command": command(record),
                 "file": record::file_name(&cell),
                 "kernel": record.kernel,
                 "reference": record.reference,
                 "model": record.model_sha256.as_ref().map(|sum| format!("sha256 {sum}")),
                 "ms": (record.duration_ms * 10.0).round() / 10.0,
-                "host": text(host(record)),
+                "host": text(origin(&record.host, &record.harness)),
                 "commit": record.harness.commit,
                 "when": record.timestamp,
                 "metrics": record.metrics,

@@ -1,7 +1,7 @@
 //! The report for CI systems: JUnit's XML.
 //!
 //! JUnit knows passed, failed and skipped. An expected failure is passed, with its reason as output;
-//! unavailable and unsupported cells are skipped, with their reason.
+//! unavailable and unsupported cells are skipped, with their reason. A cell without a record that was to be run is an error.
 
 use crate::report::{Report, escape};
 use crate::verdict::Outcome;
@@ -11,10 +11,12 @@ use crate::verdict::Outcome;
 pub fn junit(report: &Report) -> String {
     let account = report.account();
     let skipped = account.of(Outcome::Unavailable) + account.of(Outcome::Unsupported);
+    let missing = report.missing();
+    let errors = missing.len() + report.problems().len();
     let seconds: f64 = report.records().values().map(|r| r.duration_ms / 1e3).sum();
     let counts = format!(
-        "tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\" errors=\"0\" time=\"{seconds:.3}\"",
-        report.records().len(),
+        "tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\" errors=\"{errors}\" time=\"{seconds:.3}\"",
+        report.records().len() + errors,
         account.of(Outcome::Fail),
     );
     let mut out = format!(
@@ -36,6 +38,13 @@ pub fn junit(report: &Report) -> String {
             escape(&record.name),
             record.duration_ms / 1e3,
             escape(&record.timestamp),
+        );
+    }
+    let lost = missing.iter().map(|name| (*name, "it was to be run, and has no record"));
+    for (name, problem) in lost.chain(report.problems().iter().map(|problem| ("records", problem.as_str()))) {
+        let (name, problem) = (escape(name), escape(problem));
+        out += &format!(
+            "<testcase classname=\"matrix\" name=\"{name}\" time=\"0\"><error message=\"{problem}\"/></testcase>\n"
         );
     }
     out + "</testsuite>\n</testsuites>\n"

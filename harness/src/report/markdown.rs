@@ -10,7 +10,15 @@ use crate::verdict::Outcome;
 pub fn markdown(report: &Report) -> String {
     let verdict_line = if report.is_red() { "red" } else { "green" };
     let mut out = format!("# The matrix is {verdict_line}\n\n`{}`\n", report.account());
+    out.extend(report.runs().iter().map(|run| format!("\n- {run}")));
+    out += "\n";
     out += &by_check(report);
+    let missing = report.missing();
+    if !missing.is_empty() || !report.problems().is_empty() {
+        out += "\n## Missing and wrong records\n\n";
+        out.extend(report.problems().iter().map(|problem| format!("- {problem}\n")));
+        out.extend(missing.iter().map(|name| format!("- `{name}` was to be run, and has no record\n")));
+    }
     let failures: Vec<_> = report.with(Outcome::Fail).collect();
     if !failures.is_empty() {
         out += "\n## Failures\n";
@@ -34,8 +42,9 @@ pub fn markdown(report: &Report) -> String {
     }
     let ignored = [Outcome::Unavailable, Outcome::Unsupported];
     let groups = groups(ignored.into_iter().flat_map(|o| report.with(o)).map(verdict));
-    if !groups.is_empty() {
-        out += "\n## Not run\n\n| outcome | cells | reason | to mend it |\n|---|---:|---|---|\n";
+    let elsewhere = report.elsewhere();
+    if !groups.is_empty() || !elsewhere.is_empty() {
+        out += "\n## Not run\n\n| outcome | cells | reason | to run them |\n|---|---:|---|---|\n";
         for group in groups {
             let mend = group.mend.map_or_else(String::new, |mend| format!("`{mend}`"));
             out += &format!(
@@ -45,6 +54,10 @@ pub fn markdown(report: &Report) -> String {
                 cell_text(&group.reason),
                 cell_text(&mend)
             );
+        }
+        for ((device, reason, mend), cells) in elsewhere {
+            let reason = cell_text(&format!("{device}: {reason}"));
+            out += &format!("| elsewhere | {} | {reason} | {} |\n", cells.len(), cell_text(mend));
         }
     }
     out

@@ -1,13 +1,28 @@
 //! The report for people at a terminal: what is not green and why, then the accounting line.
 
-use crate::report::{Report, unavailable, verdict};
+use crate::report::{Report, elsewhere, unavailable, verdict};
 use crate::verdict::Outcome;
 
-/// Expected failures, reasons of what was not run, and the accounting line. Failures come with their
+/// How many missing cells are named one by one.
+const NAMED: usize = 10;
+
+/// What is missing, expected failures, reasons of what was not run, and the accounting line. Failures come with their
 /// whole message where the runner printed them already, so here they are only named.
 #[must_use]
 pub fn terminal(report: &Report) -> String {
     let mut out = String::from("matrix:\n");
+    // One run is this one, and everybody knows where it was.
+    if report.runs.len() > 1 {
+        out.extend(report.runs().iter().map(|run| format!("  run: {run}\n")));
+    }
+    out.extend(report.problems().iter().map(|problem| format!("  wrong: {problem}\n")));
+    let missing = report.missing();
+    out.extend(
+        missing.iter().take(NAMED).map(|name| format!("  missing: {name}: it was to be run, and has no record\n")),
+    );
+    if missing.len() > NAMED {
+        out += &format!("  missing: {} more\n", missing.len() - NAMED);
+    }
     for record in report.with(Outcome::Fail) {
         let reason = record.reason.as_deref().unwrap_or_default();
         let first = reason.lines().next().unwrap_or_default();
@@ -19,6 +34,7 @@ pub fn terminal(report: &Report) -> String {
     }
     let ignored = [Outcome::Unavailable, Outcome::Unsupported];
     out += &unavailable(ignored.into_iter().flat_map(|o| report.with(o)).map(verdict));
+    out += &elsewhere(report);
     out += &format!("{}\n", report.account());
     out
 }

@@ -2,7 +2,8 @@ use super::*;
 use crate::record::tests::sample;
 
 fn report(list: &[(&str, Outcome)]) -> Report {
-    let mut report = Report::default();
+    let names: Vec<&str> = list.iter().map(|(name, _)| *name).collect();
+    let mut report = Report { runs: vec![run::tests::sample(&names, &[])], ..Report::default() };
     for (name, outcome) in list {
         report.merge(sample(name, *outcome));
     }
@@ -50,9 +51,18 @@ fn shards_merge_from_their_folders() {
         let cell = record.cell().expect("cell");
         record::write(&dir.path().join(folder), &cell, &record).expect("write");
     }
-    let report = load(&[dir.path().join("one"), dir.path().join("two")]).expect("load");
+    let both = [dir.path().join("one"), dir.path().join("two")];
+    assert!(load(&both).expect_err("no run").to_string().contains("one/records has no run.json"));
+    for (folder, cells) in [("one/records", &["m::q::d1::b::c", "m::q::gpu::b::c"][..]), ("two", &["m::q::gpu::b::c"])]
+    {
+        let path = dir.path().join(folder).join(run::FILE);
+        let text = serde_json::to_string(&run::tests::sample(cells, &[("npu", &["m::q::npu::b::c"])])).expect("run");
+        std::fs::write(path, text).expect("write");
+    }
+    let report = load(&both).expect("load");
     assert_eq!(report.account().of(Outcome::Pass), 2);
     assert!(!report.is_red());
+    assert_eq!((report.account().declared, report.account().elsewhere), (3, 1));
     let names = ["m::q::d1::b::c", "m::q::other::b::c"].map(str::to_owned);
     let account = report.against(names).account();
     assert_eq!((account.declared, account.filtered), (2, 1));
@@ -69,7 +79,7 @@ fn the_terminal_ends_with_the_accounting_line() {
     let text = terminal(&every_outcome());
     assert_eq!(
         text.lines().last(),
-        Some("declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 1 + unsupported 1 + filtered 0")
+        Some("declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 1 + unsupported 1 + elsewhere 0 + filtered 0")
     );
     assert!(text.contains("to mend it: cargo xtask mend"), "{text}");
     assert!(text.contains("xfail: m::q3::d1::b::c: a | known thing"), "{text}");

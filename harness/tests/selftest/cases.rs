@@ -6,7 +6,7 @@ use bitnet_harness::Outcome;
 use bitnet_harness::account::Account;
 use bitnet_harness::report;
 
-use crate::toy::{GREEN, Toy};
+use crate::toy::{GREEN, MATRIX, Toy};
 
 /// A named case.
 pub(crate) type Case = (&'static str, fn());
@@ -42,6 +42,11 @@ cases![
     a_record_that_cannot_be_written,
     ignored_cells_that_are_asked_to_run,
     the_list_is_only_a_list,
+    devices_that_are_not_here,
+    what_a_backend_does_not_know,
+    a_report_of_a_cell_that_vanished,
+    a_run_leaves_no_older_record,
+    runs_of_several_hosts,
     a_process_per_cell,
     json_on_stdout_is_only_json,
     filters_are_accounted_for,
@@ -54,14 +59,16 @@ fn the_toy_is_green() {
     let toy = Toy::new();
     let ran = toy.run(&[]);
     ran.is(0, GREEN)
-        .is(0, "unavailable: 3 cells: no driver")
+        .is(0, "elsewhere: gpu: 3 cells: no driver")
+        .is(0, "to run them: install the driver")
+        .is_not("gpu::native")
         .is(0, "to mend it: cargo xtask fixtures fetch far")
         .is(0, "unsupported: 1 cell: q2 has no right");
     let outcomes: BTreeMap<Outcome, usize> = toy.records().iter().fold(BTreeMap::new(), |mut counts, record| {
         *counts.entry(record.outcome).or_default() += 1;
         counts
     });
-    let want = [(Outcome::Pass, 3), (Outcome::Xfail, 2), (Outcome::Unavailable, 4), (Outcome::Unsupported, 1)];
+    let want = [(Outcome::Pass, 3), (Outcome::Xfail, 2), (Outcome::Unavailable, 1), (Outcome::Unsupported, 1)];
     assert_eq!(outcomes, BTreeMap::from(want));
     let wrong = toy.record("toy::q1::cpu-scalar::native::wrong");
     assert!(wrong.metrics.contains_key("max_abs"), "a failure keeps its figures");
@@ -70,7 +77,7 @@ fn the_toy_is_green() {
     assert!(summary.starts_with("# The matrix is green") && summary.contains(GREEN), "{summary}");
     let report = report::load(&[toy.path("out")]).expect("report");
     assert_eq!(report.account().to_string(), GREEN);
-    assert_eq!(report::html(&report).matches("<td class=\"c ").count(), 10);
+    assert_eq!(report::html(&report).matches("<td class=\"c ").count(), 7);
 }
 
 fn an_xfail_that_passes() {
@@ -135,11 +142,11 @@ fn a_required_cell_that_is_unavailable() {
     toy.run(&["--require", "gpu"])
         .is(101, "it is required, but `gpu` is not available: no driver")
         .is(101, "to mend it: install the driver")
-        .is(101, "pass 3 + xfail 2 + fail 3 + unavailable 1 + unsupported 1");
+        .is(101, "pass 3 + xfail 2 + fail 3 + unavailable 1 + unsupported 1 + elsewhere 0");
     assert_eq!(toy.record(ON_GPU).outcome, Outcome::Fail);
     toy.run_with(&[], &[("MATRIX_REQUIRE", "native,far")])
         .is(101, "it is required, but `far` is not available: the fixture far.gguf has not been fetched")
-        .is(101, "fail 2 + unavailable 2");
+        .is(101, "fail 2 + unavailable 0 + unsupported 1 + elsewhere 2");
     toy.run(&["--require", "native,cpu-scalar,toy"]).is(0, GREEN);
 }
 
@@ -235,8 +242,11 @@ fn a_misspelt_key() {
 
 fn a_record_that_cannot_be_written() {
     let toy = Toy::new();
-    toy.write("out", "a file where the folder should be");
+    toy.write("out/records/toy__q1__cpu-scalar__native__right.json/in-the-way", "");
     toy.run(&["--check", "right"]).is(101, "pass, but its record could not be written");
+    let toy = Toy::new();
+    toy.write("out", "a file where the folder should be");
+    toy.run(&["--check", "right"]).is(101, "run.json: Not a directory").is_not("running");
 }
 
 fn ignored_cells_that_are_asked_to_run() {
@@ -244,8 +254,8 @@ fn ignored_cells_that_are_asked_to_run() {
     toy.run(&["--include-ignored"])
         .is(101, "it was asked to run, but `gpu` is not available: no driver")
         .is(101, "it was asked to run, but is declared unsupported: q2 has no right")
-        .is(101, "pass 3 + xfail 2 + fail 5 + unavailable 0 + unsupported 0 + filtered 0");
-    toy.run(&["--ignored"]).is(101, "fail 5 + unavailable 0 + unsupported 0 + filtered 5");
+        .is(101, "pass 3 + xfail 2 + fail 5 + unavailable 0 + unsupported 0 + elsewhere 0 + filtered 0");
+    toy.run(&["--ignored"]).is(101, "fail 5 + unavailable 0 + unsupported 0 + elsewhere 0 + filtered 5");
 }
 
 fn the_list_is_only_a_list() {
@@ -253,34 +263,146 @@ fn the_list_is_only_a_list() {
     let names = |ran: &crate::toy::Ran| -> Vec<String> {
         ran.stdout.lines().map(|line| line.strip_suffix(": test").expect(line).to_owned()).collect()
     };
-    let all = toy.run(&["--list", "--format", "terse"]);
-    all.is(0, "to mend it: install the driver").is_not("declared 10 =");
-    let all = names(&all);
-    assert_eq!(all.len(), 10);
-    assert!(all.iter().all(|name| name.split("::").count() == 5), "{all:?}");
+    let here = toy.run(&["--list", "--format", "terse"]);
+    here.is(0, "to run them: install the driver").is_not("declared 10 =");
+    let here = names(&here);
+    assert_eq!(here.len(), 7);
+    assert!(here.iter().all(|name| name.split("::").count() == 5), "{here:?}");
     let ignored = names(&toy.run(&["--list", "--format", "terse", "--ignored"]));
+    assert_eq!(ignored.len(), 2, "{ignored:?}");
+    let all = names(&toy.run(&["--list", "--format", "terse", "--all-devices"]));
+    assert_eq!(all.len(), 10);
+    let ignored = names(&toy.run(&["--list", "--format", "terse", "--all-devices", "--ignored"]));
     assert_eq!(ignored.len(), 5, "{ignored:?}");
     assert!(ignored.contains(&ON_GPU.to_owned()));
-    // What is required is not ignored: it has to run, and fail.
+    // What is required is a test, and not an ignored one: it has to run, and fail.
+    assert_eq!(names(&toy.run(&["--list", "--require", "gpu"])).len(), 10);
     let ignored = names(&toy.run(&["--list", "--ignored", "--require", "gpu"]));
     assert_eq!(ignored.len(), 2, "{ignored:?}");
     assert!(!toy.path("out").exists(), "a list writes nothing");
+}
+
+fn devices_that_are_not_here() {
+    let toy = Toy::new();
+    let each = "pass 3 + xfail 2 + fail 0 + unavailable 4 + unsupported 1 + elsewhere 0 + filtered 0";
+    toy.run(&["--all-devices"]).is(0, each).is(0, "unavailable: 3 cells: no driver");
+    toy.run_with(&[], &[("MATRIX_ALL_DEVICES", "1")]).is(0, each);
+    assert_eq!(toy.records().len(), 10);
+    // Who names a device, or one of its cells, hears of each.
+    toy.run(&["--device", "gpu"]).is(0, "unavailable 3 + unsupported 0 + elsewhere 0 + filtered 7");
+    toy.run(&["--exact", ON_GPU]).is(0, "unavailable 1 + unsupported 0 + elsewhere 0 + filtered 9");
+    // Name filters and selections count for them too.
+    toy.run(&["--model", "far"]).is(0, "unavailable 1 + unsupported 0 + elsewhere 1 + filtered 8");
+    toy.run(&["q2"]).is(0, "pass 1 + xfail 0 + fail 0 + unavailable 0 + unsupported 1 + elsewhere 1 + filtered 7");
+}
+
+fn what_a_backend_does_not_know() {
+    let toy = Toy::new();
+    let count = |count: usize| {
+        let unknown = "[[backend]]\nname = \"native\"\nabout = \"always here\"\nunknown = [{ quants = [\"q2\"], reason = \"q2 is younger\" }]";
+        let matrix = MATRIX.replace("[[backend]]\nname = \"native\"\nabout = \"always here\"", unknown);
+        let matrix = matrix.replace("about = \"passes\"", &format!("about = \"passes\"\ncount = {count}"));
+        matrix.split("[[unsupported]]").next().expect("text").to_owned()
+    };
+    // The cells of q2 are none; a snapshot of one is nobody's, and their number is held.
+    toy.write("golden/matrix.toml", &count(4));
+    toy.run(&[]).is(2, "toy__q2__snap.snap belongs to no declared cell");
+    std::fs::remove_file(toy.path(&Toy::snapshot_path("q2"))).expect("remove");
+    toy.run(&[])
+        .is(0, "declared 7 = pass 2 + xfail 2 + fail 0 + unavailable 1 + unsupported 0 + elsewhere 2 + filtered 0");
+    toy.run(&["--quant", "q2", "--backend", "native"]).is(2, "native has no cell of toy: q2 is younger");
+    toy.write("golden/matrix.toml", &count(6));
+    toy.run(&[]).is(2, "the check `right` has 4 cells, its `count` says 6");
+}
+
+/// `cargo xtask report` of the toy, and what it says: the account, whether it is red, and the terminal's words.
+fn reported(folders: &[std::path::PathBuf]) -> (String, bool, String) {
+    let report = report::load(folders).expect("report");
+    (report.account().to_string(), report.is_red(), report::terminal(&report))
+}
+
+fn a_report_of_a_cell_that_vanished() {
+    let toy = Toy::new();
+    toy.run(&[]).is(0, GREEN);
+    let out = [toy.path("out")];
+    assert_eq!(reported(&out).0, GREEN);
+    assert!(!reported(&out).1);
+    // One record less.
+    let cell: bitnet_harness::Cell = PASSES.parse().expect("cell");
+    let path = toy.path("out/records").join(bitnet_harness::record::file_name(&cell));
+    let text = std::fs::read_to_string(&path).expect("record");
+    std::fs::remove_file(&path).expect("remove");
+    let (account, red, words) = reported(&out);
+    assert!(red && account.ends_with("elsewhere 3 + filtered 0 + missing 1"), "{account}");
+    assert!(words.contains(&format!("missing: {PASSES}")), "{words}");
+    // One that failed, one of another run, one of a cell that was not asked for.
+    std::fs::write(&path, text.replace("\"pass\"", "\"fail\"")).expect("write");
+    assert!(reported(&out).1);
+    let run = toy.record(PASSES).run.expect("a run's name");
+    std::fs::write(&path, text.replace(&run, "2001-02-03T04:05:06Z 7")).expect("write");
+    let (_, red, words) = reported(&out);
+    assert!(red && words.contains("is of another run"), "{words}");
+    std::fs::write(&path, &text).expect("write");
+    toy.write("out/records/toy__q9__cpu-scalar__native__right.json", &text.replace("::q1::", "::q9::"));
+    let (_, red, words) = reported(&out);
+    assert!(red && words.contains("was not asked for in this run"), "{words}");
+    // Nobody knows what a folder without `run.json` should hold.
+    std::fs::remove_file(toy.path("out/records/run.json")).expect("remove");
+    assert!(report::load(&out).expect_err("no run").to_string().contains("has no run.json"));
+}
+
+fn a_run_leaves_no_older_record() {
+    let toy = Toy::new();
+    toy.run(&[]).is(0, GREEN);
+    toy.run(&["--check", "snap"]).is(0, "pass 2");
+    assert_eq!(toy.records().len(), 2);
+    assert!(!reported(&[toy.path("out")]).1);
+    // A name that is another test's starts no run.
+    toy.run(&["no_such_test"]).is(0, "+ filtered 10");
+    assert_eq!(toy.records().len(), 2);
+}
+
+fn runs_of_several_hosts() {
+    let toy = Toy::new();
+    toy.run(&[]).is(0, GREEN);
+    std::fs::rename(toy.path("out"), toy.path("here")).expect("rename");
+    // The host with the card, which ran the card's cells alone.
+    toy.run_with(&["--device", "gpu", "--model", "toy"], &[("TOY_GPU", "1"), ("MATRIX_COMMIT", "feedbeef")])
+        .is(0, "pass 2");
+    let (here, there) = (toy.path("here"), toy.path("out"));
+    let (account, red, words) = reported(&[here.clone(), there.clone()]);
+    assert!(!red && account.contains("pass 5 + xfail 2") && account.contains("elsewhere 1"), "{account}");
+    assert!(
+        words.contains("at commit feedbeef") && words.contains("--device gpu --model toy, 2 of 2 records"),
+        "{words}"
+    );
+    // Its own record is gone: the other host's folder, in which the cell was elsewhere, does not hide that.
+    let cell: bitnet_harness::Cell = ON_GPU.parse().expect("cell");
+    std::fs::remove_file(there.join("records").join(bitnet_harness::record::file_name(&cell))).expect("remove");
+    let (account, red, _) = reported(&[here, there]);
+    assert!(red && account.ends_with("elsewhere 1 + filtered 0 + missing 1"), "{account}");
 }
 
 fn a_process_per_cell() {
     let toy = Toy::new();
     let nextest = [("NEXTEST", "1"), ("NEXTEST_RUN_ID", "r1")];
     let list = toy.run_with(&["--list", "--format", "terse"], &nextest);
-    assert_eq!(list.stdout.lines().count(), 10, "{}", list.stderr);
-    assert_eq!(toy.records().len(), 5, "nextest never starts ignored cells: the list records them");
-    for line in list.stdout.lines() {
-        let name = line.strip_suffix(": test").expect(line);
-        if toy.records().iter().all(|record| record.name != name) {
+    assert_eq!(list.stdout.lines().count(), 7, "{}", list.stderr);
+    toy.run_with(&["--list", "--format", "terse", "--ignored"], &nextest);
+    assert_eq!(toy.records().len(), 2, "nextest never starts ignored cells: the list records them");
+    // Half of the cells, as the first of two shards runs them.
+    let names: Vec<&str> = list.stdout.lines().map(|line| line.strip_suffix(": test").expect(line)).collect();
+    for (i, name) in names.iter().enumerate() {
+        if i == names.len() / 2 {
+            let (account, red, _) = reported(&[toy.path("out")]);
+            assert!(red && account.contains("+ missing "), "one shard alone: {account}");
+        }
+        if toy.records().iter().all(|record| record.name != *name) {
             toy.run_with(&["--exact", name, "--nocapture"], &nextest).is(0, "+ filtered 9");
         }
     }
-    let report = report::load(&[toy.path("out")]).expect("report");
-    assert_eq!(report.account().to_string(), GREEN);
+    let (account, red, _) = reported(&[toy.path("out")]);
+    assert!(!red && account == GREEN, "{account}");
     assert_eq!(toy.record(PASSES).run.as_deref(), Some("r1"));
     // What nextest starts must not exit 0 without having checked something.
     toy.run_with(&["--exact", ON_GPU, "--nocapture"], &nextest).is(101, "is not available");
@@ -299,9 +421,9 @@ fn json_on_stdout_is_only_json() {
 fn filters_are_accounted_for() {
     let toy = Toy::new();
     toy.run(&["--quant=q1", "--device", "cpu-scalar", "--skip", "panics", "--test-threads=1"])
-        .is(0, "declared 10 = pass 2 + xfail 1 + fail 0 + unavailable 1 + unsupported 0 + filtered 6");
+        .is(0, "declared 10 = pass 2 + xfail 1 + fail 0 + unavailable 1 + unsupported 0 + elsewhere 0 + filtered 6");
     toy.run(&["--exact", PASSES])
-        .is(0, "declared 10 = pass 1 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 9");
+        .is(0, "declared 10 = pass 1 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + elsewhere 0 + filtered 9");
     toy.run(&["--bench"])
-        .is(0, "declared 10 = pass 0 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + filtered 10");
+        .is(0, "declared 10 = pass 0 + xfail 0 + fail 0 + unavailable 0 + unsupported 0 + elsewhere 0 + filtered 10");
 }

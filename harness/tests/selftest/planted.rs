@@ -2,7 +2,7 @@
 
 use bitnet_engine::device::Opened;
 use bitnet_engine::load::Loaded;
-use bitnet_harness::check::{digest, greedy, kernel, ops};
+use bitnet_harness::check::{digest, greedy, kernel, ops, place};
 use bitnet_harness::data::texts;
 use bitnet_harness::env::Env;
 use bitnet_harness::golden::Golden;
@@ -10,6 +10,7 @@ use bitnet_harness::paths::Paths;
 use bitnet_harness::{Cell, Context, models, setup};
 use bitnet_kernels::quant::FORMATS;
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, best};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ cases![
     a_wrong_token,
     a_wrong_bit_in_one_logit,
     a_product_that_depends_on_the_chunk,
+    a_wrong_device_is_named_with_its_step,
+    every_pair_of_threads_and_chunk_is_run,
 ];
 
 /// Where the fault sits.
@@ -250,4 +253,54 @@ fn a_product_that_depends_on_the_chunk() {
     digest::consistent(&loaded, &Faulty::device(Fault::None), &ids, &runs).expect("the same bits without a fault");
     let failure = digest::consistent(&loaded, &Faulty::device(Fault::ProductOfMany), &ids, &runs).expect_err("chunks");
     assert!(failure.message.contains("chunks of 7 give other bits than 1 threads and chunks of 1"), "{failure:?}");
+}
+
+fn a_wrong_device_is_named_with_its_step() {
+    let (ctx, _, loaded) = tiny("digest");
+    let passage = texts::passage(&ctx.paths.golden).expect("passage");
+    let ids = digest::ids(&loaded, &passage, 10).expect("ids");
+    let oracle: Opened = bitnet_engine::device::kernels("cpu-scalar").expect("oracle").into();
+    let place =
+        |fault, run| place::first_difference(&loaded, (&oracle, &Faulty::device(fault)), &ids, run).expect("computed");
+    for (fault, step) in [
+        (Fault::RmsNorm, "blk.0.attn_norm: token 0, column 511 of 512"),
+        (Fault::Product, "blk.0.attn_q: token 0, column 511 of 512"),
+        (Fault::Attention, "blk.0.attn: token 0"),
+    ] {
+        let place = place(fault, (2, 7));
+        assert!(place.contains(&format!("first differing step {step}")), "{fault:?}: {place}");
+        assert!(place.contains("    oracle   ") && place.contains("    device   "), "{place}");
+    }
+    assert!(place(Fault::ProductOfMany, (1, 1)).contains("every step has the oracle's bits"));
+    assert!(place(Fault::ProductOfMany, (1, 7)).contains("first differing step blk.0.attn_q"));
+}
+
+/// The cells of a device share the pairs among them, so that a repeat of each in every cell proves nothing more.
+fn every_pair_of_threads_and_chunk_is_run() {
+    let paths = Paths::discover(&Env::default());
+    let declaration = setup::declare(&paths.golden).expect("golden folder");
+    let mut pairs: BTreeMap<String, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    for declared in declaration.cells.iter().filter(|declared| declared.cell.check == "digest") {
+        let cell = &declared.cell;
+        let tokens = texts::plan(&paths.golden, &cell.model).expect("plan").digest_tokens;
+        let runs = digest::runs(cell, tokens);
+        let chunks: BTreeSet<usize> = runs.iter().map(|(_, chunk)| *chunk).collect();
+        match cell.device.as_str() {
+            "cpu-scalar" => assert_eq!(runs.len(), 1, "{cell}"),
+            "cuda-emu" => assert_eq!(runs, [(1, 7), (1, 64)]),
+            // Single tokens, chunks with a rest, and the whole text at once.
+            _ => assert!(chunks.contains(&1) && chunks.contains(&7) && chunks.iter().any(|c| *c >= tokens), "{cell}"),
+        }
+        pairs.entry(cell.device.clone()).or_default().extend(runs);
+    }
+    for (device, pairs) in pairs.iter().filter(|(device, _)| device.starts_with("cpu-") && *device != "cpu-scalar") {
+        for threads in digest::THREADS {
+            for chunk in digest::CHUNKS {
+                assert!(
+                    pairs.contains(&(threads, chunk)),
+                    "{device}: no cell runs {threads} threads, chunks of {chunk}"
+                );
+            }
+        }
+    }
 }

@@ -14,8 +14,8 @@ use bitnet_harness::{Availability, Cell, Check, Context, Failure, Metrics, Suite
 /// The variable that makes this program the toy matrix of a folder.
 pub(crate) const ROOT: &str = "HARNESS_SELFTEST_ROOT";
 
-/// Ten cells: three pass, two fail as expected, four lack something, one is unsupported.
-const MATRIX: &str = r#"
+/// Ten cells: three pass, two fail as expected, one lacks its model, three their device, one is unsupported.
+pub(crate) const MATRIX: &str = r#"
 schema = 1
 [[model]]
 name = "toy"
@@ -34,7 +34,7 @@ name = "cpu-scalar"
 about = "always here"
 [[device]]
 name = "gpu"
-about = "never here"
+about = "on another host"
 [[backend]]
 name = "native"
 about = "always here"
@@ -63,7 +63,8 @@ const EXPECT_WRONG: (&str, &str) = ("toy::*::*::*::wrong", "wraps at i16");
 const EXPECT_PANICS: (&str, &str) = ("toy::*::*::*::panics", "panicked: index 7");
 
 /// The accounting line of the toy when all is as it should be.
-pub(crate) const GREEN: &str = "declared 10 = pass 3 + xfail 2 + fail 0 + unavailable 4 + unsupported 1 + filtered 0";
+pub(crate) const GREEN: &str =
+    "declared 10 = pass 3 + xfail 2 + fail 0 + unavailable 1 + unsupported 1 + elsewhere 3 + filtered 0";
 
 struct Right;
 struct Snap;
@@ -128,11 +129,16 @@ pub(crate) fn suite(root: PathBuf) -> Suite {
     if std::env::var_os(workers::REAL).is_some() {
         return Suite { host: workers::host(&env, &paths), paths, checks: workers::checks(), env };
     }
+    // Set where a case needs the host that has the card.
+    let gpu = env.on("TOY_GPU");
     Suite {
         paths,
         host: Host::empty(env.clone())
             .device("cpu-scalar", || Availability::Available)
-            .device("gpu", || Availability::unavailable("gpu", "no driver", "install the driver"))
+            .device("gpu", move || match gpu {
+                true => Availability::Available,
+                false => Availability::unavailable("gpu", "no driver", "install the driver"),
+            })
             .backend("native", || Availability::Available),
         checks: vec![Arc::new(Right), Arc::new(Snap), Arc::new(Wrong), Arc::new(Panics)],
         env,
@@ -162,6 +168,25 @@ impl Ran {
         let all = format!("--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr);
         assert!(!all.contains(text), "`{text}` in\n{all}");
         self
+    }
+}
+
+/// Starts this program in another role, with nothing of the caller's environment that could change it. What it prints is
+/// shown only if an assertion about it fails.
+pub(crate) fn start(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.to_string_lossy();
+        ["MATRIX_", "NEXTEST", "BITNET_", "INSTA_"].iter().any(|p| name.starts_with(p)) || name == "CI"
+    });
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    for name in ours {
+        command.env_remove(name);
+    }
+    let output = command.args(args).envs(env.iter().copied()).output().expect("it starts");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
@@ -227,27 +252,10 @@ impl Toy {
         self.write(&Self::snapshot_path(quant), &text);
     }
 
-    /// Starts the toy with nothing of the caller's environment that could change it.
+    /// Starts the toy.
     pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
-        let exe = std::env::current_exe().expect("this program");
-        let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| {
-            let name = name.to_string_lossy();
-            ["MATRIX_", "NEXTEST", "BITNET_", "INSTA_"].iter().any(|p| name.starts_with(p)) || name == "CI"
-        });
-        let mut command = Command::new(exe);
-        for name in ours {
-            command.env_remove(name);
-        }
-        command.env(ROOT, self.dir.path()).args(args);
-        for (name, value) in env {
-            command.env(name, value);
-        }
-        let output = command.output().expect("the toy starts");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let root = self.dir.path().to_string_lossy();
+        start(args, &[&[(ROOT, &*root)], env].concat())
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Ran {

@@ -238,7 +238,7 @@ const CONTINUATION: &str = "tiny::i2_s::cpu-scalar::bitnet::continuation";
 fn a_worker_that_is_not_built() {
     let toy = stage();
     toy.run_with(ONE_BY_ONE, &[(REAL, "1")])
-        .is(0, "declared 4 = pass 0 + xfail 0 + fail 0 + unavailable 4 + unsupported 0 + filtered 0")
+        .is(0, "declared 4 = pass 0 + xfail 0 + fail 0 + unavailable 4 + unsupported 0 + elsewhere 0 + filtered 0")
         .is(0, "to mend it: cargo xtask setup-cpp bitnet");
     toy.run_with(&["--require", "bitnet"], &[(REAL, "1")])
         .is(101, "it is required, but `bitnet` is not available: it was not built")
@@ -251,7 +251,7 @@ fn a_worker_that_dies_in_mid_request() {
     let ran = toy.run_with(ONE_BY_ONE, &[(REAL, "1")]);
     ran.is(101, "the bitnet.cpp worker died during logits")
         .is(101, "GGML_ASSERT(nothing is well) failed")
-        .is(101, "declared 4 = pass 1 + xfail 0 + fail 1 + unavailable 2 + unsupported 0 + filtered 0");
+        .is(101, "declared 4 = pass 1 + xfail 0 + fail 1 + unavailable 2 + unsupported 0 + elsewhere 0 + filtered 0");
     assert_eq!(toy.record(LOGITS).outcome, Outcome::Fail);
     assert_eq!(toy.record(CONTINUATION).outcome, Outcome::Pass);
     // It dies only once, so that the very cell passes now.

@@ -43,7 +43,8 @@ impl Args {
             match found {
                 Ok((installed, hello)) => {
                     let build = &installed.build;
-                    text += &format!("{title}: available, {} ({} edits)\n", build.source, build.edits.len());
+                    let origin = build.origin();
+                    text += &format!("{title}: available, {origin} ({} edits)\n", build.edits.len());
                     text += &format!("  {}\n  runs {}\n", installed.program.display(), hello.architectures.join(", "));
                     text += &format!("  {}\n", hello.system.replace('\n', " "));
                     list.push(json!({ "backend": name, "available": true, "program": installed.program,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  cargo xtask report --html matrix.html --junit matrix.xml shard-1/records shard-2/records"
+    after_help = "Example:\n  cargo xtask report --html matrix.html --junit matrix.xml shard-1/records shard-2/records\n\nExit codes: 0 green; 1 red: a cell failed, or was to be run by one of the runs and has no record, or a folder is not a run's."
 )]
 pub(crate) struct Args {
     /// Folders of records [default: those of the last run here].
@@ -45,6 +45,6 @@ impl Args {
             }
         }
         std::io::stdout().write_all(report::terminal(&report).as_bytes())?;
-        Ok(ExitCode::SUCCESS)
+        Ok(if report.is_red() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

@@ -7,7 +7,7 @@
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use cpp_sys::workers::{missing_tools, sha256};
-use cpp_sys::{BuildInfo, CppBackend, Installed, Session, SessionOptions, Workers};
+use cpp_sys::{BuildInfo, Checkout, CppBackend, Installed, Session, SessionOptions, Workers};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -88,6 +88,10 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
     cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(&manifest).arg("--target-dir").arg(&build);
     // The toolchain's own variables are those of the workspace that runs this command.
     cargo.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null()).stdout(Stdio::null());
+    // Before the build: what is edited while it runs shows afterwards.
+    let variable = std::env::var_os(backend.checkout_variable()).filter(|dir| !dir.is_empty());
+    let fork = variable.and_then(|dir| Path::new(&dir).canonicalize().ok());
+    let files = fork.map(|folder| Checkout::read(&folder, "")).transpose().context("cannot read the checkout")?;
     let status = cargo.status().with_context(|| format!("cannot run {cargo:?}"))?;
     ensure!(status.success(), "the worker of {} does not build: {cargo:?} ended with {status}", backend.title());
     let seconds = start.elapsed().as_secs();
@@ -116,6 +120,17 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
     let same = before.filter(|before| before.program_sha256 == hash);
     let (built_at, build_seconds) = same.map_or((built_at, seconds), |same| (same.built_at, same.build_seconds));
     let info = BuildInfo { program_sha256: hash, built_at, build_seconds, ..said };
+    let noted = workers.checkout(backend);
+    match files {
+        Some(files) => {
+            let files = Checkout { commit: info.version.clone(), ..files };
+            std::fs::write(&noted, serde_json::to_vec_pretty(&files)?)
+                .with_context(|| format!("cannot write {}", noted.display()))?;
+        }
+        // Of an earlier build.
+        None if noted.exists() => std::fs::remove_file(&noted)?,
+        None => {}
+    }
     std::fs::write(&receipt, serde_json::to_vec_pretty(&info)?)
         .with_context(|| format!("cannot write {}", receipt.display()))?;
     workers.preflight(backend).map_err(Into::into)
@@ -124,9 +139,7 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
 fn report(out: &mut impl Write, installed: &Installed) -> std::io::Result<()> {
     let build = &installed.build;
     writeln!(out, "{}: {}", installed.backend.title(), installed.program.display())?;
-    // A crate's name has its version, a checkout has a revision.
-    let revision = (!build.source.contains(&build.version)).then(|| format!(", {}", build.version));
-    writeln!(out, "  source         {}{}", build.source, revision.unwrap_or_default())?;
+    writeln!(out, "  source         {}", build.origin())?;
     for edit in &build.edits {
         writeln!(out, "  edited         {edit}")?;
     }

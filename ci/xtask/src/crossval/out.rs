@@ -103,13 +103,28 @@ pub(crate) fn report_usage(
         if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     });
     eprintln!("error: {reason}");
+    let code = Verdict::Usage.exit_code();
     if format == Format::Json {
-        let verdict = Verdict::Usage;
-        let exit_code = verdict.exit_code();
-        let document = json!({ "schema": SCHEMA, "command": command, "verdict": verdict, "exit_code": exit_code, "reason": reason });
-        print(&(serde_json::to_string_pretty(&document)? + "\n"))?;
+        print_usage(command, code, &reason)?;
     }
-    Ok(ExitCode::from(Verdict::Usage.exit_code()))
+    Ok(ExitCode::from(code))
+}
+
+/// The document of a command that was used wrongly, on stdout.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn print_usage(command: &str, exit_code: u8, reason: &str) -> anyhow::Result<()> {
+    let verdict = Verdict::Usage;
+    let document =
+        json!({ "schema": SCHEMA, "command": command, "verdict": verdict, "exit_code": exit_code, "reason": reason });
+    print(&(serde_json::to_string_pretty(&document)? + "\n"))
+}
+
+/// Whether a command line that clap refused asks for JSON.
+pub(crate) fn wants_json(args: &[String]) -> bool {
+    let joined = args.iter().any(|arg| arg == "--format=json");
+    joined || args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 
 /// Where a receipt goes by default.

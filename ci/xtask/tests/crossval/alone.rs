@@ -2,9 +2,14 @@
 
 use crate::tool::{arg, golden, xtask};
 use crate::{check, trial};
+use bitnet_harness::Cell;
 use bitnet_harness::check::Failure;
+use bitnet_harness::provenance::{self, HostInfo};
+use bitnet_harness::record::{self, HarnessInfo, Record};
 use bitnet_harness::roster::Named;
-use bitnet_harness::verdict::Availability;
+use bitnet_harness::run::{self, Run};
+use bitnet_harness::verdict::{Availability, Outcome};
+use std::collections::BTreeMap;
 
 pub(crate) fn trials() -> Vec<Named> {
     let here = |name: &str, run: fn() -> Result<(), Failure>| trial(name, Availability::Available, run);
@@ -15,6 +20,7 @@ pub(crate) fn trials() -> Vec<Named> {
         here("cli::usage", usage),
         here("cli::no_receipt", no_receipt),
         here("cli::flip_weight", flip_weight),
+        here("cli::report", report),
     ]
 }
 
@@ -76,12 +82,15 @@ fn usage() -> Result<(), Failure> {
     for args in refused_by_parser {
         let ran = xtask(args, None)?.expect(3)?;
         check(ran.out.is_empty() && ran.err.contains("error:"), format_args!("{args:?}: {}", ran.err))?;
+        let json = xtask(&[args, &["--format", "json"]].concat(), None)?.expect(3)?.json()?;
+        check(json["verdict"] == "usage" && json["exit_code"] == 3 && json["command"] == args[0], &json)?;
     }
-    let refused_by_command: [(&[&str], &str); 5] = [
+    let refused_by_command: [(&[&str], &str); 6] = [
         (&["crossval-per-token", "--model", "nowhere.gguf", "--prompt", "x"], "nowhere.gguf"),
         (&["crossval-per-token", "--prompt", "x"], "BITNET_GGUF"),
         (&["full-crossval"], "BITNET_GGUF"),
         (&["crossval-per-token", "--model", &model, "--prompt", "x", "--positions", "3-1"], "--positions"),
+        (&["crossval-per-token", "--model", &model, "--prompt", "x", "--positions", "0,99"], "99 was asked for"),
         (&["crossval-per-token", "--model", &model, "--prompt", "x", "--tokenizer", "nowhere"], "nowhere"),
     ];
     for (args, word) in refused_by_command {
@@ -115,4 +124,55 @@ fn flip_weight() -> Result<(), Failure> {
     check(before.len() == after.len() && differing == 1, format_args!("{differing} bytes differ"))?;
     xtask(&["flip-weight", "--model", &model, "--tensor", "nothing", "-o", &out], None)?.expect(1)?;
     Ok(())
+}
+
+/// What was to be run and has no record is red, and red is exit code 1.
+fn report() -> Result<(), Failure> {
+    let (folder, empty) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let none = xtask(&["report", &arg(empty.path())], None)?.expect(1)?;
+    check(none.err.contains("has no run.json"), &none.err)?;
+    let names = ["kernels::f32::cpu-scalar::native::ops", "tiny-bitnet::i2_s::cpu-scalar::native::load"];
+    let harness = HarnessInfo { version: String::new(), commit: Some("feedbeef".to_owned()) };
+    let run = Run {
+        schema: run::SCHEMA,
+        id: None,
+        selection: "--check ops,load".to_owned(),
+        host: HostInfo::here(),
+        harness: harness.clone(),
+        timestamp: provenance::now(),
+        cells: names.map(str::to_owned).to_vec(),
+        elsewhere: BTreeMap::new(),
+    };
+    run::begin(folder.path(), &run)?;
+    let record = |name: &str, outcome| -> Result<(), Failure> {
+        let record = Record {
+            schema: record::SCHEMA,
+            name: name.to_owned(),
+            outcome,
+            reason: None,
+            mend: None,
+            expected: None,
+            metrics: BTreeMap::new(),
+            seed: String::new(),
+            kernel: None,
+            model_sha256: None,
+            reference: None,
+            duration_ms: 1.0,
+            host: HostInfo::here(),
+            harness: harness.clone(),
+            timestamp: provenance::now(),
+            run: None,
+        };
+        Ok(record::write(folder.path(), &name.parse::<Cell>()?, &record)?)
+    };
+    let (path, page) = (arg(folder.path()), arg(&empty.path().join("page.html")));
+    record(names[0], Outcome::Pass)?;
+    let lost = xtask(&["report", &path, "--html", &page], None)?.expect(1)?;
+    check(lost.out.contains(&format!("missing: {}", names[1])) && lost.out.contains("+ missing 1"), &lost.out)?;
+    check(std::fs::read_to_string(&page)?.contains("has no record"), "the page does not show it")?;
+    record(names[1], Outcome::Fail)?;
+    xtask(&["report", &path], None)?.expect(1)?;
+    record(names[1], Outcome::Pass)?;
+    let green = xtask(&["report", &path], None)?.expect(0)?;
+    check(green.out.contains("= pass 2 +"), &green.out)
 }
