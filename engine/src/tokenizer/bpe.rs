@@ -9,12 +9,12 @@
 //! out after merging, so that they keep their neighbours apart.
 
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, Scratch};
+use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, PairTableBuilder, Scratch};
 use super::pretokenize::{Pre, PreSpec};
 use super::recent::{self, Recent};
 use super::special::Part;
-use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
-use super::words::WordMap;
+use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, check_length, show};
+use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, checksum, fingerprint};
 use std::borrow::Cow;
 
@@ -54,7 +54,7 @@ impl BpeTokenizer {
         let pre = rule(&source, diagnostics)?;
         let bos = if pre.no_bos { None } else { Some(11) };
         let defaults = Defaults { bos, eos: Some(11), add_bos: pre.add_bos, ..Defaults::default() };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         let listed = if by_ranks { None } else { Some(pairs(&vocab, &source.merges, diagnostics)?) };
         to_bytes(&mut vocab, diagnostics);
         let bytes = byte_tokens(&vocab, diagnostics);
@@ -64,7 +64,7 @@ impl BpeTokenizer {
         };
         let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
-        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+        Ok(Self { vocab: vocab.finish(), pre, words, pairs, bytes, owner: recent::owner() })
     }
 
     /// The ids of a text by another rule, with the tokens that may go in front and behind.
@@ -154,11 +154,11 @@ struct Work {
 
 /// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
 pub(super) fn pairs(
-    vocab: &Vocab,
+    vocab: &Draft,
     merges: &[Vec<u8>],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<PairTable, TokenizerError> {
-    let mut table = PairTable::with_capacity(merges.len());
+    let mut table = PairTableBuilder::with_capacity(merges.len());
     let (mut duplicates, mut strangers) = (0usize, 0usize);
     let mut joined = Vec::new();
     for (index, merge) in merges.iter().enumerate() {
@@ -200,7 +200,7 @@ pub(super) fn pairs(
     if table.is_empty() {
         return Err(useless(merges.len(), merges.first().map_or(&[], Vec::as_slice)));
     }
-    Ok(table)
+    Ok(table.finish())
 }
 
 /// The error of merges that all fail.
@@ -211,17 +211,17 @@ pub(crate) fn useless(merges: usize, first: &[u8]) -> TokenizerError {
 }
 
 /// Every pair of tokens whose bytes together are a token, the lowest id first. `vocab` is in bytes already.
-fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
+fn rank_pairs(vocab: &Draft) -> Result<PairTable, TokenizerError> {
     let text = || {
         let normal = |kind: &super::TokenKind| matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused);
         let all = vocab.tokens.iter().zip(&vocab.kinds).enumerate();
         all.filter(move |(_, (text, kind))| normal(kind) && !text.is_empty()).map(|(id, (text, _))| (id as u32, text))
     };
-    let mut ids = WordMap::with_capacity(vocab.tokens.len());
+    let mut ids = WordMapBuilder::with_capacity(vocab.tokens.len());
     for (id, token) in text() {
         ids.insert(token, id);
     }
-    let mut table = PairTable::with_capacity(vocab.tokens.len() * 3);
+    let mut table = PairTableBuilder::with_capacity(vocab.tokens.len() * 3);
     for (id, token) in text().filter(|(id, token)| ids.get(token) == Some(*id)) {
         for at in 1..token.len() {
             if let (Some(left), Some(right)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
@@ -232,11 +232,11 @@ fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
     if table.is_empty() {
         return Err(TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() });
     }
-    Ok(table)
+    Ok(table.finish())
 }
 
 /// Ordinary tokens from GPT-2's alphabet to the bytes they stand for, in place.
-fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
+fn to_bytes(vocab: &mut Draft, diagnostics: &mut Vec<Diagnostic>) {
     let mut odd = Vec::new();
     for (id, (text, kind)) in vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate() {
         if matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused) {
@@ -262,7 +262,7 @@ fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
+fn byte_tokens(vocab: &Draft, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
     let mut text = [0; 4];
     let bytes: [u32; 256] = std::array::from_fn(|b| {
         let text = byte_alphabet::to_char(b as u8).encode_utf8(&mut text);
@@ -285,8 +285,8 @@ fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
 }
 
 /// The pieces that are one token as they stand: all, or those that the merges arrive at.
-fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: bool) -> WordMap {
-    let mut words = WordMap::with_capacity(vocab.tokens.len());
+fn words(vocab: &Draft, pairs: &PairTable, bytes: &BytePairs, ignore_merges: bool) -> WordMap {
+    let mut words = WordMapBuilder::with_capacity(vocab.tokens.len());
     let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
     for (id, (text, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
         let id = id as u32;
@@ -301,7 +301,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: boo
         }
         words.insert(text, id);
     }
-    words
+    words.finish()
 }
 
 impl Tokenizer for BpeTokenizer {

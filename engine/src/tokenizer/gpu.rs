@@ -116,12 +116,15 @@ impl GpuTokenizer {
                 return Err(NotOnDevice::NoRule { rule, device: device.name().to_owned() });
             }
         };
+        let (Some(word_entries), Some(pair_entries)) = (words.entries(), pairs.entries()) else {
+            return Err(NotOnDevice::Damaged { device: device.name().to_owned() });
+        };
         let tables = Tables {
             rule,
             classes: &classes(pre),
-            words: &words.entries(),
+            words: &word_entries,
             arena: words.arena(),
-            pairs: &pairs.entries(),
+            pairs: &pair_entries,
             bytes,
         };
         let encoder = Encoder::new(device, &tables)?;

@@ -18,6 +18,7 @@
 //! | [`normalize`] | how SentencePiece changes text first |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
+//! | `flat` | tables that are built here or used from a mapped file, the same code over both |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`gpu`] | batches of texts on a device: the same ids, faster where there is much text |
@@ -36,6 +37,7 @@ mod checksum;
 pub mod error;
 pub mod files;
 pub mod fingerprint;
+mod flat;
 pub mod from_gguf;
 pub mod gpu;
 pub mod merge;

@@ -8,6 +8,7 @@
 //! Darts lays them out: label in bits 0 to 7 and 31, "has a value" in bit 8, offset in bits 10 to 30, shifted by 8 where
 //! bit 9 is set), and texts that end with a zero byte; a value is where its text starts.
 
+use super::flat::Flat;
 use super::special::SpecialMatcher;
 use super::spm_tables::SPACE;
 use super::unicode::decode;
@@ -43,12 +44,8 @@ impl Normalizer {
     /// # Errors
     /// What is wrong with the character map.
     pub(super) fn new(spec: &Normalizing, tokens: &[Vec<u8>]) -> Result<Self, String> {
-        let mut inline = SpecialMatcher::default();
-        for &id in &spec.inline {
-            if let Some(text) = tokens.get(id as usize) {
-                inline.add(text, id);
-            }
-        }
+        let text = |id: &u32| tokens.get(*id as usize).map(|text| (*id, text.as_slice()));
+        let inline = SpecialMatcher::new(spec.inline.iter().filter_map(text));
         let map = if spec.charsmap.is_empty() { None } else { Some(CharsMap::new(&spec.charsmap)?) };
         Ok(Self { map, dummy_prefix: spec.dummy_prefix, remove_extra: spec.remove_extra, inline })
     }
@@ -117,8 +114,8 @@ impl Normalizer {
 
 #[derive(Debug, Clone)]
 struct CharsMap {
-    units: Vec<u32>,
-    texts: Vec<u8>,
+    units: Flat<u32>,
+    texts: Flat<u8>,
 }
 
 impl CharsMap {
@@ -135,7 +132,7 @@ impl CharsMap {
                 )
             })?;
         let units = trie.as_chunks().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
-        Ok(Self { units, texts: texts.to_vec() })
+        Ok(Self { units, texts: texts.to_vec().into() })
     }
 
     /// The longest entry at the front of `text`: what it becomes, and its length. A damaged trie ends the search.

@@ -17,8 +17,8 @@ pub(super) use super::spm_tables::unescape;
 use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
 use super::unigram::{decode_pieces, piece_bytes};
-use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, byte_token, check_length};
-use super::words::WordMap;
+use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, byte_token, check_length};
+use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
 use std::borrow::Cow;
 
@@ -47,7 +47,7 @@ impl SpmTokenizer {
     pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults =
             Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         let by_merges = source.merge_rule == MergeRule::Merges;
         if source.scores.is_empty() && !by_merges {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
@@ -56,14 +56,15 @@ impl SpmTokenizer {
             return Err(TokenizerError::BadScore { id: id as u32 });
         }
         let bytes = byte_tokens(&mut vocab, diagnostics);
-        let mut chars = WordMap::with_capacity(1024);
-        let mut pieces = WordMap::with_capacity(vocab.tokens.len());
+        let mut chars = WordMapBuilder::with_capacity(1024);
+        let mut pieces = WordMapBuilder::with_capacity(vocab.tokens.len());
         for (id, text) in mergeable(&vocab) {
             pieces.insert(text, id);
             if decode(text, 0).is_some_and(|(_, len)| len == text.len()) {
                 chars.insert(text, id);
             }
         }
+        let chars = chars.finish();
         let pairs = if by_merges {
             bpe::pairs(&vocab, &source.merges, diagnostics)?
         } else {
@@ -75,6 +76,7 @@ impl SpmTokenizer {
         let prefix_space = spec.as_ref().map_or(source.add_space_prefix.unwrap_or(true), |spec| spec.dummy_prefix);
         let normalizer = spec.map(|spec| Normalizer::new(&spec, &vocab.tokens)).transpose();
         let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
+        let vocab = vocab.finish();
         Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer })
     }
 
@@ -211,7 +213,7 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
     (String::from_utf8_lossy(bytes).into_owned(), at)
 }
 
-pub(super) fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
+pub(super) fn byte_tokens(vocab: &mut Draft, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
     let mut bytes = [None; 256];
     let mut mended = 0usize;
     for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {

@@ -10,13 +10,14 @@
 //! of spaces only, spaces in front where none are removed); the model's is followed.
 
 use super::error::{Diagnostic, TokenizerError};
+use super::flat::Flat;
 use super::normalize::Normalizer;
 use super::special::Part;
 use super::spm::{byte_tokens, unescape};
 use super::spm_tables::mergeable;
 use super::trie::Trie;
 use super::unicode::decode;
-use super::vocab::{Defaults, Vocab, VocabSource, check_length, show};
+use super::vocab::{Defaults, Draft, Vocab, VocabSource, check_length, show};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer};
 use std::borrow::Cow;
 
@@ -38,7 +39,7 @@ const UNKNOWN_COSTS: f64 = 10.0;
 pub(super) struct Paths {
     trie: Trie,
     /// By id.
-    scores: Vec<f64>,
+    scores: Flat<f64>,
     unknown: f64,
     sums: Sums,
 }
@@ -67,7 +68,7 @@ impl Paths {
             Sums::Narrow => f64::from(worst as f32 - UNKNOWN_COSTS as f32),
             Sums::Wide => worst - UNKNOWN_COSTS,
         };
-        Self { trie: Trie::new(pieces), scores, unknown, sums }
+        Self { trie: Trie::new(pieces), scores: scores.into(), unknown, sums }
     }
 
     /// Calls `piece` with every piece of the best path, in order: its place and its id, or [`UNKNOWN`].
@@ -123,7 +124,7 @@ impl UnigramTokenizer {
     /// See [`TokenizerError`].
     pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults = Defaults { eos: Some(1), unk: Some(2), add_eos: true, ..Defaults::default() };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         if source.scores.is_empty() {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
@@ -137,7 +138,7 @@ impl UnigramTokenizer {
             reason: format!("`tokenizer.ggml.precompiled_charsmap`: {reason}"),
         })?;
         let paths = paths(&vocab, &source.scores, source.sums);
-        Ok(Self { vocab, paths, normalizer, bytes })
+        Ok(Self { vocab: vocab.finish(), paths, normalizer, bytes })
     }
 
     fn encode_text(&self, text: &[u8], offset: usize, work: &mut Work) -> Result<(), TokenizerError> {
@@ -161,7 +162,7 @@ impl UnigramTokenizer {
     }
 }
 
-fn paths(vocab: &Vocab, scores: &[f32], sums: Sums) -> Paths {
+fn paths(vocab: &Draft, scores: &[f32], sums: Sums) -> Paths {
     let kind = |id: usize| vocab.kinds.get(id).copied().unwrap_or_default();
     let normal = || scores.iter().enumerate().filter(|(id, _)| kind(*id) == TokenKind::Normal).map(|(_, s)| *s);
     let worst = f64::from(normal().fold(f32::MAX, f32::min));
@@ -202,7 +203,7 @@ pub(super) fn decode_pieces(vocab: &Vocab, normalizer: &Normalizer, ids: &[u32],
     let (mut out, mut first) = (Vec::with_capacity(ids.len() * 4), true);
     for &id in ids {
         let Some(piece) = piece_bytes(vocab, id, !skip_special).filter(|piece| !piece.is_empty()) else { continue };
-        let byte = vocab.kinds.get(id as usize) == Some(&TokenKind::Byte);
+        let byte = vocab.kinds.get(id as usize) == Some(TokenKind::Byte);
         out.extend_from_slice(if byte { &piece } else { normalizer.trim_front(&piece, &out, first) });
         first = false;
     }

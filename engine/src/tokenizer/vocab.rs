@@ -1,15 +1,16 @@
 //! The plain data of a tokenizer, and the checks that every source goes through.
 //!
 //! [`VocabSource`] is the seam: GGUF metadata and every kind of tokenizer file fill it, and the tokenizers see
-//! nothing else. `Vocab` is what is left after the checks: every id in range, every list as long as
-//! the tokens, every token of a known kind.
+//! nothing else. `Draft` is what is left after the checks: every id in range, every list as long as
+//! the tokens, every token of a known kind. `Vocab` is that as flat tables.
 
 use super::error::{Diagnostic, TokenizerError};
+use super::flat::{Flat, Texts};
 use super::normalize::Normalizing;
 use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
 use super::unigram::Sums;
-use super::words::WordMap;
+use super::words::WordMapBuilder;
 use super::{EncodeOptions, SpecialTokens};
 
 /// Most tokens of a vocabulary.
@@ -138,23 +139,45 @@ pub(crate) struct Defaults {
     pub(crate) untyped: bool,
 }
 
-/// A checked vocabulary.
-#[derive(Debug, Clone)]
-pub(crate) struct Vocab {
+/// A vocabulary that was checked and from which tables are built. What becomes of it is a [`Vocab`].
+#[derive(Debug)]
+pub(crate) struct Draft {
     /// As in the source.
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) kinds: Vec<TokenKind>,
     /// Source text to id, first of duplicates.
-    pub(crate) by_text: WordMap,
+    pub(crate) by_text: WordMapBuilder,
     pub(crate) special: SpecialTokens,
-    /// Ascending.
     eog: Vec<u32>,
-    /// User-defined tokens, and those plus control and unknown ones.
     user: SpecialMatcher,
     all: SpecialMatcher,
 }
 
-impl Vocab {
+/// The tables that every kind of tokenizer has.
+#[derive(Debug, Clone)]
+pub(crate) struct Vocab {
+    /// Text of every token.
+    pub(super) tokens: Texts,
+    pub(super) kinds: Kinds,
+    pub(crate) special: SpecialTokens,
+    /// Ascending.
+    pub(super) eog: Flat<u32>,
+    /// User-defined tokens, and those plus control and unknown ones.
+    pub(super) user: SpecialMatcher,
+    pub(super) all: SpecialMatcher,
+}
+
+/// What every token is, as the numbers of `tokenizer.ggml.token_type`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kinds(pub(super) Flat<u8>);
+
+impl Kinds {
+    pub(crate) fn get(&self, id: usize) -> Option<TokenKind> {
+        self.0.get(id).map(|number| TokenKind::from_gguf(i64::from(*number)).unwrap_or_default())
+    }
+}
+
+impl Draft {
     /// Checks `source` (its tokens are moved out) and works out the roles.
     pub(crate) fn new(
         source: &mut VocabSource,
@@ -191,48 +214,52 @@ impl Vocab {
         let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
         let rule = Mend { markers: source.model == "gpt2" && !source.lists_specials, texts: !source.lists_specials };
         mend_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
-        let mut vocab = Self {
-            tokens,
-            kinds,
-            by_text,
-            special,
-            eog,
-            user: SpecialMatcher::default(),
-            all: SpecialMatcher::default(),
-        };
         let inline = source.normalizing.as_ref().map_or(&[][..], |spec| &spec.inline);
-        vocab.build_matchers(inline, diagnostics);
-        Ok(vocab)
+        let (user, all) = matchers(&tokens, &kinds, inline, diagnostics);
+        Ok(Self { tokens, kinds, by_text, special, eog, user, all })
     }
 
-    /// `inline` are not for the matchers.
-    fn build_matchers(&mut self, inline: &[u32], diagnostics: &mut Vec<Diagnostic>) {
-        let mut refused = 0usize;
-        for (id, (text, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
-            let (user, all) = match kind {
-                TokenKind::UserDefined => (true, true),
-                TokenKind::Control | TokenKind::Unknown => (false, true),
-                _ => (false, false),
-            };
-            if text.is_empty() || inline.contains(&(id as u32)) {
-                continue;
-            }
-            if user {
-                self.user.add(text, id as u32);
-            }
-            if all && !self.all.add(text, id as u32) {
-                refused += 1;
-            }
-        }
-        if refused > 0 {
-            diagnostics.push(Diagnostic::warning(
-                "long_special_tokens",
-                format!("{refused} special tokens are longer than {MAX_LEN} bytes and are never found in text"),
-                "",
-            ));
+    /// Nothing changes any more.
+    pub(crate) fn finish(self) -> Vocab {
+        Vocab {
+            tokens: Texts::new(self.tokens.iter().map(Vec::as_slice)),
+            kinds: Kinds(self.kinds.iter().map(|kind| kind.number() as u8).collect()),
+            special: self.special,
+            eog: self.eog.into(),
+            user: self.user,
+            all: self.all,
         }
     }
+}
 
+/// Those of user-defined tokens, and of these plus control and unknown ones. `inline` are for neither.
+fn matchers(
+    tokens: &[Vec<u8>],
+    kinds: &[TokenKind],
+    inline: &[u32],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (SpecialMatcher, SpecialMatcher) {
+    let special = |kind: &TokenKind| matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown);
+    let found: Vec<(u32, &[u8], TokenKind)> = (0u32..)
+        .zip(tokens.iter().zip(kinds))
+        .filter(|(id, (text, kind))| special(kind) && !text.is_empty() && !inline.contains(id))
+        .map(|(id, (text, kind))| (id, text.as_slice(), *kind))
+        .collect();
+    let refused = found.iter().filter(|(_, text, _)| text.len() > MAX_LEN).count();
+    if refused > 0 {
+        diagnostics.push(Diagnostic::warning(
+            "long_special_tokens",
+            format!("{refused} special tokens are longer than {MAX_LEN} bytes and are never found in text"),
+            "",
+        ));
+    }
+    let of = |kinds: &dyn Fn(TokenKind) -> bool| {
+        SpecialMatcher::new(found.iter().filter(|(.., kind)| kinds(*kind)).map(|(id, text, _)| (*id, *text)))
+    };
+    (of(&|kind| kind == TokenKind::UserDefined), of(&|_| true))
+}
+
+impl Vocab {
     pub(crate) fn is_eog(&self, id: u32) -> bool {
         self.eog.binary_search(&id).is_ok()
     }
@@ -279,8 +306,8 @@ pub(crate) fn show(text: &[u8]) -> String {
     short
 }
 
-fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMap {
-    let mut by_text = WordMap::with_capacity(tokens.len());
+fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMapBuilder {
+    let mut by_text = WordMapBuilder::with_capacity(tokens.len());
     let (mut duplicates, mut example, mut empty) = (0usize, None, 0usize);
     for (id, text) in tokens.iter().enumerate() {
         let id = id as u32;

@@ -5,7 +5,7 @@
 //! does by default. Should the crate panic, that is an error, not the end of the program.
 
 use super::super::error::{Diagnostic, TokenizerError};
-use super::super::vocab::{Defaults, TokenKind, Vocab, VocabSource, byte_token, check_length};
+use super::super::vocab::{Defaults, Draft, TokenKind, Vocab, VocabSource, byte_token, check_length};
 use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet, decode_by_token};
 use super::companions::Companions;
 use super::hf_parts::Frame;
@@ -168,7 +168,7 @@ impl HfTokenizer {
         frame: Option<Frame>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Self, TokenizerError> {
-        let vocab = Vocab::new(&mut source, Defaults::default(), diagnostics)?;
+        let vocab = Draft::new(&mut source, Defaults::default(), diagnostics)?;
         let normal = |k: &TokenKind| matches!(k, TokenKind::Normal | TokenKind::Byte);
         let bytes = vocab
             .tokens
@@ -179,7 +179,7 @@ impl HfTokenizer {
         let mut this = Self {
             parse,
             plain: OnceLock::new(),
-            vocab,
+            vocab: vocab.finish(),
             bytes,
             prefix_space: matches!(style, Style::WordPiece(_)),
             style,

@@ -9,7 +9,7 @@ use super::super::byte_alphabet;
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::special::MAX_LEN;
 use super::super::vocab::{MergeRule, TokenKind, VocabSource, byte_token, show};
-use super::super::words::WordMap;
+use super::super::words::WordMapBuilder;
 use super::super::{Loaded, from_source};
 use super::companions::{AddedToken, Companions};
 use super::hf_crate;
@@ -217,7 +217,7 @@ fn merge_list(
     vocab: &HashMap<String, u32>,
     kinds: &[TokenKind],
 ) -> Result<Vec<Vec<u8>>, Stop> {
-    let mut ids = WordMap::with_capacity(vocab.len());
+    let mut ids = WordMapBuilder::with_capacity(vocab.len());
     for (text, id) in vocab {
         ids.insert(text.as_bytes(), *id);
     }
