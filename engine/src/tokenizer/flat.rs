@@ -48,13 +48,12 @@ impl<T: Pod> Flat<T> {
         let items = NonNull::slice_from_raw_parts(NonNull::new(start.cast_mut())?, bytes.len() / size_of::<T>());
         Some(Self { items, file: Some(file.clone()) })
     }
+}
 
-    /// Its bytes, as a file has them.
-    pub(super) fn bytes(&self) -> &[u8] {
-        let items: &[T] = self;
-        // SAFETY: `Pod` has no bytes between its fields, so every byte of the items is there; bytes need no alignment.
-        unsafe { std::slice::from_raw_parts(items.as_ptr().cast::<u8>(), size_of_val(items)) }
-    }
+/// The bytes of items, as a file has them.
+pub(super) fn bytes_of<T: Pod>(items: &[T]) -> &[u8] {
+    // SAFETY: `Pod` has no bytes between its fields, so every byte of the items is there; bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(items.as_ptr().cast::<u8>(), size_of_val(items)) }
 }
 
 impl<T: Pod> Deref for Flat<T> {
@@ -119,15 +118,47 @@ pub(super) struct Texts {
     ends: Flat<u32>,
 }
 
+/// [`Texts`] to which texts are added, of less than 2^32 bytes together.
+#[derive(Debug, Default)]
+pub(super) struct TextsBuilder {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl TextsBuilder {
+    /// For so many texts.
+    pub(super) fn with_capacity(n: usize) -> Self {
+        Self { bytes: Vec::with_capacity(n * 7), ends: Vec::with_capacity(n) }
+    }
+
+    pub(super) fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// Adds what `write` puts at the end, unless it gives `false`; gives what it gives.
+    pub(super) fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let before = self.bytes.len();
+        let done = write(&mut self.bytes);
+        if done {
+            self.ends.push(self.bytes.len() as u32);
+        } else {
+            self.bytes.truncate(before);
+        }
+        done
+    }
+
+    pub(super) fn finish(self) -> Texts {
+        Texts { bytes: self.bytes.into(), ends: self.ends.into() }
+    }
+}
+
 impl Texts {
     /// The texts, which together have less than 2^32 bytes.
     pub(super) fn new<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Self {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(texts.size_hint().0));
-        for text in texts {
-            bytes.extend_from_slice(text);
-            ends.push(bytes.len() as u32);
-        }
-        Self { bytes: bytes.into(), ends: ends.into() }
+        let mut all = TextsBuilder::with_capacity(texts.size_hint().0);
+        texts.for_each(|text| all.push(text));
+        all.finish()
     }
 
     /// Of tables that lie in a file.
@@ -152,11 +183,6 @@ impl Texts {
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
         Some(self.bytes.get(start..end).unwrap_or_default())
     }
-
-    /// All of them, in order.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        (0..self.len()).map(|index| self.get(index).unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
@@ -167,10 +193,10 @@ mod tests {
     fn a_mapped_table_is_the_built_one() {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let built: Flat<u32> = (0..100u32).map(|i| i * i).collect();
-        std::fs::write(&path, [&[7; 4], built.bytes(), &[1, 2]].concat()).unwrap();
+        std::fs::write(&path, [&[7; 4], bytes_of(&built), &[1, 2]].concat()).unwrap();
         let file = FileBytes::map(&path).unwrap();
         let mapped = Flat::<u32>::mapped(&file, 4..404).unwrap();
-        assert_eq!((&*mapped, mapped.bytes()), (&*built, built.bytes()));
+        assert_eq!((&*mapped, bytes_of(&mapped)), (&*built, bytes_of(&built)));
         let again = mapped.clone();
         drop((mapped, file));
         assert_eq!(&*again, &*built.clone());
@@ -186,9 +212,10 @@ mod tests {
     fn texts_lie_in_one_piece() {
         let list: Vec<&[u8]> = vec![b"", b"ab", b"", b"c"];
         let texts = Texts::new(list.iter().copied());
-        assert_eq!(texts.iter().collect::<Vec<_>>(), list);
+        let all = |texts: &Texts| (0..texts.len()).map(|at| texts.get(at).unwrap().to_vec()).collect::<Vec<_>>();
+        assert_eq!(all(&texts), list);
         assert_eq!((texts.get(4), texts.len()), (None, 4));
         let nonsense = Texts::of(b"abc".to_vec().into(), vec![2u32, 1, 9].into());
-        assert_eq!(nonsense.iter().collect::<Vec<_>>(), [&b"ab"[..], b"", b""]);
+        assert_eq!(all(&nonsense), [&b"ab"[..], b"", b""]);
     }
 }

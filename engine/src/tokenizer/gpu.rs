@@ -104,7 +104,7 @@ impl GpuTokenizer {
         let Some(bpe) = inner.byte_level() else {
             return Err(NotOnDevice::NotByteLevel { kind: inner.kind(), device: device.name().to_owned() });
         };
-        let (pre, words, pairs, bytes) = bpe.tables();
+        let (pre, words, pairs, bytes) = bpe.for_device();
         let rule = match pre {
             Pre::Gpt2 => Rule::Gpt2,
             Pre::Llama3 => Rule::Llama3,

@@ -41,8 +41,8 @@ const EOT_MARKERS: &[&str] = &[
 ];
 
 /// The ids with a role, checked against the vocabulary.
-pub(super) fn roles(
-    source: &VocabSource,
+pub(super) fn roles<T>(
+    source: &VocabSource<T>,
     defaults: Defaults,
     by_text: &WordMapBuilder,
     kinds: &[TokenKind],
@@ -102,7 +102,7 @@ pub(super) fn roles(
 }
 
 /// Kinds where the file gives none.
-pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<TokenKind> {
+pub(super) fn guess_kinds(tokens: &[&[u8]], special: &SpecialTokens) -> Vec<TokenKind> {
     let mut kinds: Vec<_> =
         tokens.iter().map(|t| if byte_token(t).is_some() { TokenKind::Byte } else { TokenKind::Normal }).collect();
     for id in [special.bos, special.eos, special.eot, special.eom].into_iter().flatten() {
@@ -139,7 +139,7 @@ pub(super) struct Mend {
 pub(super) fn mend_kinds(
     rule: Mend,
     frame: &[u32],
-    tokens: &[Vec<u8>],
+    tokens: &[&[u8]],
     kinds: &mut [TokenKind],
     diagnostics: &mut Vec<Diagnostic>,
 ) {

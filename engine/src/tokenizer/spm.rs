@@ -9,6 +9,7 @@
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
+use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
 use super::normalize::Normalizer;
@@ -44,7 +45,7 @@ impl SpmTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
+    pub fn new(mut source: VocabSource<&[u8]>, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults =
             Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
         let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
@@ -78,6 +79,35 @@ impl SpmTokenizer {
         let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
         let vocab = vocab.finish();
         Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer })
+    }
+
+    /// Writes the tables into a compiled file; [`SpmTokenizer::open`] reads them in this order.
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer } = self;
+        vocab.store(out);
+        chars.store(out);
+        pairs.store(out);
+        words.store(out);
+        cuts.store(out);
+        out.table(&bytes.map(|id| id.unwrap_or(u32::MAX)));
+        out.flag(*prefix_space);
+        out.flag(normalizer.is_some());
+        normalizer.iter().for_each(|normalizer| normalizer.store(out));
+    }
+
+    /// # Errors
+    /// Where tables are missing or cannot be used.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        Ok(Self {
+            vocab: Vocab::open(from)?,
+            chars: WordMap::open(from)?,
+            pairs: PairTable::open(from)?,
+            words: WordMap::open(from)?,
+            cuts: Cuts::open(from)?,
+            bytes: byte_ids(&from.table::<u32>()?)?.map(|id| Some(id).filter(|id| *id != u32::MAX)),
+            prefix_space: from.flag()?,
+            normalizer: if from.flag()? { Some(Normalizer::open(from)?) } else { None },
+        })
     }
 
     /// As SentencePiece does it: normalised, user-defined pieces apart, the rest merged.
@@ -185,6 +215,11 @@ impl SpmTokenizer {
     }
 }
 
+/// One id for each byte.
+pub(super) fn byte_ids(table: &[u32]) -> Result<[u32; 256], Unusable> {
+    table.try_into().map_err(|_| Unusable::Damaged("its byte tokens are not complete"))
+}
+
 #[derive(Default)]
 struct Work {
     ids: Vec<u32>,
@@ -213,7 +248,7 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
     (String::from_utf8_lossy(bytes).into_owned(), at)
 }
 
-pub(super) fn byte_tokens(vocab: &mut Draft, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
+pub(super) fn byte_tokens(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
     let mut bytes = [None; 256];
     let mut mended = 0usize;
     for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {
@@ -309,5 +344,9 @@ impl Tokenizer for SpmTokenizer {
 
     fn adds_prefix_space(&self) -> bool {
         self.prefix_space
+    }
+
+    fn tables(&self) -> Option<Tables<'_>> {
+        Some(Tables::Spm(self))
     }
 }

@@ -82,21 +82,21 @@ pub enum MergeRule {
     Ranks,
 }
 
-/// Everything a source says about a tokenizer, unchecked.
+/// Everything a source says about a tokenizer, unchecked. Texts are of any type that is bytes: a GGUF's stay where they lie in the file.
 #[derive(Debug, Clone, Default)]
-pub struct VocabSource {
+pub struct VocabSource<T = Vec<u8>> {
     /// `gpt2` (byte-level BPE), `llama` (SPM) or `t5` (Unigram).
     pub model: String,
     /// Name of the pre-tokenizer, if the source has one.
     pub pre: Option<String>,
     /// Text of every token; for `gpt2` in GPT-2's byte alphabet ([`super::byte_alphabet`]).
-    pub tokens: Vec<Vec<u8>>,
+    pub tokens: Vec<T>,
     /// One a token, or empty. SPM: higher merges first.
     pub scores: Vec<f32>,
     /// One a token, or empty (then they are guessed from the texts).
     pub token_types: Vec<TokenKind>,
     /// `left right`, most important first (byte-level BPE, or [`MergeRule::Merges`]).
-    pub merges: Vec<Vec<u8>>,
+    pub merges: Vec<T>,
     /// What decides the order of merges.
     pub merge_rule: MergeRule,
     /// `gpt2`: whether a piece that is a token stays as it is; `None` asks the pre-tokenizer's name.
@@ -127,6 +127,46 @@ pub struct VocabSource {
     pub sums: Sums,
 }
 
+impl<T: AsRef<[u8]>> VocabSource<T> {
+    /// The same with the texts where they are.
+    #[must_use]
+    pub fn borrowed(&self) -> VocabSource<&[u8]> {
+        self.with(self.tokens.iter().map(AsRef::as_ref).collect(), self.merges.iter().map(AsRef::as_ref).collect())
+    }
+
+    /// The same with texts of its own.
+    #[must_use]
+    pub fn owned(&self) -> VocabSource {
+        let own = |texts: &[T]| texts.iter().map(|text| text.as_ref().to_vec()).collect();
+        self.with(own(&self.tokens), own(&self.merges))
+    }
+
+    fn with<U>(&self, tokens: Vec<U>, merges: Vec<U>) -> VocabSource<U> {
+        VocabSource {
+            model: self.model.clone(),
+            pre: self.pre.clone(),
+            tokens,
+            scores: self.scores.clone(),
+            token_types: self.token_types.clone(),
+            merges,
+            merge_rule: self.merge_rule,
+            ignore_merges: self.ignore_merges,
+            lists_specials: self.lists_specials,
+            bos: self.bos,
+            eos: self.eos,
+            eot: self.eot,
+            eom: self.eom,
+            unk: self.unk,
+            pad: self.pad,
+            add_bos: self.add_bos,
+            add_eos: self.add_eos,
+            add_space_prefix: self.add_space_prefix,
+            normalizing: self.normalizing.clone(),
+            sums: self.sums,
+        }
+    }
+}
+
 /// What the kind of tokenizer says where the source says nothing (llama.cpp's values).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Defaults {
@@ -141,12 +181,14 @@ pub(crate) struct Defaults {
 
 /// A vocabulary that was checked and from which tables are built. What becomes of it is a [`Vocab`].
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct Draft<'a> {
     /// As in the source.
-    pub(crate) tokens: Vec<Vec<u8>>,
+    pub(crate) tokens: Vec<&'a [u8]>,
     pub(crate) kinds: Vec<TokenKind>,
     /// Source text to id, first of duplicates.
     pub(crate) by_text: WordMapBuilder,
+    /// No two tokens have one text.
+    pub(crate) unique: bool,
     pub(crate) special: SpecialTokens,
     eog: Vec<u32>,
     user: SpecialMatcher,
@@ -177,10 +219,10 @@ impl Kinds {
     }
 }
 
-impl Draft {
+impl<'a> Draft<'a> {
     /// Checks `source` (its tokens are moved out) and works out the roles.
     pub(crate) fn new(
-        source: &mut VocabSource,
+        source: &mut VocabSource<&'a [u8]>,
         defaults: Defaults,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Self, TokenizerError> {
@@ -200,7 +242,7 @@ impl Draft {
         if !source.scores.is_empty() && source.scores.len() != n {
             return Err(TokenizerError::LengthMismatch { key: key("scores"), found: source.scores.len(), expected: n });
         }
-        let by_text = index(&tokens, diagnostics);
+        let (by_text, unique) = index(&tokens, diagnostics);
         let special = roles(source, defaults, &by_text, &kinds, n, diagnostics)?;
         if kinds.is_empty() {
             kinds = guess_kinds(&tokens, &special);
@@ -216,13 +258,19 @@ impl Draft {
         mend_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
         let inline = source.normalizing.as_ref().map_or(&[][..], |spec| &spec.inline);
         let (user, all) = matchers(&tokens, &kinds, inline, diagnostics);
-        Ok(Self { tokens, kinds, by_text, special, eog, user, all })
+        Ok(Self { tokens, kinds, by_text, unique, special, eog, user, all })
     }
 
     /// Nothing changes any more.
     pub(crate) fn finish(self) -> Vocab {
+        let texts = Texts::new(self.tokens.iter().copied());
+        self.finish_as(texts)
+    }
+
+    /// The same, where decoding gives other texts than those of the source.
+    pub(super) fn finish_as(self, tokens: Texts) -> Vocab {
         Vocab {
-            tokens: Texts::new(self.tokens.iter().map(Vec::as_slice)),
+            tokens,
             kinds: Kinds(self.kinds.iter().map(|kind| kind.number() as u8).collect()),
             special: self.special,
             eog: self.eog.into(),
@@ -234,7 +282,7 @@ impl Draft {
 
 /// Those of user-defined tokens, and of these plus control and unknown ones. `inline` are for neither.
 fn matchers(
-    tokens: &[Vec<u8>],
+    tokens: &[&[u8]],
     kinds: &[TokenKind],
     inline: &[u32],
     diagnostics: &mut Vec<Diagnostic>,
@@ -243,7 +291,7 @@ fn matchers(
     let found: Vec<(u32, &[u8], TokenKind)> = (0u32..)
         .zip(tokens.iter().zip(kinds))
         .filter(|(id, (text, kind))| special(kind) && !text.is_empty() && !inline.contains(id))
-        .map(|(id, (text, kind))| (id, text.as_slice(), *kind))
+        .map(|(id, (text, kind))| (id, *text, *kind))
         .collect();
     let refused = found.iter().filter(|(_, text, _)| text.len() > MAX_LEN).count();
     if refused > 0 {
@@ -306,7 +354,8 @@ pub(crate) fn show(text: &[u8]) -> String {
     short
 }
 
-fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMapBuilder {
+/// Ids by text, and whether all texts differ.
+fn index(tokens: &[&[u8]], diagnostics: &mut Vec<Diagnostic>) -> (WordMapBuilder, bool) {
     let mut by_text = WordMapBuilder::with_capacity(tokens.len());
     let (mut duplicates, mut example, mut empty) = (0usize, None, 0usize);
     for (id, text) in tokens.iter().enumerate() {
@@ -338,7 +387,7 @@ fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMapBuilde
             "",
         ));
     }
-    by_text
+    (by_text, duplicates == 0)
 }
 
 /// The byte that `<0xXX>` spells.

@@ -87,9 +87,9 @@ fn slot(key: u64, len: usize, mask: usize) -> usize {
     (fold(key ^ len as u64, K) as usize) & mask
 }
 
-/// The id of `word`. As many steps at most as there are entries, whatever these say.
+/// The id of `word`, or where it would be added. As many steps at most as there are entries, whatever these say.
 #[inline]
-fn find(entries: &[Entry], arena: &[u8], word: &[u8]) -> Option<u32> {
+fn search(entries: &[Entry], arena: &[u8], word: &[u8]) -> Result<u32, Option<usize>> {
     let key = key_of(word);
     let len_plus_1 = word.len() as u32 + 1;
     let mask = entries.len().wrapping_sub(1);
@@ -97,21 +97,21 @@ fn find(entries: &[Entry], arena: &[u8], word: &[u8]) -> Option<u32> {
     for at in first..first + entries.len() {
         let entry = entries[at & mask];
         if entry.len_plus_1 == 0 {
-            return None;
+            return Err(Some(at & mask));
         }
         if entry.key == key && entry.len_plus_1 == len_plus_1 {
             if word.len() <= SHORT {
-                return Some(entry.value);
+                return Ok(entry.value);
             }
             let at = entry.value as usize;
             if let Some((id, rest)) = arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
                 && rest.get(..word.len()) == Some(word)
             {
-                return Some(u32::from_le_bytes(*id));
+                return Ok(u32::from_le_bytes(*id));
             }
         }
     }
-    None
+    Err(None)
 }
 
 impl WordMap {
@@ -141,7 +141,7 @@ impl WordMap {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
-        find(&self.entries, &self.arena, word)
+        search(&self.entries, &self.arena, word).ok()
     }
 }
 
@@ -155,12 +155,14 @@ impl WordMapBuilder {
 
     /// Adds `word` unless it is there; gives the id that it has then. The map grows if need be.
     pub fn insert(&mut self, word: &[u8], id: u32) -> u32 {
-        if let Some(id) = self.get(word) {
-            return id;
-        }
         if (self.len + 1) * 2 > self.entries.len() {
             self.grow();
         }
+        let at = match search(&self.entries, &self.arena, word) {
+            Ok(id) => return id,
+            // There is room: the map has just grown if it had to.
+            Err(at) => at.unwrap_or_default(),
+        };
         let value = if word.len() <= SHORT {
             id
         } else {
@@ -169,26 +171,20 @@ impl WordMapBuilder {
             self.arena.extend_from_slice(word);
             at
         };
-        let entry = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
-        self.place(entry);
+        self.entries[at] = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
         self.len += 1;
         id
-    }
-
-    fn place(&mut self, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut at = slot(entry.key, entry.len_plus_1 as usize - 1, mask);
-        while self.entries[at].len_plus_1 != 0 {
-            at = (at + 1) & mask;
-        }
-        self.entries[at] = entry;
     }
 
     fn grow(&mut self) {
         let slots = self.entries.len() * 2;
         let old = std::mem::replace(&mut self.entries, vec![EMPTY; slots]);
         for entry in old.into_iter().filter(|e| e.len_plus_1 != 0) {
-            self.place(entry);
+            let mut at = slot(entry.key, entry.len_plus_1 as usize - 1, slots - 1);
+            while self.entries[at].len_plus_1 != 0 {
+                at = (at + 1) & (slots - 1);
+            }
+            self.entries[at] = entry;
         }
     }
 
@@ -196,7 +192,7 @@ impl WordMapBuilder {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
-        find(&self.entries, &self.arena, word)
+        search(&self.entries, &self.arena, word).ok()
     }
 
     /// No more words.
