@@ -25,7 +25,7 @@ use std::ops::Range;
 
 pub(super) const MAGIC: &[u8; 8] = b"\x89BNTOK\r\n";
 const ORDER: u32 = 0x0A0B_0C0D;
-const HEAD: usize = 1024;
+pub(super) const HEAD: usize = 1024;
 const TABLE: usize = 64;
 const MOST_SECTIONS: usize = (HEAD - TABLE) / 16;
 

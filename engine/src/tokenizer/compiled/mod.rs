@@ -23,6 +23,8 @@
 
 mod cache;
 mod form;
+#[cfg(test)]
+mod hostile;
 mod mark;
 mod tables;
 
