@@ -14,6 +14,7 @@
 //! | `BITNET_OFFLINE`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | no packet leaves |
 //! | `BITNET_DOWNLOAD_TIMEOUT` | seconds for one download, waiting included |
 //! | `BITNET_TOKENIZER_CACHE`, `BITNET_TOKENIZER_CACHE_BYTES` | folder and budget of the cache of downloads |
+//! | `BITNET_COMPILED_TOKENIZERS` | folder of compiled tokenizers, or off: none are kept or used; else the platform's cache folder + `bitnet/compiled` |
 //! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, ... | as for HuggingFace's own tools |
 //!
 //! Those of the hub are described where they are understood, in [`HubSettings::from_lookup`]; [`hub_from_env`] hands
@@ -25,6 +26,7 @@
 use crate::chat::Clock;
 use crate::discovery::DiscoverySettings;
 use crate::hub::{HubError, HubSettings};
+use crate::tokenizer::compiled::CompiledCache;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +51,20 @@ pub struct Settings {
     pub cuda_cache: Option<PathBuf>,
     /// `BITNET_CUDA_OVERLAP`; on if nothing is said.
     pub cuda_overlap: Option<bool>,
+    /// `BITNET_COMPILED_TOKENIZERS`.
+    pub compiled_tokenizers: Kept,
+}
+
+/// Where something is kept that can be made again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// In the platform's cache folder.
+    #[default]
+    Usual,
+    /// In this folder.
+    In(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// A variable whose value has no meaning.
@@ -91,6 +107,11 @@ impl Settings {
             nvrtc: path("BITNET_NVRTC")?,
             cuda_cache: path("BITNET_CUDA_CACHE")?,
             cuda_overlap: lookup("BITNET_CUDA_OVERLAP").map(|v| is_on(&v.to_string_lossy())),
+            compiled_tokenizers: match path("BITNET_COMPILED_TOKENIZERS")? {
+                None => Kept::Usual,
+                Some(path) if !is_on(&path.to_string_lossy()) => Kept::Off,
+                Some(path) => Kept::In(path),
+            },
         })
     }
 
@@ -171,6 +192,19 @@ pub fn layouts_from_env() -> Option<PathBuf> {
     Some(system?.join("bitnet").join("layouts"))
 }
 
+/// Compiled tokenizers: the setting, else `bitnet/compiled` in the platform's cache folder. None where they are off, and on a machine
+/// without a home folder.
+#[must_use]
+pub fn compiled_from_env(settings: &Settings) -> Option<CompiledCache> {
+    let usual = || Some(system_cache(&|name| std::env::var_os(name)).ok().flatten()?.join("bitnet").join("compiled"));
+    let folder = match &settings.compiled_tokenizers {
+        Kept::Usual => usual()?,
+        Kept::In(folder) => folder.clone(),
+        Kept::Off => return None,
+    };
+    Some(CompiledCache::new(folder))
+}
+
 /// The platform's folder for what can be made again.
 pub(crate) fn system_cache(lookup: Lookup<'_>) -> Result<Option<PathBuf>, SettingsError> {
     let home = home(lookup);
@@ -203,6 +237,7 @@ pub fn discovery_from_env(settings: &Settings) -> DiscoverySettings {
     DiscoverySettings {
         offline: hub.as_ref().is_some_and(|hub| hub.offline),
         strict: settings.strict_tokenizers,
+        compiled: compiled_from_env(settings),
         hub,
         no_hub,
         ..DiscoverySettings::default()
@@ -242,6 +277,15 @@ mod tests {
             assert_eq!(settings(&[("BITNET_DETERMINISTIC", value)]).unwrap().deterministic, on, "{value:?}");
             assert_eq!(settings(&[("BITNET_STRICT_TOKENIZERS", value)]).unwrap().strict_tokenizers, on, "{value:?}");
             assert_eq!(settings(&[("BITNET_CUDA_OVERLAP", value)]).unwrap().cuda_overlap, Some(on), "{value:?}");
+        }
+        for (value, kept) in
+            [("", Kept::Usual), ("off", Kept::Off), ("0", Kept::Off), ("./off", Kept::In("./off".into()))]
+        {
+            assert_eq!(
+                settings(&[("BITNET_COMPILED_TOKENIZERS", value)]).unwrap().compiled_tokenizers,
+                kept,
+                "{value:?}"
+            );
         }
         assert_eq!(settings(&[("BITNET_SEED", "42")]).unwrap().seed, Some(42));
         assert_eq!(settings(&[("BITNET_SEED", "")]).unwrap(), Settings::default());

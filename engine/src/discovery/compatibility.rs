@@ -10,8 +10,9 @@
 //! `repos` lists repositories that ask for no login first. The ids are those of the families' own published
 //! `tokenizer_config.json` and `generation_config.json`.
 
-use crate::gguf::Metadata;
+use crate::gguf::{ArrayView, Metadata};
 use crate::tokenizer::TokenKind;
+use std::collections::HashMap;
 
 /// An id with a role, under the name that GGUF has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -317,21 +318,10 @@ pub struct Recognised {
 pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> Option<Recognised> {
     let tokens = metadata.array("tokenizer.ggml.tokens").ok().flatten().filter(|tokens| !tokens.is_empty());
     if let Some(tokens) = tokens {
-        // The ids are ascending in every line, so that one pass finds all of them.
-        let has = |line: &&Compatibility| {
-            let Ok(mut texts) = tokens.strings() else { return false };
-            let mut next = 0;
-            !line.probes.is_empty()
-                && line.probes.iter().all(|&(id, text)| {
-                    let found = texts.nth(id - next);
-                    next = id + 1;
-                    found == Some(text.as_bytes())
-                })
-        };
         let n = tokens.len();
-        let mut same_size: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size == n).filter(has).collect();
+        let mut same_size = probed(&tokens, |line| line.vocab_size == n);
         if same_size.is_empty() {
-            let smaller: Vec<_> = COMPATIBILITY.iter().filter(|line| line.vocab_size < n).filter(has).collect();
+            let smaller = probed(&tokens, |line| line.vocab_size < n);
             let real = if smaller.is_empty() { n } else { n - padding(metadata) };
             same_size = smaller.into_iter().filter(|line| line.vocab_size >= real).collect();
         }
@@ -361,6 +351,22 @@ pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> 
     };
     let others = all.iter().filter(|other| other.family != line.family).map(|other| other.family).collect();
     Some(Recognised { line, evidence, others })
+}
+
+/// The lines of the table that are `wanted` and whose probes are among the tokens. One pass over the list, whatever their number.
+fn probed(tokens: &ArrayView<'_>, wanted: impl Fn(&Compatibility) -> bool) -> Vec<&'static Compatibility> {
+    let lines: Vec<_> = COMPATIBILITY.iter().filter(|line| !line.probes.is_empty() && wanted(line)).collect();
+    let mut ids: Vec<usize> = lines.iter().flat_map(|line| line.probes).map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let (Ok(mut texts), mut next) = (tokens.strings(), 0) else { return Vec::new() };
+    let mut found = HashMap::new();
+    for id in ids {
+        found.insert(id, texts.nth(id - next));
+        next = id + 1;
+    }
+    let has = |(id, text): &(usize, &str)| found.get(id) == Some(&Some(text.as_bytes()));
+    lines.into_iter().filter(|line| line.probes.iter().all(has)).collect()
 }
 
 /// Tokens at the end of the model's list that stand for nothing: `[PAD32003]`, as converters fill a list up to the rows of

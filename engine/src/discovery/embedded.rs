@@ -8,7 +8,6 @@ use crate::gguf::{ArrayView, GgufError, Metadata, Value, ValueType};
 use crate::tokenizer::fingerprint::{self, Fingerprint};
 use crate::tokenizer::vocab::MAX_TOKENS;
 use crate::tokenizer::{TokenKind, TokenizerError, bpe, pretokenize};
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
 /// What the metadata has of a tokenizer.
@@ -225,19 +224,7 @@ pub(super) fn identify(tokens: &ArrayView<'_>) -> Option<&'static Fingerprint> {
 
 /// As `fingerprint::digest`.
 fn digest(tokens: &ArrayView<'_>, skip: usize, take: usize) -> String {
-    let mut hash = Sha256::new();
-    // One update a token would cost more than the hash.
-    let mut buffer = Vec::with_capacity(1 << 14);
-    for token in tokens.strings().into_iter().flatten().skip(skip).take(take) {
-        buffer.extend_from_slice(&(token.len() as u32).to_le_bytes());
-        buffer.extend_from_slice(token);
-        if buffer.len() >= 1 << 13 {
-            hash.update(&buffer);
-            buffer.clear();
-        }
-    }
-    hash.update(&buffer);
-    hex::encode(hash.finalize())
+    fingerprint::digest_of(tokens.strings().into_iter().flatten().skip(skip).take(take))
 }
 
 /// An id; a negative number means none.

@@ -12,7 +12,7 @@ use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
-use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, wrappers};
+use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled, wrappers};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -107,15 +107,12 @@ impl Resolver<'_> {
     pub(super) fn resolve(&self, strategy: &TokenizerStrategy) -> Result<Resolved, TokenizerDiscoveryError> {
         match strategy {
             TokenizerStrategy::Exact(path) | TokenizerStrategy::Discovered(path) => {
-                let loaded = match self.files(path)? {
-                    Some((files, _)) => files::load(&files, &self.hints()),
-                    None => tokenizer::from_gguf(GgufFile::open(path)?.metadata()),
-                };
-                let loaded = loaded.map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
+                let loaded = self.at(path)?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
             TokenizerStrategy::EmbeddedGguf => {
-                let loaded = tokenizer::from_gguf(self.discovery.file.metadata())
+                let loaded = self
+                    .gguf(&self.discovery.file)
                     .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
@@ -150,6 +147,36 @@ impl Resolver<'_> {
                 Ok(Resolved { tokenizer, diagnostics, strategy, family: None, hub: None })
             }
         }
+    }
+
+    /// The tokenizer at a path: compiled, in another GGUF, or in files.
+    fn at(&self, path: &Path) -> Result<Loaded, TokenizerDiscoveryError> {
+        let named = |cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause };
+        if compiled::is_compiled(path) {
+            let opened = self.settings.compiled.as_ref().map_or_else(|| compiled::open(path), |cache| cache.open(path));
+            return opened.map_err(named);
+        }
+        if is_gguf(path) {
+            return self.gguf(&GgufFile::open(path)?).map_err(named);
+        }
+        let hints = self.hints();
+        let Some(cache) = &self.settings.compiled else {
+            return files::load(&self.files(path)?.0, &hints).map_err(named);
+        };
+        cache.files(path, &hints, named, || Ok(self.files(path)?.0))
+    }
+
+    /// The tokenizer that a GGUF carries.
+    fn gguf(&self, file: &GgufFile) -> Result<Loaded, TokenizerError> {
+        match &self.settings.compiled {
+            Some(cache) => cache.gguf(file),
+            None => tokenizer::from_gguf(file.metadata()),
+        }
+    }
+
+    /// The model's own tokenizer, if it was compiled before: to open it costs less than to look at its lists.
+    pub(super) fn knows_embedded(&self) -> bool {
+        self.settings.compiled.as_ref().is_some_and(|cache| cache.knows_gguf(&self.discovery.file))
     }
 
     /// Why nothing may be fetched, if that is so.
@@ -195,25 +222,18 @@ impl Resolver<'_> {
     /// What the tokenizer file or folder at `path` is, without building it, checked against the model; `None` where only
     /// building can tell.
     pub(super) fn look(&self, path: &Path) -> Result<Option<Look>, TokenizerDiscoveryError> {
-        Ok(self.files(path)?.and_then(|(_, look)| look))
+        if is_gguf(path) || compiled::is_compiled(path) { Ok(None) } else { Ok(self.files(path)?.1) }
     }
 
-    /// A tokenizer file or a folder, with a look at it: a vocabulary of another model is refused before its tables are
-    /// built. `None` for another GGUF.
-    fn files(&self, path: &Path) -> Result<Option<(FileSet, Option<Look>)>, TokenizerDiscoveryError> {
-        let mut magic = [0u8; 4];
-        let gguf = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-            && magic == crate::gguf::MAGIC;
-        if gguf {
-            return Ok(None);
-        }
+    /// A tokenizer file or a folder, with a look at it: a vocabulary of another model is refused before its tables are built.
+    fn files(&self, path: &Path) -> Result<(FileSet, Option<Look>), TokenizerDiscoveryError> {
         let files =
             FileSet::from_path(path).map_err(|cause| TokenizerDiscoveryError::File { path: path.to_owned(), cause })?;
         let look = files::look(&files);
         if let Some(look) = &look {
             self.discovery.fits(look.tokens).map_err(|error| *error)?;
         }
-        Ok(Some((files, look)))
+        Ok((files, look))
     }
 
     fn remote(
@@ -224,7 +244,11 @@ impl Resolver<'_> {
         strategy: &TokenizerStrategy,
     ) -> Result<Resolved, TokenizerDiscoveryError> {
         let got = remote::get(hub, repos.iter().copied(), info, self.observer.cloned())?;
-        let mut loaded = files::load(&got.files, &self.hints()).map_err(|cause| TokenizerDiscoveryError::File {
+        let loaded = match &self.settings.compiled {
+            Some(cache) => cache.in_memory(&got.files, &self.hints()),
+            None => files::load(&got.files, &self.hints()),
+        };
+        let mut loaded = loaded.map_err(|cause| TokenizerDiscoveryError::File {
             path: Path::new(&got.repo).join(info.files.first().map_or("", String::as_str)),
             cause,
         })?;
@@ -299,6 +323,11 @@ impl Resolver<'_> {
         };
         Ok(Resolved { tokenizer, diagnostics, strategy, family: line.map(|line| line.family), hub })
     }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0u8; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == crate::gguf::MAGIC
 }
 
 /// Behind the wrapper of its family, where the roles are not those of the family already. A tokenizer that is right as it is

@@ -2,6 +2,7 @@
 //! command line, tests fill it by hand.
 
 use crate::hub::HubSettings;
+use crate::tokenizer::compiled::CompiledCache;
 use std::path::PathBuf;
 
 /// What discovery may do, and where it may look. The default looks into the model and beside it, nothing else.
@@ -19,6 +20,8 @@ pub struct DiscoverySettings {
     pub auto_download: bool,
     /// If nothing else works, bytes are taken for ids. Text comes out, sense does not: for tests of plumbing only.
     pub allow_mock: bool,
+    /// Where compiled tokenizers are kept and used; without it every tokenizer is built.
+    pub compiled: Option<CompiledCache>,
     /// This file (or folder) and no other.
     pub exact: Option<PathBuf>,
 }

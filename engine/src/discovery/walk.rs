@@ -11,7 +11,7 @@ use super::resolver::{Resolved, Resolver};
 use super::settings::DiscoverySettings;
 use super::strategy::{CachedTokenizer, TokenizerDownloadInfo, TokenizerStrategy};
 use crate::hub::{Observer, Source};
-use crate::tokenizer::{Diagnostic, Severity};
+use crate::tokenizer::{Diagnostic, Severity, compiled};
 use std::time::Instant;
 
 /// Looks: nothing is fetched, and no tokenizer is built where one pass over it tells enough.
@@ -188,8 +188,8 @@ impl Walk<'_> {
             .filter(|key| metadata.contains(key))
             .collect();
         let model = discovery.model_name();
-        // What strict mode refuses only building can tell.
-        let build = self.build || self.resolver.settings.strict;
+        // What strict mode refuses only building can tell; one that was compiled is opened sooner than looked at.
+        let build = self.build || self.resolver.settings.strict || self.resolver.knows_embedded();
         let look = if build { embedded::head(metadata) } else { embedded::look(metadata) };
         let found = match look {
             Embedded::Absent(why) => Found::Absent(why),
@@ -384,7 +384,8 @@ fn words(resolved: &Resolved) -> String {
         Some(_) => " (from the vocabulary's fingerprint)",
         None => "",
     };
-    format!("{}, {} tokens{pre}{by}", t.kind(), t.vocab_size())
+    let form = if resolved.diagnostics.iter().any(|d| d.code == compiled::USED) { ", compiled before" } else { "" };
+    format!("{}, {} tokens{pre}{by}{form}", t.kind(), t.vocab_size())
 }
 
 /// What the user must know of a step that was passed over.

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::GgufError;
+use super::identity::Identity;
 
 /// The bytes of one file. Clones share them.
 #[derive(Clone)]
 pub(crate) struct FileBytes(Arc<Source>);
 
 enum Source {
-    Mapped(memmap2::Mmap),
+    Mapped(memmap2::Mmap, Option<Identity>),
     Static(&'static [u8]),
     Owned(Vec<u8>),
 }
@@ -35,7 +36,8 @@ impl FileBytes {
             return Err(GgufError::NotAFile { path: path.to_owned(), kind });
         }
         let file = File::open(path).map_err(|e| GgufError::from_io(path, "open", e))?;
-        let len = file.metadata().map_err(|e| GgufError::from_io(path, "read the size of", e))?.len();
+        let about = file.metadata().map_err(|e| GgufError::from_io(path, "read the size of", e))?;
+        let len = about.len();
         if len == 0 {
             return Err(GgufError::Empty);
         }
@@ -48,18 +50,26 @@ impl FileBytes {
         // downloaders that rename. A foreign truncation would be a SIGBUS on access, a foreign rewrite a
         // change of values: no length or offset is read twice without being checked again.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| GgufError::from_io(path, "map", e))?;
-        Ok(FileBytes(Arc::new(Source::Mapped(map))))
+        Ok(FileBytes(Arc::new(Source::Mapped(map, Identity::of(&about)))))
     }
 
     pub(super) fn is_mapped(&self) -> bool {
-        matches!(&*self.0, Source::Mapped(_))
+        matches!(&*self.0, Source::Mapped(..))
+    }
+
+    /// What the file was known by when it was mapped.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        match &*self.0 {
+            Source::Mapped(_, identity) => *identity,
+            Source::Static(_) | Source::Owned(_) => None,
+        }
     }
 
     /// Lets the system take the pages of a range out of this process; they come back from the file when they are read.
     /// Nothing happens to bytes that are no mapping.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Source::Mapped(map) = &*self.0
+        if let Source::Mapped(map, _) = &*self.0
             && range.start < range.end
             && range.end <= map.len()
         {
@@ -77,7 +87,7 @@ impl FileBytes {
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &*self.0 {
-            Source::Mapped(map) => map,
+            Source::Mapped(map, _) => map,
             Source::Static(bytes) => bytes,
             Source::Owned(bytes) => bytes,
         }

@@ -76,6 +76,23 @@ impl<'a> Cursor<'a> {
         self.take(len, what)
     }
 
+    /// Moves behind up to `count` strings, as many as are whole; gives their number. A vocabulary has hundreds of thousands.
+    pub(super) fn skip_strings(&mut self, count: u64) -> u64 {
+        let mut done = 0;
+        while done < count {
+            let rest = self.bytes.get(self.pos..).unwrap_or_default();
+            let Some((len, rest)) = rest.split_first_chunk() else { break };
+            let len = u64::from_le_bytes(*len);
+            if len > rest.len() as u64 {
+                break;
+            }
+            // Not more than there are bytes.
+            self.pos += 8 + len as usize;
+            done += 1;
+        }
+        done
+    }
+
     /// A string of at most `limit` bytes that must be UTF-8.
     pub(super) fn text(&mut self, limit: u64, what: fmt::Arguments<'_>) -> Result<&'a str, GgufError> {
         let at = self.at();

@@ -113,13 +113,16 @@ fn walk_elements(
         let bytes = cursor.take(size.saturating_mul(count), format_args!("elements of the {what}"))?;
         return check_bools(element, bytes, at, what);
     }
+    if element == ValueType::String {
+        let whole = cursor.skip_strings(count);
+        if whole < count {
+            cursor.string_bytes(format_args!("element {whole} of the {what}"))?;
+        }
+        return Ok(());
+    }
     for i in 0..count {
         let at = cursor.at();
         let what = format_args!("element {i} of the {what}");
-        if element == ValueType::String {
-            cursor.string_bytes(what)?;
-            continue;
-        }
         if depth >= MAX_ARRAY_DEPTH {
             return Err(GgufError::NestedTooDeep { what: what.to_string(), at, limit: MAX_ARRAY_DEPTH });
         }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::bytes::FileBytes;
 use super::entry::TextBudget;
 use super::error::GgufError;
+use super::identity::Identity;
 use super::metadata::Metadata;
 use super::split::{self, Opened, SplitError};
 use super::tensor::{self, TensorInfo, TensorView};
@@ -130,6 +131,11 @@ impl GgufFile {
             })?;
         }
         Ok(GgufFile(Arc::new(Inner { parts, metadata, tensors, by_name, hash: OnceLock::new() })))
+    }
+
+    /// What the file with the metadata was known by when it was opened; `None` for bytes in memory.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.first()?.bytes.identity()
     }
 
     fn first(&self) -> Option<&Stored> {

@@ -295,6 +295,13 @@ impl<'a> Iterator for StringIter<'a> {
         Some(self.cursor.string_bytes(format_args!("element")).unwrap_or_default())
     }
 
+    fn nth(&mut self, n: usize) -> Option<&'a [u8]> {
+        let skipped = n.min(self.left);
+        self.cursor.skip_strings(skipped as u64);
+        self.left -= skipped;
+        self.next()
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
     }

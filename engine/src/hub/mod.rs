@@ -73,6 +73,7 @@ pub use event::{Event, Observer};
 pub use fetched::{Fetched, Listing, Source};
 pub(crate) use hf_cache::present as hf_present;
 pub use http::Metadata;
+pub(crate) use lock::try_lock;
 pub use metrics::HubMetrics;
 pub(crate) use names::check_repo as check_repo_name;
 pub use proxy::Proxies;

@@ -8,14 +8,16 @@
 //! Bytes without a token (SmolLM2 lacks 21) are left out before merging, as HuggingFace does; llama.cpp leaves them
 //! out after merging, so that they keep their neighbours apart.
 
+use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, Scratch};
-use super::pretokenize::{Pre, PreSpec};
+use super::flat::{Texts, TextsBuilder};
+use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, PairTableBuilder, Scratch};
+use super::pretokenize::{self, Pre, PreSpec};
 use super::recent::{self, Recent};
 use super::special::Part;
-use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
-use super::words::WordMap;
-use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, checksum, fingerprint};
+use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, check_length, show};
+use super::words::{WordMap, WordMapBuilder};
+use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, byte_alphabet, checksum, fingerprint};
 use std::borrow::Cow;
 
 /// A byte-level BPE tokenizer.
@@ -39,7 +41,7 @@ impl BpeTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
+    pub fn new(mut source: VocabSource<&[u8]>, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         if source.tokens.is_empty() {
             return Err(TokenizerError::BadVocabSize { found: 0, limit: super::vocab::MAX_TOKENS });
         }
@@ -54,16 +56,39 @@ impl BpeTokenizer {
         let pre = rule(&source, diagnostics)?;
         let bos = if pre.no_bos { None } else { Some(11) };
         let defaults = Defaults { bos, eos: Some(11), add_bos: pre.add_bos, ..Defaults::default() };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         let listed = if by_ranks { None } else { Some(pairs(&vocab, &source.merges, diagnostics)?) };
-        to_bytes(&mut vocab, diagnostics);
+        let texts = to_bytes(&mut vocab, diagnostics);
         let bytes = byte_tokens(&vocab, diagnostics);
+        let vocab = vocab.finish_as(texts);
         let pairs = match listed {
             Some(pairs) => pairs,
             None => rank_pairs(&vocab)?,
         };
         let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
+        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+    }
+
+    /// Writes the tables into a compiled file; [`BpeTokenizer::open`] reads them in this order.
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { vocab, pre, words, pairs, bytes, owner: _ } = self;
+        vocab.store(out);
+        out.text(pre.name);
+        words.store(out);
+        pairs.store(out);
+        out.table(&bytes.symbols);
+        out.table(bytes.merges());
+    }
+
+    /// # Errors
+    /// Where tables are missing or cannot be used.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        let vocab = Vocab::open(from)?;
+        let pre = pretokenize::by_name(from.text()?).ok_or(Unusable::Damaged("its pre-tokenizer is not known"))?;
+        let (words, pairs) = (WordMap::open(from)?, PairTable::open(from)?);
+        let bytes = BytePairs::of(&from.table()?, from.table()?);
+        let bytes = bytes.ok_or(Unusable::Damaged("its pairs of bytes are not complete"))?;
         Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
     }
 
@@ -76,7 +101,7 @@ impl BpeTokenizer {
     }
 
     /// What a device needs: the rule, the pieces that are one token, the merges, the token of each byte.
-    pub(super) fn tables(&self) -> (Pre, &WordMap, &PairTable, &[u32; 256]) {
+    pub(super) fn for_device(&self) -> (Pre, &WordMap, &PairTable, &[u32; 256]) {
         (self.pre.pre, &self.words, &self.pairs, &self.bytes.symbols)
     }
 
@@ -130,7 +155,7 @@ impl BpeTokenizer {
 }
 
 /// The rule by which a vocabulary's texts are split: by the file, by the vocabulary's fingerprint, by what it makes of a text.
-fn rule(source: &VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<&'static PreSpec, TokenizerError> {
+fn rule(source: &VocabSource<&[u8]>, diagnostics: &mut Vec<Diagnostic>) -> Result<&'static PreSpec, TokenizerError> {
     let before = diagnostics.len();
     let pre = fingerprint::resolve(source.pre.as_deref(), &source.tokens, fingerprint::KNOWN, diagnostics);
     let unknown = match &pre {
@@ -154,13 +179,13 @@ struct Work {
 
 /// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
 pub(super) fn pairs(
-    vocab: &Vocab,
-    merges: &[Vec<u8>],
+    vocab: &Draft<'_>,
+    merges: &[&[u8]],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<PairTable, TokenizerError> {
-    let mut table = PairTable::with_capacity(merges.len());
+    let mut table = PairTableBuilder::with_capacity(merges.len());
     let (mut duplicates, mut strangers) = (0usize, 0usize);
-    let mut joined = Vec::new();
+    let (mut joined, mut last) = (Vec::new(), 0);
     for (index, merge) in merges.iter().enumerate() {
         let bad = || TokenizerError::BadMerge { index, merge: show(merge) };
         let space = merge.iter().skip(1).position(|&b| b == b' ').ok_or_else(bad)? + 1;
@@ -168,11 +193,25 @@ pub(super) fn pairs(
         if right.is_empty() {
             return Err(bad());
         }
-        joined.clear();
-        joined.extend_from_slice(left);
-        joined.extend_from_slice(right);
-        let find = |text: &[u8]| vocab.by_text.get(text).filter(|&id| vocab.kinds[id as usize].is_text());
-        match (find(left), find(right), find(&joined)) {
+        let is_text = |id: &u32| vocab.kinds[*id as usize].is_text();
+        let find = |text: &[u8]| vocab.by_text.get(text).filter(is_text);
+        // Merges stand in the order of what they make: nearly always it is the token of the merge before, or the next one.
+        let is_whole = |id: &u32| {
+            let text = vocab.tokens.get(*id as usize).copied().unwrap_or_default();
+            text.len() + 1 == merge.len() && text.starts_with(left) && text.ends_with(right)
+        };
+        let whole = if let Some(id) = [last, last + 1].into_iter().find(|id| vocab.unique && is_whole(id)) {
+            last = id;
+            Some(id).filter(is_text)
+        } else {
+            joined.clear();
+            joined.extend_from_slice(left);
+            joined.extend_from_slice(right);
+            let found = find(&joined);
+            last = found.unwrap_or(last);
+            found
+        };
+        match (find(left), find(right), whole) {
             (Some(left), Some(right), Some(id)) => {
                 let rank = u32::try_from(index).ok().filter(|&r| r < u32::MAX).ok_or_else(bad)?;
                 duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
@@ -198,9 +237,9 @@ pub(super) fn pairs(
         ));
     }
     if table.is_empty() {
-        return Err(useless(merges.len(), merges.first().map_or(&[], Vec::as_slice)));
+        return Err(useless(merges.len(), merges.first().copied().unwrap_or_default()));
     }
-    Ok(table)
+    Ok(table.finish())
 }
 
 /// The error of merges that all fail.
@@ -210,19 +249,23 @@ pub(crate) fn useless(merges: usize, first: &[u8]) -> TokenizerError {
     TokenizerError::UselessMerges { what }
 }
 
-/// Every pair of tokens whose bytes together are a token, the lowest id first. `vocab` is in bytes already.
+/// The tokens that text can become as pieces, with their bytes.
+fn ordinary(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
+    (0..vocab.tokens.len()).filter_map(|id| {
+        let kind = vocab.kinds.get(id)?;
+        let text = vocab.tokens.get(id).filter(|text| !text.is_empty())?;
+        matches!(kind, TokenKind::Normal | TokenKind::Unused).then_some((id as u32, text))
+    })
+}
+
+/// Every pair of tokens whose bytes together are a token, the lowest id first.
 fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
-    let text = || {
-        let normal = |kind: &super::TokenKind| matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused);
-        let all = vocab.tokens.iter().zip(&vocab.kinds).enumerate();
-        all.filter(move |(_, (text, kind))| normal(kind) && !text.is_empty()).map(|(id, (text, _))| (id as u32, text))
-    };
-    let mut ids = WordMap::with_capacity(vocab.tokens.len());
-    for (id, token) in text() {
+    let mut ids = WordMapBuilder::with_capacity(vocab.tokens.len());
+    for (id, token) in ordinary(vocab) {
         ids.insert(token, id);
     }
-    let mut table = PairTable::with_capacity(vocab.tokens.len() * 3);
-    for (id, token) in text().filter(|(id, token)| ids.get(token) == Some(*id)) {
+    let mut table = PairTableBuilder::with_capacity(vocab.tokens.len() * 3);
+    for (id, token) in ordinary(vocab).filter(|(id, token)| ids.get(token) == Some(*id)) {
         for at in 1..token.len() {
             if let (Some(left), Some(right)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
                 table.insert(left, right, Merge { rank: id, id });
@@ -232,23 +275,24 @@ fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
     if table.is_empty() {
         return Err(TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() });
     }
-    Ok(table)
+    Ok(table.finish())
 }
 
-/// Ordinary tokens from GPT-2's alphabet to the bytes they stand for, in place.
-fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
+/// The texts of all tokens, ordinary ones turned from GPT-2's alphabet into the bytes they stand for.
+fn to_bytes(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnostic>) -> Texts {
     let mut odd = Vec::new();
-    for (id, (text, kind)) in vocab.tokens.iter_mut().zip(&mut vocab.kinds).enumerate() {
-        if matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused) {
-            match byte_alphabet::decode(text) {
-                Some(bytes) => *text = bytes,
-                None => {
-                    // It can be decoded to its own text, but no piece of text ever becomes it.
-                    *kind = super::TokenKind::Byte;
-                    odd.push(id);
-                }
-            }
+    let mut texts = TextsBuilder::with_capacity(vocab.tokens.len());
+    for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {
+        let ordinary = matches!(kind, TokenKind::Normal | TokenKind::Unused);
+        if ordinary && texts.push_with(|out| byte_alphabet::decode_into(text, out)) {
+            continue;
         }
+        if ordinary {
+            // It can be decoded to its own text, but no piece of text ever becomes it.
+            *kind = TokenKind::Byte;
+            odd.push(id);
+        }
+        texts.push(text);
     }
     if let Some(first) = odd.first() {
         diagnostics.push(Diagnostic::warning(
@@ -260,9 +304,10 @@ fn to_bytes(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) {
             "type them as user-defined (4) or control (3) tokens when converting",
         ));
     }
+    texts.finish()
 }
 
-fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
+fn byte_tokens(vocab: &Draft<'_>, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
     let mut text = [0; 4];
     let bytes: [u32; 256] = std::array::from_fn(|b| {
         let text = byte_alphabet::to_char(b as u8).encode_utf8(&mut text);
@@ -286,13 +331,9 @@ fn byte_tokens(vocab: &Vocab, diagnostics: &mut Vec<Diagnostic>) -> [u32; 256] {
 
 /// The pieces that are one token as they stand: all, or those that the merges arrive at.
 fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: bool) -> WordMap {
-    let mut words = WordMap::with_capacity(vocab.tokens.len());
+    let mut words = WordMapBuilder::with_capacity(vocab.tokens.len());
     let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
-    for (id, (text, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
-        let id = id as u32;
-        if text.is_empty() || !matches!(kind, super::TokenKind::Normal | super::TokenKind::Unused) {
-            continue;
-        }
+    for (id, text) in ordinary(vocab) {
         if !ignore_merges {
             bytes.merge_all(pairs, text, &mut symbols, &mut scratch);
             if symbols != [id] {
@@ -301,7 +342,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: boo
         }
         words.insert(text, id);
     }
-    words
+    words.finish()
 }
 
 impl Tokenizer for BpeTokenizer {
@@ -350,5 +391,9 @@ impl Tokenizer for BpeTokenizer {
 
     fn byte_level(&self) -> Option<&BpeTokenizer> {
         Some(self)
+    }
+
+    fn tables(&self) -> Option<Tables<'_>> {
+        Some(Tables::Bpe(self))
     }
 }

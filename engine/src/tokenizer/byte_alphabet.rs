@@ -52,7 +52,20 @@ pub fn to_byte(c: char) -> Option<u8> {
 /// Text in the alphabet back to the bytes it stands for; `None` if it is not UTF-8 or has a character outside it.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    std::str::from_utf8(text).ok()?.chars().map(to_byte).collect()
+    let mut out = Vec::with_capacity(text.len());
+    decode_into(text, &mut out).then_some(out)
+}
+
+/// The same at the end of `out`; `false` where that cannot be, and `out` may then have some of it.
+pub(super) fn decode_into(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    text.chars().all(|c| match to_byte(c) {
+        Some(byte) => {
+            out.push(byte);
+            true
+        }
+        None => false,
+    })
 }
 
 /// Bytes written in the alphabet.

@@ -98,6 +98,11 @@ static KNOWN: &[(u64, &str)] = &[
     (0x62f6_fb0a_6fd5_098c, "sarvam-moe"),
 ];
 
+/// Digests and names.
+pub(super) fn known() -> &'static [(u64, &'static str)] {
+    KNOWN
+}
+
 /// The place in [`KNOWN`] of these ids of [`TEXT`], written as Python writes a list.
 fn place(ids: &[u32]) -> Option<usize> {
     let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
@@ -109,7 +114,7 @@ fn place(ids: &[u32]) -> Option<usize> {
 
 /// The rule of a byte-level BPE. The tokenizer that a digest was made with may have put a BOS in front and an EOS behind, which the
 /// vocabulary does not tell: where several lines fit, the first counts, and the more usual model stands first.
-pub(super) fn identify(source: &VocabSource) -> Option<&'static PreSpec> {
+pub(super) fn identify(source: &VocabSource<&[u8]>) -> Option<&'static PreSpec> {
     let mut best: Option<(usize, &PreSpec)> = None;
     for ignore_merges in [false, true] {
         let source =
@@ -150,12 +155,12 @@ mod tests {
     #[test]
     fn a_vocabulary_names_its_rule() {
         let source = VocabSource { pre: None, ..gpt2() };
-        assert_eq!(identify(&source).map(|spec| spec.name), Some("gpt-2"));
+        assert_eq!(identify(&source.borrowed()).map(|spec| spec.name), Some("gpt-2"));
         // Two tokens change places that the text needs.
         let mut other = source.clone();
         let id = |text: &str| source.tokens.iter().position(|token| token == text.as_bytes()).expect(text);
         other.tokens.swap(id("Ġsure"), id("Ġtea"));
-        assert_eq!(identify(&other), None);
+        assert_eq!(identify(&other.borrowed()), None);
     }
 
     #[test]

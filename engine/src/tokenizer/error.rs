@@ -1,5 +1,6 @@
 //! What can go wrong with a tokenizer, and what is worth telling without failing.
 
+use super::compiled::Unusable;
 use std::fmt;
 use std::path::Path;
 
@@ -177,6 +178,30 @@ pub enum TokenizerError {
         file: String,
         /// What is not supported, and what to use instead.
         reason: String,
+    },
+    /// A compiled tokenizer that cannot be used here.
+    #[error("`{file}` cannot be used: {reason}. Compile it again: `bitnet tokenizer compile MODEL -o FILE`")]
+    Compiled {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: Unusable,
+    },
+    /// A compiled tokenizer cannot be written.
+    #[error("cannot write `{path}`: {reason}. Choose another place with -o")]
+    Unwritten {
+        /// The path.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The tables of this kind are not ours.
+    #[error(
+        "a tokenizer of kind `{kind}` cannot be compiled: another crate runs it, and its tables are not ours. Use its own files"
+    )]
+    NotCompilable {
+        /// Its [`kind`](super::Tokenizer::kind).
+        kind: &'static str,
     },
     /// Half of a pair of files, or companions without a tokenizer.
     #[error("`{file}` alone is no tokenizer: {missing} must be beside it")]

@@ -52,20 +52,32 @@ pub static KNOWN: &[Fingerprint] = &[
 
 /// SHA-256 over every token's length (u32, little endian) and bytes, in order; hex.
 #[must_use]
-pub fn digest(tokens: &[Vec<u8>]) -> String {
+pub fn digest<T: AsRef<[u8]>>(tokens: &[T]) -> String {
+    digest_of(tokens.iter().map(AsRef::as_ref))
+}
+
+/// As [`digest`], of tokens wherever they lie.
+pub(crate) fn digest_of<'a>(tokens: impl Iterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
+    // One update a token would cost more than the hash.
+    let mut buffer = Vec::with_capacity(1 << 14);
     for token in tokens {
-        hash.update((token.len() as u32).to_le_bytes());
-        hash.update(token);
+        buffer.extend_from_slice(&(token.len() as u32).to_le_bytes());
+        buffer.extend_from_slice(token);
+        if buffer.len() >= 1 << 13 {
+            hash.update(&buffer);
+            buffer.clear();
+        }
     }
+    hash.update(&buffer);
     hex::encode(hash.finalize())
 }
 
 /// Which of `known` the vocabulary is.
 #[must_use]
-pub fn identify<'a>(tokens: &[Vec<u8>], known: &'a [Fingerprint]) -> Option<&'a Fingerprint> {
+pub fn identify<'a, T: AsRef<[u8]>>(tokens: &[T], known: &'a [Fingerprint]) -> Option<&'a Fingerprint> {
     known.iter().find(|f| {
-        f.probes.iter().all(|&(id, text)| tokens.get(id).is_some_and(|t| t == text.as_bytes()))
+        f.probes.iter().all(|&(id, text)| tokens.get(id).is_some_and(|t| t.as_ref() == text.as_bytes()))
             && tokens.get(f.ids.clone()).is_some_and(|part| digest(part) == f.sha256)
     })
 }
@@ -109,9 +121,9 @@ pub(super) fn by_checksum(pre: Option<&str>, found: &PreSpec) -> Diagnostic {
 ///
 /// # Errors
 /// [`TokenizerError::UnknownPre`] where neither is known.
-pub fn resolve(
+pub fn resolve<T: AsRef<[u8]>>(
     pre: Option<&str>,
-    tokens: &[Vec<u8>],
+    tokens: &[T],
     known: &[Fingerprint],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<&'static PreSpec, TokenizerError> {

@@ -5,7 +5,7 @@ use super::normalize::Normalizing;
 use super::unigram::Sums;
 use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
 use super::wordpiece::{self, Bert};
-use super::{Loaded, from_source};
+use super::{Loaded, from_slices};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 
 const PREFIX: &str = "tokenizer.ggml.";
@@ -27,18 +27,21 @@ pub fn from_gguf(metadata: &Metadata) -> Result<Loaded, TokenizerError> {
     let source = source(metadata, &mut diagnostics)?;
     let mut loaded = match source.model.as_str() {
         "bert" => wordpiece::load(&source, bert(metadata)?)?,
-        _ => from_source(source)?,
+        _ => from_slices(source)?,
     };
     diagnostics.append(&mut loaded.diagnostics);
     loaded.diagnostics = diagnostics;
     Ok(loaded)
 }
 
-/// What the metadata says, unchecked but for types.
+/// What the metadata says, unchecked but for types. The texts stay in the file.
 ///
 /// # Errors
 /// [`TokenizerError::MissingKey`] without `model` or `tokens`; [`TokenizerError::BadKey`] for wrong types.
-pub fn source(metadata: &Metadata, diagnostics: &mut Vec<Diagnostic>) -> Result<VocabSource, TokenizerError> {
+pub fn source<'a>(
+    metadata: &'a Metadata,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<VocabSource<&'a [u8]>, TokenizerError> {
     let model =
         metadata.str(&key("model")).map_err(bad)?.ok_or_else(|| TokenizerError::MissingKey { key: key("model") })?;
     // Before the lists are read: the message about an unknown kind is the useful one.
@@ -119,8 +122,8 @@ fn list<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<ArrayView<'a>>,
     }
 }
 
-fn strings(list: &ArrayView<'_>) -> Result<Vec<Vec<u8>>, TokenizerError> {
-    Ok(list.strings().map_err(bad)?.map(<[u8]>::to_vec).collect())
+fn strings<'a>(list: &ArrayView<'a>) -> Result<Vec<&'a [u8]>, TokenizerError> {
+    Ok(list.strings().map_err(bad)?.collect())
 }
 
 fn kinds(list: &ArrayView<'_>, diagnostics: &mut Vec<Diagnostic>) -> Result<Vec<TokenKind>, TokenizerError> {

@@ -104,7 +104,7 @@ impl GpuTokenizer {
         let Some(bpe) = inner.byte_level() else {
             return Err(NotOnDevice::NotByteLevel { kind: inner.kind(), device: device.name().to_owned() });
         };
-        let (pre, words, pairs, bytes) = bpe.tables();
+        let (pre, words, pairs, bytes) = bpe.for_device();
         let rule = match pre {
             Pre::Gpt2 => Rule::Gpt2,
             Pre::Llama3 => Rule::Llama3,
@@ -116,12 +116,15 @@ impl GpuTokenizer {
                 return Err(NotOnDevice::NoRule { rule, device: device.name().to_owned() });
             }
         };
+        let (Some(word_entries), Some(pair_entries)) = (words.entries(), pairs.entries()) else {
+            return Err(NotOnDevice::Damaged { device: device.name().to_owned() });
+        };
         let tables = Tables {
             rule,
             classes: &classes(pre),
-            words: &words.entries(),
+            words: &word_entries,
             arena: words.arena(),
-            pairs: &pairs.entries(),
+            pairs: &pair_entries,
             bytes,
         };
         let encoder = Encoder::new(device, &tables)?;

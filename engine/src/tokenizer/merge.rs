@@ -5,6 +5,7 @@
 //! token's score among all scores (equal scores, equal rank). Short words are scanned (a few numbers in one cache
 //! line beat any heap), long ones go through a heap over a linked list: O(n log n) whatever the text.
 
+use super::flat::{Flat, Pod};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -18,6 +19,7 @@ const SCAN_LIMIT: usize = 48;
 
 /// What two neighbours become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Merge {
     /// Lower goes first. Below `u32::MAX`.
     pub rank: u32,
@@ -25,74 +27,75 @@ pub struct Merge {
     pub id: u32,
 }
 
+// SAFETY: numbers without bytes between them.
+unsafe impl Pod for Merge {}
+
 /// (left, right) -> [`Merge`], open addressing, 16 bytes an entry.
 #[derive(Debug, Clone)]
 pub struct PairTable {
-    entries: Vec<(u64, Merge)>,
+    /// A power of two, at least two.
+    entries: Flat<Pair>,
+    shift: u32,
+}
+
+/// A [`PairTable`] to which pairs are added.
+#[derive(Debug, Clone)]
+pub struct PairTableBuilder {
+    entries: Vec<Pair>,
     shift: u32,
     len: usize,
 }
 
-const EMPTY: (u64, Merge) = (u64::MAX, Merge { rank: NO_RANK, id: NO_SYMBOL });
-const NONE: Merge = EMPTY.1;
+/// An entry.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Pair {
+    /// The left symbol above the right one; all bits: an empty slot.
+    key: u64,
+    merge: Merge,
+}
+
+const _: () = assert!(size_of::<Pair>() == 16);
+
+// SAFETY: numbers without bytes between them.
+unsafe impl Pod for Pair {}
+
+const NONE: Merge = Merge { rank: NO_RANK, id: NO_SYMBOL };
+const EMPTY: Pair = Pair { key: u64::MAX, merge: NONE };
 
 #[inline]
 fn key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
+/// Where a key is looked for first, of `2^(64 - shift)` slots.
+#[inline]
+fn slot(key: u64, shift: u32) -> usize {
+    let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> shift) as usize
+}
+
+fn shift_of(slots: usize) -> u32 {
+    64 - slots.trailing_zeros()
+}
+
 impl PairTable {
-    /// A table for `n` pairs.
-    #[must_use]
-    pub fn with_capacity(n: usize) -> Self {
-        let slots = (n.max(4) * 2).next_power_of_two();
-        Self { entries: vec![EMPTY; slots], shift: 64 - slots.trailing_zeros(), len: 0 }
+    /// Of entries that lie in a file; `None` where their number is none that a table has.
+    pub(super) fn of(entries: Flat<Pair>) -> Option<Self> {
+        let sound = entries.len() >= 2 && entries.len().is_power_of_two();
+        sound.then(|| Self { shift: shift_of(entries.len()), entries })
     }
 
-    /// Pairs in the table.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
+    pub(super) fn parts(&self) -> &Flat<Pair> {
+        &self.entries
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Its entries as they lie, for a device: right, left (both `u32::MAX`: empty), rank, id.
-    pub(super) fn entries(&self) -> Vec<[u32; 4]> {
-        self.entries.iter().map(|&(key, merge)| [key as u32, (key >> 32) as u32, merge.rank, merge.id]).collect()
-    }
-
-    #[inline]
-    fn slot(&self, key: u64) -> usize {
-        let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> self.shift) as usize
-    }
-
-    /// Adds a pair unless it is there already (of duplicate merges the first counts); says whether it was added.
-    pub fn insert(&mut self, left: u32, right: u32, merge: Merge) -> bool {
-        if (self.len + 1) * 2 > self.entries.len() {
-            let mut bigger = Self::with_capacity(self.entries.len());
-            for &(k, m) in self.entries.iter().filter(|e| e.0 != u64::MAX) {
-                bigger.insert((k >> 32) as u32, k as u32, m);
-            }
-            *self = bigger;
-        }
-        let key = key(left, right);
-        let mask = self.entries.len() - 1;
-        let mut slot = self.slot(key);
-        while self.entries[slot].0 != u64::MAX {
-            if self.entries[slot].0 == key {
-                return false;
-            }
-            slot = (slot + 1) & mask;
-        }
-        self.entries[slot] = (key, merge);
-        self.len += 1;
-        true
+    /// Its entries as they lie, for a device: right, left (both `u32::MAX`: empty), rank, id. A search there ends at an empty
+    /// entry: `None` where there is none, which a damaged file may have.
+    pub(super) fn entries(&self) -> Option<Vec<[u32; 4]>> {
+        let ends = self.entries.iter().any(|pair| pair.key == EMPTY.key);
+        let entry = |pair: &Pair| [pair.key as u32, (pair.key >> 32) as u32, pair.merge.rank, pair.merge.id];
+        ends.then(|| self.entries.iter().map(entry).collect())
     }
 
     /// What `left` and `right` become, if they merge.
@@ -103,21 +106,68 @@ impl PairTable {
         (merge.rank != NO_RANK).then_some(merge)
     }
 
+    /// As many steps at most as there are entries, whatever these say.
     #[inline]
     fn find(&self, left: u32, right: u32) -> Merge {
         let key = key(left, right);
-        let mask = self.entries.len() - 1;
-        let mut slot = self.slot(key);
-        loop {
-            let (k, merge) = self.entries[slot & mask];
-            if k == key {
-                return merge;
+        let entries: &[Pair] = &self.entries;
+        let mask = entries.len() - 1;
+        let first = slot(key, self.shift);
+        for at in first..first + entries.len() {
+            let pair = entries[at & mask];
+            if pair.key == key {
+                return pair.merge;
             }
-            if k == u64::MAX {
+            if pair.key == EMPTY.key {
                 return NONE;
             }
-            slot = (slot + 1) & mask;
         }
+        NONE
+    }
+}
+
+impl PairTableBuilder {
+    /// A table for about `n` pairs.
+    #[must_use]
+    pub fn with_capacity(n: usize) -> Self {
+        // At most three quarters full: half the memory of a table that is half full, and as soon searched where caches are small.
+        let slots = (n.max(4) * 4).div_ceil(3).next_power_of_two();
+        Self { entries: vec![EMPTY; slots], shift: shift_of(slots), len: 0 }
+    }
+
+    /// Whether there are no pairs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a pair unless it is there already (of duplicate merges the first counts); says whether it was added.
+    pub fn insert(&mut self, left: u32, right: u32, merge: Merge) -> bool {
+        if (self.len + 1) * 4 > self.entries.len() * 3 {
+            let mut bigger = Self::with_capacity(self.entries.len());
+            for pair in self.entries.iter().filter(|pair| pair.key != EMPTY.key) {
+                bigger.insert((pair.key >> 32) as u32, pair.key as u32, pair.merge);
+            }
+            *self = bigger;
+        }
+        let key = key(left, right);
+        let mask = self.entries.len() - 1;
+        let mut at = slot(key, self.shift);
+        while self.entries[at].key != EMPTY.key {
+            if self.entries[at].key == key {
+                return false;
+            }
+            at = (at + 1) & mask;
+        }
+        self.entries[at] = Pair { key, merge };
+        self.len += 1;
+        true
+    }
+
+    /// No more pairs.
+    #[must_use]
+    pub fn finish(self) -> PairTable {
+        PairTable { entries: self.entries.into(), shift: self.shift }
     }
 }
 
@@ -137,13 +187,16 @@ pub fn merge_all(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratc
     merge(table, symbols, scratch);
 }
 
+/// All pairs of bytes.
+const BYTE_PAIRS: usize = 1 << 16;
+
 /// What pairs of bytes become: the first look at a piece, in 512 KiB instead of a table of all pairs.
 #[derive(Debug, Clone)]
 pub struct BytePairs {
     /// Symbol of each byte, [`NO_SYMBOL`] where there is none.
     pub symbols: [u32; 256],
     /// `[left][right]`.
-    merges: Box<[Merge]>,
+    merges: Flat<Merge>,
 }
 
 impl BytePairs {
@@ -156,8 +209,8 @@ impl BytePairs {
         }
         // Every symbol that is a byte is small, or nearly all are: most entries are told apart by one comparison.
         let largest = byte_of.keys().copied().max().unwrap_or(0);
-        let mut merges = vec![NONE; 1 << 16].into_boxed_slice();
-        for &(key, merge) in table.entries.iter().filter(|(key, _)| *key != EMPTY.0) {
+        let mut merges = vec![NONE; BYTE_PAIRS];
+        for &Pair { key, merge } in table.entries.iter().filter(|pair| pair.key != EMPTY.key) {
             let (left, right) = ((key >> 32) as u32, key as u32);
             if left <= largest
                 && right <= largest
@@ -166,7 +219,17 @@ impl BytePairs {
                 merges[left << 8 | right] = merge;
             }
         }
-        Self { symbols, merges }
+        Self { symbols, merges: merges.into() }
+    }
+
+    /// Of tables that lie in a file; `None` where they are not as long as they must be.
+    pub(super) fn of(symbols: &[u32], merges: Flat<Merge>) -> Option<Self> {
+        let symbols = symbols.try_into().ok()?;
+        (merges.len() == BYTE_PAIRS).then_some(Self { symbols, merges })
+    }
+
+    pub(super) fn merges(&self) -> &Flat<Merge> {
+        &self.merges
     }
 
     /// Merges the bytes of a piece; those without a symbol are left out first.

@@ -18,6 +18,8 @@
 //! | [`normalize`] | how SentencePiece changes text first |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
+//! | [`compiled`] | tables in a file that is used from the map as it lies; where such files are kept |
+//! | `flat` | tables that are built here or used from a mapped file, the same code over both |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
 //! | [`special`] | finding special tokens in text |
 //! | [`gpu`] | batches of texts on a device: the same ids, faster where there is much text |
@@ -33,9 +35,11 @@ use std::sync::Arc;
 pub mod bpe;
 pub mod byte_alphabet;
 mod checksum;
+pub mod compiled;
 pub mod error;
 pub mod files;
 pub mod fingerprint;
+mod flat;
 pub mod from_gguf;
 pub mod gpu;
 pub mod merge;
@@ -157,6 +161,11 @@ pub trait Tokenizer: Send + Sync {
         None
     }
 
+    /// The tables, of kinds whose tables are ours ([`compiled`]).
+    fn tables(&self) -> Option<compiled::Tables<'_>> {
+        None
+    }
+
     /// Whether encoding puts a space in front of the text that decoding takes off again.
     fn adds_prefix_space(&self) -> bool {
         false
@@ -218,7 +227,7 @@ impl std::fmt::Debug for Loaded {
 
 /// Gemma's kind: SentencePiece's pieces with a list of merges, nothing in front of a text. llama.cpp cuts at line breaks
 /// first and looks runs of them up as they stand; the model's own file merges over all of the text.
-fn merged_pieces(mut source: VocabSource) -> Result<VocabSource, TokenizerError> {
+fn merged_pieces(mut source: VocabSource<&[u8]>) -> Result<VocabSource<&[u8]>, TokenizerError> {
     if source.merges.is_empty() {
         return Err(TokenizerError::NoMerges);
     }
@@ -237,7 +246,12 @@ fn merged_pieces(mut source: VocabSource) -> Result<VocabSource, TokenizerError>
 ///
 /// # Errors
 /// See [`TokenizerError`]; every inconsistency of the source is either an error or a diagnostic, never a panic.
-pub fn from_source(source: VocabSource) -> Result<Loaded, TokenizerError> {
+pub fn from_source<T: AsRef<[u8]>>(source: VocabSource<T>) -> Result<Loaded, TokenizerError> {
+    from_slices(source.borrowed())
+}
+
+/// The same of texts that lie elsewhere.
+fn from_slices(source: VocabSource<&[u8]>) -> Result<Loaded, TokenizerError> {
     let mut diagnostics = Vec::new();
     let named = source.pre.as_deref().and_then(pretokenize::by_name);
     let pieces = source.model == "gpt2" && named.is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);

@@ -8,6 +8,8 @@
 //! Darts lays them out: label in bits 0 to 7 and 31, "has a value" in bit 8, offset in bits 10 to 30, shifted by 8 where
 //! bit 9 is set), and texts that end with a zero byte; a value is where its text starts.
 
+use super::compiled::{Reader, Stored, Unusable, Writer};
+use super::flat::Flat;
 use super::special::SpecialMatcher;
 use super::spm_tables::SPACE;
 use super::unicode::decode;
@@ -42,15 +44,34 @@ impl Normalizer {
     ///
     /// # Errors
     /// What is wrong with the character map.
-    pub(super) fn new(spec: &Normalizing, tokens: &[Vec<u8>]) -> Result<Self, String> {
-        let mut inline = SpecialMatcher::default();
-        for &id in &spec.inline {
-            if let Some(text) = tokens.get(id as usize) {
-                inline.add(text, id);
-            }
-        }
+    pub(super) fn new(spec: &Normalizing, tokens: &[&[u8]]) -> Result<Self, String> {
+        let text = |id: &u32| tokens.get(*id as usize).map(|text| (*id, *text));
+        let inline = SpecialMatcher::new(spec.inline.iter().filter_map(text));
         let map = if spec.charsmap.is_empty() { None } else { Some(CharsMap::new(&spec.charsmap)?) };
         Ok(Self { map, dummy_prefix: spec.dummy_prefix, remove_extra: spec.remove_extra, inline })
+    }
+
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { map, dummy_prefix, remove_extra, inline } = self;
+        out.flag(map.is_some());
+        if let Some(CharsMap { units, texts }) = map {
+            out.table(units);
+            out.table(texts);
+        }
+        out.flag(*dummy_prefix);
+        out.flag(*remove_extra);
+        inline.store(out);
+    }
+
+    /// # Errors
+    /// Where tables are missing or cannot be used.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        Ok(Self {
+            map: if from.flag()? { Some(CharsMap { units: from.table()?, texts: from.table()? }) } else { None },
+            dummy_prefix: from.flag()?,
+            remove_extra: from.flag()?,
+            inline: SpecialMatcher::open(from)?,
+        })
     }
 
     /// `text` as the pieces are cut from it, into `out`.
@@ -117,8 +138,8 @@ impl Normalizer {
 
 #[derive(Debug, Clone)]
 struct CharsMap {
-    units: Vec<u32>,
-    texts: Vec<u8>,
+    units: Flat<u32>,
+    texts: Flat<u8>,
 }
 
 impl CharsMap {
@@ -135,7 +156,7 @@ impl CharsMap {
                 )
             })?;
         let units = trie.as_chunks().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
-        Ok(Self { units, texts: texts.to_vec() })
+        Ok(Self { units, texts: texts.to_vec().into() })
     }
 
     /// The longest entry at the front of `text`: what it becomes, and its length. A damaged trie ends the search.

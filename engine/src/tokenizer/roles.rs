@@ -6,7 +6,7 @@
 use super::SpecialTokens;
 use super::error::{Diagnostic, TokenizerError};
 use super::vocab::{Defaults, TokenKind, VocabSource, byte_token, key, show};
-use super::words::WordMap;
+use super::words::WordMapBuilder;
 
 /// Texts that end a generation wherever they are a token (llama.cpp's list).
 const END_MARKERS: &[&str] = &[
@@ -41,10 +41,10 @@ const EOT_MARKERS: &[&str] = &[
 ];
 
 /// The ids with a role, checked against the vocabulary.
-pub(super) fn roles(
-    source: &VocabSource,
+pub(super) fn roles<T>(
+    source: &VocabSource<T>,
     defaults: Defaults,
-    by_text: &WordMap,
+    by_text: &WordMapBuilder,
     kinds: &[TokenKind],
     n: usize,
     diagnostics: &mut Vec<Diagnostic>,
@@ -102,7 +102,7 @@ pub(super) fn roles(
 }
 
 /// Kinds where the file gives none.
-pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<TokenKind> {
+pub(super) fn guess_kinds(tokens: &[&[u8]], special: &SpecialTokens) -> Vec<TokenKind> {
     let mut kinds: Vec<_> =
         tokens.iter().map(|t| if byte_token(t).is_some() { TokenKind::Byte } else { TokenKind::Normal }).collect();
     for id in [special.bos, special.eos, special.eot, special.eom].into_iter().flatten() {
@@ -115,7 +115,7 @@ pub(super) fn guess_kinds(tokens: &[Vec<u8>], special: &SpecialTokens) -> Vec<To
 }
 
 /// Ids that end a generation.
-pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[TokenKind]) -> Vec<u32> {
+pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMapBuilder, kinds: &[TokenKind]) -> Vec<u32> {
     let find = |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
     let mut eog: Vec<u32> = [special.eos, special.eot, special.eom].into_iter().flatten().collect();
     eog.extend(find(END_MARKERS));
@@ -139,7 +139,7 @@ pub(super) struct Mend {
 pub(super) fn mend_kinds(
     rule: Mend,
     frame: &[u32],
-    tokens: &[Vec<u8>],
+    tokens: &[&[u8]],
     kinds: &mut [TokenKind],
     diagnostics: &mut Vec<Diagnostic>,
 ) {

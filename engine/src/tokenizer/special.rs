@@ -3,6 +3,7 @@
 //! llama.cpp instead goes through the tokens by length and cuts the text with each; that differs only where two
 //! special tokens overlap in the text without one containing the other from its start (`<a` and `ab>` in `<ab>`).
 
+use super::trie::Trie;
 use memchr::{memchr, memchr2, memchr3};
 
 /// Longest special token that is looked for. The walk costs at most this many steps a byte of text.
@@ -11,66 +12,44 @@ pub const MAX_LEN: usize = 1024;
 /// A byte trie over the special tokens.
 #[derive(Debug, Clone)]
 pub struct SpecialMatcher {
+    trie: Trie,
     /// Which bytes start a token.
     first: [bool; 256],
     /// The same as a list.
     leads: Vec<u8>,
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Node {
-    /// Ascending by byte.
-    children: Vec<(u8, u32)>,
-    id: Option<u32>,
 }
 
 impl Default for SpecialMatcher {
     fn default() -> Self {
-        Self { first: [false; 256], leads: Vec::new(), nodes: vec![Node::default()] }
+        Self::of(Trie::default())
     }
 }
 
 impl SpecialMatcher {
-    /// Adds a token; of equal texts the first counts. Empty texts and those beyond [`MAX_LEN`] are refused (`false`).
-    pub fn add(&mut self, text: &[u8], id: u32) -> bool {
-        let Some(&lead) = text.first() else {
-            return false;
-        };
-        if text.len() > MAX_LEN {
-            return false;
-        }
-        if !std::mem::replace(&mut self.first[usize::from(lead)], true) {
-            self.leads.push(lead);
-        }
-        let mut at = 0;
-        for &byte in text {
-            at = match self.nodes[at].children.binary_search_by_key(&byte, |c| c.0) {
-                Ok(i) => self.nodes[at].children[i].1 as usize,
-                Err(i) => {
-                    let new = self.nodes.len();
-                    self.nodes[at].children.insert(i, (byte, new as u32));
-                    self.nodes.push(Node::default());
-                    new
-                }
-            };
-        }
-        self.nodes[at].id.get_or_insert(id);
-        true
+    /// Of equal texts the first counts. Empty texts and those beyond [`MAX_LEN`] are left out.
+    #[must_use]
+    pub fn new<'a>(tokens: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
+        Self::of(Trie::new(tokens.filter(|(_, text)| text.len() <= MAX_LEN)))
+    }
+
+    /// Of a trie that is there.
+    pub(super) fn of(trie: Trie) -> Self {
+        let leads: Vec<u8> = trie.first_bytes().collect();
+        let mut first = [false; 256];
+        leads.iter().for_each(|&byte| first[usize::from(byte)] = true);
+        Self { trie, first, leads }
+    }
+
+    pub(super) fn trie(&self) -> &Trie {
+        &self.trie
     }
 
     /// The longest token that starts exactly at `at`: its id and its end.
     pub(super) fn longest_at(&self, text: &[u8], at: usize) -> Option<(u32, usize)> {
-        let (mut node, mut best) = (0, None);
-        for (i, &byte) in text[at..].iter().enumerate() {
-            match self.nodes[node].children.binary_search_by_key(&byte, |c| c.0) {
-                Ok(child) => node = self.nodes[node].children[child].1 as usize,
-                Err(_) => break,
-            }
-            if let Some(id) = self.nodes[node].id {
-                best = Some((id, at + i + 1));
-            }
-        }
+        let mut best = None;
+        // No token is longer; in a damaged file one may seem to be.
+        let text = &text[..text.len().min(at.saturating_add(MAX_LEN))];
+        self.trie.prefixes(text, at, |end, id| best = Some((id, end)));
         best
     }
 
@@ -135,16 +114,13 @@ pub enum Part<'a> {
 mod tests {
     use super::*;
 
-    /// The way of searching hangs on how many bytes start a token; what is found does not.
+    /// The way of searching depends on how many bytes start a token; what is found does not.
     #[test]
     fn tokens_are_found_whatever_they_start_with() {
         let tokens = ["<s>", "[x]", "{y}", "~", "<stop>", "@"];
         let text = "a < b <s>[x [x]~{y}<stop>@@ <s";
         for n in 0..=tokens.len() {
-            let mut matcher = SpecialMatcher::default();
-            for (id, token) in (0..).zip(&tokens[..n]) {
-                assert!(matcher.add(token.as_bytes(), id));
-            }
+            let matcher = SpecialMatcher::new((0..).zip(&tokens[..n]).map(|(id, token)| (id, token.as_bytes())));
             let longest = |at: usize| {
                 let here = (0..).zip(&tokens[..n]).filter(|(_, token)| text[at..].starts_with(**token));
                 here.max_by_key(|(_, token)| token.len()).map(|(id, token)| (at, at + token.len(), id))

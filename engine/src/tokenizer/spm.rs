@@ -9,6 +9,7 @@
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
+use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::merge::{PairTable, Scratch, merge_all};
 use super::normalize::Normalizer;
@@ -17,8 +18,8 @@ pub(super) use super::spm_tables::unescape;
 use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
 use super::unigram::{decode_pieces, piece_bytes};
-use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, byte_token, check_length};
-use super::words::WordMap;
+use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, byte_token, check_length};
+use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
 use std::borrow::Cow;
 
@@ -44,10 +45,10 @@ impl SpmTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
+    pub fn new(mut source: VocabSource<&[u8]>, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults =
             Defaults { bos: Some(1), eos: Some(2), unk: Some(0), add_bos: true, add_eos: false, untyped: true };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         let by_merges = source.merge_rule == MergeRule::Merges;
         if source.scores.is_empty() && !by_merges {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
@@ -56,14 +57,15 @@ impl SpmTokenizer {
             return Err(TokenizerError::BadScore { id: id as u32 });
         }
         let bytes = byte_tokens(&mut vocab, diagnostics);
-        let mut chars = WordMap::with_capacity(1024);
-        let mut pieces = WordMap::with_capacity(vocab.tokens.len());
+        let mut chars = WordMapBuilder::with_capacity(1024);
+        let mut pieces = WordMapBuilder::with_capacity(vocab.tokens.len());
         for (id, text) in mergeable(&vocab) {
             pieces.insert(text, id);
             if decode(text, 0).is_some_and(|(_, len)| len == text.len()) {
                 chars.insert(text, id);
             }
         }
+        let chars = chars.finish();
         let pairs = if by_merges {
             bpe::pairs(&vocab, &source.merges, diagnostics)?
         } else {
@@ -75,7 +77,37 @@ impl SpmTokenizer {
         let prefix_space = spec.as_ref().map_or(source.add_space_prefix.unwrap_or(true), |spec| spec.dummy_prefix);
         let normalizer = spec.map(|spec| Normalizer::new(&spec, &vocab.tokens)).transpose();
         let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
+        let vocab = vocab.finish();
         Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer })
+    }
+
+    /// Writes the tables into a compiled file; [`SpmTokenizer::open`] reads them in this order.
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer } = self;
+        vocab.store(out);
+        chars.store(out);
+        pairs.store(out);
+        words.store(out);
+        cuts.store(out);
+        out.table(&bytes.map(|id| id.unwrap_or(u32::MAX)));
+        out.flag(*prefix_space);
+        out.flag(normalizer.is_some());
+        normalizer.iter().for_each(|normalizer| normalizer.store(out));
+    }
+
+    /// # Errors
+    /// Where tables are missing or cannot be used.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        Ok(Self {
+            vocab: Vocab::open(from)?,
+            chars: WordMap::open(from)?,
+            pairs: PairTable::open(from)?,
+            words: WordMap::open(from)?,
+            cuts: Cuts::open(from)?,
+            bytes: byte_ids(&from.table::<u32>()?)?.map(|id| Some(id).filter(|id| *id != u32::MAX)),
+            prefix_space: from.flag()?,
+            normalizer: if from.flag()? { Some(Normalizer::open(from)?) } else { None },
+        })
     }
 
     /// As SentencePiece does it: normalised, user-defined pieces apart, the rest merged.
@@ -183,6 +215,11 @@ impl SpmTokenizer {
     }
 }
 
+/// One id for each byte.
+pub(super) fn byte_ids(table: &[u32]) -> Result<[u32; 256], Unusable> {
+    table.try_into().map_err(|_| Unusable::Damaged("its byte tokens are not complete"))
+}
+
 #[derive(Default)]
 struct Work {
     ids: Vec<u32>,
@@ -211,7 +248,7 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
     (String::from_utf8_lossy(bytes).into_owned(), at)
 }
 
-pub(super) fn byte_tokens(vocab: &mut Vocab, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
+pub(super) fn byte_tokens(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
     let mut bytes = [None; 256];
     let mut mended = 0usize;
     for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {
@@ -307,5 +344,9 @@ impl Tokenizer for SpmTokenizer {
 
     fn adds_prefix_space(&self) -> bool {
         self.prefix_space
+    }
+
+    fn tables(&self) -> Option<Tables<'_>> {
+        Some(Tables::Spm(self))
     }
 }

@@ -1,10 +1,12 @@
 //! What SPM works out once while loading: symbols, the pairs that merge, the words that are one token, and where text
 //! can be cut into words without changing what merges.
 
-use super::merge::{Merge, PairTable, Scratch, merge_all};
+use super::compiled::{Reader, Unusable, Writer};
+use super::flat::Flat;
+use super::merge::{Merge, PairTable, PairTableBuilder, Scratch, merge_all};
 use super::unicode::decode;
-use super::vocab::Vocab;
-use super::words::WordMap;
+use super::vocab::Draft;
+use super::words::{WordMap, WordMapBuilder};
 
 /// U+2581, SentencePiece's space.
 pub(super) const SPACE: &[u8] = "\u{2581}".as_bytes();
@@ -39,7 +41,7 @@ pub(super) struct Cuts {
 }
 
 impl Cuts {
-    pub(super) fn new(vocab: &Vocab) -> Self {
+    pub(super) fn new(vocab: &Draft<'_>) -> Self {
         let mut joined = [false; 256];
         for (_, text) in mergeable(vocab) {
             for at in 1..text.len() {
@@ -52,6 +54,19 @@ impl Cuts {
         let last = SPACE[SPACE.len() - 1];
         joined[usize::from(b' ')] |= joined[usize::from(last)];
         Self { joined, between_spaces: !joined[usize::from(b' ')] }
+    }
+
+    pub(super) fn store(&self, out: &mut Writer) {
+        out.table(&self.joined.map(u8::from));
+        out.flag(self.between_spaces);
+    }
+
+    /// # Errors
+    /// Where the table has another length.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        let joined: Flat<u8> = from.table()?;
+        let joined: [u8; 256] = (*joined).try_into().map_err(|_| Unusable::Damaged("its cuts are not complete"))?;
+        Ok(Self { joined: joined.map(|byte| byte != 0), between_spaces: from.flag()? })
     }
 
     /// The first cut after `start`, or the end.
@@ -69,8 +84,8 @@ impl Cuts {
 }
 
 /// The words that are one token: spelled as in text, and what the merges arrive at.
-pub(super) fn words(vocab: &Vocab, chars: &WordMap, pairs: &PairTable) -> WordMap {
-    let mut words = WordMap::with_capacity(vocab.tokens.len());
+pub(super) fn words(vocab: &Draft<'_>, chars: &WordMap, pairs: &PairTable) -> WordMap {
+    let mut words = WordMapBuilder::with_capacity(vocab.tokens.len());
     let (mut parts, mut scratch) = (Vec::new(), Scratch::default());
     for (id, text) in mergeable(vocab) {
         symbols(text, chars, &mut parts);
@@ -79,7 +94,7 @@ pub(super) fn words(vocab: &Vocab, chars: &WordMap, pairs: &PairTable) -> WordMa
             words.insert(&unescape(text), id);
         }
     }
-    words
+    words.finish()
 }
 
 /// The symbol at `at` and its length in bytes.
@@ -104,17 +119,17 @@ pub(super) fn symbol_bytes(symbol: u32, buffer: &mut [u8; 4]) -> &[u8] {
 
 /// Tokens that merging may produce: not control, unknown or byte tokens, as SentencePiece has it. (llama.cpp takes
 /// any token whose text comes together.)
-pub(super) fn mergeable(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
+pub(super) fn mergeable<'a>(vocab: &'a Draft<'_>) -> impl Iterator<Item = (u32, &'a [u8])> {
     vocab
         .tokens
         .iter()
         .zip(&vocab.kinds)
         .enumerate()
         .filter(|(_, (text, kind))| !text.is_empty() && kind.is_text())
-        .map(|(id, (text, _))| (id as u32, text.as_slice()))
+        .map(|(id, (text, _))| (id as u32, *text))
 }
 
-pub(super) fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &WordMap) -> PairTable {
+pub(super) fn pairs(vocab: &Draft<'_>, scores: &[f32], chars: &WordMap, pieces: &WordMapBuilder) -> PairTable {
     let mut order: Vec<f32> = scores.to_vec();
     // -0.0 and 0.0 are one score.
     order.iter_mut().for_each(|s| *s += 0.0);
@@ -124,7 +139,7 @@ pub(super) fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &Wor
         let score = scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY) + 0.0;
         order.binary_search_by(|s| score.total_cmp(s)).unwrap_or_else(|at| at) as u32
     };
-    let mut table = PairTable::with_capacity(vocab.tokens.len() * 2);
+    let mut table = PairTableBuilder::with_capacity(vocab.tokens.len() * 2);
     // A part of a token: a token that merging can produce, or a single character.
     let part = |text: &[u8]| match pieces.get(text) {
         Some(id) => Some(id),
@@ -148,7 +163,7 @@ pub(super) fn pairs(vocab: &Vocab, scores: &[f32], chars: &WordMap, pieces: &Wor
             }
         }
     }
-    table
+    table.finish()
 }
 
 /// `▁` back to spaces.

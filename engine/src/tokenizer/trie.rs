@@ -3,23 +3,34 @@
 //! Children of a node lie side by side, ascending by byte, so that a node is 12 bytes and building is one pass over the
 //! sorted texts.
 
+use super::flat::{Flat, Pod};
+
 /// The trie.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trie {
-    nodes: Vec<Node>,
+    nodes: Flat<Node>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Node {
+#[repr(C)]
+pub(super) struct Node {
     /// Its children are `nodes[first..first + children]`.
     first: u32,
+    id: u32,
     children: u16,
     byte: u8,
-    id: u32,
+    zero: u8,
 }
+
+const _: () = assert!(size_of::<Node>() == 12);
+
+// SAFETY: numbers without bytes between them.
+unsafe impl Pod for Node {}
 
 /// No token ends at a node.
 const NO_ID: u32 = u32::MAX;
+
+const LEAF: Node = Node { first: 0, id: NO_ID, children: 0, byte: 0, zero: 0 };
 
 impl Trie {
     /// Of equal texts the first counts; empty texts are left out.
@@ -27,7 +38,7 @@ impl Trie {
         let mut sorted: Vec<(&[u8], u32)> = tokens.filter(|t| !t.1.is_empty()).map(|(id, text)| (text, id)).collect();
         sorted.sort_by(|a, b| a.0.cmp(b.0));
         sorted.dedup_by(|later, first| later.0 == first.0);
-        let mut nodes = vec![Node { first: 0, children: 0, byte: 0, id: NO_ID }];
+        let mut nodes = vec![LEAF];
         // The texts below a node: a range of `sorted` that agrees in the first `depth` bytes. In the order of the nodes.
         let mut below = std::collections::VecDeque::from([(0, sorted.len(), 0)]);
         let mut at = 0;
@@ -40,14 +51,35 @@ impl Trie {
             while lo < hi {
                 let byte = sorted[lo].0[depth];
                 let end = lo + sorted[lo..hi].partition_point(|(text, _)| text[depth] == byte);
-                nodes.push(Node { first: 0, children: 0, byte, id: NO_ID });
+                nodes.push(Node { byte, ..LEAF });
                 nodes[at].children += 1;
                 below.push_back((lo, end, depth + 1));
                 lo = end;
             }
             at += 1;
         }
+        Self { nodes: nodes.into() }
+    }
+
+    /// Of nodes that lie in a file.
+    pub(super) fn of(nodes: Flat<Node>) -> Self {
         Self { nodes }
+    }
+
+    pub(super) fn nodes(&self) -> &Flat<Node> {
+        &self.nodes
+    }
+
+    /// Those of a node; none where a damaged file says nonsense of their place.
+    #[inline]
+    fn children(&self, node: &Node) -> &[Node] {
+        let first = node.first as usize;
+        self.nodes.get(first..first + usize::from(node.children)).unwrap_or_default()
+    }
+
+    /// The bytes that tokens start with.
+    pub(super) fn first_bytes(&self) -> impl Iterator<Item = u8> {
+        self.nodes.first().map(|root| self.children(root)).unwrap_or_default().iter().map(|child| child.byte)
     }
 
     /// Calls `found` with the end and the id of every token that starts at `at`, shorter ones first.
@@ -55,8 +87,7 @@ impl Trie {
     pub(super) fn prefixes(&self, text: &[u8], at: usize, mut found: impl FnMut(usize, u32)) {
         let Some(mut node) = self.nodes.first() else { return };
         for (end, byte) in (at + 1..).zip(&text[at..]) {
-            let first = node.first as usize;
-            let children = &self.nodes[first..first + usize::from(node.children)];
+            let children = self.children(node);
             match children.binary_search_by_key(byte, |child| child.byte) {
                 Ok(child) => node = &children[child],
                 Err(_) => return,

@@ -9,14 +9,16 @@
 //! each is done as its file asks ([`Sums`]). llama.cpp treats spaces otherwise than the model's own normaliser does (a text
 //! of spaces only, spaces in front where none are removed); the model's is followed.
 
+use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
+use super::flat::Flat;
 use super::normalize::Normalizer;
 use super::special::Part;
-use super::spm::{byte_tokens, unescape};
+use super::spm::{byte_ids, byte_tokens, unescape};
 use super::spm_tables::mergeable;
 use super::trie::Trie;
 use super::unicode::decode;
-use super::vocab::{Defaults, Vocab, VocabSource, check_length, show};
+use super::vocab::{Defaults, Draft, Vocab, VocabSource, check_length, show};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer};
 use std::borrow::Cow;
 
@@ -38,7 +40,7 @@ const UNKNOWN_COSTS: f64 = 10.0;
 pub(super) struct Paths {
     trie: Trie,
     /// By id.
-    scores: Vec<f64>,
+    scores: Flat<f64>,
     unknown: f64,
     sums: Sums,
 }
@@ -67,7 +69,24 @@ impl Paths {
             Sums::Narrow => f64::from(worst as f32 - UNKNOWN_COSTS as f32),
             Sums::Wide => worst - UNKNOWN_COSTS,
         };
-        Self { trie: Trie::new(pieces), scores, unknown, sums }
+        Self { trie: Trie::new(pieces), scores: scores.into(), unknown, sums }
+    }
+
+    fn store(&self, out: &mut Writer) {
+        let Self { trie, scores, unknown, sums } = self;
+        trie.store(out);
+        out.table(scores);
+        out.float(*unknown);
+        out.flag(*sums == Sums::Wide);
+    }
+
+    fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        Ok(Self {
+            trie: Trie::open(from)?,
+            scores: from.table()?,
+            unknown: from.float()?,
+            sums: if from.flag()? { Sums::Wide } else { Sums::Narrow },
+        })
     }
 
     /// Calls `piece` with every piece of the best path, in order: its place and its id, or [`UNKNOWN`].
@@ -121,9 +140,9 @@ impl UnigramTokenizer {
     ///
     /// # Errors
     /// See [`TokenizerError`].
-    pub fn new(mut source: VocabSource, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
+    pub fn new(mut source: VocabSource<&[u8]>, diagnostics: &mut Vec<Diagnostic>) -> Result<Self, TokenizerError> {
         let defaults = Defaults { eos: Some(1), unk: Some(2), add_eos: true, ..Defaults::default() };
-        let mut vocab = Vocab::new(&mut source, defaults, diagnostics)?;
+        let mut vocab = Draft::new(&mut source, defaults, diagnostics)?;
         if source.scores.is_empty() {
             return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.scores".into() });
         }
@@ -137,6 +156,25 @@ impl UnigramTokenizer {
             reason: format!("`tokenizer.ggml.precompiled_charsmap`: {reason}"),
         })?;
         let paths = paths(&vocab, &source.scores, source.sums);
+        Ok(Self { vocab: vocab.finish(), paths, normalizer, bytes })
+    }
+
+    /// Writes the tables into a compiled file; [`UnigramTokenizer::open`] reads them in this order.
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { vocab, paths, normalizer, bytes } = self;
+        vocab.store(out);
+        paths.store(out);
+        normalizer.store(out);
+        out.table(bytes.as_ref().map_or(&[][..], |bytes| &bytes[..]));
+    }
+
+    /// # Errors
+    /// Where tables are missing or cannot be used.
+    pub(super) fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
+        let (vocab, paths) = (Vocab::open(from)?, Paths::open(from)?);
+        let normalizer = Normalizer::open(from)?;
+        let bytes: Flat<u32> = from.table()?;
+        let bytes = if bytes.is_empty() { None } else { Some(Box::new(byte_ids(&bytes)?)) };
         Ok(Self { vocab, paths, normalizer, bytes })
     }
 
@@ -161,7 +199,7 @@ impl UnigramTokenizer {
     }
 }
 
-fn paths(vocab: &Vocab, scores: &[f32], sums: Sums) -> Paths {
+fn paths(vocab: &Draft<'_>, scores: &[f32], sums: Sums) -> Paths {
     let kind = |id: usize| vocab.kinds.get(id).copied().unwrap_or_default();
     let normal = || scores.iter().enumerate().filter(|(id, _)| kind(*id) == TokenKind::Normal).map(|(_, s)| *s);
     let worst = f64::from(normal().fold(f32::MAX, f32::min));
@@ -202,7 +240,7 @@ pub(super) fn decode_pieces(vocab: &Vocab, normalizer: &Normalizer, ids: &[u32],
     let (mut out, mut first) = (Vec::with_capacity(ids.len() * 4), true);
     for &id in ids {
         let Some(piece) = piece_bytes(vocab, id, !skip_special).filter(|piece| !piece.is_empty()) else { continue };
-        let byte = vocab.kinds.get(id as usize) == Some(&TokenKind::Byte);
+        let byte = vocab.kinds.get(id as usize) == Some(TokenKind::Byte);
         out.extend_from_slice(if byte { &piece } else { normalizer.trim_front(&piece, &out, first) });
         first = false;
     }
@@ -255,5 +293,9 @@ impl Tokenizer for UnigramTokenizer {
 
     fn adds_prefix_space(&self) -> bool {
         self.normalizer.dummy_prefix
+    }
+
+    fn tables(&self) -> Option<Tables<'_>> {
+        Some(Tables::Unigram(self))
     }
 }

@@ -1,15 +1,16 @@
 //! The plain data of a tokenizer, and the checks that every source goes through.
 //!
 //! [`VocabSource`] is the seam: GGUF metadata and every kind of tokenizer file fill it, and the tokenizers see
-//! nothing else. `Vocab` is what is left after the checks: every id in range, every list as long as
-//! the tokens, every token of a known kind.
+//! nothing else. `Draft` is what is left after the checks: every id in range, every list as long as
+//! the tokens, every token of a known kind. `Vocab` is that as flat tables.
 
 use super::error::{Diagnostic, TokenizerError};
+use super::flat::{Flat, Texts};
 use super::normalize::Normalizing;
 use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
 use super::unigram::Sums;
-use super::words::WordMap;
+use super::words::WordMapBuilder;
 use super::{EncodeOptions, SpecialTokens};
 
 /// Most tokens of a vocabulary.
@@ -81,21 +82,21 @@ pub enum MergeRule {
     Ranks,
 }
 
-/// Everything a source says about a tokenizer, unchecked.
+/// Everything a source says about a tokenizer, unchecked. Texts are of any type that is bytes: a GGUF's stay where they lie in the file.
 #[derive(Debug, Clone, Default)]
-pub struct VocabSource {
+pub struct VocabSource<T = Vec<u8>> {
     /// `gpt2` (byte-level BPE), `llama` (SPM) or `t5` (Unigram).
     pub model: String,
     /// Name of the pre-tokenizer, if the source has one.
     pub pre: Option<String>,
     /// Text of every token; for `gpt2` in GPT-2's byte alphabet ([`super::byte_alphabet`]).
-    pub tokens: Vec<Vec<u8>>,
+    pub tokens: Vec<T>,
     /// One a token, or empty. SPM: higher merges first.
     pub scores: Vec<f32>,
     /// One a token, or empty (then they are guessed from the texts).
     pub token_types: Vec<TokenKind>,
     /// `left right`, most important first (byte-level BPE, or [`MergeRule::Merges`]).
-    pub merges: Vec<Vec<u8>>,
+    pub merges: Vec<T>,
     /// What decides the order of merges.
     pub merge_rule: MergeRule,
     /// `gpt2`: whether a piece that is a token stays as it is; `None` asks the pre-tokenizer's name.
@@ -126,6 +127,46 @@ pub struct VocabSource {
     pub sums: Sums,
 }
 
+impl<T: AsRef<[u8]>> VocabSource<T> {
+    /// The same with the texts where they are.
+    #[must_use]
+    pub fn borrowed(&self) -> VocabSource<&[u8]> {
+        self.with(self.tokens.iter().map(AsRef::as_ref).collect(), self.merges.iter().map(AsRef::as_ref).collect())
+    }
+
+    /// The same with texts of its own.
+    #[must_use]
+    pub fn owned(&self) -> VocabSource {
+        let own = |texts: &[T]| texts.iter().map(|text| text.as_ref().to_vec()).collect();
+        self.with(own(&self.tokens), own(&self.merges))
+    }
+
+    fn with<U>(&self, tokens: Vec<U>, merges: Vec<U>) -> VocabSource<U> {
+        VocabSource {
+            model: self.model.clone(),
+            pre: self.pre.clone(),
+            tokens,
+            scores: self.scores.clone(),
+            token_types: self.token_types.clone(),
+            merges,
+            merge_rule: self.merge_rule,
+            ignore_merges: self.ignore_merges,
+            lists_specials: self.lists_specials,
+            bos: self.bos,
+            eos: self.eos,
+            eot: self.eot,
+            eom: self.eom,
+            unk: self.unk,
+            pad: self.pad,
+            add_bos: self.add_bos,
+            add_eos: self.add_eos,
+            add_space_prefix: self.add_space_prefix,
+            normalizing: self.normalizing.clone(),
+            sums: self.sums,
+        }
+    }
+}
+
 /// What the kind of tokenizer says where the source says nothing (llama.cpp's values).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Defaults {
@@ -138,26 +179,50 @@ pub(crate) struct Defaults {
     pub(crate) untyped: bool,
 }
 
-/// A checked vocabulary.
-#[derive(Debug, Clone)]
-pub(crate) struct Vocab {
+/// A vocabulary that was checked and from which tables are built. What becomes of it is a [`Vocab`].
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
     /// As in the source.
-    pub(crate) tokens: Vec<Vec<u8>>,
+    pub(crate) tokens: Vec<&'a [u8]>,
     pub(crate) kinds: Vec<TokenKind>,
     /// Source text to id, first of duplicates.
-    pub(crate) by_text: WordMap,
+    pub(crate) by_text: WordMapBuilder,
+    /// No two tokens have one text.
+    pub(crate) unique: bool,
     pub(crate) special: SpecialTokens,
-    /// Ascending.
     eog: Vec<u32>,
-    /// User-defined tokens, and those plus control and unknown ones.
     user: SpecialMatcher,
     all: SpecialMatcher,
 }
 
-impl Vocab {
+/// The tables that every kind of tokenizer has.
+#[derive(Debug, Clone)]
+pub(crate) struct Vocab {
+    /// Text of every token.
+    pub(super) tokens: Texts,
+    pub(super) kinds: Kinds,
+    pub(crate) special: SpecialTokens,
+    /// Ascending.
+    pub(super) eog: Flat<u32>,
+    /// User-defined tokens, and those plus control and unknown ones.
+    pub(super) user: SpecialMatcher,
+    pub(super) all: SpecialMatcher,
+}
+
+/// What every token is, as the numbers of `tokenizer.ggml.token_type`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kinds(pub(super) Flat<u8>);
+
+impl Kinds {
+    pub(crate) fn get(&self, id: usize) -> Option<TokenKind> {
+        self.0.get(id).map(|number| TokenKind::from_gguf(i64::from(*number)).unwrap_or_default())
+    }
+}
+
+impl<'a> Draft<'a> {
     /// Checks `source` (its tokens are moved out) and works out the roles.
     pub(crate) fn new(
-        source: &mut VocabSource,
+        source: &mut VocabSource<&'a [u8]>,
         defaults: Defaults,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Self, TokenizerError> {
@@ -177,7 +242,7 @@ impl Vocab {
         if !source.scores.is_empty() && source.scores.len() != n {
             return Err(TokenizerError::LengthMismatch { key: key("scores"), found: source.scores.len(), expected: n });
         }
-        let by_text = index(&tokens, diagnostics);
+        let (by_text, unique) = index(&tokens, diagnostics);
         let special = roles(source, defaults, &by_text, &kinds, n, diagnostics)?;
         if kinds.is_empty() {
             kinds = guess_kinds(&tokens, &special);
@@ -191,48 +256,58 @@ impl Vocab {
         let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
         let rule = Mend { markers: source.model == "gpt2" && !source.lists_specials, texts: !source.lists_specials };
         mend_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
-        let mut vocab = Self {
-            tokens,
-            kinds,
-            by_text,
-            special,
-            eog,
-            user: SpecialMatcher::default(),
-            all: SpecialMatcher::default(),
-        };
         let inline = source.normalizing.as_ref().map_or(&[][..], |spec| &spec.inline);
-        vocab.build_matchers(inline, diagnostics);
-        Ok(vocab)
+        let (user, all) = matchers(&tokens, &kinds, inline, diagnostics);
+        Ok(Self { tokens, kinds, by_text, unique, special, eog, user, all })
     }
 
-    /// `inline` are not for the matchers.
-    fn build_matchers(&mut self, inline: &[u32], diagnostics: &mut Vec<Diagnostic>) {
-        let mut refused = 0usize;
-        for (id, (text, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
-            let (user, all) = match kind {
-                TokenKind::UserDefined => (true, true),
-                TokenKind::Control | TokenKind::Unknown => (false, true),
-                _ => (false, false),
-            };
-            if text.is_empty() || inline.contains(&(id as u32)) {
-                continue;
-            }
-            if user {
-                self.user.add(text, id as u32);
-            }
-            if all && !self.all.add(text, id as u32) {
-                refused += 1;
-            }
-        }
-        if refused > 0 {
-            diagnostics.push(Diagnostic::warning(
-                "long_special_tokens",
-                format!("{refused} special tokens are longer than {MAX_LEN} bytes and are never found in text"),
-                "",
-            ));
-        }
+    /// Nothing changes any more.
+    pub(crate) fn finish(self) -> Vocab {
+        let texts = Texts::new(self.tokens.iter().copied());
+        self.finish_as(texts)
     }
 
+    /// The same, where decoding gives other texts than those of the source.
+    pub(super) fn finish_as(self, tokens: Texts) -> Vocab {
+        Vocab {
+            tokens,
+            kinds: Kinds(self.kinds.iter().map(|kind| kind.number() as u8).collect()),
+            special: self.special,
+            eog: self.eog.into(),
+            user: self.user,
+            all: self.all,
+        }
+    }
+}
+
+/// Those of user-defined tokens, and of these plus control and unknown ones. `inline` are for neither.
+fn matchers(
+    tokens: &[&[u8]],
+    kinds: &[TokenKind],
+    inline: &[u32],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (SpecialMatcher, SpecialMatcher) {
+    let special = |kind: &TokenKind| matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown);
+    let found: Vec<(u32, &[u8], TokenKind)> = (0u32..)
+        .zip(tokens.iter().zip(kinds))
+        .filter(|(id, (text, kind))| special(kind) && !text.is_empty() && !inline.contains(id))
+        .map(|(id, (text, kind))| (id, *text, *kind))
+        .collect();
+    let refused = found.iter().filter(|(_, text, _)| text.len() > MAX_LEN).count();
+    if refused > 0 {
+        diagnostics.push(Diagnostic::warning(
+            "long_special_tokens",
+            format!("{refused} special tokens are longer than {MAX_LEN} bytes and are never found in text"),
+            "",
+        ));
+    }
+    let of = |kinds: &dyn Fn(TokenKind) -> bool| {
+        SpecialMatcher::new(found.iter().filter(|(.., kind)| kinds(*kind)).map(|(id, text, _)| (*id, *text)))
+    };
+    (of(&|kind| kind == TokenKind::UserDefined), of(&|_| true))
+}
+
+impl Vocab {
     pub(crate) fn is_eog(&self, id: u32) -> bool {
         self.eog.binary_search(&id).is_ok()
     }
@@ -279,8 +354,9 @@ pub(crate) fn show(text: &[u8]) -> String {
     short
 }
 
-fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMap {
-    let mut by_text = WordMap::with_capacity(tokens.len());
+/// Ids by text, and whether all texts differ.
+fn index(tokens: &[&[u8]], diagnostics: &mut Vec<Diagnostic>) -> (WordMapBuilder, bool) {
+    let mut by_text = WordMapBuilder::with_capacity(tokens.len());
     let (mut duplicates, mut example, mut empty) = (0usize, None, 0usize);
     for (id, text) in tokens.iter().enumerate() {
         let id = id as u32;
@@ -311,7 +387,7 @@ fn index(tokens: &[Vec<u8>], diagnostics: &mut Vec<Diagnostic>) -> WordMap {
             "",
         ));
     }
-    by_text
+    (by_text, duplicates == 0)
 }
 
 /// The byte that `<0xXX>` spells.

@@ -27,7 +27,7 @@ pub(super) struct Bert {
 /// # Errors
 /// [`TokenizerError::IdOutOfRange`] for a role outside the vocabulary; [`TokenizerError::BadKey`] for tokens that are not
 /// UTF-8; what the crate says.
-pub(super) fn load(source: &VocabSource, bert: Bert) -> Result<Loaded, TokenizerError> {
+pub(super) fn load(source: &VocabSource<&[u8]>, bert: Bert) -> Result<Loaded, TokenizerError> {
     let n = source.tokens.len();
     if n == 0 || n > super::vocab::MAX_TOKENS {
         return Err(TokenizerError::BadVocabSize { found: n, limit: super::vocab::MAX_TOKENS });

@@ -4,22 +4,38 @@
 //! second look; longer ones are found by hash and compared with the bytes kept in one arena. No hash stands for a
 //! string unverified.
 
-/// Bytes to id.
+use super::flat::{Flat, Pod};
+
+/// Bytes to id. Ready to be asked; [`WordMapBuilder`] makes one.
 #[derive(Debug, Clone, Default)]
 pub struct WordMap {
+    /// A power of two, or none.
+    entries: Flat<Entry>,
+    arena: Flat<u8>,
+}
+
+/// A [`WordMap`] to which words are added.
+#[derive(Debug, Clone)]
+pub struct WordMapBuilder {
     entries: Vec<Entry>,
     arena: Vec<u8>,
     len: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+#[repr(C)]
+pub(super) struct Entry {
     key: u64,
     /// Bytes of the word, plus 1; 0 is an empty slot.
     len_plus_1: u32,
     /// Up to 8 bytes: the id. Longer: index into `arena` of the id (4 bytes) and the word.
     value: u32,
 }
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+// SAFETY: numbers without bytes between them.
+unsafe impl Pod for Entry {}
 
 const EMPTY: Entry = Entry { key: 0, len_plus_1: 0, value: 0 };
 const SHORT: usize = 8;
@@ -64,40 +80,89 @@ pub(super) fn key_of(word: &[u8]) -> u64 {
     fold(h ^ load(&word[word.len() - 8..]), K ^ h)
 }
 
+/// Where a key is looked for first.
+#[inline]
+fn slot(key: u64, len: usize, mask: usize) -> usize {
+    // The high half of a product mixes best.
+    (fold(key ^ len as u64, K) as usize) & mask
+}
+
+/// The id of `word`, or where it would be added. As many steps at most as there are entries, whatever these say.
+#[inline]
+fn search(entries: &[Entry], arena: &[u8], word: &[u8]) -> Result<u32, Option<usize>> {
+    let key = key_of(word);
+    let len_plus_1 = word.len() as u32 + 1;
+    let mask = entries.len().wrapping_sub(1);
+    let first = slot(key, word.len(), mask);
+    for at in first..first + entries.len() {
+        let entry = entries[at & mask];
+        if entry.len_plus_1 == 0 {
+            return Err(Some(at & mask));
+        }
+        if entry.key == key && entry.len_plus_1 == len_plus_1 {
+            if word.len() <= SHORT {
+                return Ok(entry.value);
+            }
+            let at = entry.value as usize;
+            if let Some((id, rest)) = arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
+                && rest.get(..word.len()) == Some(word)
+            {
+                return Ok(u32::from_le_bytes(*id));
+            }
+        }
+    }
+    Err(None)
+}
+
 impl WordMap {
-    /// A map for at most `n` words.
+    /// Of tables that lie in a file; `None` where the number of entries is none that a map has.
+    pub(super) fn of(entries: Flat<Entry>, arena: Flat<u8>) -> Option<Self> {
+        (entries.is_empty() || entries.len().is_power_of_two()).then_some(Self { entries, arena })
+    }
+
+    /// Its entries and its arena.
+    pub(super) fn parts(&self) -> (&Flat<Entry>, &Flat<u8>) {
+        (&self.entries, &self.arena)
+    }
+
+    /// Its entries as they lie, for a device: key (low, high), length + 1 (0: empty), id or index into [`WordMap::arena`]. A search
+    /// there ends at an empty entry: `None` where there is none, which a damaged file may have.
+    pub(super) fn entries(&self) -> Option<Vec<[u32; 4]>> {
+        let ends = self.entries.iter().any(|e| e.len_plus_1 == 0);
+        ends.then(|| self.entries.iter().map(|e| [e.key as u32, (e.key >> 32) as u32, e.len_plus_1, e.value]).collect())
+    }
+
+    /// Ids and words of more than 8 bytes.
+    pub(super) fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// The id of `word`.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, word: &[u8]) -> Option<u32> {
+        search(&self.entries, &self.arena, word).ok()
+    }
+}
+
+impl WordMapBuilder {
+    /// A map for about `n` words.
     #[must_use]
     pub fn with_capacity(n: usize) -> Self {
         let slots = (n.max(4) * 2).next_power_of_two();
         Self { entries: vec![EMPTY; slots], arena: Vec::new(), len: 0 }
     }
 
-    /// Words in the map.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    #[inline]
-    fn slot(&self, key: u64, len: usize) -> usize {
-        // The high half of a product mixes best.
-        (fold(key ^ len as u64, K) as usize) & (self.entries.len() - 1)
-    }
-
     /// Adds `word` unless it is there; gives the id that it has then. The map grows if need be.
     pub fn insert(&mut self, word: &[u8], id: u32) -> u32 {
-        if let Some(id) = self.get(word) {
-            return id;
-        }
         if (self.len + 1) * 2 > self.entries.len() {
             self.grow();
         }
+        let at = match search(&self.entries, &self.arena, word) {
+            Ok(id) => return id,
+            // There is room: the map has just grown if it had to.
+            Err(at) => at.unwrap_or_default(),
+        };
         let value = if word.len() <= SHORT {
             id
         } else {
@@ -106,36 +171,20 @@ impl WordMap {
             self.arena.extend_from_slice(word);
             at
         };
-        let entry = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
-        self.place(entry);
+        self.entries[at] = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
         self.len += 1;
         id
     }
 
-    /// Its entries as they lie, for a device: key (low, high), length + 1 (0: empty), id or index into [`WordMap::arena`].
-    pub(super) fn entries(&self) -> Vec<[u32; 4]> {
-        self.entries.iter().map(|e| [e.key as u32, (e.key >> 32) as u32, e.len_plus_1, e.value]).collect()
-    }
-
-    /// Ids and words of more than 8 bytes.
-    pub(super) fn arena(&self) -> &[u8] {
-        &self.arena
-    }
-
-    fn place(&mut self, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut slot = self.slot(entry.key, entry.len_plus_1 as usize - 1);
-        while self.entries[slot].len_plus_1 != 0 {
-            slot = (slot + 1) & mask;
-        }
-        self.entries[slot] = entry;
-    }
-
     fn grow(&mut self) {
-        let slots = (self.entries.len() * 2).max(8);
+        let slots = self.entries.len() * 2;
         let old = std::mem::replace(&mut self.entries, vec![EMPTY; slots]);
         for entry in old.into_iter().filter(|e| e.len_plus_1 != 0) {
-            self.place(entry);
+            let mut at = slot(entry.key, entry.len_plus_1 as usize - 1, slots - 1);
+            while self.entries[at].len_plus_1 != 0 {
+                at = (at + 1) & (slots - 1);
+            }
+            self.entries[at] = entry;
         }
     }
 
@@ -143,30 +192,12 @@ impl WordMap {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        let key = key_of(word);
-        let len_plus_1 = word.len() as u32 + 1;
-        let mask = self.entries.len() - 1;
-        let mut slot = self.slot(key, word.len());
-        loop {
-            let entry = self.entries[slot & mask];
-            if entry.len_plus_1 == 0 {
-                return None;
-            }
-            if entry.key == key && entry.len_plus_1 == len_plus_1 {
-                if word.len() <= SHORT {
-                    return Some(entry.value);
-                }
-                let at = entry.value as usize;
-                if let Some((id, rest)) = self.arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
-                    && rest.get(..word.len()) == Some(word)
-                {
-                    return Some(u32::from_le_bytes(*id));
-                }
-            }
-            slot = (slot + 1) & mask;
-        }
+        search(&self.entries, &self.arena, word).ok()
+    }
+
+    /// No more words.
+    #[must_use]
+    pub fn finish(self) -> WordMap {
+        WordMap { entries: self.entries.into(), arena: self.arena.into() }
     }
 }

@@ -39,7 +39,7 @@ fn has(loaded: &Loaded, code: &str) -> bool {
 }
 
 /// Trained pieces with falling scores, as a SentencePiece trainer leaves them.
-fn pieces() -> VocabSource {
+pub(crate) fn pieces() -> VocabSource {
     let trained = train_byte_level("gpt-2", 700, true);
     let mut texts: Vec<(String, u64)> =
         trained["vocab"].as_object().unwrap().iter().map(|(t, id)| (t.clone(), id.as_u64().unwrap())).collect();

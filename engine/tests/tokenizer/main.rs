@@ -7,6 +7,8 @@ mod emulated;
 mod tokenizer_support;
 
 mod bpe;
+mod compiled;
+mod compiled_cache;
 mod files;
 mod files_bad;
 mod files_forms;

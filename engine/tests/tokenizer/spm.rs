@@ -15,7 +15,7 @@ const PARSE: EncodeOptions = EncodeOptions { add_special: false, parse_special: 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 
 /// `<unk> <s> </s>`, 256 bytes, then pieces trained on the corpus, best first; scores fall, some of them equal.
-fn source() -> VocabSource {
+pub(crate) fn source() -> VocabSource {
     static SOURCE: OnceLock<VocabSource> = OnceLock::new();
     SOURCE.get_or_init(|| train(false)).clone()
 }

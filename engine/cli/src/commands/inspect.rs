@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bitnet_engine::settings::Settings;
+use bitnet_engine::settings::{Settings, compiled_from_env};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -117,7 +117,7 @@ impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let model = common::ModelArgs { model: self.model.clone() };
         let file = model.locate(self.fetch.allow(), settings)?.open()?;
-        let report = self.report(&file, common::model_name(&model, settings));
+        let report = self.report(&file, common::model_name(&model, settings), settings);
         if self.format == Format::Json {
             print_json(&report)?;
         } else {
@@ -126,7 +126,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn report(&self, file: &GgufFile, name: String) -> Report {
+    fn report(&self, file: &GgufFile, name: String, settings: &Settings) -> Report {
         let mut tensor_types: BTreeMap<String, TypeCount> = BTreeMap::new();
         let mut type_notes = BTreeMap::new();
         for tensor in file.tensors() {
@@ -169,18 +169,22 @@ impl Args {
             tensor_types,
             type_notes,
             tensors,
-            tokenizer: tokenizer(file).map_or_else(Part::Error, Part::Ok),
+            tokenizer: tokenizer(file, settings).map_or_else(Part::Error, Part::Ok),
             run: run(file).map_or_else(Part::Error, Part::Ok),
         }
     }
 }
 
-fn tokenizer(file: &GgufFile) -> Result<TokenizerReport, String> {
+fn tokenizer(file: &GgufFile, settings: &Settings) -> Result<TokenizerReport, String> {
     let named = |text: String| match file.path() {
         Some(path) => name_model(&text, path),
         None => text,
     };
-    let loaded = from_gguf(file.metadata()).map_err(|e| named(e.to_string()))?;
+    let loaded = match compiled_from_env(settings) {
+        Some(cache) => cache.gguf(file),
+        None => from_gguf(file.metadata()),
+    };
+    let loaded = loaded.map_err(|e| named(e.to_string()))?;
     let (tokenizer, special) = (&loaded.tokenizer, loaded.tokenizer.special());
     Ok(TokenizerReport {
         kind: tokenizer.kind().to_owned(),

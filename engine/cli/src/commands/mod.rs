@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod perplexity;
 pub mod repair_tokenizer;
 pub mod tokenize;
+pub mod tokenizer;
 pub mod verify;
 
 use bitnet_engine::settings::Settings;
@@ -29,6 +30,8 @@ pub enum Command {
     Chat(chat::Args),
     /// Turn a text into token ids.
     Tokenize(tokenize::Args),
+    /// Compile tokenizers.
+    Tokenizer(tokenizer::Args),
     /// Turn token ids into a text.
     Detokenize(detokenize::Args),
     /// Show what a GGUF holds and what would run.
@@ -68,6 +71,7 @@ impl Command {
             Self::Infer(args) => args.run(&settings),
             Self::Chat(args) => args.run(&settings),
             Self::Tokenize(args) => args.run(&settings),
+            Self::Tokenizer(args) => args.run(),
             Self::Detokenize(args) => args.run(&settings),
             Self::Inspect(args) => args.run(&settings),
             Self::Discover(args) => args.run(&settings),

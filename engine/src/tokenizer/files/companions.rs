@@ -163,9 +163,9 @@ impl Companions {
 
     /// Puts the roles into `source`, where `find` gives the id of a token's text. What the companions name and the
     /// vocabulary lacks is a warning.
-    pub(super) fn apply(
+    pub(super) fn apply<T: AsRef<[u8]>>(
         &self,
-        source: &mut VocabSource,
+        source: &mut VocabSource<T>,
         find: &dyn Fn(&str) -> Option<u32>,
         diagnostics: &mut Vec<Diagnostic>,
     ) {
@@ -189,7 +189,7 @@ impl Companions {
         source.bos = source.bos.or(self.bos_id.filter(inside));
         source.pad = source.pad.or(self.pad_id.filter(inside));
         for id in self.eos_ids.iter().copied().filter(inside) {
-            let known = source.tokens.get(id as usize).is_some_and(|t| roles::is_end_marker(t));
+            let known = source.tokens.get(id as usize).is_some_and(|t| roles::is_end_marker(t.as_ref()));
             match () {
                 () if source.eos.is_none() => source.eos = Some(id),
                 // The others are found by their texts.

@@ -5,7 +5,7 @@
 //! does by default. Should the crate panic, that is an error, not the end of the program.
 
 use super::super::error::{Diagnostic, TokenizerError};
-use super::super::vocab::{Defaults, TokenKind, Vocab, VocabSource, byte_token, check_length};
+use super::super::vocab::{Defaults, Draft, TokenKind, Vocab, VocabSource, byte_token, check_length};
 use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet, decode_by_token};
 use super::companions::Companions;
 use super::hf_parts::Frame;
@@ -95,8 +95,7 @@ fn source(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<(VocabSource, Style), TokenizerError> {
     let vocab = parse.get_vocab(true);
-    let list: Vec<(&[u8], u32)> = vocab.iter().map(|(text, id)| (text.as_bytes(), *id)).collect();
-    let tokens = by_id(name, list.into_iter())?;
+    let tokens = by_id(name, vocab.iter().map(|(text, id)| (text.as_bytes().to_vec(), *id)))?;
     let style = style(parse.get_decoder());
     let mut token_types: Vec<TokenKind> = tokens
         .iter()
@@ -163,23 +162,24 @@ fn text_of(text: &[u8], style: &Style) -> Vec<u8> {
 impl HfTokenizer {
     fn new(
         parse: tokenizers::Tokenizer,
-        mut source: VocabSource,
+        source: VocabSource,
         style: Style,
         frame: Option<Frame>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Self, TokenizerError> {
-        let vocab = Vocab::new(&mut source, Defaults::default(), diagnostics)?;
+        let mut source = source.borrowed();
+        let vocab = Draft::new(&mut source, Defaults::default(), diagnostics)?;
         let normal = |k: &TokenKind| matches!(k, TokenKind::Normal | TokenKind::Byte);
         let bytes = vocab
             .tokens
             .iter()
             .zip(&vocab.kinds)
-            .map(|(text, kind)| if normal(kind) { text_of(text, &style) } else { text.clone() })
+            .map(|(text, kind)| if normal(kind) { text_of(text, &style) } else { text.to_vec() })
             .collect();
         let mut this = Self {
             parse,
             plain: OnceLock::new(),
-            vocab,
+            vocab: vocab.finish(),
             bytes,
             prefix_space: matches!(style, Style::WordPiece(_)),
             style,

@@ -1,17 +1,19 @@
 //! The data of a tokenizer.json, parsed with its limits and nothing decided.
 
 use super::super::error::TokenizerError;
+use super::super::words::WordMapBuilder;
 use super::companions::AddedToken;
+use super::look_json::Text;
 use super::{MAX_TOKEN_BYTES, bad};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A tokenizer.json.
 #[derive(Debug, Deserialize)]
-pub(super) struct HfFile {
+pub(super) struct HfFile<'a> {
     #[serde(default)]
     pub(super) added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -22,12 +24,13 @@ pub(super) struct HfFile {
     pub(super) post_processor: Value,
     #[serde(default)]
     pub(super) decoder: Value,
-    pub(super) model: Model,
+    #[serde(borrow)]
+    pub(super) model: Model<'a>,
 }
 
 /// Its `model`, any kind; what only BPE has is optional.
 #[derive(Debug, Deserialize)]
-pub(super) struct Model {
+pub(super) struct Model<'a> {
     /// `BPE`, `Unigram`, `WordPiece`, `WordLevel`; old files have none.
     #[serde(rename = "type", default)]
     pub(super) kind: Option<String>,
@@ -43,45 +46,81 @@ pub(super) struct Model {
     pub(super) byte_fallback: Option<bool>,
     #[serde(default)]
     pub(super) ignore_merges: Option<bool>,
-    #[serde(default)]
-    pub(super) vocab: Vocab,
-    #[serde(default)]
-    pub(super) merges: Option<Vec<Merge>>,
+    #[serde(borrow, default)]
+    pub(super) vocab: Vocab<'a>,
+    #[serde(borrow, default)]
+    pub(super) merges: Option<Vec<Merge<'a>>>,
 }
 
 /// `{text: id}`, or the list of a Unigram model.
 #[derive(Debug, Default)]
-pub(super) enum Vocab {
+pub(super) enum Vocab<'a> {
     #[default]
     None,
-    Map(HashMap<String, u32>),
+    Map(Ids<'a>),
     List,
 }
 
-impl<'de> Deserialize<'de> for Vocab {
+/// Ids by text. Texts stay in the file where they have no escapes.
+#[derive(Debug)]
+pub(super) struct Ids<'a> {
+    list: Vec<(Cow<'a, str>, u32)>,
+    /// Places in `list`.
+    places: WordMapBuilder,
+}
+
+impl<'a> Ids<'a> {
+    /// Of one text given twice the last counts, as for HuggingFace.
+    fn insert(&mut self, text: Cow<'a, str>, id: u32) {
+        let new = self.list.len() as u32;
+        let place = self.places.insert(text.as_bytes(), new);
+        match self.list.get_mut(place as usize) {
+            Some(known) => known.1 = id,
+            None => self.list.push((text, id)),
+        }
+    }
+
+    pub(super) fn get(&self, text: &str) -> Option<u32> {
+        self.list.get(self.places.get(text.as_bytes())? as usize).map(|(_, id)| *id)
+    }
+
+    pub(super) fn contains(&self, text: &str) -> bool {
+        self.places.get(text.as_bytes()).is_some()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Texts with their ids, in the order of the file.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&Cow<'a, str>, u32)> {
+        self.list.iter().map(|(text, id)| (text, *id))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Vocab<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Seen;
         impl<'de> Visitor<'de> for Seen {
-            type Value = Vocab;
+            type Value = Vocab<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a vocabulary (`{text: id}` or a list)")
             }
 
-            fn visit_unit<E: Error>(self) -> Result<Vocab, E> {
+            fn visit_unit<E: Error>(self) -> Result<Vocab<'de>, E> {
                 Ok(Vocab::None)
             }
 
-            // Of one text given twice the last counts, as for HuggingFace.
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
-                let mut vocab = HashMap::new();
-                while let Some((text, id)) = map.next_entry::<String, u32>()? {
-                    vocab.insert(text, id);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab<'de>, A::Error> {
+                let mut ids = Ids { list: Vec::new(), places: WordMapBuilder::with_capacity(1 << 15) };
+                while let Some((Text(text), id)) = map.next_entry::<Text<'de>, u32>()? {
+                    ids.insert(text, id);
                 }
-                Ok(Vocab::Map(vocab))
+                Ok(Vocab::Map(ids))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vocab, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vocab<'de>, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Vocab::List)
             }
@@ -92,28 +131,32 @@ impl<'de> Deserialize<'de> for Vocab {
 
 /// `"left right"` or `["left", "right"]`.
 #[derive(Debug)]
-pub(super) enum Merge {
-    Pair(String, String),
-    Text(String),
+pub(super) enum Merge<'a> {
+    Pair(Cow<'a, str>, Cow<'a, str>),
+    Text(Cow<'a, str>),
 }
 
-impl<'de> Deserialize<'de> for Merge {
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Seen;
         impl<'de> Visitor<'de> for Seen {
-            type Value = Merge;
+            type Value = Merge<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a merge (`\"left right\"` or `[\"left\", \"right\"]`)")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Merge, E> {
-                Ok(Merge::Text(text.to_owned()))
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Merge<'de>, E> {
+                Ok(Merge::Text(Cow::Borrowed(text)))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<Merge<'de>, E> {
+                Ok(Merge::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge<'de>, A::Error> {
                 match (seq.next_element()?, seq.next_element()?, seq.next_element::<IgnoredAny>()?) {
-                    (Some(left), Some(right), None) => Ok(Merge::Pair(left, right)),
+                    (Some(Text(left)), Some(Text(right)), None) => Ok(Merge::Pair(left, right)),
                     (Some(_), Some(_), Some(_)) => Err(A::Error::invalid_length(3, &self)),
                     _ => Err(A::Error::invalid_length(1, &self)),
                 }
@@ -123,7 +166,7 @@ impl<'de> Deserialize<'de> for Merge {
     }
 }
 
-impl Merge {
+impl Merge<'_> {
     /// Both pieces, as HuggingFace splits them.
     pub(super) fn pieces(&self) -> Option<(&str, &str)> {
         match self {
@@ -137,9 +180,9 @@ impl Merge {
 ///
 /// # Errors
 /// [`TokenizerError::BadFile`] with line and column.
-pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<HfFile, TokenizerError> {
+pub(super) fn parse<'a>(file: &str, bytes: &'a [u8]) -> Result<HfFile<'a>, TokenizerError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let parsed: HfFile = serde_json::from_slice(bytes).map_err(|e| bad(file, e.to_string()))?;
+    let parsed: HfFile<'_> = serde_json::from_slice(bytes).map_err(|e| bad(file, e.to_string()))?;
     if let Some(token) = parsed.added_tokens.iter().find(|t| t.content.len() > MAX_TOKEN_BYTES) {
         let len = token.content.len();
         return Err(bad(file, format!("added token {} has {len} bytes; {MAX_TOKEN_BYTES} are the limit", token.id)));

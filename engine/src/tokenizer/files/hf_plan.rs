@@ -9,13 +9,13 @@ use super::super::byte_alphabet;
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::special::MAX_LEN;
 use super::super::vocab::{MergeRule, TokenKind, VocabSource, byte_token, show};
-use super::super::words::WordMap;
 use super::super::{Loaded, from_source};
 use super::companions::{AddedToken, Companions};
 use super::hf_crate;
-use super::hf_json::{HfFile, Merge, Vocab, parse};
+use super::hf_json::{HfFile, Ids, Merge, Vocab, parse};
 use super::hf_parts::{Cut, Frame, Other, Spaces, cut, decodes_bytes, decodes_pieces, frame, spaces};
 use super::{bad, by_id};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// Why a file does not become a source.
@@ -71,16 +71,16 @@ pub(super) fn load(name: &str, bytes: &[u8], companions: &Companions) -> Result<
 /// The vocabulary of a tokenizer.json, or why our engine cannot run it.
 pub(super) fn plain_source(name: &str, bytes: &[u8], companions: &Companions) -> Result<VocabSource, String> {
     let file = parse(name, bytes).map_err(|error| error.to_string())?;
-    source(name, &file, companions, &mut Vec::new()).map_err(|stop| match stop {
+    source(name, &file, companions, &mut Vec::new()).map(|source| source.owned()).map_err(|stop| match stop {
         Stop::Other(reason) => reason,
         Stop::Bad(error) => error.to_string(),
     })
 }
 
 /// Tokens that tokenizer_config.json or added_tokens.json have and tokenizer.json has not.
-fn config_only(file: &HfFile, companions: &Companions, diagnostics: &mut Vec<Diagnostic>) {
+fn config_only(file: &HfFile<'_>, companions: &Companions, diagnostics: &mut Vec<Diagnostic>) {
     let known: HashSet<&str> = file.added_tokens.iter().map(|t| t.content.as_str()).collect();
-    let inside = |text: &str| matches!(&file.model.vocab, Vocab::Map(vocab) if vocab.contains_key(text));
+    let inside = |text: &str| matches!(&file.model.vocab, Vocab::Map(vocab) if vocab.contains(text));
     let missing: Vec<&AddedToken> =
         companions.added.iter().filter(|t| !known.contains(t.content.as_str()) && !inside(&t.content)).collect();
     if let (Some(first), false) = (missing.first(), matches!(file.model.vocab, Vocab::List)) {
@@ -107,7 +107,7 @@ fn class_frame(
     if !companions.class_frames() {
         return file;
     }
-    let mut roles = VocabSource { tokens: vec![Vec::new(); 1], ..VocabSource::default() };
+    let mut roles = VocabSource { tokens: vec![""], ..VocabSource::default() };
     companions.apply(&mut roles, find, &mut Vec::new());
     let side = |wanted: Option<bool>, file: Option<u32>, id: Option<u32>| match wanted {
         Some(true) => file.or(id),
@@ -128,12 +128,19 @@ fn class_frame(
     framed
 }
 
-fn source(
+/// Texts that stay in the file where they can.
+type Bytes<'a> = Cow<'a, [u8]>;
+
+fn bytes<'a>(text: &'a Cow<'_, str>) -> Bytes<'a> {
+    Cow::Borrowed(text.as_bytes())
+}
+
+fn source<'a>(
     name: &str,
-    file: &HfFile,
+    file: &'a HfFile<'_>,
     companions: &Companions,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Result<VocabSource, Stop> {
+) -> Result<VocabSource<Bytes<'a>>, Stop> {
     let model = &file.model;
     if let Some(kind) = model.kind.as_deref().filter(|k| *k != "BPE") {
         return other(format!("model type {kind}"));
@@ -147,10 +154,10 @@ fn source(
         }
     }
     let ids = added_ids(&file.added_tokens, vocab)?;
-    let all = vocab.iter().map(|(text, id)| (text.as_bytes(), *id)).collect::<Vec<_>>();
-    let beyond: HashMap<&[u8], u32> =
-        ids.iter().filter(|(text, _)| !vocab.contains_key(**text)).map(|(text, id)| (text.as_bytes(), *id)).collect();
-    let all: Vec<_> = all.into_iter().chain(beyond).collect();
+    let beyond: HashMap<&str, u32> =
+        ids.iter().filter(|(text, _)| !vocab.contains(text)).map(|(t, id)| (*t, *id)).collect();
+    let beyond = beyond.into_iter().map(|(text, id)| (Cow::Borrowed(text.as_bytes()), id));
+    let all: Vec<_> = vocab.iter().map(|(text, id)| (bytes(text), id)).chain(beyond).collect();
     let tokens = by_id(name, all.into_iter()).map_err(Stop::Bad)?;
     let mut token_types = vec![TokenKind::Normal; tokens.len()];
     for token in file.added_tokens.iter().filter(|t| !t.content.is_empty()) {
@@ -159,7 +166,7 @@ fn source(
             *slot = kind;
         }
     }
-    let find = |text: &str| ids.get(text).or_else(|| vocab.get(text)).copied();
+    let find = |text: &str| ids.get(text).copied().or_else(|| vocab.get(text));
     let frame = class_frame(frame(&file.post_processor)?, companions, diagnostics, &find);
     let mut source = VocabSource {
         merge_rule: MergeRule::Merges,
@@ -190,13 +197,13 @@ fn source(
 }
 
 /// The ids of the added tokens as HuggingFace gives them.
-fn added_ids<'a>(added: &'a [AddedToken], vocab: &HashMap<String, u32>) -> Result<HashMap<&'a str, u32>, Stop> {
+fn added_ids<'a>(added: &'a [AddedToken], vocab: &Ids<'_>) -> Result<HashMap<&'a str, u32>, Stop> {
     let mut ids: HashMap<&str, u32> = HashMap::new();
     let mut next = vocab.len() as u32;
     for token in added.iter().filter(|t| !t.content.is_empty()) {
         let text = token.content.as_str();
-        let id = match vocab.get(text).or_else(|| ids.get(text)) {
-            Some(&id) => id,
+        let id = match vocab.get(text).or_else(|| ids.get(text).copied()) {
+            Some(id) => id,
             None => {
                 next += 1;
                 next - 1
@@ -211,19 +218,15 @@ fn added_ids<'a>(added: &'a [AddedToken], vocab: &HashMap<String, u32>) -> Resul
 }
 
 /// `left right`, of duplicates the last.
-fn merge_list(
+fn merge_list<'a>(
     name: &str,
-    merges: &[Merge],
-    vocab: &HashMap<String, u32>,
+    merges: &'a [Merge<'_>],
+    vocab: &Ids<'_>,
     kinds: &[TokenKind],
-) -> Result<Vec<Vec<u8>>, Stop> {
-    let mut ids = WordMap::with_capacity(vocab.len());
-    for (text, id) in vocab {
-        ids.insert(text.as_bytes(), *id);
-    }
-    let mut out = Vec::with_capacity(merges.len());
+) -> Result<Vec<Bytes<'a>>, Stop> {
+    let mut out: Vec<Bytes<'a>> = Vec::with_capacity(merges.len());
     let mut pairs = Vec::with_capacity(merges.len());
-    let mut joined = Vec::new();
+    let mut joined = String::new();
     for (index, merge) in merges.iter().enumerate() {
         let broken = |what: &str| Stop::Bad(bad(name, format!("merge {index} {what}")));
         let Some((left, right)) = merge.pieces() else {
@@ -237,25 +240,27 @@ fn merge_list(
             return Err(broken("has an empty piece"));
         }
         joined.clear();
-        joined.extend_from_slice(left.as_bytes());
-        joined.extend_from_slice(right.as_bytes());
-        let find = |piece: &[u8]| {
-            let Some(id) = ids.get(piece) else {
-                return Err(broken(&format!("has `{}`, which is no token", show(piece))));
+        joined.push_str(left);
+        joined.push_str(right);
+        let find = |piece: &str| {
+            let Some(id) = vocab.get(piece) else {
+                return Err(broken(&format!("has `{}`, which is no token", show(piece.as_bytes()))));
             };
             match kinds.get(id as usize) {
                 Some(kind) if kind.is_text() => Ok(id),
-                _ => other(format!("merge {index} has the special token `{}`", show(piece))),
+                _ => other(format!("merge {index} has the special token `{}`", show(piece.as_bytes()))),
             }
         };
-        let (left_id, right_id) = (find(left.as_bytes())?, find(right.as_bytes())?);
+        let (left_id, right_id) = (find(left)?, find(right)?);
         find(&joined)?;
-        if joined.contains(&b' ') {
+        if joined.contains(' ') {
             return other(format!("merge {index} has a piece with a space"));
         }
-        joined.insert(left.len(), b' ');
         pairs.push((u64::from(left_id) << 32 | u64::from(right_id), out.len()));
-        out.push(joined.clone());
+        out.push(match merge {
+            Merge::Text(text) => bytes(text),
+            Merge::Pair(..) => Cow::Owned([left, right].join(" ").into_bytes()),
+        });
     }
     pairs.sort_unstable();
     let mut repeated = vec![false; out.len()];
@@ -306,10 +311,10 @@ fn check_added(added: &[AddedToken], plain: bool) -> Result<(), Stop> {
 }
 
 fn byte_level(
-    file: &HfFile,
+    file: &HfFile<'_>,
     pre: &'static str,
     find: &dyn Fn(&str) -> Option<u32>,
-    source: &mut VocabSource,
+    source: &mut VocabSource<Bytes<'_>>,
 ) -> Result<(), Stop> {
     decodes_bytes(&file.decoder)?;
     let mut missing = 0usize;
@@ -332,7 +337,7 @@ fn byte_level(
 }
 
 /// LLaMA-2's kind: characters, byte tokens for those that are no tokens, and merges over all of the text.
-fn pieces(file: &HfFile, prefix: bool, source: &mut VocabSource) -> Result<(), Stop> {
+fn pieces(file: &HfFile<'_>, prefix: bool, source: &mut VocabSource<Bytes<'_>>) -> Result<(), Stop> {
     decodes_pieces(&file.decoder, prefix)?;
     if file.model.byte_fallback != Some(true) {
         return other("SentencePiece merges without byte fallback");
@@ -370,8 +375,8 @@ fn pieces(file: &HfFile, prefix: bool, source: &mut VocabSource) -> Result<(), S
 const BOS: &[&str] = &["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"];
 const EOS: &[&str] = &["<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>"];
 
-pub(super) fn guess_roles(
-    source: &mut VocabSource,
+pub(super) fn guess_roles<T>(
+    source: &mut VocabSource<T>,
     find: &dyn Fn(&str) -> Option<u32>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {

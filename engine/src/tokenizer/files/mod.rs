@@ -44,10 +44,11 @@ mod vocab_merges;
 
 pub use look::{Look, look};
 pub use recognise::{FileKind, recognise};
+pub(crate) use set::neighbours;
 pub use set::{FileSet, MAX_FILE_BYTES};
 
 use super::error::{Diagnostic, TokenizerError};
-use super::{EncodeOptions, Loaded, SpecialTokens, VocabSource, from_source};
+use super::{EncodeOptions, Loaded, SpecialTokens, VocabSource, compiled, from_source};
 use companions::Companions;
 use std::path::Path;
 
@@ -99,11 +100,14 @@ pub fn load(files: &FileSet, hints: &Hints) -> Result<Loaded, TokenizerError> {
     }))
 }
 
-/// [`FileSet::from_path`] and [`load`].
+/// [`FileSet::from_path`] and [`load`]; or [`compiled::open`].
 ///
 /// # Errors
 /// Theirs.
 pub fn load_path(path: &Path, hints: &Hints) -> Result<Loaded, TokenizerError> {
+    if compiled::is_compiled(path) {
+        return compiled::open(path);
+    }
     load(&FileSet::from_path(path)?, hints)
 }
 
@@ -207,30 +211,32 @@ fn unsupported(file: &str, reason: impl Into<String>) -> TokenizerError {
 ///
 /// # Errors
 /// [`TokenizerError::BadFile`] for an id with two texts, ids far beyond the number of tokens, or giant tokens.
-fn by_id<'a>(
+fn by_id<T: AsRef<[u8]> + Default>(
     file: &str,
-    pairs: impl ExactSizeIterator<Item = (&'a [u8], u32)>,
-) -> Result<Vec<Vec<u8>>, TokenizerError> {
+    pairs: impl ExactSizeIterator<Item = (T, u32)>,
+) -> Result<Vec<T>, TokenizerError> {
     let limit = (pairs.len() * 2 + (1 << 16)).min(super::vocab::MAX_TOKENS);
-    let mut tokens: Vec<Vec<u8>> = vec![Vec::new(); pairs.len()];
+    let mut tokens: Vec<T> = Vec::new();
+    tokens.resize_with(pairs.len(), T::default);
     let mut taken = vec![false; pairs.len()];
     for (text, id) in pairs {
-        let at = id as usize;
+        let (at, shown) = (id as usize, text.as_ref());
         if at >= limit {
-            return Err(bad(file, format!("token `{}` has id {id}; ids are expected below {limit}", show(text))));
+            return Err(bad(file, format!("token `{}` has id {id}; ids are expected below {limit}", show(shown))));
         }
-        if text.len() > MAX_TOKEN_BYTES {
-            return Err(bad(file, format!("token {id} has {} bytes; {MAX_TOKEN_BYTES} are the limit", text.len())));
+        if shown.len() > MAX_TOKEN_BYTES {
+            return Err(bad(file, format!("token {id} has {} bytes; {MAX_TOKEN_BYTES} are the limit", shown.len())));
         }
         if at >= tokens.len() {
-            tokens.resize(at + 1, Vec::new());
+            tokens.resize_with(at + 1, T::default);
             taken.resize(at + 1, false);
         }
         if taken[at] {
-            return Err(bad(file, format!("id {id} is given to `{}` and to `{}`", show(&tokens[at]), show(text))));
+            let first = show(tokens[at].as_ref());
+            return Err(bad(file, format!("id {id} is given to `{first}` and to `{}`", show(shown))));
         }
         taken[at] = true;
-        tokens[at] = text.to_vec();
+        tokens[at] = text;
     }
     while taken.last() == Some(&false) {
         taken.pop();

@@ -17,6 +17,11 @@ pub(super) const TOKENIZER_NAMES: &[&str] =
 pub(super) const COMPANION_NAMES: &[&str] =
     &["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"];
 
+/// Names of all files that [`FileSet::from_path`] may read beside the one that is named.
+pub(crate) fn neighbours() -> impl Iterator<Item = &'static str> {
+    TOKENIZER_NAMES.iter().chain(COMPANION_NAMES).copied()
+}
+
 /// Named files, as a folder or a download gives them.
 #[derive(Debug, Clone, Default)]
 pub struct FileSet {

@@ -81,7 +81,7 @@ fn ranks(name: &str, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, TokenizerError
 pub(super) fn source(name: &str, bytes: &[u8], companions: &Companions, hints: &Hints) -> Result<Read, TokenizerError> {
     let ranks = ranks(name, bytes)?;
     let mut diagnostics = Vec::new();
-    let mut tokens = by_id(name, ranks.iter().map(|(token, rank)| (token.as_slice(), *rank)))?;
+    let mut tokens = by_id(name, ranks.into_iter())?;
     for token in &mut tokens {
         *token = byte_alphabet::encode(token).into_bytes();
     }

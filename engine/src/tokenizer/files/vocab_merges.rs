@@ -26,8 +26,7 @@ pub(super) fn source(
 ) -> Result<Read, TokenizerError> {
     let vocab = vocab.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(vocab);
     let vocab: HashMap<String, u32> = serde_json::from_slice(vocab).map_err(|e| bad(name, e.to_string()))?;
-    let list: Vec<(&[u8], u32)> = vocab.iter().map(|(text, id)| (text.as_bytes(), *id)).collect();
-    let mut tokens = by_id(name, list.into_iter())?;
+    let mut tokens = by_id(name, vocab.iter().map(|(text, id)| (text.as_bytes().to_vec(), *id)))?;
     let merges = merge_lines(merges_name, merges, &vocab)?;
     let mut diagnostics = Vec::new();
     let mut token_types: Vec<TokenKind> = tokens

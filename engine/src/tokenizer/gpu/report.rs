@@ -19,6 +19,12 @@ pub enum NotOnDevice {
         /// The device.
         device: String,
     },
+    /// A table of a compiled file without an empty entry, where a search on a device would not end.
+    #[error("the compiled tokenizer is damaged and does not run on {device}; text is encoded on the CPU")]
+    Damaged {
+        /// The device.
+        device: String,
+    },
     /// Its pre-tokenizer is not one of those that run there.
     #[error("the pre-tokenizer `{rule}` does not run on {device}; text is encoded on the CPU")]
     NoRule {

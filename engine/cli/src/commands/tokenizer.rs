@@ -1,0 +1,66 @@
+//! `bitnet tokenizer`
+
+use crate::common::print_diagnostics;
+use crate::output::say;
+use anyhow::Context;
+use bitnet_engine::gguf::{GgufFile, MAGIC, same_file};
+use bitnet_engine::tokenizer::files::{Hints, load_path};
+use bitnet_engine::tokenizer::{Loaded, compiled, from_gguf};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bitnet tokenizer compile model.gguf -o llama3.tokenizer\n  bitnet tokenizer compile tokenizer.json -o llama3.tokenizer\n  bitnet tokenize --model model.gguf --tokenizer llama3.tokenizer --text \"Hello, world\"\n\nCommands keep the tokenizers that they build compiled in $BITNET_COMPILED_TOKENIZERS, else in the system's folder for caches; with BITNET_COMPILED_TOKENIZERS=off they neither keep nor use any."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Write a tokenizer as one file that is used as it lies, without being built at every start.
+    Compile {
+        /// A GGUF with its tokenizer, a tokenizer file, or a folder with tokenizer files.
+        source: PathBuf,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+impl Args {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let Action::Compile { source, output } = &self.action;
+        anyhow::ensure!(
+            !same_file(source, output),
+            "{} is the input itself, which is never overwritten; name another file with -o",
+            output.display()
+        );
+        let loaded = load(source).with_context(|| format!("cannot compile {}", source.display()))?;
+        print_diagnostics(&loaded.diagnostics);
+        let bytes = compiled::write(&loaded, output)?;
+        let tokenizer = &loaded.tokenizer;
+        let pre = tokenizer.pre().map_or_else(String::new, |pre| format!(", pre-tokenizer {pre}"));
+        say(format_args!(
+            "{}: {}{pre}, {} tokens, {bytes} bytes",
+            output.display(),
+            tokenizer.kind(),
+            tokenizer.vocab_size()
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn load(source: &Path) -> anyhow::Result<Loaded> {
+    let mut magic = [0u8; 4];
+    let begins = |magic: &mut [u8]| std::fs::File::open(source).and_then(|mut file| file.read_exact(magic)).is_ok();
+    // A folder, or what is shorter, is for others to complain about.
+    if source.is_file() && begins(&mut magic) && magic == MAGIC {
+        return Ok(from_gguf(GgufFile::open(source)?.metadata())?);
+    }
+    Ok(load_path(source, &Hints::default())?)
+}
