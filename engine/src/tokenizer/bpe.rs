@@ -8,14 +8,17 @@
 //! Bytes without a token (SmolLM2 lacks 21) are left out before merging, as HuggingFace does; llama.cpp leaves them
 //! out after merging, so that they keep their neighbours apart.
 
+use super::batch::{Batch, Merging, Room};
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, Scratch};
-use super::pretokenize::{Pre, PreSpec};
+use super::lanes::{self, Lane};
+use super::merge::{BytePairs, Merge, NO_SYMBOL, NONE, PairTable, Scratch};
+use super::pretokenize::{Pre, PreSpec, Windows};
 use super::recent::{self, Recent};
 use super::special::Part;
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, checksum, fingerprint};
+use bitnet_kernels::text;
 use std::borrow::Cow;
 
 /// A byte-level BPE tokenizer.
@@ -92,40 +95,63 @@ impl BpeTokenizer {
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
-        let mut recent = work.recent.take();
-        let done: Result<(), std::convert::Infallible> = self.pre.pre.for_each(text, |piece| {
-            let place = match &recent {
-                Some(recent) => match recent.ids(piece, &mut work.ids) {
-                    Ok(()) => return Ok(()),
-                    Err(place) => place,
-                },
-                None => None,
-            };
-            let first = work.ids.len();
-            match self.words.get(piece) {
-                Some(id) => work.ids.push(id),
-                None => {
-                    if !recent.as_ref().is_some_and(|recent| recent.merged(piece, &mut work.ids)) {
-                        self.merge_piece(piece, work);
-                        recent.iter_mut().for_each(|recent| recent.note_merged(piece, &work.ids[first..]));
+        let Work { ids, recent, windows, room, symbols, scratch } = work;
+        let mut merging = Bytes { tokenizer: self, symbols, scratch };
+        match recent {
+            Some(recent) => {
+                let mut batch = Batch { words: &self.words, recent, merging, room };
+                self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+                    batch.encode(text, from, ends, ids);
+                });
+            }
+            None => self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+                let mut start = from;
+                for end in ends.iter().map(|end| from + *end as usize) {
+                    let piece = &text[start..end];
+                    match self.words.get(piece) {
+                        Some(id) => ids.push(id),
+                        None => merging.long(piece, ids),
                     }
+                    start = end;
                 }
+            }),
+        }
+    }
+}
+
+/// Merging from bytes.
+struct Bytes<'a> {
+    tokenizer: &'a BpeTokenizer,
+    symbols: &'a mut Vec<u32>,
+    scratch: &'a mut Scratch,
+}
+
+impl Merging for Bytes<'_> {
+    fn table(&self) -> &PairTable {
+        &self.tokenizer.pairs
+    }
+
+    #[inline]
+    fn fill(&self, piece: &[u8], lane: &mut Lane) {
+        let bytes = &self.tokenizer.bytes;
+        let mut last = None;
+        for &byte in piece {
+            let symbol = bytes.symbols[usize::from(byte)];
+            // Left out, as in `BytePairs::merge_all`.
+            if symbol != NO_SYMBOL {
+                lane.push(symbol, last.replace(byte).map_or(NONE, |last| bytes.pair(last, byte)));
             }
-            if let (Some(recent), Some(place)) = (&mut recent, place) {
-                recent.note(place, &work.ids[first..]);
-            }
-            Ok(())
-        });
-        work.recent = recent;
-        match done {
-            Ok(()) => {}
         }
     }
 
-    #[cold]
-    fn merge_piece(&self, piece: &[u8], work: &mut Work) {
-        self.bytes.merge_all(&self.pairs, piece, &mut work.symbols, &mut work.scratch);
-        work.ids.extend_from_slice(&work.symbols);
+    #[inline]
+    fn finish(&self, symbol: u32, ids: &mut Vec<u32>) {
+        ids.push(symbol);
+    }
+
+    fn long(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
+        self.tokenizer.bytes.merge_all(&self.tokenizer.pairs, piece, self.symbols, self.scratch);
+        ids.extend_from_slice(self.symbols);
     }
 }
 
@@ -148,6 +174,8 @@ struct Work {
     ids: Vec<u32>,
     /// For texts that are long enough to repeat themselves.
     recent: Option<Recent>,
+    windows: Windows,
+    room: Room,
     symbols: Vec<u32>,
     scratch: Scratch,
 }
@@ -174,7 +202,7 @@ pub(super) fn pairs(
         let find = |text: &[u8]| vocab.by_text.get(text).filter(|&id| vocab.kinds[id as usize].is_text());
         match (find(left), find(right), find(&joined)) {
             (Some(left), Some(right), Some(id)) => {
-                let rank = u32::try_from(index).ok().filter(|&r| r < u32::MAX).ok_or_else(bad)?;
+                let rank = u32::try_from(index).ok().filter(|&r| r < lanes::RANKS).ok_or_else(bad)?;
                 duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
             }
             _ => strangers += 1,

@@ -34,7 +34,7 @@ pub struct PairTable {
 }
 
 const EMPTY: (u64, Merge) = (u64::MAX, Merge { rank: NO_RANK, id: NO_SYMBOL });
-const NONE: Merge = EMPTY.1;
+pub(super) const NONE: Merge = EMPTY.1;
 
 #[inline]
 fn key(left: u32, right: u32) -> u64 {
@@ -95,6 +95,14 @@ impl PairTable {
         true
     }
 
+    /// Asks for the memory that [`PairTable::find`] will look at first.
+    #[inline]
+    pub(super) fn prefetch(&self, left: u32, right: u32) {
+        if let Some(entry) = self.entries.get(self.slot(key(left, right))) {
+            bitnet_kernels::text::prefetch(entry);
+        }
+    }
+
     /// What `left` and `right` become, if they merge.
     #[inline]
     #[must_use]
@@ -104,7 +112,7 @@ impl PairTable {
     }
 
     #[inline]
-    fn find(&self, left: u32, right: u32) -> Merge {
+    pub(super) fn find(&self, left: u32, right: u32) -> Merge {
         let key = key(left, right);
         let mask = self.entries.len() - 1;
         let mut slot = self.slot(key);
@@ -167,6 +175,12 @@ impl BytePairs {
             }
         }
         Self { symbols, merges }
+    }
+
+    /// What two bytes become.
+    #[inline]
+    pub(super) fn pair(&self, left: u8, right: u8) -> Merge {
+        self.merges[usize::from(left) << 8 | usize::from(right)]
     }
 
     /// Merges the bytes of a piece; those without a symbol are left out first.

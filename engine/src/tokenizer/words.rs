@@ -87,7 +87,7 @@ impl WordMap {
     #[inline]
     fn slot(&self, key: u64, len: usize) -> usize {
         // The high half of a product mixes best.
-        (fold(key ^ len as u64, K) as usize) & (self.entries.len() - 1)
+        (fold(key ^ len as u64, K) as usize) & self.entries.len().wrapping_sub(1)
     }
 
     /// Adds `word` unless it is there; gives the id that it has then. The map grows if need be.
@@ -143,10 +143,23 @@ impl WordMap {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
+        self.get_by(key_of(word), word)
+    }
+
+    /// Asks for the memory that [`WordMap::get_by`] will look at first.
+    #[inline]
+    pub(super) fn prefetch(&self, key: u64, len: usize) {
+        if let Some(entry) = self.entries.get(self.slot(key, len)) {
+            bitnet_kernels::text::prefetch(entry);
+        }
+    }
+
+    /// The id of `word`, whose [`key_of`] is `key`.
+    #[inline]
+    pub(super) fn get_by(&self, key: u64, word: &[u8]) -> Option<u32> {
         if self.entries.is_empty() {
             return None;
         }
-        let key = key_of(word);
         let len_plus_1 = word.len() as u32 + 1;
         let mask = self.entries.len() - 1;
         let mut slot = self.slot(key, word.len());
