@@ -61,6 +61,18 @@ struct Rest {
     ids: Option<(usize, usize)>,
 }
 
+/// Adds a few ids, four at a time.
+#[inline]
+fn append(ids: &mut Vec<u32>, new: &[u32]) {
+    let (fours, rest) = new.as_chunks::<4>();
+    for four in fours {
+        ids.extend_from_slice(four);
+    }
+    for id in rest {
+        ids.push(*id);
+    }
+}
+
 impl<M: Merging> Batch<'_, M> {
     /// Adds the ids of the pieces that start at `from` in `text` and end so far behind it.
     #[inline]
@@ -72,10 +84,11 @@ impl<M: Merging> Batch<'_, M> {
             self.known(text, &mut found);
             self.merge(text);
             let mut done = 0;
+            ids.reserve(ends.len() + self.room.many.len());
             for rest in &self.room.rest {
                 if let Some((from, to)) = rest.ids {
-                    ids.extend_from_slice(&found[done..rest.index]);
-                    ids.extend_from_slice(&self.room.many[from..to]);
+                    append(ids, &found[done..rest.index]);
+                    append(ids, &self.room.many[from..to]);
                     done = rest.index + 1;
                 }
             }

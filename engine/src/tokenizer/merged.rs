@@ -2,7 +2,7 @@
 //!
 //! They lie one behind the other, and a table of hashes says where. When there are too many, all are forgotten: 7 MiB at most.
 
-use super::words::{K, fold};
+use super::words::{K, fold, same};
 
 /// Slots of the table, of 4 bytes.
 const SLOTS: usize = 1 << 18;
@@ -11,19 +11,20 @@ const MOST: usize = 6 << 20;
 /// Bytes of the longest piece that is kept, and most ids.
 const LONGEST: usize = 255;
 /// Slots that are looked at.
-const PROBES: usize = 8;
+const PROBES: usize = 16;
 /// Bits of a hash in a slot: other pieces are seldom compared.
-const TAG: u32 = 0x7FF;
+const TAG: u32 = 0x1FF;
 /// As many.
 const TAG_BITS: u32 = TAG.count_ones();
+/// Bytes of an id: no vocabulary has more than 2^24 tokens.
+const ID: usize = 3;
 
 /// The pieces.
 #[derive(Default)]
 pub(super) struct Merged {
-    /// A tag, and above it where the piece lies, in units of 4 bytes, plus 1; 0 is a free slot.
+    /// A tag, and above it where the piece lies, plus 1; 0 is a free slot.
     slots: Vec<u32>,
-    /// For each piece its length and number of ids (a byte each, and two of zeros), the ids (4 bytes each), the piece, and zeros to a
-    /// multiple of 4 bytes.
+    /// For each piece its length and number of ids (a byte each), the ids, and the piece.
     kept: Vec<u8>,
 }
 
@@ -68,12 +69,13 @@ impl Merged {
                 return None;
             }
             if slot & TAG == tag
-                && let Some(([len, count, ..], rest)) = self.kept.get(offset(slot)..)?.split_first_chunk::<4>()
+                && let Some(([len, count], rest)) = self.kept.get(offset(slot)..)?.split_first_chunk::<2>()
                 && usize::from(*len) == piece.len()
-                && let Some((ids, rest)) = rest.split_at_checked(4 * usize::from(*count))
-                && rest.get(..piece.len()) == Some(piece)
+                && let Some((ids, rest)) = rest.split_at_checked(ID * usize::from(*count))
+                && let Some(kept) = rest.get(..piece.len())
+                && same(kept, piece)
             {
-                return Some(ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)));
+                return Some(ids.as_chunks::<ID>().0.iter().map(|&[a, b, c]| u32::from_le_bytes([a, b, c, 0])));
             }
         }
         None
@@ -89,18 +91,19 @@ impl Merged {
         }
         self.slots.resize(SLOTS, 0);
         let at = self.kept.len();
-        self.kept.extend_from_slice(&[piece.len() as u8, ids.len() as u8, 0, 0]);
-        self.kept.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+        self.kept.extend_from_slice(&[piece.len() as u8, ids.len() as u8]);
+        for id in ids.iter().map(|id| id.to_le_bytes()) {
+            self.kept.extend_from_slice(&id[..ID]);
+        }
         self.kept.extend_from_slice(piece);
-        self.kept.resize(self.kept.len().next_multiple_of(4), 0);
         let (first, tag) = place(key, piece.len());
         let free = (first..first + PROBES).find(|at| self.slots[at & (SLOTS - 1)] == 0);
-        self.slots[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 / 4 + 1) << TAG_BITS | tag;
+        self.slots[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;
     }
 }
 
 /// Where the piece of a slot lies.
 #[inline]
 fn offset(slot: u32) -> usize {
-    ((slot >> TAG_BITS) as usize).wrapping_sub(1).wrapping_mul(4)
+    ((slot >> TAG_BITS) as usize).wrapping_sub(1)
 }

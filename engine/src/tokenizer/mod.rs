@@ -18,7 +18,7 @@
 //! | [`normalize`] | how SentencePiece changes text first |
 //! | `batch` | the loop from pieces to ids |
 //! | `recent`, `merged` | what a thread met lately |
-//! | `lanes` | several short pieces merged at once |
+//! | `lanes`, `levels` | several short pieces merged at once; a long one rank by rank |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
 //! | [`words`], [`byte_alphabet`] | the exact table of pieces that are tokens; GPT-2's way to write bytes |
@@ -43,6 +43,7 @@ pub mod fingerprint;
 pub mod from_gguf;
 pub mod gpu;
 mod lanes;
+mod levels;
 pub mod merge;
 mod merged;
 pub mod normalize;

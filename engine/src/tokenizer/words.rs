@@ -49,6 +49,22 @@ pub(super) fn load(word: &[u8]) -> u64 {
     }
 }
 
+/// Whether two words of the same length are the same, without a call for the usual lengths.
+#[inline]
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    if let (Some(a), Some(b)) = (ends::<8>(a), ends::<8>(b)) {
+        return a == b;
+    }
+    a == b
+}
+
+/// The first and the last bytes, if the word is as long as either and no longer than both.
+#[inline]
+fn ends<const N: usize>(word: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+    let (first, last) = (word.first_chunk()?, word.last_chunk()?);
+    (word.len() <= 2 * N).then_some((first, last))
+}
+
 /// The word itself up to 8 bytes, a hash beyond.
 #[inline]
 pub(super) fn key_of(word: &[u8]) -> u64 {
@@ -174,7 +190,8 @@ impl WordMap {
                 }
                 let at = entry.value as usize;
                 if let Some((id, rest)) = self.arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
-                    && rest.get(..word.len()) == Some(word)
+                    && let Some(found) = rest.get(..word.len())
+                    && same(found, word)
                 {
                     return Some(u32::from_le_bytes(*id));
                 }
