@@ -10,6 +10,7 @@
 
 use super::batch::{Batch, Merging, Room};
 use super::error::{Diagnostic, TokenizerError};
+use super::joints::Joints;
 use super::lanes::{self, Lane};
 use super::merge::{BytePairs, Merge, NO_SYMBOL, NONE, PairTable, Scratch};
 use super::pretokenize::{Pre, PreSpec, Windows};
@@ -20,6 +21,7 @@ use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens, Tokenizer, byte_alphabet, checksum, fingerprint};
 use bitnet_kernels::text;
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// A byte-level BPE tokenizer.
 #[derive(Debug)]
@@ -32,10 +34,12 @@ pub struct BpeTokenizer {
     bytes: BytePairs,
     /// Of this thread's [`Recent`] pieces.
     owner: u64,
+    /// Where long pieces are cut; worked out with the first.
+    joints: OnceLock<Joints>,
 }
 
-/// Bytes of a text whose pieces are remembered.
-const REPEATING: usize = 1024;
+/// Bytes of a piece that is merged without a look for cuts.
+const CUT: usize = 256;
 
 impl BpeTokenizer {
     /// Builds it; what was mended goes to `diagnostics`.
@@ -67,7 +71,7 @@ impl BpeTokenizer {
         };
         let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
-        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner(), joints: OnceLock::new() })
     }
 
     /// The ids of a text by another rule, with the tokens that may go in front and behind.
@@ -92,6 +96,13 @@ impl BpeTokenizer {
         match done {
             Ok(()) => {}
         }
+    }
+
+    /// Where a piece of so many bytes can be cut, if it is long: the same again and again is then merged once. (Bytes without a token
+    /// are left out, which makes neighbours of others.)
+    fn joints(&self, len: usize) -> Option<&Joints> {
+        let whole = len > CUT && !self.bytes.symbols.contains(&NO_SYMBOL);
+        whole.then(|| self.joints.get_or_init(|| Joints::new(self.vocab.tokens.iter().map(Vec::as_slice), false)))
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
@@ -150,8 +161,22 @@ impl Merging for Bytes<'_> {
     }
 
     fn long(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
-        self.tokenizer.bytes.merge_all(&self.tokenizer.pairs, piece, self.symbols, self.scratch);
-        ids.extend_from_slice(self.symbols);
+        let BpeTokenizer { bytes, pairs, .. } = self.tokenizer;
+        let joints = self.tokenizer.joints(piece.len());
+        let (mut start, mut last) = (0, (&[][..], 0..0));
+        while start < piece.len() {
+            let end = joints.map_or(piece.len(), |joints| joints.next(piece, start));
+            let part = &piece[start..end];
+            let old = ids.len();
+            if part == last.0 {
+                ids.extend_from_within(last.1.clone());
+            } else {
+                bytes.merge_all(pairs, part, self.symbols, self.scratch);
+                ids.extend_from_slice(self.symbols);
+            }
+            last = (part, old..ids.len());
+            start = end;
+        }
     }
 }
 
@@ -335,7 +360,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: boo
 impl Tokenizer for BpeTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let recent = (bytes.len() >= REPEATING).then(|| Recent::take(self.owner));
+        let recent = Recent::for_text(self.owner, bytes.len());
         let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), recent, ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {

@@ -227,7 +227,9 @@ impl BytePairs {
     /// Merges the bytes of a piece; those without a symbol are left out first.
     pub fn merge_all(&self, table: &PairTable, piece: &[u8], symbols: &mut Vec<u32>, scratch: &mut Scratch) {
         symbols.clear();
+        symbols.reserve(piece.len());
         scratch.merges.clear();
+        scratch.merges.reserve(piece.len());
         let mut last = None;
         for &byte in piece {
             let symbol = self.symbols[usize::from(byte)];

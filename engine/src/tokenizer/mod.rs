@@ -18,6 +18,7 @@
 //! | [`normalize`] | how SentencePiece changes text first |
 //! | `batch` | the loop from pieces to ids |
 //! | `recent`, `merged` | what a thread met lately |
+//! | `joints` | where a text can be cut because no token joins what is there |
 //! | `lanes`, `levels` | several short pieces merged at once; a long one rank by rank |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
@@ -42,6 +43,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod from_gguf;
 pub mod gpu;
+mod joints;
 mod lanes;
 mod levels;
 pub mod merge;

@@ -9,6 +9,8 @@ use super::words::{K, fold};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Bytes of a text whose pieces are remembered.
+const REPEATING: usize = 1024;
 /// Bytes of the longest piece that is kept.
 const LONGEST: usize = 16;
 /// Ids of a piece that is kept.
@@ -93,7 +95,7 @@ fn slots() -> Box<[Slot; SLOTS]> {
 
 impl Recent {
     /// This thread's table, for the vocabulary `owner`. [`Recent::put_back`] keeps it for the next text.
-    pub(super) fn take(owner: u64) -> Self {
+    fn take(owner: u64) -> Self {
         match TABLE.take() {
             Some(recent) if recent.owner == owner => recent,
             Some(Self { mut slots, mut merged, .. }) => {
@@ -103,6 +105,11 @@ impl Recent {
             }
             None => Self { owner, slots: slots(), merged: Merged::default() },
         }
+    }
+
+    /// This thread's table if a text of so many bytes is long enough to repeat itself.
+    pub(super) fn for_text(owner: u64, len: usize) -> Option<Self> {
+        (len >= REPEATING).then(|| Self::take(owner))
     }
 
     pub(super) fn put_back(self) {

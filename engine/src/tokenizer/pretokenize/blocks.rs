@@ -45,6 +45,9 @@ impl Block {
     }
 }
 
+/// Bytes that are told apart at once: their masks stay near.
+const CHUNK: usize = 4096;
+
 /// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of.
 #[inline]
 pub(super) fn read(
@@ -54,37 +57,40 @@ pub(super) fn read(
     masks: &mut Vec<Masks>,
     blocks: &mut Vec<Block>,
 ) {
-    set.classify(&text[from..to], masks);
     blocks.clear();
     let (mut high, mut wide) = (0, 0);
-    blocks.extend(masks.iter().map(|m| {
-        high |= m.high;
-        Block {
-            word: m.upper | m.lower,
-            number: m.digits,
-            space: m.spaces,
-            other: !(m.upper | m.lower | m.digits | m.spaces),
-            breaks: m.breaks,
-            blank: m.blanks,
-            quote: m.quotes,
-            tail: 0,
-            punct: m.symbols,
-            grave: m.graves,
-            high: m.high,
-        }
-    }));
+    for chunk in text[from..to].chunks(CHUNK) {
+        set.classify(chunk, masks);
+        blocks.extend(masks.iter().map(|m| {
+            high |= m.high;
+            Block {
+                word: m.upper | m.lower,
+                number: m.digits,
+                space: m.spaces,
+                other: !(m.upper | m.lower | m.digits | m.spaces),
+                breaks: m.breaks,
+                blank: m.blanks,
+                quote: m.quotes,
+                tail: 0,
+                punct: m.symbols,
+                grave: m.graves,
+                high: m.high,
+            }
+        }));
+    }
+    let count = blocks.len();
     blocks.push(Block::default());
     if high != 0 {
-        for at in 0..masks.len() {
+        for at in 0..count {
             wide = characters(text, from + at * BLOCK, words, blocks, at, wide);
         }
     }
     let rest = (to - from) % BLOCK;
     if rest != 0 {
-        blocks[masks.len() - 1].other &= (1 << rest) - 1;
+        blocks[count - 1].other &= (1 << rest) - 1;
     }
     // A character may reach beyond the end.
-    blocks[masks.len()] = Block::default();
+    blocks[count] = Block::default();
 }
 
 /// Puts the characters beyond ASCII of a block into the masks; `skip` bytes belong to the last one of the block before. Gives how many
