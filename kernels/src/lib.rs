@@ -9,6 +9,7 @@
 //!   have the same bits on every machine, at every thread count and for every batch shape.
 //! * [`cpu`]: one kernel set per instruction set. [`cpu::scalar`] is the oracle; all others equal it bit for bit.
 //! * [`screen`]: the largest products of a large matrix from an int8 copy, exactly.
+//! * [`text`]: text in blocks of 64 bytes, as bit masks.
 //! * [`pages`]: memory that may be backed with huge pages, for what every token reads.
 //! * [`dispatch`]: which sets exist, which of them can run here, and why not.
 //!
@@ -42,6 +43,7 @@ pub mod parallel;
 pub mod pool;
 pub mod quant;
 pub mod screen;
+pub mod text;
 pub mod trig;
 pub mod view;
 

@@ -8,17 +8,22 @@
 //! Bytes without a token (SmolLM2 lacks 21) are left out before merging, as HuggingFace does; llama.cpp leaves them
 //! out after merging, so that they keep their neighbours apart.
 
+use super::batch::{Batch, Merging, Room};
 use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::flat::{Texts, TextsBuilder};
-use super::merge::{BytePairs, Merge, NO_SYMBOL, PairTable, PairTableBuilder, Scratch};
-use super::pretokenize::{self, Pre, PreSpec};
+use super::joints::Joints;
+use super::lanes::{self, Lane};
+use super::merge::{BytePairs, Merge, NO_SYMBOL, NONE, PairTable, PairTableBuilder, Scratch};
+use super::pretokenize::{self, Pre, PreSpec, Windows};
 use super::recent::{self, Recent};
 use super::special::Part;
 use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, check_length, show};
 use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, byte_alphabet, checksum, fingerprint};
+use bitnet_kernels::text;
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// A byte-level BPE tokenizer.
 #[derive(Debug)]
@@ -31,10 +36,12 @@ pub struct BpeTokenizer {
     bytes: BytePairs,
     /// Of this thread's [`Recent`] pieces.
     owner: u64,
+    /// Where long pieces are cut; worked out with the first.
+    joints: OnceLock<Joints>,
 }
 
-/// Bytes of a text whose pieces are remembered.
-const REPEATING: usize = 1024;
+/// Bytes of a piece that is merged without a look for cuts.
+const CUT: usize = 256;
 
 impl BpeTokenizer {
     /// Builds it; what was mended goes to `diagnostics`.
@@ -67,12 +74,12 @@ impl BpeTokenizer {
         };
         let bytes = BytePairs::new(bytes, &pairs);
         let words = words(&vocab, &pairs, &bytes, source.ignore_merges.unwrap_or(pre.ignore_merges));
-        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner(), joints: OnceLock::new() })
     }
 
     /// Writes the tables into a compiled file; [`BpeTokenizer::open`] reads them in this order.
     pub(super) fn store(&self, out: &mut Writer) {
-        let Self { vocab, pre, words, pairs, bytes, owner: _ } = self;
+        let Self { vocab, pre, words, pairs, bytes, owner: _, joints: _ } = self;
         vocab.store(out);
         out.text(pre.name);
         words.store(out);
@@ -89,7 +96,7 @@ impl BpeTokenizer {
         let (words, pairs) = (WordMap::open(from)?, PairTable::open(from)?);
         let bytes = BytePairs::of(&from.table()?, from.table()?);
         let bytes = bytes.ok_or(Unusable::Damaged("its pairs of bytes are not complete"))?;
-        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner() })
+        Ok(Self { vocab, pre, words, pairs, bytes, owner: recent::owner(), joints: OnceLock::new() })
     }
 
     /// The ids of a text by another rule, with the tokens that may go in front and behind.
@@ -116,41 +123,85 @@ impl BpeTokenizer {
         }
     }
 
+    /// Where a piece of so many bytes can be cut, if it is long: the same again and again is then merged once. (Bytes without a token
+    /// are left out, which makes neighbours of others.)
+    fn joints(&self, len: usize) -> Option<&Joints> {
+        let whole = len > CUT && !self.bytes.symbols.contains(&NO_SYMBOL);
+        whole.then(|| self.joints.get_or_init(|| Joints::new(self.vocab.tokens.iter(), false)))
+    }
+
     fn encode_text(&self, text: &[u8], work: &mut Work) {
-        let mut recent = work.recent.take();
-        let done: Result<(), std::convert::Infallible> = self.pre.pre.for_each(text, |piece| {
-            let place = match &recent {
-                Some(recent) => match recent.ids(piece, &mut work.ids) {
-                    Ok(()) => return Ok(()),
-                    Err(place) => place,
-                },
-                None => None,
-            };
-            let first = work.ids.len();
-            match self.words.get(piece) {
-                Some(id) => work.ids.push(id),
-                None => {
-                    if !recent.as_ref().is_some_and(|recent| recent.merged(piece, &mut work.ids)) {
-                        self.merge_piece(piece, work);
-                        recent.iter_mut().for_each(|recent| recent.note_merged(piece, &work.ids[first..]));
+        let Work { ids, recent, windows, room, symbols, scratch } = work;
+        let mut merging = Bytes { tokenizer: self, symbols, scratch };
+        match recent {
+            Some(recent) => {
+                let mut batch = Batch { words: &self.words, recent, merging, room };
+                self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+                    batch.encode(text, from, ends, ids);
+                });
+            }
+            None => self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+                let mut start = from;
+                for end in ends.iter().map(|end| from + *end as usize) {
+                    let piece = &text[start..end];
+                    match self.words.get(piece) {
+                        Some(id) => ids.push(id),
+                        None => merging.long(piece, ids),
                     }
+                    start = end;
                 }
+            }),
+        }
+    }
+}
+
+/// Merging from bytes.
+struct Bytes<'a> {
+    tokenizer: &'a BpeTokenizer,
+    symbols: &'a mut Vec<u32>,
+    scratch: &'a mut Scratch,
+}
+
+impl Merging for Bytes<'_> {
+    fn table(&self) -> &PairTable {
+        &self.tokenizer.pairs
+    }
+
+    #[inline]
+    fn fill(&self, piece: &[u8], lane: &mut Lane) {
+        let bytes = &self.tokenizer.bytes;
+        let mut last = None;
+        for &byte in piece {
+            let symbol = bytes.symbols[usize::from(byte)];
+            // Left out, as in `BytePairs::merge_all`.
+            if symbol != NO_SYMBOL {
+                lane.push(symbol, last.replace(byte).map_or(NONE, |last| bytes.pair(last, byte)));
             }
-            if let (Some(recent), Some(place)) = (&mut recent, place) {
-                recent.note(place, &work.ids[first..]);
-            }
-            Ok(())
-        });
-        work.recent = recent;
-        match done {
-            Ok(()) => {}
         }
     }
 
-    #[cold]
-    fn merge_piece(&self, piece: &[u8], work: &mut Work) {
-        self.bytes.merge_all(&self.pairs, piece, &mut work.symbols, &mut work.scratch);
-        work.ids.extend_from_slice(&work.symbols);
+    #[inline]
+    fn finish(&self, symbol: u32, ids: &mut Vec<u32>) {
+        ids.push(symbol);
+    }
+
+    fn long(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
+        let BpeTokenizer { bytes, pairs, .. } = self.tokenizer;
+        let joints = self.tokenizer.joints(piece.len());
+        let (mut start, mut last) = (0, (&[][..], 0..0));
+        while start < piece.len() {
+            let end = joints.map_or(piece.len(), |joints| joints.next(piece, start));
+            let part = &piece[start..end];
+            let old = ids.len();
+            if part == last.0 {
+                ids.extend_from_within(last.1.clone());
+            } else {
+                bytes.merge_all(pairs, part, self.symbols, self.scratch);
+                ids.extend_from_slice(self.symbols);
+            }
+            last = (part, old..ids.len());
+            start = end;
+        }
     }
 }
 
@@ -173,6 +224,8 @@ struct Work {
     ids: Vec<u32>,
     /// For texts that are long enough to repeat themselves.
     recent: Option<Recent>,
+    windows: Windows,
+    room: Room,
     symbols: Vec<u32>,
     scratch: Scratch,
 }
@@ -213,7 +266,7 @@ pub(super) fn pairs(
         };
         match (find(left), find(right), whole) {
             (Some(left), Some(right), Some(id)) => {
-                let rank = u32::try_from(index).ok().filter(|&r| r < u32::MAX).ok_or_else(bad)?;
+                let rank = u32::try_from(index).ok().filter(|&r| r < lanes::RANKS).ok_or_else(bad)?;
                 duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
             }
             _ => strangers += 1,
@@ -348,7 +401,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: boo
 impl Tokenizer for BpeTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let recent = (bytes.len() >= REPEATING).then(|| Recent::take(self.owner));
+        let recent = Recent::for_text(self.owner, bytes.len());
         let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), recent, ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {

@@ -3,7 +3,7 @@
 //! Both do the same: of all neighbouring symbols that may merge take the pair of lowest rank, of equal ranks the
 //! leftmost, until none is left. For BPE the rank is the index of the merge; for SPM it is the place of the merged
 //! token's score among all scores (equal scores, equal rank). Short words are scanned (a few numbers in one cache
-//! line beat any heap), long ones go through a heap over a linked list: O(n log n) whatever the text.
+//! line beat any heap), long ones rank by rank ([`super::levels`]) over a linked list, or through a heap: O(n log n) whatever the text.
 
 use super::flat::{Flat, Pod};
 use std::cmp::Reverse;
@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 /// A symbol that is no token and merges with nothing (a byte the vocabulary lacks).
 pub const NO_SYMBOL: u32 = u32::MAX;
 
-const NO_RANK: u32 = u32::MAX;
+pub(super) const NO_RANK: u32 = u32::MAX;
 
 /// Words up to this many symbols are scanned.
 const SCAN_LIMIT: usize = 48;
@@ -60,7 +60,7 @@ const _: () = assert!(size_of::<Pair>() == 16);
 // SAFETY: numbers without bytes between them.
 unsafe impl Pod for Pair {}
 
-const NONE: Merge = Merge { rank: NO_RANK, id: NO_SYMBOL };
+pub(super) const NONE: Merge = Merge { rank: NO_RANK, id: NO_SYMBOL };
 const EMPTY: Pair = Pair { key: u64::MAX, merge: NONE };
 
 #[inline]
@@ -98,6 +98,14 @@ impl PairTable {
         ends.then(|| self.entries.iter().map(entry).collect())
     }
 
+    /// Asks for the memory that [`PairTable::find`] will look at first.
+    #[inline]
+    pub(super) fn prefetch(&self, left: u32, right: u32) {
+        if let Some(entry) = self.entries.get(slot(key(left, right), self.shift)) {
+            bitnet_kernels::text::prefetch(entry);
+        }
+    }
+
     /// What `left` and `right` become, if they merge.
     #[inline]
     #[must_use]
@@ -108,7 +116,7 @@ impl PairTable {
 
     /// As many steps at most as there are entries, whatever these say.
     #[inline]
-    fn find(&self, left: u32, right: u32) -> Merge {
+    pub(super) fn find(&self, left: u32, right: u32) -> Merge {
         let key = key(left, right);
         let entries: &[Pair] = &self.entries;
         let mask = entries.len() - 1;
@@ -174,10 +182,51 @@ impl PairTableBuilder {
 /// Reusable memory of [`merge_all`].
 #[derive(Debug, Default)]
 pub struct Scratch {
-    merges: Vec<Merge>,
-    next: Vec<u32>,
-    prev: Vec<u32>,
+    /// What the symbol at a place and the one behind become.
+    pub(super) merges: Vec<Merge>,
+    /// Places of the neighbours, [`END`] for none.
+    pub(super) next: Vec<u32>,
+    pub(super) prev: Vec<u32>,
     heap: Vec<Reverse<u64>>,
+}
+
+/// Of the list of symbols.
+pub(super) const END: u32 = u32::MAX;
+
+impl Scratch {
+    /// Makes the list of so many symbols.
+    pub(super) fn link(&mut self, n: usize) {
+        self.merges.push(NONE);
+        self.next.clear();
+        self.next.extend((1..n as u32).chain([END]));
+        self.prev.clear();
+        self.prev.extend([END].into_iter().chain(0..n as u32 - 1));
+    }
+
+    /// Merges the symbol at `at` with the one behind. What they become with their neighbours is not known then.
+    #[inline]
+    pub(super) fn join(&mut self, symbols: &mut [u32], at: usize) {
+        let gone = self.next[at] as usize;
+        let after = self.next[gone];
+        symbols[at] = self.merges[at].id;
+        self.merges[gone] = NONE;
+        self.merges[at] = NONE;
+        self.next[at] = after;
+        if let Some(prev) = self.prev.get_mut(after as usize) {
+            *prev = at as u32;
+        }
+    }
+
+    /// Leaves only the symbols of the list.
+    pub(super) fn compact(&self, symbols: &mut Vec<u32>) {
+        let (mut from, mut to) = (0u32, 0);
+        while from != END {
+            symbols[to] = symbols[from as usize];
+            to += 1;
+            from = self.next[from as usize];
+        }
+        symbols.truncate(to);
+    }
 }
 
 /// Merges `symbols` in place until nothing merges any more. At most `u32::MAX - 1` symbols.
@@ -232,10 +281,18 @@ impl BytePairs {
         &self.merges
     }
 
+    /// What two bytes become.
+    #[inline]
+    pub(super) fn pair(&self, left: u8, right: u8) -> Merge {
+        self.merges[usize::from(left) << 8 | usize::from(right)]
+    }
+
     /// Merges the bytes of a piece; those without a symbol are left out first.
     pub fn merge_all(&self, table: &PairTable, piece: &[u8], symbols: &mut Vec<u32>, scratch: &mut Scratch) {
         symbols.clear();
+        symbols.reserve(piece.len());
         scratch.merges.clear();
+        scratch.merges.reserve(piece.len());
         let mut last = None;
         for &byte in piece {
             let symbol = self.symbols[usize::from(byte)];
@@ -256,7 +313,7 @@ fn merge(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
     if symbols.len() <= SCAN_LIMIT {
         scan(table, symbols, &mut scratch.merges);
     } else {
-        heap(table, symbols, scratch);
+        super::levels::merge(table, symbols, scratch);
     }
 }
 
@@ -284,56 +341,29 @@ fn scan(table: &PairTable, symbols: &mut Vec<u32>, merges: &mut Vec<Merge>) {
     }
 }
 
-/// The same over a linked list; an entry of the heap is stale unless its rank is still that of its place.
-fn heap(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
-    const END: u32 = u32::MAX;
-    let n = symbols.len();
-    let Scratch { merges, next, prev, heap } = scratch;
-    merges.push(NONE);
-    next.clear();
-    next.extend((1..n as u32).chain([END]));
-    prev.clear();
-    prev.extend([END].into_iter().chain(0..n as u32 - 1));
+/// The same over the list; an entry of the heap is stale unless its rank is still that of its place.
+pub(super) fn heap(table: &PairTable, symbols: &mut [u32], scratch: &mut Scratch) {
     let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
-    let mut storage = std::mem::take(heap);
+    let mut storage = std::mem::take(&mut scratch.heap);
     storage.clear();
-    storage.extend(merges.iter().enumerate().filter(|(_, m)| m.rank != NO_RANK).map(|(i, m)| entry(m.rank, i as u32)));
+    let merges = scratch.merges.iter().enumerate();
+    storage.extend(merges.filter(|(_, m)| m.rank != NO_RANK).map(|(i, m)| entry(m.rank, i as u32)));
     let mut queue = BinaryHeap::from(storage);
     while let Some(Reverse(top)) = queue.pop() {
-        let (rank, at) = ((top >> 32) as u32, top as u32 as usize);
-        if merges[at].rank != rank {
+        let (rank, at) = ((top >> 32) as u32, top as u32);
+        if scratch.merges[at as usize].rank != rank {
             continue;
         }
-        let gone = next[at] as usize;
-        let after = next[gone];
-        symbols[at] = merges[at].id;
-        symbols[gone] = NO_SYMBOL;
-        merges[gone] = NONE;
-        next[at] = after;
-        merges[at] = NONE;
-        if after != END {
-            prev[after as usize] = at as u32;
-            merges[at] = table.find(symbols[at], symbols[after as usize]);
-            if merges[at].rank != NO_RANK {
-                queue.push(entry(merges[at].rank, at as u32));
-            }
-        }
-        let before = prev[at];
-        if before != END {
-            let before = before as usize;
-            merges[before] = table.find(symbols[before], symbols[at]);
-            if merges[before].rank != NO_RANK {
-                queue.push(entry(merges[before].rank, before as u32));
+        scratch.join(symbols, at as usize);
+        for (left, right) in [(at, scratch.next[at as usize]), (scratch.prev[at as usize], at)] {
+            if left != END && right != END {
+                let merge = table.find(symbols[left as usize], symbols[right as usize]);
+                scratch.merges[left as usize] = merge;
+                if merge.rank != NO_RANK {
+                    queue.push(entry(merge.rank, left));
+                }
             }
         }
     }
-    *heap = queue.into_vec();
-    // Compact along the list (a barrier symbol is NO_SYMBOL too, so the list decides, not the value).
-    let (mut from, mut to) = (0u32, 0);
-    while from != END {
-        symbols[to] = symbols[from as usize];
-        to += 1;
-        from = next[from as usize];
-    }
-    symbols.truncate(to);
+    scratch.heap = queue.into_vec();
 }

@@ -10,12 +10,16 @@
 //! | [`files`] | filling it from tokenizer.json, tokenizer.model, tiktoken ranks, vocab.json + merges.txt; the crate `tokenizers` for the rest |
 //! | [`wrappers`] | tokenizers of one family (LLaMA, GPT-2, BitNet) with that family's ids |
 //! | [`fingerprint`] | naming the pre-tokenizer from the vocabulary where a file forgot to |
-//! | [`pretokenize`] | the splitting expressions as hand-written linear scanners (no regex engine) |
+//! | [`pretokenize`] | the splitting expressions, 64 bytes at a time, or by one engine that reads a text once |
 //! | [`unicode`] | `\p{L}`, `\p{N}`, `\p{P}`, `\s` of Unicode 16.0, the version HuggingFace's engine has |
 //! | [`merge`] | the one merge loop that byte-level BPE and SPM share |
 //! | [`bpe`], [`spm`], [`unigram`] | the tokenizers |
 //! | `wordpiece` | BERT's vocabulary in a GGUF, run by the crate `tokenizers` |
 //! | [`normalize`] | how SentencePiece changes text first |
+//! | `batch` | the loop from pieces to ids |
+//! | `recent`, `merged` | what a thread met lately |
+//! | `joints` | where a text can be cut because no token joins what is there |
+//! | `lanes`, `levels` | several short pieces merged at once; a long one rank by rank |
 //! | `roles` | which tokens frame a text, end a generation or are control tokens |
 //! | `trie` | all tokens that start at a place |
 //! | [`compiled`] | tables in a file that is used from the map as it lies; where such files are kept |
@@ -32,6 +36,7 @@ use bitnet_kernels::Pool;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+mod batch;
 pub mod bpe;
 pub mod byte_alphabet;
 mod checksum;
@@ -42,7 +47,11 @@ pub mod fingerprint;
 mod flat;
 pub mod from_gguf;
 pub mod gpu;
+mod joints;
+mod lanes;
+mod levels;
 pub mod merge;
+mod merged;
 pub mod normalize;
 pub mod pretokenize;
 mod recent;

@@ -1,63 +1,81 @@
 //! Pieces that were met lately, with their ids: text repeats itself, and a table that stays in a core's cache answers sooner than one of
 //! the whole vocabulary, and much sooner than merging.
 //!
-//! One slot a hash; a piece stands for itself, byte for byte. One table a thread, of the vocabulary that used it last, and a larger one
-//! of the pieces that had to be merged.
+//! One slot a hash; a piece stands for itself, byte for byte. One table a thread, of the vocabulary that used it last, and the
+//! [`Merged`] pieces.
 
-use super::words::{K, fold, key_of, load};
+use super::merged::Merged;
+use super::words::{K, fold};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Bytes of a text whose pieces are remembered.
+const REPEATING: usize = 1024;
 /// Bytes of the longest piece that is kept.
-const LONGEST: usize = 24;
+const LONGEST: usize = 16;
 /// Ids of a piece that is kept.
-const IDS: usize = 7;
-/// 64 bytes each: 256 KiB in all.
-const SLOTS: usize = 1 << 12;
-/// Bytes of the longest merged piece that is kept.
-const MERGED_LONGEST: usize = 78;
-/// Ids of a merged piece that is kept.
-const MERGED_IDS: usize = 12;
-/// 128 bytes each: 2 MiB, of which only what was met is touched.
-const MERGED: usize = 1 << 14;
+const IDS: usize = 3;
+/// 32 bytes each: 256 KiB in all.
+const SLOTS: usize = 1 << 13;
+/// Up to 16 bytes and zeros, as two little-endian numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Key(u64, u64);
+
+/// The bytes that a piece of so many has.
+const KEPT: [Key; LONGEST + 1] = {
+    let mut kept = [Key(0, 0); LONGEST + 1];
+    let mut len = 1;
+    while len <= LONGEST {
+        let Key(low, high) = kept[len - 1];
+        kept[len] = if len <= 8 { Key(low << 8 | 0xFF, high) } else { Key(low, high << 8 | 0xFF) };
+        len += 1;
+    }
+    kept
+};
+
+impl Key {
+    /// Of `text[start..end]`, or of its first 16 bytes.
+    #[inline(always)]
+    pub(super) fn of(text: &[u8], start: usize, end: usize) -> Self {
+        let mut last = [0; LONGEST];
+        let bytes = match text.get(start..).and_then(|text| text.first_chunk::<LONGEST>()) {
+            Some(bytes) => bytes,
+            None => {
+                let rest = text.get(start..).unwrap_or_default();
+                last[..rest.len()].copy_from_slice(rest);
+                &last
+            }
+        };
+        let number = u128::from_le_bytes(*bytes);
+        let kept = KEPT[(end - start).min(LONGEST)];
+        Self(number as u64 & kept.0, (number >> 64) as u64 & kept.1)
+    }
+
+    #[inline(always)]
+    fn slot(self) -> usize {
+        (fold(self.0 ^ K, self.1 ^ K.rotate_left(32)) >> 7) as usize & (SLOTS - 1)
+    }
+}
 
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 struct Slot {
-    /// The piece, and zeros.
-    bytes: [u64; 3],
+    /// The piece.
+    key: Key,
     ids: [u32; IDS],
-    /// Bytes of the piece; no piece is empty, so 0 is a free slot.
-    len: u8,
-    count: u8,
+    /// Bytes of the piece (no piece is empty, so 0 is a free slot), and ids.
+    size: [u16; 2],
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct MergedSlot {
-    ids: [u32; MERGED_IDS],
-    len: u8,
-    count: u8,
-    piece: [u8; MERGED_LONGEST],
-}
-
-const NOT_MERGED: MergedSlot = MergedSlot { ids: [0; MERGED_IDS], len: 0, count: 0, piece: [0; MERGED_LONGEST] };
-const FREE: Slot = Slot { bytes: [0; 3], ids: [0; IDS], len: 0, count: 0 };
+const FREE: Slot = Slot { key: Key(0, 0), ids: [0; IDS], size: [0; 2] };
 
 /// The table.
 pub(super) struct Recent {
     /// Of which vocabulary.
     owner: u64,
-    slots: Box<[Slot]>,
-    merged: Box<[MergedSlot]>,
-}
-
-/// Where the ids of a piece are to be noted.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    bytes: [u64; 3],
-    slot: usize,
-    len: u8,
+    slots: Box<[Slot; SLOTS]>,
+    /// Pieces that had to be merged.
+    pub(super) merged: Merged,
 }
 
 /// A number that no other vocabulary of this process has.
@@ -70,75 +88,58 @@ thread_local! {
     static TABLE: Cell<Option<Recent>> = const { Cell::new(None) };
 }
 
+fn slots() -> Box<[Slot; SLOTS]> {
+    let slots: Box<[Slot]> = vec![FREE; SLOTS].into();
+    slots.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
+}
+
 impl Recent {
     /// This thread's table, for the vocabulary `owner`. [`Recent::put_back`] keeps it for the next text.
-    pub(super) fn take(owner: u64) -> Self {
+    fn take(owner: u64) -> Self {
         match TABLE.take() {
             Some(recent) if recent.owner == owner => recent,
             Some(Self { mut slots, mut merged, .. }) => {
                 slots.fill(FREE);
-                merged.fill(NOT_MERGED);
+                merged.clear();
                 Self { owner, slots, merged }
             }
-            None => Self { owner, slots: vec![FREE; SLOTS].into(), merged: vec![NOT_MERGED; MERGED].into() },
+            None => Self { owner, slots: slots(), merged: Merged::default() },
         }
+    }
+
+    /// This thread's table if a text of so many bytes is long enough to repeat itself.
+    pub(super) fn for_text(owner: u64, len: usize) -> Option<Self> {
+        (len >= REPEATING).then(|| Self::take(owner))
     }
 
     pub(super) fn put_back(self) {
         TABLE.set(Some(self));
     }
 
-    /// Adds the ids of `piece` to `ids`. Else where they may be noted, if the piece is not too long for that.
+    /// What the slot of `key` has for an id, and whether that is the one id of a piece of this key and length.
+    #[inline(always)]
+    pub(super) fn one(&self, key: Key, len: usize) -> (u32, bool) {
+        let slot = &self.slots[key.slot()];
+        let differs = (slot.key.0 ^ key.0) | (slot.key.1 ^ key.1);
+        let size = usize::from(slot.size[0]) | usize::from(slot.size[1]) << 16;
+        (slot.ids[0], differs | (size ^ (len | 1 << 16)) as u64 == 0)
+    }
+
+    /// The ids of a piece of this key and length, if they are known.
     #[inline]
-    pub(super) fn ids(&self, piece: &[u8], ids: &mut Vec<u32>) -> Result<(), Option<Place>> {
-        let len = piece.len();
-        if len > LONGEST {
-            return Err(None);
-        }
-        let word = |i: usize| if len > 8 * i { load(&piece[8 * i..len.min(8 * i + 8)]) } else { 0 };
-        let bytes = [word(0), word(1), word(2)];
-        let slot = (fold(fold(bytes[0] ^ len as u64, K) ^ bytes[1], K ^ bytes[2]) >> 7) as usize & (SLOTS - 1);
-        let found = &self.slots[slot];
-        if usize::from(found.len) != len || found.bytes != bytes {
-            return Err(Some(Place { bytes, slot, len: len as u8 }));
-        }
-        match found.count {
-            1 => ids.push(found.ids[0]),
-            count => ids.extend_from_slice(&found.ids[..usize::from(count)]),
-        }
-        Ok(())
+    pub(super) fn ids(&self, key: Key, len: usize) -> Option<&[u32]> {
+        let slot = &self.slots[key.slot()];
+        let same = slot.key == key && usize::from(slot.size[0]) == len;
+        same.then(|| &slot.ids[..usize::from(slot.size[1])])
     }
 
-    /// Notes the ids of the piece that `place` is of, if they are few enough.
-    pub(super) fn note(&mut self, place: Place, ids: &[u32]) {
-        let mut slot = Slot { bytes: place.bytes, len: place.len, count: ids.len() as u8, ..FREE };
-        if let Some(kept) = slot.ids.get_mut(..ids.len()) {
+    /// Notes the ids of a piece, if neither is too long.
+    #[inline]
+    pub(super) fn note(&mut self, key: Key, len: usize, ids: &[u32]) {
+        let mut slot = Slot { key, size: [len as u16, ids.len() as u16], ..FREE };
+        if let (true, Some(kept)) = (len <= LONGEST, slot.ids.get_mut(..ids.len())) {
             kept.copy_from_slice(ids);
-            self.slots[place.slot] = slot;
+            self.slots[key.slot()] = slot;
         }
     }
-
-    /// Adds the ids of a piece that was merged before, if they are known.
-    pub(super) fn merged(&self, piece: &[u8], ids: &mut Vec<u32>) -> bool {
-        let slot = &self.merged[merged_slot(piece)];
-        let same = usize::from(slot.len) == piece.len() && &slot.piece[..piece.len()] == piece;
-        if same {
-            ids.extend_from_slice(&slot.ids[..usize::from(slot.count)]);
-        }
-        same
-    }
-
-    /// Notes the ids of a piece that was merged, if neither is too long.
-    pub(super) fn note_merged(&mut self, piece: &[u8], ids: &[u32]) {
-        let mut slot = MergedSlot { len: piece.len() as u8, count: ids.len() as u8, ..NOT_MERGED };
-        if let (Some(text), Some(kept)) = (slot.piece.get_mut(..piece.len()), slot.ids.get_mut(..ids.len())) {
-            text.copy_from_slice(piece);
-            kept.copy_from_slice(ids);
-            self.merged[merged_slot(piece)] = slot;
-        }
-    }
-}
-
-fn merged_slot(piece: &[u8]) -> usize {
-    (fold(key_of(piece) ^ piece.len() as u64, K) >> 7) as usize & (MERGED - 1)
 }

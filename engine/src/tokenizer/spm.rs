@@ -9,19 +9,25 @@
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
+use super::batch::{Batch, Merging, Room};
 use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
-use super::merge::{PairTable, Scratch, merge_all};
+use super::joints::Joints;
+use super::lanes::{self, Lane};
+use super::merge::{NONE, PairTable, Scratch, merge_all};
 use super::normalize::Normalizer;
+use super::recent::{self, Recent};
 use super::special::Part;
 pub(super) use super::spm_tables::unescape;
-use super::spm_tables::{CHAR, Cuts, SPACE, mergeable, pairs, symbol_bytes, symbols, words};
+use super::spm_tables::{CHAR, Cuts, SPACE, each_symbol, mergeable, pairs, symbol_bytes, symbols, words};
 use super::unicode::decode;
 use super::unigram::{decode_pieces, piece_bytes};
 use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, byte_token, check_length};
 use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
+use bitnet_kernels::text::{self, Masks};
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// A SentencePiece BPE tokenizer.
 #[derive(Debug)]
@@ -38,6 +44,10 @@ pub struct SpmTokenizer {
     prefix_space: bool,
     /// Where the source is SentencePiece's own file.
     normalizer: Option<Normalizer>,
+    /// Of this thread's [`Recent`] pieces.
+    owner: u64,
+    /// Where long texts are cut; worked out with the first.
+    joints: OnceLock<Joints>,
 }
 
 impl SpmTokenizer {
@@ -78,12 +88,17 @@ impl SpmTokenizer {
         let normalizer = spec.map(|spec| Normalizer::new(&spec, &vocab.tokens)).transpose();
         let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
         let vocab = vocab.finish();
-        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer })
+        let (owner, joints) = (recent::owner(), OnceLock::new());
+        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer, owner, joints })
+    }
+
+    fn joints(&self) -> &Joints {
+        self.joints.get_or_init(|| Joints::new(self.vocab.tokens.iter(), true))
     }
 
     /// Writes the tables into a compiled file; [`SpmTokenizer::open`] reads them in this order.
     pub(super) fn store(&self, out: &mut Writer) {
-        let Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer } = self;
+        let Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer, owner: _, joints: _ } = self;
         vocab.store(out);
         chars.store(out);
         pairs.store(out);
@@ -107,6 +122,8 @@ impl SpmTokenizer {
             bytes: byte_ids(&from.table::<u32>()?)?.map(|id| Some(id).filter(|id| *id != u32::MAX)),
             prefix_space: from.flag()?,
             normalizer: if from.flag()? { Some(Normalizer::open(from)?) } else { None },
+            owner: recent::owner(),
+            joints: OnceLock::new(),
         })
     }
 
@@ -146,7 +163,12 @@ impl SpmTokenizer {
         let mut start = 0;
         if self.prefix_space {
             // The first word, with its space, in a buffer of its own.
-            start = if text[0] == b' ' && self.cuts.between_spaces { 0 } else { self.cuts.next(text, 0) };
+            start = match work.recent {
+                Some(_) if self.joints().joined(b' ', text[0]) => self.joints().next(text, 0),
+                Some(_) => 0,
+                None if text[0] == b' ' && self.cuts.between_spaces => 0,
+                None => self.cuts.next(text, 0),
+            };
             let mut word = std::mem::take(&mut work.word);
             word.clear();
             word.push(b' ');
@@ -167,6 +189,15 @@ impl SpmTokenizer {
         offset: usize,
         work: &mut Work,
     ) -> Result<(), TokenizerError> {
+        if let Some(recent) = &mut work.recent {
+            let Work { ids, room, masks, symbols, scratch, .. } = work;
+            let merging = Chars { tokenizer: self, symbols, scratch };
+            let mut batch = Batch { words: &self.words, recent, merging, room };
+            self.joints().batches(text::best(), text, start, masks, &mut |from, ends| {
+                batch.encode(text, from, ends, ids);
+            });
+            return Ok(());
+        }
         while start < text.len() {
             let end = self.cuts.next(text, start);
             self.encode_word(&text[start..end], work).map_err(|e| shift(e, offset + start, 0))?;
@@ -220,9 +251,60 @@ pub(super) fn byte_ids(table: &[u32]) -> Result<[u32; 256], Unusable> {
     table.try_into().map_err(|_| Unusable::Damaged("its byte tokens are not complete"))
 }
 
+/// Merging from characters, where every byte has a token: nothing can be left without one.
+struct Chars<'a> {
+    tokenizer: &'a SpmTokenizer,
+    symbols: &'a mut Vec<u32>,
+    scratch: &'a mut Scratch,
+}
+
+impl Merging for Chars<'_> {
+    fn table(&self) -> &PairTable {
+        &self.tokenizer.pairs
+    }
+
+    #[inline]
+    fn fill(&self, piece: &[u8], lane: &mut Lane) {
+        let pairs = &self.tokenizer.pairs;
+        let mut parts = [0; lanes::MOST];
+        let mut count = 0;
+        each_symbol(piece, &self.tokenizer.chars, |symbol| {
+            parts[count] = symbol;
+            if count > 0 {
+                pairs.prefetch(parts[count - 1], symbol);
+            }
+            count += 1;
+        });
+        let mut last = None;
+        for &symbol in &parts[..count] {
+            lane.push(symbol, last.replace(symbol).map_or(NONE, |last| pairs.find(last, symbol)));
+        }
+    }
+
+    #[inline]
+    fn finish(&self, symbol: u32, ids: &mut Vec<u32>) {
+        if symbol < CHAR {
+            return ids.push(symbol);
+        }
+        let mut buffer = [0; 4];
+        let bytes = symbol_bytes(symbol, &mut buffer);
+        ids.extend(bytes.iter().filter_map(|&byte| self.tokenizer.bytes[usize::from(byte)]));
+    }
+
+    fn long(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
+        symbols(piece, &self.tokenizer.chars, self.symbols);
+        merge_all(&self.tokenizer.pairs, self.symbols, self.scratch);
+        self.symbols.iter().for_each(|&symbol| self.finish(symbol, ids));
+    }
+}
+
 #[derive(Default)]
 struct Work {
     ids: Vec<u32>,
+    /// For texts that are long enough to repeat themselves, if every byte has a token.
+    recent: Option<Recent>,
+    room: Room,
+    masks: Vec<Masks>,
     symbols: Vec<u32>,
     scratch: Scratch,
     word: Vec<u8>,
@@ -284,7 +366,9 @@ pub(super) fn byte_tokens(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnosti
 impl Tokenizer for SpmTokenizer {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_length(bytes)?;
-        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), ..Work::default() };
+        let all = self.bytes.iter().all(Option::is_some);
+        let recent = if all { Recent::for_text(self.owner, bytes.len()) } else { None };
+        let mut work = Work { ids: Vec::with_capacity(bytes.len() / 3 + 4), recent, ..Work::default() };
         work.ids.extend(self.vocab.front(opts));
         self.vocab.matcher(opts).split(bytes, |part| {
             match part {
@@ -294,6 +378,7 @@ impl Tokenizer for SpmTokenizer {
             Ok::<(), TokenizerError>(())
         })?;
         work.ids.extend(self.vocab.back(opts));
+        work.recent.into_iter().for_each(Recent::put_back);
         Ok(work.ids)
     }
 

@@ -16,15 +16,16 @@ const RAW_BYTE: u32 = 0xC000_0000;
 /// The symbols of `text`, spaces as `▁`.
 pub(super) fn symbols(text: &[u8], chars: &WordMap, out: &mut Vec<u32>) {
     out.clear();
+    each_symbol(text, chars, |symbol| out.push(symbol));
+}
+
+/// Calls `found` with every symbol of `text`; a byte is one at most.
+#[inline]
+pub(super) fn each_symbol(text: &[u8], chars: &WordMap, mut found: impl FnMut(u32)) {
     let mut at = 0;
     while at < text.len() {
-        if text[at] == b' ' {
-            out.push(symbol(SPACE, 0, chars).0);
-            at += 1;
-            continue;
-        }
-        let (symbol, len) = symbol(text, at, chars);
-        out.push(symbol);
+        let (symbol, len) = if text[at] == b' ' { (symbol(SPACE, 0, chars).0, 1) } else { symbol(text, at, chars) };
+        found(symbol);
         at += len;
     }
 }
@@ -70,16 +71,9 @@ impl Cuts {
     }
 
     /// The first cut after `start`, or the end.
-    #[inline]
     pub(super) fn next(&self, text: &[u8], start: usize) -> usize {
-        let mut at = start + 1;
-        while at < text.len() {
-            if text[at] == b' ' && !self.joined[usize::from(text[at - 1])] {
-                return at;
-            }
-            at += 1;
-        }
-        text.len()
+        let mut spaces = memchr::memchr_iter(b' ', text.get(start + 1..).unwrap_or_default()).map(|at| start + 1 + at);
+        spaces.find(|&at| !self.joined[usize::from(text[at - 1])]).unwrap_or(text.len())
     }
 }
 

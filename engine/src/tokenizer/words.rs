@@ -65,6 +65,22 @@ pub(super) fn load(word: &[u8]) -> u64 {
     }
 }
 
+/// Whether two words of the same length are the same, without a call for the usual lengths.
+#[inline]
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    if let (Some(a), Some(b)) = (ends::<8>(a), ends::<8>(b)) {
+        return a == b;
+    }
+    a == b
+}
+
+/// The first and the last bytes, if the word is as long as either and no longer than both.
+#[inline]
+fn ends<const N: usize>(word: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+    let (first, last) = (word.first_chunk()?, word.last_chunk()?);
+    (word.len() <= 2 * N).then_some((first, last))
+}
+
 /// The word itself up to 8 bytes, a hash beyond.
 #[inline]
 pub(super) fn key_of(word: &[u8]) -> u64 {
@@ -87,10 +103,10 @@ fn slot(key: u64, len: usize, mask: usize) -> usize {
     (fold(key ^ len as u64, K) as usize) & mask
 }
 
-/// The id of `word`, or where it would be added. As many steps at most as there are entries, whatever these say.
+/// The id of `word`, whose [`key_of`] is `key`, or where it would be added. As many steps at most as there are entries, whatever
+/// these say.
 #[inline]
-fn search(entries: &[Entry], arena: &[u8], word: &[u8]) -> Result<u32, Option<usize>> {
-    let key = key_of(word);
+fn search(entries: &[Entry], arena: &[u8], key: u64, word: &[u8]) -> Result<u32, Option<usize>> {
     let len_plus_1 = word.len() as u32 + 1;
     let mask = entries.len().wrapping_sub(1);
     let first = slot(key, word.len(), mask);
@@ -105,7 +121,8 @@ fn search(entries: &[Entry], arena: &[u8], word: &[u8]) -> Result<u32, Option<us
             }
             let at = entry.value as usize;
             if let Some((id, rest)) = arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
-                && rest.get(..word.len()) == Some(word)
+                && let Some(found) = rest.get(..word.len())
+                && same(found, word)
             {
                 return Ok(u32::from_le_bytes(*id));
             }
@@ -141,7 +158,21 @@ impl WordMap {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
-        search(&self.entries, &self.arena, word).ok()
+        self.get_by(key_of(word), word)
+    }
+
+    /// Asks for the memory that [`WordMap::get_by`] will look at first.
+    #[inline]
+    pub(super) fn prefetch(&self, key: u64, len: usize) {
+        if let Some(entry) = self.entries.get(slot(key, len, self.entries.len().wrapping_sub(1))) {
+            bitnet_kernels::text::prefetch(entry);
+        }
+    }
+
+    /// The id of `word`, whose [`key_of`] is `key`.
+    #[inline]
+    pub(super) fn get_by(&self, key: u64, word: &[u8]) -> Option<u32> {
+        search(&self.entries, &self.arena, key, word).ok()
     }
 }
 
@@ -158,7 +189,8 @@ impl WordMapBuilder {
         if (self.len + 1) * 2 > self.entries.len() {
             self.grow();
         }
-        let at = match search(&self.entries, &self.arena, word) {
+        let key = key_of(word);
+        let at = match search(&self.entries, &self.arena, key, word) {
             Ok(id) => return id,
             // There is room: the map has just grown if it had to.
             Err(at) => at.unwrap_or_default(),
@@ -171,7 +203,7 @@ impl WordMapBuilder {
             self.arena.extend_from_slice(word);
             at
         };
-        self.entries[at] = Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value };
+        self.entries[at] = Entry { key, len_plus_1: word.len() as u32 + 1, value };
         self.len += 1;
         id
     }
@@ -192,7 +224,7 @@ impl WordMapBuilder {
     #[inline]
     #[must_use]
     pub fn get(&self, word: &[u8]) -> Option<u32> {
-        search(&self.entries, &self.arena, word).ok()
+        search(&self.entries, &self.arena, key_of(word), word).ok()
     }
 
     /// No more words.

@@ -11,8 +11,9 @@
 //! - spaces: U+0085 and other characters beyond ASCII are not `\s` everywhere in its library.
 
 use super::dfa::{Dfa, Nowhere};
+use super::windows::{Scan, Windows, split};
 use super::words;
-use super::{LETTER, Pre, gpt2, llama3, pieces};
+use super::{Pre, TextSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
@@ -27,10 +28,8 @@ pub(super) enum Pass {
     Regex(&'static str),
     /// What these passes leave, by one scanner.
     Scanned(Scanner, &'static [&'static str]),
-    /// [`Pre::Gpt2`], by its scanner.
-    Gpt2,
-    /// [`Pre::Qwen2`], by its scanner.
-    Qwen2,
+    /// What these passes leave, with masks.
+    Masked(Scan, &'static [&'static str]),
     /// `\s+$` of text without line breaks.
     SpacesAtEnd,
     /// `\d{1,3}(?=(?:\d{3})*\b)`: digits that no letter follows, in threes from the right.
@@ -138,14 +137,17 @@ macro_rules! rules {
     };
 }
 
-use Pass::{CutThrees, Gpt2, NumbersInThrees, Qwen2, Regex, Scanned, SpacesAtEnd, Threes};
+use Pass::{CutThrees, Masked, NumbersInThrees, Regex, Scanned, SpacesAtEnd, Threes};
+
+/// [`Pre::Gpt2`] as a pass.
+const GPT2: Pass = Masked(Scan::Gpt2, &[Pre::GPT2]);
 
 #[rustfmt::skip]
 rules! {
-    FALCON = "falcon": [Regex(r"[\p{P}\$\+<=>\^~\|`]+"), Gpt2, Regex("[0-9][0-9][0-9]")];
+    FALCON = "falcon": [Masked(Scan::Falcon, &[r"[\p{P}\$\+<=>\^~\|`]+", Pre::GPT2, "[0-9][0-9][0-9]"])];
     /// ik_llama.cpp's (its commit c8e6d9cfe).
-    FALCON_E = "falcon_e": [Regex(r"[\p{P}\$\+<=>\^~\|`]+"), Gpt2, Regex("[0-9]")];
-    QWEN35 = "qwen35": [Scanned(words::qwen35, &[concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!())])];
+    FALCON_E = "falcon_e": [Masked(Scan::FalconE, &[r"[\p{P}\$\+<=>\^~\|`]+", Pre::GPT2, "[0-9]"])];
+    QWEN35 = "qwen35": [Masked(Scan::Qwen35, &[concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!())])];
     TEKKEN = "tekken": [Scanned(words::tekken, &[concat!(before!(), upper!(), "*", lower!(), "+|", before!(), upper!(), "+", lower!(), r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!())])];
     GPT4O = "gpt-4o": [Scanned(words::gpt4o, &[gpt4o!()])];
     TINY_AYA = "tiny_aya": [Threes, Scanned(words::gpt4o, &[gpt4o!()])];
@@ -179,11 +181,11 @@ rules! {
         Regex(r"([\t\n]|    |  )"),
         Regex(r"\p{N}"),
         Regex(r"[\p{P}!-/:-@\[-`{-~]"),
-        Gpt2,
+        GPT2,
     ];
     JAIS2 = "jais-2": [Regex(concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"))];
     MINICPM5 = "minicpm5": [Regex(r"\p{N}{1,3}"), Regex(concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!()))];
-    LAGUNA = "laguna": [Regex(r"[^\n]+|[\n]+"), Qwen2];
+    LAGUNA = "laguna": [Regex(r"[^\n]+|[\n]+"), Masked(Scan::Qwen2, &[Pre::QWEN2])];
     UFAKZEKA = "ufakzeka": [Regex(concat!(before!(), r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!()))];
     SEED_CODER = "seed-coder": [Regex(concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+", spaces!()))];
     BAILINGMOE = "bailingmoe": [Regex(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")];
@@ -204,9 +206,17 @@ impl Rule {
         })
     }
 
-    /// As [`Pre::for_each`].
-    pub(super) fn for_each<E>(&self, text: &[u8], piece: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        passes(self.steps(), text, piece)
+    /// How all of it is worked out with masks, if it can be.
+    pub(super) fn scan(&self) -> Option<Scan> {
+        match self.passes {
+            [Masked(scan, _)] => Some(*scan),
+            _ => None,
+        }
+    }
+
+    /// Calls `piece` with every piece of `text` in order; the pieces cover the text.
+    pub(super) fn for_each(&self, set: &TextSet, text: &[u8], piece: &mut dyn FnMut(&[u8])) {
+        passes(self.steps(), set, text, piece);
     }
 
     /// The expressions of all passes, for Oniguruma.
@@ -214,9 +224,7 @@ impl Rule {
     pub fn expressions(&self) -> Vec<&'static str> {
         let expressions = |pass: &'static Pass| match pass {
             Regex(expression) => std::slice::from_ref(expression),
-            Scanned(_, expressions) => expressions,
-            Gpt2 => &[Pre::GPT2],
-            Qwen2 => &[Pre::QWEN2],
+            Scanned(_, expressions) | Masked(_, expressions) => expressions,
             SpacesAtEnd => &[r"\s+$"],
             Threes => &[r"\d{1,3}(?=(?:\d{3})*\b)"],
             CutThrees => &[r"(?=(\d{3})+(?!\d))"],
@@ -226,42 +234,54 @@ impl Rule {
     }
 }
 
-fn passes<E>(steps: &[Step], text: &[u8], piece: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+fn passes(steps: &[Step], set: &TextSet, text: &[u8], piece: &mut dyn FnMut(&[u8])) {
     let Some((step, rest)) = steps.split_first() else { return piece(text) };
     let mut part = |part: &[u8]| match part {
-        [] => Ok(()),
+        [] => {}
         _ if rest.is_empty() => piece(part),
-        _ => passes(rest, part, piece),
+        _ => passes(rest, set, part, piece),
+    };
+    let mut cut = |ends: &mut dyn Iterator<Item = usize>| {
+        let mut at = 0;
+        for end in ends {
+            part(&text[at..end]);
+            at = end;
+        }
+        part(&text[at..]);
     };
     match step {
         Step::Matches(dfa) => {
             let (mut at, mut nowhere) = (0, Nowhere::default());
             while let Some((start, end)) = dfa.find(text, at, &mut nowhere) {
-                part(&text[at..start])?;
-                part(&text[start..end])?;
+                part(&text[at..start]);
+                part(&text[start..end]);
                 at = end;
             }
-            part(&text[at..])
+            part(&text[at..]);
         }
-        Step::Scan(Gpt2) => pieces(text, gpt2, &mut part),
-        Step::Scan(Qwen2) => pieces(text, llama3::<1, LETTER>, &mut part),
-        Step::Scan(Scanned(scanner, _)) => pieces(text, scanner, &mut part),
+        Step::Scan(Masked(scan, _)) => split(*scan, set, text, &mut Windows::default(), &mut |from, ends| {
+            let mut at = from;
+            for end in ends.iter().map(|&end| from + end as usize) {
+                part(&text[at..end]);
+                at = end;
+            }
+        }),
+        Step::Scan(Scanned(scanner, _)) => {
+            let mut at = 0;
+            while at < text.len() {
+                let end = scanner(text, at);
+                part(&text[at..end]);
+                at = end;
+            }
+        }
         Step::Scan(SpacesAtEnd) => {
             let mut from = text.len();
             for (at, space) in spaces_of(text) {
                 from = if !space { text.len() } else { from.min(at) };
             }
-            part(&text[..from])?;
-            part(&text[from..])
+            cut(&mut std::iter::once(from));
         }
-        Step::Scan(pass) => {
-            let mut at = 0;
-            for end in super::threes::cuts(text, *pass) {
-                part(&text[at..end])?;
-                at = end;
-            }
-            part(&text[at..])
-        }
+        Step::Scan(pass) => cut(&mut super::threes::cuts(text, *pass).into_iter()),
     }
 }
 

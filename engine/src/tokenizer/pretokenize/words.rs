@@ -2,14 +2,9 @@
 //! one. Each gives the end of the piece that starts at a place, as its expression in the table of rules does.
 
 use super::super::unicode::{LETTER, LOWER, MARK, NUMBER, PUNCT, SPACE, SYMBOL, UPPER, class_at, decode};
-use super::{advance, contraction, digits, llama3, newlines, others, spaces_and_breaks};
+use super::{advance, contraction, digits, newlines, others, spaces_and_breaks};
 
 const WORD: u8 = LETTER | MARK;
-
-/// `qwen35`: as Qwen2, with marks in words.
-pub(super) fn qwen35(text: &[u8], at: usize) -> usize {
-    llama3::<1, WORD>(text, at)
-}
 
 /// `tekken`.
 pub(super) fn tekken(text: &[u8], at: usize) -> usize {

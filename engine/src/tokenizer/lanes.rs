@@ -1,0 +1,152 @@
+//! Several short pieces merged at once: while one waits for memory, the others go on.
+//!
+//! The order of merges is that of [`super::merge`], piece by piece: of all pairs the one of lowest rank, of equal ranks the leftmost.
+
+use super::merge::{Merge, NONE, PairTable};
+
+/// Most symbols of a piece.
+pub(super) const MOST: usize = 32;
+/// Pieces at once.
+const LANES: usize = 8;
+
+/// Ranks below fit into a number with their place; others are none. (No vocabulary has so many merges.)
+pub(super) const RANKS: u32 = (i32::MAX as usize / MOST) as u32;
+/// No merge.
+const NEVER: i32 = i32::MAX;
+
+/// A piece that is being merged.
+#[derive(Clone)]
+pub(super) struct Lane {
+    /// Which piece.
+    piece: usize,
+    symbols: [u32; MOST],
+    /// Of neighbours, where the left one is: the rank of their merge above that place, and what they become. A vector of signed
+    /// numbers has its least one found soon by any CPU.
+    ranks: [i32; MOST],
+    becomes: [u32; MOST],
+    len: usize,
+    /// Which places still have a symbol.
+    live: u32,
+    /// Places whose merge with the next symbol is to be looked up.
+    asked: [Option<(u8, u8)>; 2],
+}
+
+const IDLE: Lane = Lane {
+    piece: usize::MAX,
+    symbols: [0; MOST],
+    ranks: [NEVER; MOST],
+    becomes: [0; MOST],
+    len: 0,
+    live: 0,
+    asked: [None; 2],
+};
+
+impl Lane {
+    /// Adds a symbol, and what the one before becomes with it.
+    #[inline]
+    pub(super) fn push(&mut self, symbol: u32, with_last: Merge) {
+        if let Some(last) = self.len.checked_sub(1) {
+            self.note(last, with_last);
+        }
+        self.symbols[self.len] = symbol;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn note(&mut self, at: usize, merge: Merge) {
+        self.ranks[at] = if merge.rank < RANKS { (merge.rank as usize * MOST + at) as i32 } else { NEVER };
+        self.becomes[at] = merge.id;
+    }
+
+    /// One merge, if there is one. What its neighbours become is asked for, and looked at with the next.
+    #[inline]
+    fn step(&mut self, table: &PairTable) -> bool {
+        for (left, right) in std::mem::take(&mut self.asked).into_iter().flatten() {
+            let (left, right) = (usize::from(left) % MOST, usize::from(right) % MOST);
+            self.note(left, table.find(self.symbols[left], self.symbols[right]));
+        }
+        let (ranks, _) = self.ranks.as_chunks::<8>();
+        let mut least = ranks[0];
+        for ranks in &ranks[1..self.len.div_ceil(8).max(1)] {
+            for (least, rank) in least.iter_mut().zip(ranks) {
+                *least = (*least).min(*rank);
+            }
+        }
+        let best = least.into_iter().fold(NEVER, i32::min);
+        let at = best as usize % MOST;
+        if best == NEVER {
+            return false;
+        }
+        let above = self.live & (!1 << at);
+        let gone = above.trailing_zeros() as usize % MOST;
+        self.symbols[at] = self.becomes[at];
+        self.live &= !(1 << gone);
+        self.note(gone, NONE);
+        self.note(at, NONE);
+        let above = above & above.wrapping_sub(1);
+        if above != 0 {
+            self.ask(0, table, at, above.trailing_zeros() as usize % MOST);
+        }
+        let below = self.live & ((1 << at) - 1);
+        if below != 0 {
+            self.ask(1, table, below.ilog2() as usize, at);
+        }
+        true
+    }
+
+    #[inline]
+    fn ask(&mut self, which: usize, table: &PairTable, left: usize, right: usize) {
+        table.prefetch(self.symbols[left], self.symbols[right]);
+        self.asked[which] = Some((left as u8, right as u8));
+    }
+}
+
+/// Merges so many pieces. `fill` puts the symbols of a piece, [`MOST`] at most, into an empty lane; `done` gets what is left of it. The
+/// pieces are done in any order.
+pub(super) fn merge(
+    table: &PairTable,
+    pieces: usize,
+    mut fill: impl FnMut(usize, &mut Lane),
+    mut done: impl FnMut(usize, &mut dyn Iterator<Item = u32>),
+) {
+    let mut lanes = [IDLE; LANES];
+    let mut next = 0;
+    let mut start = |lane: &mut Lane| {
+        if next == pieces {
+            return false;
+        }
+        lane.ranks = [NEVER; MOST];
+        lane.len = 0;
+        lane.piece = next;
+        fill(next, lane);
+        lane.live = ((1u64 << lane.len) - 1) as u32;
+        next += 1;
+        true
+    };
+    let mut busy = lanes.iter_mut().map(&mut start).filter(|started| *started).count();
+    while busy > 0 {
+        let mut at = 0;
+        while at < busy {
+            if lanes[at].step(table) {
+                at += 1;
+                continue;
+            }
+            let lane = &mut lanes[at];
+            let mut live = lane.live;
+            done(
+                lane.piece,
+                &mut std::iter::from_fn(|| {
+                    (live != 0).then(|| {
+                        let symbol = lane.symbols[live.trailing_zeros() as usize % MOST];
+                        live &= live - 1;
+                        symbol
+                    })
+                }),
+            );
+            if !start(lane) {
+                busy -= 1;
+                lanes.swap(at, busy);
+            }
+        }
+    }
+}

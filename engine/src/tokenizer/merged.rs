@@ -1,0 +1,109 @@
+//! The pieces of a thread that had to be merged, with their ids.
+//!
+//! They lie one behind the other, and a table of hashes says where. When there are too many, all are forgotten: 7 MiB at most.
+
+use super::words::{K, fold, same};
+
+/// Slots of the table, of 4 bytes.
+const SLOTS: usize = 1 << 18;
+/// Bytes of all pieces and ids.
+const MOST: usize = 6 << 20;
+/// Bytes of the longest piece that is kept, and most ids.
+const LONGEST: usize = 255;
+/// Slots that are looked at.
+const PROBES: usize = 16;
+/// Bits of a hash in a slot: other pieces are seldom compared.
+const TAG: u32 = 0x1FF;
+/// As many.
+const TAG_BITS: u32 = TAG.count_ones();
+/// Bytes of an id: no vocabulary has more than 2^24 tokens.
+const ID: usize = 3;
+
+/// The pieces.
+#[derive(Default)]
+pub(super) struct Merged {
+    /// A tag, and above it where the piece lies, plus 1; 0 is a free slot.
+    slots: Vec<u32>,
+    /// For each piece its length and number of ids (a byte each), the ids, and the piece.
+    kept: Vec<u8>,
+}
+
+/// Hash of a word's key to where it is looked for first, and its tag.
+#[inline]
+fn place(key: u64, len: usize) -> (usize, u32) {
+    let hash = fold(key ^ len as u64, K.rotate_left(17));
+    ((hash >> 20) as usize & (SLOTS - 1), hash as u32 & TAG)
+}
+
+impl Merged {
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.kept.clear();
+    }
+
+    /// Asks for the first slot of a piece, by its [`super::words::key_of`].
+    #[inline]
+    pub(super) fn prefetch_slot(&self, key: u64, len: usize) {
+        if let Some(slot) = self.slots.get(place(key, len).0) {
+            bitnet_kernels::text::prefetch(slot);
+        }
+    }
+
+    /// Asks for what the first slot of a piece says.
+    #[inline]
+    pub(super) fn prefetch(&self, key: u64, len: usize) {
+        if let Some(slot) = self.slots.get(place(key, len).0)
+            && let Some(kept) = self.kept.get(offset(*slot))
+        {
+            bitnet_kernels::text::prefetch(kept);
+        }
+    }
+
+    /// The ids of a piece, if they are known.
+    #[inline]
+    pub(super) fn get(&self, key: u64, piece: &[u8]) -> Option<impl Iterator<Item = u32>> {
+        let (first, tag) = place(key, piece.len());
+        for at in first..first + PROBES {
+            let slot = *self.slots.get(at & (SLOTS - 1))?;
+            if slot == 0 {
+                return None;
+            }
+            if slot & TAG == tag
+                && let Some(([len, count], rest)) = self.kept.get(offset(slot)..)?.split_first_chunk::<2>()
+                && usize::from(*len) == piece.len()
+                && let Some((ids, rest)) = rest.split_at_checked(ID * usize::from(*count))
+                && let Some(kept) = rest.get(..piece.len())
+                && same(kept, piece)
+            {
+                return Some(ids.as_chunks::<ID>().0.iter().map(|&[a, b, c]| u32::from_le_bytes([a, b, c, 0])));
+            }
+        }
+        None
+    }
+
+    /// Notes the ids of a piece, if neither is too long.
+    pub(super) fn note(&mut self, key: u64, piece: &[u8], ids: &[u32]) {
+        if piece.len() > LONGEST || ids.len() > LONGEST {
+            return;
+        }
+        if self.kept.len() > MOST {
+            self.clear();
+        }
+        self.slots.resize(SLOTS, 0);
+        let at = self.kept.len();
+        self.kept.extend_from_slice(&[piece.len() as u8, ids.len() as u8]);
+        for id in ids.iter().map(|id| id.to_le_bytes()) {
+            self.kept.extend_from_slice(&id[..ID]);
+        }
+        self.kept.extend_from_slice(piece);
+        let (first, tag) = place(key, piece.len());
+        let free = (first..first + PROBES).find(|at| self.slots[at & (SLOTS - 1)] == 0);
+        self.slots[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;
+    }
+}
+
+/// Where the piece of a slot lies.
+#[inline]
+fn offset(slot: u32) -> usize {
+    ((slot >> TAG_BITS) as usize).wrapping_sub(1)
+}

@@ -1,0 +1,145 @@
+//! A stretch of text as bit masks, 64 bytes each: what every byte's character is. ASCII is told apart 64 bytes at a time
+//! ([`bitnet_kernels::text`]), the rest character by character, into the same masks.
+
+use super::super::unicode::{NUMBER, PUNCT, SPACE, class_at};
+use bitnet_kernels::text::{BLOCK, Masks, TextSet};
+
+/// The characters of 64 bytes: bit i is byte i, and all bytes of a character have its bit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Block {
+    /// What words are made of.
+    pub(super) word: u64,
+    /// `\p{N}`.
+    pub(super) number: u64,
+    /// `\s`.
+    pub(super) space: u64,
+    /// None of the three. Every byte of the text is in one of the four.
+    pub(super) other: u64,
+    /// `[\r\n]`.
+    pub(super) breaks: u64,
+    /// The space alone.
+    pub(super) blank: u64,
+    /// The apostrophe.
+    pub(super) quote: u64,
+    /// All bytes of a character but its first.
+    pub(super) tail: u64,
+    /// `\p{P}` beyond ASCII, and ASCII that is printed, but neither letter nor digit.
+    pub(super) punct: u64,
+    /// The backquote.
+    pub(super) grave: u64,
+    /// From 0x80 on.
+    pub(super) high: u64,
+}
+
+impl Block {
+    /// `\s` but `[\r\n]`.
+    #[inline(always)]
+    pub(super) fn gap(&self) -> u64 {
+        self.space & !self.breaks
+    }
+
+    /// `\S`.
+    #[inline(always)]
+    pub(super) fn ink(&self) -> u64 {
+        self.word | self.number | self.other
+    }
+}
+
+/// Bytes that are told apart at once: their masks stay near.
+const CHUNK: usize = 4096;
+
+/// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of.
+#[inline]
+pub(super) fn read(
+    set: &TextSet,
+    (text, from, to): (&[u8], usize, usize),
+    words: u8,
+    masks: &mut Vec<Masks>,
+    blocks: &mut Vec<Block>,
+) {
+    blocks.clear();
+    let (mut high, mut wide) = (0, 0);
+    for chunk in text[from..to].chunks(CHUNK) {
+        set.classify(chunk, masks);
+        blocks.extend(masks.iter().map(|m| {
+            high |= m.high;
+            Block {
+                word: m.upper | m.lower,
+                number: m.digits,
+                space: m.spaces,
+                other: !(m.upper | m.lower | m.digits | m.spaces),
+                breaks: m.breaks,
+                blank: m.blanks,
+                quote: m.quotes,
+                tail: 0,
+                punct: m.symbols,
+                grave: m.graves,
+                high: m.high,
+            }
+        }));
+    }
+    let count = blocks.len();
+    blocks.push(Block::default());
+    if high != 0 {
+        for at in 0..count {
+            wide = characters(text, from + at * BLOCK, words, blocks, at, wide);
+        }
+    }
+    let rest = (to - from) % BLOCK;
+    if rest != 0 {
+        blocks[count - 1].other &= (1 << rest) - 1;
+    }
+    // A character may reach beyond the end.
+    blocks[count] = Block::default();
+}
+
+/// Puts the characters beyond ASCII of a block into the masks; `skip` bytes belong to the last one of the block before. Gives how many
+/// bytes of the next block belong to the last one here.
+#[inline]
+fn characters(text: &[u8], from: usize, words: u8, blocks: &mut [Block], index: usize, skip: usize) -> usize {
+    let high = blocks[index].high;
+    let mut left = high & (!0 << skip);
+    if left == 0 {
+        return 0;
+    }
+    let (mut word, mut number, mut space, mut punct, mut tail) = (0, 0, 0, 0, 0);
+    let mut end = 0;
+    while left != 0 {
+        let at = left.trailing_zeros() as usize;
+        let (class, len) = class_at(text, from + at);
+        end = at + len;
+        let bytes = ((1 << len) - 1) << at;
+        let has = |property: u8| if class & property != 0 { bytes } else { 0 };
+        word |= has(words);
+        number |= has(NUMBER);
+        space |= has(SPACE);
+        punct |= has(PUNCT);
+        tail |= bytes & (bytes - 1);
+        left &= !bytes;
+        if end > BLOCK {
+            break;
+        }
+    }
+    let over = end.saturating_sub(BLOCK);
+    let block = &mut blocks[index];
+    block.word |= word;
+    block.number |= number;
+    block.space |= space;
+    block.punct |= punct;
+    block.tail |= tail;
+    block.other &= !(word | number | space);
+    if over > 0
+        && let [last, next, ..] = &mut blocks[index..]
+    {
+        // Its last byte here says what it is.
+        let bytes = (1 << over) - 1;
+        let spill = |has: u64| if has >> 63 != 0 { bytes } else { 0 };
+        next.word |= spill(last.word);
+        next.number |= spill(last.number);
+        next.space |= spill(last.space);
+        next.punct |= spill(last.punct);
+        next.other &= !(next.word & bytes | next.number & bytes | next.space & bytes);
+        next.tail |= bytes;
+    }
+    over
+}

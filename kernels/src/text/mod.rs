@@ -1,0 +1,190 @@
+//! Text in blocks of 64 bytes, as bit masks: which bytes are letters, digits, spaces... The tokenizers' first look at a text.
+//!
+//! The algorithm ([`classify`] of `lanes`) exists once; a file for each instruction set says how 64 bytes are loaded and compared
+//! (`swar` in plain Rust, which any CPU runs and the others must equal; `avx2`, `avx512`, `neon`). Only ASCII is told apart
+//! here: other bytes are in [`Masks::high`], and who knows Unicode's tables goes on from there.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod lanes;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+mod swar;
+
+use crate::Unavailable;
+use std::sync::OnceLock;
+
+/// Bytes of a block.
+pub const BLOCK: usize = 64;
+
+/// What the bytes of a block are: bit i of a mask is byte i. Bytes behind the end of the text are in none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Masks {
+    /// `A` to `Z`.
+    pub upper: u64,
+    /// `a` to `z`.
+    pub lower: u64,
+    /// `0` to `9`.
+    pub digits: u64,
+    /// U+0009 to U+000D and the space.
+    pub spaces: u64,
+    /// Line feed and carriage return.
+    pub breaks: u64,
+    /// The space alone.
+    pub blanks: u64,
+    /// The apostrophe.
+    pub quotes: u64,
+    /// `/`.
+    pub slashes: u64,
+    /// The backquote.
+    pub graves: u64,
+    /// Printed, but neither letter nor digit.
+    pub symbols: u64,
+    /// From 0x80 on.
+    pub high: u64,
+}
+
+/// One way to make [`Masks`].
+#[derive(Debug, Clone, Copy)]
+pub struct TextSet {
+    /// Stable name; those of [`crate::kernel_sets`] where the instructions are the same.
+    pub name: &'static str,
+    classify: fn(&[u8], &mut Vec<Masks>),
+}
+
+impl TextSet {
+    /// The masks of all blocks of `text`, in order, in place of what `out` has. The last block may be short.
+    pub fn classify(&self, text: &[u8], out: &mut Vec<Masks>) {
+        (self.classify)(text, out);
+    }
+}
+
+/// One line of the table of sets.
+#[derive(Debug, Clone, Copy)]
+pub struct TextSetInfo {
+    /// As [`TextSet::name`].
+    pub name: &'static str,
+    /// The set, or why it cannot run here.
+    pub detect: fn() -> Result<&'static TextSet, Unavailable>,
+}
+
+static SETS: &[TextSetInfo] = &[
+    TextSetInfo { name: "scalar", detect: || Ok(&swar::SET) },
+    TextSetInfo { name: "avx2", detect: avx2 },
+    TextSetInfo { name: "avx512", detect: avx512 },
+    TextSetInfo { name: "neon", detect: neon },
+];
+
+/// Every set, runnable here or not, the fastest last.
+pub fn sets() -> &'static [TextSetInfo] {
+    SETS
+}
+
+/// The fastest set that can run here.
+pub fn best() -> &'static TextSet {
+    static BEST: OnceLock<&'static TextSet> = OnceLock::new();
+    BEST.get_or_init(|| SETS.iter().rev().find_map(|set| (set.detect)().ok()).unwrap_or(&swar::SET))
+}
+
+/// Asks for the cache line of `at` before it is needed. Changes nothing but the time.
+#[inline(always)]
+pub fn prefetch<T>(at: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch accesses nothing, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(at).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Result<&'static TextSet, Unavailable> {
+    avx2::detect().map_err(|missing| lacks("avx2", missing))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Result<&'static TextSet, Unavailable> {
+    avx512::detect().map_err(|missing| lacks("avx512", missing))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn lacks(name: &'static str, missing: &str) -> Unavailable {
+    Unavailable { name, reason: format!("this CPU has no {missing}") }
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+fn neon() -> Result<&'static TextSet, Unavailable> {
+    Ok(&neon::SET)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Result<&'static TextSet, Unavailable> {
+    Err(elsewhere("avx2", "x86_64"))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Result<&'static TextSet, Unavailable> {
+    Err(elsewhere("avx512", "x86_64"))
+}
+
+#[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+fn neon() -> Result<&'static TextSet, Unavailable> {
+    Err(elsewhere("neon", "little-endian aarch64"))
+}
+
+fn elsewhere(name: &'static str, wanted: &str) -> Unavailable {
+    Unavailable { name, reason: format!("this build is for {}, not {wanted}", std::env::consts::ARCH) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The masks byte by byte, as their docs say.
+    fn naive(text: &[u8]) -> Vec<Masks> {
+        let block = |block: &[u8]| {
+            let mask = |is: &dyn Fn(u8) -> bool| (0..).zip(block).map(|(i, b)| u64::from(is(*b)) << i).sum();
+            Masks {
+                upper: mask(&|b| b.is_ascii_uppercase()),
+                lower: mask(&|b| b.is_ascii_lowercase()),
+                digits: mask(&|b| b.is_ascii_digit()),
+                spaces: mask(&|b| b == b' ' || (9..=13).contains(&b)),
+                breaks: mask(&|b| b == b'\n' || b == b'\r'),
+                blanks: mask(&|b| b == b' '),
+                quotes: mask(&|b| b == b'\''),
+                slashes: mask(&|b| b == b'/'),
+                graves: mask(&|b| b == b'`'),
+                symbols: mask(&|b| b.is_ascii_punctuation()),
+                high: mask(&|b| b >= 0x80),
+            }
+        };
+        text.chunks(BLOCK).map(block).collect()
+    }
+
+    #[test]
+    fn every_set_makes_the_masks_that_the_docs_say() {
+        // Every byte at every place of a block, and every length of a last block.
+        let bytes: Vec<u8> = (0..64 * 256u32).map(|i| (i.wrapping_mul(37) ^ (i >> 8)) as u8).collect();
+        let mut masks = vec![Masks { high: 1, ..Masks::default() }];
+        let mut ran = 0;
+        for set in sets() {
+            match (set.detect)() {
+                Ok(found) => {
+                    ran += 1;
+                    assert_eq!(found.name, set.name);
+                    for shift in 0..BLOCK {
+                        found.classify(&bytes[shift..], &mut masks);
+                        assert_eq!(masks, naive(&bytes[shift..]), "{} from {shift}", set.name);
+                        found.classify(&bytes[..shift], &mut masks);
+                        assert_eq!(masks, naive(&bytes[..shift]), "{} of {shift} bytes", set.name);
+                    }
+                }
+                Err(unavailable) => assert_eq!(unavailable.name, set.name),
+            }
+        }
+        assert!(ran > 0 && sets().iter().any(|set| set.name == best().name));
+    }
+}
