@@ -17,6 +17,7 @@
 //!
 //! Four rows go together; the sixteen lanes of their sums are added by transposing.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -28,7 +29,7 @@ use crate::quant::{i2_s, i2_s_arm, iq2_bn, tq1_0, tq2_0};
 use crate::{Activations, Format, I8Token, Matrix, OutView};
 
 /// Most tokens that are multiplied here; unpacking a strip pays for more.
-pub(super) const TOKENS: usize = 8;
+pub(super) const TOKENS: usize = 12;
 
 /// Weights of a step.
 const STEP: usize = 2 * LEN;
@@ -50,8 +51,6 @@ trait Packed: Scales {
     const PLACES: usize;
     /// Whether they are trits of a fraction and not bits.
     const TRITS: bool = false;
-    /// What all codes are multiplied with, as a shift.
-    const SHIFT: u32 = if Self::TRITS { 6 } else { 0 };
 
     /// Where step `b` begins in a row.
     fn at(b: usize) -> usize;
@@ -255,24 +254,26 @@ fn dots<L: Packed, const R: usize, const T: usize>(
         let end = last.min(b + SPAN);
         let mut acc = [[[_mm512_setzero_si512(); 4]; T]; R];
         while b < end {
+            let mut packed = [_mm512_setzero_si512(); R];
             for r in 0..R {
                 // The same place in the rows whose turn is next: see `dense`.
                 _mm_prefetch::<_MM_HINT_T0>(at[r].wrapping_add(L::at(b) + ahead).cast());
                 // SAFETY: b < last: a whole step of the row follows, or at least its scale and another step.
-                let packed = unsafe { _mm512_loadu_si512(at[r].add(L::at(b)).cast()) };
-                // SAFETY: b < last, and each token has so many steps.
-                unsafe { step::<L, T>(packed, &q_at, b, &mut acc[r]) }
+                packed[r] = unsafe { _mm512_loadu_si512(at[r].add(L::at(b)).cast()) };
             }
+            // SAFETY: b < last, and each token has so many steps.
+            unsafe { step::<L, R, T>(packed, &q_at, b, &mut acc) }
             b += 1;
         }
         if b == last {
             let there = u64::MAX >> 64usize.saturating_sub(bytes - L::at(last));
+            let mut packed = [_mm512_setzero_si512(); R];
             for r in 0..R {
                 // SAFETY: the mask lets through as many bytes as the row has left, 64 at most.
-                let packed = unsafe { _mm512_maskz_loadu_epi8(there, at[r].add(L::at(last)).cast()) };
-                // SAFETY: `last` is a step of each token.
-                unsafe { step::<L, T>(packed, &q_at, last, &mut acc[r]) }
+                packed[r] = unsafe { _mm512_maskz_loadu_epi8(there, at[r].add(L::at(last)).cast()) };
             }
+            // SAFETY: `last` is a step of each token.
+            unsafe { step::<L, R, T>(packed, &q_at, last, &mut acc) }
             b += 1;
         }
         for r in 0..R {
@@ -294,39 +295,42 @@ fn dots<L: Packed, const R: usize, const T: usize>(
     }
 }
 
-/// Adds the products of step `b` of a row with `T` tokens to the row's accumulators, see [`level`].
+/// Adds the products of step `b` of `R` rows with `T` tokens to their accumulators, see [`level`].
 ///
 /// # Safety
 /// Each token has step `b`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn step<L: Packed, const T: usize>(
-    packed: __m512i,
+unsafe fn step<L: Packed, const R: usize, const T: usize>(
+    packed: [__m512i; R],
     q_at: &[*const Place; T],
     b: usize,
-    acc: &mut [[__m512i; 4]; T],
+    acc: &mut [[[__m512i; 4]; T]; R],
 ) {
-    let q = |t: usize, j: usize| {
-        // SAFETY: the caller's; j is one of the step's places.
-        unsafe { _mm512_load_si512(q_at[t].add(b * L::PLACES + j).cast()) }
-    };
-    if T == 1 && L::TRITS {
-        let mut v = packed;
-        for j in 0..L::PLACES {
-            acc[0][j % 2] = _mm512_dpbusd_epi32(acc[0][j % 2], v, q(0, j));
-            v = _mm512_add_epi8(_mm512_add_epi8(v, v), v);
-            acc[0][2 + j % 2] = _mm512_dpbusd_epi32(acc[0][2 + j % 2], v, q(0, j));
+    let mut v = packed;
+    for j in 0..L::PLACES {
+        let mut q = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            // SAFETY: the caller's; j is one of the step's places.
+            q[t] = unsafe { _mm512_load_si512(q_at[t].add(b * L::PLACES + j).cast()) };
         }
-    } else if T == 1 {
-        for j in 0..L::PLACES {
-            let codes = _mm512_and_si512(packed, _mm512_set1_epi8((0xC0u8 >> (2 * j)) as i8));
-            acc[0][j] = _mm512_dpbusd_epi32(acc[0][j], codes, q(0, j));
-        }
-    } else {
-        let codes = if L::TRITS { trits(packed) } else { pairs_of_bits(packed) };
-        for j in 0..L::PLACES {
-            for t in 0..T {
-                acc[t][0] = _mm512_dpbusd_epi32(acc[t][0], codes[j], q(t, j));
+        for r in 0..R {
+            if T == 1 && L::TRITS {
+                let acc = &mut acc[r][0];
+                acc[j % 2] = _mm512_dpbusd_epi32(acc[j % 2], v[r], q[0]);
+                v[r] = thrice(v[r]);
+                acc[2 + j % 2] = _mm512_dpbusd_epi32(acc[2 + j % 2], v[r], q[0]);
+            } else if T == 1 {
+                let codes = _mm512_and_si512(packed[r], _mm512_set1_epi8((0xC0u8 >> (2 * j)) as i8));
+                acc[r][0][j] = _mm512_dpbusd_epi32(acc[r][0][j], codes, q[0]);
+            } else {
+                let codes = if L::TRITS { trits(v[r]) } else { pair_of_bits(packed[r], j) };
+                if L::TRITS && j + 1 < L::PLACES {
+                    v[r] = thrice(v[r]);
+                }
+                for t in 0..T {
+                    acc[r][t][0] = _mm512_dpbusd_epi32(acc[r][t][0], codes, q[t]);
+                }
             }
         }
     }
@@ -345,37 +349,55 @@ fn level<L: Packed, const T: usize>(acc: [__m512i; 4]) -> __m512i {
         let high = _mm512_add_epi32(_mm512_srai_epi32::<6>(a), _mm512_srai_epi32::<4>(b));
         _mm512_add_epi32(high, _mm512_add_epi32(_mm512_srai_epi32::<2>(c), d))
     } else if L::TRITS {
-        _mm512_srai_epi32::<{ <Tq1 as Packed>::SHIFT }>(a)
+        _mm512_srai_epi32::<6>(a)
     } else {
         a
     }
 }
 
-/// Two-bit codes, from the high bits down.
+/// The two-bit codes at place `j`, from the high bits down.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn pairs_of_bits(packed: __m512i) -> [__m512i; 5] {
-    let three = _mm512_set1_epi8(3);
-    [
-        _mm512_and_si512(_mm512_srli_epi16::<6>(packed), three),
-        _mm512_and_si512(_mm512_srli_epi16::<4>(packed), three),
-        _mm512_and_si512(_mm512_srli_epi16::<2>(packed), three),
-        _mm512_and_si512(packed, three),
-        _mm512_setzero_si512(),
-    ]
+fn pair_of_bits(packed: __m512i, j: usize) -> __m512i {
+    let shifted = match j {
+        0 => _mm512_srli_epi16::<6>(packed),
+        1 => _mm512_srli_epi16::<4>(packed),
+        2 => _mm512_srli_epi16::<2>(packed),
+        _ => packed,
+    };
+    _mm512_and_si512(shifted, _mm512_set1_epi8(3))
 }
 
-/// The trits of each byte, the first one first, times 64.
+/// Bytes times 3, modulo 256: the next trit becomes the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn trits(packed: __m512i) -> [__m512i; 5] {
-    let (all, high, two) = (_mm512_set1_epi8(-1), _mm512_set1_epi8(0xC0u8 as i8), _mm512_set1_epi8(2));
-    let mut out = [_mm512_setzero_si512(); 5];
-    // The complement of 3 v is 3 times that of v, plus 2.
-    let mut y = _mm512_xor_si512(packed, all);
-    for out in &mut out {
-        *out = _mm512_andnot_si512(_mm512_avg_epu8(y, _mm512_avg_epu8(y, all)), high);
-        y = _mm512_add_epi8(_mm512_add_epi8(y, y), _mm512_add_epi8(y, two));
+fn thrice(v: __m512i) -> __m512i {
+    let mut twice = _mm512_add_epi8(v, v);
+    // The compiler would make a product of the two additions, which it has no instruction for: what the register holds is hidden.
+    // SAFETY: no instruction, and the register stays as it is.
+    unsafe { asm!("/* {0} */", inlateout(zmm_reg) twice, options(pure, nomem, nostack, preserves_flags)) }
+    _mm512_add_epi8(twice, v)
+}
+
+/// The first trit of each byte, times 64.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn trits(v: __m512i) -> __m512i {
+    let all = _mm512_set1_epi8(-1);
+    let y = _mm512_xor_si512(v, all);
+    _mm512_andnot_si512(mean(y, mean(y, all)), _mm512_set1_epi8(0xC0u8 as i8))
+}
+
+/// `(a + b + 1) / 2` of bytes. The compiler takes the intrinsic apart where it knows an operand, and does not find the instruction
+/// again.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn mean(a: __m512i, b: __m512i) -> __m512i {
+    let out;
+    // SAFETY: the instruction reads and writes these registers alone; it is AVX-512 BW's.
+    unsafe {
+        asm!("vpavgb {0}, {1}, {2}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
     }
     out
 }
