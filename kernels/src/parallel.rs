@@ -47,7 +47,6 @@ pub fn matmul(pool: &Pool, kernels: &dyn Kernels, products: &mut [Product<'_>], 
     if threads == 1 || total * x.cols() * x.n_tokens() < SERIAL_WORK {
         return compute(0..total);
     }
-    // Several chunks a thread, so that a slow thread can be helped out.
-    let chunk = (total / (threads * 6)).next_multiple_of(ROW_TILE).max(ROW_TILE);
-    pool.for_chunks(total, chunk, &compute);
+    let least = SERIAL_WORK / 2 / (x.cols() * x.n_tokens());
+    pool.for_chunks(total, least.next_multiple_of(ROW_TILE).max(ROW_TILE), &compute);
 }

@@ -3,7 +3,9 @@
 use crate::common;
 use bitnet_engine::chat::source::{self, Wanted};
 use bitnet_engine::chat::{PromptTemplate, prompt};
-use bitnet_engine::inference::{GenerateOptions, Head, MAX_DRAFT, SamplerOptions, Screening, Speculation, Timings};
+use bitnet_engine::inference::{
+    AUTO_DRAFT, GenerateOptions, Head, MAX_DRAFT, SamplerOptions, Screening, Speculation, Timings,
+};
 use bitnet_engine::load::Loaded;
 use std::path::PathBuf;
 
@@ -55,9 +57,9 @@ pub(crate) struct GenerationArgs {
     /// The output matrix: screened computes only the logits that may be drawn; the text is the same.
     #[arg(long, default_value = "auto", value_name = "auto|whole|screened")]
     pub head: Head,
-    /// Guess up to so many tokens ahead from what was said before and compute them in one pass (0: none); the text is the
-    /// same, and comes sooner where it repeats itself or the prompt.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = drafts)]
+    /// Guess up to so many tokens ahead from what was said before and compute them in one pass (0: none; auto: as many as pay, by
+    /// what passes take on this machine); the text is the same, and comes sooner where it repeats itself or the prompt.
+    #[arg(long, default_value = "0", value_name = "N|auto", value_parser = drafts)]
     pub speculate: usize,
 }
 
@@ -121,6 +123,9 @@ pub(crate) fn repetition_penalty(asked: Option<f32>, temperature: f32) -> f32 {
 }
 
 fn drafts(text: &str) -> Result<usize, String> {
+    if text == "auto" {
+        return Ok(AUTO_DRAFT);
+    }
     match text.parse() {
         Ok(n) if n <= MAX_DRAFT => Ok(n),
         _ => Err(format!("expected 0 to {MAX_DRAFT} tokens")),

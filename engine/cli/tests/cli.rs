@@ -28,8 +28,10 @@ fn results_on_stdout_the_rest_on_stderr() {
     assert_eq!(format!("{PROMPT}{}", added.out), first.out);
     let file = run(&infer(&["--seed", "1", "--model", text(&tiny())])).ok();
     assert_eq!(file.out, first.out, "the file is the embedded model");
-    let guessed = run(&infer(&["--seed", "1", "--speculate", "8"])).ok();
-    assert_eq!(guessed.out, first.out, "guessing ahead changes no text");
+    for most in ["8", "auto"] {
+        let guessed = run(&infer(&["--seed", "1", "--speculate", most])).ok();
+        assert_eq!(guessed.out, first.out, "guessing ahead changes no text");
+    }
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub struct GenerateOptions {
     /// Go on after an end-of-generation token, as benchmarks do.
     pub ignore_eos: bool,
     /// Most tokens that are guessed ahead from what was said before and computed in one pass; 0 guesses nothing,
-    /// [`MAX_DRAFT`](super::MAX_DRAFT) is the most. Changes the speed, never the result.
+    /// [`MAX_DRAFT`](super::MAX_DRAFT) is the most, [`AUTO_DRAFT`](super::AUTO_DRAFT) as many as pay. Changes the speed, never the
+    /// result.
     pub speculate: usize,
 }
 
@@ -190,6 +191,7 @@ fn after(
         // The first token is waited for, and nothing that is drafted beyond `max_tokens` could be used.
         let left = options.max_tokens.map_or(usize::MAX, |max| max - run.tokens.len() - 1);
         let room = if run.tokens.is_empty() { 0 } else { room.min(left) };
+        let first = run.tokens.is_empty();
         let drafted = drafts.draft(&run.history, room, &mut next);
         let kept = session.position() + due;
         if !next.is_empty() {
@@ -198,7 +200,10 @@ fn after(
         let mut accepted = 0;
         let ended = run.take(session, &next[due..], &mut accepted, step, on_text);
         session.truncate(kept + accepted);
-        drafts.judge(drafted, accepted);
+        // The first pass takes the prompt.
+        if !first {
+            drafts.judge(drafted, accepted, step.elapsed());
+        }
         if let Some(stop) = ended? {
             break stop;
         }

@@ -25,7 +25,7 @@ pub use prefix::{Made, Prefix};
 pub use sampler::{Sampler, SamplerError, SamplerOptions, argmax};
 pub use selfcheck::{self_check, self_check_card};
 pub use session::{Session, SessionOptions, Want};
-pub use speculate::{MAX_DRAFT, Speculation};
+pub use speculate::{AUTO_DRAFT, MAX_DRAFT, Speculation};
 pub use stepwise::Stepwise;
 
 use crate::tokenizer::TokenizerError;

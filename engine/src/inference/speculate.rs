@@ -6,13 +6,19 @@
 //! it (observers hang on [`Session::forward_observed`](super::Session::forward_observed), which guesses nothing).
 //!
 //! A pass over the weights costs nearly the same for one token as for a few, so a right draft is a token for almost nothing
-//! and a wrong one is a little lost. How much is drafted follows from how often drafts were right of late.
+//! and a wrong one is a little lost. How much is drafted follows from how often drafts were right of late, and from what a
+//! token more costs in a pass: an assumption, or with [`AUTO_DRAFT`] what was measured in the passes so far.
 
 use super::InferenceError;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Most tokens of a draft.
 pub const MAX_DRAFT: usize = 64;
+/// In place of a number of tokens: as many as pay, by what passes with and without drafts take on this machine.
+pub const AUTO_DRAFT: usize = usize::MAX;
+/// The most of those.
+const MOST_AUTO: usize = 16;
 /// The longest run of tokens that is looked up, and the shortest.
 const LONGEST: usize = 4;
 const SHORTEST: usize = 2;
@@ -41,12 +47,15 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
-    /// Drafts of up to `most` tokens; 0 makes none.
+    /// Drafts of up to `most` tokens; 0 makes none, [`AUTO_DRAFT`] as many as pay.
     pub(super) fn new(most: usize) -> Result<Self, InferenceError> {
+        let (most, pace) = match most {
+            AUTO_DRAFT => (MOST_AUTO, Pace::measuring()),
+            most => (most, Pace::default()),
+        };
         if most > MAX_DRAFT {
             return Err(InferenceError::DraftTooLong { tokens: most, most: MAX_DRAFT });
         }
-        let pace = Pace::default();
         Ok(Self { most, next: HashMap::new(), seen: 0, pace, speculation: Speculation::default() })
     }
 
@@ -79,8 +88,9 @@ impl Drafts {
         self.seen = history.len();
     }
 
-    /// What became of a draft: how many of its tokens were drawn.
-    pub(super) fn judge(&mut self, drafted: usize, accepted: usize) {
+    /// How many tokens of a draft were drawn, after a pass of one token and the drafted ones that took `time`.
+    pub(super) fn judge(&mut self, drafted: usize, accepted: usize, time: Duration) {
+        self.pace.took(drafted, time);
         if drafted > 0 {
             self.speculation.batches += 1;
             self.speculation.drafted += drafted;
@@ -106,7 +116,14 @@ struct Pace {
     /// Drafted tokens that were right, and those that could be: up to the first wrong one. Old ones count less.
     right: f64,
     tried: f64,
+    /// Passes without a draft that are still to come, and how many come after the next failure.
     rest: usize,
+    pause: usize,
+    /// What a token more costs in a pass, in passes.
+    cost: f64,
+    /// Seconds of a pass without a draft, where times are measured.
+    plain: Option<f64>,
+    measures: bool,
 }
 
 /// What a token more costs in a pass, in passes: an assumption, and rather too much than too little.
@@ -115,14 +132,23 @@ const COST: f64 = 0.25;
 const MEMORY: f64 = 0.875;
 /// Passes without a draft when drafts do not pay.
 const REST: usize = 32;
+/// The most of them where costs are measured: one try is then at most a two-hundredth of what passes by.
+const LONGEST_REST: usize = 512;
+/// Tries cost no more than this of the passes between them.
+const TRIES: f64 = 0.01;
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { right: 3.0, tried: 4.0, rest: 0 }
+        Self { right: 3.0, tried: 4.0, rest: 0, pause: REST, cost: COST, plain: None, measures: false }
     }
 }
 
 impl Pace {
+    /// One that measures costs, and expects less luck at first: a text of no repetition is to lose little before that is known.
+    fn measuring() -> Self {
+        Self { right: 1.0, tried: 2.0, measures: true, ..Self::default() }
+    }
+
     /// Tokens that are worth guessing, as far as is known.
     fn worth(&self, most: usize) -> usize {
         let p = self.right / self.tried;
@@ -130,7 +156,7 @@ impl Pace {
         (0..most)
             .take_while(|_| {
                 share *= p;
-                share >= COST
+                share >= self.cost
             })
             .count()
     }
@@ -141,14 +167,39 @@ impl Pace {
             self.rest -= 1;
             return 0;
         }
+        if self.measures && self.plain.is_none() {
+            return 0;
+        }
         self.worth(most).max(1)
+    }
+
+    /// A pass took so long.
+    fn took(&mut self, drafted: usize, time: Duration) {
+        if !self.measures {
+            return;
+        }
+        let (time, old) = (time.as_secs_f64(), |old: f64, new: f64| MEMORY * old + (1.0 - MEMORY) * new);
+        match self.plain {
+            _ if drafted == 0 => self.plain = Some(self.plain.map_or(time, |plain| old(plain, time))),
+            Some(plain) if plain > 0.0 => {
+                // A thread that loses its processor in one pass tells nothing about the next ones.
+                let cost = ((time / plain - 1.0) / drafted as f64).clamp(0.02, 1.0);
+                self.cost = old(self.cost, cost);
+            }
+            _ => {}
+        }
     }
 
     fn judge(&mut self, drafted: usize, accepted: usize) {
         self.right = self.right * MEMORY + accepted as f64;
         self.tried = self.tried * MEMORY + (accepted + usize::from(accepted < drafted)) as f64;
         if self.worth(1) == 0 {
-            self.rest = REST;
+            self.rest = self.pause;
+            if self.measures {
+                self.pause = (2 * self.pause).min(LONGEST_REST);
+            }
+        } else if self.measures {
+            self.pause = REST.max((self.cost / TRIES) as usize);
         }
     }
 }
@@ -231,5 +282,50 @@ mod tests {
             }
         }
         assert!(pace.length(16) > 4, "luck comes back");
+    }
+
+    /// What a text of 4,000 passes takes where the k-th of a draft is right with the probability `luck` and costs `cost`
+    /// passes, in passes without drafts.
+    fn taken(luck: f64, cost: f64) -> f64 {
+        let mut pace = Pace::measuring();
+        let (mut seed, mut made, mut time) = (7u64, 0, 0.0);
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 11) as f64 / (1u64 << 53) as f64
+        };
+        while made < 4000 {
+            let drafted = pace.length(MOST_AUTO);
+            let accepted = (0..drafted).take_while(|_| random() < luck).count();
+            // Every twentieth pass loses its processor for a while.
+            let noise = if random() < 0.05 { 3.0 } else { 1.0 };
+            let pass = 1.0 + cost * drafted as f64;
+            pace.took(drafted, Duration::from_secs_f64(1e-3 * pass * noise));
+            if drafted > 0 {
+                pace.judge(drafted, accepted);
+            }
+            time += pass;
+            made += 1 + accepted;
+        }
+        time / made as f64
+    }
+
+    #[test]
+    fn measured_drafts_never_lose_and_gain_where_they_can() {
+        for cost in [0.02, 0.1, 0.25, 0.5, 1.0] {
+            for luck in [0.0, 0.05, 0.2, 0.5, 0.9, 1.0] {
+                let taken = taken(luck, cost);
+                assert!(taken < 1.02, "luck {luck} at {cost}: {taken}");
+            }
+        }
+        assert!(taken(0.9, 0.1) < 0.4 && taken(0.5, 0.05) < 0.7 && taken(1.0, 0.5) < 0.7);
+    }
+
+    #[test]
+    fn nothing_is_drafted_before_a_pass_was_timed() {
+        let mut drafts = Drafts::new(AUTO_DRAFT).unwrap();
+        let (history, mut out) = ([1, 2, 3, 1, 2], Vec::new());
+        assert_eq!(drafts.draft(&history, 8, &mut out), 0);
+        drafts.judge(0, 0, Duration::from_millis(1));
+        assert!(drafts.draft(&history, 8, &mut out) > 0);
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::model_support::*;
 use bitnet_engine::device;
-use bitnet_engine::inference::{GenerateOptions, Generation, Head, SamplerOptions, Session, SessionOptions, generate};
-use bitnet_engine::inference::{Needs, StopReason};
+use bitnet_engine::inference::{AUTO_DRAFT, GenerateOptions, Generation, Head, SamplerOptions};
+use bitnet_engine::inference::{Needs, Session, SessionOptions, StopReason, generate};
 use bitnet_engine::tokenizer::EncodeOptions;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -151,6 +151,15 @@ proptest! {
         let sampler = SamplerOptions { temperature: 0.5, top_k: 5, seed, ..Default::default() };
         let wish = Wish { prompt: part.repeat(times), ..Wish::new("", 30, sampler) };
         same(&wish, &Way::guessing(speculate));
+    }
+}
+
+/// What is drafted follows the clock; what is said does not.
+#[test]
+fn the_same_text_whatever_pays() {
+    for (text, seed) in [(0, 1), (1, 2)] {
+        let sampler = SamplerOptions { temperature: 0.5, top_k: 5, seed, ..Default::default() };
+        same(&Wish::new(TEXTS[text], 60, sampler), &Way::guessing(AUTO_DRAFT));
     }
 }
 

@@ -151,9 +151,15 @@ fn half(row: &[u8], at: usize) -> f32 {
 #[inline]
 fn one_scale<const N: usize, const D: usize>(row: &[u8], zero: &[u8; D]) -> Option<f32> {
     const { assert!(N == D + 2) };
+    let blocks = row.as_chunks::<N>().0;
+    let bits = |block: &[u8; N]| u16::from_le_bytes([block[D], block[D + 1]]);
+    let first = blocks.first().map_or(0, bits);
+    if first & 0x7fff != 0 && blocks.iter().fold(0, |other, block| other | bits(block) ^ first) == 0 {
+        return Some(f16_to_f32(first));
+    }
     let mut found = 0u16;
-    for block in row.as_chunks::<N>().0 {
-        let bits = u16::from_le_bytes([block[D], block[D + 1]]);
+    for block in blocks {
+        let bits = bits(block);
         if bits & 0x7fff == 0 {
             if block[..D] != zero[..] {
                 return None;

@@ -1,5 +1,6 @@
 //! How the bytes of the ternary formats become codes: 128 weights are four registers of codes 0, 1, 2.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::lanes::load_i8;
@@ -182,28 +183,53 @@ impl Layout for Tq1 {
     }
 }
 
+/// Hides from the compiler what a register holds, by no instruction. It would make products of the additions of bytes below,
+/// which it has no instruction for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn hidden(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction, and the register stays as it is.
+    unsafe { asm!("/* {0} */", inlateout(ymm_reg) v, options(pure, nomem, nostack, preserves_flags)) }
+    v
+}
+
 /// Bytes times 3, modulo 256: the next trit becomes the first.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn times_3(v: __m256i) -> __m256i {
-    _mm256_add_epi8(_mm256_add_epi8(v, v), v)
+    _mm256_add_epi8(hidden(_mm256_add_epi8(v, v)), v)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn times_9(v: __m256i) -> __m256i {
     let by_8 = _mm256_and_si256(_mm256_slli_epi16::<3>(v), _mm256_set1_epi8(0xf8_u8 as i8));
-    _mm256_add_epi8(by_8, v)
+    _mm256_add_epi8(hidden(by_8), v)
 }
 
-/// The first trit of each byte: `(byte * 3) >> 8`, which is how many of 86 and 171 it reaches (3 * 85 < 256 <= 3 * 86
-/// and 3 * 170 < 512 <= 3 * 171).
+/// The first trit of each byte v, the floor of `3 v / 256`. The mean of `vpavgb` rounds up; with y the complement of v,
+/// `mean(y, mean(y, 255))` is the complement of `(v + v / 2) / 2`, rounded down twice, which has the trit in its two highest bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn trits(v: __m256i) -> __m256i {
-    let reaches = |limit: u8| _mm256_cmpeq_epi8(_mm256_max_epu8(v, _mm256_set1_epi8(limit as i8)), v);
-    // True is -1.
-    _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(reaches(86), reaches(171)))
+    let all = _mm256_set1_epi8(-1);
+    let y = _mm256_xor_si256(v, all);
+    let mean = mean(y, mean(y, all));
+    _mm256_andnot_si256(_mm256_srli_epi16::<6>(mean), _mm256_set1_epi8(3))
+}
+
+/// `(a + b + 1) / 2` of bytes. The compiler takes the intrinsic apart where it knows an operand, and does not find the instruction
+/// again.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mean(a: __m256i, b: __m256i) -> __m256i {
+    let out;
+    // SAFETY: the instruction reads and writes these registers alone; it is AVX2's.
+    unsafe {
+        asm!("vpavgb {0}, {1}, {2}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
 }
 
 /// Four bytes, then the same times 3, times 9, times 27.

@@ -4,12 +4,10 @@
 //! every such CPU has too:
 //!
 //! * `lanes`: loads, the 64-lane tree.
-//! * `gemm`: ternary weights times four tokens or more, `vpdpbusd`; `layouts` makes its registers of their bytes.
-//!   `ternary`: I2_S in the x86 layout, one token. `dense`: f32, f16, bf16 weights.
+//! * `packed`: ternary weights times a few tokens, `vpdpbusd`. `gemm`: times more; `layouts` makes its registers of their
+//!   bytes. `dense`: f32, f16, bf16 weights.
 //! * `attention`.
-//! * AVX2: block formats, ternary weights times two or three tokens, one token of the other ternary formats (I2_S of ARM
-//!   has groups of 16 bytes, which would have to be put together lane by lane), the screen (memory is its limit), and what
-//!   runs over single rows.
+//! * AVX2: block formats, IQ1_BN times up to three tokens, the screen (memory is its limit), and what runs over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
 #![allow(clippy::needless_range_loop)]
@@ -19,7 +17,7 @@ mod dense;
 mod gemm;
 mod lanes;
 mod layouts;
-mod ternary;
+mod packed;
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -28,7 +26,7 @@ use super::avx2::Avx2;
 use crate::contract::{check_attention, check_matmul, multiply};
 use crate::cpu::strips::{FROM, Strips};
 use crate::cpu::{own, stored};
-use crate::quant::{bf16, f16, f32, i2_s};
+use crate::quant::{bf16, f16, f32};
 use crate::screen::Bound;
 use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
 
@@ -59,12 +57,11 @@ impl Avx512 {
 /// As [`super::avx2`]'s, on a CPU with the features of [`Avx512`].
 type Matmul = unsafe fn(&Matrix<'_>, &Activations, Range<usize>, &mut OutView<'_>);
 
-/// The formats that have a kernel here; ternary ones for one token.
+/// The formats of floats, which have a kernel here.
 static MATMULS: &[(&Format, Matmul)] = &[
     (&f32::FORMAT, dense::matmul::<stored::F32>),
     (&f16::FORMAT, dense::matmul::<stored::F16>),
     (&bf16::FORMAT, dense::matmul::<stored::Bf16>),
-    (&i2_s::FORMAT, ternary::matmul),
 ];
 
 impl Kernels for Avx512 {
@@ -77,14 +74,17 @@ impl Kernels for Avx512 {
     }
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
-        match (Strips::of(w), x.n_tokens()) {
-            (None, _) | (_, 1) => {}
-            (Some(strips), FROM..) => {
-                check_matmul(w, x, &rows, &y);
-                gemm::matmul(self, strips, w, x, rows.clone(), &mut y);
-                return multiply(w, &rows, &mut y);
-            }
-            _ => return self.0.matmul(w, x, rows, y),
+        let few = packed::of(w).filter(|_| x.n_tokens() <= packed::TOKENS);
+        if let Some(matmul) = few {
+            check_matmul(w, x, &rows, &y);
+            // SAFETY: `self` proves the features, and the arguments are checked.
+            unsafe { matmul(self, w, x, rows.clone(), &mut y) }
+            return multiply(w, &rows, &mut y);
+        }
+        if let Some(strips) = Strips::of(w).filter(|_| x.n_tokens() >= FROM) {
+            check_matmul(w, x, &rows, &y);
+            gemm::matmul(self, strips, w, x, rows.clone(), &mut y);
+            return multiply(w, &rows, &mut y);
         }
         let decoded = || (w.act == ActKind::F32).then_some(dense::decoded as Matmul);
         match own(MATMULS, w).or_else(decoded) {
