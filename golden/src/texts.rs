@@ -24,7 +24,8 @@ pub struct Plan {
     /// Whether the oracle computes the beginning alone, unless it blesses: for many weight formats of one shape.
     #[serde(default)]
     pub oracle_start: bool,
-    /// Tokens of a free run on slow devices, after the first prompt; 0: they run what the others do.
+    /// Tokens of a free run on slow devices, after the first prompt; references are asked that prompt alone, too. 0: they run
+    /// what the others do.
     #[serde(default)]
     pub start_new_tokens: usize,
     /// Tokens of the passage that are held against the C++ references, position by position.
@@ -36,9 +37,9 @@ pub struct Plan {
     pub perplexity_characters: usize,
 }
 
-/// More than two chunks of seven.
+/// A chunk of seven and a rest.
 fn start_tokens() -> usize {
-    20
+    12
 }
 
 #[derive(Deserialize)]

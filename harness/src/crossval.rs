@@ -8,7 +8,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`reference`] | the trait of a side, and what sides exchange |
-//! | [`ours`] | our engine as a side |
+//! | [`ours`] | our engine as a side, for the commands and for the cells of the matrix |
+//! | [`answers`] | answers that are kept for a process |
 //! | [`live`] | a C++ worker as a side |
 //! | [`distance`] | how far two rows are apart |
 //! | [`tokens`], [`compare`], [`generation`] | tokens, logits and continuations against limits |
@@ -19,6 +20,7 @@
 //! | [`text`] | the document for people |
 //! | [`receipt`] | the document with what it was computed from |
 
+pub mod answers;
 pub mod bisect;
 pub mod compare;
 pub mod distance;

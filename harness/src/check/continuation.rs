@@ -3,8 +3,7 @@
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
-use crate::references::ours::Ours;
-use crate::references::{judge, live, questions};
+use crate::references::{judge, live, questions, side};
 use bitnet_golden::thresholds;
 
 /// The check.
@@ -17,9 +16,9 @@ impl Check for Continuation {
 
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
         let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
-        let subject = questions::subject(ctx, cell)?;
+        let subject = questions::asked(ctx, cell)?;
         let mut reference = live::reference(ctx, &cell.backend, &subject)?;
-        let found = judge::continuation(&Ours::new(ctx, cell)?, &subject.questions, &mut reference, &limits);
+        let found = judge::continuation(&side(ctx, cell)?, &subject.questions, &mut reference, &limits);
         live::witness(found, &reference, &subject)
     }
 }

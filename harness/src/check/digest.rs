@@ -1,8 +1,8 @@
 //! `digest`: the bits of all logits of a fixed text, for several numbers of threads and chunk sizes.
 //!
 //! Every run is held against the one snapshot, so a run proves its own threads and chunk size and needs no other beside it.
-//! Each cell runs every chunk size once; the numbers of threads go round from cell to cell, so that the cells of a device
-//! together run every pair. The oracle runs one pair in a cell. Slow devices compute the beginning of the text, which has a snapshot
+//! Each cell runs single tokens, chunks of seven, and either chunks of 64 or the whole text; the numbers of threads go round
+//! from cell to cell, so that the cells of a device together run every pair. The oracle runs one pair in a cell. Slow devices compute the beginning of the text, which has a snapshot
 //! of its own: the emulation of a card, and the oracle where `golden/texts/plan.toml` says so.
 //!
 //! A cell that fails asks the oracle before anybody blesses: if `cpu-scalar` meets the golden bits, the device is wrong, and
@@ -77,12 +77,16 @@ const EMULATED: &str = device::cuda::EMULATED;
 pub fn runs(cell: &Cell, tokens: usize) -> Vec<(usize, usize)> {
     // Threads for each chunk size. Four threads for single tokens are slow on a small machine, so few cells run them.
     const ROUND: [[usize; 4]; 3] = [[1, 2, 4, 1], [2, 4, 1, 2], [4, 1, 2, 4]];
-    let turn = super::seed(cell) % 8;
+    let seed = super::seed(cell);
+    let turn = seed % 8;
     let threads = ROUND[if turn == 0 { 2 } else { (turn % 2) as usize }];
     let pairs = threads.into_iter().zip(CHUNKS);
-    // A chunk that holds the whole text is one chunk, however large.
+    // A chunk that holds the whole text is one chunk, however large. Where both a large chunk with a rest and the whole text can be
+    // run, cells take turns.
     let whole = CHUNKS.into_iter().find(|chunk| *chunk >= tokens).unwrap_or(usize::MAX);
-    let pairs = pairs.filter(|(_, chunk)| *chunk <= whole);
+    let other = if seed / 8 % 2 == 0 { CHUNKS[2] } else { CHUNKS[3] };
+    let pairs =
+        pairs.filter(|(_, chunk)| *chunk <= whole && (whole < CHUNKS[3] || *chunk < CHUNKS[2] || *chunk == other));
     match cell.device.as_str() {
         EMULATED => vec![(1, 7), (1, 64)],
         // Its threads are none of ours.

@@ -3,8 +3,7 @@
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
-use crate::references::ours::Ours;
-use crate::references::{judge, live, questions};
+use crate::references::{judge, live, questions, side};
 use bitnet_golden::thresholds;
 
 /// The check.
@@ -19,7 +18,7 @@ impl Check for Logits {
         let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
         let subject = questions::subject(ctx, cell)?;
         let mut reference = live::reference(ctx, &cell.backend, &subject)?;
-        let found = judge::logits(&Ours::new(ctx, cell)?, &subject.questions, &mut reference, &limits);
+        let found = judge::logits(&side(ctx, cell)?, &subject.questions, &mut reference, &limits);
         live::witness(found, &reference, &subject)
     }
 }

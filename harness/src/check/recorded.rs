@@ -4,10 +4,9 @@
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
-use crate::references::ours::Ours;
 use crate::references::questions::Subject;
 use crate::references::recorded::Recorded;
-use crate::references::{huggingface, judge, live, questions};
+use crate::references::{huggingface, judge, live, questions, side};
 use bitnet_golden::thresholds;
 
 /// The check.
@@ -23,7 +22,7 @@ impl Check for RecordedAnswers {
     }
 
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
-        let subject = questions::subject(ctx, cell)?;
+        let subject = questions::asked(ctx, cell)?;
         let mut reference = Recorded::of(ctx, cell, &subject)?;
         let found = compare(ctx, cell, &subject, &mut reference);
         live::witness(found, &reference, &subject)
@@ -36,7 +35,7 @@ fn compare(ctx: &Context, cell: &Cell, subject: &Subject, reference: &mut Record
         return Ok(all);
     }
     let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
-    let ours = Ours::new(ctx, cell)?;
+    let ours = side(ctx, cell)?;
     for found in [
         judge::logits(&ours, &subject.questions, reference, &limits)?,
         judge::continuation(&ours, &subject.questions, reference, &limits)?,

@@ -5,12 +5,10 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::crossval::bisect::bisect;
 use crate::crossval::replay::replay;
-use crate::crossval::{Reference as _, Thresholds};
+use crate::crossval::{Ours, Reference as _, Thresholds};
 use crate::metrics::Metrics;
-use crate::models;
-use crate::references::ours::Ours;
 use crate::references::questions::{CONTEXT, Subject};
-use crate::references::{live, questions};
+use crate::references::{live, questions, side};
 use bitnet_golden::thresholds;
 
 /// Tokens of the passage that are traced.
@@ -28,7 +26,7 @@ impl Check for Trace {
         let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
         let subject = questions::subject(ctx, cell)?;
         let mut reference = live::reference(ctx, &cell.backend, &subject)?;
-        let found = compare(&Ours::new(ctx, cell)?, &subject, &mut reference, &limits);
+        let found = compare(&side(ctx, cell)?, &subject, &mut reference, &limits);
         live::witness(found, &reference, &subject)
     }
 }
@@ -43,7 +41,7 @@ fn compare(
     tokens.truncate(TOKENS);
     let theirs = reference.trace(&tokens)?;
     let own = ours.trace(&tokens)?;
-    let replayed = replay(&ours.loaded().model, ours.kernels(), &*models::pool(1)?, (&tokens, CONTEXT), &theirs)?;
+    let replayed = replay(&ours.loaded.model, ours.kernels, &*ours.pool, (&tokens, CONTEXT), &theirs)?;
     let found = bisect(&own, &theirs, &replayed, limits);
     let peak = |d: f64, step: f64| if d.is_nan() || step.is_nan() { f64::NAN } else { d.max(step) };
     let peaks = found.steps.iter().map(|step| step.own.as_ref().map_or(f64::NAN, |own| own.peak));
@@ -51,7 +49,7 @@ fn compare(
         .with("steps", found.steps.len())
         .with("steps_not_shown", found.not_shown.len())
         .with("largest_step_peak", peaks.fold(0.0, peak))
-        .ran(ours.kernels().name());
+        .ran(ours.kernels.name());
     // Some tensors have other names or are fused in a reference; most of the plan must be there all the same.
     if found.steps.len() < 2 * found.not_shown.len() {
         return Err(Failure::new(format_args!(

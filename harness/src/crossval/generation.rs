@@ -36,6 +36,17 @@ pub fn fed(continuation: &Continuation) -> &[u32] {
     if continuation.ended { tokens } else { &tokens[..tokens.len().saturating_sub(1)] }
 }
 
+/// The sequence whose logits a continuation depends on, and the first position of them that counts.
+#[must_use]
+pub fn forced(prompt: &[u32], made: &Continuation) -> (Vec<u32>, usize) {
+    ([prompt, fed(made)].concat(), prompt.len().saturating_sub(1))
+}
+
+/// The leads among compared positions.
+pub fn leads(positions: &[PositionReport]) -> impl Fn(usize) -> Option<f64> {
+    move |position| positions.iter().find(|report| report.position == position).map(|report| report.gap)
+}
+
 /// The index at which two continuations part.
 #[must_use]
 pub fn parting(ours: &Continuation, reference: &Continuation) -> Option<usize> {
@@ -44,22 +55,22 @@ pub fn parting(ours: &Continuation, reference: &Continuation) -> Option<usize> {
 }
 
 impl GenerationParity {
-    /// Compares two continuations of a prompt of `prompt_len` tokens; `positions` are those of the reference's
-    /// sequence, teacher-forced.
+    /// Compares two continuations of a prompt of `prompt_len` tokens. `lead` is by how much the reference's first token led
+    /// after a position of its own sequence, teacher-forced, where that is known.
     #[must_use]
     pub fn of(
         max_tokens: usize,
         sides: (Continuation, Continuation),
         text: String,
         prompt_len: usize,
-        positions: &[PositionReport],
+        lead: &dyn Fn(usize) -> Option<f64>,
         clear_gap: f64,
     ) -> Self {
         let (ours, reference) = sides;
         let first_difference = parting(&ours, &reference);
         // The token at index i was chosen by the logits after the token before it.
         let chosen = first_difference.and_then(|at| (prompt_len + at).checked_sub(1));
-        let gap = chosen.and_then(|p| positions.iter().find(|r| r.position == p)).map(|r| r.gap);
+        let gap = chosen.and_then(lead);
         let unclear = gap.is_some_and(|gap| gap <= clear_gap);
         // That neither side made anything is no agreement, unless both say that this is the end.
         let nothing = ours.tokens.is_empty() && reference.tokens.is_empty() && !reference.ended;
@@ -116,7 +127,7 @@ mod tests {
         let side = |(tokens, ended): (&[u32], bool)| Continuation { tokens: tokens.to_vec(), ended };
         // A prompt of three tokens: token 1 of the continuation is chosen after position 3.
         let positions = [position(2, 9.0), position(3, gap)];
-        GenerationParity::of(4, (side(ours), side(reference)), String::new(), 3, &positions, 0.25)
+        GenerationParity::of(4, (side(ours), side(reference)), String::new(), 3, &leads(&positions), 0.25)
     }
 
     #[test]
@@ -129,6 +140,15 @@ mod tests {
         assert!(!of(open(&[1, 2, 3]), open(&[7, 4, 5]), 0.1).agrees, "another position's gap does not count");
         assert!(!of(open(&[]), open(&[]), 0.1).agrees, "nothing was made");
         assert!(!of(open(&[1, 2]), open(&[1, 3]), f64::NAN).agrees);
+    }
+
+    #[test]
+    fn a_continuation_depends_on_all_but_its_last_token() {
+        let made = |tokens: &[u32], ended| Continuation { tokens: tokens.to_vec(), ended };
+        assert_eq!(forced(&[1, 2], &made(&[3, 4], false)), (vec![1, 2, 3], 1));
+        assert_eq!(forced(&[1, 2], &made(&[3, 4], true)), (vec![1, 2, 3, 4], 1));
+        assert_eq!(forced(&[1, 2], &made(&[], true)), (vec![1, 2], 1));
+        assert_eq!(forced(&[1, 2], &made(&[], false)), (vec![1, 2], 1));
     }
 
     #[test]

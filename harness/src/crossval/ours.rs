@@ -16,6 +16,7 @@ use bitnet_kernels::quant::{self, I2sLayout};
 use bitnet_kernels::{Kernels, Pool};
 use serde_json::json;
 
+use super::answers::Answers;
 use super::reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};
 use super::report::{FileFacts, TokenizerFacts};
 use crate::provenance::HostInfo;
@@ -32,6 +33,17 @@ pub struct Ours {
     pub chunk: usize,
     /// Positions that are allocated at least: some rotations depend on it, so both sides must have the same.
     pub context: usize,
+    /// Whether logits and continuations are kept for the length of the process.
+    pub kept: bool,
+}
+
+static LOGITS: Answers<Logits> = Answers::new();
+static CONTINUATIONS: Answers<Continuation> = Answers::new();
+
+impl std::fmt::Debug for Ours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ours").field("file", &self.loaded.file).field("kernels", &self.kernels.name()).finish()
+    }
 }
 
 /// The name of our side.
@@ -57,7 +69,7 @@ impl Ours {
     /// A model that is loaded already.
     #[must_use]
     pub fn new(loaded: Loaded, kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
-        Self { loaded, kernels, pool, chunk: 128, context: 0 }
+        Self { loaded, kernels, pool, chunk: 128, context: 0, kept: false }
     }
 
     fn session(&self, context: usize) -> Result<Session, bitnet_engine::inference::InferenceError> {
@@ -118,6 +130,93 @@ impl Ours {
     pub fn prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, SideError> {
         prompt::encode(&*self.loaded.tokenizer, text, parse_special).map_err(|e| SideError::failed(NAME, "tokens", e))
     }
+
+    /// The logits of a sequence at some positions.
+    ///
+    /// # Errors
+    /// The sequence cannot be computed.
+    pub fn logits(&self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
+        if !self.kept {
+            return self.compute_logits(tokens, positions);
+        }
+        let all = LOGITS.get(self.key(&tokens), || self.compute_logits(tokens, &Positions::All))?;
+        let positions = positions.of(tokens.len());
+        let rows = positions.iter().filter_map(|&position| all.row(position).cloned()).collect();
+        Ok(Logits { positions, vocab: all.vocab, rows })
+    }
+
+    /// The most likely tokens, one after the other, until one that ends a generation.
+    ///
+    /// # Errors
+    /// The prompt cannot be computed.
+    pub fn generate(&self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
+        if !self.kept {
+            return self.compute_continuation(prompt, max_tokens);
+        }
+        let key = self.key(&(prompt, max_tokens));
+        let made = CONTINUATIONS.get(key, || self.compute_continuation(prompt, max_tokens))?;
+        Ok(Continuation::clone(&made))
+    }
+
+    /// The results of all steps for a sequence.
+    ///
+    /// # Errors
+    /// The sequence cannot be computed.
+    pub fn trace(&self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
+        let failed = |e| SideError::failed(NAME, "trace", e);
+        let mut session = self.session(tokens.len()).map_err(failed)?;
+        let mut collected = Collect::default();
+        session.forward_observed(tokens, Want::All, &mut |_, _| {}, Some(&mut collected)).map_err(failed)?;
+        Ok(collected.steps)
+    }
+
+    /// What an answer depends on.
+    fn key(&self, question: &impl std::fmt::Debug) -> String {
+        format!(
+            "{} {} {} {} {question:?}",
+            self.loaded.file.content_hash(),
+            self.kernels.name(),
+            self.chunk,
+            self.context
+        )
+    }
+
+    fn compute_logits(&self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
+        let failed = |e| SideError::failed(NAME, "logits", e);
+        let wanted = positions.of(tokens.len());
+        let mut session = self.session(tokens.len()).map_err(failed)?;
+        let mut rows = Vec::with_capacity(wanted.len());
+        // With the last position alone, as in a prefill, the head is computed once.
+        let want = if wanted == [tokens.len().wrapping_sub(1)] { Want::Last } else { Want::All };
+        session
+            .forward(tokens, want, &mut |position, logits| {
+                if wanted.binary_search(&position).is_ok() {
+                    rows.push(Row::Full(logits.to_vec()));
+                }
+            })
+            .map_err(failed)?;
+        Ok(Logits { positions: wanted, vocab: self.loaded.model.config.vocab_size, rows })
+    }
+
+    fn compute_continuation(&self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
+        let failed = |e| SideError::failed(NAME, "generation", e);
+        let mut session = self.session(prompt.len() + max_tokens + 1).map_err(failed)?;
+        let options = GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() };
+        let made = generate(
+            &mut session,
+            &*self.loaded.tokenizer,
+            prompt,
+            &options,
+            &AtomicBool::new(false),
+            &mut |_: &str| {},
+        );
+        let mut made = made.map_err(failed)?;
+        let ended = made.stop == StopReason::EndOfGeneration;
+        if ended {
+            made.tokens.pop();
+        }
+        Ok(Continuation { tokens: made.tokens, ended })
+    }
 }
 
 impl Reference for Ours {
@@ -144,48 +243,15 @@ impl Reference for Ours {
     }
 
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
-        let failed = |e| SideError::failed(NAME, "logits", e);
-        let wanted = positions.of(tokens.len());
-        let mut session = self.session(tokens.len()).map_err(failed)?;
-        let mut rows = Vec::with_capacity(wanted.len());
-        // With the last position alone, as in a prefill, the head is computed once.
-        let want = if wanted == [tokens.len().wrapping_sub(1)] { Want::Last } else { Want::All };
-        session
-            .forward(tokens, want, &mut |position, logits| {
-                if wanted.binary_search(&position).is_ok() {
-                    rows.push(Row::Full(logits.to_vec()));
-                }
-            })
-            .map_err(failed)?;
-        Ok(Logits { positions: wanted, vocab: self.loaded.model.config.vocab_size, rows })
+        Self::logits(self, tokens, positions)
     }
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
-        let failed = |e| SideError::failed(NAME, "generation", e);
-        let mut session = self.session(prompt.len() + max_tokens + 1).map_err(failed)?;
-        let options = GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() };
-        let made = generate(
-            &mut session,
-            &*self.loaded.tokenizer,
-            prompt,
-            &options,
-            &AtomicBool::new(false),
-            &mut |_: &str| {},
-        );
-        let mut made = made.map_err(failed)?;
-        let ended = made.stop == StopReason::EndOfGeneration;
-        if ended {
-            made.tokens.pop();
-        }
-        Ok(Continuation { tokens: made.tokens, ended })
+        Self::generate(self, prompt, max_tokens)
     }
 
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
-        let failed = |e| SideError::failed(NAME, "trace", e);
-        let mut session = self.session(tokens.len()).map_err(failed)?;
-        let mut collected = Collect::default();
-        session.forward_observed(tokens, Want::All, &mut |_, _| {}, Some(&mut collected)).map_err(failed)?;
-        Ok(collected.steps)
+        Self::trace(self, tokens)
     }
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::bisect::diverges;
 use super::compare::compare_logits;
-use super::generation::{GenerationParity, fed};
+use super::generation::{GenerationParity, fed, leads};
 use super::performance::{Performance, Speed};
 use super::reference::{Logits, Row};
 use super::report::{LogitParity, PromptReport, Report, SCHEMA, Section};
@@ -277,7 +277,14 @@ fn derive(receipt: &Receipt) -> Result<Report, ReceiptError> {
         let prompt_len = prompt.tokens.ran().map_or(0, |t| t.ours.len());
         if let Section::Ran(g) = &mut prompt.generation {
             let sides = (g.ours.clone(), g.reference.clone());
-            *g = GenerationParity::of(g.max_tokens, sides, g.text.clone(), prompt_len, &positions, limits.clear_gap);
+            *g = GenerationParity::of(
+                g.max_tokens,
+                sides,
+                g.text.clone(),
+                prompt_len,
+                &leads(&positions),
+                limits.clear_gap,
+            );
         }
         if let Section::Ran(trace) = &mut prompt.trace {
             for step in &mut trace.steps {

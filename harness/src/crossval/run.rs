@@ -9,7 +9,7 @@ use bitnet_golden::thresholds::Thresholds;
 
 use super::bisect::bisect;
 use super::compare::compare_logits;
-use super::generation::{GenerationParity, fed, parting};
+use super::generation::{GenerationParity, fed, leads, parting};
 use super::ours::Ours;
 use super::reference::{Continuation, Logits, Positions, Reference, SideError};
 use super::replay::replay;
@@ -93,7 +93,7 @@ pub fn prompt(
     if let Some(runs) = runs {
         let found = report.logits.ran().map_or(&[][..], |l| &l.comparison.positions);
         let text = String::from_utf8_lossy(&ours.loaded.tokenizer.decode(&runs.0.tokens, true)).into_owned();
-        let parity = GenerationParity::of(asked.max_tokens, runs, text, ids.len(), found, limits.clear_gap);
+        let parity = GenerationParity::of(asked.max_tokens, runs, text, ids.len(), &leads(found), limits.clear_gap);
         report.generation = Section::Ran(parity);
     }
     report.trace = match (asked.trace, &report.logits) {

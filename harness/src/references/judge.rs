@@ -2,11 +2,11 @@
 //! same wherever the reference is clear about it. A continuation must be the same up to the first token about which the
 //! reference is not clear; what comes after that says nothing.
 
-use super::ours::Ours;
 use super::questions::{Questions, Subject, options};
 use crate::check::Failure;
+use crate::crossval::generation::{GenerationParity, forced};
 use crate::crossval::reference::Continuation;
-use crate::crossval::{Comparison, Positions, Reference, Row, Thresholds, compare_logits, distance};
+use crate::crossval::{Comparison, Ours, Positions, Reference, Row, Thresholds, compare_logits, distance};
 use crate::metrics::Metrics;
 
 /// Ids shown of each side, around the first difference.
@@ -77,9 +77,9 @@ pub fn logits(
     let mut compared = Vec::new();
     for tokens in &questions.passages {
         let theirs = reference.logits(tokens, &Positions::All)?;
-        compared.push(compare_logits(tokens, &*ours.logits(tokens)?, &theirs, limits));
+        compared.push(compare_logits(tokens, &ours.logits(tokens, &Positions::All)?, &theirs, limits));
     }
-    let metrics = figures(&compared).ran(ours.kernels().name());
+    let metrics = figures(&compared).ran(ours.kernels.name());
     if compared.is_empty() {
         return Err(Failure::new("no passage was asked"));
     }
@@ -128,34 +128,23 @@ pub fn continuation(
         }
         let gaps = gaps(ours, prompt, &theirs, reference, limits)?;
         let own = ours.generate(prompt, questions.new_tokens)?;
-        let equal = own.iter().zip(&theirs.tokens).take_while(|(a, b)| a == b).count();
-        same += equal;
-        let ended_too = theirs.ended && equal == theirs.tokens.len() && own.get(equal).is_some_and(|&t| ours.ends(t));
-        match gaps.get(equal) {
-            Some(_) if ended_too => same += 1,
-            Some(&gap) if gap > limits.clear_gap => {
-                let token = theirs.tokens.get(equal).map_or_else(|| "the end".to_owned(), u32::to_string);
-                return Err(Failure::new(format_args!(
-                    "token {equal} after {prompt:?} is {token} for {name}, by a gap of {gap:.3}, and {:?} for us: {:?}, {own:?}",
-                    own.get(equal),
-                    theirs.tokens
-                )));
-            }
-            Some(_) => unclear += 1,
-            None => {}
+        // Position of the last token of the prompt, whose logits chose the first new one.
+        let from = prompt.len().saturating_sub(1);
+        let lead = |position: usize| position.checked_sub(from).and_then(|at| gaps.get(at)).copied();
+        let sides = (own, theirs);
+        let found =
+            GenerationParity::of(questions.new_tokens, sides, String::new(), prompt.len(), &lead, limits.clear_gap);
+        if let Some(problem) = found.problem() {
+            let (theirs, own) = (&found.reference.tokens, &found.ours.tokens);
+            return Err(Failure::new(format_args!("{name} after {prompt:?}: {problem}: {theirs:?}, {own:?} for us")));
         }
+        let ended = usize::from(found.reference.ended);
+        same += found.first_difference.unwrap_or(found.reference.tokens.len() + ended);
+        unclear += usize::from(!found.equal);
     }
     let metrics =
-        Metrics::new().with("equal_tokens", same).with("ended_by_an_unclear_token", unclear).ran(ours.kernels().name());
+        Metrics::new().with("equal_tokens", same).with("ended_by_an_unclear_token", unclear).ran(ours.kernels.name());
     if same + unclear == 0 { Err(Failure::new("no token was compared")) } else { Ok(metrics) }
-}
-
-/// The sequence whose logits a continuation hangs on, and the first position of them that counts.
-#[must_use]
-pub fn forced(prompt: &[u32], made: &Continuation) -> (Vec<u32>, usize) {
-    // What ended it was chosen after the last token; otherwise nothing was.
-    let fed = made.tokens.len() - usize::from(!made.ended && !made.tokens.is_empty());
-    ([prompt, &made.tokens[..fed]].concat(), prompt.len().saturating_sub(1))
 }
 
 /// By how much each token of a continuation (and what ended it) led, by the reference's own logits.
@@ -180,7 +169,7 @@ fn gaps(
         };
         let as_made = match made.tokens.get(position - from) {
             Some(token) => first == Some(*token),
-            None => first.is_some_and(|token| ours.ends(token)),
+            None => first.is_some_and(|token| ours.loaded.tokenizer.is_eog(token)),
         };
         // Batches and single tokens are summed in other orders, so what is not clear may tip.
         if !as_made && (gap.is_nan() || gap > limits.clear_gap) {
@@ -206,14 +195,5 @@ mod tests {
         let shown = around(&ids, 10);
         assert!(shown.starts_with("[... 8 9 10 ") && shown.ends_with("31 ...]"), "{shown}");
         assert_eq!(around(&[], 0), "[]");
-    }
-
-    #[test]
-    fn a_continuation_hangs_on_all_but_its_last_token() {
-        let made = |tokens: &[u32], ended| Continuation { tokens: tokens.to_vec(), ended };
-        assert_eq!(forced(&[1, 2], &made(&[3, 4], false)), (vec![1, 2, 3], 1));
-        assert_eq!(forced(&[1, 2], &made(&[3, 4], true)), (vec![1, 2, 3, 4], 1));
-        assert_eq!(forced(&[1, 2], &made(&[], true)), (vec![1, 2], 1));
-        assert_eq!(forced(&[1, 2], &made(&[], false)), (vec![1, 2], 1));
     }
 }

@@ -1,13 +1,13 @@
 //! Live workers, one for each backend in a process: started when the first cell asks, shared by all of them, and started
 //! anew when one died, hung or got out of step, so that a dead worker costs the cell that saw it and no other.
 //!
-//! What a worker answers hangs on the model file and the question alone, not on our device, so each answer is asked for
+//! What a worker answers depends on the model file and the question alone, not on our device, so each answer is asked for
 //! once a process.
 
-use super::ours::{Answers, key};
 use super::questions::{CONTEXT, Subject};
 use crate::atomic;
 use crate::check::{Context, Failure};
+use crate::crossval::answers::Answers;
 use crate::crossval::reference::Continuation;
 use crate::crossval::{Logits, Positions, Reference, SideError, Traced, live};
 use crate::metrics::Metrics;
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Tokens that a worker computes at a time.
 pub const CHUNK: usize = 16;
-/// Threads of a worker: the cells of a run share the machine, and its answers must not hang on how many there are.
+/// Threads of a worker: the cells of a run share the machine, and its answers must not depend on how many there are.
 const THREADS: usize = 1;
 /// What one answer about these short sequences may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +68,11 @@ impl std::fmt::Debug for LiveReference {
 static LOGITS: Answers<Logits> = Answers::new();
 static CONTINUATIONS: Answers<Continuation> = Answers::new();
 static TRACES: Answers<Vec<Traced>> = Answers::new();
+
+/// The key of a subject's answers from a backend.
+fn key(backend: &str, subject: &Subject, question: &impl std::fmt::Debug) -> String {
+    format!("{backend} {} {question:?}", subject.file.content_hash())
+}
 
 /// The worker of a backend, ready for a subject.
 ///

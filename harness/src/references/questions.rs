@@ -2,6 +2,7 @@
 
 use crate::axes::Cell;
 use crate::check::{Context, Failure, digest};
+use crate::golden::ORACLE_DEVICE;
 use crate::models;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::tokenizer::{self, EncodeOptions, Tokenizer};
@@ -46,6 +47,19 @@ impl std::fmt::Debug for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subject").field("file", &self.file).field("questions", &self.questions).finish_non_exhaustive()
     }
+}
+
+/// What the checks of a cell ask: everything of [`subject`], but of the oracle one continuation alone where the model is slow on
+/// it. It has the bits of the other devices, so what it would say of the other prompts they say.
+///
+/// # Errors
+/// As [`subject`].
+pub fn asked(ctx: &Context, cell: &Cell) -> Result<Subject, Failure> {
+    let mut subject = subject(ctx, cell)?;
+    if cell.device == ORACLE_DEVICE && texts::plan(&ctx.paths.golden, &cell.model)?.start_new_tokens > 0 {
+        subject.questions.prompts.truncate(1);
+    }
+    Ok(subject)
 }
 
 /// How a text is encoded: bare, or with everything special.

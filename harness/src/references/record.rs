@@ -3,12 +3,12 @@
 //! One command writes (`cargo xtask reference record bitnet|llama|all`); a recording whose answers did not change is left
 //! as it is, date and all, so that a diff shows what did.
 
-use super::judge::forced;
 use super::live;
 use super::questions::{self, Subject};
 use crate::atomic;
 use crate::axes::Cell;
 use crate::check::{Context, Failure};
+use crate::crossval::generation::forced;
 use crate::crossval::{Positions, Reference, Row, distance};
 use crate::provenance;
 use bitnet_golden::reference::{Continuation, Passage, Position, Recording, SCHEMA, TextIds, file};

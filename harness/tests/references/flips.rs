@@ -4,7 +4,7 @@ use crate::stage::{TEXT, asked, flipped, limits, ours, report, tiny};
 use crate::{check, trial};
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_harness::check::Failure;
-use bitnet_harness::crossval::{Reference, Thresholds, Verdict, bisect, replay};
+use bitnet_harness::crossval::{Thresholds, Verdict, bisect, replay};
 use bitnet_harness::roster::Named;
 
 /// Tensors of a layer, and the steps that compute with them.
@@ -131,7 +131,7 @@ fn tiny_ids() -> Result<Vec<u32>, Failure> {
 
 /// With the replay one step is blamed; without it the first is named too, from the traces alone.
 fn without_replay() -> Result<(), Failure> {
-    let (mut a, mut b) = (ours(tiny()?)?, flipped("blk.0.ffn_down.weight", 3, loudest("blk.0.ffn_sub_norm")?)?);
+    let (a, b) = (ours(tiny()?)?, flipped("blk.0.ffn_down.weight", 3, loudest("blk.0.ffn_sub_norm")?)?);
     let ids = tiny_ids()?;
     let theirs = b.trace(&ids)?;
     let mine = a.trace(&ids)?;

@@ -2,19 +2,19 @@
 
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::check::Failure;
+use bitnet_harness::crossval::generation::forced;
 use bitnet_harness::crossval::live::facts;
 use bitnet_harness::crossval::reference::Continuation;
-use bitnet_harness::crossval::{Logits, Positions, Reference, Row, SideError, Thresholds, Traced};
+use bitnet_harness::crossval::{Logits, Ours, Positions, Reference, Row, SideError, Thresholds, Traced};
 use bitnet_harness::data::reference::{Recording, file};
 use bitnet_harness::env::Env;
 use bitnet_harness::golden::Golden;
 use bitnet_harness::host::Host;
 use bitnet_harness::metrics::Value;
 use bitnet_harness::paths::Paths;
-use bitnet_harness::references::ours::Ours;
 use bitnet_harness::references::questions::{self, Subject};
 use bitnet_harness::references::recorded::Recorded;
-use bitnet_harness::references::{judge, record};
+use bitnet_harness::references::{judge, record, side};
 use bitnet_harness::{Cell, Context, Metrics, models, setup};
 use bitnet_kernels::best;
 use bitnet_kernels::quant::I2sLayout;
@@ -79,8 +79,8 @@ impl Liar<'_> {
 
     /// Where the truth about a prompt is first clear: the index of the token in the continuation, and the second best.
     fn clear(&self, prompt: &[u32], truth: &[u32]) -> (usize, u32) {
-        let (sequence, from) = judge::forced(prompt, &Continuation { tokens: truth.to_vec(), ended: false });
-        let logits = self.ours.logits(&sequence).expect("logits");
+        let (sequence, from) = forced(prompt, &Continuation { tokens: truth.to_vec(), ended: false });
+        let logits = self.ours.logits(&sequence, &Positions::All).expect("logits");
         (0..truth.len())
             .find_map(|at| match logits.row(from + at) {
                 Some(Row::Full(row)) if bitnet_harness::crossval::distance::gap(row) > 1.0 => {
@@ -115,7 +115,7 @@ impl Reference for Liar<'_> {
         if self.lie == Lie::Failure {
             return Err(SideError::failed("liar", "logits", "it died (signal 9)"));
         }
-        let all = self.ours.logits(tokens).expect("logits");
+        let all = self.ours.logits(tokens, &Positions::All).expect("logits");
         let mut positions = positions.of(tokens.len());
         if self.lie == Lie::Position {
             positions.pop();
@@ -148,7 +148,8 @@ impl Reference for Liar<'_> {
     }
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
-        let truth = self.ours.generate(prompt, max_tokens).expect("tokens").to_vec();
+        let truth = self.ours.generate(prompt, max_tokens).expect("tokens");
+        let Continuation { tokens: truth, ended } = truth;
         let tokens = match self.lie {
             Lie::Continuation | Lie::Contradiction => {
                 let (at, second) = self.clear(prompt, &truth);
@@ -157,14 +158,14 @@ impl Reference for Liar<'_> {
                 let rest = max_tokens - lie.len();
                 if rest > 0 {
                     let next = [prompt, &lie[..]].concat();
-                    lie.extend(self.ours.generate(&next, rest).expect("tokens").iter());
+                    lie.extend(self.ours.generate(&next, rest).expect("tokens").tokens);
                 }
                 lie
             }
             Lie::Stop => truth[..2].to_vec(),
             _ => truth,
         };
-        Ok(Continuation { tokens, ended: false })
+        Ok(Continuation { ended: ended && self.lie == Lie::None, tokens })
     }
 
     fn trace(&mut self, _: &[u32]) -> Result<Vec<Traced>, SideError> {
@@ -181,7 +182,7 @@ fn stage() -> (Context, Cell, Subject, Ours) {
     let name = format!("tiny-bitnet-silu::i2_s::cpu-{}::bitnet::recorded", best().name());
     let cell: Cell = name.parse().expect("cell");
     let subject = questions::subject(&ctx, &cell).expect("subject");
-    let ours = Ours::new(&ctx, &cell).expect("engine");
+    let ours = side(&ctx, &cell).expect("engine");
     (ctx, cell, subject, ours)
 }
 
@@ -246,7 +247,7 @@ fn a_reference_that_leaves_out_a_position() {
 }
 
 fn a_reference_that_goes_on_otherwise() {
-    caught(Lie::Continuation, "for liar, by a gap of");
+    caught(Lie::Continuation, "the continuations part at token");
 }
 
 fn a_reference_that_contradicts_itself() {
