@@ -79,18 +79,19 @@ impl<'a> Cursor<'a> {
     /// Moves behind up to `count` strings, as many as are whole; gives their number. A vocabulary has hundreds of thousands.
     pub(super) fn skip_strings(&mut self, count: u64) -> u64 {
         let mut done = 0;
-        while done < count {
-            let rest = self.bytes.get(self.pos..).unwrap_or_default();
-            let Some((len, rest)) = rest.split_first_chunk() else { break };
-            let len = u64::from_le_bytes(*len);
-            if len > rest.len() as u64 {
-                break;
-            }
-            // Not more than there are bytes.
-            self.pos += 8 + len as usize;
+        while done < count && self.string().is_some() {
             done += 1;
         }
         done
+    }
+
+    /// The next string, if it is whole.
+    #[inline]
+    pub(super) fn string(&mut self) -> Option<&'a [u8]> {
+        let (len, rest) = self.bytes.get(self.pos..)?.split_first_chunk()?;
+        let text = rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        self.pos += 8 + text.len();
+        Some(text)
     }
 
     /// A string of at most `limit` bytes that must be UTF-8.

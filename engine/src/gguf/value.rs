@@ -292,7 +292,7 @@ impl<'a> Iterator for StringIter<'a> {
         self.left = self.left.checked_sub(1)?;
         // The lengths were proved at open. Should the file have been changed under the map, an empty
         // string keeps the promised count.
-        Some(self.cursor.string_bytes(format_args!("element")).unwrap_or_default())
+        Some(self.cursor.string().unwrap_or_default())
     }
 
     fn nth(&mut self, n: usize) -> Option<&'a [u8]> {

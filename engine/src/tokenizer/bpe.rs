@@ -230,48 +230,86 @@ struct Work {
     scratch: Scratch,
 }
 
-/// The merges as pairs of ids. A merge splits at the first space after its first byte; of duplicates the first counts.
+/// Finds what merges make. They stand in the order of that: nearly always it is the token of the merge before, or the next one.
+pub(super) struct Wholes<'a, T> {
+    /// By id.
+    pub(super) tokens: &'a [T],
+    pub(super) ids: &'a WordMap,
+    last: u32,
+    joined: Vec<u8>,
+}
+
+impl<'a, T: AsRef<[u8]>> Wholes<'a, T> {
+    pub(super) fn new(tokens: &'a [T], ids: &'a WordMap) -> Self {
+        Self { tokens, ids, last: 0, joined: Vec::new() }
+    }
+
+    /// The id of `left` and `right` together. `sure` says of which ids the text is no other id's.
+    pub(super) fn id(&mut self, left: &[u8], right: &[u8], sure: impl Fn(u32) -> bool) -> Option<u32> {
+        let len = left.len() + right.len();
+        let is_whole = |id: u32| {
+            let text = self.tokens.get(id as usize).map(AsRef::as_ref).unwrap_or_default();
+            text.len() == len && text.starts_with(left) && text.ends_with(right) && sure(id)
+        };
+        let found = match [self.last, self.last + 1].into_iter().find(|id| is_whole(*id)) {
+            Some(id) => Some(id),
+            None => {
+                self.joined.clear();
+                self.joined.extend_from_slice(left);
+                self.joined.extend_from_slice(right);
+                self.ids.get(&self.joined)
+            }
+        };
+        self.last = found.unwrap_or(self.last).min(u32::MAX - 1);
+        found
+    }
+}
+
+/// The merges as pairs of ids; of duplicates the first counts.
 pub(super) fn pairs(
     vocab: &Draft<'_>,
     merges: &[&[u8]],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<PairTable, TokenizerError> {
-    let mut table = PairTableBuilder::with_capacity(merges.len());
-    let (mut duplicates, mut strangers) = (0usize, 0usize);
-    let (mut joined, mut last) = (Vec::new(), 0);
+    let bad = |index: usize| TokenizerError::BadMerge { index, merge: show(merges[index]) };
+    // A merge splits at the first space after its first byte, and something is behind it.
+    let space = |merge: &[u8]| Some(memchr::memchr(b' ', merge.get(1..)?)? + 1).filter(|at| at + 1 < merge.len());
+    let mut spaces = Vec::with_capacity(merges.len());
     for (index, merge) in merges.iter().enumerate() {
-        let bad = || TokenizerError::BadMerge { index, merge: show(merge) };
-        let space = merge.iter().skip(1).position(|&b| b == b' ').ok_or_else(bad)? + 1;
-        let (left, right) = (&merge[..space], &merge[space + 1..]);
-        if right.is_empty() {
-            return Err(bad());
-        }
-        let is_text = |id: &u32| vocab.kinds[*id as usize].is_text();
-        let find = |text: &[u8]| vocab.by_text.get(text).filter(is_text);
-        // Merges stand in the order of what they make: nearly always it is the token of the merge before, or the next one.
-        let is_whole = |id: &u32| {
-            let text = vocab.tokens.get(*id as usize).copied().unwrap_or_default();
-            text.len() + 1 == merge.len() && text.starts_with(left) && text.ends_with(right)
+        spaces.push(space(merge).ok_or_else(|| bad(index))?);
+    }
+    let pieces = |index: usize| (&merges[index][..spaces[index]], &merges[index][spaces[index] + 1..]);
+    let is_text = |id: &u32| vocab.kinds[*id as usize].is_text();
+    let (mut table, mut strangers) = (PairTableBuilder::with_capacity(merges.len()), 0usize);
+    let mut wholes = Wholes::new(&vocab.tokens, &vocab.by_text);
+    let (mut index, mut left, mut too_many) = (0, None, None);
+    let both = (0..merges.len()).flat_map(|index| <[&[u8]; 2]>::from(pieces(index)));
+    vocab.by_text.get_each(both, |id| {
+        // Left and right ones in turn.
+        let Some(left) = left.take() else {
+            left = Some(id);
+            return;
         };
-        let whole = if let Some(id) = [last, last + 1].into_iter().find(|id| vocab.unique && is_whole(id)) {
-            last = id;
-            Some(id).filter(is_text)
-        } else {
-            joined.clear();
-            joined.extend_from_slice(left);
-            joined.extend_from_slice(right);
-            let found = find(&joined);
-            last = found.unwrap_or(last);
-            found
-        };
-        match (find(left), find(right), whole) {
+        let (left_text, right_text) = pieces(index);
+        let whole = wholes.id(left_text, right_text, |_| vocab.unique);
+        match (left.filter(is_text), id.filter(is_text), whole.filter(is_text)) {
             (Some(left), Some(right), Some(id)) => {
-                let rank = u32::try_from(index).ok().filter(|&r| r < lanes::RANKS).ok_or_else(bad)?;
-                duplicates += usize::from(!table.insert(left, right, Merge { rank, id }));
+                match u32::try_from(index).ok().filter(|rank| *rank < lanes::RANKS) {
+                    Some(rank) => table.add(left, right, Merge { rank, id }),
+                    None => too_many = too_many.or(Some(index)),
+                }
             }
             _ => strangers += 1,
         }
+        index += 1;
+    });
+    if let Some(index) = too_many {
+        return Err(bad(index));
     }
+    if table.is_empty() {
+        return Err(useless(merges.len(), merges.first().copied().unwrap_or_default()));
+    }
+    let (table, duplicates) = table.finish();
     if duplicates > 0 {
         diagnostics.push(Diagnostic::info(
             "duplicate_merges",
@@ -289,10 +327,7 @@ pub(super) fn pairs(
             "convert the model again with its tokenizer",
         ));
     }
-    if table.is_empty() {
-        return Err(useless(merges.len(), merges.first().copied().unwrap_or_default()));
-    }
-    Ok(table.finish())
+    Ok(table)
 }
 
 /// The error of merges that all fail.
@@ -315,20 +350,21 @@ fn ordinary(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
 fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
     let mut ids = WordMapBuilder::with_capacity(vocab.tokens.len());
     for (id, token) in ordinary(vocab) {
-        ids.insert(token, id);
+        ids.add(token, id);
     }
+    let ids = ids.finish();
     let mut table = PairTableBuilder::with_capacity(vocab.tokens.len() * 3);
     for (id, token) in ordinary(vocab).filter(|(id, token)| ids.get(token) == Some(*id)) {
         for at in 1..token.len() {
             if let (Some(left), Some(right)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
-                table.insert(left, right, Merge { rank: id, id });
+                table.add(left, right, Merge { rank: id, id });
             }
         }
     }
     if table.is_empty() {
         return Err(TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() });
     }
-    Ok(table.finish())
+    Ok(table.finish().0)
 }
 
 /// The texts of all tokens, ordinary ones turned from GPT-2's alphabet into the bytes they stand for.
@@ -393,7 +429,7 @@ fn words(vocab: &Vocab, pairs: &PairTable, bytes: &BytePairs, ignore_merges: boo
                 continue;
             }
         }
-        words.insert(text, id);
+        words.add(text, id);
     }
     words.finish()
 }

@@ -206,7 +206,7 @@ mod tests {
         drop((mapped, file));
         assert_eq!(&*again, &*built.clone());
         let file = FileBytes::map(&path).unwrap();
-        for range in [3..403, 4..403, 4..410, 400..408, 8..4] {
+        for range in [3..403, 4..403, 4..410, 400..408] {
             assert!(Flat::<u32>::mapped(&file, range.clone()).is_none(), "{range:?}");
         }
         assert!(Flat::<f64>::mapped(&file, 4..12).is_none());

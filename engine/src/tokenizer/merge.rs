@@ -6,6 +6,7 @@
 //! line beat any heap), long ones rank by rank ([`super::levels`]) over a linked list, or through a heap: O(n log n) whatever the text.
 
 use super::flat::{Flat, Pod};
+use super::words::{bucket_shift, by_bucket};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -38,12 +39,10 @@ pub struct PairTable {
     shift: u32,
 }
 
-/// A [`PairTable`] to which pairs are added.
+/// Pairs that become a [`PairTable`].
 #[derive(Debug, Clone)]
 pub struct PairTableBuilder {
-    entries: Vec<Pair>,
-    shift: u32,
-    len: usize,
+    pairs: Vec<Pair>,
 }
 
 /// An entry.
@@ -135,47 +134,43 @@ impl PairTable {
 }
 
 impl PairTableBuilder {
-    /// A table for about `n` pairs.
+    /// For about `n` pairs.
     #[must_use]
     pub fn with_capacity(n: usize) -> Self {
-        // At most three quarters full: half the memory of a table that is half full, and as soon searched where caches are small.
-        let slots = (n.max(4) * 4).div_ceil(3).next_power_of_two();
-        Self { entries: vec![EMPTY; slots], shift: shift_of(slots), len: 0 }
+        Self { pairs: Vec::with_capacity(n) }
     }
 
     /// Whether there are no pairs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.pairs.is_empty()
     }
 
-    /// Adds a pair unless it is there already (of duplicate merges the first counts); says whether it was added.
-    pub fn insert(&mut self, left: u32, right: u32, merge: Merge) -> bool {
-        if (self.len + 1) * 4 > self.entries.len() * 3 {
-            let mut bigger = Self::with_capacity(self.entries.len());
-            for pair in self.entries.iter().filter(|pair| pair.key != EMPTY.key) {
-                bigger.insert((pair.key >> 32) as u32, pair.key as u32, pair.merge);
-            }
-            *self = bigger;
-        }
-        let key = key(left, right);
-        let mask = self.entries.len() - 1;
-        let mut at = slot(key, self.shift);
-        while self.entries[at].key != EMPTY.key {
-            if self.entries[at].key == key {
-                return false;
-            }
-            at = (at + 1) & mask;
-        }
-        self.entries[at] = Pair { key, merge };
-        self.len += 1;
-        true
+    /// Adds a pair; of the same pair added twice the first counts.
+    pub fn add(&mut self, left: u32, right: u32, merge: Merge) {
+        self.pairs.push(Pair { key: key(left, right), merge });
     }
 
-    /// No more pairs.
+    /// The table, and how many pairs were there already.
     #[must_use]
-    pub fn finish(self) -> PairTable {
-        PairTable { entries: self.entries.into(), shift: self.shift }
+    pub fn finish(self) -> (PairTable, usize) {
+        // At most three quarters full: half the memory of a table that is half full, and as soon searched where caches are small.
+        let slots = (self.pairs.len().max(4) * 4).div_ceil(3).next_power_of_two();
+        let (mut entries, mut duplicates) = (vec![EMPTY; slots], 0);
+        let (shift, small) = (shift_of(slots), bucket_shift(slots));
+        // In the order of the slots, so that the table is filled from front to back and not all over the memory.
+        for pair in by_bucket(&self.pairs, slots >> small, |pair| slot(pair.key, shift) >> small) {
+            let mut at = slot(pair.key, shift);
+            while entries[at].key != EMPTY.key && entries[at].key != pair.key {
+                at = (at + 1) & (slots - 1);
+            }
+            if entries[at].key == pair.key {
+                duplicates += 1;
+            } else {
+                entries[at] = pair;
+            }
+        }
+        (PairTable { entries: entries.into(), shift }, duplicates)
     }
 }
 

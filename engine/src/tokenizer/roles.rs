@@ -6,7 +6,7 @@
 use super::SpecialTokens;
 use super::error::{Diagnostic, TokenizerError};
 use super::vocab::{Defaults, TokenKind, VocabSource, byte_token, key, show};
-use super::words::WordMapBuilder;
+use super::words::WordMap;
 
 /// Texts that end a generation wherever they are a token (llama.cpp's list).
 const END_MARKERS: &[&str] = &[
@@ -44,7 +44,7 @@ const EOT_MARKERS: &[&str] = &[
 pub(super) fn roles<T>(
     source: &VocabSource<T>,
     defaults: Defaults,
-    by_text: &WordMapBuilder,
+    by_text: &WordMap,
     kinds: &[TokenKind],
     n: usize,
     diagnostics: &mut Vec<Diagnostic>,
@@ -115,7 +115,7 @@ pub(super) fn guess_kinds(tokens: &[&[u8]], special: &SpecialTokens) -> Vec<Toke
 }
 
 /// Ids that end a generation.
-pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMapBuilder, kinds: &[TokenKind]) -> Vec<u32> {
+pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[TokenKind]) -> Vec<u32> {
     let find = |names: &'static [&'static str]| names.iter().filter_map(|m| by_text.get(m.as_bytes()));
     let mut eog: Vec<u32> = [special.eos, special.eot, special.eom].into_iter().flatten().collect();
     eog.extend(find(END_MARKERS));

@@ -70,12 +70,12 @@ impl SpmTokenizer {
         let mut chars = WordMapBuilder::with_capacity(1024);
         let mut pieces = WordMapBuilder::with_capacity(vocab.tokens.len());
         for (id, text) in mergeable(&vocab) {
-            pieces.insert(text, id);
+            pieces.add(text, id);
             if decode(text, 0).is_some_and(|(_, len)| len == text.len()) {
-                chars.insert(text, id);
+                chars.add(text, id);
             }
         }
-        let chars = chars.finish();
+        let (chars, pieces) = (chars.finish(), pieces.finish());
         let pairs = if by_merges {
             bpe::pairs(&vocab, &source.merges, diagnostics)?
         } else {

@@ -85,7 +85,7 @@ pub(super) fn words(vocab: &Draft<'_>, chars: &WordMap, pairs: &PairTable) -> Wo
         symbols(text, chars, &mut parts);
         merge_all(pairs, &mut parts, &mut scratch);
         if parts == [id] && !text.contains(&b' ') {
-            words.insert(&unescape(text), id);
+            words.add(&unescape(text), id);
         }
     }
     words.finish()
@@ -123,7 +123,7 @@ pub(super) fn mergeable<'a>(vocab: &'a Draft<'_>) -> impl Iterator<Item = (u32, 
         .map(|(id, (text, _))| (id as u32, *text))
 }
 
-pub(super) fn pairs(vocab: &Draft<'_>, scores: &[f32], chars: &WordMap, pieces: &WordMapBuilder) -> PairTable {
+pub(super) fn pairs(vocab: &Draft<'_>, scores: &[f32], chars: &WordMap, pieces: &WordMap) -> PairTable {
     let mut order: Vec<f32> = scores.to_vec();
     // -0.0 and 0.0 are one score.
     order.iter_mut().for_each(|s| *s += 0.0);
@@ -153,11 +153,11 @@ pub(super) fn pairs(vocab: &Draft<'_>, scores: &[f32], chars: &WordMap, pieces: 
             if at < text.len()
                 && let (Some(left), Some(right)) = (part(&text[..at]), part(&text[at..]))
             {
-                table.insert(left, right, merge);
+                table.add(left, right, merge);
             }
         }
     }
-    table.finish()
+    table.finish().0
 }
 
 /// `▁` back to spaces.

@@ -10,7 +10,7 @@ use super::normalize::Normalizing;
 use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
 use super::unigram::Sums;
-use super::words::WordMapBuilder;
+use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens};
 
 /// Most tokens of a vocabulary.
@@ -186,7 +186,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) tokens: Vec<&'a [u8]>,
     pub(crate) kinds: Vec<TokenKind>,
     /// Source text to id, first of duplicates.
-    pub(crate) by_text: WordMapBuilder,
+    pub(crate) by_text: WordMap,
     /// No two tokens have one text.
     pub(crate) unique: bool,
     pub(crate) special: SpecialTokens,
@@ -355,21 +355,14 @@ pub(crate) fn show(text: &[u8]) -> String {
 }
 
 /// Ids by text, and whether all texts differ.
-fn index(tokens: &[&[u8]], diagnostics: &mut Vec<Diagnostic>) -> (WordMapBuilder, bool) {
+fn index(tokens: &[&[u8]], diagnostics: &mut Vec<Diagnostic>) -> (WordMap, bool) {
     let mut by_text = WordMapBuilder::with_capacity(tokens.len());
-    let (mut duplicates, mut example, mut empty) = (0usize, None, 0usize);
-    for (id, text) in tokens.iter().enumerate() {
-        let id = id as u32;
-        if text.is_empty() {
-            empty += 1;
-            continue;
-        }
-        let first = by_text.insert(text, id);
-        if first != id {
-            duplicates += 1;
-            example.get_or_insert((first, id));
-        }
+    for (id, text) in (0..).zip(tokens).filter(|(_, text)| !text.is_empty()) {
+        by_text.add(text, id);
     }
+    let empty = tokens.iter().filter(|text| text.is_empty()).count();
+    let (by_text, again) = by_text.finish_with_duplicates();
+    let (duplicates, example) = (again.len(), again.into_iter().min_by_key(|(_, again)| *again));
     if let Some((first, again)) = example {
         diagnostics.push(Diagnostic::warning(
             "duplicate_tokens",

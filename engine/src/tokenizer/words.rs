@@ -14,12 +14,12 @@ pub struct WordMap {
     arena: Flat<u8>,
 }
 
-/// A [`WordMap`] to which words are added.
+/// Words that become a [`WordMap`].
 #[derive(Debug, Clone)]
 pub struct WordMapBuilder {
+    /// One a word, in the order in which they came.
     entries: Vec<Entry>,
     arena: Vec<u8>,
-    len: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,32 +103,31 @@ fn slot(key: u64, len: usize, mask: usize) -> usize {
     (fold(key ^ len as u64, K) as usize) & mask
 }
 
-/// The id of `word`, whose [`key_of`] is `key`, or where it would be added. As many steps at most as there are entries, whatever
-/// these say.
+/// The id of the word whose key is `key`, from place `first` on. As many steps at most as there are entries,
+/// whatever these say.
 #[inline]
-fn search(entries: &[Entry], arena: &[u8], key: u64, word: &[u8]) -> Result<u32, Option<usize>> {
+fn search(entries: &[Entry], arena: &[u8], word: &[u8], key: u64, first: usize) -> Option<u32> {
     let len_plus_1 = word.len() as u32 + 1;
     let mask = entries.len().wrapping_sub(1);
-    let first = slot(key, word.len(), mask);
     for at in first..first + entries.len() {
         let entry = entries[at & mask];
         if entry.len_plus_1 == 0 {
-            return Err(Some(at & mask));
+            return None;
         }
         if entry.key == key && entry.len_plus_1 == len_plus_1 {
             if word.len() <= SHORT {
-                return Ok(entry.value);
+                return Some(entry.value);
             }
             let at = entry.value as usize;
             if let Some((id, rest)) = arena.get(at..).and_then(|a| a.split_first_chunk::<4>())
                 && let Some(found) = rest.get(..word.len())
                 && same(found, word)
             {
-                return Ok(u32::from_le_bytes(*id));
+                return Some(u32::from_le_bytes(*id));
             }
         }
     }
-    Err(None)
+    None
 }
 
 impl WordMap {
@@ -172,29 +171,75 @@ impl WordMap {
     /// The id of `word`, whose [`key_of`] is `key`.
     #[inline]
     pub(super) fn get_by(&self, key: u64, word: &[u8]) -> Option<u32> {
-        search(&self.entries, &self.arena, key, word).ok()
+        let entries = &*self.entries;
+        search(entries, &self.arena, word, key, slot(key, word.len(), entries.len().wrapping_sub(1)))
+    }
+
+    /// The ids of many words, in order. Where one lies outside of the caches, the next ones are fetched meanwhile.
+    pub(super) fn get_each<'w>(&self, mut words: impl Iterator<Item = &'w [u8]>, mut found: impl FnMut(Option<u32>)) {
+        const AT_ONCE: usize = 32;
+        /// Entries that were met before, in a core's own cache.
+        const NEAR: usize = 1 << 11;
+        let entries = &*self.entries;
+        if entries.is_empty() {
+            return words.for_each(|_| found(None));
+        }
+        let mut near = vec![EMPTY; NEAR];
+        let mut batch = [(&[][..], 0, 0, EMPTY); AT_ONCE];
+        loop {
+            let mut n = 0;
+            for (place, word) in batch.iter_mut().zip(&mut words) {
+                let key = key_of(word);
+                let first = slot(key, word.len(), entries.len() - 1);
+                let near = &mut near[first & (NEAR - 1)];
+                if near.key != key {
+                    *near = entries[first];
+                }
+                *place = (word, key, first, *near);
+                n += 1;
+            }
+            for &(word, key, first, entry) in &batch[..n] {
+                let short = word.len() <= SHORT && entry.key == key && entry.len_plus_1 == word.len() as u32 + 1;
+                found(if short { Some(entry.value) } else { search(entries, &self.arena, word, key, first) });
+            }
+            if n < AT_ONCE {
+                return;
+            }
+        }
     }
 }
 
+/// Items in the order of their buckets, those of a bucket in the order in which they came.
+pub(super) fn by_bucket<T: Copy>(items: &[T], buckets: usize, bucket: impl Fn(&T) -> usize) -> Vec<T> {
+    let Some(first) = items.first() else { return Vec::new() };
+    let mut starts = vec![0usize; buckets + 1];
+    items.iter().for_each(|item| starts[bucket(item) + 1] += 1);
+    for at in 1..=buckets {
+        starts[at] += starts[at - 1];
+    }
+    let mut sorted = vec![*first; items.len()];
+    for item in items {
+        let at = &mut starts[bucket(item)];
+        sorted[*at] = *item;
+        *at += 1;
+    }
+    sorted
+}
+
+/// Buckets of a table of so many slots, each of which lies in a core's nearest cache: the power of two that a slot is shifted by.
+pub(super) fn bucket_shift(slots: usize) -> u32 {
+    slots.trailing_zeros().min(8)
+}
+
 impl WordMapBuilder {
-    /// A map for about `n` words.
+    /// For about `n` words.
     #[must_use]
     pub fn with_capacity(n: usize) -> Self {
-        let slots = (n.max(4) * 2).next_power_of_two();
-        Self { entries: vec![EMPTY; slots], arena: Vec::new(), len: 0 }
+        Self { entries: Vec::with_capacity(n), arena: Vec::new() }
     }
 
-    /// Adds `word` unless it is there; gives the id that it has then. The map grows if need be.
-    pub fn insert(&mut self, word: &[u8], id: u32) -> u32 {
-        if (self.len + 1) * 2 > self.entries.len() {
-            self.grow();
-        }
-        let key = key_of(word);
-        let at = match search(&self.entries, &self.arena, key, word) {
-            Ok(id) => return id,
-            // There is room: the map has just grown if it had to.
-            Err(at) => at.unwrap_or_default(),
-        };
+    /// Adds `word`; where it is there already, the first id stays.
+    pub fn add(&mut self, word: &[u8], id: u32) {
         let value = if word.len() <= SHORT {
             id
         } else {
@@ -203,33 +248,81 @@ impl WordMapBuilder {
             self.arena.extend_from_slice(word);
             at
         };
-        self.entries[at] = Entry { key, len_plus_1: word.len() as u32 + 1, value };
-        self.len += 1;
-        id
+        self.entries.push(Entry { key: key_of(word), len_plus_1: word.len() as u32 + 1, value });
     }
 
-    fn grow(&mut self) {
-        let slots = self.entries.len() * 2;
-        let old = std::mem::replace(&mut self.entries, vec![EMPTY; slots]);
-        for entry in old.into_iter().filter(|e| e.len_plus_1 != 0) {
-            let mut at = slot(entry.key, entry.len_plus_1 as usize - 1, slots - 1);
-            while self.entries[at].len_plus_1 != 0 {
-                at = (at + 1) & (slots - 1);
-            }
-            self.entries[at] = entry;
-        }
-    }
-
-    /// The id of `word`.
-    #[inline]
-    #[must_use]
-    pub fn get(&self, word: &[u8]) -> Option<u32> {
-        search(&self.entries, &self.arena, key_of(word), word).ok()
-    }
-
-    /// No more words.
+    /// The map.
     #[must_use]
     pub fn finish(self) -> WordMap {
-        WordMap { entries: self.entries.into(), arena: self.arena.into() }
+        self.finish_with_duplicates().0
+    }
+
+    /// The map, and the words that were there already: the id that stayed and the one that did not.
+    #[must_use]
+    pub fn finish_with_duplicates(self) -> (WordMap, Vec<(u32, u32)>) {
+        let Self { entries: added, arena } = self;
+        let slots = (added.len().max(4) * 2).next_power_of_two();
+        let (mut entries, mut duplicates, shift) = (vec![EMPTY; slots], Vec::new(), bucket_shift(slots));
+        let first = |entry: &Entry| slot(entry.key, entry.len_plus_1 as usize - 1, slots - 1);
+        let text = |entry: &Entry| {
+            let at = entry.value as usize;
+            arena.get(at + 4..at + 3 + entry.len_plus_1 as usize).unwrap_or_default()
+        };
+        let id = |entry: &Entry| match arena.get(entry.value as usize..).and_then(|rest| rest.first_chunk()) {
+            Some(id) if entry.len_plus_1 as usize > SHORT + 1 => u32::from_le_bytes(*id),
+            _ => entry.value,
+        };
+        // In the order of the slots, so that the table is filled from front to back and not all over the memory.
+        for entry in by_bucket(&added, slots >> shift, |entry| first(entry) >> shift) {
+            let mut at = first(&entry);
+            loop {
+                let other = entries[at];
+                if other.len_plus_1 == 0 {
+                    entries[at] = entry;
+                    break;
+                }
+                let short = entry.len_plus_1 as usize <= SHORT + 1;
+                if (other.key, other.len_plus_1) == (entry.key, entry.len_plus_1)
+                    && (short || text(&other) == text(&entry))
+                {
+                    duplicates.push((id(&other), id(&entry)));
+                    break;
+                }
+                at = (at + 1) & (slots - 1);
+            }
+        }
+        (WordMap { entries: entries.into(), arena: arena.into() }, duplicates)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_one_by_one_and_many_at_once() {
+        let word = |n: u32| match n % 3 {
+            0 => n.to_string().into_bytes(),
+            1 => format!("a longer word {n}").into_bytes(),
+            _ => format!("{n:08}").into_bytes(),
+        };
+        for n in [0, 1, 5, 31, 32, 33, 1000] {
+            let mut map = WordMapBuilder::with_capacity(n as usize);
+            (0..n).for_each(|id| map.add(&word(id), id));
+            // Words that are there already, of all lengths.
+            (0..n.min(6)).for_each(|id| map.add(&word(id), id + 5000));
+            let (map, mut duplicates) = map.finish_with_duplicates();
+            duplicates.sort_unstable();
+            assert_eq!(duplicates, (0..n.min(6)).map(|id| (id, id + 5000)).collect::<Vec<_>>());
+            let words: Vec<Vec<u8>> = (0..n + 50).map(word).collect();
+            let wanted: Vec<Option<u32>> = (0..n + 50).map(|id| Some(id).filter(|id| *id < n)).collect();
+            assert_eq!(words.iter().map(|word| map.get(word)).collect::<Vec<_>>(), wanted);
+            let mut found = Vec::new();
+            map.get_each(words.iter().map(Vec::as_slice), |id| found.push(id));
+            assert_eq!(found, wanted);
+        }
+        let mut none = Vec::new();
+        WordMap::default().get_each([&b"a"[..]].into_iter(), |id| none.push(id));
+        assert_eq!((none, WordMap::default().get(b"a")), (vec![None], None));
     }
 }

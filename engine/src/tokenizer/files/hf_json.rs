@@ -1,7 +1,7 @@
 //! The data of a tokenizer.json, parsed with its limits and nothing decided.
 
 use super::super::error::TokenizerError;
-use super::super::words::WordMapBuilder;
+use super::super::words::{WordMap, WordMapBuilder};
 use super::companions::AddedToken;
 use super::look_json::Text;
 use super::{MAX_TOKEN_BYTES, bad};
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 /// A tokenizer.json.
@@ -65,27 +66,34 @@ pub(super) enum Vocab<'a> {
 #[derive(Debug)]
 pub(super) struct Ids<'a> {
     list: Vec<(Cow<'a, str>, u32)>,
-    /// Places in `list`.
-    places: WordMapBuilder,
+    ids: WordMap,
 }
 
 impl<'a> Ids<'a> {
     /// Of one text given twice the last counts, as for HuggingFace.
-    fn insert(&mut self, text: Cow<'a, str>, id: u32) {
-        let new = self.list.len() as u32;
-        let place = self.places.insert(text.as_bytes(), new);
-        match self.list.get_mut(place as usize) {
-            Some(known) => known.1 = id,
-            None => self.list.push((text, id)),
+    fn new(mut list: Vec<(Cow<'a, str>, u32)>) -> Self {
+        let index = |list: &[(Cow<'a, str>, u32)]| {
+            let mut ids = WordMapBuilder::with_capacity(list.len());
+            // Of a map's words the first counts.
+            list.iter().rev().for_each(|(text, id)| ids.add(text.as_bytes(), *id));
+            ids.finish_with_duplicates()
+        };
+        let (ids, twice) = index(&list);
+        if !twice.is_empty() {
+            let mut seen = HashSet::new();
+            list.reverse();
+            list.retain(|(text, _)| seen.insert(text.clone()));
+            list.reverse();
         }
+        Self { list, ids }
     }
 
     pub(super) fn get(&self, text: &str) -> Option<u32> {
-        self.list.get(self.places.get(text.as_bytes())? as usize).map(|(_, id)| *id)
+        self.ids.get(text.as_bytes())
     }
 
     pub(super) fn contains(&self, text: &str) -> bool {
-        self.places.get(text.as_bytes()).is_some()
+        self.get(text).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,6 +103,10 @@ impl<'a> Ids<'a> {
     /// Texts with their ids, in the order of the file.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&Cow<'a, str>, u32)> {
         self.list.iter().map(|(text, id)| (text, *id))
+    }
+
+    pub(super) fn map(&self) -> &WordMap {
+        &self.ids
     }
 }
 
@@ -113,11 +125,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Vocab<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab<'de>, A::Error> {
-                let mut ids = Ids { list: Vec::new(), places: WordMapBuilder::with_capacity(1 << 15) };
+                let mut list = Vec::new();
                 while let Some((Text(text), id)) = map.next_entry::<Text<'de>, u32>()? {
-                    ids.insert(text, id);
+                    list.push((text, id));
                 }
-                Ok(Vocab::Map(ids))
+                Ok(Vocab::Map(Ids::new(list)))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vocab<'de>, A::Error> {

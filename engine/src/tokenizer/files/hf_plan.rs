@@ -5,6 +5,7 @@
 //! their text in the vocabulary or the next free one, whatever id the file writes; tokens with `normalized` are looked
 //! for in a second pass. Where such a rule cannot matter for the file at hand our engine runs it.
 
+use super::super::bpe::Wholes;
 use super::super::byte_alphabet;
 use super::super::error::{Diagnostic, TokenizerError};
 use super::super::special::MAX_LEN;
@@ -131,7 +132,7 @@ fn class_frame(
 /// Texts that stay in the file where they can.
 type Bytes<'a> = Cow<'a, [u8]>;
 
-fn bytes<'a>(text: &'a Cow<'_, str>) -> Bytes<'a> {
+fn bytes(text: &str) -> Bytes<'_> {
     Cow::Borrowed(text.as_bytes())
 }
 
@@ -174,7 +175,7 @@ fn source<'a>(
         add_bos: Some(frame.front.is_some()),
         add_eos: Some(frame.back.is_some()),
         unk: model.unk_token.as_deref().and_then(find),
-        merges: merge_list(name, merges, vocab, &token_types)?,
+        merges: merge_list(name, merges, vocab, (&tokens, &token_types))?,
         tokens,
         token_types,
         ..VocabSource::default()
@@ -217,17 +218,20 @@ fn added_ids<'a>(added: &'a [AddedToken], vocab: &Ids<'_>) -> Result<HashMap<&'a
     Ok(ids)
 }
 
-/// `left right`, of duplicates the last.
+/// `left right`, of duplicates the last. `tokens` are the vocabulary's by id, of these `kinds`.
 fn merge_list<'a>(
     name: &str,
     merges: &'a [Merge<'_>],
     vocab: &Ids<'_>,
-    kinds: &[TokenKind],
+    (tokens, kinds): (&[Bytes<'_>], &[TokenKind]),
 ) -> Result<Vec<Bytes<'a>>, Stop> {
     let mut out: Vec<Bytes<'a>> = Vec::with_capacity(merges.len());
     let mut pairs = Vec::with_capacity(merges.len());
-    let mut joined = String::new();
-    for (index, merge) in merges.iter().enumerate() {
+    let mut ids = Vec::with_capacity(merges.len() * 2);
+    let both = merges.iter().flat_map(|merge| merge.pieces().map_or([""; 2], |(left, right)| [left, right]));
+    vocab.map().get_each(both.map(str::as_bytes), |id| ids.push(id));
+    let mut wholes = Wholes::new(tokens, vocab.map());
+    for (index, (merge, ids)) in merges.iter().zip(ids.as_chunks::<2>().0).enumerate() {
         let broken = |what: &str| Stop::Bad(bad(name, format!("merge {index} {what}")));
         let Some((left, right)) = merge.pieces() else {
             // HuggingFace reads over comments.
@@ -239,21 +243,18 @@ fn merge_list<'a>(
         if left.is_empty() || right.is_empty() {
             return Err(broken("has an empty piece"));
         }
-        joined.clear();
-        joined.push_str(left);
-        joined.push_str(right);
-        let find = |piece: &str| {
-            let Some(id) = vocab.get(piece) else {
-                return Err(broken(&format!("has `{}`, which is no token", show(piece.as_bytes()))));
-            };
-            match kinds.get(id as usize) {
+        let ordinary = |id: Option<u32>, piece: &dyn Fn() -> String| match id {
+            None => Err(broken(&format!("has `{}`, which is no token", show(piece().as_bytes())))),
+            Some(id) => match kinds.get(id as usize) {
                 Some(kind) if kind.is_text() => Ok(id),
-                _ => other(format!("merge {index} has the special token `{}`", show(piece.as_bytes()))),
-            }
+                _ => other(format!("merge {index} has the special token `{}`", show(piece().as_bytes()))),
+            },
         };
-        let (left_id, right_id) = (find(left)?, find(right)?);
-        find(&joined)?;
-        if joined.contains(' ') {
+        let (left_id, right_id) = (ordinary(ids[0], &|| left.to_owned())?, ordinary(ids[1], &|| right.to_owned())?);
+        // An added token's text may be no token of the vocabulary.
+        let sure = |id: u32| kinds.get(id as usize) == Some(&TokenKind::Normal);
+        ordinary(wholes.id(left.as_bytes(), right.as_bytes(), sure), &|| [left, right].concat())?;
+        if left.contains(' ') || right.contains(' ') {
             return other(format!("merge {index} has a piece with a space"));
         }
         pairs.push((u64::from(left_id) << 32 | u64::from(right_id), out.len()));
