@@ -3,12 +3,10 @@
 //! Both do the same: of all neighbouring symbols that may merge take the pair of lowest rank, of equal ranks the
 //! leftmost, until none is left. For BPE the rank is the index of the merge; for SPM it is the place of the merged
 //! token's score among all scores (equal scores, equal rank). Short words are scanned (a few numbers in one cache
-//! line beat any heap), long ones rank by rank ([`super::levels`]) over a linked list, or through a heap: O(n log n) whatever the text.
+//! line beat any heap), long ones rank by rank (`levels`) over a linked list: O(n log n) whatever the text.
 
 use super::flat::{Flat, Pod};
 use super::words::{bucket_shift, by_bucket};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 /// A symbol that is no token and merges with nothing (a byte the vocabulary lacks).
 pub const NO_SYMBOL: u32 = u32::MAX;
@@ -182,7 +180,6 @@ pub struct Scratch {
     /// Places of the neighbours, [`END`] for none.
     pub(super) next: Vec<u32>,
     pub(super) prev: Vec<u32>,
-    heap: Vec<Reverse<u64>>,
 }
 
 /// Of the list of symbols.
@@ -334,31 +331,4 @@ fn scan(table: &PairTable, symbols: &mut Vec<u32>, merges: &mut Vec<Merge>) {
             merges[at] = table.find(symbols[at], symbols[at + 1]);
         }
     }
-}
-
-/// The same over the list; an entry of the heap is stale unless its rank is still that of its place.
-pub(super) fn heap(table: &PairTable, symbols: &mut [u32], scratch: &mut Scratch) {
-    let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
-    let mut storage = std::mem::take(&mut scratch.heap);
-    storage.clear();
-    let merges = scratch.merges.iter().enumerate();
-    storage.extend(merges.filter(|(_, m)| m.rank != NO_RANK).map(|(i, m)| entry(m.rank, i as u32)));
-    let mut queue = BinaryHeap::from(storage);
-    while let Some(Reverse(top)) = queue.pop() {
-        let (rank, at) = ((top >> 32) as u32, top as u32);
-        if scratch.merges[at as usize].rank != rank {
-            continue;
-        }
-        scratch.join(symbols, at as usize);
-        for (left, right) in [(at, scratch.next[at as usize]), (scratch.prev[at as usize], at)] {
-            if left != END && right != END {
-                let merge = table.find(symbols[left as usize], symbols[right as usize]);
-                scratch.merges[left as usize] = merge;
-                if merge.rank != NO_RANK {
-                    queue.push(entry(merge.rank, left));
-                }
-            }
-        }
-    }
-    scratch.heap = queue.into_vec();
 }

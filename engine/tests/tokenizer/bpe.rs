@@ -1,6 +1,7 @@
 //! Byte-level BPE, id by id against the crate `tokenizers` with the same vocabulary.
 
 use crate::tokenizer_support::*;
+use bitnet_engine::tokenizer::pretokenize::by_name;
 use bitnet_engine::tokenizer::unicode::{NUMBER, class};
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer, from_source};
 use proptest::prelude::*;
@@ -65,6 +66,47 @@ fn check(text: &str) {
             assert_eq!(pair.ours.decode(&ids, false), text.as_bytes(), "{} does not come back", pair.pre);
             assert_eq!(pair.ours.decode(&plain, true), text.as_bytes(), "{} does not come back", pair.pre);
             assert_eq!(pair.theirs.decode(&ids, true).unwrap().as_bytes(), pair.ours.decode(&ids, true));
+        }
+    }
+}
+
+/// Long texts go through tables of what was met lately, and their pieces are merged several at once.
+#[test]
+fn long_texts_give_the_same_ids_the_first_time_and_again() {
+    let nasty = nasty();
+    for turn in 0..8 {
+        let mut text = String::new();
+        for part in nasty.iter().cycle().skip(turn * 29).step_by(turn + 1) {
+            text.push_str(part);
+            text.push_str(["", " ", "\n", "x"][turn % 4]);
+            if text.len() > 12_000 {
+                break;
+            }
+        }
+        let text: String = text.chars().filter(|c| !c.is_numeric() || class(*c as u32) & NUMBER != 0).collect();
+        check(&text);
+        check(&text);
+    }
+}
+
+/// Bytes that are no text: what a long text gives is what its pieces give one by one.
+#[test]
+fn long_bytes_give_the_ids_of_their_pieces() {
+    let bytes: Vec<u8> = (0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8).collect();
+    let text: String = nasty().into_iter().filter(|text| text.len() < 1000).collect();
+    let text = text.repeat(2).into_bytes();
+    assert!(text.len() > 9000);
+    for pair in pairs() {
+        let pre = by_name(pair.pre).unwrap().pre;
+        for bytes in [&bytes[..], &text[1..9000], &text[2..]] {
+            let mut wanted = Vec::new();
+            for piece in pre.split(bytes).into_iter().map(|range| &bytes[range]) {
+                assert!(piece.len() < 1024, "a short piece takes the plain way");
+                assert_eq!(pre.split(piece).len(), 1, "{} splits {piece:?}", pair.pre);
+                wanted.extend(pair.ours.encode_bytes(piece, PLAIN).unwrap());
+            }
+            let plain = EncodeOptions::default();
+            assert_eq!(pair.ours.encode_bytes(bytes, plain).unwrap(), wanted, "{}", pair.pre);
         }
     }
 }

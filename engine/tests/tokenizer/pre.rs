@@ -180,6 +180,57 @@ fn every_name_of_llama_cpp_is_known_or_refused() {
     }
 }
 
+/// What the masks have to carry from block to block: every kind of run, contractions, spaces and breaks in every order.
+const BORDERS: &str = "a b  c   1 12 1234 12345678 ٣٤٥٦ x'sy 're'Ve 'll. ' 'ſz ''t !'d  ?! x.y .é.z ,中文。の  \u{3000}か\u{a0} \u{a0}b \n c\n\n  \n d \t\r\n \n \t e!\n\n  f!\r\n \n g1\n2\n 😀 😀a👍🏽!\n/x ` `` $<|^~+= 1,000.5 \u{301}a e\u{301}\u{301} नमस्ते १२३ ЖизньRegEx don't I'M 12's\n\t\tmov   ";
+
+/// The rules that are worked out with masks.
+fn masked() -> Vec<(Pre, PreTokenizerWrapper)> {
+    let names = ["gpt-2", "llama-bpe", "qwen2", "smollm", "default", "qwen35", "falcon", "falcon_e"];
+    let rules = names.map(|name| by_name(name).unwrap().pre);
+    oracles().iter().filter(|(pre, _)| rules.contains(pre)).cloned().collect()
+}
+
+#[test]
+fn texts_split_the_same_at_every_offset_of_a_block() {
+    let masked = masked();
+    assert_eq!(masked.len(), 8);
+    for shift in 0..64 {
+        check_with(&format!("{}{BORDERS}", "x".repeat(shift)), &masked);
+        // Behind the end of a window, and in pieces that are longer than one.
+        if shift % 7 == 0 {
+            check_with(&format!("{}{BORDERS}", "y".repeat(4096 - 9 * shift)), &masked);
+            check_with(&format!("x{}{BORDERS}", " \n".repeat(2048 + shift)), &masked);
+            check_with(&format!("1{}{BORDERS}", "!".repeat(8192 + shift)), &masked);
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_splits_as_the_plain_one_does() {
+    use bitnet_kernels::text::sets;
+    let plain = (sets()[0].detect)().unwrap();
+    let mut texts: Vec<Vec<u8>> = nasty().into_iter().map(String::into_bytes).collect();
+    let all = texts.concat();
+    for cut in 0..64 {
+        // Cut inside of characters: bytes that are no text.
+        texts.push(all[cut..all.len().min(cut + 9000)].to_vec());
+        let mixed: Vec<u8> = all.iter().skip(cut).step_by(3).copied().take(5000).collect();
+        texts.push(mixed);
+    }
+    let mut others = 0;
+    for set in sets()[1..].iter().filter_map(|set| (set.detect)().ok()) {
+        others += 1;
+        for (pre, _) in oracles() {
+            for text in &texts {
+                let (ours, wanted) = (pre.split_by(set, text), pre.split_by(plain, text));
+                assert_eq!(ours, wanted, "{pre:?} by {} on {:?}", set.name, String::from_utf8_lossy(text));
+            }
+        }
+    }
+    // A machine without any of them has only the plain one to show.
+    assert!(others > 0 || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
+}
+
 /// No rule reads a text of one kind, or of two that alternate, much more slowly than any other.
 #[test]
 fn long_runs_are_split_in_one_pass() {

@@ -174,6 +174,26 @@ fn nasty_strings_have_the_naive_encoders_ids() {
     }
 }
 
+/// Long texts are cut wherever no token joins two bytes, and go through tables of what was met lately.
+#[test]
+fn long_texts_have_the_naive_encoders_ids_the_first_time_and_again() {
+    let nasty = nasty();
+    for turn in 0..6 {
+        let mut text = String::new();
+        for part in nasty.iter().filter(|part| part.len() < 300).cycle().skip(turn * 31).step_by(2 * turn + 1) {
+            text.push_str(part);
+            text.push_str(["", " ", "\n", "▁"][turn % 4]);
+            if text.len() > 1100 {
+                break;
+            }
+        }
+        check(&text);
+        check(&text);
+        // Without a space in front of the first word.
+        check(&format!("日{text}"));
+    }
+}
+
 #[test]
 fn words_are_cut_wherever_no_token_joins_them() {
     // Without a token of two spaces even runs of spaces are cut.

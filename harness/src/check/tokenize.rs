@@ -9,6 +9,7 @@ use bitnet_engine::tokenizer::gpu::GpuTokenizer;
 use bitnet_engine::tokenizer::{EncodeOptions, StreamDecoder, Tokenizer};
 use bitnet_golden::texts;
 use bitnet_kernels::cuda::device::Device;
+use bitnet_kernels::text;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ impl Check for Tokenize {
         let all: Vec<&str> = strings.iter().chain(recorded.iter().map(|(text, _)| text)).map(String::as_str).collect();
         let device = models::device(cell)?;
         let ids = match &device.card {
-            None => all.iter().map(|text| tokenizer.encode(text, plain)).collect::<Result<Vec<_>, _>>()?,
+            None => on_cpu(&device.name(), tokenizer, &all, plain)?,
             Some(card) => on_device(card, &loaded.tokenizer, &all, plain)?,
         };
         let (of_strings, of_recorded) = ids.split_at(strings.len());
@@ -55,10 +56,36 @@ impl Check for Tokenize {
             .with("texts", strings.len())
             .with("reference_texts", recorded.len())
             .with("tokenizer", tokenizer.kind().to_owned());
-        // On the CPU no kernels are involved.
+        // On the CPU these are the instructions that look at text, not kernels.
         Ok(if device.card.is_some() { metrics.ran(device.name()) } else { metrics })
     }
 }
+
+/// The ids of texts by the instructions of a CPU device, if text has a set of its own there. A long text, which takes another way
+/// through the tokenizer, has the same ids by all of them.
+fn on_cpu(
+    device: &str,
+    tokenizer: &dyn Tokenizer,
+    texts: &[&str],
+    options: EncodeOptions,
+) -> Result<Vec<Vec<u32>>, Failure> {
+    let sets = || text::sets().iter().filter_map(|set| (set.detect)().ok());
+    let set = sets().find(|set| device.strip_prefix("cpu-") == Some(set.name)).unwrap_or_else(text::best);
+    let long = texts.concat().repeat(1 + LONG / texts.iter().map(|text| text.len()).sum::<usize>().max(1));
+    let ids = text::with(set, || tokenizer.encode(&long, options))?;
+    for other in sets() {
+        if text::with(other, || tokenizer.encode(&long, options))? != ids {
+            return Err(Failure::new(format_args!(
+                "a long text has other ids by `{}` than by `{}`",
+                set.name, other.name
+            )));
+        }
+    }
+    Ok(text::with(set, || texts.iter().map(|text| tokenizer.encode(text, options)).collect::<Result<Vec<_>, _>>())?)
+}
+
+/// Bytes of a text that is long.
+const LONG: usize = 16 << 10;
 
 /// The ids of texts by a card, which must make all of them itself.
 fn on_device(

@@ -14,6 +14,7 @@ mod neon;
 mod swar;
 
 use crate::Unavailable;
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 /// Bytes of a block.
@@ -82,10 +83,27 @@ pub fn sets() -> &'static [TextSetInfo] {
     SETS
 }
 
-/// The fastest set that can run here.
+thread_local! {
+    static WISHED: Cell<Option<&'static TextSet>> = const { Cell::new(None) };
+}
+
+/// The fastest set that can run here, or the one that this thread is to use ([`with`]).
 pub fn best() -> &'static TextSet {
     static BEST: OnceLock<&'static TextSet> = OnceLock::new();
-    BEST.get_or_init(|| SETS.iter().rev().find_map(|set| (set.detect)().ok()).unwrap_or(&swar::SET))
+    let best = || *BEST.get_or_init(|| SETS.iter().rev().find_map(|set| (set.detect)().ok()).unwrap_or(&swar::SET));
+    WISHED.get().unwrap_or_else(best)
+}
+
+/// Does something with a set that is not the fastest: for tests, which hold all of them to the same answers.
+pub fn with<R>(set: &'static TextSet, run: impl FnOnce() -> R) -> R {
+    struct Before(Option<&'static TextSet>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            WISHED.set(self.0);
+        }
+    }
+    let _before = Before(WISHED.replace(Some(set)));
+    run()
 }
 
 /// Asks for the cache line of `at` before it is needed. Changes nothing but the time.
@@ -186,5 +204,8 @@ mod tests {
             }
         }
         assert!(ran > 0 && sets().iter().any(|set| set.name == best().name));
+        let fastest = best().name;
+        assert_eq!(with(&swar::SET, || best().name), "scalar");
+        assert_eq!(best().name, fastest);
     }
 }
