@@ -7,8 +7,8 @@
 //! CROSSVAL_REQUIRE=llama3 cargo nextest run --test tokenizer_discovery_crossval
 //! ```
 //!
-//! A trial is `vocabulary::way::class`. A *way* is how our tokenizer was made: from a GGUF written in memory (`gguf`), or
-//! from the files of the vocabulary in one of their published forms. A *class* is a kind of string
+//! A trial is `vocabulary::way::class`. A *way* is how our tokenizer was made: from a GGUF written in memory (`gguf`), from that
+//! compiled into a file (`compiled`), or from the files of the vocabulary in one of their published forms. A *class* is a kind of string
 //! (`bitnet_harness::strings`), or
 //!
 //! | class | what is shown |

@@ -169,11 +169,19 @@ fn a_folder_that_cannot_be_written_costs_one_diagnostic() {
 #[test]
 fn the_oldest_are_removed() {
     let place = Place::new();
+    let (old, new) = (place.dir.path().join("cache/.tmp-1-0"), place.dir.path().join("cache/.tmp-1-1"));
+    std::fs::create_dir(place.dir.path().join("cache")).unwrap();
+    for path in [&old, &new] {
+        std::fs::write(path, "half").unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(7200);
+    std::fs::File::options().append(true).open(&old).unwrap().set_modified(long_ago).unwrap();
     for n in 0..20 {
         let hints = Hints { expected_vocab: Some(n), ..Hints::default() };
         place.cache.in_memory(&FileSet::from_path(&place.source).unwrap(), &hints).unwrap();
     }
     assert_eq!(place.files("tokenizer").len(), 16);
+    assert!(!old.exists() && new.exists(), "what was left long ago is removed, what may be written now is not");
 }
 
 #[test]

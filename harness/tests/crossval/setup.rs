@@ -2,7 +2,7 @@
 //! first trial asks.
 
 use crate::oracle::Oracle;
-use bitnet_engine::tokenizer::{Tokenizer, from_gguf};
+use bitnet_engine::tokenizer::{Tokenizer, compiled, from_gguf};
 use bitnet_harness::check::Failure;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::vocabularies::{Entry, Vocabulary};
@@ -19,10 +19,10 @@ pub(crate) struct Stage {
 /// The ways in which our tokenizer can be made of a vocabulary.
 pub(crate) fn ways(entry: &Entry) -> &'static [&'static str] {
     match entry.name {
-        "gpt2" => &["gguf", "vocab-bpe", "tokenizer-json"],
-        "mistral-v1" => &["gguf", "tokenizer-model", "tokenizer-json"],
-        "llama3" => &["gguf", "tokenizer-json", "tiktoken"],
-        _ => &["gguf", "tokenizer-json"],
+        "gpt2" => &["gguf", "compiled", "vocab-bpe", "tokenizer-json"],
+        "mistral-v1" => &["gguf", "compiled", "tokenizer-model", "tokenizer-json"],
+        "llama3" => &["gguf", "compiled", "tokenizer-json", "tiktoken"],
+        _ => &["gguf", "compiled", "tokenizer-json"],
     }
 }
 
@@ -51,6 +51,13 @@ impl Stage {
         }
         let tokenizer = match way {
             "gguf" => from_gguf(self.vocabulary.gguf()?.metadata())?.tokenizer,
+            "compiled" => {
+                let folder = tempfile::tempdir()?;
+                let file = folder.path().join("compiled");
+                compiled::write(&from_gguf(self.vocabulary.gguf()?.metadata())?, &file)?;
+                // The file stays mapped when its name is gone.
+                compiled::open(&file)?.tokenizer
+            }
             way => self.built_from_files(way)?,
         };
         if tokenizer.vocab_size() != self.vocabulary.source.tokens.len() {

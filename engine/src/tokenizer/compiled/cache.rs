@@ -19,7 +19,7 @@ use crate::hub::{try_lock, write_whole};
 use crate::tokenizer::files::{self, FileSet, Hints};
 use crate::tokenizer::{Diagnostic, Loaded, TokenizerError, from_gguf};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A folder of compiled tokenizers. What is in it can be removed at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub(crate) const USED: &str = "tokenizer_compiled";
 const MOST: usize = 16;
 /// Notes that stay.
 const MOST_NOTES: usize = 256;
+
+/// Nobody writes that long.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// What is remembered of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +150,10 @@ impl CompiledCache {
 
     /// What the note of a source says, if the source is still as it was.
     fn note(&self, mark: Mark) -> Option<(Key, Key, [u64; 5])> {
-        let bytes = std::fs::read(self.path(mark.place, "known")).ok()?;
-        Note::read(&bytes).filter(|(state, ..)| *state == mark.state)
+        let path = self.path(mark.place, "known");
+        // Asked before opening, because to open a named pipe would wait for its writer.
+        std::fs::metadata(&path).ok().filter(|about| about.is_file() && about.len() == Note::BYTES as u64)?;
+        Note::read(&std::fs::read(path).ok()?).filter(|(state, ..)| *state == mark.state)
     }
 
     /// Best effort: what is not remembered is found out again.
@@ -215,20 +220,26 @@ impl CompiledCache {
             return Ok(false);
         };
         write_whole(&self.path(key, "tokenizer"), bytes).map_err(|error| error.to_string())?;
-        self.thin("tokenizer", MOST);
-        self.thin("known", MOST_NOTES);
+        self.thin();
         Ok(true)
     }
 
-    /// Removes the oldest files of a kind beyond `most`.
-    fn thin(&self, end: &str, most: usize) {
+    /// Removes the oldest files beyond what may stay, and what a process left that was killed while it wrote.
+    fn thin(&self) {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut files: Vec<(SystemTime, PathBuf)> = entries
-            .filter(|entry| entry.path().extension().is_some_and(|own| own == end))
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
+        let mut files: Vec<(SystemTime, PathBuf)> =
+            entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
         files.sort();
-        for (_, path) in files.iter().take(files.len().saturating_sub(most)) {
+        let of = |end: &str, most: usize| {
+            let of: Vec<&PathBuf> = files.iter().map(|(_, path)| path).filter(|path| has_end(path, end)).collect();
+            of.iter().take(of.len().saturating_sub(most)).map(|path| path.to_path_buf()).collect::<Vec<_>>()
+        };
+        let is_left = |(changed, path): &&(SystemTime, PathBuf)| {
+            let old = changed.elapsed().is_ok_and(|age| age > ABANDONED);
+            old && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-"))
+        };
+        let left = files.iter().filter(is_left).map(|(_, path)| path.clone());
+        for path in of("tokenizer", MOST).into_iter().chain(of("known", MOST_NOTES)).chain(left) {
             // Whoever has it mapped keeps it.
             let _ = std::fs::remove_file(path);
         }
@@ -238,4 +249,8 @@ impl CompiledCache {
 /// Whether a file is the one that was whole.
 fn is_same(identity: Option<Identity>, whole: Option<[u64; 5]>) -> bool {
     identity.is_some_and(|identity| Some(identity.numbers()) == whole)
+}
+
+fn has_end(path: &Path, end: &str) -> bool {
+    path.extension().is_some_and(|own| own == end)
 }
