@@ -9,13 +9,13 @@
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
+use super::batch::{Batch, Merging};
 use super::error::{Diagnostic, TokenizerError};
-use super::batch::{Batch, Merging, Room};
 use super::joints::Joints;
 use super::lanes::{self, Lane};
 use super::merge::{NONE, PairTable, Scratch, merge_all};
-use super::recent::{self, Recent};
 use super::normalize::Normalizer;
+use super::recent::{self, Recent};
 use super::special::Part;
 pub(super) use super::spm_tables::unescape;
 use super::spm_tables::{CHAR, Cuts, SPACE, each_symbol, mergeable, pairs, symbol_bytes, symbols, words};
@@ -24,8 +24,9 @@ use super::unigram::{decode_pieces, piece_bytes};
 use super::vocab::{Defaults, MergeRule, Vocab, VocabSource, byte_token, check_length};
 use super::words::WordMap;
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
-use bitnet_kernels::text::{self, Masks};
+use bitnet_kernels::text;
 use std::borrow::Cow;
+use std::mem;
 use std::sync::OnceLock;
 
 /// A SentencePiece BPE tokenizer.
@@ -85,7 +86,18 @@ impl SpmTokenizer {
         let prefix_space = spec.as_ref().map_or(source.add_space_prefix.unwrap_or(true), |spec| spec.dummy_prefix);
         let normalizer = spec.map(|spec| Normalizer::new(&spec, &vocab.tokens)).transpose();
         let normalizer = normalizer.map_err(|reason| TokenizerError::BadKey { reason })?;
-        Ok(Self { vocab, chars, pairs, words, cuts, bytes, prefix_space, normalizer, owner: recent::owner(), joints: OnceLock::new() })
+        Ok(Self {
+            vocab,
+            chars,
+            pairs,
+            words,
+            cuts,
+            bytes,
+            prefix_space,
+            normalizer,
+            owner: recent::owner(),
+            joints: OnceLock::new(),
+        })
     }
 
     fn joints(&self) -> &Joints {
@@ -155,12 +167,15 @@ impl SpmTokenizer {
         work: &mut Work,
     ) -> Result<(), TokenizerError> {
         if let Some(recent) = &mut work.recent {
-            let Work { ids, room, masks, symbols, scratch, .. } = work;
+            let Work { ids, symbols, scratch, .. } = work;
+            let (mut windows, room) = (mem::take(&mut recent.windows), mem::take(&mut recent.room));
             let merging = Chars { tokenizer: self, symbols, scratch };
             let mut batch = Batch { words: &self.words, recent, merging, room };
-            self.joints().batches(text::best(), text, start, masks, &mut |from, ends| {
+            self.joints().batches(text::best(), text, start, &mut windows, &mut |from, ends| {
                 batch.encode(text, from, ends, ids);
             });
+            let Batch { recent, room, .. } = batch;
+            (recent.windows, recent.room) = (windows, room);
             return Ok(());
         }
         while start < text.len() {
@@ -263,8 +278,6 @@ struct Work {
     ids: Vec<u32>,
     /// For texts that are long enough to repeat themselves, if every byte has a token.
     recent: Option<Recent>,
-    room: Room,
-    masks: Vec<Masks>,
     symbols: Vec<u32>,
     scratch: Scratch,
     word: Vec<u8>,

@@ -75,7 +75,10 @@ fn on_cpu(
     let ids = text::with(set, || tokenizer.encode(&long, options))?;
     for other in sets() {
         if text::with(other, || tokenizer.encode(&long, options))? != ids {
-            return Err(Failure::new(format_args!("a long text has other ids by `{}` than by `{}`", set.name, other.name)));
+            return Err(Failure::new(format_args!(
+                "a long text has other ids by `{}` than by `{}`",
+                set.name, other.name
+            )));
         }
     }
     Ok(text::with(set, || texts.iter().map(|text| tokenizer.encode(text, options)).collect::<Result<Vec<_>, _>>())?)
