@@ -7,7 +7,7 @@
 use super::lanes::{self, Lane};
 use super::merge::PairTable;
 use super::recent::{Key, Recent};
-use super::words::{WordMap, key_of};
+use super::words::WordMap;
 
 /// Pieces of a batch.
 const BATCH: usize = 256;
@@ -33,12 +33,16 @@ pub(super) struct Batch<'a, M> {
     /// For all others.
     pub(super) merging: M,
     /// Reusable.
-    pub(super) room: &'a mut Room,
+    pub(super) room: Room,
 }
 
 /// Reusable memory.
 #[derive(Debug, Default)]
 pub(super) struct Room {
+    /// The id of each piece of the batch, if it has one.
+    found: Vec<u32>,
+    /// Indices of those that the table of recent ones has no single id for.
+    missed: Vec<u32>,
     /// Pieces that the table of recent ones had no single id for.
     rest: Vec<Rest>,
     /// Indices of `rest`.
@@ -56,7 +60,9 @@ struct Rest {
     end: usize,
     /// In the batch.
     index: usize,
-    key: u64,
+    key: Key,
+    /// In the table of words.
+    word: u64,
     /// In [`Room::many`]; none if the piece is one token.
     ids: Option<(usize, usize)>,
 }
@@ -77,71 +83,67 @@ impl<M: Merging> Batch<'_, M> {
     /// Adds the ids of the pieces that start at `from` in `text` and end so far behind it.
     #[inline]
     pub(super) fn encode(&mut self, text: &[u8], from: usize, ends: &[u32], ids: &mut Vec<u32>) {
-        let mut start = from;
+        self.room.found.resize(BATCH, 0);
+        self.room.missed.resize(BATCH, 0);
+        let text = &text[from..];
+        let mut start = 0;
         for ends in ends.chunks(BATCH) {
-            let mut found = [0; BATCH];
-            self.recent(text, from, start, ends, &mut found);
-            self.known(text, &mut found);
+            self.recent(text, start, ends);
+            self.known(text);
             self.merge(text);
+            let Room { found, rest, many, .. } = &self.room;
             let mut done = 0;
-            ids.reserve(ends.len() + self.room.many.len());
-            for rest in &self.room.rest {
+            ids.reserve(ends.len() + many.len());
+            for rest in rest {
                 if let Some((from, to)) = rest.ids {
                     append(ids, &found[done..rest.index]);
-                    append(ids, &self.room.many[from..to]);
+                    append(ids, &many[from..to]);
                     done = rest.index + 1;
                 }
             }
             ids.extend_from_slice(&found[done..ends.len()]);
-            start = ends.last().map_or(start, |end| from + *end as usize);
+            start = ends.last().map_or(start, |end| *end as usize);
         }
     }
 
     /// Looks all up among the recent ones; asks for the words of the rest.
-    #[inline]
-    fn recent(&mut self, text: &[u8], from: usize, mut start: usize, ends: &[u32], found: &mut [u32; BATCH]) {
-        let mut rest = [(0u32, 0u32, 0u32); BATCH];
-        let mut count = 0;
-        for ((index, end), found) in (0..).zip(ends).zip(found) {
-            let end = from + *end as usize;
-            let (id, known) = self.recent.one(Key::of(text, start, end), end - start);
-            *found = id;
-            rest[count % BATCH] = (start as u32, end as u32, index);
-            count += usize::from(!known);
-            start = end;
-        }
-        self.room.rest.clear();
-        self.room.rest.extend(rest[..count.min(BATCH)].iter().map(|&(start, end, index)| {
-            let (start, end) = (start as usize, end as usize);
-            let key = key_of(&text[start..end]);
-            self.words.prefetch(key, end - start);
-            self.recent.merged.prefetch_slot(key, end - start);
-            Rest { start, end, index: index as usize, key, ids: None }
+    fn recent(&mut self, text: &[u8], first: usize, ends: &[u32]) {
+        let Room { found, missed, rest, .. } = &mut self.room;
+        let count = self.recent.probe(text, first, ends, found, missed);
+        rest.clear();
+        rest.extend(missed.iter().take(count).map(|&index| {
+            let index = index as usize;
+            let start = index.checked_sub(1).map_or(first, |before| ends[before] as usize);
+            let end = ends[index] as usize;
+            let key = Key::of(text, start, end);
+            let word = key.word(&text[start..end]);
+            self.words.prefetch(word, end - start);
+            self.recent.merged.prefetch_slot(word, end - start);
+            Rest { start, end, index, key, word, ids: None }
         }));
     }
 
     /// Looks up what is known of the rest.
     #[inline]
-    fn known(&mut self, text: &[u8], found: &mut [u32; BATCH]) {
-        let Room { rest, unknown, many, .. } = &mut *self.room;
+    fn known(&mut self, text: &[u8]) {
+        let Room { found, rest, unknown, many, .. } = &mut self.room;
         unknown.clear();
         many.clear();
         for (at, rest) in rest.iter_mut().enumerate() {
             let piece = &text[rest.start..rest.end];
-            let key = Key::of(text, rest.start, rest.end);
-            match self.recent.ids(key, piece.len()) {
+            match self.recent.ids(rest.key, piece.len()) {
                 Some([id]) => found[rest.index] = *id,
                 Some(ids) => {
                     rest.ids = Some((many.len(), many.len() + ids.len()));
                     many.extend_from_slice(ids);
                 }
-                None => match self.words.get_by(rest.key, piece) {
+                None => match self.words.get_by(rest.word, piece) {
                     Some(id) => {
-                        self.recent.note(key, piece.len(), &[id]);
+                        self.recent.note(rest.key, piece.len(), &[id]);
                         found[rest.index] = id;
                     }
                     None => {
-                        self.recent.merged.prefetch(rest.key, piece.len());
+                        self.recent.merged.prefetch(rest.word, piece.len());
                         unknown.push(at);
                     }
                 },
@@ -150,28 +152,28 @@ impl<M: Merging> Batch<'_, M> {
         let mut new = 0;
         for index in 0..unknown.len() {
             let at = unknown[index];
-            let Rest { start, end, key, .. } = rest[at];
+            let Rest { start, end, key, word, .. } = rest[at];
             let piece = &text[start..end];
             let old = many.len();
-            if let Some(ids) = self.recent.merged.get(key, piece) {
+            if let Some(ids) = self.recent.merged.get(word, piece) {
                 many.extend(ids);
             } else if piece.len() > lanes::MOST {
                 self.merging.long(piece, many);
-                self.recent.merged.note(key, piece, &many[old..]);
+                self.recent.merged.note(word, piece, &many[old..]);
             } else {
                 unknown[new] = at;
                 new += 1;
                 continue;
             }
             rest[at].ids = Some((old, many.len()));
-            self.recent.note(Key::of(text, start, end), piece.len(), &many[old..]);
+            self.recent.note(key, piece.len(), &many[old..]);
         }
         unknown.truncate(new);
     }
 
     /// Merges the new ones.
     fn merge(&mut self, text: &[u8]) {
-        let Room { rest, unknown, many, merged } = &mut *self.room;
+        let Room { rest, unknown, many, merged, .. } = &mut self.room;
         let merging = &self.merging;
         merged.clear();
         let piece_of = |rest: &Rest| &text[rest.start..rest.end];
@@ -189,8 +191,8 @@ impl<M: Merging> Batch<'_, M> {
             let rest = &mut rest[at];
             let piece = piece_of(rest);
             rest.ids = Some((from, to));
-            self.recent.merged.note(rest.key, piece, &many[from..to]);
-            self.recent.note(Key::of(text, rest.start, rest.end), piece.len(), &many[from..to]);
+            self.recent.merged.note(rest.word, piece, &many[from..to]);
+            self.recent.note(rest.key, piece.len(), &many[from..to]);
         }
     }
 }

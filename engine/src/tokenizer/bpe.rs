@@ -8,7 +8,7 @@
 //! Bytes without a token (SmolLM2 lacks 21) are left out before merging, as HuggingFace does; llama.cpp leaves them
 //! out after merging, so that they keep their neighbours apart.
 
-use super::batch::{Batch, Merging, Room};
+use super::batch::{Batch, Merging};
 use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::flat::{Texts, TextsBuilder};
@@ -23,6 +23,7 @@ use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, byte_alphabet, checksum, fingerprint};
 use bitnet_kernels::text;
 use std::borrow::Cow;
+use std::mem;
 use std::sync::OnceLock;
 
 /// A byte-level BPE tokenizer.
@@ -131,16 +132,19 @@ impl BpeTokenizer {
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {
-        let Work { ids, recent, windows, room, symbols, scratch } = work;
+        let Work { ids, recent, symbols, scratch } = work;
         let mut merging = Bytes { tokenizer: self, symbols, scratch };
         match recent {
             Some(recent) => {
+                let (mut windows, room) = (mem::take(&mut recent.windows), mem::take(&mut recent.room));
                 let mut batch = Batch { words: &self.words, recent, merging, room };
-                self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+                self.pre.pre.batches(text::best(), text, &mut windows, &mut |from, ends| {
                     batch.encode(text, from, ends, ids);
                 });
+                let Batch { recent, room, .. } = batch;
+                (recent.windows, recent.room) = (windows, room);
             }
-            None => self.pre.pre.batches(text::best(), text, windows, &mut |from, ends| {
+            None => self.pre.pre.batches(text::best(), text, &mut Windows::default(), &mut |from, ends| {
                 let mut start = from;
                 for end in ends.iter().map(|end| from + *end as usize) {
                     let piece = &text[start..end];
@@ -224,8 +228,6 @@ struct Work {
     ids: Vec<u32>,
     /// For texts that are long enough to repeat themselves.
     recent: Option<Recent>,
-    windows: Windows,
-    room: Room,
     symbols: Vec<u32>,
     scratch: Scratch,
 }

@@ -1,8 +1,9 @@
 //! Which bytes stand side by side in some token. Where two neighbours of a text do in none, no merge ever joins them: the text can be cut
 //! there, and nothing changes.
 
+use super::pretokenize::Windows;
 use super::spm_tables::SPACE;
-use bitnet_kernels::text::{BLOCK, Masks, TextSet};
+use bitnet_kernels::text::{BLOCK, TextSet};
 
 /// Bytes of a text that are looked at at once.
 const WINDOW: usize = 4096;
@@ -63,10 +64,11 @@ impl Joints {
         set: &TextSet,
         text: &[u8],
         mut start: usize,
-        masks: &mut Vec<Masks>,
+        windows: &mut Windows,
         batch: &mut dyn FnMut(usize, &[u32]),
     ) {
-        let mut ends = Vec::with_capacity(WINDOW);
+        let Windows { masks, ends, .. } = windows;
+        ends.clear();
         let (mut from, mut before) = (start, 0);
         while from < text.len() {
             let to = text.len().min(from + WINDOW);
@@ -90,7 +92,7 @@ impl Joints {
                 ends.push((from - start) as u32);
             }
             if let Some(&end) = ends.last() {
-                batch(start, &ends);
+                batch(start, ends);
                 start += end as usize;
                 ends.clear();
             }

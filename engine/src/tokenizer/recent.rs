@@ -4,8 +4,10 @@
 //! One slot a hash; a piece stands for itself, byte for byte. One table a thread, of the vocabulary that used it last, and the
 //! [`Merged`] pieces.
 
+use super::batch::Room;
 use super::merged::Merged;
-use super::words::{K, fold};
+use super::pretokenize::Windows;
+use super::words::{K, fold, key_of};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,18 +39,19 @@ impl Key {
     /// Of `text[start..end]`, or of its first 16 bytes.
     #[inline(always)]
     pub(super) fn of(text: &[u8], start: usize, end: usize) -> Self {
-        let mut last = [0; LONGEST];
         let bytes = match text.get(start..).and_then(|text| text.first_chunk::<LONGEST>()) {
-            Some(bytes) => bytes,
-            None => {
-                let rest = text.get(start..).unwrap_or_default();
-                last[..rest.len()].copy_from_slice(rest);
-                &last
-            }
+            Some(bytes) => *bytes,
+            None => last_bytes(text, start),
         };
-        let number = u128::from_le_bytes(*bytes);
+        let [low, high] = bytes.as_chunks().0 else { return Self(0, 0) };
         let kept = KEPT[(end - start).min(LONGEST)];
-        Self(number as u64 & kept.0, (number >> 64) as u64 & kept.1)
+        Self(u64::from_le_bytes(*low) & kept.0, u64::from_le_bytes(*high) & kept.1)
+    }
+
+    /// [`key_of`] the piece, which has so many bytes.
+    #[inline(always)]
+    pub(super) fn word(self, piece: &[u8]) -> u64 {
+        if piece.len() <= 8 { self.0 } else { key_of(piece) }
     }
 
     #[inline(always)]
@@ -57,17 +60,31 @@ impl Key {
     }
 }
 
+/// Up to the end of the text, and zeros.
+#[cold]
+fn last_bytes(text: &[u8], start: usize) -> [u8; LONGEST] {
+    let mut bytes = [0; LONGEST];
+    let rest = text.get(start..).unwrap_or_default();
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
+}
+
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Slot {
     /// The piece.
     key: Key,
     ids: [u32; IDS],
-    /// Bytes of the piece (no piece is empty, so 0 is a free slot), and ids.
-    size: [u16; 2],
+    /// Bytes of the piece (no piece is empty, so 0 is a free slot), and the number of ids above that.
+    size: u32,
 }
 
-const FREE: Slot = Slot { key: Key(0, 0), ids: [0; IDS], size: [0; 2] };
+#[inline(always)]
+fn size(len: usize, ids: usize) -> u32 {
+    len as u32 | (ids as u32) << 16
+}
+
+const FREE: Slot = Slot { key: Key(0, 0), ids: [0; IDS], size: 0 };
 
 /// The table.
 pub(super) struct Recent {
@@ -76,6 +93,9 @@ pub(super) struct Recent {
     slots: Box<[Slot; SLOTS]>,
     /// Pieces that had to be merged.
     pub(super) merged: Merged,
+    /// To be used again.
+    pub(super) windows: Windows,
+    pub(super) room: Room,
 }
 
 /// A number that no other vocabulary of this process has.
@@ -98,12 +118,15 @@ impl Recent {
     fn take(owner: u64) -> Self {
         match TABLE.take() {
             Some(recent) if recent.owner == owner => recent,
-            Some(Self { mut slots, mut merged, .. }) => {
-                slots.fill(FREE);
-                merged.clear();
-                Self { owner, slots, merged }
+            Some(mut recent) => {
+                recent.slots.fill(FREE);
+                recent.merged.clear();
+                Self { owner, ..recent }
             }
-            None => Self { owner, slots: slots(), merged: Merged::default() },
+            None => {
+                let (merged, windows, room) = Default::default();
+                Self { owner, slots: slots(), merged, windows, room }
+            }
         }
     }
 
@@ -116,27 +139,44 @@ impl Recent {
         TABLE.set(Some(self));
     }
 
-    /// What the slot of `key` has for an id, and whether that is the one id of a piece of this key and length.
-    #[inline(always)]
-    pub(super) fn one(&self, key: Key, len: usize) -> (u32, bool) {
-        let slot = &self.slots[key.slot()];
-        let differs = (slot.key.0 ^ key.0) | (slot.key.1 ^ key.1);
-        let size = usize::from(slot.size[0]) | usize::from(slot.size[1]) << 16;
-        (slot.ids[0], differs | (size ^ (len | 1 << 16)) as u64 == 0)
+    /// Looks pieces up, without a branch: `start` is that of the first, `ends` are all their ends, `found` gets the id of those that are
+    /// known to have one, and `missed` the indices of the others. Gives how many these are.
+    pub(super) fn probe(
+        &self,
+        text: &[u8],
+        mut start: usize,
+        ends: &[u32],
+        found: &mut [u32],
+        missed: &mut [u32],
+    ) -> usize {
+        let mut count = 0;
+        for (index, (&end, found)) in ends.iter().zip(found).enumerate() {
+            let end = end as usize;
+            let key = Key::of(text, start, end);
+            let slot = &self.slots[key.slot()];
+            let differs = (slot.key.0 ^ key.0) | (slot.key.1 ^ key.1) | u64::from(slot.size ^ size(end - start, 1));
+            *found = slot.ids[0];
+            if let Some(missed) = missed.get_mut(count) {
+                *missed = index as u32;
+            }
+            count += usize::from(differs != 0);
+            start = end;
+        }
+        count
     }
 
     /// The ids of a piece of this key and length, if they are known.
     #[inline]
     pub(super) fn ids(&self, key: Key, len: usize) -> Option<&[u32]> {
         let slot = &self.slots[key.slot()];
-        let same = slot.key == key && usize::from(slot.size[0]) == len;
-        same.then(|| &slot.ids[..usize::from(slot.size[1])])
+        let same = slot.key == key && slot.size & 0xFFFF == len as u32;
+        same.then(|| slot.ids.get(..(slot.size >> 16) as usize)).flatten()
     }
 
     /// Notes the ids of a piece, if neither is too long.
     #[inline]
     pub(super) fn note(&mut self, key: Key, len: usize, ids: &[u32]) {
-        let mut slot = Slot { key, size: [len as u16, ids.len() as u16], ..FREE };
+        let mut slot = Slot { key, size: size(len, ids.len()), ..FREE };
         if let (true, Some(kept)) = (len <= LONGEST, slot.ids.get_mut(..ids.len())) {
             kept.copy_from_slice(ids);
             self.slots[key.slot()] = slot;

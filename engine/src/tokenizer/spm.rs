@@ -9,7 +9,7 @@
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
 
-use super::batch::{Batch, Merging, Room};
+use super::batch::{Batch, Merging};
 use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::joints::Joints;
@@ -25,8 +25,9 @@ use super::unigram::{decode_pieces, piece_bytes};
 use super::vocab::{Defaults, Draft, MergeRule, Vocab, VocabSource, byte_token, check_length};
 use super::words::{WordMap, WordMapBuilder};
 use super::{EncodeOptions, SpecialTokens, TokenKind, Tokenizer, bpe, decode_by_token};
-use bitnet_kernels::text::{self, Masks};
+use bitnet_kernels::text;
 use std::borrow::Cow;
+use std::mem;
 use std::sync::OnceLock;
 
 /// A SentencePiece BPE tokenizer.
@@ -190,12 +191,15 @@ impl SpmTokenizer {
         work: &mut Work,
     ) -> Result<(), TokenizerError> {
         if let Some(recent) = &mut work.recent {
-            let Work { ids, room, masks, symbols, scratch, .. } = work;
+            let Work { ids, symbols, scratch, .. } = work;
+            let (mut windows, room) = (mem::take(&mut recent.windows), mem::take(&mut recent.room));
             let merging = Chars { tokenizer: self, symbols, scratch };
             let mut batch = Batch { words: &self.words, recent, merging, room };
-            self.joints().batches(text::best(), text, start, masks, &mut |from, ends| {
+            self.joints().batches(text::best(), text, start, &mut windows, &mut |from, ends| {
                 batch.encode(text, from, ends, ids);
             });
+            let Batch { recent, room, .. } = batch;
+            (recent.windows, recent.room) = (windows, room);
             return Ok(());
         }
         while start < text.len() {
@@ -303,8 +307,6 @@ struct Work {
     ids: Vec<u32>,
     /// For texts that are long enough to repeat themselves, if every byte has a token.
     recent: Option<Recent>,
-    room: Room,
-    masks: Vec<Masks>,
     symbols: Vec<u32>,
     scratch: Scratch,
     word: Vec<u8>,

@@ -92,9 +92,14 @@ fn long_texts_give_the_same_ids_the_first_time_and_again() {
 /// Bytes that are no text: what a long text gives is what its pieces give one by one.
 #[test]
 fn long_bytes_give_the_ids_of_their_pieces() {
-    let bytes: Vec<u8> = (0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8).collect();
-    let text: String = nasty().into_iter().filter(|text| text.len() < 1000).collect();
-    let text = text.repeat(2).into_bytes();
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let bytes: Vec<u8> = (0..20_000).map(|_| random()).collect();
+    let text: Vec<String> = nasty().into_iter().filter(|text| text.len() < 300).collect();
+    let text = text.join("|").repeat(3).into_bytes();
     assert!(text.len() > 9000);
     for pair in pairs() {
         let pre = by_name(pair.pre).unwrap().pre;

@@ -36,7 +36,7 @@ impl Check for Tokenize {
         let all: Vec<&str> = strings.iter().chain(recorded.iter().map(|(text, _)| text)).map(String::as_str).collect();
         let device = models::device(cell)?;
         let ids = match &device.card {
-            None => on_cpu(&device.name(), tokenizer, &all, plain)?,
+            None => on_cpu(device.name(), tokenizer, &all, plain)?,
             Some(card) => on_device(card, &loaded.tokenizer, &all, plain)?,
         };
         let (of_strings, of_recorded) = ids.split_at(strings.len());

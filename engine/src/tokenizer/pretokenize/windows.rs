@@ -48,10 +48,10 @@ const MARGIN: usize = 8;
 /// Reusable memory of [`split`].
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    masks: Vec<Masks>,
+    pub(crate) masks: Vec<Masks>,
     blocks: Vec<Block>,
     starts: Vec<u64>,
-    ends: Vec<u32>,
+    pub(crate) ends: Vec<u32>,
 }
 
 /// Calls `batch` with where pieces start and the end of each behind that; the pieces cover the text.
