@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench kernels [-- FILTER]`. Names are `gemv/ROWSxCOLS/FORMAT/SET` (one token, as in decoding) and
 //! `gemm/ROWSxCOLS/FORMAT/SET` (128 tokens; 4 for the oracle, which has no tiles to reuse). The throughput is in products
-//! of weight and activation. Shapes are those of BitNet-b1.58-2B-4T; its output matrix is `head/...`, whole and screened.
+//! of weight and activation; `peak/SET` is what a loop of nothing but the set's multiplying instructions reaches. Shapes are
+//! those of BitNet-b1.58-2B-4T; its output matrix is `head/...`, whole and screened.
 
 use bitnet_harness::bench::inputs::{output, ternary, values};
 use bitnet_kernels::quant::{FORMATS, f16};
@@ -56,6 +57,17 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
+/// The arithmetic's limit, for `gemm` above: measured beside it, since clocks change.
+fn peaks(criterion: &mut Criterion) {
+    const ROUNDS: usize = 10_000;
+    let mut group = criterion.benchmark_group("peak");
+    for peak in bitnet_kernels::cpu::peak::peaks() {
+        group.throughput(Throughput::Elements(peak.products * ROUNDS as u64));
+        group.bench_function(peak.set, |b| b.iter(|| peak.rounds(ROUNDS)));
+    }
+    group.finish();
+}
+
 /// All logits, and those that greedy decoding and top-40 need, from the int8 copy: the same bits.
 fn head(criterion: &mut Criterion) {
     let (rows, cols) = HEAD;
@@ -99,6 +111,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800));
-    targets = products, head
+    targets = products, peaks, head
 }
 criterion_main!(benches);

@@ -14,6 +14,7 @@ pub mod avx512;
 mod blocks;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub mod neon;
+pub mod peak;
 pub mod scalar;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod stored;

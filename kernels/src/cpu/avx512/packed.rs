@@ -174,7 +174,6 @@ fn matmul<L: Packed>(set: &Avx512, w: &Matrix<'_>, x: &Activations, rows: Range<
     }
     let mut places = PLACES.take();
     let length = w.cols.div_ceil(STEP) * L::PLACES;
-    places.clear();
     places.resize(x.n_tokens() * length, Place([0; 64]));
     for (t, places) in places.chunks_exact_mut(length).enumerate() {
         let (steps, rest) = x.i8(t).q.as_chunks();
