@@ -301,7 +301,24 @@ impl Reference for Live {
     }
 
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
-        self.answer(&TRACES, &tokens, || self.ask("trace", |session| trace(session, tokens)))
+        self.answer(&TRACES, &tokens, || {
+            let mut steps = self.ask("trace", |session| trace(session, tokens))?;
+            let file =
+                GgufFile::open(&self.asking.path).map_err(|e| SideError::failed(self.asking.name, "trace", e))?;
+            fold_scales(&file, &mut steps);
+            Ok(steps)
+        })
+    }
+}
+
+/// A weight may have a number beside it (`blk.0.attn_q.scale`, one f32). A reference shows the bare product and multiplies afterwards,
+/// in an operation that has no name of ours; our step is the product with the number in it.
+fn fold_scales(file: &GgufFile, steps: &mut [Traced]) {
+    for step in steps {
+        let scale = file.tensor(&format!("{}.scale", step.step)).and_then(|view| <[u8; 4]>::try_from(view.data).ok());
+        if let Some(scale) = scale.map(f32::from_le_bytes) {
+            step.values.iter_mut().for_each(|value| *value *= scale);
+        }
     }
 }
 
@@ -329,4 +346,23 @@ fn trace(session: &mut Session, tokens: &[u32]) -> Result<Vec<Traced>, CppError>
         .into_iter()
         .filter_map(|s| Some(Traced { step: s.step?, rows: s.rows, width: s.width, values: s.values }));
     Ok(named.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet_engine::gguf::GgufWriter;
+
+    #[test]
+    fn the_number_beside_a_weight_belongs_to_its_step() {
+        let mut writer = GgufWriter::new(3, 32).expect("writer");
+        writer.tensor("blk.0.attn_q.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec()).expect("tensor");
+        let mut bytes = Vec::new();
+        writer.write_to(&mut bytes).expect("bytes");
+        let file = GgufFile::from_vec(bytes).expect("file");
+        let step = |name: &str| Traced { step: name.to_owned(), rows: 1, width: 2, values: vec![2.0, -4.0] };
+        let mut steps = [step("blk.0.attn_q"), step("blk.0.attn_k")];
+        fold_scales(&file, &mut steps);
+        assert_eq!((&steps[0].values[..], &steps[1].values[..]), (&[1.0, -2.0][..], &[2.0, -4.0][..]));
+    }
 }
