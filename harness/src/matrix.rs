@@ -116,7 +116,8 @@ impl Suite {
         let filtered = deselected + (trials.len() - wanted.len()) + named_away;
         let run = Run {
             schema: run::SCHEMA,
-            id,
+            // Nextest may not tell its name to the process that lists.
+            id: id.filter(|_| !nextest),
             selection: line.selection(),
             host: HostInfo::here(),
             harness,

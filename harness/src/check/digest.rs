@@ -84,7 +84,7 @@ pub fn runs(cell: &Cell, tokens: usize) -> Vec<(usize, usize)> {
     // A chunk that holds the whole text is one chunk, however large. Where both a large chunk with a rest and the whole text can be
     // run, cells take turns.
     let whole = CHUNKS.into_iter().find(|chunk| *chunk >= tokens).unwrap_or(usize::MAX);
-    let other = if seed / 8 % 2 == 0 { CHUNKS[2] } else { CHUNKS[3] };
+    let other = if (seed / 8).is_multiple_of(2) { CHUNKS[2] } else { CHUNKS[3] };
     let pairs =
         pairs.filter(|(_, chunk)| *chunk <= whole && (whole < CHUNKS[3] || *chunk < CHUNKS[2] || *chunk == other));
     match cell.device.as_str() {

@@ -5,7 +5,7 @@ use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::crossval::bisect::bisect;
 use crate::crossval::replay::replay;
-use crate::crossval::{Ours, Reference as _, Thresholds};
+use crate::crossval::{Ours, Reference, Thresholds};
 use crate::metrics::Metrics;
 use crate::references::questions::{CONTEXT, Subject};
 use crate::references::{live, questions, side};
@@ -34,14 +34,14 @@ impl Check for Trace {
 fn compare(
     ours: &Ours,
     subject: &Subject,
-    reference: &mut live::LiveReference,
+    reference: &mut dyn Reference,
     limits: &Thresholds,
 ) -> Result<Metrics, Failure> {
     let mut tokens = subject.questions.passages.first().cloned().unwrap_or_default();
     tokens.truncate(TOKENS);
     let theirs = reference.trace(&tokens)?;
     let own = ours.trace(&tokens)?;
-    let replayed = replay(&ours.loaded.model, ours.kernels, &*ours.pool, (&tokens, CONTEXT), &theirs)?;
+    let replayed = replay(&ours.loaded.model, ours.kernels, &ours.pool, (&tokens, CONTEXT), &theirs)?;
     let found = bisect(&own, &theirs, &replayed, limits);
     let peak = |d: f64, step: f64| if d.is_nan() || step.is_nan() { f64::NAN } else { d.max(step) };
     let peaks = found.steps.iter().map(|step| step.own.as_ref().map_or(f64::NAN, |own| own.peak));

@@ -7,13 +7,12 @@
 use super::questions::{CONTEXT, Subject};
 use crate::atomic;
 use crate::check::{Context, Failure};
-use crate::crossval::answers::Answers;
-use crate::crossval::reference::Continuation;
-use crate::crossval::{Logits, Positions, Reference, SideError, Traced, live};
+use crate::crossval::Reference;
+use crate::crossval::live::{Asking, Desk, Live};
 use crate::metrics::Metrics;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::GgufFile;
-use cpp_sys::{CppBackend, CppError, Hello, Installed, LoadOptions, Session, SessionOptions, Workers};
+use cpp_sys::{CppBackend, Hello, LoadOptions, SessionOptions, Workers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -35,57 +34,24 @@ pub fn availability(backend: CppBackend, target: &Path) -> Availability {
     }
 }
 
-/// The place of a backend's worker.
-struct Desk {
-    installed: Installed,
-    open: Mutex<Option<Open>>,
-}
-
-/// A worker and the model that it has loaded.
-struct Open {
-    session: Session,
-    model: Option<PathBuf>,
-}
-
-/// The worker of a backend, about one subject.
-pub struct LiveReference {
-    desk: Arc<Desk>,
-    backend: CppBackend,
-    path: PathBuf,
-    subject: Subject,
-    version: serde_json::Value,
-}
-
-impl std::fmt::Debug for LiveReference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveReference")
-            .field("backend", &self.backend)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-static LOGITS: Answers<Logits> = Answers::new();
-static CONTINUATIONS: Answers<Continuation> = Answers::new();
-static TRACES: Answers<Vec<Traced>> = Answers::new();
-
-/// The key of a subject's answers from a backend.
-fn key(backend: &str, subject: &Subject, question: &impl std::fmt::Debug) -> String {
-    format!("{backend} {} {question:?}", subject.file.content_hash())
-}
-
 /// The worker of a backend, ready for a subject.
 ///
 /// # Errors
 /// The worker is not built, or cannot be started.
-pub fn reference(ctx: &Context, backend: &str, subject: &Subject) -> Result<LiveReference, Failure> {
+pub fn reference(ctx: &Context, backend: &str, subject: &Subject) -> Result<Live, Failure> {
     let backend: CppBackend = backend.parse()?;
     let desk = desk(backend, &ctx.paths.target)?;
-    let path = staged(&subject.file, &ctx.paths.staged())?;
-    let mut reference =
-        LiveReference { desk, backend, path, subject: subject.clone(), version: serde_json::Value::Null };
-    reference.version = reference.ask("hello", |session| Ok(version(session.hello())))?;
-    Ok(reference)
+    let load = LoadOptions { context: CONTEXT, vocab_only: subject.vocabulary_only, ..LoadOptions::default() };
+    let asking = Asking {
+        name: backend.title(),
+        path: staged(&subject.file, &ctx.paths.staged())?,
+        load,
+        chunk: CHUNK,
+        kept: Some(subject.file.content_hash().to_owned()),
+        version: None,
+    };
+    let hello = Live::at(Arc::clone(&desk), asking.clone()).hello()?;
+    Ok(Live::at(desk, Asking { version: Some(version(&hello)), ..asking }))
 }
 
 /// The figures of a comparison with the name of the reference and the model, for the record.
@@ -131,8 +97,8 @@ fn desk(backend: CppBackend, target: &Path) -> Result<Arc<Desk>, Failure> {
     if let Some(desk) = desks.get(&key) {
         return Ok(Arc::clone(desk));
     }
-    let installed = Workers::new(target).preflight(backend)?;
-    let desk = Arc::new(Desk { installed, open: Mutex::new(None) });
+    let options = SessionOptions { timeout: PATIENCE, threads: THREADS, ..SessionOptions::default() };
+    let desk = Desk::new(Workers::new(target).preflight(backend)?, options);
     desks.insert(key, Arc::clone(&desk));
     Ok(desk)
 }
@@ -151,83 +117,4 @@ fn staged(file: &GgufFile, folder: &Path) -> Result<PathBuf, Failure> {
             .map_err(|e| Failure::new(format_args!("cannot write {} for the worker: {e}", path.display())))?;
     }
     Ok(path)
-}
-
-impl LiveReference {
-    /// Asks the worker.
-    fn ask<T>(
-        &self,
-        what: &'static str,
-        question: impl FnOnce(&mut Session) -> Result<T, CppError>,
-    ) -> Result<T, SideError> {
-        let mut open = self.desk.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.question(&mut open, question).map_err(|e| SideError::failed(self.backend.title(), what, e))
-    }
-
-    /// A worker that died, hung or got out of step is forgotten, and so is one during whose answer we panicked: the next
-    /// question starts another.
-    fn question<T>(
-        &self,
-        slot: &mut Option<Open>,
-        question: impl FnOnce(&mut Session) -> Result<T, CppError>,
-    ) -> Result<T, CppError> {
-        let mut open = match slot.take() {
-            Some(open) => open,
-            None => {
-                let options = SessionOptions { timeout: PATIENCE, threads: THREADS, ..SessionOptions::default() };
-                Open { session: Session::start(&self.desk.installed, options)?, model: None }
-            }
-        };
-        let mut answer = Ok(());
-        if open.model.as_ref() != Some(&self.path) {
-            open.model = None;
-            let options =
-                LoadOptions { context: CONTEXT, vocab_only: self.subject.vocabulary_only, ..LoadOptions::default() };
-            answer = open.session.load(&self.path, options).map(|_| ());
-            if answer.is_ok() {
-                open.model = Some(self.path.clone());
-            }
-        }
-        let answer = answer.and_then(|()| question(&mut open.session));
-        if !answer.as_ref().is_err_and(CppError::is_final) {
-            *slot = Some(open);
-        }
-        answer
-    }
-}
-
-impl Reference for LiveReference {
-    fn name(&self) -> &str {
-        self.backend.title()
-    }
-
-    fn version(&self) -> serde_json::Value {
-        self.version.clone()
-    }
-
-    fn tokenize(&mut self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, SideError> {
-        self.ask("tokens", |session| session.tokenize(text, add_special, parse_special))
-    }
-
-    fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
-        let wanted = positions.of(tokens.len());
-        let found = LOGITS.get(key(self.backend.name(), &self.subject, &(tokens, &wanted)), || {
-            self.ask("logits", |session| live::logits(session, tokens, positions, CHUNK))
-        })?;
-        Ok(Logits::clone(&found))
-    }
-
-    fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
-        let found = CONTINUATIONS.get(key(self.backend.name(), &self.subject, &(prompt, max_tokens)), || {
-            self.ask("generation", |session| live::continuation(session, prompt, max_tokens))
-        })?;
-        Ok(Continuation::clone(&found))
-    }
-
-    fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
-        let found = TRACES.get(key(self.backend.name(), &self.subject, &tokens), || {
-            self.ask("trace", |session| live::trace(session, tokens))
-        })?;
-        Ok(found.to_vec())
-    }
 }

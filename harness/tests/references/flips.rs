@@ -46,7 +46,7 @@ fn same() -> Result<(), Failure> {
 
 /// Replaying our own trace gives our own trace, whatever steps are shown.
 fn bits() -> Result<(), Failure> {
-    let mut side = ours(tiny()?)?;
+    let side = ours(tiny()?)?;
     let ids = side.loaded.tokenizer.encode(TEXT, EncodeOptions { add_special: true, parse_special: false })?;
     let whole = side.trace(&ids)?;
     let hidden = ["attn_q", "attn_k_rope", "ffn_gate", "ffn_residual", "attn_sub_norm", "token_embd"];

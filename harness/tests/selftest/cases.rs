@@ -386,7 +386,8 @@ fn runs_of_several_hosts() {
 fn a_process_per_cell() {
     let toy = Toy::new();
     let nextest = [("NEXTEST", "1"), ("NEXTEST_RUN_ID", "r1")];
-    let list = toy.run_with(&["--list", "--format", "terse"], &nextest);
+    // The process that lists may not know the run's name.
+    let list = toy.run_with(&["--list", "--format", "terse"], &nextest[..1]);
     assert_eq!(list.stdout.lines().count(), 7, "{}", list.stderr);
     toy.run_with(&["--list", "--format", "terse", "--ignored"], &nextest);
     assert_eq!(toy.records().len(), 2, "nextest never starts ignored cells: the list records them");

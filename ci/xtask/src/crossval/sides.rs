@@ -48,8 +48,8 @@ pub(crate) struct SideArgs {
     /// Our device: auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
     #[arg(long)]
     device: Option<String>,
-    /// How our side reads I2_S tensors: auto, x86, arm.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm"])]
+    /// How our side reads I2_S tensors: auto, x86, arm, rows4.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm", "rows4"])]
     i2s_layout: String,
     /// Every call of the reference, with its time, on stderr.
     #[arg(short, long)]

@@ -2,7 +2,7 @@
 //! can be used. Figures of these mean nothing, and none is looked at.
 
 #[cfg(target_os = "linux")]
-#[path = "../../../kernels/tests/play/mod.rs"]
+#[path = "../../../../kernels/tests/play/mod.rs"]
 mod play;
 
 use bitnet_harness::bench::gpu::Report;
