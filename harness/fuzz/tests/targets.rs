@@ -1,0 +1,38 @@
+//! Every target takes its seeds, what broke it before, and a few hundred changed inputs.
+
+use bitnet_fuzz::limits::Counting;
+use bitnet_fuzz::run::{Plan, corpus, corpus_folder, run};
+use bitnet_fuzz::{ALL, Target};
+use std::time::Duration;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What a target says of a seed that it takes.
+fn accepted(target: &Target) -> &'static str {
+    match target.name {
+        "tokenizer-json" | "sentencepiece" | "tiktoken" | "vocab-merges" => "true [",
+        "hub" => "fetched, read true",
+        "checkpoint" => "llama",
+        _ => "accepted",
+    }
+}
+
+/// One test, since the limits are those of the process.
+#[test]
+fn every_target_takes_its_seeds_and_survives_changes() {
+    for target in ALL {
+        let seeds = (target.seeds)();
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        let takes = seeds.iter().filter(|seed| (target.run)(seed).contains(accepted(target))).count();
+        let said: Vec<String> = seeds.iter().map(|seed| (target.run)(seed)).collect();
+        assert!(takes * 3 >= seeds.len(), "{} takes {takes} of its {} seeds: {said:#?}", target.name, seeds.len());
+        let corpus = corpus(&corpus_folder(target)).expect("the corpus");
+        let (time, executions) = (Duration::from_secs(1), seeds.len() as u64 + corpus.len() as u64 + 300);
+        let outcome = run(&Plan { target, time, executions, seed: 1, corpus, current: None }).expect("a run");
+        if let Some((input, why)) = outcome.finding {
+            panic!("{}: {why}: {:?}", target.name, String::from_utf8_lossy(&input));
+        }
+        assert!(outcome.executions > seeds.len() as u64, "{}: only {} executions", target.name, outcome.executions);
+    }
+}
