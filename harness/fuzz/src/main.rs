@@ -42,7 +42,8 @@ fn main() -> anyhow::Result<ExitCode> {
     // What panics is told with its input; some readers catch panics of crates that they use.
     std::panic::set_hook(Box::new(|_| {}));
     let names = || ALL.iter().map(|target| target.name).collect::<Vec<_>>().join(", ");
-    let target = by_name(&args.target).with_context(|| format!("unknown target `{}`; there are {}", args.target, names()))?;
+    let target =
+        by_name(&args.target).with_context(|| format!("unknown target `{}`; there are {}", args.target, names()))?;
     if let Some(path) = &args.input {
         let input = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         return Ok(match execute(target, &input) {

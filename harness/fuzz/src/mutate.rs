@@ -26,13 +26,41 @@ const NUMBERS: [u64; 18] = [
 
 /// What numbers are in a text, some of them none.
 const WRITTEN: [&str; 16] = [
-    "0", "1", "-1", "255", "256", "65536", "2147483647", "2147483648", "4294967295", "4294967296", "9223372036854775807",
-    "18446744073709551615", "18446744073709551616", "1e308", "1e999", "0.5",
+    "0",
+    "1",
+    "-1",
+    "255",
+    "256",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e308",
+    "1e999",
+    "0.5",
 ];
 
 /// Pieces that break readers of texts.
 const PIECES: [&[u8]; 16] = [
-    b"\0", b"\"", b"\\", b"\\u0000", b"\\ud800", b"\xEF\xBB\xBF", b"\xF0\x9F\x98\x80", b"\xFF\xFE", b"{", b"}", b"[", b"]", b"null", b"\r\n", b"{}",
+    b"\0",
+    b"\"",
+    b"\\",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xEF\xBB\xBF",
+    b"\xF0\x9F\x98\x80",
+    b"\xFF\xFE",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"null",
+    b"\r\n",
+    b"{}",
     b"\xE2\x96\x81",
 ];
 
@@ -117,7 +145,8 @@ fn number(r: &mut Random, bytes: &mut [u8], at: usize) {
 
 /// A part of another input in place of a part of this one.
 fn splice(r: &mut Random, bytes: &mut Vec<u8>, at: usize, others: &[Vec<u8>]) {
-    let Some(other) = (!others.is_empty()).then(|| &others[r.below(others.len())]).filter(|other| !other.is_empty()) else {
+    let Some(other) = (!others.is_empty()).then(|| &others[r.below(others.len())]).filter(|other| !other.is_empty())
+    else {
         return;
     };
     let from = r.below(other.len());

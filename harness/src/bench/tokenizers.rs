@@ -229,7 +229,12 @@ mod tests {
             texts: vec![Text { kind: "english".into(), about: "a book".into(), bytes: 5_900_000 }],
             engines: engines.iter().map(|e| Peer::new(&e.engine, "about")).collect(),
             absent: vec![Peer::new("gone", "not built")],
-            vocabularies: vec![Vocabulary { name: "v".into(), about: "a vocabulary".into(), foreign: Some(0.5), engines }],
+            vocabularies: vec![Vocabulary {
+                name: "v".into(),
+                about: "a vocabulary".into(),
+                foreign: Some(0.5),
+                engines,
+            }],
         }
     }
 

@@ -48,7 +48,13 @@ pub(crate) static ALL: &[Engine] = &[
     Engine { name: "fastokens 0.3.5", about: "crates.io", slow: false, load_only: false, load: fastokens },
     Engine { name: "snaptokens 0.2.6", about: "crates.io", slow: false, load_only: false, load: snaptokens },
     Engine { name: "tiktoken-rs 0.12.1", about: "crates.io", slow: true, load_only: false, load: tiktoken },
-    Engine { name: ORACLE, about: "crates.io, HuggingFace, with Oniguruma", slow: true, load_only: false, load: huggingface_0 },
+    Engine {
+        name: ORACLE,
+        about: "crates.io, HuggingFace, with Oniguruma",
+        slow: true,
+        load_only: false,
+        load: huggingface_0,
+    },
 ];
 
 /// Peers that are not measured, and why.

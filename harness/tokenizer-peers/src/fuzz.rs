@@ -13,7 +13,7 @@ mod inputs;
 mod known;
 mod shrink;
 
-use crate::engines::{self, Encode, OURS, ORACLE, REFERENCE, guarded, open_ours};
+use crate::engines::{self, Encode, ORACLE, OURS, REFERENCE, guarded, open_ours};
 use crate::staged::{Staged, choose};
 use crate::texts::{Source, Texts};
 use anyhow::{Context, ensure};
@@ -293,9 +293,8 @@ impl Subject {
 
     /// The same text as bytes, and with its ends cut off at any byte.
     fn as_bytes(&mut self, text: &str, expected: &[u32], random: &mut Random) -> Option<Difference> {
-        let difference = |with, expected: String, got: String| {
-            Some(Difference { with, text: text.to_owned(), expected, got })
-        };
+        let difference =
+            |with, expected: String, got: String| Some(Difference { with, text: text.to_owned(), expected, got });
         let encode = |bytes: &[u8]| guarded(|| self.tokenizer.encode_bytes(bytes, OPTIONS).map_err(|e| e.to_string()));
         let got = encode(text.as_bytes());
         if got.as_deref() != Ok(expected) {

@@ -92,8 +92,10 @@ impl Texts {
             Source::Folder(_) => "given with --corpus".to_owned(),
             Source::Generated => "made from seeds, of few words".to_owned(),
         };
-        let read = self.read.iter().map(|(kind, text)| Text { kind: kind.clone(), about: about(kind), bytes: text.len() });
-        let mixed = Text { kind: "mixed".to_owned(), about: "two parts English, one of each other".to_owned(), bytes: 0 };
+        let read =
+            self.read.iter().map(|(kind, text)| Text { kind: kind.clone(), about: about(kind), bytes: text.len() });
+        let mixed =
+            Text { kind: "mixed".to_owned(), about: "two parts English, one of each other".to_owned(), bytes: 0 };
         Ok(std::iter::once(mixed).chain(read).collect())
     }
 }

@@ -38,7 +38,8 @@ impl Args {
             name => match bitnet_fuzz::by_name(name) {
                 Some(target) => vec![target.name],
                 None => {
-                    let lines = bitnet_fuzz::ALL.iter().map(|target| format!("\n  {:<16} {}", target.name, target.about));
+                    let lines =
+                        bitnet_fuzz::ALL.iter().map(|target| format!("\n  {:<16} {}", target.name, target.about));
                     bail!("unknown target `{name}`; there are{}", lines.collect::<String>());
                 }
             },
@@ -67,7 +68,11 @@ impl Args {
     fn one(&self, runner: &Path, name: &str) -> anyhow::Result<bool> {
         let out = target().join("fuzz").join(name);
         let mut command = Command::new(runner);
-        command.arg(name).args(["--seconds", &self.seconds.to_string(), "--seed", &self.seed.to_string()]).arg("--out").arg(&out);
+        command
+            .arg(name)
+            .args(["--seconds", &self.seconds.to_string(), "--seed", &self.seed.to_string()])
+            .arg("--out")
+            .arg(&out);
         if let Some(input) = &self.input {
             command.arg("--input").arg(input);
         }

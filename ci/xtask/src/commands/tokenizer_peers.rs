@@ -61,7 +61,8 @@ impl Bench {
         let code = run("bench", &args)?;
         let text = std::fs::read_to_string(&out).with_context(|| format!("cannot read {}", out.display()))?;
         ensure!(!text.is_empty(), "nothing was measured");
-        let report: Report = serde_json::from_str(&text).with_context(|| format!("cannot understand {}", out.display()))?;
+        let report: Report =
+            serde_json::from_str(&text).with_context(|| format!("cannot understand {}", out.display()))?;
         let page = markdown(&report);
         eprintln!("record: {}", out.display());
         std::io::stdout().lock().write_all(if self.json { text.as_bytes() } else { page.as_bytes() })?;
@@ -158,6 +159,8 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
         assert_eq!(read("tokenizers.json"), "{}");
         assert!(read("tokenizers.svg").contains("mixed, cold, peer"));
-        assert!(read("tokenizers.md").contains("](tokenizers.svg)") && read("tokenizers.md").contains("| peer | equal |"));
+        assert!(
+            read("tokenizers.md").contains("](tokenizers.svg)") && read("tokenizers.md").contains("| peer | equal |")
+        );
     }
 }

@@ -11,8 +11,12 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 /// The target.
-pub const TARGET: Target =
-    Target { name: "checkpoint", about: "config.json, model.safetensors and tokenizer.json of a folder, converted", seeds, run };
+pub const TARGET: Target = Target {
+    name: "checkpoint",
+    about: "config.json, model.safetensors and tokenizer.json of a folder, converted",
+    seeds,
+    run,
+};
 
 const FILES: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"];
 

@@ -6,7 +6,8 @@ use bitnet_golden::{differences, expect, faults, fixtures, gates, matrix, overhe
 use std::path::Path;
 
 /// The target.
-pub const TARGET: Target = Target { name: "matrix-data", about: "matrix.toml, expect.toml, thresholds, targets, gates", seeds, run };
+pub const TARGET: Target =
+    Target { name: "matrix-data", about: "matrix.toml, expect.toml, thresholds, targets, gates", seeds, run };
 
 /// A file below the golden folder, and its reader.
 type Reader = (&'static str, fn(&Path) -> String);

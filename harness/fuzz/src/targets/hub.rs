@@ -12,7 +12,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The target.
-pub const TARGET: Target = Target { name: "hub", about: "HTTP answers of a hub: headers, ranges, JSON, bodies", seeds, run };
+pub const TARGET: Target =
+    Target { name: "hub", about: "HTTP answers of a hub: headers, ranges, JSON, bodies", seeds, run };
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -66,9 +67,9 @@ fn run(bytes: &[u8]) -> String {
     settings.retry.retries = 0;
     settings.retry.longest_wait = Duration::ZERO;
     settings.ref_ttl = Duration::ZERO;
-    settings.timeouts.metadata = Duration::from_millis(300);
-    settings.timeouts.stall = Duration::from_millis(300);
-    settings.timeouts.overall = Duration::from_millis(900);
+    settings.timeouts.metadata = Duration::from_millis(60);
+    settings.timeouts.stall = Duration::from_millis(60);
+    settings.timeouts.overall = Duration::from_millis(400);
     let client = match BlockingDownload::new(settings, None) {
         Ok(client) => client,
         Err(error) => return error.to_string(),
@@ -87,7 +88,8 @@ fn run(bytes: &[u8]) -> String {
 
 fn seeds() -> Vec<Vec<u8>> {
     let answer = |status: &str, headers: &str, body: &str| {
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).into_bytes()
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+            .into_bytes()
     };
     let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
     let list = answer(
@@ -100,7 +102,9 @@ fn seeds() -> Vec<Vec<u8>> {
     );
     // The SHA-1 of a git blob of `{}`.
     let etag = "ETag: \"9e26dfeeb6e641a33dae4961196235bdb965b21b\"\r\n";
-    let head = format!("HTTP/1.1 200 OK\r\n{commit}{etag}Accept-Ranges: bytes\r\nContent-Length: 2\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{commit}{etag}Accept-Ranges: bytes\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+    );
     let body = answer("200 OK", &format!("{commit}{etag}"), "{}");
     let part = answer("206 Partial Content", &format!("{commit}{etag}Content-Range: bytes 0-1/2\r\n"), "{}");
     let moved = format!(

@@ -7,8 +7,12 @@ use bitnet_harness::crossval::receipt;
 use bitnet_harness::record;
 
 /// The target.
-pub const TARGET: Target =
-    Target { name: "records", about: "records of cells, receipts, reports of speed, answers recorded of references", seeds, run };
+pub const TARGET: Target = Target {
+    name: "records",
+    about: "records of cells, receipts, reports of speed, answers recorded of references",
+    seeds,
+    run,
+};
 
 /// The cell of the seed: a record's file is named after its cell.
 const CELL: &str = "tiny-bitnet__i2_s__cpu-scalar__native__digest.json";
@@ -30,7 +34,9 @@ fn run(bytes: &[u8]) -> String {
     put(&folder.join("golden/reference/llama/m__q.json"), bytes);
     let recorded = said(bitnet_golden::reference::Recording::read(&folder.join("golden"), "llama", "m", "q"));
     // Paths are not words.
-    [record, receipt, speed, tokenizers, recorded].map(|text| text.replace(folder.to_string_lossy().as_ref(), "")).join("; ")
+    [record, receipt, speed, tokenizers, recorded]
+        .map(|text| text.replace(folder.to_string_lossy().as_ref(), ""))
+        .join("; ")
 }
 
 fn seeds() -> Vec<Vec<u8>> {

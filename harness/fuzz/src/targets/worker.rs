@@ -5,14 +5,18 @@ use crate::Target;
 use cpp_sys::frame::{self, Frame};
 use cpp_sys::serve::{Reference, serve};
 use cpp_sys::wire::{
-    Answer, Ask, Fault, Generated, GeneratedHeader, Hello, LoadInfo, LoadOptions, Outcome, Positions, Refusal, Request, Rows, StepHeader,
-    TraceHeader, TraceStep,
+    Answer, Ask, Fault, Generated, GeneratedHeader, Hello, LoadInfo, LoadOptions, Outcome, Positions, Refusal, Request,
+    Rows, StepHeader, TraceHeader, TraceStep,
 };
 use std::path::Path;
 
 /// The target.
-pub const TARGET: Target =
-    Target { name: "worker-frames", about: "the protocol of cpp-sys, as the worker reads it and as the client does", seeds, run };
+pub const TARGET: Target = Target {
+    name: "worker-frames",
+    about: "the protocol of cpp-sys, as the worker reads it and as the client does",
+    seeds,
+    run,
+};
 
 /// A worker with a vocabulary of four.
 struct Small;

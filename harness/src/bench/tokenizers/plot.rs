@@ -21,7 +21,9 @@ fn bars(vocabulary: &Vocabulary) -> Vec<Bar> {
             let exact = vocabulary.engines.iter().filter(|engine| engine.inexact.is_none());
             for (engine, rate) in exact.filter_map(|engine| Some((engine, engine.rate(text, *kib, state)?))) {
                 let ours = engine.engine == OURS;
-                let Some(share) = rate.ours_is.map(|ratio| 1.0 / ratio.median).or(ours.then_some(1.0)) else { continue };
+                let Some(share) = rate.ours_is.map(|ratio| 1.0 / ratio.median).or(ours.then_some(1.0)) else {
+                    continue;
+                };
                 let ratio = rate.ours_is.map_or_else(String::new, |r| format!(", ours is {:.2}x", r.median));
                 bars.push(Bar {
                     label: format!("{text}, {}, {}", state.title(), engine.engine),

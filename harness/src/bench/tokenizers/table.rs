@@ -27,9 +27,9 @@ pub fn markdown(report: &Report) -> String {
 
 fn one(out: &mut String, vocabulary: &Vocabulary) {
     let cells = vocabulary.cells();
-    let foreign = vocabulary.foreign.map_or_else(String::new, |share| {
-        format!(" Others had {:.0} % of the machine meanwhile.", 100.0 * share)
-    });
+    let foreign = vocabulary
+        .foreign
+        .map_or_else(String::new, |share| format!(" Others had {:.0} % of the machine meanwhile.", 100.0 * share));
     line(out, &format!("\n### {}\n\n{}.{foreign}\n", vocabulary.name, vocabulary.about));
     let titles = cells.iter().map(|(text, kib)| format!("{text} {kib}K cold / warm"));
     let head: Vec<String> = ["engine", "ids", "load"].map(str::to_owned).into_iter().chain(titles).collect();
@@ -37,7 +37,8 @@ fn one(out: &mut String, vocabulary: &Vocabulary) {
     line(out, &format!("|{}", "---|".repeat(head.len())));
     for engine in &vocabulary.engines {
         let load = engine.load_ms.map_or_else(String::new, |ms| figure(ms.median));
-        let rates = cells.iter().map(|(text, kib)| both(engine, text, *kib, &|rate| figure(rate.megabytes_per_second.median)));
+        let rates =
+            cells.iter().map(|(text, kib)| both(engine, text, *kib, &|rate| figure(rate.megabytes_per_second.median)));
         let fields: Vec<String> = [engine.engine.clone(), ids(engine), load].into_iter().chain(rates).collect();
         row(out, &fields);
     }

@@ -26,7 +26,12 @@ impl<'a> Inputs<'a> {
             String::from_utf8(bytes).ok().map(|text| if spm { text.replace('\u{2581}', " ") } else { text })
         };
         let nasty = CLASSES.iter().flat_map(|(class, count)| make(class, *count, &staged.specials)).collect();
-        Self { texts, tokens: staged.source.tokens.iter().filter_map(text).collect(), specials: &staged.specials, nasty }
+        Self {
+            texts,
+            tokens: staged.source.tokens.iter().filter_map(text).collect(),
+            specials: &staged.specials,
+            nasty,
+        }
     }
 
     /// The next text and its kind.
@@ -114,7 +119,9 @@ impl<'a> Inputs<'a> {
         let unit = match r.below(4) {
             0 => any(r).to_string(),
             1 if !self.tokens.is_empty() => r.pick(&self.tokens).clone(),
-            _ => r.text(&["a", " ", "\n", "\r\n", "\t", ".", "=", "1", "é", "漢", "ก", "😀", "\u{301}", "▁", "'", "aB"]).to_owned(),
+            _ => r
+                .text(&["a", " ", "\n", "\r\n", "\t", ".", "=", "1", "é", "漢", "ก", "😀", "\u{301}", "▁", "'", "aB"])
+                .to_owned(),
         };
         let most = if r.below(64) == 0 { LONGEST_RUN } else { length(r, 32 << 10) };
         let count = most / unit.len().max(1);
@@ -153,7 +160,8 @@ fn script(r: &mut Random) -> String {
 
 fn whitespace(r: &mut Random) -> String {
     const SPACES: [&str; 16] = [
-        " ", " ", " ", "  ", "\n", "\r", "\r\n", "\t", "\u{b}", "\u{c}", "\u{85}", "\u{a0}", "\u{1680}", "\u{2003}", "\u{2028}", "\u{3000}",
+        " ", " ", " ", "  ", "\n", "\r", "\r\n", "\t", "\u{b}", "\u{c}", "\u{85}", "\u{a0}", "\u{1680}", "\u{2003}",
+        "\u{2028}", "\u{3000}",
     ];
     let mut text = String::new();
     for _ in 0..1 + r.below(400) {
