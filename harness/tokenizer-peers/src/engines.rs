@@ -4,13 +4,12 @@ use crate::staged::Staged;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::tokenizer::files::{Hints, load_path};
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer, byte_alphabet, from_gguf};
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 /// A loaded tokenizer: appends the ids of a text. Special tokens in the text are read as such, none is put around it.
-pub(crate) type Encode = Box<dyn Fn(&str, &mut Vec<u32>) -> Result<(), String> + Send + Sync>;
+pub(crate) type Encode = Box<dyn Fn(&str, &mut Vec<u32>) -> Result<(), String>>;
 
 /// One that can be measured and compared.
 #[derive(Clone, Copy)]
@@ -147,17 +146,17 @@ fn snaptokens(staged: &Staged) -> Result<Encode, String> {
 /// Needs ranks that are ids and one splitting expression.
 fn tiktoken(staged: &Staged) -> Result<Encode, String> {
     let expression = staged.expression.ok_or("this kind of vocabulary cannot be said in its terms")?;
-    let (mut ranks, mut specials) = (HashMap::default(), HashMap::default());
+    let (mut ranks, mut specials) = (Vec::new(), Vec::new());
     for (id, token) in staged.source.tokens.iter().enumerate() {
         let id = u32::try_from(id).map_err(text)?;
         let plain = staged.source.token_types.get(id as usize) == Some(&bitnet_engine::tokenizer::TokenKind::Normal);
         if plain {
-            ranks.insert(byte_alphabet::decode(token).ok_or("a token outside of the byte alphabet")?, id);
+            ranks.push((byte_alphabet::decode(token).ok_or("a token outside of the byte alphabet")?, id));
         } else {
-            specials.insert(String::from_utf8(token.clone()).map_err(text)?, id);
+            specials.push((String::from_utf8(token.clone()).map_err(text)?, id));
         }
     }
-    let tokenizer = tiktoken_rs::CoreBPE::new(ranks, specials, expression).map_err(text)?;
+    let tokenizer = tiktoken_rs::CoreBPE::new(ranks.into_iter().collect(), specials.into_iter().collect(), expression).map_err(text)?;
     Ok(Box::new(move |input, out| {
         out.extend(tokenizer.encode_with_special_tokens(input));
         Ok(())

@@ -66,7 +66,7 @@ pub(crate) struct Args {
 
 /// A vocabulary, loaded by all.
 struct Subject {
-    staged: Staged,
+    staged: Arc<Staged>,
     tokenizer: Arc<dyn Tokenizer>,
     ours: Encode,
     reference: Encode,
@@ -103,7 +103,7 @@ impl Args {
         let known = Known::read(&paths.golden)?;
         let mut subjects = Vec::new();
         for entry in choose(&self.vocab, &paths)? {
-            subjects.push(Subject::load(Staged::write(entry, &paths, folder.path())?)?);
+            subjects.push(Subject::load(Arc::new(Staged::write(entry, &paths, folder.path())?))?);
         }
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
         if let Some(path) = &self.text {
@@ -116,12 +116,13 @@ impl Args {
             None => Source::Fixtures,
         };
         let texts = Texts::read(&source, &paths, 4 << 20)?;
+        let stageds: Vec<Arc<Staged>> = subjects.iter().map(|subject| Arc::clone(&subject.staged)).collect();
+        let inputs: Vec<Inputs<'_>> = stageds.iter().map(|staged| Inputs::new(staged, &texts)).collect();
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let mut found = Vec::new();
         let mut random = Random::new(&format!("tokenizers {}", self.seed));
         while Instant::now() < end && found.is_empty() {
-            for subject in &mut subjects {
-                let inputs = Inputs::new(&subject.staged, &texts);
+            for (subject, inputs) in subjects.iter_mut().zip(&inputs) {
                 let turn = (Instant::now() + TURN).min(end);
                 while Instant::now() < turn {
                     let (kind, text) = inputs.next(&mut random);
@@ -212,7 +213,7 @@ fn ids(encode: &Encode, text: &str) -> Result<Vec<u32>, String> {
 const OPTIONS: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 
 impl Subject {
-    fn load(staged: Staged) -> anyhow::Result<Self> {
+    fn load(staged: Arc<Staged>) -> anyhow::Result<Self> {
         let engine = |name: &str| -> anyhow::Result<Encode> {
             let engine = engines::by_name(name).with_context(|| format!("no engine {name}"))?;
             engine.load(&staged).map_err(|why| anyhow::anyhow!("{}, {name}: {why}", staged.name))
