@@ -109,7 +109,8 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
             None if pool.is_empty() => (mutate(&mut r, &[], &[]), false),
             None => {
                 // The seeds are changed as often as what was kept.
-                let index = r.below(if r.below(2) == 0 { pool.len().min(seeded.max(1)) } else { pool.len() });
+                let among = if r.below(2) == 0 { pool.len().min(seeded.max(1)) } else { pool.len() };
+                let index = r.below(among);
                 (mutate(&mut r, &pool[index], &pool), false)
             }
         };
