@@ -9,12 +9,13 @@ use std::time::Duration;
 static ALLOCATOR: Counting = Counting;
 
 /// What a target says of a seed that it takes.
-fn accepted(target: &Target) -> &'static str {
+fn accepted(target: &Target) -> &'static [&'static str] {
     match target.name {
-        "tokenizer-json" | "sentencepiece" | "tiktoken" | "vocab-merges" => "true [",
-        "hub" => "fetched, read true",
-        "checkpoint" => "llama",
-        _ => "accepted",
+        "tokenizer-json" | "sentencepiece" | "tiktoken" | "vocab-merges" => &["true ["],
+        "hub" => &["fetched, read true"],
+        "checkpoint" => &["bitnet", "gemma3", "gpt2", "llama", "minicpm", "qwen2", "qwen3"],
+        "records" => &["accepted", "shown"],
+        _ => &["accepted"],
     }
 }
 
@@ -26,11 +27,11 @@ fn every_target_takes_its_seeds_and_survives_changes() {
     for target in ALL {
         let seeds = (target.seeds)();
         assert!(!seeds.is_empty(), "{} has no seeds", target.name);
-        let takes = seeds.iter().filter(|seed| (target.run)(seed).contains(accepted(target))).count();
         let said: Vec<String> = seeds.iter().map(|seed| (target.run)(seed)).collect();
+        let takes = said.iter().filter(|said| accepted(target).iter().any(|word| said.contains(word))).count();
         assert!(takes * 4 >= seeds.len(), "{} takes {takes} of its {} seeds: {said:#?}", target.name, seeds.len());
         let corpus = corpus(&corpus_folder(target)).expect("the corpus");
-        let (time, executions) = (Duration::from_secs(1), seeds.len() as u64 + corpus.len() as u64 + 300);
+        let (time, executions) = (Duration::from_secs(2), seeds.len() as u64 + corpus.len() as u64 + 300);
         let outcome = run(&Plan { target, time, executions, seed: 1, corpus, current: None }).expect("a run");
         if let Some((input, why)) = outcome.finding {
             panic!("{}: {why}: {:?}", target.name, String::from_utf8_lossy(&input));

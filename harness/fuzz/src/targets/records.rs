@@ -31,8 +31,17 @@ fn run(bytes: &[u8]) -> String {
         }
         Err(error) => error.to_string(),
     };
-    put(&folder.join("golden/reference/llama/m__q.json"), bytes);
-    let recorded = said(bitnet_golden::reference::Recording::read(&folder.join("golden"), "llama", "m", "q"));
+    // A recording's file is named after what it is about.
+    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let named = |field: &str| {
+        let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        json[field].as_str().filter(plain).filter(|text| (1..64).contains(&text.len())).unwrap_or("none").to_owned()
+    };
+    let (golden, model, quant) = (folder.join("golden"), named("model"), named("quant"));
+    let file = bitnet_golden::reference::file(&golden, "llama", &model, &quant);
+    put(&file, bytes);
+    let recorded = said(bitnet_golden::reference::Recording::read(&golden, "llama", &model, &quant));
+    let _ = std::fs::remove_file(&file);
     // Paths are not words.
     [record, receipt, speed, tokenizers, recorded]
         .map(|text| text.replace(folder.to_string_lossy().as_ref(), ""))
