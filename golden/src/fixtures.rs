@@ -19,6 +19,10 @@ pub struct Fixture {
     pub package: Package,
     /// Path inside of the package.
     pub member: String,
+    /// The member is a folder: its files with this extension, in the order of their paths, one after the other.
+    pub extension: Option<String>,
+    /// Fetched by its name only: nothing that everybody runs needs it.
+    pub only_by_name: bool,
     /// What is made of the member, where it cannot be used as it is.
     pub convert: Option<Convert>,
     /// SHA-256 of the member, in hex. The same as `sha256` where nothing is converted.
@@ -42,6 +46,8 @@ pub enum Package {
 pub enum Convert {
     /// The vocabulary and merges inside of `llama-tokenizer.js`, written as `tokenizer.json`.
     LlamaTokenizerJs,
+    /// The text of web pages: what stands between tags, each line without blanks around it.
+    HtmlText,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +67,9 @@ struct Entry {
     pip: Option<String>,
     npm: Option<String>,
     member: String,
+    extension: Option<String>,
+    #[serde(default)]
+    only_by_name: bool,
     convert: Option<Convert>,
     member_sha256: Option<String>,
     sha256: String,
@@ -93,6 +102,8 @@ impl Entry {
             file: self.file,
             package,
             member: self.member,
+            extension: self.extension,
+            only_by_name: self.only_by_name,
             convert: self.convert,
             member_sha256,
             sha256: self.sha256,

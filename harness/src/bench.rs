@@ -12,6 +12,7 @@
 //! | [`peers`] | the run: rounds in turn, the report |
 //! | [`person`] | what a person waits for: from the start of a process to the last token |
 //! | [`table`], [`plot`], [`curve`] | the report for people |
+//! | [`tokenizers`] | our tokenizers against other crates: the report of `harness/tokenizer-peers` |
 //! | [`gpu`] | a card: bits, speed, and the share of what its memory allows |
 //!
 //! A machine's speed drifts by a third within an hour. So no figure here is held against one of another run: every
@@ -31,4 +32,5 @@ pub mod plot;
 pub mod process;
 pub mod ratio;
 pub mod table;
+pub mod tokenizers;
 pub mod worker;

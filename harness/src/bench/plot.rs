@@ -20,12 +20,12 @@ const OURS: RGBColor = RGBColor(0x1b, 0x6a, 0xa5);
 const THEIRS: RGBColor = RGBColor(0x9a, 0x9a, 0x9a);
 
 /// A bar.
-struct Bar {
-    label: String,
+pub(super) struct Bar {
+    pub(super) label: String,
     /// In units of ours.
-    share: f64,
-    text: String,
-    ours: bool,
+    pub(super) share: f64,
+    pub(super) text: String,
+    pub(super) ours: bool,
 }
 
 /// An SVG with a bar for each engine and kind of work; ours has length 1.
@@ -33,7 +33,11 @@ struct Bar {
 /// # Errors
 /// There is nothing to draw.
 pub fn svg(report: &Report) -> Result<String, PlotError> {
-    let bars = bars(report);
+    draw(&format!("{}: tokens/s in units of ours", report.model.name), &bars(report))
+}
+
+/// An SVG of some bars; ours has length 1.
+pub(super) fn draw(title: &str, bars: &[Bar]) -> Result<String, PlotError> {
     if !bars.iter().any(|bar| !bar.ours) {
         return Err(PlotError::Nothing);
     }
@@ -47,7 +51,6 @@ pub fn svg(report: &Report) -> Result<String, PlotError> {
         let area = SVGBackend::with_string(&mut out, (width, height)).into_drawing_area();
         let failed = |error: &dyn std::fmt::Display| PlotError::Draw(error.to_string());
         area.fill(&WHITE).map_err(|e| failed(&e))?;
-        let title = format!("{}: tokens/s in units of ours", report.model.name);
         let mut chart = ChartBuilder::on(&area)
             .caption(title, ("sans-serif", 18))
             .margin(12)

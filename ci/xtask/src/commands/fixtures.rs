@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 mod llama2;
 pub(super) mod package;
+mod text;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Fetch what is missing (all, or the named ones) into the build folder.
+    /// Fetch what is missing (the named ones, else all but those that are fetched by name only) into the build folder.
     Fetch {
         /// Names; `list` shows them.
         names: Vec<String>,
@@ -48,13 +49,17 @@ impl Args {
                     bail!("unknown fixture `{unknown}`; there are {}", known.join(", "));
                 }
                 std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-                for f in fixtures.iter().filter(|f| names.is_empty() || names.contains(&f.name)) {
+                for f in fixtures.iter().filter(|f| wanted(f, names)) {
                     fetch(f, &folder).with_context(|| format!("cannot fetch {}", f.name))?;
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn wanted(fixture: &Fixture, names: &[String]) -> bool {
+    if names.is_empty() { !fixture.only_by_name } else { names.contains(&fixture.name) }
 }
 
 fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
@@ -72,12 +77,16 @@ fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(&work)?;
     let package = package::fetch(&fixture.package, &work)?;
     let mut file = package.join(&fixture.member);
+    if let Some(extension) = &fixture.extension {
+        file = text::concatenated(&file, extension, &work.join("concatenated"))?;
+    }
     let found = sha256(&file).with_context(|| format!("the package has no {}", fixture.member))?;
     pinned(&fixture.member, &found, &fixture.member_sha256)?;
     if let Some(convert) = fixture.convert {
         let source = std::fs::read_to_string(&file)?;
         let text = match convert {
             Convert::LlamaTokenizerJs => llama2::tokenizer_json(&source)?,
+            Convert::HtmlText => text::of_html(&source),
         };
         file = work.join("converted");
         std::fs::write(&file, text)?;

@@ -10,6 +10,7 @@ mod cuda_check;
 mod fixtures;
 mod flip_weight;
 mod full_crossval;
+mod fuzz;
 mod gate;
 mod make_model;
 mod mutants;
@@ -20,6 +21,7 @@ mod report;
 mod setup_cpp;
 mod soak;
 mod stage;
+mod tokenizer_peers;
 
 use bitnet_engine::settings::Settings;
 use std::process::ExitCode;
@@ -39,6 +41,12 @@ pub(crate) enum Command {
     Benchmark(benchmark::Args),
     /// Measure our engine and others in turn, on one model.
     BenchPeers(bench_peers::Args),
+    /// Measure our tokenizers and other crates in turn, in one process.
+    BenchTokenizers(tokenizer_peers::Bench),
+    /// Compare the ids of random texts with HuggingFace's.
+    FuzzTokenizer(tokenizer_peers::Fuzz),
+    /// Feed readers of untrusted input with changed inputs.
+    Fuzz(fuzz::Args),
     /// Measure a card: its bits, its memory, decode and prefill.
     BenchGpu(bench_gpu::Args),
     /// Write a model of random weights in the shape of a real one.
@@ -84,6 +92,9 @@ impl Command {
             Self::Report(args) => args.run(),
             Self::Benchmark(args) => args.run(),
             Self::BenchPeers(args) => args.run(),
+            Self::BenchTokenizers(args) => args.run(),
+            Self::FuzzTokenizer(args) => args.run(),
+            Self::Fuzz(args) => args.run(),
             Self::BenchGpu(args) => args.run(&Settings::from_env()?),
             Self::MakeModel(args) => args.run(),
             Self::Bench(args) => args.run(&Settings::from_env()?),

@@ -1,0 +1,41 @@
+//! A smaller text that still shows what a text shows.
+
+/// How often the question may be asked.
+const LIMIT: usize = 4000;
+
+/// Takes away stretches of characters, from halves down to single ones, as long as `shows` holds.
+pub(super) fn shrink(text: &str, shows: &dyn Fn(&str) -> bool) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    let (mut size, mut asked) = (chars.len().div_ceil(2), 0);
+    while size > 0 && asked < LIMIT {
+        let (mut at, before) = (0, chars.len());
+        while at < chars.len() && asked < LIMIT {
+            let end = (at + size).min(chars.len());
+            let rest: String = chars.iter().take(at).chain(chars.iter().skip(end)).collect();
+            asked += 1;
+            if shows(&rest) {
+                chars.drain(at..end);
+            } else {
+                at = end;
+            }
+        }
+        if size == 1 && chars.len() == before {
+            break;
+        }
+        size = if size == 1 { 1 } else { size.div_ceil(2) };
+    }
+    chars.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shrink;
+
+    #[test]
+    fn what_matters_is_left() {
+        let text = format!("{}ä{}ö{}", "x".repeat(1000), "y".repeat(333), "z".repeat(5000));
+        assert_eq!(shrink(&text, &|t| t.contains('ä') && t.contains('ö')), "äö");
+        assert_eq!(shrink("abc", &|t| t.len() == 3), "abc");
+        assert_eq!(shrink("", &|_| true), "");
+    }
+}
