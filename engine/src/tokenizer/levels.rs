@@ -143,7 +143,7 @@ pub(super) fn merge(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scr
 #[cfg(test)]
 mod tests {
     use super::super::lanes;
-    use super::super::merge::merge_all;
+    use super::super::merge::{PairTableBuilder, merge_all};
     use super::*;
     use proptest::prelude::*;
 
@@ -167,10 +167,11 @@ mod tests {
             pieces in prop::collection::vec(prop::collection::vec(0u32..4, 0..=lanes::MOST), 1..20),
             long in prop::collection::vec(0u32..3, 49..200),
         ) {
-            let mut table = PairTable::with_capacity(merges.len());
+            let mut table = PairTableBuilder::with_capacity(merges.len());
             for (left, right, rank, id) in merges {
-                table.insert(left, right, Merge { rank, id });
+                table.add(left, right, Merge { rank, id });
             }
+            let (table, _) = table.finish();
             let merged = |symbols: &[u32]| {
                 let mut symbols = symbols.to_vec();
                 naive(&table, &mut symbols);
