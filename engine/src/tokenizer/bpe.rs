@@ -341,11 +341,7 @@ pub(crate) fn useless(merges: usize, first: &[u8]) -> TokenizerError {
 
 /// The tokens that text can become as pieces, with their bytes.
 fn ordinary(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
-    (0..vocab.tokens.len()).filter_map(|id| {
-        let kind = vocab.kinds.get(id)?;
-        let text = vocab.tokens.get(id).filter(|text| !text.is_empty())?;
-        matches!(kind, TokenKind::Normal | TokenKind::Unused).then_some((id as u32, text))
-    })
+    vocab.texts(|kind| matches!(kind, TokenKind::Normal | TokenKind::Unused))
 }
 
 /// Every pair of tokens whose bytes together are a token, the lowest id first.

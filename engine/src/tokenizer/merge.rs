@@ -152,8 +152,8 @@ impl PairTableBuilder {
     /// The table, and how many pairs were there already.
     #[must_use]
     pub fn finish(self) -> (PairTable, usize) {
-        // At most three quarters full: half the memory of a table that is half full, and as soon searched where caches are small.
-        let slots = (self.pairs.len().max(4) * 4).div_ceil(3).next_power_of_two();
+        // At most three fifths full: most pairs that are asked for are not there, and of a fuller table they would cross many entries.
+        let slots = (self.pairs.len().max(4) * 5).div_ceil(3).next_power_of_two();
         let (mut entries, mut duplicates) = (vec![EMPTY; slots], 0);
         let (shift, small) = (shift_of(slots), bucket_shift(slots));
         // In the order of the slots, so that the table is filled from front to back and not all over the memory.

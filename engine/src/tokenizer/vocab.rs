@@ -308,6 +308,14 @@ fn matchers(
 }
 
 impl Vocab {
+    /// Texts of the tokens of these kinds, with their ids. Tokens without a text are left out.
+    pub(super) fn texts(&self, kinds: impl Fn(TokenKind) -> bool) -> impl Iterator<Item = (u32, &[u8])> {
+        (0..self.tokens.len()).filter_map(move |id| {
+            let text = self.tokens.get(id).filter(|text| !text.is_empty())?;
+            kinds(self.kinds.get(id)?).then_some((id as u32, text))
+        })
+    }
+
     pub(crate) fn is_eog(&self, id: u32) -> bool {
         self.eog.binary_search(&id).is_ok()
     }
