@@ -101,7 +101,7 @@ impl SpmTokenizer {
     }
 
     fn joints(&self) -> &Joints {
-        self.joints.get_or_init(|| Joints::new(mergeable(&self.vocab).map(|(_, text)| text), true))
+        self.joints.get_or_init(|| Joints::new(self.vocab.texts(), true))
     }
 
     /// As SentencePiece does it: normalised, user-defined pieces apart, the rest merged.

@@ -233,6 +233,11 @@ impl Vocab {
         }
     }
 
+    /// The texts of all tokens.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.tokens.len()).filter_map(|id| self.tokens.get(id)).map(AsRef::as_ref)
+    }
+
     pub(crate) fn is_eog(&self, id: u32) -> bool {
         self.eog.binary_search(&id).is_ok()
     }
