@@ -101,7 +101,7 @@ impl SpmTokenizer {
     }
 
     fn joints(&self) -> &Joints {
-        self.joints.get_or_init(|| Joints::new(self.vocab.texts(), true))
+        self.joints.get_or_init(|| Joints::new(self.vocab.all_texts(), true))
     }
 
     /// As SentencePiece does it: normalised, user-defined pieces apart, the rest merged.

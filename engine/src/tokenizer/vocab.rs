@@ -234,7 +234,7 @@ impl Vocab {
     }
 
     /// The texts of all tokens.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn all_texts(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.tokens.len()).filter_map(|id| self.tokens.get(id)).map(AsRef::as_ref)
     }
 
