@@ -128,7 +128,7 @@ impl BpeTokenizer {
     /// are left out, which makes neighbours of others.)
     fn joints(&self, len: usize) -> Option<&Joints> {
         let whole = len > CUT && !self.bytes.symbols.contains(&NO_SYMBOL);
-        whole.then(|| self.joints.get_or_init(|| Joints::new(self.vocab.tokens.iter(), false)))
+        whole.then(|| self.joints.get_or_init(|| Joints::new(self.vocab.texts(|_| true).map(|(_, text)| text), false)))
     }
 
     fn encode_text(&self, text: &[u8], work: &mut Work) {

@@ -176,11 +176,6 @@ impl Texts {
         self.ends.len()
     }
 
-    /// All of them, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).filter_map(|index| self.get(index))
-    }
-
     /// The text at `index`; an empty one where a damaged file says nonsense of its place.
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<&[u8]> {

@@ -92,7 +92,7 @@ pub(super) fn merge(table: &PairTable, symbols: &mut Vec<u32>, scratch: &mut Scr
     scratch.link(symbols.len());
     let mut levels = Levels::default();
     let mut last = (NO_RANK, usize::MAX);
-    for (at, merge) in (0..).zip(&scratch.merges) {
+    for (at, merge) in (0..).zip(&scratch.merges).filter(|(_, merge)| merge.rank != NO_RANK) {
         if last.0 != merge.rank {
             last = (merge.rank, levels.of(merge.rank));
         }

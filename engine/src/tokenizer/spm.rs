@@ -94,7 +94,7 @@ impl SpmTokenizer {
     }
 
     fn joints(&self) -> &Joints {
-        self.joints.get_or_init(|| Joints::new(self.vocab.tokens.iter(), true))
+        self.joints.get_or_init(|| Joints::new(self.vocab.texts(TokenKind::is_text).map(|(_, text)| text), true))
     }
 
     /// Writes the tables into a compiled file; [`SpmTokenizer::open`] reads them in this order.

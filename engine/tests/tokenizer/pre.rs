@@ -185,7 +185,8 @@ const BORDERS: &str = "a b  c   1 12 1234 12345678 ٣٤٥٦ x'sy 're'Ve 'll. ' '
 
 /// The rules that are worked out with masks.
 fn masked() -> Vec<(Pre, PreTokenizerWrapper)> {
-    let names = ["gpt-2", "llama-bpe", "qwen2", "smollm", "default", "qwen35", "falcon", "falcon_e"];
+    let names =
+        ["gpt-2", "llama-bpe", "qwen2", "smollm", "default", "qwen35", "falcon", "falcon_e", "tekken", "gpt-4o"];
     let rules = names.map(|name| by_name(name).unwrap().pre);
     oracles().iter().filter(|(pre, _)| rules.contains(pre)).cloned().collect()
 }
@@ -193,7 +194,7 @@ fn masked() -> Vec<(Pre, PreTokenizerWrapper)> {
 #[test]
 fn texts_split_the_same_at_every_offset_of_a_block() {
     let masked = masked();
-    assert_eq!(masked.len(), 8);
+    assert_eq!(masked.len(), 10);
     for shift in 0..64 {
         check_with(&format!("{}{BORDERS}", "x".repeat(shift)), &masked);
         // Behind the end of a window, and in pieces that are longer than one.
@@ -203,6 +204,33 @@ fn texts_split_the_same_at_every_offset_of_a_block() {
             check_with(&format!("1{}{BORDERS}", "!".repeat(8192 + shift)), &masked);
         }
     }
+}
+
+/// Words by case, without letters that have none: contractions behind words and behind those, slashes behind breaks behind symbols.
+#[test]
+fn words_by_case_split_as_the_expressions_do() {
+    let parts = [
+        "a", "Bc", "DEF", "é", "Ж", "ж", "'s", "'LL", "'rE", "'", "'x", "!", "/", "\n", "\r", " ", "12", "x'd", ".\n/",
+        "\t",
+    ];
+    let masked: Vec<_> = masked()
+        .into_iter()
+        .filter(|(pre, _)| ["tekken", "gpt-4o"].iter().any(|n| by_name(n).unwrap().pre == *pre))
+        .collect();
+    let mut state = 7usize;
+    let mut texts = 0;
+    for shift in 0..64 {
+        for _ in 0..24 {
+            let mut text = "w".repeat(shift);
+            for _ in 0..16 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                text.push_str(parts[(state >> 40) % parts.len()]);
+            }
+            check_with(&text, &masked);
+            texts += 1;
+        }
+    }
+    assert_eq!((masked.len(), texts), (2, 1536));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A stretch of text as bit masks, 64 bytes each: what every byte's character is. ASCII is told apart 64 bytes at a time
 //! ([`bitnet_kernels::text`]), the rest character by character, into the same masks.
 
-use super::super::unicode::{NUMBER, PUNCT, SPACE, class_at};
+use super::super::unicode::{LOWER, NUMBER, PUNCT, SPACE, UPPER, class_at};
 use bitnet_kernels::text::{BLOCK, Masks, TextSet};
 
 /// The characters of 64 bytes: bit i is byte i, and all bytes of a character have its bit.
@@ -9,6 +9,10 @@ use bitnet_kernels::text::{BLOCK, Masks, TextSet};
 pub(super) struct Block {
     /// What words are made of.
     pub(super) word: u64,
+    /// `[\p{Lu}\p{Lt}]`.
+    pub(super) upper: u64,
+    /// `\p{Ll}`.
+    pub(super) lower: u64,
     /// `\p{N}`.
     pub(super) number: u64,
     /// `\s`.
@@ -27,6 +31,8 @@ pub(super) struct Block {
     pub(super) punct: u64,
     /// The backquote.
     pub(super) grave: u64,
+    /// `/`.
+    pub(super) slash: u64,
     /// From 0x80 on.
     pub(super) high: u64,
 }
@@ -65,6 +71,8 @@ pub(super) fn read(
             high |= m.high;
             Block {
                 word: m.upper | m.lower,
+                upper: m.upper,
+                lower: m.lower,
                 number: m.digits,
                 space: m.spaces,
                 other: !(m.upper | m.lower | m.digits | m.spaces),
@@ -74,6 +82,7 @@ pub(super) fn read(
                 tail: 0,
                 punct: m.symbols,
                 grave: m.graves,
+                slash: m.slashes,
                 high: m.high,
             }
         }));
@@ -102,7 +111,7 @@ fn characters(text: &[u8], from: usize, words: u8, blocks: &mut [Block], index: 
     if left == 0 {
         return 0;
     }
-    let (mut word, mut number, mut space, mut punct, mut tail) = (0, 0, 0, 0, 0);
+    let (mut word, mut upper, mut lower, mut number, mut space, mut punct, mut tail) = (0, 0, 0, 0, 0, 0, 0);
     let mut end = 0;
     while left != 0 {
         let at = left.trailing_zeros() as usize;
@@ -111,6 +120,8 @@ fn characters(text: &[u8], from: usize, words: u8, blocks: &mut [Block], index: 
         let bytes = ((1 << len) - 1) << at;
         let has = |property: u8| if class & property != 0 { bytes } else { 0 };
         word |= has(words);
+        upper |= has(UPPER);
+        lower |= has(LOWER);
         number |= has(NUMBER);
         space |= has(SPACE);
         punct |= has(PUNCT);
@@ -123,6 +134,8 @@ fn characters(text: &[u8], from: usize, words: u8, blocks: &mut [Block], index: 
     let over = end.saturating_sub(BLOCK);
     let block = &mut blocks[index];
     block.word |= word;
+    block.upper |= upper;
+    block.lower |= lower;
     block.number |= number;
     block.space |= space;
     block.punct |= punct;
@@ -135,6 +148,8 @@ fn characters(text: &[u8], from: usize, words: u8, blocks: &mut [Block], index: 
         let bytes = (1 << over) - 1;
         let spill = |has: u64| if has >> 63 != 0 { bytes } else { 0 };
         next.word |= spill(last.word);
+        next.upper |= spill(last.upper);
+        next.lower |= spill(last.lower);
         next.number |= spill(last.number);
         next.space |= spill(last.space);
         next.punct |= spill(last.punct);

@@ -11,15 +11,13 @@
 //! - spaces: U+0085 and other characters beyond ASCII are not `\s` everywhere in its library.
 
 use super::dfa::{Dfa, Nowhere};
+use super::starts::Scanner;
 use super::windows::{Scan, Windows, split};
 use super::words;
 use super::{Pre, TextSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
-
-/// The end of the piece that starts at a place.
-type Scanner = fn(&[u8], usize) -> usize;
 
 /// One pass over the text.
 #[derive(Debug, Clone, Copy)]
@@ -148,8 +146,8 @@ rules! {
     /// ik_llama.cpp's (its commit c8e6d9cfe).
     FALCON_E = "falcon_e": [Masked(Scan::FalconE, &[r"[\p{P}\$\+<=>\^~\|`]+", Pre::GPT2, "[0-9]"])];
     QWEN35 = "qwen35": [Masked(Scan::Qwen35, &[concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!())])];
-    TEKKEN = "tekken": [Scanned(words::tekken, &[concat!(before!(), upper!(), "*", lower!(), "+|", before!(), upper!(), "+", lower!(), r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!())])];
-    GPT4O = "gpt-4o": [Scanned(words::gpt4o, &[gpt4o!()])];
+    TEKKEN = "tekken": [Masked(Scan::Tekken, &[concat!(before!(), upper!(), "*", lower!(), "+|", before!(), upper!(), "+", lower!(), r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!())])];
+    GPT4O = "gpt-4o": [Masked(Scan::Gpt4o, &[gpt4o!()])];
     TINY_AYA = "tiny_aya": [Threes, Scanned(words::gpt4o, &[gpt4o!()])];
     KIMI_K2 = "kimi-k2": [Regex(concat!(r"[\p{Han}]+|", before!(), r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+", contractions!(), "?|", before!(), r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*", contractions!(), r"?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!()))];
     YOUTU = "youtu": [

@@ -10,6 +10,9 @@ use super::blocks::Block;
 use super::contraction;
 use bitnet_kernels::text::BLOCK;
 
+/// The end of the piece that starts at a place.
+pub(super) type Scanner = fn(&[u8], usize) -> usize;
+
 /// A stretch of text and its masks.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch<'a> {
@@ -136,9 +139,66 @@ impl Stretch<'_> {
         }
     }
 
+    /// The rules of words by case, whose pieces `scan` gives one by one: [`Stretch::llama`], but that a capital behind a small letter starts
+    /// a word, that `[\r\n/]*` is behind symbols, and contractions are behind words if `contractions`. Where these are met, and in a
+    /// stretch with letters that have no case, the scanner says where pieces start.
+    pub(super) fn cased(&self, numbers: Numbers, contractions: bool, scan: Scanner, starts: &mut [u64]) {
+        if self.blocks.iter().any(|b| b.word & !(b.upper | b.lower) != 0) {
+            let mut at = 0;
+            while at < self.len {
+                at = scan(self.text, self.from + at) - self.from;
+                if at < self.len {
+                    set(starts, at, true);
+                }
+            }
+            return;
+        }
+        let mut odd = Vec::new();
+        self.words::<true>(numbers, starts, &mut |place, quote| {
+            if !quote || (contractions && contraction(self.text, self.from + place) > 0) {
+                odd.push(place);
+            }
+        });
+        odd.sort_unstable();
+        let mut done = 0;
+        for place in odd {
+            if place >= done {
+                done = self.again(place, scan, starts);
+            }
+        }
+    }
+
+    /// Puts the starts right from that in front of `place` on, up to where what is in front does not matter; gives that place.
+    fn again(&self, place: usize, scan: Scanner, starts: &mut [u64]) -> usize {
+        let mut at = place.saturating_sub(1);
+        while at > 0 && starts[at / BLOCK] >> (at % BLOCK) & 1 == 0 {
+            at -= 1;
+        }
+        while at < self.len {
+            let end = (scan(self.text, self.from + at) - self.from).min(self.len);
+            for inside in at + 1..end {
+                set(starts, inside, false);
+            }
+            at = end;
+            if at < self.len {
+                set(starts, at, true);
+                if at > place && !self.is(at - 1, |b| b.other) && !self.is(at, |b| b.other) {
+                    break;
+                }
+            }
+        }
+        at
+    }
+
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`, where
     /// letters are what words are made of.
     pub(super) fn llama(&self, numbers: Numbers, starts: &mut [u64]) {
+        self.words::<false>(numbers, starts, &mut |_, _| {});
+    }
+
+    /// Both; `odd` gets the places of what [`Stretch::cased`] has to look at, and whether it is an apostrophe.
+    #[inline]
+    fn words<const CASED: bool>(&self, numbers: Numbers, starts: &mut [u64], odd: &mut impl FnMut(usize, bool)) {
         let mut before = Block::default();
         let (mut symbol_before, mut in_first, mut in_breaks) = (0, false, false);
         for (at, pair) in self.blocks.windows(2).enumerate() {
@@ -154,7 +214,10 @@ impl Stretch<'_> {
             let after_other = after(b.other, before.other);
             let symbol = b.other & !after_other & !after(b.blank, before.blank);
             let first = ends(after(symbol, symbol_before), b.tail, &mut in_first);
-            let word = b.word & !after(b.word, before.word) & !after_gap & !first;
+            let mut word = b.word & !after(b.word, before.word) & !after_gap & !first;
+            if CASED {
+                word |= b.upper & after(b.lower, before.lower);
+            }
             let number = match numbers {
                 Numbers::Single => b.number & !b.tail,
                 Numbers::Threes => b.number & !after(b.number, before.number),
@@ -173,6 +236,12 @@ impl Stretch<'_> {
                 for place in places(number & ahead(1) & ahead(2) & ahead(3)) {
                     self.threes(at * BLOCK + place, starts);
                 }
+            }
+            if CASED {
+                places(behind & b.slash).for_each(|place| odd(at * BLOCK + place, false));
+                places(b.quote & after(b.word, before.word)).for_each(|place| odd(at * BLOCK + place, true));
+                (before, symbol_before) = (*b, symbol);
+                continue;
             }
             for place in places(symbol & b.quote & (b.word >> 1 | next.word << 63)) {
                 let place = at * BLOCK + place;

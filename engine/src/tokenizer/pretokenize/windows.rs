@@ -6,6 +6,7 @@
 use super::super::unicode::{LETTER, MARK};
 use super::blocks::{Block, read};
 use super::starts::{Digits, Numbers, Stretch};
+use super::words;
 use bitnet_kernels::text::{BLOCK, Masks, TextSet};
 
 /// The rules whose starts are worked out with masks.
@@ -16,6 +17,8 @@ pub(super) enum Scan {
     Llama3,
     Qwen2,
     Qwen35,
+    Tekken,
+    Gpt4o,
     Default,
     Falcon,
     FalconE,
@@ -24,7 +27,10 @@ pub(super) enum Scan {
 impl Scan {
     /// Properties of what words are made of.
     fn words(self) -> u8 {
-        if self == Self::Qwen35 { LETTER | MARK } else { LETTER }
+        match self {
+            Self::Qwen35 | Self::Tekken | Self::Gpt4o => LETTER | MARK,
+            _ => LETTER,
+        }
     }
 
     fn starts(self, stretch: &Stretch<'_>, starts: &mut [u64]) {
@@ -33,6 +39,8 @@ impl Scan {
             Self::Smollm => stretch.gpt2::<true>(starts),
             Self::Llama3 => stretch.llama(Numbers::Threes, starts),
             Self::Qwen2 | Self::Qwen35 => stretch.llama(Numbers::Single, starts),
+            Self::Tekken => stretch.cased(Numbers::Single, false, words::tekken, starts),
+            Self::Gpt4o => stretch.cased(Numbers::Threes, true, words::gpt4o, starts),
             Self::Default => stretch.punctuation(Digits::ApartInThrees, starts),
             Self::Falcon => stretch.punctuation(Digits::Threes, starts),
             Self::FalconE => stretch.punctuation(Digits::Single, starts),
