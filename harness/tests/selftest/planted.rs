@@ -289,7 +289,10 @@ fn every_pair_of_threads_and_chunk_is_run() {
             "cpu-scalar" => assert_eq!(runs.len(), 1, "{cell}"),
             "cuda-emu" => assert_eq!(runs, [(1, 7), (1, 64)]),
             // Single tokens, small chunks with a rest, and one that is large or the whole text.
-            _ => assert!(chunks.len() == 3 && chunks.contains(&1) && chunks.contains(&7), "{cell}: {runs:?}"),
+            _ => {
+                assert!(chunks.len() == 3 && chunks.contains(&1) && chunks.contains(&7), "{cell}: {runs:?}");
+                assert!(chunks.iter().any(|chunk| *chunk.min(&tokens) >= tokens.min(64)), "{cell}: {runs:?}");
+            }
         }
         pairs.entry(cell.device.clone()).or_default().extend(runs);
     }
