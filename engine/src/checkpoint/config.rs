@@ -104,6 +104,9 @@ pub(super) struct Sizes {
     pub(super) head: usize,
 }
 
+/// The widest head. Tables of the rotation have half as many numbers, whatever tensors the checkpoint has.
+const MOST_HEAD: usize = 1 << 16;
+
 impl Sizes {
     /// Reads them; GPT-2 has names of its own.
     ///
@@ -128,8 +131,8 @@ impl Sizes {
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(config("num_key_value_heads", format!("{kv_heads} does not divide {heads} heads")));
         }
-        if head == 0 || !head.is_multiple_of(2) {
-            return Err(config("head_dim", format!("{head} is not an even width")));
+        if head == 0 || head > MOST_HEAD || !head.is_multiple_of(2) {
+            return Err(config("head_dim", format!("{head} is not an even width of at most {MOST_HEAD}")));
         }
         let ffn = if gpt2 {
             config_json.count("n_inner")?.unwrap_or(4 * hidden)

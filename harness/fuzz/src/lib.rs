@@ -11,8 +11,7 @@
 //! | [`limits`] | memory and time of one execution |
 //! | [`run`] | the loop |
 //!
-//! `cargo xtask fuzz TARGET --seconds N` runs it; `libfuzzer/` is the same targets under libFuzzer. Inputs that failed once lie in
-//! `corpus/TARGET/`, and every run begins with them.
+//! `cargo xtask fuzz TARGET --seconds N` runs it. Inputs that failed once lie in `corpus/TARGET/`, and every run begins with them.
 
 pub mod limits;
 pub mod mutate;

@@ -36,8 +36,12 @@ pub fn svg(report: &Report) -> Result<String, PlotError> {
     draw(&format!("{}: tokens/s in units of ours", report.model.name), &bars(report))
 }
 
-/// An SVG of some bars; ours has length 1.
+/// The longest bar: a record that somebody else wrote may hold any number.
+const LONGEST: f64 = 1e4;
+
+/// An SVG of some bars; ours has length 1. Bars without a length that can be drawn are left out.
 pub(super) fn draw(title: &str, bars: &[Bar]) -> Result<String, PlotError> {
+    let bars: Vec<&Bar> = bars.iter().filter(|bar| (0.0..=LONGEST).contains(&bar.share)).collect();
     if !bars.iter().any(|bar| !bar.ours) {
         return Err(PlotError::Nothing);
     }
@@ -123,6 +127,21 @@ mod tests {
         let svg = svg(&report).expect("a drawing");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert!(svg.contains("generate 32, 1 threads, peer") && svg.contains("3.0/s, ours is 2.00x"), "{svg}");
+    }
+
+    #[test]
+    fn what_has_no_length_is_left_out() {
+        let bar = |share: f64, ours| Bar { label: format!("bar {share}"), share, text: String::new(), ours };
+        let bars =
+            [bar(1.0, true), bar(0.5, false), bar(f64::INFINITY, false), bar(f64::NAN, false), bar(1e300, false)];
+        let svg = draw("t", &bars).expect("a drawing");
+        assert!(
+            svg.contains("bar 0.5")
+                && !svg.contains("bar inf")
+                && !svg.contains("bar NaN")
+                && !svg.contains("bar 1000")
+        );
+        assert!(matches!(draw("t", &bars[2..]), Err(PlotError::Nothing)));
     }
 
     #[test]

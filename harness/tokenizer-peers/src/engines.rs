@@ -46,7 +46,13 @@ pub(crate) static ALL: &[Engine] = &[
     Engine { name: REFERENCE, about: "crates.io, HuggingFace", slow: false, load_only: false, load: huggingface_1 },
     Engine { name: "fastokens 0.3.5", about: "crates.io", slow: false, load_only: false, load: fastokens },
     Engine { name: "snaptokens 0.2.6", about: "crates.io", slow: false, load_only: false, load: snaptokens },
-    Engine { name: "tiktoken-rs 0.12.1", about: "crates.io", slow: true, load_only: false, load: tiktoken },
+    Engine {
+        name: "tiktoken-rs 0.12.1",
+        about: "crates.io; loaded from ranks in memory",
+        slow: true,
+        load_only: false,
+        load: tiktoken,
+    },
     Engine {
         name: ORACLE,
         about: "crates.io, HuggingFace, with Oniguruma",
@@ -156,7 +162,8 @@ fn tiktoken(staged: &Staged) -> Result<Encode, String> {
             specials.push((String::from_utf8(token.clone()).map_err(text)?, id));
         }
     }
-    let tokenizer = tiktoken_rs::CoreBPE::new(ranks.into_iter().collect(), specials.into_iter().collect(), expression).map_err(text)?;
+    let tokenizer = tiktoken_rs::CoreBPE::new(ranks.into_iter().collect(), specials.into_iter().collect(), expression)
+        .map_err(text)?;
     Ok(Box::new(move |input, out| {
         out.extend(tokenizer.encode_with_special_tokens(input));
         Ok(())

@@ -18,6 +18,7 @@ use crate::staged::{Staged, choose};
 use crate::texts::{Source, Texts};
 use anyhow::{Context, ensure};
 use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_harness::cpu_time::CpuTime;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::provenance;
@@ -248,8 +249,8 @@ impl Subject {
     }
 
     fn compare(&mut self, kind: &'static str, text: &str, known: &Known, random: &mut Random) -> Option<Difference> {
-        let start = Instant::now();
-        // Timed apart, once more below with the others: what is slow is worth knowing.
+        // What is slow is worth knowing.
+        let start = CpuTime::now();
         let mine = ids(&self.ours, text);
         let nanos = start.elapsed().as_secs_f64() * 1e9 / text.len().max(4096) as f64;
         if nanos > self.counts.slowest.0 {

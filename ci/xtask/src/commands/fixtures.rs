@@ -40,7 +40,7 @@ impl Args {
                 let mut out = std::io::stdout().lock();
                 for f in &fixtures {
                     let state = if folder.join(&f.file).is_file() { "here" } else { "not fetched" };
-                    writeln!(out, "{:<16} {state:<12} {}, {}", f.name, f.about, f.licence)?;
+                    writeln!(out, "{:<18} {state:<12} {}, {}", f.name, f.about, f.licence)?;
                 }
             }
             Action::Fetch { names } => {

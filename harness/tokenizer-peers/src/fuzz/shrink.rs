@@ -1,15 +1,19 @@
 //! A smaller text that still shows what a text shows.
 
-/// How often the question may be asked.
+use std::time::{Duration, Instant};
+
+/// How often the question may be asked, and for how long: the answers for a million characters take a while.
 const LIMIT: usize = 4000;
+const TIME: Duration = Duration::from_secs(30);
 
 /// Takes away stretches of characters, from halves down to single ones, as long as `shows` holds.
 pub(super) fn shrink(text: &str, shows: &dyn Fn(&str) -> bool) -> String {
     let mut chars: Vec<char> = text.chars().collect();
-    let (mut size, mut asked) = (chars.len().div_ceil(2), 0);
-    while size > 0 && asked < LIMIT {
+    let (mut size, mut asked, start) = (chars.len().div_ceil(2), 0, Instant::now());
+    let more = |asked: usize| asked < LIMIT && start.elapsed() < TIME;
+    while size > 0 && more(asked) {
         let (mut at, before) = (0, chars.len());
-        while at < chars.len() && asked < LIMIT {
+        while at < chars.len() && more(asked) {
             let end = (at + size).min(chars.len());
             let rest: String = chars.iter().take(at).chain(chars.iter().skip(end)).collect();
             asked += 1;
