@@ -31,14 +31,15 @@ fn be_child_if_told() {
     std::process::exit(0);
 }
 
+fn child_command(test: &str, hub: &MockHub, cache: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--test-threads=1", "--nocapture"]).stdout(Stdio::null());
+    command.env("HUB_CHILD_ENDPOINT", hub.endpoint()).env("HUB_CHILD_CACHE", cache);
+    command
+}
+
 fn child(test: &str, hub: &MockHub, cache: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env("HUB_CHILD_ENDPOINT", hub.endpoint())
-        .env("HUB_CHILD_CACHE", cache)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    child_command(test, hub, cache).spawn().unwrap()
 }
 
 fn big_hub() -> MockHub {
@@ -178,7 +179,8 @@ fn kill_nine_under_a_corrupting_hub_shows_nothing() {
     let mut fetched = 0;
     for round in 0..12u64 {
         let seen = hub.log().bytes(Side::Cdn);
-        let mut child = child(NAME, &hub, dir.path());
+        let mut command = child_command(NAME, &hub, dir.path());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap(); // it fails, and says so
         let started = Instant::now();
         while hub.log().bytes(Side::Cdn) == seen && started.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
