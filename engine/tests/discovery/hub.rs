@@ -84,29 +84,35 @@ fn offline_asks_nobody() {
     assert_eq!(hub.log().len(), 0, "{:?}", hub.log().entries());
 }
 
+#[cfg(unix)]
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// The tokenizer of [`CODELLAMA`] in a cache of HuggingFace's layout; the blob.
+#[cfg(unix)]
+fn huggingface_cache(root: &Path) -> std::path::PathBuf {
+    let home = root.join(format!("models--{}", CODELLAMA.2.replace('/', "--")));
+    let json = tokenizer_json(CODELLAMA.1);
+    write(&home, "refs/main", COMMIT);
+    let blob = write(&home.join("blobs"), &bitnet_mock_hub::sha256_hex(json.as_bytes()), &json);
+    let snapshot = home.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::os::unix::fs::symlink(&blob, snapshot.join("tokenizer.json")).unwrap();
+    blob
+}
+
 #[test]
+#[cfg(unix)]
 fn an_existing_huggingface_cache_serves() {
     let (dir, model) = (tempfile::tempdir().unwrap(), codellama());
     let root = dir.path().join("hf");
-    let home = root.join(format!("models--{}", CODELLAMA.2.replace('/', "--")));
-    let commit = "0123456789abcdef0123456789abcdef01234567";
-    let json = tokenizer_json(CODELLAMA.1);
-    let blob = home.join("blobs").join(bitnet_mock_hub::sha256_hex(json.as_bytes()));
-    write(&home, "refs/main", commit);
-    write(blob.parent().unwrap(), blob.file_name().unwrap().to_str().unwrap(), &json);
-    let snapshot = home.join("snapshots").join(commit);
-    std::fs::create_dir_all(&snapshot).unwrap();
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(&blob, snapshot.join("tokenizer.json")).unwrap();
-    #[cfg(not(unix))]
-    return;
+    let blob = huggingface_cache(&root);
     let mut settings = settings(None, &dir.path().join("ours"));
     settings.hub.as_mut().unwrap().hf_caches = vec![root];
     assert_eq!(model.chain(&settings).winner, Some(StepKind::HuggingfaceCache));
     let walked = TokenizerFallbackChain::new(settings.clone()).run(&model);
     assert_eq!(walked.chain.winner, Some(StepKind::HuggingfaceCache), "{}", walked.chain);
     let Some(TokenizerStrategy::Cached(cached)) = walked.chain.strategy else { panic!() };
-    assert_eq!((cached.commit.as_str(), cached.source), (commit, Source::HuggingFaceCache));
+    assert_eq!((cached.commit.as_str(), cached.source), (COMMIT, Source::HuggingFaceCache));
     assert_eq!(walked.resolved.unwrap().tokenizer.vocab_size(), CODELLAMA.1);
     // A blob that is not what its name says is not used.
     std::fs::write(&blob, "{}").unwrap();
@@ -220,14 +226,7 @@ fn the_hub_is_asked_last() {
     };
     assert_eq!(run(&settings, &model).chain.winner, Some(StepKind::Download));
     write(dir.path(), "tokenizer.json", &json);
-    // HuggingFace's.
-    let home = theirs.join(format!("models--{}", CODELLAMA.2.replace('/', "--")));
-    let (commit, blob) = ("0123456789abcdef0123456789abcdef01234567", bitnet_mock_hub::sha256_hex(json.as_bytes()));
-    write(&home, "refs/main", commit);
-    let blob = write(&home.join("blobs"), &blob, &json);
-    let snapshot = home.join("snapshots").join(commit);
-    std::fs::create_dir_all(&snapshot).unwrap();
-    std::os::unix::fs::symlink(&blob, snapshot.join("tokenizer.json")).unwrap();
+    huggingface_cache(&theirs);
     settings.hub.as_mut().unwrap().hf_caches = vec![theirs.clone()];
 
     hub.log().clear();

@@ -31,6 +31,9 @@ pub struct Target {
     pub run: fn(&[u8]) -> String,
 }
 
+/// Exit code of the runner where it found something; errors have 1.
+pub const FINDING: u8 = 3;
+
 /// All targets.
 pub static ALL: &[Target] = &[
     targets::gguf::TARGET,

@@ -3,14 +3,11 @@
 use anyhow::Context;
 use bitnet_fuzz::limits::Counting;
 use bitnet_fuzz::run::{Plan, corpus, corpus_folder, execute, run};
-use bitnet_fuzz::{ALL, by_name};
+use bitnet_fuzz::{ALL, FINDING, by_name};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// Exit code where something was found; errors have 1.
-const FINDING: u8 = 3;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -10,7 +10,7 @@
 //! 1 ours has none.
 
 use super::setup_cpp::UNAVAILABLE;
-use crate::root::{root, target};
+use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::tokenizer::{self, EncodeOptions};
@@ -30,7 +30,7 @@ use cpp_sys::{CppBackend, ModelFacts};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// The name of our engine in the report.
@@ -249,9 +249,8 @@ impl Args {
             ensure!(path.is_file(), "{} is no file", path.display());
             return Ok(std::path::absolute(path)?);
         }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let args = ["build", "--release", "--quiet", "--package", "bitnet-cli"];
-        let status = Command::new(cargo).args(args).current_dir(root()).status().context("cannot start cargo")?;
+        let status = cargo().args(args).status().context("cannot start cargo")?;
         ensure!(status.success(), "cargo {} failed: {status}", args.join(" "));
         Ok(target().join("release").join(format!("bitnet{}", std::env::consts::EXE_SUFFIX)))
     }

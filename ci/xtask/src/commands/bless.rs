@@ -1,8 +1,8 @@
 //! `cargo xtask bless`: the one command that writes golden snapshots, always from the scalar oracle.
 
-use crate::root::root;
+use crate::root::cargo;
 use anyhow::Context;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -23,10 +23,9 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = cargo();
         // Without --package: cargo would build the dependencies again, with fewer features.
-        command.current_dir(root()).args(["test", "--test", "matrix", "--"]);
+        command.args(["test", "--test", "matrix", "--"]);
         for (flag, value) in [("--model", &self.model), ("--quant", &self.quant), ("--check", &self.check)] {
             if let Some(value) = value {
                 command.args([flag, value.as_str()]);

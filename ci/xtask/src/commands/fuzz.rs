@@ -1,12 +1,12 @@
 //! `cargo xtask fuzz`: feeds a target of `harness/fuzz` with changed inputs, in a process of its own, and keeps what breaks it.
 
-use crate::root::{root, target};
+use crate::root::{cargo, target};
 use anyhow::{Context, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-/// Exit code of the runner where it found something.
-const FINDING: i32 = 3;
+/// [`bitnet_fuzz::FINDING`] as the system tells it.
+const FINDING: i32 = bitnet_fuzz::FINDING as i32;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -53,8 +53,8 @@ impl Args {
     }
 
     fn build(&self) -> anyhow::Result<PathBuf> {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "bitnet-fuzz", "--bin", "bitnet-fuzz"]).current_dir(root());
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--package", "bitnet-fuzz", "--bin", "bitnet-fuzz"]);
         if self.release {
             cargo.arg("--release");
         }

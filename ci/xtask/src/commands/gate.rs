@@ -4,7 +4,7 @@
 //! compared (no valgrind, another compiler); with `--require` already if a kernel set could not.
 
 use super::soak::Format;
-use crate::root::{root, target};
+use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::GoldenError;
 use bitnet_golden::gates::{self, Ratios};
@@ -14,7 +14,7 @@ use bitnet_harness::gate::proof::{self, Proof};
 use bitnet_harness::gate::{BLESS, Finding, GateError, Judgement, Outcome, Row, instructions, ratios};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 const UNAVAILABLE: u8 = 4;
 
@@ -233,12 +233,10 @@ fn written(path: &Path, with: &str) -> anyhow::Result<ExitCode> {
 
 /// Builds the driver beside `bitnet`: with both named, cargo resolves the features of `bitnet` and builds nothing twice.
 fn build() -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(&cargo)
-        .args(["build", "--release", "--quiet", "-p", "bitnet-cli", "-p", "gate-driver"])
-        .current_dir(root())
-        .status()
-        .with_context(|| format!("cannot start {}", Path::new(&cargo).display()))?;
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--quiet", "-p", "bitnet-cli", "-p", "gate-driver"]);
+    let status =
+        cargo.status().with_context(|| format!("cannot start {}", Path::new(cargo.get_program()).display()))?;
     ensure!(
         status.success(),
         "the driver cannot be built ({status}): cargo build --release -p bitnet-cli -p gate-driver"

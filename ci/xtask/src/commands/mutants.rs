@@ -6,9 +6,11 @@
 //! share below the goal, 2 wrong usage, 4 cargo-mutants is not installed.
 
 use super::setup_cpp::UNAVAILABLE;
-use crate::root::{root, target};
+use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::mutants::{self, Mutants, Room};
+use bitnet_harness::env::Env;
+use bitnet_harness::provenance::commit;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +90,7 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let data = mutants::read(&root().join("golden"))?;
         let rooms = self.rooms(&data)?;
-        let version = Command::new("cargo").args(["mutants", "--version"]).output();
+        let version = cargo().args(["mutants", "--version"]).output();
         if !version.is_ok_and(|output| output.status.success()) {
             eprintln!("unavailable: cargo-mutants is not installed; to fix it: cargo install --locked cargo-mutants");
             return Ok(ExitCode::from(UNAVAILABLE));
@@ -104,7 +106,8 @@ impl Args {
         if let Some(count) = self.sample {
             let seed = match &self.seed {
                 Some(seed) => seed.clone(),
-                None => commit(&root())?,
+                None => commit(&root(), &Env::read())
+                    .context("no commit is known here; --seed TEXT draws the sample by another text")?,
             };
             draw(&mut listed, count, &seed);
         }
@@ -174,7 +177,7 @@ impl Args {
 
 /// The command for the files of a room, which differs only in what it is to do.
 fn cargo_mutants(room: &Room, tree: &Path) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.arg("mutants").arg("--dir").arg(tree).args(["--package", &room.package]);
     for file in &room.files {
         command.args(["--file", file]);
@@ -251,12 +254,6 @@ fn page(tallies: &[(&str, Tally)], known: &BTreeSet<&str>, goal: f64) -> (String
         }
     }
     (text, red)
-}
-
-fn commit(root: &Path) -> anyhow::Result<String> {
-    let output = Command::new("git").arg("-C").arg(root).args(["rev-parse", "HEAD"]).output().context("git")?;
-    ensure!(output.status.success(), "git knows no commit here; --seed TEXT draws the sample by another text");
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Makes `tree` a copy of the tracked files as they are now. What is the same is left alone, so that nothing is built anew.

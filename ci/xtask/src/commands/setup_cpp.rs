@@ -4,13 +4,13 @@
 //! program to where `cpp_sys::Workers` looks for it, and a receipt beside it, written after the program has been started
 //! and has said who it is.
 
-use crate::root::{root, target};
+use crate::root::{cargo_build, root, target};
 use anyhow::{Context, ensure};
 use cpp_sys::workers::{missing_tools, sha256};
 use cpp_sys::{BuildInfo, Checkout, CppBackend, Installed, Session, SessionOptions, Workers};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Exit code where a backend is not available, here as in `crossval-per-token`.
@@ -84,10 +84,7 @@ fn install(workers: &Workers, backend: CppBackend) -> anyhow::Result<Installed> 
     let build = workers.build_folder();
     eprintln!("{}: building its worker, minutes for the first time", backend.title());
     let manifest = root().join("cpp-sys/workers").join(backend.name()).join("Cargo.toml");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(&manifest).arg("--target-dir").arg(&build);
-    // The toolchain's own variables are those of the workspace that runs this command.
-    cargo.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut cargo = cargo_build(&manifest, &build);
     // Before the build: what is edited while it runs shows afterwards.
     let variable = std::env::var_os(backend.checkout_variable()).filter(|dir| !dir.is_empty());
     let fork = variable.and_then(|dir| Path::new(&dir).canonicalize().ok());

@@ -2,14 +2,14 @@
 //! workspace of its own, built into the build folder.
 
 use super::bench_peers::put;
-use crate::root::{root, target};
+use crate::root::{cargo_build, root, target};
 use anyhow::{Context, ensure};
 use bitnet_harness::bench::plot::PlotError;
 use bitnet_harness::bench::tokenizers::{Report, markdown, svg};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 /// Where records of the repository lie.
 fn records() -> PathBuf {
@@ -21,9 +21,8 @@ fn run(command: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
     let build = target().join("tokenizer-peers");
     let manifest = root().join("harness/tokenizer-peers/Cargo.toml");
     eprintln!("building harness/tokenizer-peers, minutes for the first time");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(&manifest);
-    cargo.arg("--target-dir").arg(&build).env_remove("CARGO_TARGET_DIR").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut cargo = cargo_build(&manifest, &build);
+    cargo.arg("--quiet");
     let status = cargo.status().with_context(|| format!("cannot run {cargo:?}"))?;
     ensure!(status.success(), "the peers do not build: {cargo:?} ended with {status}");
     let program = build.join("release").join(format!("tokenizer-peers{}", std::env::consts::EXE_SUFFIX));

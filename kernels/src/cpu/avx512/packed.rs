@@ -48,12 +48,15 @@ struct Place([i8; 64]);
 /// How weights lie in a step.
 trait Packed: Scales {
     /// Weights of a byte.
-    const PLACES: usize;
+    const PLACES: usize = 4;
     /// Whether they are trits of a fraction and not bits.
     const TRITS: bool = false;
 
     /// Where step `b` begins in a row.
-    fn at(b: usize) -> usize;
+    #[inline(always)]
+    fn at(b: usize) -> usize {
+        b * 64
+    }
 
     /// Brings the activations of a step into the order of its places.
     fn arrange(q: &[i8; STEP], out: &mut [Place]);
@@ -70,13 +73,6 @@ fn groups<const N: usize>(q: &[i8; STEP], out: &mut [Place], weight: impl Fn(usi
 }
 
 impl Packed for X86 {
-    const PLACES: usize = 4;
-
-    #[inline(always)]
-    fn at(b: usize) -> usize {
-        b * 64
-    }
-
     #[inline(always)]
     fn arrange(q: &[i8; STEP], out: &mut [Place]) {
         groups::<32>(q, out, |j, g| LEN * g + 32 * j);
@@ -84,13 +80,6 @@ impl Packed for X86 {
 }
 
 impl Packed for Arm {
-    const PLACES: usize = 4;
-
-    #[inline(always)]
-    fn at(b: usize) -> usize {
-        b * 64
-    }
-
     #[inline(always)]
     fn arrange(q: &[i8; STEP], out: &mut [Place]) {
         groups::<16>(q, out, |j, g| 64 * g + 16 * j);
@@ -98,8 +87,6 @@ impl Packed for Arm {
 }
 
 impl Packed for Iq2Bn {
-    const PLACES: usize = 4;
-
     #[inline(always)]
     fn at(b: usize) -> usize {
         Self::HEAD + b * 64
@@ -112,8 +99,6 @@ impl Packed for Iq2Bn {
 }
 
 impl Packed for Tq2 {
-    const PLACES: usize = 4;
-
     #[inline(always)]
     fn at(b: usize) -> usize {
         b * tq2_0::BYTES
