@@ -51,7 +51,7 @@ done
 # unavailable REASON COMMAND
 unavailable() {
     echo "neon: unavailable: $1"
-    echo "  to mend it: $2"
+    echo "  to fix it: $2"
     exit 4
 }
 

@@ -45,9 +45,9 @@ unavailable=0
 
 # ---- the frame ---------------------------------------------------------------------------------------------
 
-# Says why a check cannot run here, and what would mend it. A check returns with this.
+# Says why a check cannot run here, and what would fix it. A check returns with this.
 missing() {
-    printf '%s; to mend it: %s\n' "$1" "$2" >"$work/missing"
+    printf '%s; to fix it: %s\n' "$1" "$2" >"$work/missing"
     return 77
 }
 

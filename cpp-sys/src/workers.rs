@@ -35,13 +35,13 @@ pub struct Installed {
 
 /// A worker that is not there, or cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the worker of {} is not available:{}\nto mend it: {command}", backend.title(), list(what))]
+#[error("the worker of {} is not available:{}\nto remedy it: {command}", backend.title(), list(what))]
 pub struct Missing {
     /// Whose.
     pub backend: CppBackend,
     /// What is missing or wrong, one sentence each.
     pub what: Vec<String>,
-    /// The one command that mends it.
+    /// The one command that fixes it.
     pub command: String,
 }
 
@@ -94,7 +94,7 @@ impl Workers {
     /// checkout: from the files that lie there now), and for this machine's CPU. Starts nothing.
     ///
     /// # Errors
-    /// What is missing, and the command that mends it.
+    /// What is missing, and the command that fixes it.
     pub fn preflight(&self, backend: CppBackend) -> Result<Installed, Missing> {
         let missing = |what: String| {
             let mut what = vec![what];
@@ -262,7 +262,7 @@ mod tests {
         for (change, words) in lies {
             let missing = install(dir.path(), change).preflight(CppBackend::Llama).expect_err(words);
             assert!(missing.line().contains(words), "{missing}");
-            assert!(missing.to_string().ends_with("to mend it: cargo xtask setup-cpp llama"), "{missing}");
+            assert!(missing.to_string().ends_with("to fix it: cargo xtask setup-cpp llama"), "{missing}");
         }
     }
 

@@ -96,7 +96,7 @@ pub struct Fault {
     pub elsewhere: bool,
     /// Whether the same request succeeds when all faults have ended. It does, unless what is asked for does not exist.
     #[serde(default = "yes")]
-    pub mends: bool,
+    pub recovers: bool,
 }
 
 fn repo() -> String {
@@ -171,7 +171,7 @@ mod tests {
     fn defaults_are_the_plain_request() {
         let fault = read_text(&format!("{HEAD}outcome = \"ok\"\n")).expect("one fault").remove(0);
         assert_eq!((&*fault.repo, &*fault.revision, &*fault.file), ("org/name", "main", "tokenizer.json"));
-        assert!(fault.mends && fault.faults.is_empty() && fault.network == Network::Up);
+        assert!(fault.recovers && fault.faults.is_empty() && fault.network == Network::Up);
     }
 
     #[test]

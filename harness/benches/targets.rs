@@ -63,8 +63,8 @@ fn main() -> ExitCode {
 fn measure(floor: &Floor, targets: &Targets, paths: &Paths) -> Result<(usize, usize), Failure> {
     let entry =
         by_name(&floor.name).ok_or_else(|| Failure::new("targets.toml names a vocabulary that does not exist"))?;
-    if let Availability::Unavailable { reason, mend, .. } = entry.availability(paths) {
-        eprintln!("targets: {}: unavailable: {reason}; {mend}", floor.name);
+    if let Availability::Unavailable { reason, remedy, .. } = entry.availability(paths) {
+        eprintln!("targets: {}: unavailable: {reason}; {remedy}", floor.name);
         return Ok((0, 0));
     }
     let vocabulary = entry.load(paths)?;

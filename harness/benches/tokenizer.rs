@@ -23,8 +23,8 @@ type Run<'a> = &'a dyn Fn(&str) -> usize;
 fn encode(criterion: &mut Criterion) {
     let paths = Paths::discover(&Env::read());
     for entry in ALL.iter().filter(|entry| entry.name != "tiny-bitnet") {
-        if let Availability::Unavailable { reason, mend, .. } = entry.availability(&paths) {
-            eprintln!("{}: unavailable: {reason}; {mend}", entry.name);
+        if let Availability::Unavailable { reason, remedy, .. } = entry.availability(&paths) {
+            eprintln!("{}: unavailable: {reason}; {remedy}", entry.name);
             continue;
         }
         let vocabulary = entry.load(&paths).map_err(|f| f.message).expect("the vocabulary");

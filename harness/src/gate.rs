@@ -37,7 +37,7 @@ pub enum GateError {
         /// What was tried and what came of it.
         reason: String,
         /// What to do.
-        mend: &'static str,
+        remedy: &'static str,
     },
     /// A program cannot be started.
     #[error("cannot start {program}: {source}; `cargo build --release -p bitnet-cli -p gate-driver` makes the driver", program = program.display())]

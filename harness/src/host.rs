@@ -137,8 +137,8 @@ impl Host {
             Source::Vocabulary { vocabulary, .. } => match vocabularies::by_name(vocabulary) {
                 Some(entry) => match entry.availability(paths) {
                     Availability::Available => Availability::Available,
-                    Availability::Unavailable { reason, mend, .. } => {
-                        Availability::unavailable(&model.name, reason, mend)
+                    Availability::Unavailable { reason, remedy, .. } => {
+                        Availability::unavailable(&model.name, reason, remedy)
                     }
                 },
                 // Its cells say what is wrong with the declaration.
@@ -183,7 +183,7 @@ fn card(name: &'static str) -> Availability {
     };
     match device::cuda::available(name, &settings) {
         Ok(()) => Availability::Available,
-        Err((reason, mend)) => Availability::unavailable(name, reason, mend),
+        Err((reason, remedy)) => Availability::unavailable(name, reason, remedy),
     }
 }
 
@@ -205,8 +205,8 @@ impl Survey {
                 // Unreachable after `Host::validate`; an answer that nobody gave is not a yes.
                 None => {
                     let reason = format!("nothing detects the {} `{name}`", axis.name());
-                    let mend = format!("add it to {PLACE}");
-                    Some(Availability::unavailable(name, reason, mend))
+                    let remedy = format!("add it to {PLACE}");
+                    Some(Availability::unavailable(name, reason, remedy))
                 }
             }
         };
@@ -240,11 +240,11 @@ mod tests {
         let answer = |pairs: &[(&str, &str)]| Host::empty(Env::from_pairs(pairs)).model(&model, &paths);
         assert_eq!(answer(&[("BIG_GGUF", "Cargo.toml")]), Availability::Available);
         for pairs in [&[][..], &[("BIG_GGUF", "no/such/file")]] {
-            let Availability::Unavailable { mend, missing, .. } = answer(pairs) else {
+            let Availability::Unavailable { remedy, missing, .. } = answer(pairs) else {
                 panic!("available: {pairs:?}");
             };
             assert_eq!(missing, "big");
-            assert!(mend.contains("BIG_GGUF"), "{mend}");
+            assert!(remedy.contains("BIG_GGUF"), "{remedy}");
         }
     }
 }

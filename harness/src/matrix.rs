@@ -153,8 +153,8 @@ impl Suite {
             let planned = Planned::new(declared, Arc::clone(check), &survey, ctx, line);
             let (cell, name) = (planned.cell(), planned.cell().to_string());
             match planned.lacks_device() {
-                Some((reason, mend)) if !all && !line.names(Axis::Device, &cell.device) && !exactly(&name) => {
-                    let lack = || Elsewhere { reason: reason.to_owned(), mend: mend.to_owned(), cells: Vec::new() };
+                Some((reason, remedy)) if !all && !line.names(Axis::Device, &cell.device) && !exactly(&name) => {
+                    let lack = || Elsewhere { reason: reason.to_owned(), remedy: remedy.to_owned(), cells: Vec::new() };
                     plan.elsewhere.entry(cell.device.clone()).or_insert_with(lack).cells.push(name);
                 }
                 _ => plan.here.push(planned),

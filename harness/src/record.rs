@@ -31,7 +31,7 @@ pub struct Record {
     /// Why; absent only for a plain pass.
     pub reason: Option<String>,
     /// What would change the outcome, where that is known.
-    pub mend: Option<String>,
+    pub remedy: Option<String>,
     /// The entry of `expect.toml` that matched.
     pub expected: Option<Expected>,
     /// What was measured.
@@ -182,7 +182,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             outcome,
             reason: (outcome != Outcome::Pass).then(|| "because <it> & \"that\"".to_owned()),
-            mend: (outcome == Outcome::Unavailable).then(|| "cargo xtask mend".to_owned()),
+            remedy: (outcome == Outcome::Unavailable).then(|| "cargo xtask remedy".to_owned()),
             expected: None,
             metrics: BTreeMap::from([("tokens".to_owned(), Value::Int(32))]),
             seed: "00000000000000ff".to_owned(),

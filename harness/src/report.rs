@@ -148,12 +148,12 @@ impl Report {
         let (declared, missing) = (self.declared(), self.missing());
         let mut taken = BTreeSet::new();
         let mut out: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
-        for (device, Elsewhere { reason, mend, cells }) in self.runs.iter().flat_map(|run| &run.elsewhere) {
+        for (device, Elsewhere { reason, remedy, cells }) in self.runs.iter().flat_map(|run| &run.elsewhere) {
             let open =
                 |name: &&str| declared.contains(name) && !self.records.contains_key(*name) && !missing.contains(name);
             for name in cells.iter().map(String::as_str).filter(open) {
                 if taken.insert(name) {
-                    out.entry((device.as_str(), reason.as_str(), mend.as_str())).or_default().insert(name);
+                    out.entry((device.as_str(), reason.as_str(), remedy.as_str())).or_default().insert(name);
                 }
             }
         }
@@ -195,9 +195,9 @@ impl Report {
 /// One line for each device that no host of the runs has, and the step that would run its cells.
 #[must_use]
 pub fn elsewhere(report: &Report) -> String {
-    let line = |((device, reason, mend), cells): (&(&str, &str, &str), &BTreeSet<&str>)| {
+    let line = |((device, reason, remedy), cells): (&(&str, &str, &str), &BTreeSet<&str>)| {
         let (count, s) = (cells.len(), if cells.len() == 1 { "" } else { "s" });
-        format!("  elsewhere: {device}: {count} cell{s}: {reason}\n    to run them: {mend}\n")
+        format!("  elsewhere: {device}: {count} cell{s}: {reason}\n    to run them: {remedy}\n")
     };
     report.elsewhere().iter().map(line).collect()
 }
@@ -217,21 +217,21 @@ fn weight(record: &Record) -> (u8, &str) {
 struct Group {
     outcome: Outcome,
     reason: String,
-    mend: Option<String>,
+    remedy: Option<String>,
     cells: Vec<String>,
 }
 
 fn groups(settled: impl IntoIterator<Item = (String, Verdict)>) -> Vec<Group> {
     let mut groups: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (name, verdict) in settled {
-        let key = (verdict.outcome, verdict.reason.unwrap_or_default(), verdict.mend);
+        let key = (verdict.outcome, verdict.reason.unwrap_or_default(), verdict.remedy);
         groups.entry(key).or_default().push(name);
     }
-    let group = |((outcome, reason, mend), cells)| Group { outcome, reason, mend, cells };
+    let group = |((outcome, reason, remedy), cells)| Group { outcome, reason, remedy, cells };
     groups.into_iter().map(group).collect()
 }
 
-/// The reasons for which cells are not run, grouped, each with the command that mends it.
+/// The reasons for which cells are not run, grouped, each with the command that fixes it.
 #[must_use]
 pub fn unavailable(settled: impl IntoIterator<Item = (String, Verdict)>) -> String {
     let mut out = String::new();
@@ -239,8 +239,8 @@ pub fn unavailable(settled: impl IntoIterator<Item = (String, Verdict)>) -> Stri
         let (count, what) = (group.cells.len(), group.outcome.name());
         let s = if count == 1 { "" } else { "s" };
         out += &format!("  {what}: {count} cell{s}: {}\n", group.reason);
-        if let Some(mend) = group.mend {
-            out += &format!("    to mend it: {mend}\n");
+        if let Some(remedy) = group.remedy {
+            out += &format!("    to fix it: {remedy}\n");
         }
     }
     out
@@ -248,7 +248,7 @@ pub fn unavailable(settled: impl IntoIterator<Item = (String, Verdict)>) -> Stri
 
 /// The verdict that a record keeps.
 fn verdict(record: &Record) -> (String, Verdict) {
-    let verdict = Verdict { outcome: record.outcome, reason: record.reason.clone(), mend: record.mend.clone() };
+    let verdict = Verdict { outcome: record.outcome, reason: record.reason.clone(), remedy: record.remedy.clone() };
     (record.name.clone(), verdict)
 }
 

@@ -1,5 +1,5 @@
 //! Test targets whose trials are not cells of the matrix, under the same law: everything declared is accounted for,
-//! what cannot run says why and what would mend it, and `--require NAME` turns that into a failure.
+//! what cannot run says why and what would fix it, and `--require NAME` turns that into a failure.
 //!
 //! A target hands over its [`Named`] trials and its flags' names; outcomes are those of [`crate::verdict`], the closing
 //! line that of [`crate::account`].
@@ -160,11 +160,11 @@ fn close(
     let mut missing: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for verdict in settled.values().filter(|verdict| verdict.outcome == Outcome::Unavailable) {
         *missing
-            .entry((verdict.reason.as_deref().unwrap_or_default(), verdict.mend.as_deref().unwrap_or_default()))
+            .entry((verdict.reason.as_deref().unwrap_or_default(), verdict.remedy.as_deref().unwrap_or_default()))
             .or_default() += 1;
     }
-    for ((reason, mend), count) in missing {
-        text += &format!("  unavailable: {count} trials: {reason}\n    to mend it: {mend}\n");
+    for ((reason, remedy), count) in missing {
+        text += &format!("  unavailable: {count} trials: {reason}\n    to fix it: {remedy}\n");
     }
     let outcomes: BTreeMap<String, Outcome> = settled.iter().map(|(name, v)| (name.clone(), v.outcome)).collect();
     let account = Account::new(declared, declared.saturating_sub(wanted.len()), outcomes.values());
@@ -185,7 +185,7 @@ mod tests {
     fn the_books_must_balance() {
         let seen = Conclusion { num_filtered_out: 0, num_passed: 1, num_failed: 0, num_ignored: 0, num_measured: 0 };
         let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-        let verdict = Verdict { outcome: Outcome::Pass, reason: None, mend: None };
+        let verdict = Verdict { outcome: Outcome::Pass, reason: None, remedy: None };
         let mut settled = BTreeMap::from([("a".to_owned(), verdict.clone())]);
         let (text, good) = close("t", 3, &wanted, &settled, &seen);
         assert!(!good && text.contains("b should have been settled"), "{text}");

@@ -48,7 +48,7 @@ pub struct Elsewhere {
     /// Why.
     pub reason: String,
     /// The command or step that would run them.
-    pub mend: String,
+    pub remedy: String,
     /// The cells.
     pub cells: Vec<String>,
 }
@@ -121,7 +121,7 @@ pub(crate) mod tests {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
         let lack = |(device, cells): &(&str, &[&str])| {
             let lack =
-                Elsewhere { reason: "no such thing".to_owned(), mend: "run it there".to_owned(), cells: names(cells) };
+                Elsewhere { reason: "no such thing".to_owned(), remedy: "run it there".to_owned(), cells: names(cells) };
             ((*device).to_owned(), lack)
         };
         Run {

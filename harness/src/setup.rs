@@ -46,7 +46,7 @@ pub enum Problem {
     StaleFact { place: String, reason: String },
     #[error("matrix.toml declares no cell at all; a run of it would be green and mean nothing")]
     NoCells,
-    #[error("{file}: the entry `{pattern}` is stale: it matches no declared cell; remove it or mend the pattern")]
+    #[error("{file}: the entry `{pattern}` is stale: it matches no declared cell; remove it or correct the pattern")]
     StaleEntry { file: &'static str, pattern: String },
     #[error("{cell} is matched by two entries, `{first}` and `{second}`; one cell, one entry")]
     TwoEntries { cell: String, first: String, second: String },

@@ -80,8 +80,8 @@ impl Planned {
     #[must_use]
     pub fn lacks_device(&self) -> Option<(&str, &str)> {
         match &self.availability {
-            Availability::Unavailable { missing, reason, mend } if *missing == self.cell().device && !self.required => {
-                Some((reason, mend))
+            Availability::Unavailable { missing, reason, remedy } if *missing == self.cell().device && !self.required => {
+                Some((reason, remedy))
             }
             _ => None,
         }
@@ -142,11 +142,11 @@ impl Session {
             verdict = Verdict {
                 outcome: Outcome::Fail,
                 reason: Some(format!("{outcome}, but its record could not be written: {error}")),
-                mend: Some("make the folder writable, or set MATRIX_OUT to another".to_owned()),
+                remedy: Some("make the folder writable, or set MATRIX_OUT to another".to_owned()),
             };
             record.outcome = verdict.outcome;
             record.reason.clone_from(&verdict.reason);
-            record.mend.clone_from(&verdict.mend);
+            record.remedy.clone_from(&verdict.remedy);
         }
         self.records.lock().unwrap_or_else(PoisonError::into_inner).insert(record.name.clone(), record);
         verdict
@@ -172,7 +172,7 @@ impl Session {
             name: planned.cell().to_string(),
             outcome: verdict.outcome,
             reason: verdict.reason.clone(),
-            mend: verdict.mend.clone(),
+            remedy: verdict.remedy.clone(),
             expected,
             metrics: metrics.values,
             seed: format!("{:016x}", seed(planned.cell())),
@@ -229,8 +229,8 @@ pub(crate) fn completion(verdict: Verdict) -> Result<Completion, Failed> {
         Outcome::Unavailable | Outcome::Unsupported => {
             Ok(Completion::ignored_with(format!("{}: {reason}", verdict.outcome.name())))
         }
-        Outcome::Fail => Err(match verdict.mend {
-            Some(mend) => Failed::from(format!("{reason}\n  to mend it: {mend}")),
+        Outcome::Fail => Err(match verdict.remedy {
+            Some(remedy) => Failed::from(format!("{reason}\n  to fix it: {remedy}")),
             None => Failed::from(reason),
         }),
     }

@@ -57,14 +57,14 @@ pub enum Availability {
         /// Why it is not available.
         reason: String,
         /// The command or step that would make it so.
-        mend: String,
+        remedy: String,
     },
 }
 
 impl Availability {
     /// Shorthand for [`Availability::Unavailable`].
-    pub fn unavailable(missing: impl Into<String>, reason: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::Unavailable { missing: missing.into(), reason: reason.into(), mend: mend.into() }
+    pub fn unavailable(missing: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Unavailable { missing: missing.into(), reason: reason.into(), remedy: remedy.into() }
     }
 
     /// Whether everything is here.
@@ -106,12 +106,12 @@ pub struct Verdict {
     /// Why; absent only for a plain pass.
     pub reason: Option<String>,
     /// The command or step that would change it, where one is known.
-    pub mend: Option<String>,
+    pub remedy: Option<String>,
 }
 
 impl Verdict {
     fn new(outcome: Outcome, reason: Option<String>) -> Self {
-        Self { outcome, reason, mend: None }
+        Self { outcome, reason, remedy: None }
     }
 }
 
@@ -126,7 +126,7 @@ pub fn before(situation: &Situation<'_>) -> Option<Verdict> {
             Verdict::new(Outcome::Unsupported, Some(reason.to_owned()))
         });
     }
-    let Availability::Unavailable { missing, reason, mend } = situation.availability else {
+    let Availability::Unavailable { missing, reason, remedy } = situation.availability else {
         return None;
     };
     let (outcome, reason) = if situation.required {
@@ -138,7 +138,7 @@ pub fn before(situation: &Situation<'_>) -> Option<Verdict> {
     } else {
         (Outcome::Unavailable, reason.clone())
     };
-    Some(Verdict { outcome, reason: Some(reason), mend: Some(mend.clone()) })
+    Some(Verdict { outcome, reason: Some(reason), remedy: Some(remedy.clone()) })
 }
 
 /// The verdict of a cell that was run.
@@ -160,7 +160,7 @@ pub fn after(expectation: Option<&Expectation>, ran: &Ran) -> Verdict {
         (Some(entry), Ran::Passed) => Verdict {
             outcome: Outcome::Fail,
             reason: Some(format!("it passed unexpectedly; expect.toml expects it to fail with: {}", entry.reason)),
-            mend: Some(format!("remove the entry `{}` from golden/expect.toml", entry.cells)),
+            remedy: Some(format!("remove the entry `{}` from golden/expect.toml", entry.cells)),
         },
     }
 }
@@ -233,7 +233,7 @@ mod tests {
     fn an_unexpected_pass_names_the_entry_to_remove() {
         let verdict = after(Some(&entry()), &Ran::Passed);
         assert_eq!(verdict.outcome, Outcome::Fail);
-        assert!(verdict.mend.expect("mend").contains("m::q::d::b::c"));
+        assert!(verdict.remedy.expect("remedy").contains("m::q::d::b::c"));
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
             Situation { unsupported: None, expectation: None, availability: &gone, required: true, forced: false };
         let verdict = before(&situation).expect("settled");
         assert_eq!(verdict.outcome, Outcome::Fail);
-        assert_eq!(verdict.mend.as_deref(), Some("install it"));
+        assert_eq!(verdict.remedy.as_deref(), Some("install it"));
         assert!(verdict.reason.expect("reason").contains("it is required, but `gpu` is not available"));
     }
 }

@@ -128,7 +128,7 @@ fn write(folder: &Path, host: &str, name: &str, outcome: Outcome, reason: Option
         name: name.to_owned(),
         outcome,
         reason: reason.map(str::to_owned).or((outcome != Outcome::Pass).then(|| "a reason".to_owned())),
-        mend: None,
+        remedy: None,
         expected: None,
         metrics: BTreeMap::from([("max_abs".to_owned(), Value::Float(0.25))]),
         seed: "00".to_owned(),

@@ -44,7 +44,7 @@ pub(crate) struct Done {
 /// Runs a plan. That the reference is not there is a report too.
 ///
 /// # Errors
-/// What the user must mend: our side cannot be had.
+/// What the user must fix: our side cannot be had.
 pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
     let Sides { mut ours, limits, model, tokenizer, reference_model } = args.ours(&plan.asked)?;
     let prompts =

@@ -131,14 +131,14 @@ fn planted_for(architecture: &str, text: &str, entries: Option<&str>) -> Result<
 fn no_network_is_unavailable() -> Result<(), Failure> {
     let target = tempfile::tempdir()?;
     let bare = |args: &[&str]| run(command(args).env("CARGO_TARGET_DIR", target.path()).env("PATH", target.path()));
-    let words = ["cuda-check: unavailable: ", "cannot be fetched", "to mend it: cargo xtask cuda-check"];
+    let words = ["cuda-check: unavailable: ", "cannot be fetched", "to fix it: cargo xtask cuda-check"];
     let pinned = golden()?.wheel(std::env::consts::ARCH, std::env::consts::OS).is_some();
     let words = if pinned { &words[..] } else { &["unavailable", "pins no NVRTC", "--nvrtc PATH"] };
     bare(&[])?.check(4, words)?;
     let ran = bare(&["--format", "json"])?;
     ran.check(4, &[])?;
     let (said, left) = (ran.json()?, std::fs::read_dir(target.path().join("nvrtc")).map_or(0, Iterator::count));
-    if said["outcome"] == "unavailable" && said["mend"].is_string() && left == 0 {
+    if said["outcome"] == "unavailable" && said["remedy"].is_string() && left == 0 {
         Ok(())
     } else {
         Err(Failure::new(format!("{said}, {left} files left")))
@@ -157,7 +157,7 @@ fn no_library_is_unavailable() -> Result<(), Failure> {
         (&empty, "holds none of"),
     ] {
         run(&mut command(&["--nvrtc", &path.to_string_lossy()]))?
-            .check(4, &["unavailable", word, "to mend it: cargo xtask"])?;
+            .check(4, &["unavailable", word, "to fix it: cargo xtask"])?;
     }
     Ok(())
 }

@@ -164,15 +164,15 @@ fn the_placeholder_of_bitnet_2b_4t_is_replaced_and_repaired() {
     assert_eq!(before.json()["template"], "bitnet-2b-4t");
     assert_eq!(before.err.matches("placeholder_template").count(), 1, "{}", before.err);
     assert!(before.err.contains("bitnet repair-tokenizer"), "{}", before.err);
-    let mended = dir.path().join("mended.gguf");
-    let repair = run(&["repair-tokenizer", text(&model), "-o", text(&mended)]).ok();
+    let repaired = dir.path().join("repaired.gguf");
+    let repair = run(&["repair-tokenizer", text(&model), "-o", text(&repaired)]).ok();
     assert!(repair.out.contains("tokenizer.chat_template: ") && repair.out.contains("Assistant: "), "{}", repair.out);
-    let after = ask(&mended);
+    let after = ask(&repaired);
     assert!(!after.err.contains("warning"), "{}", after.err);
     assert_eq!(after.json()["template"], "gguf");
     assert_eq!(after.json()["prompt_tokens"], before.json()["prompt_tokens"]);
     // Nothing is left to repair, and nothing can be vouched for: the vocabulary is this project's own.
-    run(&["repair-tokenizer", text(&mended), "-o", text(&dir.path().join("again.gguf"))]).code(1);
+    run(&["repair-tokenizer", text(&repaired), "-o", text(&dir.path().join("again.gguf"))]).code(1);
     assert!(!dir.path().join("again.gguf").exists());
 }
 

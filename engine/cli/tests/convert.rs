@@ -50,22 +50,22 @@ fn the_commands_in_diagnostics_mend_the_file() {
         ("outside", "tokenizer.ggml.bos_token_id", Some(MetaValue::from(5000u32)), 1, "ID=0"),
         ("ignored", "tokenizer.ggml.padding_token_id", Some(MetaValue::from(5000u32)), 0, "ID=0"),
     ] {
-        let (broken, mended) =
-            (dir.path().join(format!("{name}.gguf")), dir.path().join(format!("{name}-mended.gguf")));
+        let (broken, repaired) =
+            (dir.path().join(format!("{name}.gguf")), dir.path().join(format!("{name}-repaired.gguf")));
         spoilt(&broken, key, value);
         let said = run(&["tokenize", "--text", TEXT, "--model", text(&broken)]).code(code);
         assert!(said.err.contains(key), "{name}: {}", said.err);
 
         // Run what the message says, with the blanks filled in.
         let from = said.err.find("bitnet convert").unwrap_or_else(|| panic!("{name}: no command in: {}", said.err));
-        let upto = said.err[from..].find(" MENDED").unwrap() + from + " MENDED".len();
+        let upto = said.err[from..].find(" FIXED").unwrap() + from + " FIXED".len();
         let (blank, filling) = answer.split_once('=').unwrap();
         let args: Vec<String> = said.err[from..upto]
             .split_whitespace()
             .skip(1)
             .map(|word| match word {
                 "FILE" => text(&broken).to_owned(),
-                "MENDED" => text(&mended).to_owned(),
+                "FIXED" => text(&repaired).to_owned(),
                 _ => word.replace(&format!("={blank}"), &format!("={filling}")),
             })
             .collect();
@@ -74,10 +74,10 @@ fn the_commands_in_diagnostics_mend_the_file() {
         assert_eq!(done.out, "");
         assert!(done.err.contains("46 copied"), "{}", done.err);
 
-        let again = run(&["tokenize", "--text", TEXT, "--model", text(&mended)]).ok();
+        let again = run(&["tokenize", "--text", TEXT, "--model", text(&repaired)]).ok();
         assert_eq!(again.err, "", "{name}: the diagnostic is gone");
         assert_eq!(again.out, right.out, "{name}: and the ids are right");
-        assert!(same_tensors(&broken, &mended, ""), "{name}");
+        assert!(same_tensors(&broken, &repaired, ""), "{name}");
     }
 }
 
@@ -194,7 +194,7 @@ fn formats() {
         std::fs::remove_file(path).unwrap();
     }
 
-    // Both at once: what loads is the mended file.
+    // Both at once: what loads is the repaired file.
     let (broken, both) = (path("broken.gguf"), path("both.gguf"));
     spoilt(&broken, "tokenizer.ggml.pre", Some("nonsense".into()));
     run(&["convert", text(&broken), "--to", "f16", "-o", text(&both)]).fails_with(&["nonsense"]);

@@ -274,7 +274,7 @@ fn repair_writes_what_the_vocabulary_vouches_for() {
     assert!(run.out.contains("family gpt-2 (GPT-2), by tokens"), "{}", run.out);
     assert!(run.out.contains("tokenizer.ggml.pre is missing, but the vocabulary is that of GPT-2"), "{}", run.out);
 
-    let (bytes, out) = (std::fs::read(&model).unwrap(), dir.path().join("mended.gguf"));
+    let (bytes, out) = (std::fs::read(&model).unwrap(), dir.path().join("repaired.gguf"));
     let repair = ["repair-tokenizer", text(&model), "-o", text(&out)];
     let run = at(dir.path(), None, &[], &repair).ok();
     assert!(run.out.starts_with("tokenizer.ggml.pre: absent -> gpt-2 (the vocabulary is that of GPT-2"), "{}", run.out);
@@ -283,5 +283,5 @@ fn repair_writes_what_the_vocabulary_vouches_for() {
     assert_eq!((after.out.as_str(), after.err.as_str()), ("15496 995 0\n", ""));
     let again = dir.path().join("again.gguf");
     let run = at(dir.path(), None, &[], &["repair-tokenizer", text(&out), "-o", text(&again)]).ok();
-    assert!(run.err.contains("nothing to mend (its keys are those of GPT-2)") && !again.exists(), "{}", run.err);
+    assert!(run.err.contains("nothing to repair (its keys are those of GPT-2)") && !again.exists(), "{}", run.err);
 }

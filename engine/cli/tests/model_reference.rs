@@ -581,8 +581,8 @@ fn the_cache_lists_and_verifies_models() {
     assert!(verified.out.contains("0 files of models sound, 1 damaged"), "{}", verified.out);
     assert!(m.snapshot().join(FILE).is_file());
     let command = verified.err.rsplit("fetch it again: bitnet ").next().unwrap().trim().to_owned();
-    let mended = m.run(&command.split(' ').collect::<Vec<_>>()).ok();
-    assert!(mended.err.contains("damaged") && mended.err.contains("1 downloaded"), "{}", mended.err);
+    let repaired = m.run(&command.split(' ').collect::<Vec<_>>()).ok();
+    assert!(repaired.err.contains("damaged") && repaired.err.contains("1 downloaded"), "{}", repaired.err);
     m.run(&["cache", "verify", "--models"]).ok();
     // Neither clearing nor evicting touches a model.
     m.run(&["cache", "clear"]).ok();

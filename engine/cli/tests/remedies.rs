@@ -125,8 +125,8 @@ fn another_tools_checkpoint_is_found() {
     let blob = std::fs::canonicalize(snapshot.join("model.safetensors")).unwrap();
     std::fs::write(blob, "cut").unwrap();
     let said = m.run("convert hf:o/ck --to f16 -o made.gguf").fails_with(&["not in the cache"]);
-    let mended = m.remedy(&said.err).ok();
-    assert_eq!(mended.err.matches("is damaged").count(), 1, "{}", mended.err);
+    let repaired = m.remedy(&said.err).ok();
+    assert_eq!(repaired.err.matches("is damaged").count(), 1, "{}", repaired.err);
     m.run("convert hf:o/ck --to f16 -o made.gguf").ok();
 }
 
@@ -180,15 +180,15 @@ fn a_damaged_model_is_fetched_again() {
         spoil();
         let said =
             m.run(&format!("{ASK} hf:o/tiny")).fails_with(&["what fetches it again: bitnet download hf:o/tiny@"]);
-        let mended = m.remedy(&said.err).ok();
-        assert_eq!(mended.err.matches("is damaged").count(), 1, "{}", mended.err);
+        let repaired = m.remedy(&said.err).ok();
+        assert_eq!(repaired.err.matches("is damaged").count(), 1, "{}", repaired.err);
         assert_eq!(m.run(&format!("{ASK} hf:o/tiny")).ok().out, right);
         spoil();
         m.run(&format!("{ASK} hf:o/tiny --offline --auto-download"))
             .fails_with(&["offline", "bitnet download hf:o/tiny@"]);
         assert_eq!(m.run(&format!("{ASK} hf:o/tiny --auto-download")).ok().out, right);
     }
-    // The hub is down: it stays damaged, and the command that mends it is said.
+    // The hub is down: it stays damaged, and the command that fixes it is said.
     std::fs::write(&blob, "").unwrap();
     m.hub.fault(Fault::Refuse.always());
     let args = format!("{ASK} hf:o/tiny --auto-download");

@@ -127,7 +127,7 @@ pub fn choose(wanted: Wanted<'_>, metadata: &Metadata) -> Result<Choice, ChatErr
                 "placeholder_template",
                 "the chat template in the GGUF is a placeholder that the model was not trained with; the format of its tokenizer_config.json is used"
                     .to_owned(),
-                "bitnet repair-tokenizer FILE -o MENDED writes it",
+                "bitnet repair-tokenizer FILE -o FIXED writes it",
             );
             return Ok(Choice { template: PromptTemplate::Model(template), diagnostics: vec![diagnostic] });
         }

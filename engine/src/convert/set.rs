@@ -1,4 +1,4 @@
-//! Changing metadata and nothing else: mending a file whose header is wrong without touching a weight.
+//! Changing metadata and nothing else: repairs a file whose header is wrong without touching a weight.
 //!
 //! A key that is there keeps its type, so that no reader meets a surprise. A new key gets the type that the GGUF
 //! specification gives it (the tokenizer's and the general ones); any other is a bool, an integer, a float or a string, whichever
@@ -144,7 +144,7 @@ fn guessed(text: &str) -> MetaValue {
 }
 
 /// Writes `file` to `output` with `assignments` in its metadata: replaced where they stand, new ones at the end. Every
-/// tensor is copied byte for byte, and the model is not looked at, so that a file that cannot be loaded can be mended.
+/// tensor is copied byte for byte, and the model is not looked at, so that a file that cannot be loaded can be repaired.
 ///
 /// # Errors
 /// An output that cannot be written, or `progress` did not want to go on; what was at `output` stays then. `output` may be the file itself.

@@ -112,7 +112,7 @@ pub(super) fn emulation() -> Result<Arc<dyn Device>, String> {
 /// Whether the device [`NAME`] or [`EMULATED`] can be used here, without opening it.
 ///
 /// # Errors
-/// Why it cannot, and what mends it.
+/// Why it cannot, and what fixes it.
 pub fn available(name: &str, settings: &Settings) -> Result<(), (String, &'static str)> {
     if name == EMULATED {
         return emulation().map(drop).map_err(|reason| (reason, "apt-get install g++, then build again"));

@@ -1,4 +1,4 @@
-//! Why there is no tokenizer: the cause, what was tried, and the command that mends it.
+//! Why there is no tokenizer: the cause, what was tried, and the command that fixes it.
 
 use super::chain::{Outcome, Step};
 use super::compatibility::COMPATIBILITY;
@@ -82,12 +82,12 @@ pub enum TokenizerDiscoveryError {
         family: Option<&'static str>,
     },
     /// Strict mode, and something is a guess.
-    #[error("strict mode (--strict, BITNET_STRICT_TOKENIZERS): {why}; {mend}")]
+    #[error("strict mode (--strict, BITNET_STRICT_TOKENIZERS): {why}; {remedy}")]
     Strict {
         /// What is a guess.
         why: String,
         /// What settles it.
-        mend: String,
+        remedy: String,
     },
     /// Files would have to be fetched, and that is not allowed.
     #[error("{model} needs {files} of {repo} from the hub, and {why}{ways}")]

@@ -31,7 +31,7 @@ impl Repair {
     }
 }
 
-/// What can be mended with certainty; empty if nothing is to be, or nothing is known of this vocabulary.
+/// What can be repaired with certainty; empty if nothing is to be, or nothing is known of this vocabulary.
 #[must_use]
 pub fn plan(discovery: &TokenizerDiscovery) -> Vec<Repair> {
     let mut out: Vec<Repair> = template(discovery.file.metadata()).into_iter().collect();

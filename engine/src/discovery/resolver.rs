@@ -307,12 +307,12 @@ impl Resolver<'_> {
         if self.settings.strict
             && let Some(bad) = diagnostics.iter().find(|d| DOWNGRADES.contains(&d.code))
         {
-            let mend = if bad.hint.is_empty() {
+            let remedy = if bad.hint.is_empty() {
                 "name a tokenizer with --tokenizer FILE".to_owned()
             } else {
                 bad.hint.clone()
             };
-            return Err(TokenizerDiscoveryError::Strict { why: bad.message.clone(), mend });
+            return Err(TokenizerDiscoveryError::Strict { why: bad.message.clone(), remedy });
         }
         // What a model says of its frame itself is its own business.
         let says_add_bos = strategy == TokenizerStrategy::EmbeddedGguf

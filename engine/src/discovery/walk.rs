@@ -98,9 +98,9 @@ impl Walk<'_> {
                         fatal = Some(error);
                     } else if self.resolver.settings.strict && kind == StepKind::Embedded && broken {
                         // Replacing what a model carries is a downgrade, however good the replacement.
-                        let mend =
+                        let remedy =
                             "name the right tokenizer with --tokenizer FILE, or convert the model again".to_owned();
-                        fatal = Some(TokenizerDiscoveryError::Strict { why: why.clone(), mend });
+                        fatal = Some(TokenizerDiscoveryError::Strict { why: why.clone(), remedy });
                     }
                     (Outcome::Rejected, why)
                 }
@@ -362,9 +362,9 @@ impl Walk<'_> {
     /// Strict mode fetches no guess.
     fn refuse_guess(&self) -> Option<Found> {
         let why = self.guess().filter(|_| self.resolver.settings.strict)?;
-        let mend = "name the right one: bitnet infer --tokenizer FILE".to_owned();
+        let remedy = "name the right one: bitnet infer --tokenizer FILE".to_owned();
         let why = format!("the family is a guess{why}");
-        Some(Found::Rejected(TokenizerDiscoveryError::Strict { why, mend }))
+        Some(Found::Rejected(TokenizerDiscoveryError::Strict { why, remedy }))
     }
 
     fn mock(&self) -> Looked {

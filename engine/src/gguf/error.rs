@@ -1,7 +1,7 @@
 //! What can be wrong with a GGUF file, with everything needed to act on it.
 //!
 //! Each message says what was read (tensor or key), at which byte of the file, what was expected,
-//! what was found and what mends it. Sizes are bytes and positions are absolute file offsets.
+//! what was found and what fixes it. Sizes are bytes and positions are absolute file offsets.
 
 use std::io;
 use std::path::PathBuf;

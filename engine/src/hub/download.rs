@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) observer: Option<Observer>,
     /// One at a time fetches a blob, before processes are kept apart.
     pub(super) turns: Turns,
-    /// Damaged files that were told of, and are not mended yet.
+    /// Damaged files that were told of, and are not repaired yet.
     pub(super) damaged: Mutex<HashSet<PathBuf>>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a download, with the data to act on and the command that mends it.
+//! What can go wrong with a download, with the data to act on and the command that fixes it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

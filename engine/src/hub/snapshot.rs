@@ -298,14 +298,14 @@ impl SmartTokenizerDownload {
         let transferred = fetch(&self.0.http, slot, job, target, meta).await?;
         let (at, digest) = (store.clone(), meta.digest.clone());
         let (commit, path) = (target.revision.to_owned(), target.path.to_owned());
-        let mended = blocking(move || {
+        let repaired = blocking(move || {
             at.publish(&digest, &commit, &path)?;
             let _ = std::fs::remove_file(note);
             drop((ours, theirs));
             Ok(std::fs::canonicalize(at.file(&commit, &path)).unwrap_or_default())
         })
         .await?;
-        self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(&mended);
+        self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(&repaired);
         add(&counters.downloads, u64::from(transferred > 0 || meta.size == 0));
         let (total, took) = (meta.size, started.elapsed());
         tracing::info!(path = target.path, commit = target.revision, total, transferred, ?took, "downloaded");

@@ -45,7 +45,7 @@ pub struct BpeTokenizer {
 const CUT: usize = 256;
 
 impl BpeTokenizer {
-    /// Builds it; what was mended goes to `diagnostics`.
+    /// Builds it; what was repaired goes to `diagnostics`.
     ///
     /// # Errors
     /// See [`TokenizerError`].

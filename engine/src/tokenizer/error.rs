@@ -35,7 +35,7 @@ pub enum TokenizerError {
     #[error(
         "pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is unknown, and the vocabulary of {vocab_size} tokens \
          (sha256 {digest}) is not one that is known by its fingerprint. Known pre-tokenizers: {known}. \
-         If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o MENDED`"
+         If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o FIXED`"
     )]
     UnknownPre {
         /// The name found.
@@ -77,7 +77,7 @@ pub enum TokenizerError {
     },
     /// A special token id points outside the vocabulary.
     #[error(
-        "`{key}` is {id}, but the vocabulary ends at {last}. Mend the file: `bitnet convert FILE --set {key}=ID -o MENDED`"
+        "`{key}` is {id}, but the vocabulary ends at {last}. Repair the file: `bitnet convert FILE --set {key}=ID -o FIXED`"
     )]
     IdOutOfRange {
         /// The key.
@@ -154,14 +154,14 @@ pub enum TokenizerError {
         limit: u64,
     },
     /// The file is something else: a web page, a Git LFS pointer, an archive...
-    #[error("`{file}` is no tokenizer: {what}. {mend}")]
+    #[error("`{file}` is no tokenizer: {what}. {remedy}")]
     NotATokenizer {
         /// Name of the file.
         file: String,
         /// What it is, a whole clause ("this is an HTML page").
         what: String,
         /// What to do.
-        mend: String,
+        remedy: String,
     },
     /// The file is of a known kind and damaged.
     #[error("`{file}` is damaged: {reason}. Download it again: `bitnet download REPO --files {file}`")]
@@ -262,7 +262,7 @@ pub fn name_model(text: &str, path: &Path) -> String {
 pub enum Severity {
     /// Worth knowing; ids are right.
     Info,
-    /// Something was mended or guessed; ids may differ from other programs.
+    /// Something was repaired or guessed; ids may differ from other programs.
     Warning,
 }
 
@@ -275,7 +275,7 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// What was found and what was done.
     pub message: String,
-    /// How to mend the file, or empty.
+    /// How to repair the file, or empty.
     pub hint: String,
 }
 

@@ -88,10 +88,10 @@ pub(crate) const FALCON_E: &str = "falcon_e";
 const PRE_KEY: &str = "tokenizer.ggml.pre";
 
 /// Where the vocabulary is known.
-const MEND: &str = "bitnet repair-tokenizer FILE -o MENDED";
+const REMEDY: &str = "bitnet repair-tokenizer FILE -o FIXED";
 
 fn set(name: &str) -> String {
-    format!("bitnet convert FILE --set {PRE_KEY}={name} -o MENDED")
+    format!("bitnet convert FILE --set {PRE_KEY}={name} -o FIXED")
 }
 
 /// Code of the warning that the rule is a guess.
@@ -138,7 +138,7 @@ pub fn resolve<T: AsRef<[u8]>>(
                 diagnostics.push(Diagnostic::warning(
                     "pre_contradicts_vocabulary",
                     format!("`{PRE_KEY}` says `{pre}`, which is used, but the vocabulary is that of {}, whose pre-tokenizer is `{}`", f.name, f.pre),
-                    MEND,
+                    REMEDY,
                 ));
             }
             if spec.name == FALCON_E {
@@ -155,7 +155,7 @@ pub fn resolve<T: AsRef<[u8]>>(
             diagnostics.push(Diagnostic::warning(
                 "pre_from_fingerprint",
                 format!("{said}, but the vocabulary is that of {} (sha256 {}): `{}` is used. Programs that trust the file split text wrongly", f.name, f.sha256, f.pre),
-                MEND,
+                REMEDY,
             ));
             Ok(spec)
         }

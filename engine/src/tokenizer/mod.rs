@@ -214,7 +214,7 @@ pub(crate) fn decode_by_token<T: Tokenizer + ?Sized>(tokenizer: &T, ids: &[u32],
     out
 }
 
-/// A tokenizer and what was noticed (and mended) while loading it.
+/// A tokenizer and what was noticed (and repaired) while loading it.
 #[derive(Clone)]
 pub struct Loaded {
     /// Ready to use.

@@ -1,7 +1,7 @@
 //! Which tokens have a role: what frames a text, what ends a generation, what is a control token.
 //!
 //! Files are often silent or wrong about it. What llama.cpp recognises by its text is recognised here, what it takes
-//! blindly is not, and every mending is told.
+//! blindly is not, and every repair is told.
 
 use super::SpecialTokens;
 use super::error::{Diagnostic, TokenizerError};
@@ -70,7 +70,7 @@ pub(super) fn roles<T>(
             diagnostics.push(Diagnostic::warning(
                 "id_out_of_range",
                 format!("`{}` is {id}, but the vocabulary ends at {last}; it is ignored", key(name)),
-                format!("bitnet convert FILE --set {}=ID -o MENDED", key(name)),
+                format!("bitnet convert FILE --set {}=ID -o FIXED", key(name)),
             ));
             None
         }
@@ -86,7 +86,7 @@ pub(super) fn roles<T>(
         diagnostics.push(Diagnostic::warning(
             "no_end_token",
             format!("the file names no end of sequence (`{}`) and none is recognised: generation ends only at the token limit", key("eos_token_id")),
-            format!("bitnet convert FILE --set {}=ID -o MENDED", key("eos_token_id")),
+            format!("bitnet convert FILE --set {}=ID -o FIXED", key("eos_token_id")),
         ));
     }
     Ok(SpecialTokens {
@@ -125,9 +125,9 @@ pub(super) fn end_markers(special: &SpecialTokens, by_text: &WordMap, kinds: &[T
     eog
 }
 
-/// What [`mend_kinds`] may retype, besides user-defined tokens that frame or end a text.
+/// What [`repair_kinds`] may retype, besides user-defined tokens that frame or end a text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mend {
+pub(super) struct Repair {
     /// Ordinary `<|name|>`.
     pub(super) markers: bool,
     /// Ordinary tokens that frame or end a text.
@@ -136,27 +136,27 @@ pub(super) struct Mend {
 
 /// Types tokens as control that can only be meant so: BOS, what ends a generation, and in a byte-level BPE every
 /// `<|name|>` (no text becomes such a token, for pre-tokenizers cut it).
-pub(super) fn mend_kinds(
-    rule: Mend,
+pub(super) fn repair_kinds(
+    rule: Repair,
     frame: &[u32],
     tokens: &[&[u8]],
     kinds: &mut [TokenKind],
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let mut mended = Vec::new();
+    let mut repaired = Vec::new();
     for (id, (text, kind)) in tokens.iter().zip(kinds).enumerate() {
         let special = matches!(kind, TokenKind::Control | TokenKind::Unknown);
         let framing = !special && (rule.texts || *kind == TokenKind::UserDefined) && frame.contains(&(id as u32));
         let marker = rule.markers && *kind == TokenKind::Normal && is_bar_marker(text);
         if framing || marker {
             *kind = TokenKind::Control;
-            mended.push((id, show(text)));
+            repaired.push((id, show(text)));
         }
     }
-    if let Some((id, text)) = mended.first() {
+    if let Some((id, text)) = repaired.first() {
         diagnostics.push(Diagnostic::warning(
             "control_type_mended",
-            format!("{} tokens that can only be control tokens were not typed as such and are now; the first is {id} `{text}`", mended.len()),
+            format!("{} tokens that can only be control tokens were not typed as such and are now; the first is {id} `{text}`", repaired.len()),
             "convert the model again; its converter wrote wrong token types",
         ));
     }

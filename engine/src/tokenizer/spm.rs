@@ -52,7 +52,7 @@ pub struct SpmTokenizer {
 }
 
 impl SpmTokenizer {
-    /// Builds it; what was mended goes to `diagnostics`.
+    /// Builds it; what was repaired goes to `diagnostics`.
     ///
     /// # Errors
     /// See [`TokenizerError`].
@@ -334,23 +334,23 @@ fn locate(symbol: u32, text: &[u8]) -> (String, usize) {
 
 pub(super) fn byte_tokens(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnostic>) -> [Option<u32>; 256] {
     let mut bytes = [None; 256];
-    let mut mended = 0usize;
+    let mut repaired = 0usize;
     for (id, (text, kind)) in vocab.tokens.iter().zip(&mut vocab.kinds).enumerate() {
         let Some(byte) = byte_token(text) else {
             continue;
         };
         if matches!(kind, TokenKind::Normal | TokenKind::Unused) {
             *kind = TokenKind::Byte;
-            mended += 1;
+            repaired += 1;
         }
         if *kind == TokenKind::Byte {
             bytes[usize::from(byte)].get_or_insert(id as u32);
         }
     }
-    if mended > 0 {
+    if repaired > 0 {
         diagnostics.push(Diagnostic::warning(
             "byte_type_mended",
-            format!("{mended} tokens `<0xXX>` were not typed as byte tokens and are now"),
+            format!("{repaired} tokens `<0xXX>` were not typed as byte tokens and are now"),
             "convert the model again; its converter wrote wrong token types",
         ));
     }

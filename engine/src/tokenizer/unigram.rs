@@ -136,7 +136,7 @@ pub struct UnigramTokenizer {
 }
 
 impl UnigramTokenizer {
-    /// Builds it; what was mended goes to `diagnostics`.
+    /// Builds it; what was repaired goes to `diagnostics`.
     ///
     /// # Errors
     /// See [`TokenizerError`].

@@ -7,7 +7,7 @@
 use super::error::{Diagnostic, TokenizerError};
 use super::flat::{Flat, Texts};
 use super::normalize::Normalizing;
-use super::roles::{Mend, end_markers, guess_kinds, mend_kinds, roles};
+use super::roles::{Repair, end_markers, guess_kinds, repair_kinds, roles};
 use super::special::{MAX_LEN, SpecialMatcher};
 use super::unigram::Sums;
 use super::words::{WordMap, WordMapBuilder};
@@ -254,8 +254,8 @@ impl<'a> Draft<'a> {
         }
         let eog = end_markers(&special, &by_text, &kinds);
         let frame: Vec<u32> = eog.iter().copied().chain(special.bos).collect();
-        let rule = Mend { markers: source.model == "gpt2" && !source.lists_specials, texts: !source.lists_specials };
-        mend_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
+        let rule = Repair { markers: source.model == "gpt2" && !source.lists_specials, texts: !source.lists_specials };
+        repair_kinds(rule, &frame, &tokens, &mut kinds, diagnostics);
         let inline = source.normalizing.as_ref().map_or(&[][..], |spec| &spec.inline);
         let (user, all) = matchers(&tokens, &kinds, inline, diagnostics);
         Ok(Self { tokens, kinds, by_text, unique, special, eog, user, all })

@@ -1,4 +1,4 @@
-//! A real vocabulary whose file forgot `tokenizer.ggml.pre`: recognised, used right, and mended.
+//! A real vocabulary whose file forgot `tokenizer.ggml.pre`: recognised, used right, and repaired.
 
 use crate::discovery_support::*;
 use bitnet_engine::convert::set;
@@ -37,7 +37,7 @@ fn the_vocabulary_names_the_pre_tokenizer() {
             let told = resolved.diagnostics.iter().find(|d| d.code == "pre_from_fingerprint").unwrap();
             assert_eq!(
                 (told.severity, told.hint.as_str()),
-                (Severity::Warning, "bitnet repair-tokenizer FILE -o MENDED")
+                (Severity::Warning, "bitnet repair-tokenizer FILE -o FIXED")
             );
             let ids = resolved.tokenizer.encode(TEXT, EncodeOptions::default()).unwrap();
             assert_eq!(ids[..3], IDS);
@@ -67,15 +67,15 @@ fn what_is_certain_is_written_and_nothing_else() {
     assert!(repairs.iter().all(|r| r.old.is_none() && !r.why.is_empty()));
     let file = bitnet_engine::gguf::GgufFile::open(&path).unwrap();
     let assignments = set::parse(&texts, file.metadata()).unwrap();
-    let out = dir.path().join("mended.gguf");
+    let out = dir.path().join("repaired.gguf");
     set::set_metadata(&file, &assignments, &out, &mut |_, _| ControlFlow::Continue(())).unwrap();
-    let mended = TokenizerDiscovery::from_gguf(&out).unwrap();
-    assert_eq!((mended.pre(), mended.special().eos), (Some("gpt-2"), Some(50_256)));
-    assert!(plan(&mended).is_empty());
-    let mended = bitnet_engine::gguf::GgufFile::open(&out).unwrap();
-    let built = from_gguf(mended.metadata()).unwrap();
+    let repaired = TokenizerDiscovery::from_gguf(&out).unwrap();
+    assert_eq!((repaired.pre(), repaired.special().eos), (Some("gpt-2"), Some(50_256)));
+    assert!(plan(&repaired).is_empty());
+    let repaired = bitnet_engine::gguf::GgufFile::open(&out).unwrap();
+    let built = from_gguf(repaired.metadata()).unwrap();
     assert!(built.diagnostics.iter().all(|d| d.severity == Severity::Info), "{:?}", built.diagnostics);
-    assert_eq!(mended.tensor("token_embd.weight").unwrap().data, file.tensor("token_embd.weight").unwrap().data);
+    assert_eq!(repaired.tensor("token_embd.weight").unwrap().data, file.tensor("token_embd.weight").unwrap().data);
 
     // What the file says already stays, unless it cannot be.
     let repairs = |keys: &Keys| plan(&found(keys)).iter().map(|r| r.assignment()).collect::<Vec<_>>();

@@ -4,7 +4,7 @@ use crate::gguf_support::{Raw, sample};
 use bitnet_engine::gguf::{GgufError, GgufFile};
 
 /// Cuts the sample at every byte: each cut is an error that names the field in which it fell (or the
-/// count that the rest cannot hold, or the tensor that lost its end), and how to mend it.
+/// count that the rest cannot hold, or the tensor that lost its end), and how to fix it.
 #[test]
 fn truncated_at_every_byte() {
     let raw = sample();

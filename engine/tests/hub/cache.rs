@@ -103,8 +103,8 @@ async fn damage_is_noticed_on_read_and_mended_by_the_next_fetch() {
             let error = file.read().unwrap_err();
             assert!(matches!(&error, HubError::Corrupt { .. }), "{name} {damage}: {error}");
             assert!(!file.file.exists(), "a damaged blob is removed");
-            let mended = client.fetch(REPO, "main", name).await.unwrap();
-            assert_eq!((mended.source, &*mended.read().unwrap()), (Source::Network, &wanted), "{name} {damage}");
+            let repaired = client.fetch(REPO, "main", name).await.unwrap();
+            assert_eq!((repaired.source, &*repaired.read().unwrap()), (Source::Network, &wanted), "{name} {damage}");
         }
         // damage that the fetch itself meets
         fs::write(&file.file, b"garbage").unwrap();

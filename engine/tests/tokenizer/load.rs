@@ -1,4 +1,4 @@
-//! Loading: what files get wrong is mended and told, or refused with a message that helps; nothing panics.
+//! Loading: what files get wrong is repaired and told, or refused with a message that helps; nothing panics.
 
 use crate::tokenizer_support::*;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
@@ -234,7 +234,7 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
         assert_eq!(name, Ok("llama-bpe"));
         assert_eq!(codes(&told), ["pre_from_fingerprint"]);
         assert_eq!(told[0].severity, Severity::Warning);
-        assert!(told[0].to_string().contains("bitnet repair-tokenizer FILE -o MENDED"), "{}", told[0]);
+        assert!(told[0].to_string().contains("bitnet repair-tokenizer FILE -o FIXED"), "{}", told[0]);
         assert!(told[0].message.contains(pre.unwrap_or("no `tokenizer.ggml.pre`")), "{}", told[0]);
     }
     assert_eq!(

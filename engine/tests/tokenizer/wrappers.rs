@@ -121,10 +121,10 @@ fn test_llama_tokenizer_wrapper() {
     // What a careless converter writes is set right, and said.
     let mut source = llama3("llama-bpe");
     (source.bos, source.eos, source.add_bos) = (Some(1), Some(2), Some(false));
-    let mended = LlamaTokenizerWrapper::new(ready(source)).unwrap();
-    assert_eq!(mended.encode("!", FRAMED).unwrap(), [128_000, 0]);
-    assert!(mended.is_eog(128_001) && !mended.is_eog(2), "2 is an ordinary token");
-    let said = &mended.diagnostics()[0];
+    let repaired = LlamaTokenizerWrapper::new(ready(source)).unwrap();
+    assert_eq!(repaired.encode("!", FRAMED).unwrap(), [128_000, 0]);
+    assert!(repaired.is_eog(128_001) && !repaired.is_eog(2), "2 is an ordinary token");
+    let said = &repaired.diagnostics()[0];
     assert_eq!((said.code, said.severity), ("family_ids_set", Severity::Warning));
     assert!(said.message.contains("BOS was 1, is 128000") && said.message.contains("EOS was 2, is 128001"), "{said}");
     let other_pre = LlamaTokenizerWrapper::new(ready(llama3("gpt-2"))).unwrap();
@@ -168,10 +168,10 @@ fn test_gpt2_tokenizer_wrapper() {
     // llama.cpp's default ids (11, the comma) and a BOS in front are set right.
     let mut source = gpt2();
     (source.bos, source.eos, source.add_bos) = (Some(11), Some(11), Some(true));
-    let mended = Gpt2TokenizerWrapper::new(ready(source)).unwrap();
-    assert_eq!(mended.encode("ab", FRAMED).unwrap(), [600]);
-    assert!(!mended.is_eog(11) && mended.is_eog(50_256));
-    assert!(mended.diagnostics()[0].message.contains("EOS was 11, is 50256"), "{:?}", mended.diagnostics());
+    let repaired = Gpt2TokenizerWrapper::new(ready(source)).unwrap();
+    assert_eq!(repaired.encode("ab", FRAMED).unwrap(), [600]);
+    assert!(!repaired.is_eog(11) && repaired.is_eog(50_256));
+    assert!(repaired.diagnostics()[0].message.contains("EOS was 11, is 50256"), "{:?}", repaired.diagnostics());
 
     wrong_family(Gpt2TokenizerWrapper::new(ready(spm(32_000, &[]))).unwrap_err(), "not byte-level BPE");
     wrong_family(

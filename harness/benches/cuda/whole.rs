@@ -148,8 +148,8 @@ pub(crate) fn texts(criterion: &mut Criterion, card: &Card) {
         (&["llama3", "gpt2"], &["english", "mixed"], 1000, 4 << 10)
     };
     for entry in vocabularies.iter().filter_map(|name| by_name(name)) {
-        if let Availability::Unavailable { reason, mend, .. } = entry.availability(&paths) {
-            eprintln!("{}: unavailable: {reason}; {mend}", entry.name);
+        if let Availability::Unavailable { reason, remedy, .. } = entry.availability(&paths) {
+            eprintln!("{}: unavailable: {reason}; {remedy}", entry.name);
             continue;
         }
         for kind in kinds {

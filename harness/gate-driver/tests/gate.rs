@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
     let needs_valgrind = match valgrind() {
         Ok(_) => Availability::Available,
-        Err(GateError::NoValgrind { reason, mend }) => Availability::unavailable("valgrind", reason, mend),
+        Err(GateError::NoValgrind { reason, remedy }) => Availability::unavailable("valgrind", reason, remedy),
         Err(error) => Availability::unavailable("valgrind", error.to_string(), "cargo xtask gate"),
     };
     let named = |name: &str, availability: &Availability, run: fn() -> Result<(), Failure>| Named {

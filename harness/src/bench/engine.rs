@@ -42,7 +42,7 @@ pub enum EngineError {
     Missing {
         /// What is missing.
         what: String,
-        /// The command that mends it.
+        /// The command that fixes it.
         command: String,
     },
     /// It is here and cannot do this.

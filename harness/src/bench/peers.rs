@@ -58,8 +58,8 @@ pub struct Row {
     pub noisy: usize,
     /// Why there are no figures.
     pub failure: Option<String>,
-    /// The command that mends it.
-    pub mend: Option<String>,
+    /// The command that fixes it.
+    pub remedy: Option<String>,
 }
 
 /// How fast memory was read on some threads.
@@ -177,11 +177,11 @@ struct Figures {
 
 impl Figures {
     fn fail(&mut self, error: &EngineError) {
-        let mend = match error {
+        let remedy = match error {
             EngineError::Missing { command, .. } => Some(command.clone()),
             _ => None,
         };
-        *self = Self { failure: Some((error.to_string(), mend)), ..Self::default() };
+        *self = Self { failure: Some((error.to_string(), remedy)), ..Self::default() };
     }
 
     fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &Plan) -> Result<(), EngineError> {
@@ -265,7 +265,7 @@ fn rows_of(contenders: &[Contender<'_>], figures: &[Figures], threads: usize) ->
     let ours = figures.first();
     let row = |(index, (contender, own)): (usize, (&Contender<'_>, &Figures))| {
         let ours = ours.filter(|_| index > 0);
-        let (failure, mend) = own.failure.clone().unzip();
+        let (failure, remedy) = own.failure.clone().unzip();
         Row {
             threads,
             engine: contender.name.clone(),
@@ -278,7 +278,7 @@ fn rows_of(contenders: &[Contender<'_>], figures: &[Figures], threads: usize) ->
             foreign: own.foreign,
             noisy: own.noisy,
             failure,
-            mend: mend.flatten(),
+            remedy: remedy.flatten(),
         }
     };
     contenders.iter().zip(figures).enumerate().map(row).collect()

@@ -63,8 +63,8 @@ pub fn table(report: &Report) -> String {
     for row in report.rows.iter().filter(|row| row.failure.is_some()) {
         let why = row.failure.as_deref().unwrap_or_default();
         line(&mut out, format_args!("{}, {} threads: unavailable: {why}", row.engine, row.threads));
-        if let Some(mend) = &row.mend {
-            line(&mut out, format_args!("  to mend it: {mend}"));
+        if let Some(remedy) = &row.remedy {
+            line(&mut out, format_args!("  to fix it: {remedy}"));
         }
     }
     if let Some(tokens) = report.rows.iter().find_map(|row| row.first_token_prompt) {
@@ -188,7 +188,7 @@ mod tests {
             "| 1 | peer | 30.00 (20.00..40.00) | 2.00x (2.00..2.00) | 3.00 (2.00..4.00) | 2.00x (2.00..2.00) | 50 % |",
             "| 1 | none | - | - | - | - | - | - | - | - |",
             "mute, 1 threads: unavailable: no more figures",
-            "none, 1 threads: unavailable: not built\n  to mend it: cargo build it",
+            "none, 1 threads: unavailable: not built\n  to fix it: cargo build it",
             "of a text of 34 tokens",
             "generate 32, tokens/s without load and preparation",
             "nothing is left out",

@@ -139,10 +139,10 @@ fn judge_in(place: Place, fault: &Fault, client: Client<'_>) -> Result<Metrics, 
         return Err(Failure::new(format_args!("it took {took:?}, more than {PATIENCE:?}")));
     }
     let requests = log.len();
-    if let Some(server) = server.filter(|_| fault.mends) {
+    if let Some(server) = server.filter(|_| fault.recovers) {
         server.heal();
         log.clear();
-        mended(fault, client(plain(), fault)?, &log)?;
+        repaired(fault, client(plain(), fault)?, &log)?;
     }
     Ok(Metrics::new()
         .with("requests", requests)
@@ -309,7 +309,7 @@ fn counted(fault: &Fault, metrics: &HubMetrics) -> Result<(), Failure> {
 }
 
 /// When the faults are over: what had failed succeeds, and what had succeeded needs no packet.
-fn mended(fault: &Fault, answer: Answer, log: &Log) -> Result<(), Failure> {
+fn repaired(fault: &Fault, answer: Answer, log: &Log) -> Result<(), Failure> {
     let bytes = answer.result.map_err(|error| Failure::new(format_args!("after the fault: {error}")))?;
     same_bytes(fault, &bytes)?;
     if fault.outcome == Outcome::Ok && !log.is_empty() {

@@ -48,7 +48,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub struct NoReference {
-    /// What is missing, and the command that mends it.
+    /// What is missing, and the command that fixes it.
     pub reason: String,
     /// The side, where it was there and failed.
     failed: Option<String>,

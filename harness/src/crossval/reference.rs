@@ -93,7 +93,7 @@ pub enum SideError {
         side: String,
         /// What was asked: `tokens`, `logits`, `generation`, `trace`.
         what: &'static str,
-        /// Why, and what would mend it.
+        /// Why, and what would fix it.
         message: String,
     },
     /// It cannot know: a recording has only what was recorded.

@@ -27,7 +27,7 @@ pub struct Hint {
     /// Stable name: `bos_missing`, `bos_doubled`, `pre_missing`, `template`, `prefix_space`, `segmentation`,
     /// `other_tokenizer`.
     pub code: String,
-    /// What was seen, and what would mend it.
+    /// What was seen, and what would fix it.
     pub message: String,
 }
 

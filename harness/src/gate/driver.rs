@@ -50,10 +50,10 @@ pub fn valgrind() -> Result<String, GateError> {
     if !gate_driver::requests::SUPPORTED {
         return Err(GateError::NoValgrind {
             reason: format!("valgrind's client requests are written for x86_64, not {}", std::env::consts::ARCH),
-            mend: "cargo xtask gate --paired",
+            remedy: "cargo xtask gate --paired",
         });
     }
-    let missing = |reason: String| GateError::NoValgrind { reason, mend: "apt-get install valgrind" };
+    let missing = |reason: String| GateError::NoValgrind { reason, remedy: "apt-get install valgrind" };
     let out = Command::new("valgrind")
         .arg("--version")
         .output()

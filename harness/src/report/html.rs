@@ -161,7 +161,7 @@ fn data(report: &Report) -> serde_json::Value {
                 "outcome": record.outcome.name(),
                 "reason": record.reason.clone().map(&mut text),
                 "known": record.expected.as_ref().map(|known| text(known.why.clone())),
-                "remedy": record.mend.clone().map(&mut text),
+                "remedy": record.remedy.clone().map(&mut text),
                 "command": command(record),
                 "file": record::file_name(&cell),
                 "kernel": record.kernel,

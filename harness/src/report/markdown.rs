@@ -27,8 +27,8 @@ pub fn markdown(report: &Report) -> String {
             out += &format!("\n### `{}`\n\n", record.name);
             // Four spaces make it a block whatever the message holds.
             out.extend(reason.lines().map(|line| format!("    {line}\n")));
-            if let Some(mend) = &record.mend {
-                out += &format!("\nTo mend it: `{mend}`\n");
+            if let Some(remedy) = &record.remedy {
+                out += &format!("\nTo remedy it: `{remedy}`\n");
             }
         }
     }
@@ -46,18 +46,18 @@ pub fn markdown(report: &Report) -> String {
     if !groups.is_empty() || !elsewhere.is_empty() {
         out += "\n## Not run\n\n| outcome | cells | reason | to run them |\n|---|---:|---|---|\n";
         for group in groups {
-            let mend = group.mend.map_or_else(String::new, |mend| format!("`{mend}`"));
+            let remedy = group.remedy.map_or_else(String::new, |remedy| format!("`{remedy}`"));
             out += &format!(
                 "| {} | {} | {} | {} |\n",
                 group.outcome.name(),
                 group.cells.len(),
                 cell_text(&group.reason),
-                cell_text(&mend)
+                cell_text(&remedy)
             );
         }
-        for ((device, reason, mend), cells) in elsewhere {
+        for ((device, reason, remedy), cells) in elsewhere {
             let reason = cell_text(&format!("{device}: {reason}"));
-            out += &format!("| elsewhere | {} | {reason} | {} |\n", cells.len(), cell_text(mend));
+            out += &format!("| elsewhere | {} | {reason} | {} |\n", cells.len(), cell_text(remedy));
         }
     }
     out

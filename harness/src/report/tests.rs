@@ -81,7 +81,7 @@ fn the_terminal_ends_with_the_accounting_line() {
         text.lines().last(),
         Some("declared 5 = pass 1 + xfail 1 + fail 1 + unavailable 1 + unsupported 1 + elsewhere 0 + filtered 0")
     );
-    assert!(text.contains("to mend it: cargo xtask mend"), "{text}");
+    assert!(text.contains("to fix it: cargo xtask remedy"), "{text}");
     assert!(text.contains("xfail: m::q3::d1::b::c: a | known thing"), "{text}");
 }
 

@@ -33,8 +33,8 @@ pub(crate) fn trial(paths: &Arc<Paths>) -> Named {
         Availability::Available
     } else {
         let place = packages.display();
-        let mend = format!("python3 -m pip install --target {place} sentencepiece");
-        Availability::unavailable(PEER, format!("{place} has no sentencepiece"), mend)
+        let remedy = format!("python3 -m pip install --target {place} sentencepiece");
+        Availability::unavailable(PEER, format!("{place} has no sentencepiece"), remedy)
     };
     let paths = Arc::clone(paths);
     Named { name: "test_tokenization_performance_vs_cpp".into(), availability, run: Arc::new(move || run(&paths)) }

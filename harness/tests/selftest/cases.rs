@@ -62,7 +62,7 @@ fn the_toy_is_green() {
         .is(0, "elsewhere: gpu: 3 cells: no driver")
         .is(0, "to run them: install the driver")
         .is_not("gpu::native")
-        .is(0, "to mend it: cargo xtask fixtures fetch far")
+        .is(0, "to fix it: cargo xtask fixtures fetch far")
         .is(0, "unsupported: 1 cell: q2 has no right");
     let outcomes: BTreeMap<Outcome, usize> = toy.records().iter().fold(BTreeMap::new(), |mut counts, record| {
         *counts.entry(record.outcome).or_default() += 1;
@@ -86,7 +86,7 @@ fn an_xfail_that_passes() {
     toy.run(&[]).is(101, "it passed unexpectedly; expect.toml expects it to fail with: anything");
     let record = toy.record(PASSES);
     assert_eq!(record.outcome, Outcome::Fail);
-    assert!(record.mend.expect("mend").contains(PASSES));
+    assert!(record.remedy.expect("remedy").contains(PASSES));
 }
 
 fn an_xfail_that_fails_for_another_reason() {
@@ -141,7 +141,7 @@ fn a_required_cell_that_is_unavailable() {
     let toy = Toy::new();
     toy.run(&["--require", "gpu"])
         .is(101, "it is required, but `gpu` is not available: no driver")
-        .is(101, "to mend it: install the driver")
+        .is(101, "to fix it: install the driver")
         .is(101, "pass 3 + xfail 2 + fail 3 + unavailable 1 + unsupported 1 + elsewhere 0");
     assert_eq!(toy.record(ON_GPU).outcome, Outcome::Fail);
     toy.run_with(&[], &[("MATRIX_REQUIRE", "native,far")])

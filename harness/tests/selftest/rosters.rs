@@ -41,7 +41,7 @@ fn go(args: &[&str], env: &[(&str, &str)]) -> Ran {
 
 fn what_is_missing_is_shown_unless_it_is_required() {
     go(&["good", "--exact"], &[]).is(0, "declared 4 = pass 1");
-    go(&["gone", "--exact"], &[]).is(0, "unavailable 1").is(0, "to mend it: fetch it");
+    go(&["gone", "--exact"], &[]).is(0, "unavailable 1").is(0, "to fix it: fetch it");
     let required = "it is required, but `v` is not available";
     go(&["gone", "--exact", "--require", "v"], &[]).is(101, required);
     go(&["gone", "--exact"], &[("MATRIX_REQUIRE", "v")]).is(101, required);

@@ -239,7 +239,7 @@ fn a_worker_that_is_not_built() {
     let toy = stage();
     toy.run_with(ONE_BY_ONE, &[(REAL, "1")])
         .is(0, "declared 4 = pass 0 + xfail 0 + fail 0 + unavailable 4 + unsupported 0 + elsewhere 0 + filtered 0")
-        .is(0, "to mend it: cargo xtask setup-cpp bitnet");
+        .is(0, "to fix it: cargo xtask setup-cpp bitnet");
     toy.run_with(&["--require", "bitnet"], &[(REAL, "1")])
         .is(101, "it is required, but `bitnet` is not available: it was not built")
         .is(101, "fail 2 + unavailable 2");

@@ -68,8 +68,8 @@ pub(crate) fn choose(names: &[String], paths: &Paths) -> anyhow::Result<Vec<&'st
         names.iter().map(find).collect::<Result<_, _>>()?
     };
     let here = wanted.into_iter().filter(|entry| match entry.availability(paths) {
-        Availability::Unavailable { reason, mend, .. } => {
-            eprintln!("{}: unavailable: {reason}; {mend}", entry.name);
+        Availability::Unavailable { reason, remedy, .. } => {
+            eprintln!("{}: unavailable: {reason}; {remedy}", entry.name);
             false
         }
         Availability::Available => true,

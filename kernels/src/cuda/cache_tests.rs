@@ -80,7 +80,7 @@ fn a_damaged_entry_is_made_anew_and_said() {
         assert!(!cubin.cached && cubin.bytes == CUBIN, "{bytes:?}");
         assert!(note.contains("was damaged") && note.contains(why), "{bytes:?}: {note}");
         assert!(note.contains(&path.display().to_string()), "{note}");
-        assert_eq!(std::fs::read(&path).unwrap(), whole, "it was mended");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "it was repaired");
     }
     assert_eq!(files(dir.path()), 2);
 }

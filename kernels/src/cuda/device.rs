@@ -39,7 +39,7 @@ pub enum CudaError {
         /// Bytes that are there.
         free: u64,
     },
-    /// The driver refuses launches that overlap, and nothing else is known to mend it.
+    /// The driver refuses launches that overlap, and nothing else is known to fix it.
     #[error("{0}; launches overlap here (programmatic dependent launch), with BITNET_CUDA_OVERLAP=0 they do not")]
     Overlap(DriverError),
     /// A kernel that is in none of the sources.

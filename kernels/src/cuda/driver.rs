@@ -76,7 +76,7 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// Whether the message says what mends it; of a call that failed it may not.
+    /// Whether the message says what fixes it; of a call that failed it may not.
     pub(super) fn has_hint(&self) -> bool {
         !matches!(self, Self::Call { code, .. } if hint(*code).is_empty())
     }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// the source says so, division and roots are IEEE's, and subnormal numbers stay.
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
-/// What mends a missing library.
-pub const MEND: &str =
+/// What fixes a missing library.
+pub const REMEDY: &str =
     "pip install nvidia-cuda-nvrtc and set BITNET_NVRTC to its libnvrtc, or install the CUDA toolkit";
 
 /// Names that the system's loader is asked for, the newest first.
@@ -26,13 +26,13 @@ const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NvrtcError {
     /// No library, or none that can be loaded.
-    #[error("NVRTC, NVIDIA's run-time compiler, cannot be loaded ({tried}); to mend it: {MEND}")]
+    #[error("NVRTC, NVIDIA's run-time compiler, cannot be loaded ({tried}); to fix it: {REMEDY}")]
     NoLibrary {
         /// What was tried, and what the loader said.
         tried: String,
     },
     /// A library that is no NVRTC, or too old a one.
-    #[error("{library} has no function `{symbol}`, so it is no NVRTC of CUDA 11.2 or newer; to mend it: {MEND}")]
+    #[error("{library} has no function `{symbol}`, so it is no NVRTC of CUDA 11.2 or newer; to fix it: {REMEDY}")]
     NoSymbol {
         /// What was loaded.
         library: String,
@@ -364,7 +364,7 @@ mod tests {
         {
             let error = Nvrtc::load(Some(at)).unwrap_err();
             assert!(matches!(&error, NvrtcError::NoLibrary { tried } if tried.contains(&at.display().to_string())));
-            assert!(error.to_string().contains("to mend it: pip install nvidia-cuda-nvrtc"), "{error}");
+            assert!(error.to_string().contains("to fix it: pip install nvidia-cuda-nvrtc"), "{error}");
         }
         #[cfg(target_os = "linux")]
         {

@@ -60,7 +60,7 @@ impl Args {
             Err(missing) => return self.unavailable(&missing),
         };
         let unusable =
-            |reason: String| self.unavailable(&Missing { reason, mend: wheel::mend(self.nvrtc.as_deref(), &library) });
+            |reason: String| self.unavailable(&Missing { reason, remedy: wheel::remedy(self.nvrtc.as_deref(), &library) });
         let nvrtc = match Nvrtc::load(Some(&library)) {
             Ok(nvrtc) => nvrtc,
             Err(NvrtcError::NoLibrary { tried }) => return unusable(format!("NVRTC cannot be loaded ({tried})")),
@@ -116,14 +116,14 @@ impl Args {
     }
 
     fn unavailable(&self, missing: &Missing) -> anyhow::Result<ExitCode> {
-        let (reason, mend) = (&missing.reason, &missing.mend);
+        let (reason, remedy) = (&missing.reason, &missing.remedy);
         let mut out = std::io::stdout().lock();
         match self.format {
             Format::Json => {
-                let outcome = serde_json::json!({ "outcome": "unavailable", "reason": reason, "mend": mend });
+                let outcome = serde_json::json!({ "outcome": "unavailable", "reason": reason, "remedy": remedy });
                 writeln!(out, "{outcome:#}")?;
             }
-            Format::Text => writeln!(out, "cuda-check: unavailable: {reason}\n  to mend it: {mend}")?,
+            Format::Text => writeln!(out, "cuda-check: unavailable: {reason}\n  to fix it: {remedy}")?,
         }
         Ok(ExitCode::from(UNAVAILABLE))
     }

@@ -59,9 +59,9 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         if !self.paired
-            && let Err(GateError::NoValgrind { reason, mend }) = valgrind()
+            && let Err(GateError::NoValgrind { reason, remedy }) = valgrind()
         {
-            return self.unavailable(&reason, mend);
+            return self.unavailable(&reason, remedy);
         }
         let program = self.driver.clone().map_or_else(build, Ok)?;
         let plant = if self.self_test { 0 } else { self.plant.unwrap_or(0) };
@@ -126,12 +126,12 @@ impl Args {
     }
 
     /// Nothing can be compared at all.
-    fn unavailable(&self, reason: &str, mend: &str) -> anyhow::Result<ExitCode> {
+    fn unavailable(&self, reason: &str, remedy: &str) -> anyhow::Result<ExitCode> {
         match self.format {
             Format::Json => {
-                self.json(&serde_json::json!({ "outcome": "unavailable", "reason": reason, "mend": mend }))?
+                self.json(&serde_json::json!({ "outcome": "unavailable", "reason": reason, "remedy": remedy }))?
             }
-            Format::Text => writeln!(std::io::stdout().lock(), "gate: unavailable: {reason}\n  to mend it: {mend}")?,
+            Format::Text => writeln!(std::io::stdout().lock(), "gate: unavailable: {reason}\n  to fix it: {remedy}")?,
         }
         Ok(ExitCode::from(UNAVAILABLE))
     }

@@ -1,5 +1,5 @@
 //! `cargo xtask preflight`: whether the C++ references can be used, and if not, what is missing and the one command that
-//! mends it. Exit codes: 0 all that was asked for is there, 4 something is not.
+//! fixes it. Exit codes: 0 all that was asked for is there, 4 something is not.
 
 use super::setup_cpp::{Backends, UNAVAILABLE, backends};
 use crate::root::target;
@@ -56,7 +56,7 @@ impl Args {
                     for line in &what {
                         text += &format!("  - {line}\n");
                     }
-                    text += &format!("  to mend it: {command}\n");
+                    text += &format!("  to fix it: {command}\n");
                     list.push(json!({ "backend": name, "available": false, "missing": what, "command": command }));
                 }
             }

@@ -54,7 +54,7 @@ impl Args {
             for line in &lacking {
                 eprintln!("{line}");
             }
-            eprintln!("to mend it: apt-get install -y cmake make clang libclang-dev");
+            eprintln!("to fix it: apt-get install -y cmake make clang libclang-dev");
             return Ok(ExitCode::from(UNAVAILABLE));
         }
         let workers = Workers::new(&target());

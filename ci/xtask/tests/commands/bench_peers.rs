@@ -137,7 +137,7 @@ fn a_reference_that_is_not_built_or_cannot_is_said() {
     let (code, out, err) = said(&common, dir.path());
     assert_eq!(code, Some(4), "neither of the two: {err}");
     assert!(out.contains("bitnet.cpp, 1 threads: unavailable: it was not built"), "{out}");
-    assert!(out.contains("  to mend it: cargo xtask setup-cpp bitnet"), "{out}");
+    assert!(out.contains("  to fix it: cargo xtask setup-cpp bitnet"), "{out}");
     assert!(out.contains("llama.cpp cannot run this model: llama.cpp has no I2_S"), "{out}");
     assert!(dir.path().join("bench/peers.json").is_file(), "{err}");
 }

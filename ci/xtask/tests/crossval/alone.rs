@@ -150,7 +150,7 @@ fn report() -> Result<(), Failure> {
             name: name.to_owned(),
             outcome,
             reason: None,
-            mend: None,
+            remedy: None,
             expected: None,
             metrics: BTreeMap::new(),
             seed: String::new(),

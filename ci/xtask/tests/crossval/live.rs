@@ -76,8 +76,8 @@ fn availability(case: &Case) -> Availability {
         return Availability::unavailable(case.backend.name(), missing.line(), missing.command);
     }
     if case.fetched && !smollm2().is_file() {
-        let mend = "cargo xtask fixtures fetch smollm2-135m";
-        return Availability::unavailable(SMOLLM2, "SmolLM2 has not been fetched", mend);
+        let remedy = "cargo xtask fixtures fetch smollm2-135m";
+        return Availability::unavailable(SMOLLM2, "SmolLM2 has not been fetched", remedy);
     }
     Availability::Available
 }

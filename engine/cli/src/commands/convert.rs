@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 fn after_help() -> String {
     let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
     format!(
-        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o mended.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
+        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o repaired.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
         ternary.join(", ")
     )
 }
@@ -92,10 +92,10 @@ impl Args {
         } else if assignments.is_empty() {
             self.convert(file, linear, embedding, settings, &mut step)?
         } else {
-            // The mended file is what must load: it exists for as long as it is read.
-            let mended = Temporary(beside(&self.output));
-            match set::set_metadata(&file, &assignments, &mended.0, &mut step) {
-                Ok(_) => self.convert(GgufFile::open(&mended.0)?, linear, embedding, settings, &mut step)?,
+            // The repaired file is what must load: it exists for as long as it is read.
+            let repaired = Temporary(beside(&self.output));
+            match set::set_metadata(&file, &assignments, &repaired.0, &mut step) {
+                Ok(_) => self.convert(GgufFile::open(&repaired.0)?, linear, embedding, settings, &mut step)?,
                 Err(error) => Err(error),
             }
         };

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o mended.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to mend, nothing is written; a vocabulary that is not known is an error. Other keys: bitnet convert FILE --set KEY=VALUE -o MENDED"
+    after_help = "Example:\n  bitnet repair-tokenizer ggml-model-i2_s.gguf -o repaired.gguf\n\nOnly what the vocabulary's fingerprint and the texts of the tokens vouch for is written; every tensor is copied byte for byte. The input is never touched. If there is nothing to repair, nothing is written; a vocabulary that is not known is an error. Other keys: bitnet convert FILE --set KEY=VALUE -o FIXED"
 )]
 pub struct Args {
     /// The GGUF to read, or a model of the hub: hf:ORG/REPO[@REVISION][:FILE or QUANT].
@@ -37,7 +37,7 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct Report<'a> {
     model: String,
-    /// Absent if there was nothing to mend.
+    /// Absent if there was nothing to repair.
     output: Option<String>,
     repairs: &'a [Repair],
 }
@@ -51,7 +51,7 @@ impl Args {
         let repairs = plan(&discovery);
         if repairs.is_empty() {
             let (why, code) = match vouched(&discovery) {
-                Some(label) => (format!("nothing to mend (its keys are those of {label})"), ExitCode::SUCCESS),
+                Some(label) => (format!("nothing to repair (its keys are those of {label})"), ExitCode::SUCCESS),
                 None => {
                     let why = match discovery.sizes().tokens {
                         Some(_) => {
@@ -59,7 +59,7 @@ impl Args {
                         }
                         None => "it has no vocabulary to repair",
                     };
-                    (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o MENDED)"), ExitCode::FAILURE)
+                    (format!("{why} (by hand: bitnet convert {shown} --set KEY=VALUE -o FIXED)"), ExitCode::FAILURE)
                 }
             };
             say(format_args!("{shown}: {why}; nothing is written"));
@@ -89,7 +89,7 @@ impl Args {
         let left = plan(&TokenizerDiscovery::from_gguf(&self.output)?);
         anyhow::ensure!(
             left.is_empty(),
-            "{} was written, but still lacks {}: its metadata cannot be mended, convert the model again",
+            "{} was written, but still lacks {}: its metadata cannot be repaired, convert the model again",
             self.output.display(),
             left.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
         );

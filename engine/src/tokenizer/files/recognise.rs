@@ -177,7 +177,7 @@ pub(super) fn what_else(name: &str, bytes: &[u8]) -> TokenizerError {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
     let again = format!("Download it again: `bitnet download REPO --files {name}`");
-    let (what, mend) = if bytes.is_empty() {
+    let (what, remedy) = if bytes.is_empty() {
         ("the file is empty".to_owned(), again)
     } else if text.is_empty() {
         ("the file holds nothing but white space".to_owned(), again)
@@ -203,7 +203,7 @@ pub(super) fn what_else(name: &str, bytes: &[u8]) -> TokenizerError {
             again,
         )
     };
-    TokenizerError::NotATokenizer { file: name.to_owned(), what, mend }
+    TokenizerError::NotATokenizer { file: name.to_owned(), what, remedy }
 }
 
 fn magic(head: &[u8]) -> Option<&'static str> {

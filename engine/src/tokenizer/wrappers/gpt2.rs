@@ -51,7 +51,7 @@ impl Gpt2TokenizerWrapper {
             core.diagnostics.push(Diagnostic::warning(
                 "family_pre_differs",
                 format!("text is split by `{pre}`, which is not how {FAMILY} was trained"),
-                "bitnet repair-tokenizer MODEL -o MENDED",
+                "bitnet repair-tokenizer MODEL -o FIXED",
             ));
         }
         Ok(Self { core })

@@ -167,7 +167,7 @@ pub(super) fn llama3(family: &'static str, inner: Arc<dyn Tokenizer>) -> Result<
         core.diagnostics.push(Diagnostic::warning(
             "family_pre_differs",
             format!("text is split by `{pre}`, which is not how {family} was trained"),
-            "bitnet repair-tokenizer MODEL -o MENDED",
+            "bitnet repair-tokenizer MODEL -o FIXED",
         ));
     }
     Ok(core)

@@ -69,7 +69,7 @@ impl Core {
             if frame && roles.iter().all(|(_, own, right)| harmless(*own, *right)) {
                 diagnostics.push(Diagnostic::info("family_ids_set", message, ""));
             } else {
-                let hint = "mend the file, so that other programs read it right too";
+                let hint = "repair the file, so that other programs read it right too";
                 diagnostics.push(Diagnostic::warning("family_ids_set", message, hint));
             }
         }

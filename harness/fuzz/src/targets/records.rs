@@ -50,7 +50,7 @@ fn run(bytes: &[u8]) -> String {
 
 fn seeds() -> Vec<Vec<u8>> {
     let record = serde_json::json!({
-        "schema": 1, "name": "tiny-bitnet::i2_s::cpu-scalar::native::digest", "outcome": "pass", "reason": null, "mend": null,
+        "schema": 1, "name": "tiny-bitnet::i2_s::cpu-scalar::native::digest", "outcome": "pass", "reason": null, "remedy": null,
         "expected": null, "metrics": {"tokens": 12, "digest": "abc", "share": 0.5}, "seed": "0f", "kernel": "scalar",
         "model_sha256": null, "reference": null, "duration_ms": 1.5, "host": {"os": "linux", "arch": "x86_64", "features": ["avx2"]},
         "harness": {"version": "0.1.0", "commit": null}, "timestamp": "2026-11-28T12:00:00Z", "run": null,

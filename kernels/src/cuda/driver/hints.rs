@@ -5,7 +5,7 @@
 
 use cudarc::driver::sys::CUresult;
 
-/// What mends an error, where one thing does.
+/// What fixes an error, where one thing does.
 pub(super) fn hint(code: i32) -> &'static str {
     use CUresult::*;
     let known: &[(&[CUresult], &str)] = &[

@@ -7,11 +7,11 @@ use bitnet_golden::cuda::{Cuda, Wheel};
 use bitnet_golden::fixtures::Package;
 use std::path::{Path, PathBuf};
 
-/// Why there is no NVRTC, and what mends it.
+/// Why there is no NVRTC, and what fixes it.
 #[derive(Debug)]
 pub(super) struct Missing {
     pub(super) reason: String,
-    pub(super) mend: String,
+    pub(super) remedy: String,
 }
 
 /// The path of the library: what the user names, else the one in the build folder, which is fetched if it is not there.
@@ -27,7 +27,7 @@ pub(super) fn library(golden: &Cuda, given: Option<&Path>, target: &Path) -> any
     let Some((wheel, library)) = wheel.and_then(|wheel| Some((wheel, wheel.library(target)?))) else {
         return Ok(Err(Missing {
             reason: format!("golden/gates/cuda.toml pins no NVRTC for {processor}-{system}"),
-            mend: "cargo xtask cuda-check --nvrtc PATH".to_owned(),
+            remedy: "cargo xtask cuda-check --nvrtc PATH".to_owned(),
         }));
     };
     let folder = wheel.folder(target);
@@ -43,7 +43,7 @@ pub(super) fn library(golden: &Cuda, given: Option<&Path>, target: &Path) -> any
         Err(error) => {
             return Ok(Err(Missing {
                 reason: format!("NVRTC ({}) is not here and cannot be fetched: {error:#}", wheel.pip),
-                mend: "cargo xtask cuda-check, with Python 3, pip and its package index within reach; or --nvrtc PATH"
+                remedy: "cargo xtask cuda-check, with Python 3, pip and its package index within reach; or --nvrtc PATH"
                     .to_owned(),
             }));
         }
@@ -88,8 +88,8 @@ fn whole(wheel: &Wheel, folder: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What mends a library that cannot be used.
-pub(super) fn mend(given: Option<&Path>, library: &Path) -> String {
+/// What fixes a library that cannot be used.
+pub(super) fn remedy(given: Option<&Path>, library: &Path) -> String {
     match (given, library.parent()) {
         (None, Some(folder)) => format!("rm -r {} && cargo xtask cuda-check", folder.display()),
         _ => "cargo xtask cuda-check, without --nvrtc or with that of another NVRTC".to_owned(),
