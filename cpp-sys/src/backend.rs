@@ -48,7 +48,7 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// A name that is no backend's.
+/// A name that is not a backend's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown C++ backend `{0}`; valid: bitnet, llama")]
 pub struct UnknownBackend(pub String);

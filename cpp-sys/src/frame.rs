@@ -121,14 +121,14 @@ pub fn from_f32(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// A body as values; `None` where its length is no multiple of four.
+/// A body as values; `None` where its length is not a multiple of four.
 #[must_use]
 pub fn to_u32(body: &[u8]) -> Option<Vec<u32>> {
     let (words, rest) = body.as_chunks::<4>();
     rest.is_empty().then(|| words.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
 
-/// A body as values; `None` where its length is no multiple of four.
+/// A body as values; `None` where its length is not a multiple of four.
 #[must_use]
 pub fn to_f32(body: &[u8]) -> Option<Vec<f32>> {
     let (words, rest) = body.as_chunks::<4>();

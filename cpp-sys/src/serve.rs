@@ -64,8 +64,8 @@ pub enum ServeError {
     /// A frame that cannot be read.
     #[error("a frame that cannot be read: {0}")]
     Frame(#[from] FrameError),
-    /// A header that is no request. Without its id there is no answer to it.
-    #[error("a header that is no request: {0}")]
+    /// A header that is not a request. Without its id there is no answer to it.
+    #[error("a header that is not a request: {0}")]
     Request(serde_json::Error),
     /// An answer that cannot be written.
     #[error("an answer cannot be written: {0}")]
@@ -172,7 +172,7 @@ struct Loaded {
 
 impl Loaded {
     fn ids(&self, body: &[u8]) -> Result<Vec<u32>, Refusal> {
-        let ids = frame::to_u32(body).ok_or_else(|| Refusal::new("the body is no list of ids"))?;
+        let ids = frame::to_u32(body).ok_or_else(|| Refusal::new("the body is not a list of ids"))?;
         match ids.iter().find(|id| **id as usize >= self.info.vocab_size) {
             Some(id) => {
                 let size = self.info.vocab_size;

@@ -283,7 +283,7 @@ impl Session {
         };
         let answer: Answer = match serde_json::from_slice(&header) {
             Ok(answer) => answer,
-            Err(error) => return Err(self.broken(what, format!("the header is no answer: {error}"))),
+            Err(error) => return Err(self.broken(what, format!("the header is not an answer: {error}"))),
         };
         if answer.id != id {
             return Err(self.broken(what, format!("an answer to request {}, asked was {id}", answer.id)));

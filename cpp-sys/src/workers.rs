@@ -105,7 +105,7 @@ impl Workers {
         let text = std::fs::read(&receipt)
             .map_err(|error| missing(format!("it was not built: cannot read {}: {error}", receipt.display())))?;
         let build: BuildInfo = serde_json::from_slice(&text)
-            .map_err(|error| missing(format!("{} is no receipt: {error}", receipt.display())))?;
+            .map_err(|error| missing(format!("{} is not a receipt: {error}", receipt.display())))?;
         if build.backend != backend.name() {
             return Err(missing(format!("{} is the receipt of `{}`", receipt.display(), build.backend)));
         }

@@ -243,8 +243,8 @@ fn cut() {
 }
 
 fn garbage() {
-    protocol("no-json", "the header is no answer");
-    protocol("no-outcome", "the header is no answer");
+    protocol("no-json", "the header is not an answer");
+    protocol("no-outcome", "the header is not an answer");
     protocol("no-rows", "the answer's header");
 }
 

@@ -201,7 +201,7 @@ fn write(
         .filter(|(_, target)| target.from != target.to)
         .map(|(name, target)| (name, packing(target.matrix, target.to)))
         .collect();
-    // Scales beside matrices that are written anew go with them.
+    // Scales beside matrices that are rewritten go with them.
     let replaced: HashSet<String> = packings.keys().map(|name| scale_name(name)).collect();
     let kept: Vec<_> = file.views().filter(|view| !replaced.contains(&view.info.name)).collect();
     let steps = Steps::new(kept.len(), progress);

@@ -9,7 +9,7 @@
 //!
 //! Counting comes first because it has no noise: one instruction more in a thousand is seen, on any machine, however busy.
 //! What valgrind cannot run (AVX-512) is timed instead, against a yardstick that is counted. Threads, memory and whole models
-//! are no matter of this gate but of the benches.
+//! are a matter of the benches, not of this gate.
 //!
 //! A figure that was made with another compiler, other flags, another C library or another processor binds nothing here: it
 //! is [`Finding::Unavailable`], and a run in which nothing was held against anything is not green.
@@ -25,7 +25,7 @@ use gate_driver::{ANY, Build};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// The command that writes the figures anew.
+/// The command that rewrites the figures.
 pub const BLESS: &str = "cargo xtask gate --bless";
 
 /// What can go wrong before anything is judged.
@@ -96,7 +96,7 @@ pub enum GateError {
     },
 }
 
-/// What became of a case.
+/// The outcome of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", content = "why", rename_all = "kebab-case")]
 pub enum Finding {

@@ -160,7 +160,7 @@ impl Host {
                 Some(path) if paths.root.join(path).is_file() => Availability::Available,
                 Some(path) => Availability::unavailable(
                     &model.name,
-                    format!("{env} names {path}, which is no file"),
+                    format!("{env} names {path}, which is not a file"),
                     format!("set {env} to the path of the model"),
                 ),
                 None => Availability::unavailable(

@@ -139,7 +139,7 @@ impl Suite {
         if problems.is_empty() { Ok(()) } else { Err(lines(problems)) }
     }
 
-    /// What becomes of the selected cells: a test each, but for those of devices that are not here. These are counted by
+    /// What happens to the selected cells: a test each, but for those of devices that are not here. These are counted by
     /// device, unless the command line insists on them: by `--all-devices`, `--ignored`, the device's or the cell's name.
     fn plan(&self, declaration: Declaration, ctx: &Context, line: &CommandLine, args: &Arguments) -> Plan {
         let survey = self.host.survey(&declaration, &self.paths);

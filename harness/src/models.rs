@@ -88,7 +88,7 @@ pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failu
             vocabulary.gguf()
         }
         Source::Formats | Source::Hub => {
-            Err(Failure::new(format_args!("`{}` is no model and has no file", model.name)))
+            Err(Failure::new(format_args!("`{}` is not a model and has no file", model.name)))
         }
     }
 }

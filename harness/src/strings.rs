@@ -12,7 +12,7 @@ pub static CLASSES: &[(&str, usize)] = &[
     ("mixed", 400),
 ];
 
-/// A small generator (SplitMix64): fixed for ever, since the strings hang on it.
+/// A small generator (SplitMix64): fixed for ever, since the strings depend on it.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

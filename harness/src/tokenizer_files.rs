@@ -165,7 +165,7 @@ impl TokenizerFiles {
         Ok(serde_json::to_vec(&file)?)
     }
 
-    /// `merges.txt`, without which `vocab.json` is no tokenizer, and the other way round.
+    /// `merges.txt`, without which `vocab.json` is not a tokenizer, and the other way round.
     #[must_use]
     pub fn merges_txt(&self) -> String {
         let lines = std::iter::once("#version: 0.2").chain(self.merges.iter().map(String::as_str));

@@ -218,7 +218,7 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("with a payload that is no text")
+        .unwrap_or("with a payload that is not text")
 }
 
 /// A verdict as libtest-mimic takes it.

@@ -151,9 +151,9 @@ impl Vocabulary {
     /// Puts the tokens and merges of a known difference behind those of the vocabulary.
     ///
     /// # Errors
-    /// It is no BPE.
+    /// It is not BPE.
     pub fn extend(&mut self, difference: &Difference) -> Result<(), Failure> {
-        let odd = || Failure::new("the vocabulary is no BPE");
+        let odd = || Failure::new("the vocabulary is not BPE");
         for merge in &difference.merges {
             let token = merge.replacen(' ', "", 1);
             let model = self.json["model"].as_object_mut().ok_or_else(odd)?;

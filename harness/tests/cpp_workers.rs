@@ -1,4 +1,4 @@
-//! The real workers of the C++ references: what they say, and what becomes of their faults.
+//! The real workers of the C++ references: what they say, and how their faults are reported.
 //!
 //! ```text
 //! cargo xtask setup-cpp all
@@ -17,7 +17,7 @@
 //! | `llama::tokenizer-kinds` | WordPiece, Unigram and pieces with merges from GGUF metadata have its ids |
 //! | `BACKEND::refused` | files that are missing, no model, or cut: refused with the log of the C++ side, and the session goes on |
 //! | `BACKEND::assert`, `::kill`, `::stop`, `::hang` | a clear error within the time limit, no zombie, and the next session runs |
-//! | `BACKEND::chatter` | what the C++ side prints to its stdout is no part of an answer |
+//! | `BACKEND::chatter` | what the C++ side prints to its stdout is not part of an answer |
 //!
 //! Without its worker a trial is unavailable. The same faults by a small program, without any C++: `cpp-sys/tests/faults.rs`.
 

@@ -14,7 +14,7 @@
 //! MATRIX_CHECK=digest cargo nextest run ...                    nextest passes no flags: use the twins
 //! ```
 //!
-//! A cell's name is `model::quant::device::backend::check` on every host, whatever becomes of it.
+//! A cell's name is `model::quant::device::backend::check` on every host, whatever its outcome is.
 //!
 //! | flag | environment | |
 //! |---|---|---|
@@ -74,7 +74,7 @@
 //!
 //! Backends `bitnet` and `llama` are bitnet.cpp and llama.cpp in processes of their own (`cargo xtask setup-cpp all`). Their live
 //! checks are unavailable without them; the check `recorded` holds the same questions against `golden/reference/`, always.
-//! `cargo xtask reference record bitnet|llama|all` records anew.
+//! `cargo xtask reference record bitnet|llama|all` records again.
 //!
 //! # Adding
 //!

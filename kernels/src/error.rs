@@ -85,7 +85,7 @@ pub enum QuantError {
         /// Numbers given.
         got: usize,
     },
-    /// Bits that are no ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
+    /// Bits that are not ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
     #[error(
         "{format}: byte {byte} (row {row}) holds a code that means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
     )]

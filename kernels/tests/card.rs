@@ -255,7 +255,7 @@ fn a_recording_is_replayed_and_outlives_the_name_of_its_card() {
     assert!(ends.len() == 3 && at("free 777") > ends[1] && at("free 777") < ends[2], "{log:#?}");
     assert!(at("replay gone") < at("stream gone") && at("stream gone") < at("release 1"), "{log:#?}");
     let launches: Vec<&String> = log.iter().filter(|line| line.starts_with("launch")).collect();
-    assert_eq!(launches.len(), 3 + 1 + 1 + 1, "replays are no launches");
+    assert_eq!(launches.len(), 3 + 1 + 1 + 1, "replays are not launches");
     assert!(launches.iter().all(|line| line.ends_with(" overlapping")), "{launches:#?}");
     assert_eq!(log.iter().filter(|line| *line == "replay").count(), 5);
 }

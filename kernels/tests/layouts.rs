@@ -162,7 +162,7 @@ fn iq4_nl_and_mxfp4() {
     };
     assert_eq!(unpack("iq4_nl", &[&half(-0.5)[..], &codes].concat(), 1, 32), table(iq4_nl::VALUES, -0.5));
     assert_eq!(iq4_nl::VALUES.map(i32::from).iter().sum::<i32>(), -94);
-    // 2^(e - 128): also where it is no normal number.
+    // 2^(e - 128): also where it is not a normal number.
     for (e, scale) in [(128u8, 1.0f32), (129, 2.0), (100, 2f32.powi(-28)), (2, 2f32.powi(-126)), (252, 2f32.powi(124))]
     {
         assert_eq!(unpack("mxfp4", &[&[e][..], &codes].concat(), 1, 32), table(mxfp4::VALUES, scale), "e {e}");

@@ -117,7 +117,7 @@ fn a_scale_that_is_no_f16_is_refused_and_not_rounded() {
         let rounded = f16::from_f32(0.1).to_f32();
         assert_eq!(error, QuantError::InexactScale { format: format.name, row: 1, col: 256, value: 0.1, rounded });
         assert!(error.to_string().contains(".scale"), "{error}");
-        // Too small for f16 is no zero either.
+        // Too small for f16 is not zero either.
         w[512 + 300] = 1e-9;
         assert!(matches!((format.pack)(&w, 2, 512), Err(QuantError::InexactScale { rounded: 0.0, .. })));
     }
@@ -150,7 +150,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// Any format to any other and back is the same bytes, and all have one product, on every kernel set. The scale is any
-    /// that an f32 can be; where it is no f16 it stands beside the matrix.
+    /// that an f32 can be; where it is not an f16 it stands beside the matrix.
     #[test]
     fn one_matrix_in_every_format(
         rows in 1usize..12, blocks in 1usize..8, tokens in 1usize..20, scale in 1e-6f32..1e3, half: bool, seed: u64,

@@ -18,7 +18,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are no errors.
+        // Help and version are not errors.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
             // What cannot be printed has nobody to read it.

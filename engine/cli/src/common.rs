@@ -260,13 +260,13 @@ pub(crate) fn print_diagnostics(diagnostics: &[Diagnostic]) {
     }
 }
 
-/// A bar on stderr, invisible when that is no terminal.
+/// A bar on stderr, invisible when that is not a terminal.
 pub(crate) fn progress(total: u64, unit: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left"));
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A text from an argument, a file (`-` is stdin), or stdin if it is no terminal.
+/// A text from an argument, a file (`-` is stdin), or stdin if it is not a terminal.
 pub(crate) fn text(argument: Option<&str>, file: Option<&Path>, what: &str) -> anyhow::Result<String> {
     let stdin = || -> anyhow::Result<String> {
         let mut bytes = Vec::new();

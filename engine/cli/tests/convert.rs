@@ -157,7 +157,7 @@ fn formats() {
     };
     assert_eq!(generate(&arm), generate(&model), "the same model in another order of bytes");
 
-    // Ternary to ternary and back: a scale that is no f16 stands beside its matrix on the way.
+    // Ternary to ternary and back: a scale that is not an f16 stands beside its matrix on the way.
     let tq = path("tq.gguf");
     let said = run(&["convert", text(&model), "--to", "tq1_0", "-o", text(&tq)]).ok();
     assert!(said.err.contains("28 tensors converted, 18 copied"), "{}", said.err);

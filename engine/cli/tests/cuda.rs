@@ -149,7 +149,7 @@ fn a_model_runs_on_a_card_as_on_the_processor() {
     );
     assert_eq!((count("alloc"), count("stream gone")), (count("free"), 1), "{log}");
     assert_eq!(log.lines().last(), Some("release 1"), "{log}");
-    // A model of some megabytes is no work for a card.
+    // A model of some megabytes is not work for a card.
     let auto = infer(dir.path(), &[]).ok();
     assert!(auto.err.contains(" on cpu-"), "{}", auto.err);
 }

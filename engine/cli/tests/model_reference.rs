@@ -328,7 +328,7 @@ fn split_models_come_whole() {
         m.silent(&[], &[&ASK[..], &["--model", REF]].concat()).ok();
         std::fs::remove_dir_all(&out).unwrap();
     }
-    // Two parts of three are no model.
+    // Two parts of three are not a model.
     let m = start();
     m.run(&["download", REF]).ok();
     std::fs::remove_file(m.snapshot().join("i2_s").join(part(2))).unwrap();

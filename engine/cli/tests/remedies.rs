@@ -92,7 +92,7 @@ fn a_checkpoint_is_converted_by_what_the_messages_say() {
     assert!(m.made());
     m.run(convert).ok();
     assert!(m.made());
-    // It is here, and is no GGUF: with and without leave to fetch, online and offline.
+    // It is here, and is not a GGUF: with and without leave to fetch, online and offline.
     for more in ["", " --auto-download", " --offline"] {
         let said = m.run(&format!("{ASK} hf:o/ck{more}")).fails_with(&["checkpoint", "bitnet convert hf:o/ck"]);
         m.remedy(&said.err).ok();

@@ -73,7 +73,7 @@ pub enum ConversationError {
     /// The model cannot run it.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// Messages that are no conversation of turns.
+    /// Messages that are not a conversation of turns.
     #[error("message {number}: {what}")]
     Messages {
         /// Which one, from 1.

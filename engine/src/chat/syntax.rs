@@ -166,7 +166,7 @@ fn text_length(rest: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// Words that are no operand.
+/// Words that are not operands.
 const KEYWORDS: &[&str] = &["if", "elif", "else", "in", "is", "not", "and", "or", "set", "for", "recursive"];
 
 fn is_operand(token: &Token) -> bool {

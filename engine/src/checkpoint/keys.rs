@@ -13,7 +13,7 @@ use crate::gguf::MetaValue;
 pub(super) struct Graph {
     /// Keys below the architecture's name.
     pub(super) keys: Vec<(&'static str, MetaValue)>,
-    /// Vectors that are no tensors of the checkpoint.
+    /// Vectors that are not tensors of the checkpoint.
     pub(super) tensors: Vec<(&'static str, Vec<f32>)>,
 }
 

@@ -41,7 +41,7 @@ pub enum SetError {
         /// The key.
         key: String,
     },
-    /// A text that is no value of the key's type.
+    /// A text that is not a value of the key's type.
     #[error("`{key}` is of type {expected}, and `{value}` is none")]
     Type {
         /// The key.

@@ -1,7 +1,7 @@
 //! Tokenizer files beside a model.
 //!
 //! Names of this very model first (`model.tokenizer.json` beside `model.gguf`), because a folder may hold several
-//! models and only one `tokenizer.json`. Of a split model (`model-00001-of-00003.gguf`) both that name and `model` count. A merges file alone is no tokenizer (it has ranks but no ids), and is named as such.
+//! models and only one `tokenizer.json`. Of a split model (`model-00001-of-00003.gguf`) both that name and `model` count. A merges file alone is not a tokenizer (it has ranks but no ids), and is named as such.
 
 use crate::gguf::split::PartName;
 use std::path::{Path, PathBuf};

@@ -67,7 +67,7 @@ impl TokenizerDiscovery {
     /// Opens and reads the header of the model at `path`.
     ///
     /// # Errors
-    /// A file that is no sound GGUF, metadata of wrong types, or no word anywhere on the size of the vocabulary.
+    /// A file that is not a sound GGUF, metadata of wrong types, or no word anywhere on the size of the vocabulary.
     pub fn from_gguf(path: &Path) -> Result<Self, TokenizerDiscoveryError> {
         Self::from_file(&GgufFile::open(path)?)
     }

@@ -155,7 +155,7 @@ impl fmt::Display for Tried<'_> {
 pub struct Ways {
     /// `bitnet infer --auto-download ...`, where a repository is known.
     pub fetch: Option<String>,
-    /// Why that is no way here.
+    /// Why that is not a way here.
     pub no_fetch: Option<String>,
     /// `bitnet download REPO --to DIR`.
     pub beside: String,

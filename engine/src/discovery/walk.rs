@@ -239,7 +239,7 @@ impl Walk<'_> {
 
     fn beside(&self) -> Looked {
         let Some(path) = self.resolver.discovery.file.path() else {
-            return (Vec::new(), Found::Absent("the model is no file on a disk: nothing lies beside it".to_owned()));
+            return (Vec::new(), Found::Absent("the model is not a file on a disk: nothing lies beside it".to_owned()));
         };
         let beside = colocated(path);
         let mut at: Vec<String> = beside.candidates.iter().map(|path| path.display().to_string()).collect();

@@ -66,7 +66,7 @@ impl FileBytes {
     }
 
     /// Lets the system take the pages of a range out of this process; they come back from the file when they are read.
-    /// Nothing happens to bytes that are no mapping.
+    /// Nothing happens to bytes that are not a mapping.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Source::Mapped(map, _) = &*self.0

@@ -1,4 +1,4 @@
-//! From raw failures to advice: which error a system call means, and what a file that is no GGUF is.
+//! From raw failures to advice: which error a system call means, and what a file that is not a GGUF is.
 
 use std::io;
 use std::path::Path;

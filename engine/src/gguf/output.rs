@@ -43,7 +43,7 @@ pub(super) fn replace_file<T>(
     fs::rename(&temp.path, &target).map_err(|e| io_error(path, "rename the finished file to", e))?;
     temp.keep();
     // The rename itself reaches the disk with its folder. Some file systems cannot sync a folder; the
-    // file is whole under either name, so that this is no failure.
+    // file is whole under either name, so that this is not a failure.
     #[cfg(unix)]
     let _ = File::open(&folder).and_then(|f| f.sync_all());
     Ok(result)

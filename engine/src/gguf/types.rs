@@ -158,7 +158,7 @@ const fn to_next(id: u32, name: &'static str) -> GgmlType {
     GgmlType { id, name, geometry: Geometry::ToNext }
 }
 
-/// The tensor types that are no format of [`bitnet_kernels::quant`], or whose size does not follow from its blocks alone, in
+/// The tensor types that are not a format of [`bitnet_kernels::quant`], or whose size does not follow from its blocks alone, in
 /// ascending order of the number. All others are found there: see [`ggml_type`].
 pub static GGML_TYPES: &[GgmlType] = &[
     blocks(9, "q8_1", 32, 36),

@@ -76,7 +76,7 @@ pub fn cached(settings: &HubSettings, reference: &ModelRef) -> Option<Checkpoint
 #[must_use]
 pub fn sound(settings: &HubSettings, reference: &ModelRef) -> Option<PathBuf> {
     let (root, CheckpointFiles { commit, folder, files }) = find(settings, reference)?;
-    // A file that is no link does not say its checksum.
+    // A file that is not a link does not say its checksum.
     let damaged =
         |path: &String| matches!(hf_cache::find(&root, &reference.repo, &commit, path, None), Look::Damaged { .. });
     (!files.iter().any(damaged)).then_some(folder)

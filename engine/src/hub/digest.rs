@@ -43,7 +43,7 @@ impl fmt::Display for Digest {
 }
 
 impl Digest {
-    /// From an ETag as it stands in a header (`W/` and quotes allowed); `None` if it is no checksum.
+    /// From an ETag as it stands in a header (`W/` and quotes allowed); `None` if it is not a checksum.
     pub fn from_etag(etag: &str) -> Option<Self> {
         let hex = etag.trim().trim_start_matches("W/").trim_matches('"');
         if !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {

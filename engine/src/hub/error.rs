@@ -226,7 +226,7 @@ pub enum HubError {
         /// Earlier attempts.
         tried: Tried,
     },
-    /// An HTTP status that is no success.
+    /// An HTTP status that is not a success.
     #[error(
         "{url} answers {status} {message} ({tried}); run the command again later, or try a mirror: export HF_ENDPOINT=https://..."
     )]

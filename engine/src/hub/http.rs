@@ -197,14 +197,14 @@ impl Http {
             let size = size.and_then(|size| size.trim().parse::<u64>().ok());
             if let (Some(commit), Some(digest), Some(size)) = (commit, &digest, size) {
                 if !is_commit(commit) {
-                    return Err(Failure::bad_answer(&url, "its X-Repo-Commit is no commit"));
+                    return Err(Failure::bad_answer(&url, "its X-Repo-Commit is not a commit"));
                 }
                 return Ok(Metadata { commit: commit.to_owned(), digest: digest.clone(), size });
             }
             if !redirected {
                 let lacks = match (commit, digest, size) {
                     (None, ..) => "it has no X-Repo-Commit",
-                    (_, None, _) => "its ETag is no checksum",
+                    (_, None, _) => "its ETag is not a checksum",
                     _ => "it has no size",
                 };
                 return Err(Failure::bad_answer(&url, lacks));

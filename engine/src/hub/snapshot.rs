@@ -225,7 +225,7 @@ impl SmartTokenizerDownload {
         }
     }
 
-    /// A file that is no link and so does not say its checksum, where nobody can be asked for it.
+    /// A file that is not a link and so does not say its checksum, where nobody can be asked for it.
     async fn unnamed(&self, store: &HfStore, target: Target<'_>) -> Result<Option<Fetched>, HubError> {
         let file = store.file(target.revision, target.path);
         if !file.is_file() || file.is_symlink() {

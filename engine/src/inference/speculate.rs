@@ -3,7 +3,7 @@
 //! A batch gives every position the logits that it has alone, bit for bit. So a draft is right exactly if it is what the
 //! sampler draws at its position, with the same state of its generator and the same history: the text is that of no
 //! guessing at all, also where it is drawn at random. What was guessed wrongly is forgotten by the cache; nobody else sees
-//! it (observers hang on [`Session::forward_observed`](super::Session::forward_observed), which guesses nothing).
+//! it (observers depend on [`Session::forward_observed`](super::Session::forward_observed), which guesses nothing).
 //!
 //! A pass over the weights costs nearly the same for one token as for a few, so a right draft is a token for almost nothing
 //! and a wrong one is a little lost. How much is drafted follows from how often drafts were right of late, and from what a

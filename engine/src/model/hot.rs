@@ -37,7 +37,7 @@ impl std::str::FromStr for HugePages {
     }
 }
 
-/// What became of the wish for copies.
+/// How the request for copies ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Copied {
     /// Nobody asked.

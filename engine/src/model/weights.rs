@@ -43,7 +43,7 @@ struct Stored {
 }
 
 /// The tensor that holds a factor of a whole matrix: `blk.0.attn_q.scale` of `blk.0.attn_q.weight`. llama.cpp and
-/// bitnet.cpp read it for the architecture `bitnet`; our converter writes it where a ternary scale is no f16.
+/// bitnet.cpp read it for the architecture `bitnet`; our converter writes it where a ternary scale is not an f16.
 pub(crate) fn scale_name(matrix: &str) -> String {
     format!("{}.scale", matrix.strip_suffix(".weight").unwrap_or(matrix))
 }

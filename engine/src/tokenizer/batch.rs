@@ -12,7 +12,7 @@ use super::words::WordMap;
 /// Pieces of a batch.
 const BATCH: usize = 256;
 
-/// How pieces that are no words are merged.
+/// How pieces that are not words are merged.
 pub(super) trait Merging {
     /// The merges.
     fn table(&self) -> &PairTable;

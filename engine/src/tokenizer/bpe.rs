@@ -323,7 +323,7 @@ pub(super) fn pairs(
         diagnostics.push(Diagnostic::warning(
             "merges_outside_vocabulary",
             format!(
-                "{strangers} of {} merges join or make pieces that are no ordinary tokens; they are left out",
+                "{strangers} of {} merges join or make pieces that are not ordinary tokens; they are left out",
                 merges.len()
             ),
             "convert the model again with its tokenizer",

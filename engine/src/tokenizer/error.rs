@@ -154,7 +154,7 @@ pub enum TokenizerError {
         limit: u64,
     },
     /// The file is something else: a web page, a Git LFS pointer, an archive...
-    #[error("`{file}` is no tokenizer: {what}. {remedy}")]
+    #[error("`{file}` is not a tokenizer: {what}. {remedy}")]
     NotATokenizer {
         /// Name of the file.
         file: String,
@@ -204,7 +204,7 @@ pub enum TokenizerError {
         kind: &'static str,
     },
     /// Half of a pair of files, or companions without a tokenizer.
-    #[error("`{file}` alone is no tokenizer: {missing} must be beside it")]
+    #[error("`{file}` alone is not a tokenizer: {missing} must be beside it")]
     Incomplete {
         /// What was found.
         file: String,

@@ -38,7 +38,7 @@ unsafe impl<T: Pod> Send for Flat<T> {}
 unsafe impl<T: Pod> Sync for Flat<T> {}
 
 impl<T: Pod> Flat<T> {
-    /// The items that lie at `range` of a file; `None` where it has no such bytes, or they are no whole items that are aligned.
+    /// The items that lie at `range` of a file; `None` where it has no such bytes, or they are not whole items that are aligned.
     pub(super) fn mapped(file: &FileBytes, range: Range<usize>) -> Option<Self> {
         let bytes = file.as_slice().get(range)?;
         let start = bytes.as_ptr().cast::<T>();

@@ -8,7 +8,7 @@
 use super::flat::{Flat, Pod};
 use super::words::{bucket_shift, by_bucket};
 
-/// A symbol that is no token and merges with nothing (a byte the vocabulary lacks).
+/// A symbol that is not a token and merges with nothing (a byte the vocabulary lacks).
 pub const NO_SYMBOL: u32 = u32::MAX;
 
 pub(super) const NO_RANK: u32 = u32::MAX;

@@ -1,10 +1,10 @@
 //! SentencePiece BPE (`tokenizer.ggml.model = llama`): LLaMA-2, Mistral, bitnet_b1_58.
 //!
 //! A space is written `▁` (U+2581), and one is put in front of every stretch of text at the start or after a special
-//! token (if `add_space_prefix`). Characters are merged, best score first, then leftmost; what is left and is no token
+//! token (if `add_space_prefix`). Characters are merged, best score first, then leftmost; what is left and is not a token
 //! becomes its bytes (`<0xXX>`), or the unknown token.
 //!
-//! Merging works on symbols: a token's id, or a character that is no token (top bit set), or a byte that is not UTF-8
+//! Merging works on symbols: a token's id, or a character that is not a token (top bit set), or a byte that is not UTF-8
 //! (top two bits set). Which pairs merge, and into what, is worked out once while loading: every way of cutting a
 //! token into two symbols. The rank is the place of the token's score among all scores. A vocabulary that HuggingFace
 //! wrote has a list of merges instead ([`MergeRule::Merges`]): then only those merge, in that order.
@@ -233,7 +233,7 @@ impl SpmTokenizer {
         Ok(())
     }
 
-    /// A character or byte that is no token: its bytes' tokens, or the unknown token (SentencePiece: one for a run of
+    /// A character or byte that is not a token: its bytes' tokens, or the unknown token (SentencePiece: one for a run of
     /// them). `false` if there is neither.
     fn leftover(&self, symbol: u32, work: &mut Work) -> bool {
         let mut buffer = [0; 4];

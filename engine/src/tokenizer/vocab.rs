@@ -179,7 +179,7 @@ pub(crate) struct Defaults {
     pub(crate) untyped: bool,
 }
 
-/// A vocabulary that was checked and from which tables are built. What becomes of it is a [`Vocab`].
+/// A vocabulary that was checked and from which tables are built. The result is a [`Vocab`].
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     /// As in the source.

@@ -126,7 +126,7 @@ fn a_broken_embedded_tokenizer_is_reported_and_never_replaced_in_strict_mode() {
     assert!(matches!(error, TokenizerDiscoveryError::Strict { .. }), "{error}");
     assert!(error.to_string().contains("merges") && error.to_string().contains("--tokenizer FILE"), "{error}");
     assert!(matches!(found.discover_tokenizer_strategy(&strict), Err(TokenizerDiscoveryError::Strict { .. })));
-    // A named one is no silent replacement.
+    // A named one is not a silent replacement.
     let named = DiscoverySettings { exact: Some(dir.path().join("tokenizer.json")), ..strict };
     let walked = run(&model, &named);
     assert_eq!((walked.chain.winner, walked.chain.steps[0].step), (Some(StepKind::Named), StepKind::Named));

@@ -35,7 +35,7 @@ fn a_moved_branch_is_told_and_refused_in_strict_mode() {
     assert!(told(&resolve(&hub, dir.path(), true).unwrap()).is_empty());
     assert!(told(&resolve(&hub, dir.path(), true).unwrap()).is_empty());
 
-    // Another commit with the same tokenizer is no change of the tokenizer.
+    // Another commit with the same tokenizer is not a change of the tokenizer.
     hub.put(repo(&first, "two"));
     assert!(told(&resolve(&hub, dir.path(), true).unwrap()).is_empty());
 

@@ -42,7 +42,7 @@ fn test_quantization_compatibility() {
         assert_eq!((report.tokens, report.rows, report.padding), (ROWS, ROWS, 0));
         let computable = bitnet_kernels::quant::Storage::all().any(|s| s.ggml_type() == ggml_type);
         assert_eq!(report.computable, computable, "{name}");
-        assert_eq!(check(&file, ROWS - 100).unwrap().padding, 100, "padding is no fault");
+        assert_eq!(check(&file, ROWS - 100).unwrap().padding, 100, "padding is not a fault");
         let error = check(&file, ROWS + 1).unwrap_err();
         let expected = QuantizationError::MoreTokensThanRows { tokens: 513, rows: 512, embedding: "f16", format: name };
         assert_eq!(error, expected);

@@ -29,7 +29,7 @@ async fn test_download_cache_management() {
     let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
     let (client, _) = client(&hub, dir.path());
     let cache = client.cache();
-    assert_eq!((cache.list().unwrap().len(), cache.stats().unwrap().stored), (0, 0), "an empty cache is no error");
+    assert_eq!((cache.list().unwrap().len(), cache.stats().unwrap().stored), (0, 0), "an empty cache is not an error");
     client.fetch_all(REPO, "main", &["tokenizer.json", "config.json"]).await.unwrap();
 
     let list = cache.list().unwrap();

@@ -149,7 +149,7 @@ async fn a_cut_after_every_few_bytes_still_ends() {
     // 20 cuts of 150 bytes: each brings 5 % and is free; retries alone would allow 6
     let (hub, _, metrics) = survives([Fault::Cut { at: 150 }.always().on(Side::Cdn)]).await;
     assert_eq!((gets(&hub).len(), metrics.bytes), (20, 3000));
-    // 10 bytes at a time is no progress worth the name: it ends with an error, and the next run goes on
+    // 10 bytes at a time is not progress worth the name: it ends with an error, and the next run goes on
     let (_, error, _) = fails([Fault::Cut { at: 10 }.always().on(Side::Cdn)]).await;
     assert!(matches!(error, HubError::Network { .. }), "{error}");
 }

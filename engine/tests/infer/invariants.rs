@@ -372,7 +372,7 @@ fn stored(loaded: &Loaded, to: &str) -> Loaded {
     load_bytes(bitnet_engine::convert::convert_stored_to_vec(&loaded.model, to, None).unwrap()).unwrap()
 }
 
-/// The trained scales are no f16: they go beside the blocks of TQ and come back.
+/// The trained scales are not f16: they go beside the blocks of TQ and come back.
 #[test]
 fn ternary_formats_are_one_model_to_the_bit() {
     let formats = ["tq2_0", "tl2", "tq1_0", "tl1", "i2_s-arm", "i2_s"];

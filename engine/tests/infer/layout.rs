@@ -74,7 +74,7 @@ fn the_prompt_tells_and_costs_no_token() {
         let again = loaded.settle(new_session(&loaded, chunk), &ids).unwrap();
         assert_eq!((again.tokens, again.session.position()), (0, 0));
     }
-    // A short prompt, or one that makes no sense, is no evidence; then a built-in text is.
+    // A short prompt, or one that makes no sense, is not evidence; then a built-in text is.
     for text in ["And", "zq zq zq zq zq zq zq zq", "%%% ((( 77 ;; ]]"] {
         let mut loaded = open(GgufFile::from_vec(bytes.clone()).unwrap(), None, true);
         let (report, computed) = answered(&mut loaded, &self::ids(text), 64);
@@ -189,16 +189,16 @@ fn what_was_found_out_is_remembered_for_that_file() {
             assert_ne!(text, good, "{what}");
             std::fs::write(kept.entry(), text).unwrap();
             assert!(!remembered(what), "{what}");
-            assert!(remembered(what), "{what}: made anew");
+            assert!(remembered(what), "{what}: rebuilt");
             assert_eq!(std::fs::read_to_string(kept.entry()).unwrap(), good, "{what}");
         }
-        // What is no regular file is not opened: a named pipe would wait for its writer.
+        // What is not a regular file is not opened: a named pipe would wait for its writer.
         #[cfg(unix)]
         {
             let pipe = kept.entry();
             std::fs::remove_file(&pipe).unwrap();
             assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-            assert!(!remembered("a pipe") && remembered("a pipe: made anew"));
+            assert!(!remembered("a pipe") && remembered("a pipe: rebuilt"));
         }
         // Another time of change, or other bytes with the same time and length.
         let changed = std::fs::metadata(&kept.model).unwrap().modified().unwrap();

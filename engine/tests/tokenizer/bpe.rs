@@ -89,7 +89,7 @@ fn long_texts_give_the_same_ids_the_first_time_and_again() {
     }
 }
 
-/// Bytes that are no text: what a long text gives is what its pieces give one by one.
+/// Bytes that are not text: what a long text gives is what its pieces give one by one.
 #[test]
 fn long_bytes_give_the_ids_of_their_pieces() {
     let mut state = 1u64;

@@ -73,7 +73,7 @@ fn llama2(size: usize) -> Value {
     let mut pieces: Vec<(&String, u64)> =
         trained["model"]["vocab"].as_object().unwrap().iter().map(|(t, id)| (t, id.as_u64().unwrap())).collect();
     pieces.sort_by_key(|p| p.1);
-    // Odd characters outside of ASCII are no tokens: they become bytes before merging.
+    // Odd characters outside of ASCII are not tokens: they become bytes before merging.
     let kept =
         |t: &&String| !(t.chars().count() == 1 && t.chars().all(|c| c as u32 % 2 == 1 && c as u32 > 127 && c != '▁'));
     let texts = ["<unk>", "<s>", "</s>"].into_iter().chain(bytes.iter().map(String::as_str));

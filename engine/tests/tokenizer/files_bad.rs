@@ -97,7 +97,7 @@ fn content_counts_more_than_the_name() {
         }
     }
     assert_eq!(recognise("merges.txt", b"a b\nc d\n"), Some(FileKind::Merges));
-    assert_eq!(recognise("notes.txt", b"a b\nc d\n"), None, "two words on a line are no merges by themselves");
+    assert_eq!(recognise("notes.txt", b"a b\nc d\n"), None, "two words on a line are not merges by themselves");
     assert_eq!(recognise("tokenizer_config.json", &json), None);
     assert_eq!(open("tokenizer.model", json).unwrap().tokenizer.kind(), "bpe");
 }
@@ -146,7 +146,7 @@ fn lying_sentencepiece_files() {
         (with(b"\x0B"), "wire type 3"),
         (with(b"\x0F"), "wire type 7"),
         (with(b"\x02\x00"), "number 0"),
-        (with(b"\x08\x01"), "field 1 is no message"),
+        (with(b"\x08\x01"), "field 1 is not a message"),
         (with(b"\x0A\x00"), "piece 9 has no text"),
         (piece(&|p| number(p, 1, 5)), "field 1 of piece 9 has the wrong type"),
         (
@@ -191,7 +191,7 @@ fn damaged_tokenizer_json() {
         (|f| f["model"]["merges"][0] = json!("ab"), "merge 0 is not two pieces"),
         (|f| f["model"]["merges"][0] = json!("a b c"), "merge 0 is not two pieces"),
         (|f| f["model"]["merges"][0] = json!(["a"]), "invalid length 1, expected a merge"),
-        (|f| f["model"]["merges"][2] = json!(["q", "∞"]), "merge 2 has `∞`, which is no token"),
+        (|f| f["model"]["merges"][2] = json!(["q", "∞"]), "merge 2 has `∞`, which is not a token"),
         (|f| f["model"]["merges"][2] = json!(["", "a"]), "merge 2"),
         (|f| f["model"] = json!({"type": "Nonsense"}), "damaged"),
         (|f| f["model"] = json!(null), "invalid type"),
@@ -246,7 +246,7 @@ fn damaged_rank_files_and_pairs() {
         ("IQ== 0\nIg== x\n", "first bytes"),
         ("IQ== 0\nIg== 0\n", "id 0 is given to `!` and to `\"`"),
         ("IQ== 4000000000\n", "ids are expected below"),
-        ("IQ== 99999999999999999999\n", "line 1 has a rank that is no number"),
+        ("IQ== 99999999999999999999\n", "line 1 has a rank that is not a number"),
         ("IQ== 0\nIQ== 1\n", "no two of its tokens make a third"),
         ("IQ== 0\n", "no two of its tokens make a third"),
     ];
@@ -256,7 +256,7 @@ fn damaged_rank_files_and_pairs() {
     }
     let many: String = "ISE= 0\nIg== 1\nIw== 2\nJA== 3\nJQ== 4\nJg== 5\nKA== 6\nKQ== 7\n".to_owned();
     for (line, part) in [
-        ("IR== 8", "line 9 has a token that is no base64"),
+        ("IR== 8", "line 9 has a token that is not base64"),
         ("I 8", "line 9"),
         ("IQ==8", "line 9 is not"),
         ("IQ== -8", "line 9"),
@@ -277,7 +277,7 @@ fn damaged_rank_files_and_pairs() {
         (br#"{"a": 0, "b": []}"#, b"#version\na b\n", "invalid type"),
         (vocab, b"#version: 0.2\na b\nab\n", "`merges.txt` is damaged: line 3 (`ab`) is not two pieces"),
         (vocab, b"#version: 0.2\na  b\n", "line 2"),
-        (vocab, b"#version: 0.2\na c\n", "line 2 (`a c`) has `c`, which is no token"),
+        (vocab, b"#version: 0.2\na c\n", "line 2 (`a c`) has `c`, which is not a token"),
         (vocab, b"#version: 0.2\n", "no merges"),
         (vocab, b"#version: 0.2\na b\n\xFF\n", "byte 18 is not UTF-8"),
         (br#"{"a": 0, "b</w>": 1, "ab</w>": 2}"#, b"#version: 0.2\na b</w>\n", "not byte-level BPE"),

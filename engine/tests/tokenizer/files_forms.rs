@@ -281,7 +281,7 @@ fn the_best_file_that_works_is_taken() {
     let second = kind(&all);
     assert_eq!(second.tokenizer.kind(), "spm");
     let said = second.diagnostics.iter().find(|d| d.code == "file_skipped").unwrap();
-    assert!(said.message.contains("`tokenizer.json` is no tokenizer: this is an HTML page"), "{said}");
+    assert!(said.message.contains("`tokenizer.json` is not a tokenizer: this is an HTML page"), "{said}");
     all[2].1.truncate(1000);
     let third = kind(&all);
     assert_eq!(third.tokenizer.kind(), "bpe");

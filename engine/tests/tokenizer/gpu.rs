@@ -181,7 +181,7 @@ fn bytes_that_are_no_text_have_the_cpus_ids() {
     if !here() {
         return;
     }
-    // Special tokens of single bytes cut characters into pieces that are no UTF-8.
+    // Special tokens of single bytes cut characters into pieces that are not UTF-8.
     let file = byte_level_json_file(train_byte_level("gpt-2", 700, true), "gpt-2", &[]);
     for pre in ["gpt-2", "llama-bpe", "default", "smollm"] {
         let mut source = source_of(&file, "gpt2", Some(pre));

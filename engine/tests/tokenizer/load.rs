@@ -240,7 +240,7 @@ fn the_fingerprint_names_the_pre_tokenizer_and_says_so() {
     assert_eq!(
         resolve(Some("llama3"), &tokens),
         (Ok("llama3"), vec![]),
-        "another name of the same rule is no contradiction"
+        "another name of the same rule is not a contradiction"
     );
     let (name, told) = resolve(Some("gpt-2"), &tokens);
     assert_eq!((name, codes(&told)), (Ok("gpt-2"), vec!["pre_contradicts_vocabulary"]), "what a file says is used");

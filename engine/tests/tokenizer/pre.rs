@@ -240,7 +240,7 @@ fn every_instruction_set_splits_as_the_plain_one_does() {
     let mut texts: Vec<Vec<u8>> = nasty().into_iter().map(String::into_bytes).collect();
     let all = texts.concat();
     for cut in 0..64 {
-        // Cut inside of characters: bytes that are no text.
+        // Cut inside of characters: bytes that are not text.
         texts.push(all[cut..all.len().min(cut + 9000)].to_vec());
         let mixed: Vec<u8> = all.iter().skip(cut).step_by(3).copied().take(5000).collect();
         texts.push(mixed);

@@ -20,7 +20,7 @@ pub(crate) fn source() -> VocabSource {
     SOURCE.get_or_init(|| train(false)).clone()
 }
 
-/// Unless `whole`, half of the rarer characters are no tokens, though longer pieces have them: then the merges decide
+/// Unless `whole`, half of the rarer characters are not tokens, though longer pieces have them: then the merges decide
 /// (SentencePiece, llama.cpp), while HuggingFace turns such characters into bytes before merging. Vocabularies that
 /// SentencePiece trained are whole.
 fn train(whole: bool) -> VocabSource {

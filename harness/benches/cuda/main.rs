@@ -137,7 +137,7 @@ impl Card {
     fn open(name: &str) -> Result<Self, String> {
         let settings = Settings::from_env().map_err(|error| error.to_string())?;
         let opened = device::open(name, &settings).map_err(|error| error.to_string())?;
-        let device = opened.card.ok_or_else(|| format!("`{name}` is no card; unset {BITNET_BENCH_DEVICE}"))?;
+        let device = opened.card.ok_or_else(|| format!("`{name}` is not a card; unset {BITNET_BENCH_DEVICE}"))?;
         let emulated = name == device::cuda::EMULATED;
         let of = |name: &str| SHAPES.iter().find(|shape| shape.name == name).map(|shape| shape.shape);
         let shape = of(if emulated { "tiny" } else { "2b4t" }).ok_or("a shape without its name")?;

@@ -41,7 +41,7 @@ enum Command {
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (set, against) = text.split_once(':').ok_or_else(|| format!("`{text}` is no pair such as avx512:avx2"))?;
+    let (set, against) = text.split_once(':').ok_or_else(|| format!("`{text}` is not a pair such as avx512:avx2"))?;
     Ok((set.to_owned(), against.to_owned()))
 }
 

@@ -7,7 +7,7 @@
 
 //!
 //! Where the stack lies decides how fast a kernel with many spilled registers is: the same program has shown ratios of 0.39 and
-//! of 0.73 for one case, by 16 bytes of its environment. The system chooses that place anew for each process. So pairs go through
+//! of 0.73 for one case, by 16 bytes of its environment. The system chooses that place again for each process. So pairs go through
 //! all of [`PLACES`], and the result is the geometric mean of the medians of the places: it depends on no single one.
 
 use crate::cases::Case;

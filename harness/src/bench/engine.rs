@@ -161,7 +161,7 @@ impl Engine for Program {
             return Ok(());
         }
         Err(EngineError::Missing {
-            what: format!("{} is no file", self.path.display()),
+            what: format!("{} is not a file", self.path.display()),
             command: "name the program with its path: --program NAME=PATH".to_owned(),
         })
     }

@@ -1,4 +1,4 @@
-//! Numbers without meaning for the benches: speed hangs on shapes, not on values.
+//! Numbers without meaning for the benches: speed depends on shapes, not on values.
 
 use crate::generate::Noise;
 use bitnet_kernels::Format;

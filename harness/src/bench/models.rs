@@ -33,7 +33,7 @@ pub fn large(paths: &Paths, env: &Env) -> Result<PathBuf, String> {
         (false, None) => Err(format!("unavailable: no model of real size; {MAKE}")),
         (false, Some(_)) => {
             let name = env::BITNET_BENCH_MODEL;
-            Err(format!("unavailable: {name} names {}, which is no file; unset it, or {MAKE}", path.display()))
+            Err(format!("unavailable: {name} names {}, which is not a file; unset it, or {MAKE}", path.display()))
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
         assert!(missing.ends_with(MAKE), "{missing}");
         let named = Env::from_pairs(&[(env::BITNET_BENCH_MODEL, "a.gguf")]);
         let missing = large(&paths(&named), &named).expect_err("nothing there");
-        assert!(missing.contains("a.gguf, which is no file"), "{missing}");
+        assert!(missing.contains("a.gguf, which is not a file"), "{missing}");
         std::fs::write(dir.path().join("a.gguf"), "").expect("a file");
         assert_eq!(large(&paths(&named), &named), Ok(dir.path().join("a.gguf")));
         let folder = folder(&paths(&none).target);

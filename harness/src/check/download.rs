@@ -32,12 +32,12 @@ impl Check for Download {
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
         let model = ctx.model(cell)?;
         if model.source != Source::Hub {
-            return Err(Failure::new(format_args!("`{}` is no hub to download from", model.name)));
+            return Err(Failure::new(format_args!("`{}` is not a hub to download from", model.name)));
         }
         let faults = faults::read(&ctx.paths.golden)?;
         if let Some(lost) = faults.iter().find(|fault| !model.quants.contains(&fault.name)) {
             let text =
-                format!("faults.toml has `{}`, which is no quant of `{}`: nothing runs it", lost.name, model.name);
+                format!("faults.toml has `{}`, which is not a quant of `{}`: nothing runs it", lost.name, model.name);
             return Err(Failure::new(text));
         }
         let fault = faults.into_iter().find(|fault| fault.name == cell.quant);

@@ -172,7 +172,7 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
     Bisection { tokens, agrees: !steps.is_empty() && first.is_none(), steps, not_shown, first }
 }
 
-/// Whether a step diverges, from its distances; what is no number does.
+/// Whether a step diverges, from its distances; what is not a number does.
 #[must_use]
 pub fn diverges(step: &str, whole: &StepDistance, own: Option<&StepDistance>, limits: &Thresholds) -> bool {
     match own {
@@ -210,7 +210,7 @@ fn finding(
     from_reference_inputs: bool,
 ) -> Finding {
     let width = reference.width.max(1);
-    // Error of a value in units of its row; what is no number is the worst of all.
+    // Error of a value in units of its row; what is not a number is the worst of all.
     let error = |at: usize, unit: f64| {
         let (a, b) = (f64::from(ours.values[at]), f64::from(reference.values[at]));
         let error = if a == b { 0.0 } else { (a - b).abs() / unit };

@@ -2,7 +2,7 @@
 //!
 //! The rule: at every position the distances stay within the limits, and the most likely token is the same wherever the
 //! reference is clear about it, that is, its first logit leads its second by more than `clear_gap`. A comparison of
-//! nothing is no agreement.
+//! nothing is not agreement.
 
 use bitnet_golden::thresholds::Thresholds;
 use serde::{Deserialize, Serialize};
@@ -233,7 +233,7 @@ pub fn compare_rows(
     report
 }
 
-/// The limits that a position exceeds, from its figures; what is no number exceeds its limit.
+/// The limits that a position exceeds, from its figures; what is not a number exceeds its limit.
 #[must_use]
 pub fn exceeded(report: &PositionReport, limits: &Thresholds) -> Vec<Exceeded> {
     let mut out = Vec::new();
@@ -269,7 +269,7 @@ fn full(ours: &[f32], reference: &[f32]) -> Figures {
 }
 
 fn sampled(ours: &[f32], ids: &[u32], values: &[f32], top: usize, log_sum: f64) -> Figures {
-    // A token that we do not have is no number, and so exceeds every limit.
+    // A token that we do not have is not a number, and so exceeds every limit.
     let picked: Vec<f32> = ids.iter().map(|&id| ours.get(id as usize).copied().unwrap_or(f32::NAN)).collect();
     let pairs: Vec<(f32, f32)> = picked.iter().copied().zip(values.iter().copied()).collect();
     let top_reference = &ids[..top.min(TOP_K).min(ids.len())];

@@ -72,7 +72,7 @@ impl GenerationParity {
         let chosen = first_difference.and_then(|at| (prompt_len + at).checked_sub(1));
         let gap = chosen.and_then(lead);
         let unclear = gap.is_some_and(|gap| gap <= clear_gap);
-        // That neither side made anything is no agreement, unless both say that this is the end.
+        // That neither side made anything is not agreement, unless both say that this is the end.
         let nothing = ours.tokens.is_empty() && reference.tokens.is_empty() && !reference.ended;
         Self {
             max_tokens,

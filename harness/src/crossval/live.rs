@@ -339,7 +339,7 @@ fn continuation(session: &mut Session, prompt: &[u32], max_tokens: usize) -> Res
     Ok(Continuation { tokens: made.tokens, ended: made.ended })
 }
 
-/// Asks a worker for a trace. Tensors that are no step of ours have no name to compare under.
+/// Asks a worker for a trace. Tensors that are not steps of ours have no name to compare under.
 fn trace(session: &mut Session, tokens: &[u32]) -> Result<Vec<Traced>, CppError> {
     let steps = session.trace(tokens, &[])?;
     let named = steps

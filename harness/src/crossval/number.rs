@@ -1,4 +1,4 @@
-//! Figures in JSON, which has no word for what is no number: NaN is written as `null`, infinities as text.
+//! Figures in JSON, which has no word for what is not a number: NaN is written as `null`, infinities as text.
 
 use serde::{Deserialize, Deserializer, Serializer};
 

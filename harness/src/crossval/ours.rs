@@ -98,7 +98,7 @@ impl Ours {
     /// The same of a file that is not loaded.
     ///
     /// # Errors
-    /// It is no GGUF.
+    /// It is not a GGUF.
     pub fn facts_of(path: &Path) -> Result<FileFacts, GgufError> {
         Ok(facts(&GgufFile::open(path)?, &path.to_string_lossy(), I2sLayout::default()))
     }

@@ -359,7 +359,7 @@ mod tests {
             timed(&[("avx2", "scalar", "add", 8.0), ("avx512", "avx2", "add", 2.0), ("amx", "avx512", "add", 9.0)]);
         now.build.sets.push("amx".to_owned());
         assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
-        // Blessed where it cannot run, it is no failure where it can, until it is blessed there.
+        // Blessed where it cannot run, it is not a failure where it can, until it is blessed there.
         let mut lacking = run(8.0, 2.0);
         lacking.build.sets.push("amx".to_owned());
         lacking.unavailable.insert("amx".to_owned(), "this processor has no AMX".to_owned());

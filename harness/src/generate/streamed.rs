@@ -1,9 +1,9 @@
 //! Random models of a real one's shape, written piece by piece: what speed is measured on where the real one cannot be had.
 //!
-//! A model's speed hangs on its shape and formats, not on what it learned. Weights are -s, 0 and +s in equal parts with one
+//! A model's speed depends on its shape and formats, not on what it learned. Weights are -s, 0 and +s in equal parts with one
 //! `s` a matrix, near `sqrt(1.5 / inputs)` so that activations keep their size and logits stay finite; `s` is an f16, so
 //! that every ternary format holds the very same model. Each row has noise of its own, drawn from the seed, the tensor's name
-//! and the row's number: the bytes hang on nothing else, not on threads either. Never more than some rows of a matrix are in
+//! and the row's number: the bytes depend on nothing else, not on threads either. Never more than some rows of a matrix are in
 //! memory (a whole matrix for formats in tiles).
 //!
 //! The tokenizer is a byte-level BPE with as many tokens as the shape says ([`super::pieces`]).
@@ -232,7 +232,7 @@ impl Recipe {
         Ok(Self { writer, ..self })
     }
 
-    /// What to call the file: everything that its bytes hang on.
+    /// What to call the file: everything that its bytes depend on.
     #[must_use]
     pub fn file_name(&self) -> String {
         let own = if self.architecture == self.named.architecture { "" } else { &format!("-{}", self.architecture) };

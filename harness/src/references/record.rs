@@ -19,7 +19,7 @@ const TOP: usize = 8;
 /// Logits that are kept of every position, spread over the vocabulary.
 const SAMPLE: usize = 16;
 
-/// What became of a recording.
+/// The outcome of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// There was none, or of another file, or with other answers.
@@ -104,7 +104,7 @@ pub fn record(cell: &Cell, subject: &Subject, reference: &mut dyn Reference) -> 
 fn sample(vocab: usize) -> Result<Vec<u32>, Failure> {
     let middle = |part: usize| Ok(u32::try_from((2 * part + 1) * vocab / (2 * SAMPLE))?);
     if vocab < SAMPLE {
-        return Err(Failure::new(format_args!("a vocabulary of {vocab} tokens is no model's")));
+        return Err(Failure::new(format_args!("a vocabulary of {vocab} tokens is not a model's")));
     }
     (0..SAMPLE).map(middle).collect()
 }

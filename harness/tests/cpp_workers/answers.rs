@@ -136,7 +136,7 @@ pub(crate) fn refused(stage: &Stage) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let whole = std::fs::read(&model.path)?;
     let files = [
-        ("text.gguf", b"this is no model".to_vec()),
+        ("text.gguf", b"this is not a model".to_vec()),
         ("cut.gguf", whole.get(..whole.len() / 2).unwrap_or_default().to_vec()),
         ("empty.gguf", Vec::new()),
     ];

@@ -1,4 +1,4 @@
-//! What becomes of their faults.
+//! How their faults are reported.
 
 use super::{PATIENCE, Stage, check};
 use bitnet_harness::check::Failure;

@@ -1,6 +1,6 @@
 //! What is not UTF-8, through the byte API.
 //!
-//! The documented meaning: a byte that is no part of well-formed UTF-8 is a character of its own without properties. A
+//! The documented meaning: a byte that is not part of well-formed UTF-8 is a character of its own without properties. A
 //! byte-level BPE splits around it as around any such character and keeps the byte; SPM writes it as `<0xXX>`.
 
 use crate::compare::OPTIONS;
@@ -42,7 +42,7 @@ pub(crate) fn run(stage: &Stage, way: &str) -> Result<(), Failure> {
         for options in OPTIONS {
             let ids = ours.encode_bytes(&bytes, options)?;
             if let Some(id) = ids.iter().find(|id| **id as usize >= ours.vocab_size()) {
-                return Err(Failure::new(format_args!("{bytes:02x?} becomes {id}, which is no token")));
+                return Err(Failure::new(format_args!("{bytes:02x?} becomes {id}, which is not a token")));
             }
             if stage.vocabulary.is_spm() && options.parse_special {
                 // A special token that happens to be spelled out brings a space of its own.

@@ -1,4 +1,4 @@
-//! `golden/differences.toml`: every entry computed anew on both sides.
+//! `golden/differences.toml`: every entry recomputed on both sides.
 
 use crate::compare::OPTIONS;
 use crate::llama_cpp::{Bpe, DEFAULT_PASSES, Part, by_length, split};

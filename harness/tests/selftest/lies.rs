@@ -90,7 +90,7 @@ fn a_fault_without_a_cell() {
     let ctx = Context { golden, matrix: Arc::new(matrix), paths };
     let cell = "hub::none::cpu-scalar::native::download".parse().expect("cell");
     let failure = bitnet_harness::check::download::Download.run(&cell, &ctx).expect_err("a lost fault");
-    assert!(failure.message.contains("`stall`, which is no quant of `hub`"), "{failure:?}");
+    assert!(failure.message.contains("`stall`, which is not a quant of `hub`"), "{failure:?}");
 }
 
 fn a_client_that_hands_out_other_bytes() {

@@ -1,6 +1,6 @@
 //! Speed: every engine in turn, in rounds, on one thread.
 //!
-//! In each round an engine is loaded anew on a new thread, so that no cache of it is warm; it encodes the first prompt
+//! In each round an engine is loaded afresh on a new thread, so that no cache of it is warm; it encodes the first prompt
 //! (which is when lazy tables are built), then the documents once (cold), then once more (warm). Time is that of the
 //! process, in which nothing else runs: an engine that starts threads pays for them.
 

@@ -4,7 +4,7 @@
 //! options (the architecture among them) and NVRTC's version. So nothing ever goes stale: another source is another name.
 //! An entry is written beside its place and renamed, so a reader finds all of it or nothing, however many processes start
 //! at once; two that compile the same thing write the same bytes. What a disk or a person damages is seen by the
-//! checksum at its head, and made anew.
+//! checksum at its head, and rebuilt.
 //!
 //! A cache that cannot be read or written costs time and nothing else: the cubin is made, and [`Cubin::note`] says why it
 //! was not kept.
@@ -38,7 +38,7 @@ pub struct Cubin {
     pub bytes: Vec<u8>,
     /// Whether it came from the cache.
     pub cached: bool,
-    /// What was wrong with the cache, if anything was: a damaged entry that was made anew, a folder that cannot be written.
+    /// What was wrong with the cache, if anything was: a damaged entry that was rebuilt, a folder that cannot be written.
     pub note: Option<String>,
 }
 
@@ -132,7 +132,7 @@ impl Cache {
         match std::fs::read(&path) {
             Ok(file) => match open(key, file) {
                 Ok(bytes) => return Ok(Cubin { bytes, cached: true, note: None }),
-                Err(damage) => notes.push(format!("{} was damaged ({}) and made anew", path.display(), damage.text())),
+                Err(damage) => notes.push(format!("{} was damaged ({}) and rebuilt", path.display(), damage.text())),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => notes.push(format!("{} cannot be read: {error}", path.display())),

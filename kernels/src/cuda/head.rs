@@ -85,7 +85,7 @@ fn wanted_words(wanted: Wanted<'_>) -> Vec<u32> {
     words
 }
 
-/// Picks the largest of logits that lie on the device. After an error it is to be made anew: its histograms are half full.
+/// Picks the largest of logits that lie on the device. After an error it is to be rebuilt: its histograms are half full.
 #[derive(Debug)]
 pub struct TopK {
     device: Arc<dyn Device>,
@@ -236,7 +236,7 @@ pub struct ScreenedHead {
 
 impl ScreenedHead {
     /// Makes the copy of a matrix, for `tokens` tokens at a time at most; `None` for a shape that is not screened (more than
-    /// 12,288 columns, columns that are no multiple of 8, no row). It takes a byte for each weight, and 8 bytes for each row
+    /// 12,288 columns, columns that are not a multiple of 8, no row). It takes a byte for each weight, and 8 bytes for each row
     /// and token.
     ///
     /// # Errors

@@ -31,8 +31,8 @@ pub enum NvrtcError {
         /// What was tried, and what the loader said.
         tried: String,
     },
-    /// A library that is no NVRTC, or too old a one.
-    #[error("{library} has no function `{symbol}`, so it is no NVRTC of CUDA 11.2 or newer; to fix it: {REMEDY}")]
+    /// A library that is not NVRTC, or too old a one.
+    #[error("{library} has no function `{symbol}`, so it is not the NVRTC of CUDA 11.2 or newer; to fix it: {REMEDY}")]
     NoSymbol {
         /// What was loaded.
         library: String,

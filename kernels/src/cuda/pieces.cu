@@ -54,7 +54,7 @@ __device__ u32 past(const Text& t, u32 at, u32 mask) {
     return at;
 }
 
-// Past what is no letter, number or white space.
+// Past what is not a letter, number or white space.
 __device__ u32 past_others(const Text& t, u32 at) {
     for (Char c = look_within(t, at); !(c.is & (WORD_OR_SPACE | END)); c = look_within(t, at)) at += c.len;
     return at;
@@ -157,7 +157,7 @@ __device__ __forceinline__ u32 piece_end(const Text& t, u32 at) {
 
 // Whether a piece starts at `at` whatever the rule made of the text before: the characters on the two sides are neighbours in
 // no piece of any rule. It depends on nothing but the text, so that all threads agree. (Inside a character: `before` is nothing,
-// and what is here is no white space.)
+// and what is here is not a white space.)
 __device__ bool surely_starts(const Text& t, u32 at) {
     if (at == t.first) return true;
     u32 before = 0;

@@ -127,7 +127,7 @@ bn_tokens_words(const u64* text, const u32* parts, u32 n_parts, const uint4* voc
     SHARED(u16, missed, TILE);
     SHARED(u32, symbols, WARPS * SYMBOLS);
     SHARED(uint2, merges, WARPS * SYMBOLS);
-    SHARED(u32, count, 4); // pieces, those that are no token, tokens
+    SHARED(u32, count, 4); // pieces, those that are not a token, tokens
     u32 warp = threadIdx.x / 32;
     if (threadIdx.x < 4) count[threadIdx.x] = 0;
     for (u32 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {

@@ -6,7 +6,7 @@
 //!       e | c16 : c0 | c17 : c1 | ... | c31 : c15      high nibble : low nibble
 //! ```
 //!
-//! The values are twice those of E2M1, so that they are integers. The largest e are refused: 12 times their power is no f32,
+//! The values are twice those of E2M1, so that they are integers. The largest e are refused: 12 times their power is not an f32,
 //! and 255 is the standard's NaN.
 //! Sources: `block_mxfp4` of ggml; OCP Microscaling Formats 1.0.
 
@@ -48,7 +48,7 @@ const _: () = assert!(power(MOST) * 12.0 < f32::INFINITY && power(MOST + 1) * 12
 #[inline(always)]
 const fn power(e: u8) -> f32 {
     let e = e as u32;
-    // The first two are no normal numbers.
+    // The first two are not normal numbers.
     f32::from_bits(if e < 2 { 1 << 21 << e } else { (e - 1) << 23 })
 }
 

@@ -3,7 +3,7 @@
 //! Where all blocks of a row have one scale, the product is I2_S's bit for bit: see [`super::decode`].
 //!
 //! ## The scale
-//! I2_S keeps an f32, these keep an f16, and packing never rounds: a scale that is no f16 is an error. A matrix with such
+//! I2_S keeps an f32, these keep an f16, and packing never rounds: a scale that is not an f16 is an error. A matrix with such
 //! a scale is packed as -1, 0, 1 (so `d = 1`) and its factor kept beside it, as [`Matrix::multiplier`]; llama.cpp's files
 //! have a tensor `<name>.scale` for it. `sum / s * 1 * factor` has I2_S's bits too.
 

@@ -41,7 +41,7 @@ pub(crate) fn narrow(w: &[f32], q: &mut [i8]) -> Bound {
     if !most.is_finite() {
         return Bound { norm: f32::INFINITY, ..Bound::default() };
     }
-    // A scale that is no normal number would lose the bits that the bound counts on.
+    // A scale that is not a normal number would lose the bits that the bound counts on.
     let scale = (most / 127.0).max(f32::MIN_POSITIVE);
     let inverse = 1.0 / scale;
     let (mut whole, mut rest) = ([0.0f32; LANES], [0.0f32; LANES]);

@@ -74,7 +74,7 @@ impl Args {
         };
         let Some(card) = &opened.card else {
             anyhow::bail!(
-                "`{}` is no card: `cargo xtask benchmark` and `bitnet bench` measure processors",
+                "`{}` is not a card: `cargo xtask benchmark` and `bitnet bench` measure processors",
                 self.device
             );
         };

@@ -246,7 +246,7 @@ impl Args {
     /// Builds the release program, so that what is measured is this checkout.
     fn our_program(&self) -> anyhow::Result<PathBuf> {
         if let Some(path) = &self.ours {
-            ensure!(path.is_file(), "{} is no file", path.display());
+            ensure!(path.is_file(), "{} is not a file", path.display());
             return Ok(std::path::absolute(path)?);
         }
         let args = ["build", "--release", "--quiet", "--package", "bitnet-cli"];

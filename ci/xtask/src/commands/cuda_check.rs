@@ -65,7 +65,7 @@ impl Args {
             Ok(nvrtc) => nvrtc,
             Err(NvrtcError::NoLibrary { tried }) => return unusable(format!("NVRTC cannot be loaded ({tried})")),
             Err(NvrtcError::NoSymbol { library, symbol }) => {
-                return unusable(format!("{library} is no NVRTC of CUDA 11.2 or newer: it has no function `{symbol}`"));
+                return unusable(format!("{library} is not the NVRTC of CUDA 11.2 or newer: it has no function `{symbol}`"));
             }
             Err(error) => return Err(error.into()),
         };

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-/// What became of the mutants of one room, by name without line.
+/// The outcome of the mutants of one room, by name without line.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
     caught: usize,
@@ -256,7 +256,7 @@ fn page(tallies: &[(&str, Tally)], known: &BTreeSet<&str>, goal: f64) -> (String
     (text, red)
 }
 
-/// Makes `tree` a copy of the tracked files as they are now. What is the same is left alone, so that nothing is built anew.
+/// Makes `tree` a copy of the tracked files as they are now. What is the same is left alone, so that nothing is rebuilt.
 fn copy_tracked(root: &Path, tree: &Path) -> anyhow::Result<()> {
     let output = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output().context("git")?;
     ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));

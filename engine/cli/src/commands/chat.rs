@@ -73,7 +73,7 @@ impl Args {
         })
     }
 
-    /// The template. A model without one can only be given a text to continue, which is no conversation: that must be asked for.
+    /// The template. A model without one can only be given a text to continue, which is not a conversation: that must be asked for.
     fn template(&self, loaded: &Loaded) -> anyhow::Result<PromptTemplate> {
         let template = self.generation.template(loaded, false)?;
         let asked = self.generation.prompt_template.as_deref().is_some_and(|name| name != "auto");

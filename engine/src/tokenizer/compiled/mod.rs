@@ -69,11 +69,11 @@ fn rules() -> u32 {
     })
 }
 
-/// Why a file is no compiled tokenizer that can be used here.
+/// Why a file is not a compiled tokenizer that can be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// It does not begin like one.
-    #[error("it is no compiled tokenizer")]
+    #[error("it is not a compiled tokenizer")]
     NotCompiled,
     /// Other numbers or other rules.
     #[error(

@@ -176,7 +176,7 @@ impl Companions {
                 Some(id) => *slot = Some(id),
                 None => diagnostics.push(Diagnostic::warning(
                     "special_not_in_vocabulary",
-                    format!("the companions name `{text}` as {role}, which is no token of the vocabulary"),
+                    format!("the companions name `{text}` as {role}, which is not a token of the vocabulary"),
                     "use the companions that were published with the tokenizer",
                 )),
             }

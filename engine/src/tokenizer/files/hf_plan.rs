@@ -244,7 +244,7 @@ fn merge_list<'a>(
             return Err(broken("has an empty piece"));
         }
         let ordinary = |id: Option<u32>, piece: &dyn Fn() -> String| match id {
-            None => Err(broken(&format!("has `{}`, which is no token", show(piece().as_bytes())))),
+            None => Err(broken(&format!("has `{}`, which is not a token", show(piece().as_bytes())))),
             Some(id) => match kinds.get(id as usize) {
                 Some(kind) if kind.is_text() => Ok(id),
                 _ => other(format!("merge {index} has the special token `{}`", show(piece().as_bytes()))),
@@ -337,7 +337,7 @@ fn byte_level(
     Ok(())
 }
 
-/// LLaMA-2's kind: characters, byte tokens for those that are no tokens, and merges over all of the text.
+/// LLaMA-2's kind: characters, byte tokens for those that are not tokens, and merges over all of the text.
 fn pieces(file: &HfFile<'_>, prefix: bool, source: &mut VocabSource<Bytes<'_>>) -> Result<(), Stop> {
     decodes_pieces(&file.decoder, prefix)?;
     if file.model.byte_fallback != Some(true) {

@@ -59,7 +59,7 @@ impl Model for TextOnly {
             in_unknown = id == UNKNOWN;
         });
         if missing {
-            Err("the text has parts that are no piece, and there is no unknown token".into())
+            Err("the text has parts that are not pieces, and there is no unknown token".into())
         } else {
             Ok(tokens)
         }

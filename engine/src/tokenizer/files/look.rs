@@ -23,7 +23,7 @@ pub struct Look {
 }
 
 /// Looks at the best file in `files`; `None` where only building can tell: a damaged file, a lone half of a pair, ids
-/// with gaps, a file that is no tokenizer.
+/// with gaps, a file that is not a tokenizer.
 #[must_use]
 pub fn look(files: &FileSet) -> Option<Look> {
     let companions = Companions::read(files, &mut Vec::new());

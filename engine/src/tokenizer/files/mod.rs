@@ -12,7 +12,7 @@
 //! | GPT-2 | `vocab.json` + `merges.txt`, `encoder.json` + `vocab.bpe` | ours |
 //!
 //! Files are told apart by their content, for their names lie: `tokenizer.model` is SentencePiece or tiktoken, and any
-//! name can hold a web page that says "404". What is no tokenizer is named in the error.
+//! name can hold a web page that says "404". What is not a tokenizer is named in the error.
 //!
 //! | file | owns |
 //! |---|---|

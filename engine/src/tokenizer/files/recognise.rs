@@ -36,7 +36,7 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// What the file is, by its content first and its name second; `None` if it is no tokenizer file. `head` is its
+/// What the file is, by its content first and its name second; `None` if it is not a tokenizer file. `head` is its
 /// beginning, 64 KiB or all of it.
 #[must_use]
 pub fn recognise(name: &str, head: &[u8]) -> Option<FileKind> {
@@ -172,7 +172,7 @@ fn by_name(name: &str) -> FileKind {
     }
 }
 
-/// The error for a file that is no tokenizer, saying what it is.
+/// The error for a file that is not a tokenizer, saying what it is.
 pub(super) fn what_else(name: &str, bytes: &[u8]) -> TokenizerError {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();

@@ -70,7 +70,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Model, String> {
             (1, Value::Bytes(piece)) => parse_piece(&mut model, reader.inner(piece))?,
             (2, Value::Bytes(spec)) => parse_trainer(&mut model, reader.inner(spec))?,
             (3, Value::Bytes(spec)) => parse_normalizer(&mut model, reader.inner(spec))?,
-            (1..=3, _) => return Err(format!("field {number} is no message")),
+            (1..=3, _) => return Err(format!("field {number} is not a message")),
             _ => {}
         }
     }

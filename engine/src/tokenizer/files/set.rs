@@ -147,7 +147,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let large = |bytes| TokenizerError::FileTooLarge { file: path.display().to_string(), bytes, limit: MAX_FILE_BYTES };
     let meta = std::fs::metadata(path).map_err(io)?;
     if !meta.is_file() {
-        return Err(io(std::io::Error::other("it is no regular file")));
+        return Err(io(std::io::Error::other("it is not a regular file")));
     }
     if meta.len() > MAX_FILE_BYTES {
         return Err(large(meta.len()));

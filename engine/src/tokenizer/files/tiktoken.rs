@@ -66,9 +66,9 @@ fn ranks(name: &str, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, TokenizerError
         }
         let broken = |what: &str| bad(name, format!("line {} {what}", index + 1));
         let (token, rank) = base64::split_line(line).ok_or_else(|| broken("is not a token, a space and a rank"))?;
-        let token = base64::decode(token).ok_or_else(|| broken("has a token that is no base64"))?;
+        let token = base64::decode(token).ok_or_else(|| broken("has a token that is not base64"))?;
         let rank = std::str::from_utf8(rank).ok().filter(|r| r.bytes().all(|b| b.is_ascii_digit()));
-        let rank = rank.and_then(|r| r.parse().ok()).ok_or_else(|| broken("has a rank that is no number"))?;
+        let rank = rank.and_then(|r| r.parse().ok()).ok_or_else(|| broken("has a rank that is not a number"))?;
         out.push((token, rank));
     }
     Ok(out)
@@ -94,7 +94,7 @@ pub(super) fn source(name: &str, bytes: &[u8], companions: &Companions, hints: &
             return Err(unsupported(
                 name,
                 format!(
-                    "a rank file does not say how text is split, and its {base} tokens (sha256 {}) are no known vocabulary; use the model's tokenizer.json",
+                    "a rank file does not say how text is split, and its {base} tokens (sha256 {}) are not a known vocabulary; use the model's tokenizer.json",
                     fingerprint::digest(&tokens)
                 ),
             ));

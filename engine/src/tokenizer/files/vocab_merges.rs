@@ -103,7 +103,7 @@ fn merge_lines(name: &str, merges: &[u8], vocab: &HashMap<String, u32>) -> Resul
         let joined = format!("{left}{right}");
         if let Some(piece) = [left, right, &joined].into_iter().find(|p| !vocab.contains_key(*p)) {
             return Err(broken(format!(
-                "(`{}`) has `{}`, which is no token of the vocabulary",
+                "(`{}`) has `{}`, which is not a token of the vocabulary",
                 shown(),
                 show(piece.as_bytes())
             )));

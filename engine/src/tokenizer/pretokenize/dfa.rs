@@ -24,7 +24,7 @@ pub(super) struct Dfa {
     low: Vec<u8>,
     /// First code point and kind of the ranges beyond.
     high: Vec<(u32, u8)>,
-    /// Kind of a byte that is no character: like an unassigned code point.
+    /// Kind of a byte that is not a character: like an unassigned code point.
     stray: u8,
     /// Kind of the end of the text.
     end: u8,

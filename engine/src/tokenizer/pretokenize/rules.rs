@@ -48,7 +48,7 @@ pub struct Rule {
 
 enum Step {
     Matches(Dfa),
-    /// One of the passes that are no expression.
+    /// One of the passes that are not an expression.
     Scan(Pass),
 }
 

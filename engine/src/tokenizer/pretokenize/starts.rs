@@ -42,7 +42,7 @@ pub(super) enum Digits {
     Single,
     /// `[0-9][0-9][0-9]`
     Threes,
-    /// `\p{N}+`, then `[0-9][0-9][0-9]`; and the backquote is no punctuation.
+    /// `\p{N}+`, then `[0-9][0-9][0-9]`; and the backquote is not punctuation.
     ApartInThrees,
 }
 
@@ -203,7 +203,7 @@ impl Stretch<'_> {
         let (mut symbol_before, mut in_first, mut in_breaks) = (0, false, false);
         for (at, pair) in self.blocks.windows(2).enumerate() {
             let [b, next] = pair else { return };
-            // A space that is no break and is followed by no space starts a piece, and a word goes with it.
+            // A space that is not a break and is followed by no space starts a piece, and a word goes with it.
             let gap = b.gap();
             let after_gap = after(gap, before.gap());
             let mut last = gap & (b.ink() >> 1 | next.ink() << 63);

@@ -1,4 +1,4 @@
-//! The run with engines that play a part: their order, their ratios, and what becomes of those that fail.
+//! The run with engines that play a part: their order, their ratios, and what happens to those that fail.
 
 use super::super::engine::{Rates, Timed};
 use super::*;
@@ -111,7 +111,7 @@ fn engines_take_turns_and_ratios_are_paired() {
     }
     assert_eq!((peer.peak_rss, peer.first_token_prompt), (Some(2), Some(34)));
     assert_eq!(mute.failure.as_deref(), Some("no more figures"));
-    assert!(mute.decode.is_none() && mute.peak_rss.is_none(), "half of a run is no figure");
+    assert!(mute.decode.is_none() && mute.peak_rss.is_none(), "half of a run is not a figure");
     assert_eq!((none.failure.as_deref(), none.remedy.as_deref()), (Some("not built"), Some("cargo build it")));
     assert!(report.is_complete("ours") && report.is_complete("peer"));
     assert!(!report.is_complete("mute") && !report.is_complete("none") && !report.is_complete("nobody"));

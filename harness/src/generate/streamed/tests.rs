@@ -1,4 +1,4 @@
-//! The bytes hang on the recipe alone; the engine runs them, in every ternary format with the same bits.
+//! The bytes depend on the recipe alone; the engine runs them, in every ternary format with the same bits.
 
 use super::*;
 use bitnet_engine::inference::{Session, SessionOptions};

@@ -41,7 +41,7 @@ pub(super) fn load_i8(x: &[i8; 32]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn prefetch(x: &[u8], bytes: usize) {
-    // Any address will do: to the program a prefetch is no access.
+    // Any address will do: to the program a prefetch is not an access.
     _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(bytes).cast());
 }
 

@@ -46,7 +46,7 @@ fn rows<const R: usize>(w: &[i8], x: &[i16]) -> [i32; R] {
             *xs = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
         }
         for r in 0..R {
-            // The same place in the rows whose turn is next; to the program a prefetch is no access.
+            // The same place in the rows whose turn is next; to the program a prefetch is not an access.
             _mm_prefetch::<_MM_HINT_T0>(w_at[r].wrapping_add(R * cols + c * STEP));
             for j in 0..2 {
                 // SAFETY: step c of row r lies inside of w: c * STEP + STEP <= cols.

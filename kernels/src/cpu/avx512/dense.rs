@@ -130,7 +130,7 @@ fn dots<D: Dense, const R: usize, const T: usize>(
     for b in 0..blocks {
         for r in 0..R {
             // The same place in the rows whose turn is next. One thread does not reach the memory's bandwidth with the
-            // hardware prefetcher alone, which stops at every 4 KiB page. To the program a prefetch is no access.
+            // hardware prefetcher alone, which stops at every 4 KiB page. To the program a prefetch is not an access.
             for line in 0..D::BYTES {
                 let next = w_at[r].wrapping_add(R * row_bytes + b * 64 * D::BYTES + line * 64);
                 _mm_prefetch::<_MM_HINT_T0>(next.cast());

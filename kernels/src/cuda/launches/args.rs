@@ -68,7 +68,7 @@ pub enum Gate {
     Silu,
 }
 
-/// A norm, and what becomes of its rows.
+/// A norm, and what happens to its rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
     /// What comes before it.

@@ -1,4 +1,4 @@
-//! One process of the soak: fetches what it wants, file by file, and notes what became of it. Killed and started again, it
+//! One process of the soak: fetches what it wants, file by file, and notes the outcome. Killed and started again, it
 //! goes on after its last note.
 
 use anyhow::Context;

@@ -224,7 +224,7 @@ fn go_on(input: &Path, output: &Path, lines: &[Line], run: &str, count: &mut Cou
     }
     let foreign = |number: usize, why: String| {
         anyhow::anyhow!(
-            "line {number} of {} {why}; give another --output, or remove it to begin anew",
+            "line {number} of {} {why}; give another --output, or remove it to start over",
             output.display()
         )
     };
