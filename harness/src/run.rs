@@ -120,8 +120,11 @@ pub(crate) mod tests {
     pub(crate) fn sample(cells: &[&str], elsewhere: &[(&str, &[&str])]) -> Run {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
         let lack = |(device, cells): &(&str, &[&str])| {
-            let lack =
-                Elsewhere { reason: "no such thing".to_owned(), remedy: "run it there".to_owned(), cells: names(cells) };
+            let lack = Elsewhere {
+                reason: "no such thing".to_owned(),
+                remedy: "run it there".to_owned(),
+                cells: names(cells),
+            };
             ((*device).to_owned(), lack)
         };
         Run {

@@ -80,7 +80,9 @@ impl Planned {
     #[must_use]
     pub fn lacks_device(&self) -> Option<(&str, &str)> {
         match &self.availability {
-            Availability::Unavailable { missing, reason, remedy } if *missing == self.cell().device && !self.required => {
+            Availability::Unavailable { missing, reason, remedy }
+                if *missing == self.cell().device && !self.required =>
+            {
                 Some((reason, remedy))
             }
             _ => None,

@@ -39,7 +39,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_commands_in_diagnostics_mend_the_file() {
+fn the_commands_in_diagnostics_repair_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let right = run(&["tokenize", "--text", TEXT, "--model", text(&tiny())]).ok();
     assert_eq!(right.err, "");

@@ -179,7 +179,10 @@ pub fn resolve<T: AsRef<[u8]>>(
                     tokens.len(),
                     digest(tokens)
                 ),
-                format!("find out the model's pre-tokenizer and write it into the file: {} (known: {})", set("NAME"), pretokenize::known_names()),
+                format!(
+                    "find out the model's pre-tokenizer and write it into the file: {} (often llama-bpe, qwen2, gpt-2 or tekken; `bitnet convert --help` lists all)",
+                    set("NAME")
+                ),
             ));
             // Always there: it is the first line of the table, and a test holds it.
             pretokenize::by_name("default").ok_or_else(|| TokenizerError::UnknownPre {

@@ -155,7 +155,7 @@ pub(super) fn repair_kinds(
     }
     if let Some((id, text)) = repaired.first() {
         diagnostics.push(Diagnostic::warning(
-            "control_type_mended",
+            "control_type_corrected",
             format!("{} tokens that can only be control tokens were not typed as such and are now; the first is {id} `{text}`", repaired.len()),
             "convert the model again; its converter wrote wrong token types",
         ));

@@ -349,7 +349,7 @@ pub(super) fn byte_tokens(vocab: &mut Draft<'_>, diagnostics: &mut Vec<Diagnosti
     }
     if repaired > 0 {
         diagnostics.push(Diagnostic::warning(
-            "byte_type_mended",
+            "byte_type_corrected",
             format!("{repaired} tokens `<0xXX>` were not typed as byte tokens and are now"),
             "convert the model again; its converter wrote wrong token types",
         ));

@@ -87,7 +87,7 @@ async fn a_file_bigger_than_the_budget_stays_alone() {
 }
 
 #[tokio::test]
-async fn damage_is_noticed_on_read_and_mended_by_the_next_fetch() {
+async fn damage_is_noticed_on_read_and_repaired_by_the_next_fetch() {
     for (name, wanted) in [("config.json", json()), ("tokenizer.json", body())] {
         let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
         let (client, events) = client(&hub, dir.path());

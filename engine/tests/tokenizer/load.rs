@@ -140,7 +140,7 @@ fn negative_ids_mean_none_and_odd_types_are_told() {
     });
     let loaded = from_gguf(file.metadata()).unwrap();
     assert_eq!((loaded.tokenizer.special().bos, loaded.tokenizer.special().pad), (None, None));
-    assert_eq!(codes(&loaded.diagnostics), ["unknown_token_type", "id_out_of_range", "control_type_mended"]);
+    assert_eq!(codes(&loaded.diagnostics), ["unknown_token_type", "id_out_of_range", "control_type_corrected"]);
     // Specials that were typed as text (as some converters do) are found again.
     assert_eq!(loaded.tokenizer.encode("<|eot_id|>", PARSE).unwrap(), [loaded.tokenizer.special().eot.unwrap()]);
 }
@@ -178,7 +178,7 @@ fn inconsistent_vocabularies_are_refused() {
 }
 
 #[test]
-fn what_can_be_mended_is_mended_and_told() {
+fn what_can_be_repaired_is_repaired_and_reported() {
     let told = |change: &dyn Fn(&mut VocabSource)| codes(&load(|s| change(s)).unwrap().diagnostics);
     assert_eq!(told(&|s| s.tokens[400] = s.tokens[300].clone()), ["duplicate_tokens", "merges_outside_vocabulary"]);
     let an_empty_token = |s: &mut VocabSource| {
@@ -191,7 +191,7 @@ fn what_can_be_mended_is_mended_and_told() {
     assert_eq!(told(&|s| s.eom = Some(1 << 20)), ["id_out_of_range"]);
     assert_eq!(told(&|s| s.tokens[499] = "日".into()), ["merges_outside_vocabulary", "tokens_outside_byte_alphabet"]);
     let untyped = load(|s| s.token_types.clear()).unwrap();
-    assert_eq!(codes(&untyped.diagnostics), ["no_token_types", "control_type_mended"]);
+    assert_eq!(codes(&untyped.diagnostics), ["no_token_types", "control_type_corrected"]);
     assert_eq!(untyped.tokenizer.encode("<|eot_id|>", PARSE).unwrap().len(), 2, "BOS and the token");
 }
 

@@ -222,7 +222,11 @@ mod tests {
         let ratio = peer.seconds.as_ref().and_then(|s| s.ours_is);
         assert_eq!(ratio, Some(Spread { median: 1.75, least: 1.5, most: 2.0 }), "within a round");
         assert_eq!((peer.prompt_tokens, peer.noisy, peer.threads, peer.answer), (Some(33), 0, 2, 16));
-        assert_eq!((short.failure.as_deref(), &short.seconds), (Some("no more"), &None), "half of a run is not a figure");
+        assert_eq!(
+            (short.failure.as_deref(), &short.seconds),
+            (Some("no more"), &None),
+            "half of a run is not a figure"
+        );
     }
 
     #[test]

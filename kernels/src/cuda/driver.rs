@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_name_the_cause_and_what_mends_it() {
+    fn errors_name_the_cause_and_what_fixes_it() {
         let call = |code: i32| {
             let name = format!("error {code}");
             DriverError::Call { call: "cuInit", of: String::new(), code, name }.to_string()

@@ -358,7 +358,7 @@ mod tests {
 
     /// With a real library: ci/xtask/tests/cuda_check.rs.
     #[test]
-    fn what_is_no_nvrtc_is_refused_with_the_command_that_mends_it() {
+    fn what_is_no_nvrtc_is_refused_with_the_command_that_fixes_it() {
         let folder = std::env::temp_dir();
         for at in [Path::new("/nowhere/libnvrtc.so.13"), Path::new(env!("CARGO_MANIFEST_DIR")), &folder.join("no such")]
         {

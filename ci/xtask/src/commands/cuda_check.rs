@@ -59,13 +59,16 @@ impl Args {
             Ok(library) => library,
             Err(missing) => return self.unavailable(&missing),
         };
-        let unusable =
-            |reason: String| self.unavailable(&Missing { reason, remedy: wheel::remedy(self.nvrtc.as_deref(), &library) });
+        let unusable = |reason: String| {
+            self.unavailable(&Missing { reason, remedy: wheel::remedy(self.nvrtc.as_deref(), &library) })
+        };
         let nvrtc = match Nvrtc::load(Some(&library)) {
             Ok(nvrtc) => nvrtc,
             Err(NvrtcError::NoLibrary { tried }) => return unusable(format!("NVRTC cannot be loaded ({tried})")),
             Err(NvrtcError::NoSymbol { library, symbol }) => {
-                return unusable(format!("{library} is not the NVRTC of CUDA 11.2 or newer: it has no function `{symbol}`"));
+                return unusable(format!(
+                    "{library} is not the NVRTC of CUDA 11.2 or newer: it has no function `{symbol}`"
+                ));
             }
             Err(error) => return Err(error.into()),
         };

@@ -94,7 +94,8 @@ impl Args {
         let (mut new, mut unchanged, mut left_out) = (0usize, 0usize, Vec::new());
         for cell in &cells {
             let name = format!("{} {} {}", cell.backend, cell.model, cell.quant);
-            if let Some(Availability::Unavailable { reason, remedy, .. }) = survey.missing(cell, true).into_iter().next()
+            if let Some(Availability::Unavailable { reason, remedy, .. }) =
+                survey.missing(cell, true).into_iter().next()
             {
                 left_out.push(format!("{name}: {reason}; {remedy}"));
                 continue;

@@ -10,6 +10,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::pretokenize::known_names;
 use bitnet_kernels::quant::{self, Storage};
 use indicatif::ProgressBar;
 use std::ops::ControlFlow;
@@ -21,8 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 fn after_help() -> String {
     let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
     format!(
-        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o repaired.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.",
-        ternary.join(", ")
+        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o repaired.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.\n\nPre-tokenizers, for --set tokenizer.ggml.pre=NAME: {}.",
+        ternary.join(", "),
+        known_names()
     )
 }
 

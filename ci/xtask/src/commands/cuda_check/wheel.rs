@@ -43,8 +43,9 @@ pub(super) fn library(golden: &Cuda, given: Option<&Path>, target: &Path) -> any
         Err(error) => {
             return Ok(Err(Missing {
                 reason: format!("NVRTC ({}) is not here and cannot be fetched: {error:#}", wheel.pip),
-                remedy: "cargo xtask cuda-check, with Python 3, pip and its package index within reach; or --nvrtc PATH"
-                    .to_owned(),
+                remedy:
+                    "cargo xtask cuda-check, with Python 3, pip and its package index within reach; or --nvrtc PATH"
+                        .to_owned(),
             }));
         }
     };
