@@ -100,7 +100,7 @@ pub(crate) struct ComputeArgs {
     /// auto, cpu, cuda, cuda:N, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
     #[arg(long)]
     pub device: Option<String>,
-    /// Threads [default: $BITNET_THREADS, else one a processor].
+    /// Threads [default: $BITNET_THREADS, else one per processor].
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Tokens that the context holds [default: what the model was trained for].

@@ -42,7 +42,7 @@ pub(crate) struct SideArgs {
     /// Seconds that the reference may take for one request.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// Threads of either side [default: $BITNET_THREADS, else one a processor].
+    /// Threads of either side [default: $BITNET_THREADS, else one per processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Our device: auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].

@@ -37,7 +37,7 @@ pub struct Args {
     /// Tokens to generate (0: no such test).
     #[arg(short = 'n', long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     generate: u32,
-    /// Numbers of threads [default: one a processor].
+    /// Numbers of threads [default: one per processor].
     #[arg(short, long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
     /// How often each test is run.

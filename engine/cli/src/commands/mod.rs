@@ -38,7 +38,7 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Show where the tokenizer of a model comes from, step by step, and why.
     Discover(discover::Args),
-    /// Write a model with the tokenizer keys that its vocabulary vouches for.
+    /// Write a copy of a model with the tokenizer keys that it lacks.
     RepairTokenizer(repair_tokenizer::Args),
     /// Turn texts into vectors.
     Embed(embed::Args),

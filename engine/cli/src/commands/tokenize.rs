@@ -44,7 +44,7 @@ pub struct Args {
     /// lists; the ids are the same [default: $BITNET_DEVICE, else auto].
     #[arg(long, requires = "lines")]
     device: Option<String>,
-    /// Threads that encode lines [default: $BITNET_THREADS, else one a processor].
+    /// Threads that encode lines [default: $BITNET_THREADS, else one per processor].
     #[arg(short, long, requires = "lines", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Output.

@@ -22,7 +22,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Write a tokenizer as one file that is used as it lies, without being built at every start.
+    /// Compile a tokenizer into one file, which opens in microseconds: it is used from the memory map.
     Compile {
         /// A GGUF with its tokenizer, a tokenizer file, or a folder with tokenizer files.
         source: PathBuf,

@@ -37,7 +37,7 @@ pub struct Args {
     /// How I2_S tensors are laid out, which the format does not record.
     #[arg(long, default_value = "auto", value_parser = ["auto", "x86", "arm", "rows4"])]
     i2s_layout: String,
-    /// Threads [default: $BITNET_THREADS, else one a processor].
+    /// Threads [default: $BITNET_THREADS, else one per processor].
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Output.
