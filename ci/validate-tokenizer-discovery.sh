@@ -153,29 +153,21 @@ build() {
     echo "$repo" >"$work/repo"
 }
 
-# targets_of FOLDER PATTERN: its test targets with such names, as arguments.
-targets_of() {
-    local file
-    for file in "$1"/tests/*.rs; do
-        file=$(basename "$file" .rs)
-        if [[ $file =~ $2 ]]; then
-            printf -- '--test %s ' "$file"
-        fi
-    done
+# The tests of a target; it is an error if there are none of these names.
+some_tests() {
+    tests --test "$@" 2>&1 | tee "$work/tests"
+    ! grep -q '^running 0 tests' "$work/tests"
 }
 
 hub_tests() {
-    # shellcheck disable=SC2046 # a list of arguments
-    tests $(targets_of mock-hub '.') $(targets_of engine '^hub_')
+    some_tests mock_hub
+    some_tests hub
 }
 
 discovery_tests() {
-    local targets
-    targets=$(targets_of engine 'discover|tokenizer' && targets_of engine/cli 'discover|tokenizer|download|infer')
-    [ -n "$targets" ]
     tests --lib -- discovery:: tokenizer:: hub::
-    # shellcheck disable=SC2086 # a list of arguments
-    tests $targets
+    some_tests engine -- discovery:: tokenizer::
+    some_tests program -- discover:: remedies:: shown:: model_reference::
 }
 
 # Our ids against the crate `tokenizers`, and against SentencePiece's C++ library, on real vocabularies.

@@ -40,7 +40,7 @@ pub enum GateError {
         mend: &'static str,
     },
     /// A program cannot be started.
-    #[error("cannot start {program}: {source}; `cargo build --release -p bitnet-cli -p gate-driver` makes the driver", program = program.display())]
+    #[error("cannot start {program}: {source}; `cargo build --release -p gate-driver` makes the driver", program = program.display())]
     Start {
         /// The program.
         program: PathBuf,

@@ -3,7 +3,7 @@
 //! Every function is looked up before one is called ([`functions`]): a machine without a driver, or with an old one, says so.
 //!
 //! What ran: every message of [`DriverError`], and a card's facts, with a library that plays the driver
-//! (engine/cli/tests/cuda.rs). What did not: a real driver. The numbers of attributes and the order of calls are those of
+//! (engine/cli/tests/program/cuda.rs). What did not: a real driver. The numbers of attributes and the order of calls are those of
 //! NVIDIA's documentation of the driver API, by cudarc's bindings.
 
 pub(super) mod functions;

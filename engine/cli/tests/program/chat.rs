@@ -1,10 +1,8 @@
 //! `bitnet chat` from a pipe: answers on stdout, commands, Ctrl-C, what is kept from turn to turn.
 
-mod support;
-
+use crate::support::*;
 use std::io::{Read, Write};
 use std::process::Stdio;
-use support::*;
 
 /// The embedded model, which answers in the form of its own book.
 const CHAT: &[&str] =
@@ -26,14 +24,14 @@ fn turns_are_answered_as_a_new_session_would() {
     assert_eq!(said.len(), 2, "{}", run.out);
     let whole = |prompt: &str| {
         let raw = ["infer", "--prompt", prompt, "--prompt-template", "raw", "--no-echo", "--stop", "\nQ:"];
-        support::run(&[&raw[..], &["--temperature", "0", "-n", "10"]].concat()).ok().out
+        crate::support::run(&[&raw[..], &["--temperature", "0", "-n", "10"]].concat()).ok().out
     };
     assert_eq!(format!("{}\n", said[0]), whole("Be brief.\n\nQ: Who was Moses?\nA:"));
     let second = format!("Be brief.\n\nQ: Who was Moses?\nA: {}\nQ: And Levi?\nA:", said[0]);
     assert_eq!(format!("{}\n", said[1]), whole(&second));
 
     // The tokens that were computed: each of the second prompt that the first had is counted once.
-    let ids = |text: &str| support::run(&["tokenize", "--text", text]).ok().out.split_whitespace().count();
+    let ids = |text: &str| crate::support::run(&["tokenize", "--text", text]).ok().out.split_whitespace().count();
     let figures: Vec<usize> = run.err.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
     let last = run.err.split("[last: ").nth(1).unwrap_or_else(|| panic!("{}", run.err));
     let mut last = last.split_whitespace().filter_map(|word| word.parse::<usize>().ok());

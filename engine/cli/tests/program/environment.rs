@@ -1,14 +1,12 @@
 //! What people have in their environment: proxies, tokens as they were pasted, `~`, odd paths, other users' home folders.
 
-mod support;
-
+use crate::support::*;
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::*;
 
 const REPO: &str = "org/name";
 

@@ -1,10 +1,8 @@
 //! Messages about models that are not here or not GGUFs: each command that they print is run, and must do what it promises.
 
-mod support;
-
+use crate::support::*;
 use bitnet_mock_hub::{Fault, MockHub, Repo, Storage};
 use std::path::{Path, PathBuf};
-use support::*;
 
 fn model() -> Vec<u8> {
     std::fs::read(tiny()).unwrap()
@@ -12,7 +10,7 @@ fn model() -> Vec<u8> {
 
 fn ck() -> Repo {
     let made = tempfile::tempdir().unwrap();
-    support::checkpoint(made.path(), None);
+    crate::support::checkpoint(made.path(), None);
     let file = |name: &str| std::fs::read(made.path().join(name)).unwrap();
     Repo::new("o/ck")
         .file("config.json", file("config.json"), Storage::Git)
@@ -135,7 +133,7 @@ fn a_path_that_is_no_gguf_says_what_makes_one() {
     let m = Machine::new();
     let folder = m.dir.path().join("a folder");
     std::fs::create_dir_all(&folder).unwrap();
-    support::checkpoint(&folder, None);
+    crate::support::checkpoint(&folder, None);
     let file = folder.join("model.safetensors");
     for args in
         [[&["tokenize", "--text", "a", "--model", text(&folder)][..], &[]].concat(), vec!["inspect", text(&file)]]

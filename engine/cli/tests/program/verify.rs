@@ -1,10 +1,8 @@
 //! `bitnet verify`: a sound model, and what is wrong with others, at the right line.
 
-mod support;
-
+use crate::support::{Run, run, text};
 use bitnet_engine::gguf::GgufFile;
 use std::path::Path;
-use support::{Run, run, text};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/tiny-bitnet.gguf");
 

@@ -1,11 +1,9 @@
 //! A model in several files is the same model to every command, by whichever part it is named.
 
-mod support;
-
+use crate::support::*;
 use bitnet_engine::gguf::GgufFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::*;
 
 /// The tiny model in parts of at most 20 tensors.
 fn split(dir: &Path) -> Vec<PathBuf> {

@@ -4,14 +4,9 @@
 //! No machine of this project has a card, so small libraries play the driver and NVRTC (kernels/tests/play): they are compiled here
 //! and put where the system's loader looks first. They show that what a driver answers is understood and never ends in a
 //! panic, and that what is asked of it is in order; they do not show that a real driver answers so.
-#![cfg(target_os = "linux")]
 
-#[path = "../../../kernels/tests/play/mod.rs"]
-mod play;
-mod support;
-
+use crate::support::*;
 use std::path::Path;
-use support::*;
 
 /// Runs before the libraries of a folder. NVRTC is the folder's or none, whatever this machine has.
 fn before(folder: &Path, args: &[&str]) -> Run {
@@ -47,7 +42,7 @@ fn every_way_to_have_no_card_is_said() {
     ];
     for (defines, want) in cases {
         let dir = tempfile::tempdir().unwrap();
-        play::driver(dir.path(), defines);
+        crate::play::driver(dir.path(), defines);
         let (cuda, text) = devices(dir.path());
         let reason = cuda["unavailable"].as_str().unwrap();
         assert!(reason.contains(want), "{defines:?}: {reason}");
@@ -82,7 +77,7 @@ fn a_machine_without_a_driver_says_so() {
 #[test]
 fn cards_are_shown_with_what_they_lack() {
     let dir = tempfile::tempdir().unwrap();
-    play::driver(dir.path(), &[]);
+    crate::play::driver(dir.path(), &[]);
     let (cuda, text) = devices(dir.path());
     let cards = cuda["cards"].as_array().unwrap();
     assert_eq!(cards.len(), 2, "{cuda}");
@@ -114,7 +109,7 @@ fn cards_are_shown_with_what_they_lack() {
 #[test]
 fn a_compiler_that_cannot_be_loaded_is_said_with_the_card() {
     let dir = tempfile::tempdir().unwrap();
-    play::driver(dir.path(), &["-DCOUNT=1"]);
+    crate::play::driver(dir.path(), &["-DCOUNT=1"]);
     let text = dir.path().to_str().unwrap();
     for (nvrtc, want) in
         [("/no/such/libnvrtc.so", "cannot be compiled: NVRTC"), ("libc.so.6", "no function `nvrtcGetErrorString`")]
@@ -129,12 +124,12 @@ fn a_compiler_that_cannot_be_loaded_is_said_with_the_card() {
 
 #[test]
 fn a_model_runs_on_a_card_as_on_the_processor() {
-    if !play::emulates() {
+    if !crate::play::emulates() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    play::emulating_driver(dir.path(), &[]);
-    play::nvrtc(dir.path(), &[]);
+    crate::play::emulating_driver(dir.path(), &[]);
+    crate::play::nvrtc(dir.path(), &[]);
     let (cuda, text) = devices(dir.path());
     assert!(cuda["unavailable"].is_null() && text.contains("cuda         available\n"), "{text}");
     assert!(text.contains("kernels: sm_90a, by NVRTC 13.0 ("), "{text}");
@@ -188,8 +183,8 @@ fn a_card_that_cannot_is_said() {
     ];
     for [driver, nvrtc, args, want] in cases {
         let dir = tempfile::tempdir().unwrap();
-        play::driver(dir.path(), driver);
-        play::nvrtc(dir.path(), nvrtc);
+        crate::play::driver(dir.path(), driver);
+        crate::play::nvrtc(dir.path(), nvrtc);
         infer(dir.path(), args).fails_with(want);
     }
     run(&["infer", "--prompt", "In", "--device", "cuda:x"]).fails_with(&["unknown device `cuda:x`", "cuda, cuda:N"]);
@@ -198,8 +193,8 @@ fn a_card_that_cannot_is_said() {
 #[test]
 fn a_card_that_is_lost_while_it_computes_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    play::driver(dir.path(), &["-DLOST_AT=30", "-DLOST=719"]);
-    play::nvrtc(dir.path(), &[]);
+    crate::play::driver(dir.path(), &["-DLOST_AT=30", "-DLOST=719"]);
+    crate::play::nvrtc(dir.path(), &[]);
     infer(dir.path(), &["--device", "cuda"]).fails_with(&[
         "failed with CUDA_ERROR_LAUNCH_FAILED: the card is lost to this process",
         "start again",

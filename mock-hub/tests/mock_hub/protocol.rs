@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use bitnet_mock_hub::{Access, MockHub, Repo, Side, Storage, git_blob_sha1, sha256_hex};
-use reqwest::{Client, Method, Response, StatusCode, redirect};
+use reqwest::{Method, Response, StatusCode};
 
-fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
-}
+use crate::client;
 
 fn big() -> Vec<u8> {
     (0..3000u32).map(|i| (i * 7 % 251) as u8).collect()

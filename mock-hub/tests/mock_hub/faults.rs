@@ -3,12 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bitnet_mock_hub::{Fault, MockHub, Repo, Rule, Side, Storage, sha256_hex};
-use reqwest::{Client, Response, redirect};
+use reqwest::Response;
 
-fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
-}
+use crate::client;
 
 fn body() -> Vec<u8> {
     (0..3000u32).map(|i| (i * 7 % 251) as u8).collect()

@@ -1,12 +1,10 @@
 //! Models that are named by their repository: fetched once, found again, kept as HuggingFace's own tools keep them. The hub is in
 //! this process; what is said to send nothing is counted there.
 
-mod support;
-
+use crate::support::*;
 use bitnet_mock_hub::{Access, Fault, MockHub, Repo, Side, Storage};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use support::*;
 
 const REPO: &str = "org/tiny-gguf";
 const REF: &str = "hf:org/tiny-gguf";
@@ -436,7 +434,7 @@ fn a_cache_that_cannot_be_is_named() {
 #[test]
 fn a_repository_without_a_gguf_is_converted_from_its_checkpoint() {
     let made = tempfile::tempdir().unwrap();
-    support::checkpoint(made.path(), None);
+    crate::support::checkpoint(made.path(), None);
     let file = |name: &str| std::fs::read(made.path().join(name)).unwrap();
     let checkpoint = Repo::new("org/checkpoint")
         .file("config.json", file("config.json"), Storage::Git)

@@ -1,6 +1,5 @@
 //! Running the real program, away from the settings of whoever runs the tests.
-#![allow(dead_code, reason = "each test target uses its part")]
-#![allow(unreachable_pub, reason = "shared by test targets")]
+#![allow(unreachable_pub, reason = "shared by the modules of one test program")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

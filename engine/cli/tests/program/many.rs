@@ -1,12 +1,10 @@
 //! `bitnet infer --input-file`: order, errors by line, going on after an end in the middle, outputs of others.
 
-mod support;
-
+use crate::support::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::*;
 
 const ARGS: &[[&str; 2]] = &[["--prompt-template", "raw"], ["-n", "6"], ["--temperature", "0"], ["--seed", "5"]];
 
@@ -71,7 +69,8 @@ fn every_line_is_answered_in_order_and_errors_are_lines_too() {
     let numbers: Vec<_> = answers.iter().map(|answer| answer["line"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1, 3, 4, 5, 6, 7, 8, 9]);
     let single = |prompt: &str, more: &[&str]| {
-        let report = support::run(&args(&[&["--prompt", prompt, "--format", "json"], more].concat())).ok().json();
+        let report =
+            crate::support::run(&args(&[&["--prompt", prompt, "--format", "json"], more].concat())).ok().json();
         json!([report["text"], report["stop"], report["prompt_tokens"].as_array().unwrap().len()])
     };
     let of = |answer: &Value| json!([answer["text"], answer["stop"], answer["prompt_tokens"]]);

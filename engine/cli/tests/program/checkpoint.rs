@@ -1,9 +1,7 @@
 //! `bitnet convert FOLDER`: what a person sees. What the GGUF computes is shown by the harness (`--test checkpoints`).
 
-mod support;
-
+use crate::support::*;
 use bitnet_engine::gguf::GgufFile;
-use support::*;
 
 #[test]
 fn a_folder_becomes_a_model() {

@@ -1,10 +1,8 @@
 //! `bitnet convert`: formats, metadata, and that the commands which diagnostics suggest do what they promise.
 
-mod support;
-
+use crate::support::*;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use std::path::{Path, PathBuf};
-use support::*;
 
 const TEXT: &str = "It isn't 1234567, they said   twice.";
 

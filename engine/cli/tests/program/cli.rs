@@ -1,12 +1,10 @@
 //! The program as its user meets it: exit codes, what goes to stdout and what to stderr, pipes, signals, environment.
 
-mod support;
-
+use crate::support::*;
 use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::*;
 
 const PROMPT: &str = "In the beginning";
 
@@ -153,7 +151,7 @@ fn a_question_is_asked_in_the_models_own_template() {
 #[test]
 fn the_placeholder_of_bitnet_2b_4t_is_replaced_and_repaired() {
     let dir = tempfile::tempdir().unwrap();
-    let placeholder = include_str!("../../../golden/chat/templates/bitnet-placeholder.jinja").trim_end();
+    let placeholder = include_str!("../../../../golden/chat/templates/bitnet-placeholder.jinja").trim_end();
     let model = with_keys(dir.path(), &[&format!("tokenizer.chat_template={placeholder}")]);
     let ask = |model: &Path| {
         let options = ["infer", "--model", text(model), "--system", "Be brief.", "--prompt", " Why? ", "-n", "2"];

@@ -1,10 +1,8 @@
 //! A file that does not record the layout of its I2_S tensors, as Microsoft's: the prompt tells it, and it is remembered.
 
-mod support;
-
+use crate::support::*;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_engine::load::LAYOUT_KEY;
-use support::*;
 
 #[test]
 fn the_prompt_tells_the_layout_and_it_is_remembered() {

@@ -1,10 +1,8 @@
 //! `bitnet download` and `bitnet cache`, against a hub in this process.
 
-mod support;
-
+use crate::support::*;
 use bitnet_mock_hub::{MockHub, Repo, Storage};
 use std::path::Path;
-use support::*;
 
 const REPO: &str = "org/name";
 const TOKENIZER: &str = "{\"model\": {\"type\": \"BPE\"}}";

@@ -1,11 +1,5 @@
 //! Tokenizers: their algorithms, the files that they come in, and what is wrong with such files.
 
-#[cfg(feature = "cuda-emu")]
-#[path = "../emulated/mod.rs"]
-mod emulated;
-#[path = "../tokenizer_support/mod.rs"]
-mod tokenizer_support;
-
 mod bpe;
 mod compiled;
 mod compiled_cache;

@@ -1,18 +1,10 @@
 //! `bitnet discover`, `bitnet repair-tokenizer` and the tokenizer flags of the other commands: a model with a tokenizer,
 //! one without `pre`, one with files beside it, one that needs a download, one with the wrong vocabulary.
 
-mod support;
-
-#[path = "../../tests/discovery_support/mod.rs"]
-mod models;
-
-#[path = "../../tests/model_support/mod.rs"]
-mod small;
-
+use crate::models::*;
+use crate::support::{Run, bitnet, finish, text};
 use bitnet_mock_hub::{MockHub, Repo, Storage};
-use models::*;
 use std::path::Path;
-use support::{Run, bitnet, finish, text};
 
 /// Runs with caches and home in `dir`, and the hub at `endpoint`.
 fn at(dir: &Path, hub: Option<&MockHub>, env: &[(&str, &str)], args: &[&str]) -> Run {
@@ -40,7 +32,7 @@ fn outcomes(report: &serde_json::Value) -> Vec<String> {
 #[test]
 fn an_embedded_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
-    let tiny = support::tiny();
+    let tiny = crate::support::tiny();
     let run = at(dir.path(), None, &[], &["discover", text(&tiny)]).ok();
     for word in [
         "embedded",
@@ -196,7 +188,7 @@ fn one_that_needs_a_download() {
 fn infer_fetches_what_is_missing_only_if_told_to() {
     const REPO: &str = "NousResearch/Llama-2-7b-hf";
     let (hub, dir) = (hub(REPO, 32_000), tempfile::tempdir().unwrap());
-    let mut model = small::Small::new();
+    let mut model = crate::small::Small::new();
     // bitnet with 32,000 tokens is LLaMA-2's vocabulary, and nobody else's.
     for (key, _) in &mut model.keys {
         *key = key.replace("bitnet-b1.58.", "bitnet.");
@@ -204,7 +196,12 @@ fn infer_fetches_what_is_missing_only_if_told_to() {
     model.set("general.architecture", "bitnet");
     model.set("bitnet.vocab_size", 32_000u32);
     model.keys.retain(|(key, _)| !key.starts_with("tokenizer."));
-    model.put("token_embd.weight", &[small::HIDDEN as u64, 32_000], 1, vec![0u8; 2 * small::HIDDEN * 32_000]);
+    model.put(
+        "token_embd.weight",
+        &[crate::small::HIDDEN as u64, 32_000],
+        1,
+        vec![0u8; 2 * crate::small::HIDDEN * 32_000],
+    );
     let path = write(dir.path(), "bare.gguf", model.bytes());
     let infer =
         ["infer", "--model", text(&path), "--prompt", "hello", "-n", "2", "--temperature", "0", "--format", "json"];

@@ -1,9 +1,7 @@
 //! Compiled tokenizers from the command line: written, named, kept, and off.
 
-mod support;
-
+use crate::support::*;
 use std::path::Path;
-use support::*;
 
 const TEXT: &str = "Let there be light, and there was light.\n\t42 <|endoftext|>";
 

@@ -1,16 +1,15 @@
-//! Several processes on one cache, and processes that die. The children are this very test program, started again with `HUB_CHILD_*` set.
-
-mod hub_common;
+//! Several processes on one cache, and processes that die. The children are this very test program, started again with
+//! `HUB_CHILD_*` set.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::*;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{Cache, HubError, HubSettings};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
-use hub_common::*;
 
 const BIG: usize = 400_000;
 
@@ -31,9 +30,15 @@ fn be_child_if_told() {
     std::process::exit(0);
 }
 
-fn child_command(test: &str, hub: &MockHub, cache: &Path) -> Command {
+/// This program, told to run one test of this file.
+fn only(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--test-threads=1", "--nocapture"]).stdout(Stdio::null());
+    command.args(["--exact", &format!("processes::{test}"), "--nocapture"]).stdout(Stdio::null());
+    command
+}
+
+fn child_command(test: &str, hub: &MockHub, cache: &Path) -> Command {
+    let mut command = only(test);
     command.env("HUB_CHILD_ENDPOINT", hub.endpoint()).env("HUB_CHILD_CACHE", cache);
     command
 }
@@ -137,8 +142,7 @@ fn the_lock_of_a_dead_owner_is_free_at_once() {
     let mut owners: Vec<Child> = locks
         .iter()
         .map(|lock| {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "the_lock_of_a_dead_owner_is_free_at_once", "--nocapture"])
+            let mut child = only("the_lock_of_a_dead_owner_is_free_at_once")
                 .env("HUB_CHILD_LOCK", lock)
                 .stdout(Stdio::piped())
                 .spawn()
@@ -256,12 +260,10 @@ fn soak_of_processes_under_random_faults_and_kills() {
     let (cache, notes) = (dir.path().join("cache"), dir.path().join("notes"));
     std::fs::create_dir(&notes).unwrap();
     let start = || {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "soak_of_processes_under_random_faults_and_kills", "--nocapture"])
+        only("soak_of_processes_under_random_faults_and_kills")
             .env("HUB_CHILD_ENDPOINT", hub.endpoint())
             .env("HUB_CHILD_CACHE", &cache)
             .env("HUB_CHILD_NOTES", &notes)
-            .stdout(Stdio::null())
             .spawn()
             .unwrap()
     };
@@ -329,18 +331,16 @@ fn the_systems_proxy_is_used_and_no_proxy_is_heeded() {
     // the endpoint's host does not exist; only a proxy can know what is meant, and our hub answers whatever the host
     let (hub, dir) = (big_hub(), tempfile::tempdir().unwrap());
     let run = |no_proxy: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = only(NAME);
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "REQUEST_METHOD"]
         {
             command.env_remove(name);
         }
         let status = command
-            .args(["--exact", NAME, "--nocapture"])
             .env("HTTP_PROXY", hub.endpoint())
             .env("NO_PROXY", no_proxy)
             .env("HUB_CHILD_ENDPOINT", "http://hub.invalid")
             .env("HUB_CHILD_CACHE", dir.path())
-            .stdout(Stdio::null())
             .status()
             .unwrap();
         status.code()

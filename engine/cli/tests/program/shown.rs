@@ -1,12 +1,7 @@
 //! What people are shown of files that others made: never what a terminal obeys, always where and what next.
 
-mod support;
-
-#[path = "../../tests/discovery_support/mod.rs"]
-mod models;
-
-use models::*;
-use support::{Run, bitnet, finish, text};
+use crate::models::*;
+use crate::support::{Run, bitnet, finish, text};
 
 /// Nothing on either stream that a terminal acts on, but for ends of lines and tabs.
 #[track_caller]
@@ -87,7 +82,7 @@ fn warnings_name_the_path_and_stand_in_the_json() {
 
     // The embedded model without the key of its layout has something to say.
     let bare = dir.path().join("bare.gguf");
-    let tiny = support::tiny();
+    let tiny = crate::support::tiny();
     let args = ["convert", text(&tiny), "--set", "tokenizer.ggml.pre=default", "-o", text(&bare)];
     finish(&mut bitnet(&args)).ok();
     let run =
