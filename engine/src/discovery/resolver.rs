@@ -1,6 +1,6 @@
 //! From a strategy to a ready tokenizer.
 
-use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
+use super::compatibility::{Compatibility, Evidence, by_family};
 use super::discovery::TokenizerDiscovery;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::mock::{self, MockTokenizer};
@@ -12,7 +12,7 @@ use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
-use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled, wrappers};
+use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -357,23 +357,8 @@ fn dress(
     {
         return tokenizer;
     }
-    let inner = Arc::clone(&tokenizer);
-    let dressed = match line.wrapper {
-        Wrapper::None => return tokenizer,
-        Wrapper::Llama => wrappers::LlamaTokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-        Wrapper::Gpt2 => wrappers::Gpt2TokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-        Wrapper::BitNet => wrappers::BitNetTokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-    };
-    match dressed {
+    let Some(wrapper) = line.wrapper else { return tokenizer };
+    match wrapper(Arc::clone(&tokenizer)) {
         Ok((dressed, mut told)) => {
             diagnostics.append(&mut told);
             dressed
