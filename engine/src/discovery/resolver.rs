@@ -110,12 +110,7 @@ impl Resolver<'_> {
                 let loaded = self.at(path)?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
-            TokenizerStrategy::EmbeddedGguf => {
-                let loaded = self
-                    .gguf(&self.discovery.file)
-                    .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?;
-                self.finish(loaded, strategy.clone(), self.line(), None)
-            }
+            TokenizerStrategy::EmbeddedGguf => self.embedded(None),
             TokenizerStrategy::Cached(cached) => {
                 let hub = self.hub()?;
                 let hub = match cached.source {
@@ -175,8 +170,19 @@ impl Resolver<'_> {
     }
 
     /// The model's own tokenizer, if it was compiled before: to open it costs less than to look at its lists.
-    pub(super) fn knows_embedded(&self) -> bool {
-        self.settings.compiled.as_ref().is_some_and(|cache| cache.knows_gguf(&self.discovery.file))
+    pub(super) fn compiled_embedded(&self) -> Option<Loaded> {
+        self.settings.compiled.as_ref()?.known_gguf(&self.discovery.file)
+    }
+
+    /// The model's own tokenizer, which may be at hand.
+    pub(super) fn embedded(&self, known: Option<Loaded>) -> Result<Resolved, TokenizerDiscoveryError> {
+        let loaded = match known {
+            Some(loaded) => loaded,
+            None => self
+                .gguf(&self.discovery.file)
+                .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?,
+        };
+        self.finish(loaded, TokenizerStrategy::EmbeddedGguf, self.line(), None)
     }
 
     /// Why nothing may be fetched, if that is so.

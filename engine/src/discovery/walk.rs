@@ -157,13 +157,8 @@ impl Walk<'_> {
                 Err(error) => return Found::Rejected(error),
             }
         }
-        match self.resolver.resolve(&strategy) {
-            Ok(resolved) => {
-                let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
-                Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
-            }
-            Err(error) => Found::Rejected(error),
-        }
+        let resolved = self.resolver.resolve(&strategy);
+        works(strategy, resolved)
     }
 
     fn named(&self) -> Looked {
@@ -189,14 +184,15 @@ impl Walk<'_> {
             .collect();
         let model = discovery.model_name();
         // What strict mode refuses only building can tell; one that was compiled is opened sooner than looked at.
-        let build = self.build || self.resolver.settings.strict || self.resolver.knows_embedded();
+        let known = self.resolver.compiled_embedded();
+        let build = self.build || self.resolver.settings.strict || known.is_some();
         let look = if build { embedded::head(metadata) } else { embedded::look(metadata) };
         let found = match look {
             Embedded::Absent(why) => Found::Absent(why),
             Embedded::Unsupported(cause) | Embedded::Broken(cause) => {
                 Found::Rejected(TokenizerDiscoveryError::Embedded { model, cause })
             }
-            Embedded::Unseen => self.resolve(TokenizerStrategy::EmbeddedGguf),
+            Embedded::Unseen => works(TokenizerStrategy::EmbeddedGguf, self.resolver.embedded(known)),
             Embedded::Sound { kind, tokens, pre } => self.sound(kind, tokens, pre),
         };
         (at, found)
@@ -373,6 +369,16 @@ impl Walk<'_> {
             None => (Vec::new(), self.resolve(TokenizerStrategy::Mock)),
         }
     }
+}
+
+/// What a resolved strategy comes to.
+fn works(strategy: TokenizerStrategy, resolved: Result<Resolved, TokenizerDiscoveryError>) -> Found {
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(error) => return Found::Rejected(error),
+    };
+    let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
+    Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
 }
 
 /// A tokenizer in words.
