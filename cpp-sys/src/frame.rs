@@ -21,7 +21,6 @@ pub struct Frame {
 
 /// Why there is no frame.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum FrameError {
     /// The stream ended between two frames.
     #[error("the stream ended")]
@@ -31,7 +30,9 @@ pub enum FrameError {
     Cut {
         /// `lengths`, `header` or `body`.
         part: &'static str,
+        /// Bytes that came.
         got: u64,
+        /// Bytes that should have come.
         want: u64,
     },
     /// A length over its limit: in most cases not a frame at all.
@@ -39,8 +40,11 @@ pub enum FrameError {
     TooLong {
         /// `header` or `body`.
         part: &'static str,
+        /// Announced.
         length: u64,
+        /// Allowed.
         limit: u64,
+        /// The first 12 bytes, as text.
         start: String,
     },
     /// Reading failed.

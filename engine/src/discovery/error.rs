@@ -1,6 +1,6 @@
 //! Why there is no tokenizer: the cause, what was tried, and the command that mends it.
 
-use super::chain::{Outcome, Step};
+use super::chain::{Step, StepOutcome};
 use super::compatibility::COMPATIBILITY;
 use super::discovery::TokenizerDiscovery;
 use super::quantization::QuantizationError;
@@ -85,7 +85,7 @@ struct Tried<'a>(&'a [Step]);
 
 impl fmt::Display for Tried<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in self.0.iter().filter(|step| step.outcome != Outcome::NotNeeded) {
+        for step in self.0.iter().filter(|step| step.outcome != StepOutcome::NotNeeded) {
             write!(f, "\n  tried {}: {} ({})", step.step.name(), step.why, step.outcome.name())?;
         }
         Ok(())

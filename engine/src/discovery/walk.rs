@@ -1,6 +1,6 @@
 //! The steps of the chain in their order, and who wins.
 
-use super::chain::{Chain, Outcome, Step, StepKind};
+use super::chain::{Chain, Step, StepKind, StepOutcome};
 use super::colocated::colocated;
 use super::discovery::TokenizerDiscovery;
 use super::embedded::{self, Embedded, Pre};
@@ -75,7 +75,7 @@ impl Walk<'_> {
                     None if doubtful.is_some() => "what is embedded is better than that".to_owned(),
                     None => "an earlier error ends the chain".to_owned(),
                 };
-                let (outcome, looked_at) = (Outcome::NotNeeded, Vec::new());
+                let (outcome, looked_at) = (StepOutcome::NotNeeded, Vec::new());
                 chain.steps.push(Step { step: kind, outcome, looked_at, why, micros: 0 });
                 continue;
             }
@@ -83,8 +83,8 @@ impl Walk<'_> {
             let (looked_at, found) = self.step(kind, &mut chain);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             let (outcome, why) = match found {
-                Found::Absent(why) => (Outcome::Absent, why),
-                Found::NotAllowed(why) => (Outcome::NotAllowed, why),
+                Found::Absent(why) => (StepOutcome::Absent, why),
+                Found::NotAllowed(why) => (StepOutcome::NotAllowed, why),
                 Found::Rejected(error) => {
                     let why = error.to_string();
                     if let Some(note) = rejected_note(kind, &error) {
@@ -102,18 +102,18 @@ impl Walk<'_> {
                             "name the right tokenizer with --tokenizer FILE, or convert the model again".to_owned();
                         fatal = Some(TokenizerDiscoveryError::Strict { why: why.clone(), mend });
                     }
-                    (Outcome::Rejected, why)
+                    (StepOutcome::Rejected, why)
                 }
                 Found::Works(works) if works.doubt => {
                     let why = works.why.clone();
                     doubtful = Some((chain.steps.len(), works));
-                    (Outcome::Doubtful, why)
+                    (StepOutcome::Doubtful, why)
                 }
                 Found::Works(works) => {
                     chain.winner = Some(kind);
                     chain.strategy = Some(works.strategy);
                     resolved = works.resolved;
-                    (Outcome::Won, works.why)
+                    (StepOutcome::Won, works.why)
                 }
             };
             tracing::debug!(step = kind.name(), outcome = outcome.name(), micros, why, "tokenizer discovery");
@@ -122,7 +122,7 @@ impl Walk<'_> {
         if let (None, Some((at, works))) = (chain.winner, doubtful)
             && let Some(step) = chain.steps.get_mut(at)
         {
-            step.outcome = Outcome::Won;
+            step.outcome = StepOutcome::Won;
             chain.winner = Some(step.step);
             chain.strategy = Some(works.strategy);
             resolved = works.resolved;
