@@ -1,10 +1,8 @@
 //! Everything but the products: each kernel set equals the oracle bit for bit, at every length and tail, and writes
 //! nothing beyond its slices.
 
-mod common;
-
+use crate::common::{Random, assert_bits, fast_sets, models, values};
 use bitnet_kernels::{ActKind, Activations, Kernels, Rope, by_name, numerics};
-use common::{Random, assert_bits, fast_sets, models, values};
 use proptest::prelude::*;
 
 fn scalar() -> &'static dyn Kernels {

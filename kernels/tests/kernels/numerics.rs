@@ -1,9 +1,7 @@
 //! Our own functions against the host's f64, and the vector `exp` against the scalar one on a dense sweep.
 
-mod common;
-
+use crate::common::{assert_bits, fast_sets};
 use bitnet_kernels::{by_name, numerics, rope_table, sincos};
-use common::{assert_bits, fast_sets};
 
 /// Distance in units of the last place of the exact value's f32 neighbourhood.
 fn ulps(got: f32, exact: f64) -> f64 {

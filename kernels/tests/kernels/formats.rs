@@ -1,9 +1,7 @@
 //! Packing, unpacking and validation of every format: bytes by hand, round trips, and each way to be wrong.
 
-mod common;
-
+use crate::common::{FILLS, Fill, Random, is_i2s, matrix, weights};
 use bitnet_kernels::{Format, Matrix, QuantError, quant};
-use common::{FILLS, Fill, Random, is_i2s, matrix, weights};
 use proptest::prelude::*;
 
 fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {

@@ -1,10 +1,8 @@
 //! TQ1_0 and TQ2_0 by hand, and what holds between all ternary formats: the same weights give the same bits.
 
-mod common;
-
+use crate::common::{Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
 use bitnet_kernels::quant::{self, FORMATS, by_name};
 use bitnet_kernels::{Activations, Format, Matrix, QuantError, by_name as set};
-use common::{Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
 use half::f16;
 use proptest::prelude::*;
 

@@ -1,10 +1,8 @@
 //! The screened head against the whole one: the same bits wherever it says a number, and never a row too few.
 
-mod common;
-
+use crate::common::{Random, fast_sets, matmul, required};
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
 use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, Pool, by_name, quant};
-use common::{Random, fast_sets, matmul, required};
 use proptest::prelude::*;
 
 /// Rows that are hard to tell apart or far apart.

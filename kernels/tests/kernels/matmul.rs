@@ -1,10 +1,8 @@
 //! Every kernel set equals the naive loop of every format, bit for bit, on ordinary and on adversarial input; and a
 //! product does not depend on how it is split into rows, tokens or threads.
 
-mod common;
-
+use crate::common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, pairs, sets_for};
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, by_name, quant};
-use common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, pairs, sets_for};
 use proptest::prelude::*;
 
 /// The naive loop.

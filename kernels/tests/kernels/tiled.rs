@@ -1,10 +1,8 @@
 //! TL1 and TL2: the bytes of bitnet.cpp's converter, the way there and back, and each way to be wrong.
 
-mod common;
-
+use crate::common::{Random, assert_bits, matmul, sets_for};
 use bitnet_kernels::quant::{TILED, Tiled, i2_s, tiled::ROWS};
 use bitnet_kernels::{Activations, Matrix, QuantError};
-use common::{Random, assert_bits, matmul, sets_for};
 use proptest::prelude::*;
 
 fn format(name: &str) -> &'static Tiled {

@@ -1,10 +1,8 @@
 //! Several tokens of ternary weights at the edges of what AVX-512 and AMX cut them into: strips of 32 rows, twelve tokens or
 //! two tiles of sixteen, and the tokens that share an unpacked strip. `matmul` has the ordinary shapes.
 
-mod common;
-
+use crate::common::{Fill, Random, assert_bits, matrix, models, sets_for};
 use bitnet_kernels::{Activations, Format, Matrix, OutView, quant};
-use common::{Fill, Random, assert_bits, matrix, models, sets_for};
 use proptest::prelude::*;
 
 fn ternary() -> impl Iterator<Item = &'static Format> {
@@ -78,7 +76,7 @@ fn extremes_do_not_wrap() {
                 let x = Activations::from_i8(&vec![q; tokens * cols], &vec![1.0; tokens], tokens, cols).unwrap();
                 for k in sets_for(format) {
                     let want = weight * f32::from(q) * cols as f32 + 0.0;
-                    let all = common::matmul(k, &w, &x);
+                    let all = crate::common::matmul(k, &w, &x);
                     assert!(all.iter().all(|y| *y == want), "{} {}: {weight} x {q}", k.name(), format.name);
                 }
             }
