@@ -7,7 +7,7 @@
 #   --linker   a C compiler for aarch64 (default: aarch64-linux-gnu-gcc); its C library is what the tests run with
 #   --qemu     the user-mode emulator (default: qemu-aarch64-static, or qemu-aarch64)
 #   --cpu      processors of the emulator (default: max, which has the dot product, and cortex-a72, which has not)
-#   TEST       tests of kernels/tests (default: all, and those inside the crate)
+#   TEST       files of kernels/tests/kernels (default: all tests, and those inside the crate)
 #
 # Emulation proves bits, not speed. The test `digest` prints which sets ran and holds them against the number that the sets of
 # other architectures have.
@@ -76,9 +76,9 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/neon
 prefix=$(dirname "$(dirname "$loader")")
 
 if [ ${#tests[@]} -eq 0 ]; then
-    which=(--lib --tests)
+    which=(--lib --tests --no-fail-fast)
 else
-    which=("${tests[@]/#/--test=}")
+    which=(--test kernels -- "${tests[@]/%/::}")
 fi
 
 # Which sets this processor has, and their number.
@@ -94,7 +94,7 @@ for cpu in "${cpus[@]}"; do
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$qemu -cpu $cpu -L $prefix"
     start=$SECONDS
     echo "=== $cpu"
-    if cargo test --quiet --package bitnet-kernels --target "$target" "${which[@]}" --no-fail-fast && sets; then
+    if cargo test --quiet --package bitnet-kernels --target "$target" "${which[@]}" && sets; then
         echo "--- $cpu: ok ($((SECONDS - start)) s)"
     else
         echo "--- $cpu: RED ($((SECONDS - start)) s)"

@@ -63,7 +63,7 @@ counts() {
 # As `cargo xtask gate` would, so that its time is seen. A driver that cannot be built leaves nothing to compare.
 echo "=== build"
 start=$SECONDS
-cargo build --release --quiet -p bitnet-cli -p gate-driver
+cargo build --release --quiet -p gate-driver
 echo "--- build: ($((SECONDS - start)) s)"
 step "instructions" counts
 step "paired ratios" cargo xtask gate --paired

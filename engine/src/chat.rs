@@ -81,37 +81,23 @@ pub enum PromptTemplate {
 
 /// A template that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ChatError {
     /// The metadata value is not a text.
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// No such template.
     #[error("unknown prompt template `{name}`; there are auto, raw, instruct, llama3-chat{}", listed(known))]
-    Unknown {
-        /// The name.
-        name: String,
-        /// Names of the model's own templates.
-        known: Vec<String>,
-    },
+    Unknown { name: String, known: Vec<String> },
     /// A file with a template cannot be read.
     #[error("cannot take a chat template from {}: {why}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    File { path: PathBuf, why: String },
     /// The model's template does not work.
     #[error(
         "the chat template of {origin} fails: {message}; choose another with --prompt-template raw, instruct or \
          llama3-chat, or --chat-template-file FILE"
     )]
-    Template {
-        /// Where the template is from.
-        origin: Origin,
-        /// The engine's message with its causes.
-        message: String,
-    },
+    Template { origin: Origin, message: String },
 }
 
 fn listed(names: &[String]) -> String {

@@ -70,15 +70,13 @@ pub struct ConvertReport {
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ConvertError {
     /// A tensor does not fit the format.
     #[error("tensor `{tensor}` cannot be written as {format}: {source}")]
     Pack {
-        /// The tensor.
         tensor: String,
-        /// The format.
         format: &'static str,
-        /// Why.
         #[source]
         source: QuantError,
     },

@@ -28,29 +28,17 @@ pub struct Device {
 
 /// An unknown or unavailable device.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum DeviceError {
     /// No such name.
     #[error("unknown device `{name}`; there are auto, cpu, {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
+    Unknown { name: String, known: String },
     /// Known, but not on this machine.
     #[error("device `{name}` is not available: {reason}; `bitnet devices` lists what is")]
-    Unavailable {
-        /// What was asked for.
-        name: String,
-        /// What is missing.
-        reason: String,
-    },
+    Unavailable { name: String, reason: String },
     /// A card, where only a processor can be used.
     #[error("device `{name}` is a card, and this computes on a processor only; take --device cpu")]
-    ProcessorOnly {
-        /// What was asked for.
-        name: String,
-    },
+    ProcessorOnly { name: String },
 }
 
 /// A device that is ready.

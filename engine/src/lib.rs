@@ -21,6 +21,7 @@
 //! | [`device`] | kernel sets by name |
 //! | [`hub`] | files from the HuggingFace hub: verified, resumed, cached, fetched once |
 //! | [`memory`] | what Linux says of it |
+//! | [`random`] | numbers from a seed |
 //! | [`settings`] | the environment, read in one place |
 //!
 //! The engine knows nothing of its tests: the harness looks at it from outside, through the same interfaces as
@@ -38,6 +39,7 @@ pub mod load;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod random;
 pub mod settings;
 mod shell;
 pub mod tokenizer;

@@ -27,6 +27,7 @@ pub const LAYOUT_KEY: &str = "bitnet.i2_s.layout";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum LoadError {
     /// The container.
     #[error(transparent)]
@@ -48,10 +49,7 @@ pub enum LoadError {
     Vocabulary(#[from] QuantizationError),
     /// A value of [`LAYOUT_KEY`] that names no layout.
     #[error("`{LAYOUT_KEY}` is `{value}`, expected x86, arm or rows4; say --i2s-layout")]
-    LayoutKey {
-        /// The value.
-        value: String,
-    },
+    LayoutKey { value: String },
 }
 
 impl From<TokenizerDiscoveryError> for LoadError {

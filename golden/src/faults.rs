@@ -14,7 +14,7 @@ pub const SCHEMA: u32 = 1;
 /// How a download must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum FaultOutcome {
     /// The file arrives, byte for byte.
     Ok,
     /// An error, and nothing in the cache.
@@ -74,8 +74,8 @@ pub struct Fault {
     /// Failures in a row that open the circuit.
     pub breaker: Option<u32>,
     /// How it must end.
-    pub outcome: Outcome,
-    /// Name of the error's variant (of `HubError`), for [`Outcome::Error`].
+    pub outcome: FaultOutcome,
+    /// Name of the error's variant (of `HubError`), for [`FaultOutcome::Error`].
     pub error: Option<String>,
     /// What the error's text must hold.
     #[serde(default)]
@@ -133,7 +133,7 @@ pub fn read(golden: &Path) -> Result<Vec<Fault>, GoldenError> {
     for (at, entry) in fault.iter().enumerate() {
         let wrong = if fault.iter().take(at).any(|before| before.name == entry.name) {
             "stands there twice"
-        } else if (entry.outcome == Outcome::Error) != entry.error.is_some() {
+        } else if (entry.outcome == FaultOutcome::Error) != entry.error.is_some() {
             "needs `error` if and only if its outcome is an error"
         } else if entry.requests[0] > entry.requests[1] {
             "allows no number of requests: `requests` is [fewest, most]"

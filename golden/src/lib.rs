@@ -31,33 +31,17 @@ use std::path::{Path, PathBuf};
 
 /// What can go wrong while the data files are read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum GoldenError {
     /// The file could not be read at all.
     #[error("cannot read {path}: {source}; it is part of the repository: `git checkout -- {path}` restores it", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// The file is not what its schema says.
     #[error("{path}: {message}", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The parser's message, with line and column.
-        message: String,
-    },
+    Parse { path: PathBuf, message: String },
     /// The file was written for another version of this reader.
     #[error("{path}: schema {found}, but this build reads schema {wanted}; update the file or the checkout", path = path.display())]
-    Schema {
-        /// The file.
-        path: PathBuf,
-        /// The version in the file.
-        found: u32,
-        /// The version that this crate reads.
-        wanted: u32,
-    },
+    Schema { path: PathBuf, found: u32, wanted: u32 },
 }
 
 /// Reads `path` as TOML into `T`, naming the file in every error.

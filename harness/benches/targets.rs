@@ -8,6 +8,7 @@
 use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
 use bitnet_harness::check::Failure;
 use bitnet_harness::cpu_time::CpuTime;
+use bitnet_harness::crossval::performance::median;
 use bitnet_harness::data::targets::{Floor, Targets, read};
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
@@ -106,7 +107,7 @@ fn measure(floor: &Floor, targets: &Targets, paths: &Paths) -> Result<(usize, us
                 b.push(pair.1);
                 ratios.push(pair.1 / pair.0);
             }
-            let (a, b, ratio) = (median(&mut a), median(&mut b), median(&mut ratios));
+            let (a, b, ratio) = (median(&a), median(&b), median(&ratios));
             let speed = tokens as f64 / (a * (texts.len() * bytes) as f64);
             let seed = floor.seed_tokens_per_second.map_or("-".to_owned(), |seed| {
                 let times = speed / seed;
@@ -127,9 +128,4 @@ fn measure(floor: &Floor, targets: &Targets, paths: &Paths) -> Result<(usize, us
         }
     }
     Ok((rows, low))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

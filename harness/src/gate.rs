@@ -30,70 +30,35 @@ pub const BLESS: &str = "cargo xtask gate --bless";
 
 /// What can go wrong before anything is judged.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum GateError {
     /// There is no valgrind, or it does not run.
     #[error("{reason}")]
-    NoValgrind {
-        /// What was tried and what came of it.
-        reason: String,
-        /// What to do.
-        remedy: &'static str,
-    },
+    NoValgrind { reason: String, remedy: &'static str },
     /// A program cannot be started.
-    #[error("cannot start {program}: {source}; `cargo build --release -p bitnet-cli -p gate-driver` makes the driver", program = program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error("cannot start {program}: {source}; `cargo build --release -p gate-driver` makes the driver", program = program.display())]
+    Start { program: PathBuf, source: std::io::Error },
     /// The driver ended with an error.
     #[error("{program} failed ({status}): {said}", program = program.display())]
-    Driver {
-        /// The program.
-        program: PathBuf,
-        /// How it ended.
-        status: String,
-        /// The end of what it said on stderr, and valgrind in its log.
-        said: String,
-    },
+    Driver { program: PathBuf, status: String, said: String },
     /// The driver says what this version does not understand.
     #[error("the driver's line `{line}` is not understood: {problem}; build driver and xtask from one checkout")]
-    Line {
-        /// The line.
-        line: String,
-        /// Why.
-        problem: String,
-    },
+    Line { line: String, problem: String },
     /// Callgrind's file is not as expected.
     #[error("callgrind's file {problem}; this reads what valgrind 3.19 writes")]
-    Callgrind {
-        /// What is wrong with it.
-        problem: String,
-    },
+    Callgrind { problem: String },
     /// A data file.
     #[error(transparent)]
     Golden(#[from] GoldenError),
     /// A file cannot be written or read.
     #[error("{path}: {source}", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
     /// Figures that must not be blessed.
     #[error("not blessed: {reason}")]
-    NotBlessed {
-        /// Why.
-        reason: String,
-    },
+    NotBlessed { reason: String },
     /// Nothing was selected.
     #[error("no case begins with {}", .names.join(" or "))]
-    NoCase {
-        /// What was asked for.
-        names: Vec<String>,
-    },
+    NoCase { names: Vec<String> },
 }
 
 /// The outcome of a case.

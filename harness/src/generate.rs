@@ -14,6 +14,7 @@ pub mod streamed;
 
 use crate::check::Failure;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
+pub use bitnet_engine::random::SplitMix64 as Noise;
 use bitnet_golden::matrix::{Shape, Weights};
 use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
 use bitnet_kernels::quant::{self, Format};
@@ -180,28 +181,3 @@ impl Tensors<'_, '_> {
 /// ggml's ids of the formats that hold a scale times few values, with the part of the noise that becomes zero and the scale:
 /// TQ1_0, TQ2_0, I2_S and Q2_0 of three values, Q1_0 of two.
 const GRIDS: [(&[u32], (f32, f32)); 2] = [(&[34, 35, 36, 42], (1.0 / 3.0, 0.7)), (&[41], (0.0, 0.577))];
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere from a seed of 64 bits.
-#[derive(Debug, Clone)]
-pub struct Noise(pub u64);
-
-impl Noise {
-    /// Uniform in -1..1, in steps of 2^-23: exact in f32.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / 8_388_608.0 - 1.0
-    }
-
-    /// Uniform in `0..n`, for small `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.bits()) * n as u128) >> 64) as usize
-    }
-
-    /// Sixty-four random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}

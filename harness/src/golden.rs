@@ -42,63 +42,32 @@ pub struct Golden {
 
 /// Why a snapshot does not hold.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SnapshotError {
     /// There is no such file.
     #[error(
         "golden snapshot missing: golden/snapshots/{file}\n  the value would be:\n{preview}\n  if it is right, bless it from the oracle: {command}"
     )]
-    Missing {
-        /// File name of the snapshot.
-        file: String,
-        /// First lines of the value.
-        preview: String,
-        /// The command that blesses it.
-        command: String,
-    },
+    Missing { file: String, preview: String, command: String },
     /// The value differs.
     #[error(
         "golden snapshot differs: golden/snapshots/{file} (- golden, + now)\n{diff}\n  if the new value is right, bless it from the oracle: {command}"
     )]
-    Differs {
-        /// File name of the snapshot.
-        file: String,
-        /// The difference.
-        diff: String,
-        /// The command that blesses it.
-        command: String,
-    },
+    Differs { file: String, diff: String, command: String },
     /// The file is there but cannot be understood.
     #[error(
         "golden/snapshots/{file} cannot be read: {problem}; restore it with `git checkout -- golden/snapshots/{file}`"
     )]
-    Unreadable {
-        /// File name of the snapshot.
-        file: String,
-        /// What insta said.
-        problem: String,
-    },
+    Unreadable { file: String, problem: String },
     /// Blessing was asked for where it is not allowed.
     #[error("blessing refused for {cell}: {why}; use `cargo xtask bless` on a developer's machine")]
-    Refused {
-        /// The cell.
-        cell: String,
-        /// Which rule forbids it.
-        why: String,
-    },
+    Refused { cell: String, why: String },
     /// The snapshot could not be written.
     #[error("cannot write golden/snapshots/{file}: {problem}")]
-    Write {
-        /// File name of the snapshot.
-        file: String,
-        /// Why.
-        problem: String,
-    },
+    Write { file: String, problem: String },
     /// A part of a cell's snapshots has a name that cannot be part of a file name.
     #[error("`{part}` cannot name a part of a snapshot: lower case letters, digits, `.`, `-` and single `_` only")]
-    BadPart {
-        /// The name.
-        part: String,
-    },
+    BadPart { part: String },
 }
 
 impl Golden {

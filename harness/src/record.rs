@@ -80,32 +80,20 @@ pub struct HarnessInfo {
 
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum RecordError {
     /// Reading, writing or listing failed.
     #[error("{path}: {source}", path = path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A folder of records without the file that says what was to be run.
     #[error(
         "{path} has no run.json: no run of the matrix wrote it, so nobody knows what is missing in it; run `cargo test --test matrix`, or name the folder of a run",
         path = path.display()
     )]
-    NoRun {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoRun { path: PathBuf },
     /// It is not a record of this version.
     #[error("{path} is not a record of schema {SCHEMA}: {problem}; remove it and run its cell again", path = path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
+    Malformed { path: PathBuf, problem: String },
 }
 
 impl Record {

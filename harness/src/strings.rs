@@ -1,5 +1,7 @@
 //! Strings that strain tokenizers, made from seeds: the same ones everywhere, nothing is downloaded.
 
+use bitnet_engine::random::{SplitMix64, seed_of};
+
 /// Kinds of strings, and how many of each a vocabulary is asked.
 pub static CLASSES: &[(&str, usize)] = &[
     ("multilingual", 400),
@@ -12,30 +14,25 @@ pub static CLASSES: &[(&str, usize)] = &[
     ("mixed", 400),
 ];
 
-/// A small generator (SplitMix64): fixed for ever, since the strings depend on it.
+/// A generator that is fixed for ever, since the strings depend on it.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct Random(SplitMix64);
 
 impl Random {
     /// From a text, such as the name of what the numbers are for.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        // FNV-1a.
-        Self(name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3)))
+        Self(SplitMix64(seed_of(name)))
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// Below `n` (which must not be 0).
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.bits()) * n as u128) >> 64) as usize
+        self.0.below(n)
     }
 
     /// One of a list that is not empty.

@@ -4,29 +4,19 @@ use thiserror::Error;
 
 /// Why bytes are not a matrix of a format, or numbers cannot become one.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum QuantError {
     /// No format has this name.
     #[error("no weight format is named `{name}`; the formats are: {known}")]
-    UnknownName {
-        /// The name asked for.
-        name: String,
-        /// The valid names, separated by commas.
-        known: String,
-    },
+    UnknownName { name: String, known: String },
     /// No format has this ggml type id.
     #[error(
         "ggml tensor type {ggml_type} is not supported; the supported types are: {known}. Convert the model to one of them"
     )]
-    UnknownType {
-        /// The id found in the file.
-        ggml_type: u32,
-        /// The valid ids and names.
-        known: String,
-    },
+    UnknownType { ggml_type: u32, known: String },
     /// A matrix without rows or columns.
     #[error("a {format} matrix of {rows} x {cols} holds nothing; both sides must be at least 1")]
     Empty {
-        /// Format name.
         format: &'static str,
         /// Rows (outputs).
         rows: usize,
@@ -37,72 +27,28 @@ pub enum QuantError {
     #[error(
         "{format} stores blocks of {block_len} weights, so {cols} columns do not fit; keep this tensor as f16 instead"
     )]
-    Columns {
-        /// Format name.
-        format: &'static str,
-        /// Columns asked for.
-        cols: usize,
-        /// The block length that must divide them.
-        block_len: usize,
-    },
+    Columns { format: &'static str, cols: usize, block_len: usize },
     /// The number of bytes does not fit in `usize`.
     #[error("a {format} matrix of {rows} x {cols} is larger than this machine can address; the header is damaged")]
-    TooLarge {
-        /// Format name.
-        format: &'static str,
-        /// Rows.
-        rows: usize,
-        /// Columns.
-        cols: usize,
-    },
+    TooLarge { format: &'static str, rows: usize, cols: usize },
     /// Not exactly the bytes of the shape.
     #[error(
         "a {format} matrix of {rows} x {cols} takes {expected} bytes but {got} were given; the file is truncated or its header is wrong, download it again"
     )]
-    Size {
-        /// Format name.
-        format: &'static str,
-        /// Rows.
-        rows: usize,
-        /// Columns.
-        cols: usize,
-        /// Bytes that the shape takes.
-        expected: usize,
-        /// Bytes given.
-        got: usize,
-    },
+    Size { format: &'static str, rows: usize, cols: usize, expected: usize, got: usize },
     /// Not `rows * cols` numbers to pack.
     #[error("packing {rows} x {cols} as {format} takes {expected} numbers but {got} were given")]
-    Count {
-        /// Format name.
-        format: &'static str,
-        /// Rows.
-        rows: usize,
-        /// Columns.
-        cols: usize,
-        /// Numbers that the shape takes.
-        expected: usize,
-        /// Numbers given.
-        got: usize,
-    },
+    Count { format: &'static str, rows: usize, cols: usize, expected: usize, got: usize },
     /// Bits that are not ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
     #[error(
         "{format}: byte {byte} (row {row}) holds a code that means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
     )]
-    Code {
-        /// Format name.
-        format: &'static str,
-        /// Row of the byte.
-        row: usize,
-        /// Offset of the byte in the matrix.
-        byte: usize,
-    },
+    Code { format: &'static str, row: usize, byte: usize },
     /// A scale that cannot be one.
     #[error(
         "{format}: the {what} of row {row}, block {block} is {value}, which cannot be a scale; the file is damaged, download or convert it again"
     )]
     Scale {
-        /// Format name.
         format: &'static str,
         /// Which scale ("scale", "minimum").
         what: &'static str,
@@ -110,31 +56,18 @@ pub enum QuantError {
         row: usize,
         /// Block in the row (0 for a scale of the whole matrix).
         block: usize,
-        /// The value found.
         value: f32,
     },
     /// A weight that is NaN or infinite.
     #[error("{format}: the weight at row {row}, column {col} is {value}; weights must be finite")]
-    NotFinite {
-        /// Format name.
-        format: &'static str,
-        /// Row.
-        row: usize,
-        /// Column.
-        col: usize,
-        /// The value found.
-        value: f32,
-    },
+    NotFinite { format: &'static str, row: usize, col: usize, value: f32 },
     /// A number too large for the format.
     #[error("{format}: {value} at row {row}, column {col} is beyond what the format can hold; use a wider format")]
     Overflow {
-        /// Format name.
         format: &'static str,
-        /// Row.
         row: usize,
         /// Column (of the block's first weight for a block scale).
         col: usize,
-        /// The number that does not fit.
         value: f32,
     },
     /// Ternary packing of a matrix that is not ternary.
@@ -142,73 +75,32 @@ pub enum QuantError {
         "{format} holds only -s, 0 and +s with one s for {unit} (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
     )]
     NotTernary {
-        /// Format name.
         format: &'static str,
         /// What has one scale ("the whole matrix").
         unit: &'static str,
-        /// Row.
         row: usize,
-        /// Column.
         col: usize,
-        /// The weight found.
         value: f32,
-        /// The magnitude that the first non-zero weight set.
         scale: f32,
     },
     /// A ternary scale that the format cannot keep exactly.
     #[error(
         "{format} keeps scales as f16, and {value} (row {row}, from column {col}) is none, {rounded} is the nearest; pack the signs and keep the scale beside them, as `bitnet convert` does in a tensor `.scale`"
     )]
-    InexactScale {
-        /// Format name.
-        format: &'static str,
-        /// Row.
-        row: usize,
-        /// Column of the block's first weight.
-        col: usize,
-        /// The scale.
-        value: f32,
-        /// The nearest f16.
-        rounded: f32,
-    },
+    InexactScale { format: &'static str, row: usize, col: usize, value: f32, rounded: f32 },
     /// A number of rows that the format cannot hold.
     #[error("{format} stores {multiple} rows together, so {rows} rows do not fit; use another format for this tensor")]
-    Rows {
-        /// Format name.
-        format: &'static str,
-        /// Rows.
-        rows: usize,
-        /// What they must be a multiple of.
-        multiple: usize,
-    },
+    Rows { format: &'static str, rows: usize, multiple: usize },
     /// A shape that the tiles of TL1 and TL2 do not fill.
     #[error(
         "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
     )]
-    Tiles {
-        /// Format name.
-        format: &'static str,
-        /// Rows.
-        rows: usize,
-        /// Columns.
-        cols: usize,
-    },
+    Tiles { format: &'static str, rows: usize, cols: usize },
     /// Raw activations that no quantiser produces.
     #[error(
         "activations of {n_tokens} x {cols}: {what} has {got} entries where {expected} belong, or a value beyond +-127"
     )]
-    Activations {
-        /// Which part.
-        what: &'static str,
-        /// Tokens.
-        n_tokens: usize,
-        /// Columns.
-        cols: usize,
-        /// Entries that belong there.
-        expected: usize,
-        /// Entries given.
-        got: usize,
-    },
+    Activations { what: &'static str, n_tokens: usize, cols: usize, expected: usize, got: usize },
 }
 
 impl QuantError {
@@ -255,15 +147,11 @@ pub struct Unavailable {
 
 /// Why a kernel set could not be had by name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum KernelError {
     /// No set has this name.
     #[error("no kernel set is named `{name}`; the sets are: {known}")]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The valid names, separated by commas.
-        known: String,
-    },
+    Unknown { name: String, known: String },
     /// The set exists, but not for this machine.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

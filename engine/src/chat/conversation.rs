@@ -66,6 +66,7 @@ pub enum Event<'a> {
 
 /// A question that cannot be answered; the conversation is as it was.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ConversationError {
     /// The prompt cannot be made.
     #[error(transparent)]
@@ -75,12 +76,7 @@ pub enum ConversationError {
     Inference(#[from] InferenceError),
     /// Messages that are not a conversation of turns.
     #[error("message {number}: {what}")]
-    Messages {
-        /// Which one, from 1.
-        number: usize,
-        /// What is wrong with it.
-        what: String,
-    },
+    Messages { number: usize, what: String },
 }
 
 impl Conversation {

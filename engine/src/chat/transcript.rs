@@ -10,23 +10,14 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TranscriptError {
     /// It cannot be read, or is not such a list.
     #[error("cannot take messages from {}: {why}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    Read { path: PathBuf, why: String },
     /// It cannot be written; what was there stays.
     #[error("cannot save to {}: {why}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Write { path: PathBuf, why: String },
 }
 
 /// Reads messages.

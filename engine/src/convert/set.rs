@@ -14,43 +14,23 @@ pub type Assignment = (String, MetaValue);
 
 /// Why metadata cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SetError {
     /// No `KEY=VALUE`.
     #[error("`{text}` is not KEY=VALUE, as in tokenizer.ggml.pre=llama-bpe")]
-    NotAssignment {
-        /// What was given.
-        text: String,
-    },
+    NotAssignment { text: String },
     /// One key, two values.
     #[error("`{key}` is set twice; say which of the values is meant")]
-    Twice {
-        /// The key.
-        key: String,
-    },
+    Twice { key: String },
     /// An array.
     #[error("`{key}` is {found} and cannot be set on a command line; convert the model again from its source")]
-    Array {
-        /// The key.
-        key: String,
-        /// What the file has.
-        found: String,
-    },
+    Array { key: String, found: String },
     /// The tensors lie where the alignment says.
     #[error("`{key}` says where the tensors lie and cannot be changed by itself")]
-    Alignment {
-        /// The key.
-        key: String,
-    },
+    Alignment { key: String },
     /// A text that is not a value of the key's type.
     #[error("`{key}` is of type {expected}, and `{value}` is none")]
-    Type {
-        /// The key.
-        key: String,
-        /// What was given.
-        value: String,
-        /// The type.
-        expected: ValueType,
-    },
+    Type { key: String, value: String, expected: ValueType },
 }
 
 /// Reads `KEY=VALUE` texts; types are those that `metadata` has, else the usual ones (see the module).

@@ -56,7 +56,7 @@ impl fmt::Display for StepKind {
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum StepOutcome {
     /// Its tokenizer is the one.
     Won,
     /// It has a tokenizer, but something about it is guessed; a better one was looked for.
@@ -71,7 +71,7 @@ pub enum Outcome {
     NotNeeded,
 }
 
-impl Outcome {
+impl StepOutcome {
     /// As in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -86,7 +86,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for StepOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -98,7 +98,7 @@ pub struct Step {
     /// Which one.
     pub step: StepKind,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: StepOutcome,
     /// Keys, files, repositories.
     pub looked_at: Vec<String>,
     /// The reason, in words.

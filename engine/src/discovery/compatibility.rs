@@ -11,8 +11,10 @@
 //! `tokenizer_config.json` and `generation_config.json`.
 
 use crate::gguf::{ArrayView, Metadata};
-use crate::tokenizer::TokenKind;
+use crate::tokenizer::wrappers::{BitNetTokenizerWrapper, Dressed, Gpt2TokenizerWrapper, LlamaTokenizerWrapper};
+use crate::tokenizer::{TokenKind, Tokenizer, TokenizerError};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// An id with a role, under the name that GGUF has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -25,18 +27,8 @@ pub struct Role {
     pub text: &'static str,
 }
 
-/// Which wrapper sees to a family's roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrapper {
-    /// None: what the source says is used.
-    None,
-    /// [`crate::tokenizer::wrappers::LlamaTokenizerWrapper`].
-    Llama,
-    /// [`crate::tokenizer::wrappers::Gpt2TokenizerWrapper`].
-    Gpt2,
-    /// [`crate::tokenizer::wrappers::BitNetTokenizerWrapper`].
-    BitNet,
-}
+/// Sets a tokenizer's roles right: `dress` of a type of [`crate::tokenizer::wrappers`].
+pub type Wrapper = fn(Arc<dyn Tokenizer>) -> Result<Dressed, TokenizerError>;
 
 /// One line of [`COMPATIBILITY`].
 #[derive(Debug, Clone)]
@@ -65,8 +57,8 @@ pub struct Compatibility {
     pub special: &'static [Role],
     /// Whether BOS goes in front, where that is certain.
     pub add_bos: Option<bool>,
-    /// Its wrapper.
-    pub wrapper: Wrapper,
+    /// Its wrapper; without one, what the source says is used.
+    pub wrapper: Option<Wrapper>,
     /// Repositories with the files, the ungated ones first.
     pub repos: &'static [&'static str],
     /// Branch, tag or commit.
@@ -81,8 +73,51 @@ const fn role(key: &'static str, id: u32, text: &'static str) -> Role {
     Role { key, id, text }
 }
 
-const JSON: &[&str] = &["tokenizer.json"];
-const COMPANIONS: &[&str] = &["tokenizer_config.json", "generation_config.json"];
+/// What most lines have in common.
+const LINE: Compatibility = Compatibility {
+    family: "",
+    label: "",
+    architectures: &[],
+    vocab_size: 0,
+    names: &[],
+    needs_name: false,
+    probes: &[],
+    fingerprint: None,
+    kind: "bpe",
+    pre: None,
+    special: &[],
+    add_bos: None,
+    wrapper: None,
+    repos: &[],
+    revision: "main",
+    files: &["tokenizer.json"],
+    companions: &["tokenizer_config.json", "generation_config.json"],
+};
+/// LLaMA-3's vocabulary.
+const LLAMA3: Compatibility = Compatibility {
+    vocab_size: 128_256,
+    probes: &[(0, "!"), (1000, "indow"), (100_769, "Ġviá»ĩc"), (128_000, "<|begin_of_text|>")],
+    fingerprint: Some("LLaMA-3 (128,000 ordinary tokens)"),
+    pre: Some("llama-bpe"),
+    special: &[
+        role("bos_token_id", 128_000, "<|begin_of_text|>"),
+        role("eos_token_id", 128_001, "<|end_of_text|>"),
+        role("eot_token_id", 128_009, "<|eot_id|>"),
+    ],
+    add_bos: Some(true),
+    wrapper: Some(LlamaTokenizerWrapper::dress),
+    ..LINE
+};
+/// LLaMA-2's vocabulary.
+const LLAMA2: Compatibility = Compatibility {
+    vocab_size: 32_000,
+    probes: &[(1, "<s>"), (278, "▁the"), (3186, "▁world"), (15_043, "▁Hello")],
+    kind: "spm",
+    special: LLAMA2_ROLES,
+    add_bos: Some(true),
+    wrapper: Some(LlamaTokenizerWrapper::dress),
+    ..LINE
+};
 const LLAMA2_ROLES: &[Role] =
     &[role("bos_token_id", 1, "<s>"), role("eos_token_id", 2, "</s>"), role("unknown_token_id", 0, "<unk>")];
 /// Those of infilling have GGUF's keys of "fill in the middle"; the last ends what was filled in.
@@ -95,14 +130,6 @@ const CODELLAMA_ROLES: &[Role] = &[
     role("fim_mid_token_id", 32_009, "▁<MID>"),
     role("eot_token_id", 32_010, "▁<EOT>"),
 ];
-const LLAMA3_ROLES: &[Role] = &[
-    role("bos_token_id", 128_000, "<|begin_of_text|>"),
-    role("eos_token_id", 128_001, "<|end_of_text|>"),
-    role("eot_token_id", 128_009, "<|eot_id|>"),
-];
-const LLAMA3_PROBES: &[(usize, &str)] =
-    &[(0, "!"), (1000, "indow"), (100_769, "Ġviá»ĩc"), (128_000, "<|begin_of_text|>")];
-const LLAMA2_PROBES: &[(usize, &str)] = &[(1, "<s>"), (278, "▁the"), (3186, "▁world"), (15_043, "▁Hello")];
 
 /// Every known pairing, one entry each. To add a family: one entry here, and one in `fingerprint::KNOWN` if it is a
 /// byte-level BPE.
@@ -111,77 +138,35 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         family: "bitnet-2b-4t",
         label: "BitNet b1.58 2B-4T (LLaMA-3's vocabulary)",
         architectures: &["bitnet-b1.58", "bitnet-25", "bitnet"],
-        vocab_size: 128_256,
         names: &["bitnet", "2b-4t", "2b_4t"],
-        needs_name: false,
-        probes: LLAMA3_PROBES,
-        fingerprint: Some("LLaMA-3 (128,000 ordinary tokens)"),
-        kind: "bpe",
-        pre: Some("llama-bpe"),
-        special: LLAMA3_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::BitNet,
+        wrapper: Some(BitNetTokenizerWrapper::dress),
         repos: &["microsoft/bitnet-b1.58-2B-4T", "microsoft/bitnet-b1.58-2B-4T-bf16"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LLAMA3
     },
     Compatibility {
         family: "llama-3",
         label: "LLaMA-3",
         architectures: &["llama"],
-        vocab_size: 128_256,
         names: &["llama-3", "llama 3", "llama3"],
-        needs_name: false,
-        probes: LLAMA3_PROBES,
-        fingerprint: Some("LLaMA-3 (128,000 ordinary tokens)"),
-        kind: "bpe",
-        pre: Some("llama-bpe"),
-        special: LLAMA3_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::Llama,
         repos: &["NousResearch/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LLAMA3
     },
     Compatibility {
         family: "llama-2",
         label: "LLaMA-2",
         architectures: &["llama", "bitnet"],
-        vocab_size: 32_000,
         names: &["llama"],
-        needs_name: false,
-        probes: LLAMA2_PROBES,
-        fingerprint: None,
-        kind: "spm",
-        pre: None,
-        special: LLAMA2_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::Llama,
         repos: &["NousResearch/Llama-2-7b-hf", "hf-internal-testing/llama-tokenizer", "meta-llama/Llama-2-7b-hf"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LLAMA2
     },
     Compatibility {
         family: "mistral",
         label: "Mistral v0.1",
         architectures: &["llama", "mistral"],
-        vocab_size: 32_000,
         names: &["mistral", "mixtral", "zephyr"],
-        needs_name: false,
         probes: &[(1, "<s>"), (260, "▁▁▁▁"), (1526, "▁world"), (22_557, "▁Hello")],
-        fingerprint: None,
-        kind: "spm",
-        pre: None,
-        special: LLAMA2_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::Llama,
         repos: &["Xenova/mistral-tokenizer-v1", "mistralai/Mistral-7B-v0.1"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LLAMA2
     },
     Compatibility {
         family: "codellama",
@@ -189,18 +174,10 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         architectures: &["llama"],
         vocab_size: 32_016,
         names: &["codellama", "code-llama", "code llama"],
-        needs_name: false,
         probes: &[(278, "▁the"), (15_043, "▁Hello"), (32_007, "▁<PRE>"), (32_010, "▁<EOT>")],
-        fingerprint: None,
-        kind: "spm",
-        pre: None,
         special: CODELLAMA_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::Llama,
         repos: &["codellama/CodeLlama-7b-hf", "meta-llama/CodeLlama-7b-hf"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LLAMA2
     },
     Compatibility {
         family: "bitnet-b1.58-3b",
@@ -208,16 +185,8 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         architectures: &["bitnet"],
         vocab_size: 32_002,
         names: &["bitnet"],
-        needs_name: false,
-        probes: LLAMA2_PROBES,
-        fingerprint: None,
-        kind: "spm",
-        pre: None,
-        special: LLAMA2_ROLES,
-        add_bos: Some(true),
-        wrapper: Wrapper::BitNet,
+        wrapper: Some(BitNetTokenizerWrapper::dress),
         repos: &["1bitLLM/bitnet_b1_58-3B", "1bitLLM/bitnet_b1_58-large"],
-        revision: "main",
         files: &["tokenizer.model"],
         companions: &[
             "tokenizer_config.json",
@@ -225,6 +194,7 @@ pub static COMPATIBILITY: &[Compatibility] = &[
             "added_tokens.json",
             "generation_config.json",
         ],
+        ..LLAMA2
     },
     Compatibility {
         family: "falcon3",
@@ -236,16 +206,10 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         // Its special tokens, which only this family of the table has in front. Its ordinary tokens are not at hand, so it has no
         // fingerprint, and the pre-tokenizer is written into no file.
         probes: &[(0, ">>TITLE<<"), (7, ">>DOMAIN<<"), (11, "<|endoftext|>"), (25, ">>KEY<<")],
-        fingerprint: None,
-        kind: "bpe",
         pre: Some("falcon3"),
         special: &[role("eos_token_id", 11, "<|endoftext|>")],
-        add_bos: None,
-        wrapper: Wrapper::None,
         repos: &["tiiuae/Falcon3-7B-Instruct-1.58bit", "tiiuae/Falcon3-7B-Instruct"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LINE
     },
     Compatibility {
         family: "gpt-2",
@@ -253,18 +217,14 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         architectures: &["gpt2"],
         vocab_size: 50_257,
         names: &["gpt2", "gpt-2"],
-        needs_name: false,
         probes: &[(0, "!"), (1000, "ale"), (50_255, "Ġgazed"), (50_256, "<|endoftext|>")],
         fingerprint: Some("GPT-2 (50,256 ordinary tokens)"),
-        kind: "bpe",
         pre: Some("gpt-2"),
         special: &[role("bos_token_id", 50_256, "<|endoftext|>"), role("eos_token_id", 50_256, "<|endoftext|>")],
         add_bos: Some(false),
-        wrapper: Wrapper::Gpt2,
+        wrapper: Some(Gpt2TokenizerWrapper::dress),
         repos: &["openai-community/gpt2", "gpt2"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LINE
     },
     Compatibility {
         family: "smollm2",
@@ -272,19 +232,12 @@ pub static COMPATIBILITY: &[Compatibility] = &[
         architectures: &["llama"],
         vocab_size: 49_152,
         names: &["smollm"],
-        needs_name: false,
         probes: &[(0, "<|endoftext|>"), (17, "!"), (1000, "()"), (49_151, "ectable")],
         fingerprint: Some("SmolLM2 (49,135 ordinary tokens)"),
-        kind: "bpe",
         pre: Some("smollm"),
         // Which of the first three tokens begin and end a text differs between the base and the instruct models.
-        special: &[],
-        add_bos: None,
-        wrapper: Wrapper::None,
         repos: &["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"],
-        revision: "main",
-        files: JSON,
-        companions: COMPANIONS,
+        ..LINE
     },
 ];
 

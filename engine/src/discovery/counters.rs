@@ -1,6 +1,6 @@
 //! How often which step had the tokenizer: atomics while running, a plain struct to look at.
 
-use super::chain::{Outcome, Step, StepKind};
+use super::chain::{Step, StepKind, StepOutcome};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -39,12 +39,12 @@ impl Counters {
             let Some(counter) = KINDS.iter().position(|kind| *kind == step.step).and_then(|i| self.steps.get(i)) else {
                 continue;
             };
-            if matches!(step.outcome, Outcome::NotNeeded | Outcome::NotAllowed) {
+            if matches!(step.outcome, StepOutcome::NotNeeded | StepOutcome::NotAllowed) {
                 continue;
             }
             counter.tried.fetch_add(1, Relaxed);
-            counter.won.fetch_add(u64::from(step.outcome == Outcome::Won), Relaxed);
-            counter.rejected.fetch_add(u64::from(step.outcome == Outcome::Rejected), Relaxed);
+            counter.won.fetch_add(u64::from(step.outcome == StepOutcome::Won), Relaxed);
+            counter.rejected.fetch_add(u64::from(step.outcome == StepOutcome::Rejected), Relaxed);
             counter.micros.fetch_add(step.micros, Relaxed);
         }
     }

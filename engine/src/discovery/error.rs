@@ -1,6 +1,6 @@
 //! Why there is no tokenizer: the cause, what was tried, and the command that fixes it.
 
-use super::chain::{Outcome, Step};
+use super::chain::{Step, StepOutcome};
 use super::compatibility::COMPATIBILITY;
 use super::discovery::TokenizerDiscovery;
 use super::quantization::QuantizationError;
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// An error of discovery.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 #[non_exhaustive]
 pub enum TokenizerDiscoveryError {
     /// The container, or a metadata value of a wrong type.
@@ -23,100 +24,44 @@ pub enum TokenizerDiscoveryError {
         "{model} says nowhere how many tokens there are (no tokenizer.ggml.tokens, no vocab_size, no token_embd.weight): it is no \
          language model, or incomplete; look with `bitnet inspect`"
     )]
-    NoVocabularySize {
-        /// The model.
-        model: String,
-    },
+    NoVocabularySize { model: String },
     /// No step had a tokenizer.
     #[error("{model} has no usable tokenizer{}{ways}", Tried(steps))]
-    NothingUsable {
-        /// The model.
-        model: String,
-        /// Every step.
-        steps: Vec<Step>,
-        /// What can be done.
-        ways: Box<Ways>,
-    },
+    NothingUsable { model: String, steps: Vec<Step>, ways: Box<Ways> },
     /// The GGUF's own tokenizer.
     #[error("the tokenizer inside of {model} cannot be used: {}", tokenizer::name_model(&cause.to_string(), Path::new(model)))]
-    Embedded {
-        /// The model.
-        model: String,
-        /// Why.
-        cause: TokenizerError,
-    },
+    Embedded { model: String, cause: TokenizerError },
     /// A file.
     #[error("the tokenizer {} cannot be used: {cause}", path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         cause: TokenizerError,
     },
     /// Files beside the model, none of which can be used.
     #[error("{}", reasons.join("; "))]
-    Beside {
-        /// File and reason, one each.
-        reasons: Vec<String>,
-    },
+    Beside { reasons: Vec<String> },
     /// A file that is named but not there.
     #[error("{} does not exist; name a tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it) or a folder", path.display())]
-    MissingFile {
-        /// The file.
-        path: PathBuf,
-    },
+    MissingFile { path: PathBuf },
     /// A tokenizer of another model.
     #[error(
         "it has {found} tokens, the model {expected}{}: it belongs to another model",
         family.map(|name| format!(" (as {name})")).unwrap_or_default()
     )]
-    WrongVocabulary {
-        /// Tokens of the tokenizer.
-        found: usize,
-        /// Tokens of the model.
-        expected: usize,
-        /// Rows of the embedding.
-        rows: Option<usize>,
-        /// The family, for people.
-        family: Option<&'static str>,
-    },
+    WrongVocabulary { found: usize, expected: usize, rows: Option<usize>, family: Option<&'static str> },
     /// Strict mode, and something is a guess.
     #[error("strict mode (--strict, BITNET_STRICT_TOKENIZERS): {why}; {remedy}")]
-    Strict {
-        /// What is a guess.
-        why: String,
-        /// What settles it.
-        remedy: String,
-    },
+    Strict { why: String, remedy: String },
     /// Files would have to be fetched, and that is not allowed.
     #[error("{model} needs {files} of {repo} from the hub, and {why}{ways}")]
-    DownloadNotAllowed {
-        /// The model.
-        model: String,
-        /// The files.
-        files: String,
-        /// The repository.
-        repo: String,
-        /// What forbids it.
-        why: String,
-        /// What can be done.
-        ways: Box<Ways>,
-    },
+    DownloadNotAllowed { model: String, files: String, repo: String, why: String, ways: Box<Ways> },
     /// A download that cannot be one.
     #[error("a download of `{repo}` cannot be tried: {why}")]
-    BadDownload {
-        /// The repository.
-        repo: String,
-        /// Why.
-        why: String,
-    },
+    BadDownload { repo: String, why: String },
     /// No repository gave the files.
     #[error("no repository gives the tokenizer: {}", causes.iter().map(|(repo, cause)| format!("{repo}: {cause}")).collect::<Vec<_>>().join("; "))]
-    Download {
-        /// Each repository that was asked, and its error.
-        causes: Vec<(String, Box<HubError>)>,
-    },
+    Download { causes: Vec<(String, Box<HubError>)> },
     /// The hub's settings.
     #[error(transparent)]
     Hub(#[from] Box<HubError>),
@@ -124,10 +69,7 @@ pub enum TokenizerDiscoveryError {
     #[error(
         "a mock tokenizer turns every text into nonsense and is {why}; name a real one: `bitnet infer --tokenizer FILE`"
     )]
-    MockNotAllowed {
-        /// Why not.
-        why: &'static str,
-    },
+    MockNotAllowed { why: &'static str },
     /// Tokenizer and weights do not fit.
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
@@ -143,7 +85,7 @@ struct Tried<'a>(&'a [Step]);
 
 impl fmt::Display for Tried<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in self.0.iter().filter(|step| step.outcome != Outcome::NotNeeded) {
+        for step in self.0.iter().filter(|step| step.outcome != StepOutcome::NotNeeded) {
             write!(f, "\n  tried {}: {} ({})", step.step.name(), step.why, step.outcome.name())?;
         }
         Ok(())

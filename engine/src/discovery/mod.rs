@@ -19,7 +19,7 @@ mod settings;
 mod strategy;
 mod walk;
 
-pub use chain::{Chain, FamilyReport, Outcome, Step, StepKind};
+pub use chain::{Chain, FamilyReport, Step, StepKind, StepOutcome};
 pub use colocated::{Colocated, colocated};
 pub use compatibility::{COMPATIBILITY, Compatibility, Role};
 pub use counters::{ChainCounters, StepCounters};

@@ -8,22 +8,14 @@ use bitnet_kernels::quant::{TILED, by_name};
 
 /// Tokenizer and weights do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum QuantizationError {
     /// More tokens than embeddings.
     #[error(
         "the tokenizer has {tokens} tokens, the embedding ({embedding}, model in {format}) only {rows} rows: the file mixes two models; \
          download or convert it again, or name the right tokenizer with --tokenizer FILE"
     )]
-    MoreTokensThanRows {
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Rows of the embedding.
-        rows: usize,
-        /// Type of the embedding.
-        embedding: &'static str,
-        /// Type of most weights.
-        format: &'static str,
-    },
+    MoreTokensThanRows { tokens: usize, rows: usize, embedding: &'static str, format: &'static str },
     /// No embedding at all.
     #[error(
         "there is no `token_embd.weight`: ids have nothing to stand for. The file is incomplete, download or convert it again"

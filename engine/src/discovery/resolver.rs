@@ -1,6 +1,6 @@
 //! From a strategy to a ready tokenizer.
 
-use super::compatibility::{Compatibility, Evidence, Wrapper, by_family};
+use super::compatibility::{Compatibility, Evidence, by_family};
 use super::discovery::TokenizerDiscovery;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::mock::{self, MockTokenizer};
@@ -12,7 +12,7 @@ use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
-use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled, wrappers};
+use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,12 +110,7 @@ impl Resolver<'_> {
                 let loaded = self.at(path)?;
                 self.finish(loaded, strategy.clone(), self.line(), None)
             }
-            TokenizerStrategy::EmbeddedGguf => {
-                let loaded = self
-                    .gguf(&self.discovery.file)
-                    .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?;
-                self.finish(loaded, strategy.clone(), self.line(), None)
-            }
+            TokenizerStrategy::EmbeddedGguf => self.embedded(None),
             TokenizerStrategy::Cached(cached) => {
                 let hub = self.hub()?;
                 let hub = match cached.source {
@@ -175,8 +170,19 @@ impl Resolver<'_> {
     }
 
     /// The model's own tokenizer, if it was compiled before: to open it costs less than to look at its lists.
-    pub(super) fn knows_embedded(&self) -> bool {
-        self.settings.compiled.as_ref().is_some_and(|cache| cache.knows_gguf(&self.discovery.file))
+    pub(super) fn compiled_embedded(&self) -> Option<Loaded> {
+        self.settings.compiled.as_ref()?.known_gguf(&self.discovery.file)
+    }
+
+    /// The model's own tokenizer, which may be at hand.
+    pub(super) fn embedded(&self, known: Option<Loaded>) -> Result<Resolved, TokenizerDiscoveryError> {
+        let loaded = match known {
+            Some(loaded) => loaded,
+            None => self
+                .gguf(&self.discovery.file)
+                .map_err(|cause| TokenizerDiscoveryError::Embedded { model: self.discovery.model_name(), cause })?,
+        };
+        self.finish(loaded, TokenizerStrategy::EmbeddedGguf, self.line(), None)
     }
 
     /// Why nothing may be fetched, if that is so.
@@ -357,23 +363,8 @@ fn dress(
     {
         return tokenizer;
     }
-    let inner = Arc::clone(&tokenizer);
-    let dressed = match line.wrapper {
-        Wrapper::None => return tokenizer,
-        Wrapper::Llama => wrappers::LlamaTokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-        Wrapper::Gpt2 => wrappers::Gpt2TokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-        Wrapper::BitNet => wrappers::BitNetTokenizerWrapper::new(inner).map(|w| {
-            let told = w.diagnostics().to_vec();
-            (Arc::new(w) as Arc<dyn Tokenizer>, told)
-        }),
-    };
-    match dressed {
+    let Some(wrapper) = line.wrapper else { return tokenizer };
+    match wrapper(Arc::clone(&tokenizer)) {
         Ok((dressed, mut told)) => {
             diagnostics.append(&mut told);
             dressed

@@ -1,6 +1,6 @@
 //! The steps of the chain in their order, and who wins.
 
-use super::chain::{Chain, Outcome, Step, StepKind};
+use super::chain::{Chain, Step, StepKind, StepOutcome};
 use super::colocated::colocated;
 use super::discovery::TokenizerDiscovery;
 use super::embedded::{self, Embedded, Pre};
@@ -75,7 +75,7 @@ impl Walk<'_> {
                     None if doubtful.is_some() => "what is embedded is better than that".to_owned(),
                     None => "an earlier error ends the chain".to_owned(),
                 };
-                let (outcome, looked_at) = (Outcome::NotNeeded, Vec::new());
+                let (outcome, looked_at) = (StepOutcome::NotNeeded, Vec::new());
                 chain.steps.push(Step { step: kind, outcome, looked_at, why, micros: 0 });
                 continue;
             }
@@ -83,8 +83,8 @@ impl Walk<'_> {
             let (looked_at, found) = self.step(kind, &mut chain);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             let (outcome, why) = match found {
-                Found::Absent(why) => (Outcome::Absent, why),
-                Found::NotAllowed(why) => (Outcome::NotAllowed, why),
+                Found::Absent(why) => (StepOutcome::Absent, why),
+                Found::NotAllowed(why) => (StepOutcome::NotAllowed, why),
                 Found::Rejected(error) => {
                     let why = error.to_string();
                     if let Some(note) = rejected_note(kind, &error) {
@@ -102,18 +102,18 @@ impl Walk<'_> {
                             "name the right tokenizer with --tokenizer FILE, or convert the model again".to_owned();
                         fatal = Some(TokenizerDiscoveryError::Strict { why: why.clone(), remedy });
                     }
-                    (Outcome::Rejected, why)
+                    (StepOutcome::Rejected, why)
                 }
                 Found::Works(works) if works.doubt => {
                     let why = works.why.clone();
                     doubtful = Some((chain.steps.len(), works));
-                    (Outcome::Doubtful, why)
+                    (StepOutcome::Doubtful, why)
                 }
                 Found::Works(works) => {
                     chain.winner = Some(kind);
                     chain.strategy = Some(works.strategy);
                     resolved = works.resolved;
-                    (Outcome::Won, works.why)
+                    (StepOutcome::Won, works.why)
                 }
             };
             tracing::debug!(step = kind.name(), outcome = outcome.name(), micros, why, "tokenizer discovery");
@@ -122,7 +122,7 @@ impl Walk<'_> {
         if let (None, Some((at, works))) = (chain.winner, doubtful)
             && let Some(step) = chain.steps.get_mut(at)
         {
-            step.outcome = Outcome::Won;
+            step.outcome = StepOutcome::Won;
             chain.winner = Some(step.step);
             chain.strategy = Some(works.strategy);
             resolved = works.resolved;
@@ -157,13 +157,8 @@ impl Walk<'_> {
                 Err(error) => return Found::Rejected(error),
             }
         }
-        match self.resolver.resolve(&strategy) {
-            Ok(resolved) => {
-                let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
-                Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
-            }
-            Err(error) => Found::Rejected(error),
-        }
+        let resolved = self.resolver.resolve(&strategy);
+        works(strategy, resolved)
     }
 
     fn named(&self) -> Looked {
@@ -189,14 +184,15 @@ impl Walk<'_> {
             .collect();
         let model = discovery.model_name();
         // What strict mode refuses only building can tell; one that was compiled is opened sooner than looked at.
-        let build = self.build || self.resolver.settings.strict || self.resolver.knows_embedded();
+        let known = self.resolver.compiled_embedded();
+        let build = self.build || self.resolver.settings.strict || known.is_some();
         let look = if build { embedded::head(metadata) } else { embedded::look(metadata) };
         let found = match look {
             Embedded::Absent(why) => Found::Absent(why),
             Embedded::Unsupported(cause) | Embedded::Broken(cause) => {
                 Found::Rejected(TokenizerDiscoveryError::Embedded { model, cause })
             }
-            Embedded::Unseen => self.resolve(TokenizerStrategy::EmbeddedGguf),
+            Embedded::Unseen => works(TokenizerStrategy::EmbeddedGguf, self.resolver.embedded(known)),
             Embedded::Sound { kind, tokens, pre } => self.sound(kind, tokens, pre),
         };
         (at, found)
@@ -373,6 +369,16 @@ impl Walk<'_> {
             None => (Vec::new(), self.resolve(TokenizerStrategy::Mock)),
         }
     }
+}
+
+/// What a resolved strategy comes to.
+fn works(strategy: TokenizerStrategy, resolved: Result<Resolved, TokenizerDiscoveryError>) -> Found {
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(error) => return Found::Rejected(error),
+    };
+    let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
+    Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
 }
 
 /// A tokenizer in words.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::random::{SplitMix64, seed_of};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// How often and how long.
@@ -38,7 +39,7 @@ pub(crate) struct Backoff {
     base: Duration,
     cap: Duration,
     step: u32,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Backoff {
@@ -48,24 +49,14 @@ impl Backoff {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             now.as_nanos() as u64 ^ u64::from(std::process::id())
         });
-        // FNV-1a
-        let salt = salt
-            .bytes()
-            .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
-        Self { base: policy.base, cap: policy.cap, step: 0, random: seed ^ salt }
+        Self { base: policy.base, cap: policy.cap, step: 0, random: SplitMix64(seed ^ seed_of(salt)) }
     }
 
     /// The next wait: between half and the whole of `base * 2^n`, at most `cap`.
     pub(crate) fn next(&mut self) -> Duration {
         let full = self.base.saturating_mul(1u32.checked_shl(self.step).unwrap_or(u32::MAX)).min(self.cap);
         self.step = (self.step + 1).min(31);
-        // splitmix64
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let unit = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-        full.mul_f64(0.5 + unit / 2.0)
+        full.mul_f64(0.5 + self.random.unit() / 2.0)
     }
 
     pub(crate) fn reset(&mut self) {

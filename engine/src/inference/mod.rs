@@ -32,6 +32,7 @@ use crate::tokenizer::TokenizerError;
 
 /// Why a sequence cannot be computed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum InferenceError {
     /// Nothing to start from.
     #[error("the prompt has no tokens: give some text (this model adds no beginning-of-sequence token by itself)")]
@@ -42,86 +43,48 @@ pub enum InferenceError {
          --context (the model was trained for the context that `bitnet inspect` shows)",
         room.saturating_sub(1)
     )]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        prompt: usize,
-        /// Positions that are free.
-        room: usize,
-    },
+    PromptTooLong { prompt: usize, room: usize },
     /// More tokens than the KV cache holds.
     #[error("{tokens} tokens do not fit into a context of {context}")]
-    ContextOverflow {
-        /// Tokens in all.
-        tokens: usize,
-        /// Positions.
-        context: usize,
-    },
+    ContextOverflow { tokens: usize, context: usize },
     /// The KV cache would be larger than memory is.
     #[error(
         "a context of {context} tokens needs more memory than this machine has: choose a shorter one with --context"
     )]
-    ContextTooLarge {
-        /// Positions asked for.
-        context: usize,
-    },
+    ContextTooLarge { context: usize },
     /// A token id that the model has no embedding for.
     #[error(
         "token {token} is outside of the model's vocabulary of {vocab}: the tokenizer belongs to another model, see \
          `bitnet inspect`"
     )]
-    TokenOutOfRange {
-        /// The id.
-        token: u32,
-        /// Rows of the embedding.
-        vocab: usize,
-    },
+    TokenOutOfRange { token: u32, vocab: usize },
     /// The weights lead to infinities or to NaN.
     #[error(
         "the logits at position {position} are not finite numbers: the weights are damaged or beyond what f32 holds; \
          download or convert the model again"
     )]
-    NotFinite {
-        /// The position.
-        position: usize,
-    },
+    NotFinite { position: usize },
     /// A text with nothing to predict.
     #[error("the text has {tokens} tokens; at least two are needed, so that one can be predicted from another")]
-    TextTooShort {
-        /// Its tokens.
-        tokens: usize,
-    },
+    TextTooShort { tokens: usize },
     /// More guesses at once than are allowed.
     #[error("{tokens} tokens cannot be guessed ahead at once: --speculate is {most} at most")]
-    DraftTooLong {
-        /// What was asked for.
-        tokens: usize,
-        /// What is allowed.
-        most: usize,
-    },
+    DraftTooLong { tokens: usize, most: usize },
     /// More positions than the model has embeddings for.
     #[error(
         "a context of {context} tokens: the model has embeddings for {longest} positions; choose --context {longest}"
     )]
     NoPosition {
-        /// Positions asked for.
         context: usize,
         /// Rows of `position_embd.weight`.
         longest: usize,
     },
     /// An option without sense.
     #[error("{what}")]
-    Option {
-        /// Which and why.
-        what: &'static str,
-    },
+    Option { what: &'static str },
     /// A model that a device cannot compute.
     #[error("{device} cannot run this model: {what}")]
-    NotOnDevice {
-        /// The device.
-        device: String,
-        /// What it cannot do, and what can.
-        what: String,
-    },
+    NotOnDevice { device: String, what: String },
     /// A card whose results are not those of the processor.
     #[error(transparent)]
     Broken(#[from] BrokenContract),

@@ -5,6 +5,7 @@ use bitnet_kernels::QuantError;
 
 /// Why a GGUF cannot be run as a model.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ModelError {
     /// The container or a metadata value is broken.
     #[error(transparent)]
@@ -12,7 +13,6 @@ pub enum ModelError {
     /// What is wrong is in one of the several files of a split model.
     #[error("{}: {error}", path.display())]
     InPart {
-        /// The file.
         path: std::path::PathBuf,
         /// What is wrong with it; never `InPart` itself.
         #[source]
@@ -23,61 +23,25 @@ pub enum ModelError {
         "the metadata lacks `{key}`: the file is incomplete or was not written for inference; \
          convert the model again, or look at what is there with `bitnet inspect`"
     )]
-    MissingKey {
-        /// The key.
-        key: String,
-    },
+    MissingKey { key: String },
     /// A count outside of what can be.
     #[error("`{key}` is {value}, expected {min} to {max}")]
-    OutOfRange {
-        /// The key.
-        key: String,
-        /// What the file says.
-        value: String,
-        /// Least sensible value.
-        min: u64,
-        /// Greatest sensible value.
-        max: u64,
-    },
+    OutOfRange { key: String, value: String, min: u64, max: u64 },
     /// A constant outside of what can be.
     #[error("`{key}` is {value}, expected a number from {min} to {max}")]
-    BadFloat {
-        /// The key.
-        key: String,
-        /// What the file says.
-        value: f32,
-        /// Least sensible value.
-        min: f32,
-        /// Greatest sensible value.
-        max: f32,
-    },
+    BadFloat { key: String, value: f32, min: f32, max: f32 },
     /// A divisor of the rotary frequencies that is not a positive number.
     #[error("tensor `{name}`: element {index} is {value}, expected a positive number. The file is damaged")]
-    RopeFactor {
-        /// The tensor.
-        name: String,
-        /// The element.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
+    RopeFactor { name: String, index: usize, value: f32 },
     /// A rounding of activations that is none.
     #[error("`{key}` is `{value}`, expected one of: {known}", key = super::ACTIVATIONS_KEY)]
-    Activations {
-        /// What the file says.
-        value: String,
-        /// What it could say.
-        known: String,
-    },
+    Activations { value: String, known: String },
     /// The steps of a plan do not fit each other.
     #[error(transparent)]
     Plan(#[from] crate::ops::ShapeError),
     /// Two sizes contradict each other.
     #[error("sizes do not fit: {what}")]
-    Mismatch {
-        /// Which ones.
-        what: String,
-    },
+    Mismatch { what: String },
     /// The architecture is not one that this engine computes.
     #[error(
         "architecture `{architecture}` is not supported; supported are {known}. \
@@ -86,67 +50,34 @@ pub enum ModelError {
     UnknownArchitecture {
         /// `general.architecture`.
         architecture: String,
-        /// The names that are known.
         known: String,
     },
     /// A known architecture uses a feature that this engine does not compute.
     #[error("the model uses {what}, which this engine does not compute")]
-    Unsupported {
-        /// The feature.
-        what: String,
-    },
+    Unsupported { what: String },
     /// A tensor of the architecture is absent.
     #[error("tensor `{name}` is missing: the file is incomplete, convert or download it again")]
-    MissingTensor {
-        /// Its name.
-        name: String,
-    },
+    MissingTensor { name: String },
     /// A tensor that the architecture does not know, which would change the result if it were ignored.
     #[error(
         "tensor `{name}` is not part of architecture `{architecture}`: ignoring it would compute something else \
          than the model's author meant"
     )]
-    UnknownTensor {
-        /// Its name.
-        name: String,
-        /// The architecture.
-        architecture: String,
-    },
+    UnknownTensor { name: String, architecture: String },
     /// A tensor has other dimensions than the hyper-parameters ask for.
     #[error("tensor `{name}` has dimensions {found:?}, the metadata asks for {expected:?} (inner dimension first)")]
-    Shape {
-        /// Its name.
-        name: String,
-        /// What the metadata asks for, ggml order.
-        expected: Vec<u64>,
-        /// What the file says.
-        found: Vec<u64>,
-    },
+    Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
     /// A tensor's type has no kernel.
     #[error(
         "tensor `{name}` at byte {offset} is stored as {type_name} (ggml type {ggml_type}), which this engine cannot \
          compute; supported are {known}"
     )]
-    TensorType {
-        /// Its name.
-        name: String,
-        /// Where its data begins in the file.
-        offset: u64,
-        /// The ggml type.
-        ggml_type: u32,
-        /// The type's name.
-        type_name: String,
-        /// The formats that are known.
-        known: String,
-    },
+    TensorType { name: String, offset: u64, ggml_type: u32, type_name: String, known: String },
     /// A tensor's bytes are invalid in its format.
     #[error("tensor `{name}` at byte {offset}: {source}. The file is damaged; download or convert it again")]
     TensorData {
-        /// Its name.
         name: String,
-        /// Where its data begins in the file.
         offset: u64,
-        /// What is wrong with it.
         #[source]
         source: QuantError,
     },
@@ -155,44 +86,23 @@ pub enum ModelError {
         "tensor `{name}` at byte {offset}: element {index} is {value}, expected a finite number below {limit} in size. \
          The file is damaged; download or convert it again"
     )]
-    VectorValue {
-        /// Its name.
-        name: String,
-        /// Where its data begins in the file.
-        offset: u64,
-        /// The element.
-        index: usize,
-        /// Its value.
-        value: f32,
-        /// The bound.
-        limit: f32,
-    },
+    VectorValue { name: String, offset: u64, index: usize, value: f32, limit: f32 },
     /// The factor of a matrix is not a positive number.
     #[error(
         "tensor `{name}` at byte {offset} is {value}, expected a positive number. The file is damaged; download or \
          convert it again"
     )]
-    ScaleValue {
-        /// Its name.
-        name: String,
-        /// Where its data begins in the file.
-        offset: u64,
-        /// Its value.
-        value: f32,
-    },
+    ScaleValue { name: String, offset: u64, value: f32 },
     /// Tiles of a size that nothing tells.
     #[error(
         "tensor `{name}` is {format}, which is cut into tiles whose size is not in the file, and {rows} x {cols} is no \
          shape that bitnet.cpp's set-up generates kernels for; get the model as i2_s or f16"
     )]
     Tiles {
-        /// Its name.
         name: String,
         /// `tl1` or `tl2`.
         format: &'static str,
-        /// Rows.
         rows: usize,
-        /// Columns.
         cols: usize,
     },
 }

@@ -2,6 +2,7 @@
 //! [`self_check`](crate::inference::self_check) run all of them.
 
 use super::UNITS;
+use crate::random::SplitMix64;
 use bitnet_kernels::{Kernels, by_name};
 
 /// A kernel whose bits differ from the scalar oracle's.
@@ -31,7 +32,7 @@ type Compare<'a> = &'a mut dyn FnMut(&str, Run<'_>) -> Result<(), BrokenContract
 /// What the examples of an operation are given: values, and somebody who compares results.
 pub struct Cases<'a> {
     thorough: bool,
-    noise: u64,
+    noise: SplitMix64,
     compare: Compare<'a>,
     first: Option<BrokenContract>,
 }
@@ -45,14 +46,7 @@ impl Cases<'_> {
 
     /// `n` values in `-size..size`, in steps that f32 holds exactly before they are multiplied with `size`.
     pub fn values(&mut self, n: usize, size: f32) -> Vec<f32> {
-        let mut next = || {
-            // SplitMix64 (Steele, Lea, Flood 2014).
-            self.noise = self.noise.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let z = (self.noise ^ (self.noise >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next() * size).collect()
+        (0..n).map(|_| self.noise.next() * size).collect()
     }
 
     /// Compares what `run` computes; after the first difference nothing more is run.
@@ -86,7 +80,7 @@ pub fn compare(kernels: &dyn Kernels, thorough: bool, seed: u64) -> Result<usize
                 }),
             }
         };
-        let mut cases = Cases { thorough, noise: seed, compare: &mut same, first: None };
+        let mut cases = Cases { thorough, noise: SplitMix64(seed), compare: &mut same, first: None };
         (unit.cases)(&mut cases);
         if let Some(broken) = cases.first {
             return Err(broken);

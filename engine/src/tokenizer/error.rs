@@ -6,16 +6,14 @@ use std::path::Path;
 
 /// Why a tokenizer could not be built or could not encode.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TokenizerError {
     /// The metadata lacks a key without which there is no tokenizer.
     #[error(
         "the tokenizer metadata has no `{key}`: the file carries no usable tokenizer. \
          Convert the model again with its tokenizer, or see with `bitnet inspect FILE` what it holds"
     )]
-    MissingKey {
-        /// The missing key.
-        key: String,
-    },
+    MissingKey { key: String },
     /// A key is there but cannot be read.
     #[error("the tokenizer metadata key cannot be read: {reason}. Check the file with `bitnet inspect FILE`")]
     BadKey {
@@ -27,82 +25,38 @@ pub enum TokenizerError {
         "tokenizer model `{found}` is not supported; known are `llama` and `gemma4` (SentencePiece BPE), `gpt2` (byte-level BPE), `t5` (Unigram) and `bert` (WordPiece). \
          Choose a model with a tokenizer of one of those kinds"
     )]
-    UnsupportedModel {
-        /// The name found.
-        found: String,
-    },
+    UnsupportedModel { found: String },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is unknown, and the vocabulary is unknown too.
     #[error(
         "pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is unknown, and the vocabulary of {vocab_size} tokens \
          (sha256 {digest}) is not one that is known by its fingerprint. Known pre-tokenizers: {known}. \
          If one of them is right, write it into the file: `bitnet convert FILE --set tokenizer.ggml.pre=NAME -o FIXED`"
     )]
-    UnknownPre {
-        /// The name found.
-        found: String,
-        /// Names that would work, comma separated.
-        known: String,
-        /// Tokens in the vocabulary.
-        vocab_size: usize,
-        /// Digest of the whole token list.
-        digest: String,
-    },
+    UnknownPre { found: String, known: String, vocab_size: usize, digest: String },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that cannot be computed exactly.
     #[error("pre-tokenizer `{found}` (key `tokenizer.ggml.pre`) is not supported: {why}")]
-    RefusedPre {
-        /// The name found.
-        found: String,
-        /// Why, and what to use instead.
-        why: &'static str,
-    },
+    RefusedPre { found: String, why: &'static str },
     /// The vocabulary is empty or beyond any plausible size.
     #[error(
         "the vocabulary has {found} tokens; between 1 and {limit} are possible. The file is damaged: download or convert it again"
     )]
-    BadVocabSize {
-        /// Tokens found.
-        found: usize,
-        /// Largest supported number.
-        limit: usize,
-    },
+    BadVocabSize { found: usize, limit: usize },
     /// Two lists that must have one entry a token do not.
     #[error("`{key}` has {found} entries for {expected} tokens. The file is damaged: download or convert it again")]
-    LengthMismatch {
-        /// Key of the list.
-        key: String,
-        /// Entries of the list.
-        found: usize,
-        /// Tokens.
-        expected: usize,
-    },
+    LengthMismatch { key: String, found: usize, expected: usize },
     /// A special token id points outside the vocabulary.
     #[error(
         "`{key}` is {id}, but the vocabulary ends at {last}. Repair the file: `bitnet convert FILE --set {key}=ID -o FIXED`"
     )]
-    IdOutOfRange {
-        /// The key.
-        key: String,
-        /// Its value.
-        id: u32,
-        /// Largest valid id.
-        last: u32,
-    },
+    IdOutOfRange { key: String, id: u32, last: u32 },
     /// A score is NaN, so that no order of merges exists.
     #[error("the score of token {id} is not a number. The file is damaged: download or convert it again")]
-    BadScore {
-        /// The token.
-        id: u32,
-    },
+    BadScore { id: u32 },
     /// A merge is not two pieces.
     #[error(
         "merge {index} (`{merge}`) is not two pieces with a space between. The file is damaged: download or convert it again"
     )]
-    BadMerge {
-        /// Index in the list.
-        index: usize,
-        /// Its text, shortened.
-        merge: String,
-    },
+    BadMerge { index: usize, merge: String },
     /// A byte-level BPE without merges cannot encode.
     #[error(
         "the vocabulary says byte-level BPE (`gpt2`) but has no merges (`tokenizer.ggml.merges`). Convert the model again with its tokenizer"
@@ -112,89 +66,42 @@ pub enum TokenizerError {
     #[error(
         "byte-level BPE cannot work: {what}. Vocabulary and merges are not of one model: convert it again with its tokenizer"
     )]
-    UselessMerges {
-        /// How many there are, and an example.
-        what: String,
-    },
+    UselessMerges { what: String },
     /// The vocabulary cannot express some text and has no unknown token either.
     #[error(
         "the vocabulary has no token for {text:?} at byte {offset}: neither the text, nor its bytes (`<0xXX>`), nor an unknown token. \
          Convert the model again with its whole tokenizer"
     )]
-    NoTokenForText {
-        /// The character or byte.
-        text: String,
-        /// Offset in the text given to encode.
-        offset: usize,
-    },
+    NoTokenForText { text: String, offset: usize },
     /// Offsets are kept in 31 bits.
     #[error("the text has {bytes} bytes; at most {limit} can be encoded in one call. Encode it in parts")]
-    TextTooLong {
-        /// Bytes given.
-        bytes: usize,
-        /// Most bytes allowed.
-        limit: usize,
-    },
+    TextTooLong { bytes: usize, limit: usize },
     /// A tokenizer file or folder cannot be read.
     #[error("cannot read `{path}`: {reason}. Check the path and its permissions")]
-    Io {
-        /// The path.
-        path: String,
-        /// What the system said.
-        reason: String,
-    },
+    Io { path: String, reason: String },
     /// No tokenizer file is a gigabyte.
     #[error("`{file}` has {bytes} bytes; no tokenizer file has more than {limit}. Is it the model?")]
-    FileTooLarge {
-        /// Name of the file.
-        file: String,
-        /// Its size.
-        bytes: u64,
-        /// Most bytes allowed.
-        limit: u64,
-    },
+    FileTooLarge { file: String, bytes: u64, limit: u64 },
     /// The file is something else: a web page, a Git LFS pointer, an archive...
     #[error("`{file}` is not a tokenizer: {what}. {remedy}")]
     NotATokenizer {
-        /// Name of the file.
         file: String,
         /// What it is, a whole clause ("this is an HTML page").
         what: String,
-        /// What to do.
         remedy: String,
     },
     /// The file is of a known kind and damaged.
     #[error("`{file}` is damaged: {reason}. Download it again: `bitnet download REPO --files {file}`")]
-    BadFile {
-        /// Name of the file.
-        file: String,
-        /// What is wrong and where.
-        reason: String,
-    },
+    BadFile { file: String, reason: String },
     /// The file is of a known kind and whole, but nothing here can run it.
     #[error("`{file}` cannot be used: {reason}")]
-    UnsupportedFile {
-        /// Name of the file.
-        file: String,
-        /// What is not supported, and what to use instead.
-        reason: String,
-    },
+    UnsupportedFile { file: String, reason: String },
     /// A compiled tokenizer that cannot be used here.
     #[error("`{file}` cannot be used: {reason}. Compile it again: `bitnet tokenizer compile MODEL -o FILE`")]
-    Compiled {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        reason: Unusable,
-    },
+    Compiled { file: String, reason: Unusable },
     /// A compiled tokenizer cannot be written.
     #[error("cannot write `{path}`: {reason}. Choose another place with -o")]
-    Unwritten {
-        /// The path.
-        path: String,
-        /// What the system said.
-        reason: String,
-    },
+    Unwritten { path: String, reason: String },
     /// The tables of this kind are not ours.
     #[error(
         "a tokenizer of kind `{kind}` cannot be compiled: another crate runs it, and its tables are not ours. Use its own files"
@@ -205,45 +112,26 @@ pub enum TokenizerError {
     },
     /// Half of a pair of files, or companions without a tokenizer.
     #[error("`{file}` alone is not a tokenizer: {missing} must be beside it")]
-    Incomplete {
-        /// What was found.
-        file: String,
-        /// What is missing.
-        missing: String,
-    },
+    Incomplete { file: String, missing: String },
     /// A folder (or a set of files) without any tokenizer file.
     #[error(
         "no tokenizer file in {place}; looked for tokenizer.json, tokenizer.model, vocab.json with merges.txt, and \
          encoder.json with vocab.bpe; found: {found}. Download one: `bitnet download REPO --files tokenizer.json`"
     )]
     NoTokenizerFile {
-        /// Where.
         place: String,
         /// What was there, comma separated, or "nothing".
         found: String,
     },
     /// The crate `tokenizers` failed.
     #[error("the HuggingFace engine failed: {reason}. Report it with the file and the text")]
-    Engine {
-        /// What it said.
-        reason: String,
-    },
+    Engine { reason: String },
     /// A wrapper was asked to wrap another family's tokenizer.
     #[error("this is not a {family} tokenizer: {reason}. Use the tokenizer that belongs to the model")]
-    WrongFamily {
-        /// The family the wrapper is for.
-        family: &'static str,
-        /// What does not fit.
-        reason: String,
-    },
+    WrongFamily { family: &'static str, reason: String },
     /// One text of a batch failed.
     #[error("text {index} of the batch: {error}")]
-    InBatch {
-        /// Index of the text.
-        index: usize,
-        /// Why.
-        error: Box<TokenizerError>,
-    },
+    InBatch { index: usize, error: Box<TokenizerError> },
 }
 
 /// A text in which the commands that read the model name its path instead of `FILE`. Errors and hints are made where the path is

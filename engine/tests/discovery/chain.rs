@@ -2,7 +2,7 @@
 
 use crate::discovery_support::*;
 use bitnet_engine::discovery::{
-    DiscoverySettings, Outcome, Resolved, StepKind, TokenizerDiscovery, TokenizerDiscoveryError,
+    DiscoverySettings, Resolved, StepKind, StepOutcome, TokenizerDiscovery, TokenizerDiscoveryError,
     TokenizerFallbackChain, TokenizerStrategy, TokenizerStrategyResolver, Walked, colocated,
 };
 use bitnet_engine::tokenizer::EncodeOptions;
@@ -84,12 +84,14 @@ fn test_strategy_discovery_colocated_files() {
 fn a_tokenizer_of_another_model_is_refused_and_the_chain_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let model = write(dir.path(), "model.gguf", gguf(&arch("llama"), Some(700)));
-    for (n, outcome) in [(701, Outcome::Rejected), (699, Outcome::Won), (640, Outcome::Won), (500, Outcome::Rejected)] {
+    for (n, outcome) in
+        [(701, StepOutcome::Rejected), (699, StepOutcome::Won), (640, StepOutcome::Won), (500, StepOutcome::Rejected)]
+    {
         write(dir.path(), "tokenizer.json", tokenizer_json(n));
         let walked = run(&model, &DiscoverySettings::default());
         let step = walked.chain.step(StepKind::Beside).unwrap();
         assert_eq!(step.outcome, outcome, "{n}: {}", step.why);
-        if outcome == Outcome::Rejected {
+        if outcome == StepOutcome::Rejected {
             assert!(step.why.contains(&format!("it has {n} tokens, the model 700")), "{}", step.why);
         }
     }
@@ -100,7 +102,7 @@ fn a_tokenizer_of_another_model_is_refused_and_the_chain_goes_on() {
     write(dir.path(), "merges.txt", merges_txt());
     let walked = run(&model, &DiscoverySettings::default());
     let step = walked.chain.step(StepKind::Beside).unwrap();
-    assert_eq!((step.outcome, walked.chain.winner), (Outcome::Won, Some(StepKind::Beside)));
+    assert_eq!((step.outcome, walked.chain.winner), (StepOutcome::Won, Some(StepKind::Beside)));
     assert!(step.why.contains("vocab.json"), "the second candidate: {}", step.why);
 }
 
@@ -113,7 +115,7 @@ fn a_broken_embedded_tokenizer_is_reported_and_never_replaced_in_strict_mode() {
     write(dir.path(), "tokenizer.json", tokenizer_json(700));
     let walked = run(&model, &DiscoverySettings::default());
     assert_eq!(walked.chain.winner, Some(StepKind::Beside));
-    assert_eq!(walked.chain.step(StepKind::Embedded).unwrap().outcome, Outcome::Rejected);
+    assert_eq!(walked.chain.step(StepKind::Embedded).unwrap().outcome, StepOutcome::Rejected);
     let resolved = walked.resolved.unwrap();
     let note = &resolved.diagnostics[0];
     assert_eq!(note.code, "embedded_tokenizer_unusable");
@@ -154,7 +156,7 @@ fn guessed(pre: Option<&str>, code: &str, words: &str) {
     let codes: Vec<_> = walked.resolved.unwrap().diagnostics.iter().map(|d| d.code).collect();
     assert!(codes.contains(&code), "{codes:?}");
     let download = walked.chain.step(StepKind::Download).unwrap();
-    assert_eq!(download.outcome, Outcome::NotNeeded, "nothing is fetched while the model's own can be used");
+    assert_eq!(download.outcome, StepOutcome::NotNeeded, "nothing is fetched while the model's own can be used");
 
     let strict = DiscoverySettings { strict: true, ..DiscoverySettings::default() };
     let error = TokenizerFallbackChain::new(strict.clone())
@@ -168,7 +170,7 @@ fn guessed(pre: Option<&str>, code: &str, words: &str) {
         let walked = run(&model, &settings);
         assert_eq!(walked.chain.winner, Some(StepKind::Beside));
         let outcome = walked.chain.step(StepKind::Embedded).unwrap().outcome;
-        assert_eq!(outcome, if settings.strict { Outcome::Rejected } else { Outcome::Doubtful });
+        assert_eq!(outcome, if settings.strict { StepOutcome::Rejected } else { StepOutcome::Doubtful });
         assert!(walked.resolved.is_some());
     }
 }
@@ -184,7 +186,7 @@ fn a_named_tokenizer_ends_the_chain() {
     let walked = run(&model, &named(&good));
     assert_eq!(walked.chain.strategy, Some(TokenizerStrategy::Exact(good)));
     assert_eq!(ids(&walked.resolved.unwrap()), hello(), "not the embedded one");
-    assert_eq!(walked.chain.step(StepKind::Embedded).unwrap().outcome, Outcome::NotNeeded);
+    assert_eq!(walked.chain.step(StepKind::Embedded).unwrap().outcome, StepOutcome::NotNeeded);
     // Another GGUF is a tokenizer too.
     let other = write(dir.path(), "other.gguf", gguf(&bpe_keys(700, Some("gpt-2")), None));
     assert_eq!(ids(&run(&model, &named(&other)).resolved.unwrap()), hello());

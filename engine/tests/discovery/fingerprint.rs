@@ -3,7 +3,7 @@
 use crate::discovery_support::*;
 use bitnet_engine::convert::set;
 use bitnet_engine::discovery::repair::plan;
-use bitnet_engine::discovery::{DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerFallbackChain};
+use bitnet_engine::discovery::{DiscoverySettings, StepKind, StepOutcome, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::tokenizer::{EncodeOptions, Severity, from_gguf};
 use std::ops::ControlFlow;
 
@@ -30,7 +30,7 @@ fn the_vocabulary_names_the_pre_tokenizer() {
             let walked = TokenizerFallbackChain::new(settings).run(&found);
             for chain in [&looked, &walked.chain] {
                 let step = chain.step(StepKind::Embedded).unwrap();
-                assert_eq!(step.outcome, Outcome::Won);
+                assert_eq!(step.outcome, StepOutcome::Won);
                 assert!(step.why.contains("`gpt-2`"), "{}", step.why);
             }
             let resolved = walked.resolved.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::discovery_support::*;
 use bitnet_engine::discovery::{
-    DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerDownloadInfo,
+    DiscoverySettings, StepKind, StepOutcome, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerDownloadInfo,
     TokenizerFallbackChain, TokenizerStrategy, TokenizerStrategyResolver,
 };
 use bitnet_engine::gguf::GgufFile;
@@ -40,7 +40,7 @@ fn fetched_once_then_cached_and_offline() {
 
     let walked = TokenizerFallbackChain::new(may.clone()).run(&model);
     let step = walked.chain.step(StepKind::Download).unwrap();
-    assert_eq!((step.outcome, walked.chain.winner), (Outcome::Won, Some(StepKind::Download)), "{}", step.why);
+    assert_eq!((step.outcome, walked.chain.winner), (StepOutcome::Won, Some(StepKind::Download)), "{}", step.why);
     let resolved = walked.resolved.unwrap();
     assert_eq!(resolved.tokenizer.encode(HELLO, EncodeOptions::default()).unwrap(), [259, 32, 259]);
     assert_eq!(resolved.hub.as_ref().unwrap().downloads, 2, "tokenizer.json and its companion");
@@ -117,7 +117,7 @@ fn an_existing_huggingface_cache_serves() {
     // A blob that is not what its name says is not used.
     std::fs::write(&blob, "{}").unwrap();
     let walked = TokenizerFallbackChain::new(settings).run(&model);
-    assert_eq!(walked.chain.step(StepKind::HuggingfaceCache).unwrap().outcome, Outcome::Rejected);
+    assert_eq!(walked.chain.step(StepKind::HuggingfaceCache).unwrap().outcome, StepOutcome::Rejected);
     assert!(walked.resolved.is_none());
 }
 
@@ -147,7 +147,7 @@ fn what_the_hub_sends_must_fit_the_model() {
     assert!(error.contains("tried download") && error.contains("it has 500 tokens, the model 32016"), "{error}");
     // The next run finds it in the cache, refuses it there, and does not stop at that.
     let walked = chain.run(&codellama());
-    assert_eq!(walked.chain.step(StepKind::Cache).unwrap().outcome, Outcome::Rejected);
+    assert_eq!(walked.chain.step(StepKind::Cache).unwrap().outcome, StepOutcome::Rejected);
     assert!(walked.resolved.is_none());
 }
 

@@ -2,7 +2,8 @@
 
 use crate::discovery_support::*;
 use bitnet_engine::discovery::{
-    COMPATIBILITY, DiscoverySettings, Outcome, StepKind, TokenizerDiscovery, TokenizerDiscoveryError, TokenizerStrategy,
+    COMPATIBILITY, DiscoverySettings, StepKind, StepOutcome, TokenizerDiscovery, TokenizerDiscoveryError,
+    TokenizerStrategy,
 };
 use bitnet_engine::tokenizer::SpecialTokens;
 
@@ -47,8 +48,8 @@ fn test_tokenizer_discovery() {
     let chain = found.chain(&settings);
     assert_eq!(chain.winner, Some(StepKind::Embedded));
     let outcomes: Vec<_> = chain.steps.iter().map(|s| (s.step, s.outcome)).collect();
-    let mut expected = StepKind::CHAIN.map(|kind| (kind, Outcome::NotNeeded));
-    expected[0].1 = Outcome::Won;
+    let mut expected = StepKind::CHAIN.map(|kind| (kind, StepOutcome::NotNeeded));
+    expected[0].1 = StepOutcome::Won;
     assert_eq!(outcomes, expected, "a file beside the model is not even looked at");
     assert!(chain.steps[0].looked_at.contains(&"tokenizer.ggml.tokens".to_owned()));
     assert!(chain.steps[0].why.contains("1000 tokens") && chain.steps[0].why.contains("llama-bpe"));
@@ -129,7 +130,7 @@ fn test_download_strategy_inference() {
             let chain = found.chain(&settings);
             assert_eq!((chain.winner, chain.needs_download.as_ref()), (None, Some(info)));
             let step = chain.step(StepKind::Download).unwrap();
-            assert_eq!(step.outcome, Outcome::NotAllowed);
+            assert_eq!(step.outcome, StepOutcome::NotAllowed);
             assert!(step.why.contains("--auto-download") && step.why.contains(line.files[0]), "{}", step.why);
             let allowed = DiscoverySettings { auto_download: true, ..settings_with_hub() };
             assert_eq!(found.chain(&allowed).winner, Some(StepKind::Download));
@@ -154,7 +155,7 @@ fn test_download_strategy_inference() {
     let error = llama.discover_tokenizer_strategy(&strict);
     // What is needed can be told; what is fetched in strict mode must be certain.
     assert!(matches!(&error, Ok(TokenizerStrategy::NeedsDownload(_))), "{error:?}");
-    assert_eq!(llama.chain(&strict).step(StepKind::Download).unwrap().outcome, Outcome::Rejected);
+    assert_eq!(llama.chain(&strict).step(StepKind::Download).unwrap().outcome, StepOutcome::Rejected);
     // 131,072 tokens are many families'.
     assert!(discover(&arch("llama"), Some(131_072)).recognised().is_none());
 
@@ -187,17 +188,17 @@ fn settings_with_hub() -> DiscoverySettings {
 #[test]
 fn looking_and_building_tell_the_same() {
     let chain = |settings: &DiscoverySettings| bitnet_engine::discovery::TokenizerFallbackChain::new(settings.clone());
-    let cases: Vec<(Keys, Option<usize>, Outcome, &str)> = vec![
-        (bpe_keys(300, Some("gpt-2")), Some(300), Outcome::Won, "`gpt-2`"),
-        (bpe_keys(300, None), Some(300), Outcome::Won, "a guess"),
-        (bpe_keys(300, Some("default")), None, Outcome::Won, "a guess"),
-        (bpe_keys(300, Some("unheard-of")), Some(300), Outcome::Rejected, "unheard-of"),
-        (bpe_keys(300, Some("gpt-2")), Some(299), Outcome::Rejected, "299 rows"),
-        (without(bpe_keys(300, None), "tokenizer.ggml.merges"), Some(300), Outcome::Rejected, "no merges"),
-        (with(spm_keys(300), "tokenizer.ggml.eos_token_id", 300u32), Some(300), Outcome::Rejected, "eos_token_id"),
-        (with(spm_keys(300), "tokenizer.ggml.model", "rwkv"), Some(300), Outcome::Rejected, "rwkv"),
-        (with(arch("llama"), "tokenizer.ggml.model", "no_vocab"), Some(300), Outcome::Absent, "no_vocab"),
-        (arch("llama"), Some(300), Outcome::Absent, "neither"),
+    let cases: Vec<(Keys, Option<usize>, StepOutcome, &str)> = vec![
+        (bpe_keys(300, Some("gpt-2")), Some(300), StepOutcome::Won, "`gpt-2`"),
+        (bpe_keys(300, None), Some(300), StepOutcome::Won, "a guess"),
+        (bpe_keys(300, Some("default")), None, StepOutcome::Won, "a guess"),
+        (bpe_keys(300, Some("unheard-of")), Some(300), StepOutcome::Rejected, "unheard-of"),
+        (bpe_keys(300, Some("gpt-2")), Some(299), StepOutcome::Rejected, "299 rows"),
+        (without(bpe_keys(300, None), "tokenizer.ggml.merges"), Some(300), StepOutcome::Rejected, "no merges"),
+        (with(spm_keys(300), "tokenizer.ggml.eos_token_id", 300u32), Some(300), StepOutcome::Rejected, "eos_token_id"),
+        (with(spm_keys(300), "tokenizer.ggml.model", "rwkv"), Some(300), StepOutcome::Rejected, "rwkv"),
+        (with(arch("llama"), "tokenizer.ggml.model", "no_vocab"), Some(300), StepOutcome::Absent, "no_vocab"),
+        (arch("llama"), Some(300), StepOutcome::Absent, "neither"),
     ];
     for (keys, rows, outcome, word) in cases {
         let keys = with(keys, "general.architecture", "llama");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use crate::hub_common::*;
+use crate::common::*;
 use bitnet_engine::hub::{Cache, Event, HubError, Source};
 use bitnet_mock_hub::{MockHub, Repo, Side, Storage};
 

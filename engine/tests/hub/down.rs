@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::hub_common::*;
+use crate::common::*;
 use bitnet_engine::hub::{Event, HubError, Source};
 use bitnet_mock_hub::{Fault, Side};
 

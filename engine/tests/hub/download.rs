@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::hub_common::*;
+use crate::common::*;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{
     Algorithm, Event, HubError, HubMetrics, HubSettings, SmartTokenizerDownload, Source, Token, TokenSource,

@@ -1,11 +1,10 @@
-//! The hub client against a hub that serves and lies. (`hub_processes` are several programs, and so apart.)
-
-#[path = "../hub_common/mod.rs"]
-mod hub_common;
+//! The hub client against a hub that serves and lies, in one process and in several.
 
 mod cache;
+mod common;
 mod down;
 mod download;
 mod faults;
 mod moved;
+mod processes;
 mod snapshot;

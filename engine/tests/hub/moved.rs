@@ -1,6 +1,6 @@
 //! Mirrors that say "the hub is over there" (307, 308): followed for metadata, contents and lists, without the token.
 
-use crate::hub_common::*;
+use crate::common::*;
 use bitnet_engine::hub::{HubError, Token, TokenSource};
 use bitnet_mock_hub::{Access, Fault, Repo, Side, Storage};
 

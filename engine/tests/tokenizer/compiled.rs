@@ -1,8 +1,8 @@
 //! A compiled tokenizer is the built one, or an error with the reason.
 
+use super::{files_forms, spm};
 use crate::tokenizer_support::sentencepiece::{Spec, model};
 use crate::tokenizer_support::*;
-use crate::{files_forms, spm};
 use bitnet_engine::tokenizer::compiled::{self, Unusable, VERSION, compile};
 use bitnet_engine::tokenizer::files::{FileSet, Hints, load, load_path};
 use bitnet_engine::tokenizer::{

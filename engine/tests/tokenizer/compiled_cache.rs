@@ -1,8 +1,8 @@
 //! The cache of compiled tokenizers: used without reading the source, rebuilt where anything is wrong, never in the way.
 
-use crate::compiled::{same, small_bpe};
+use super::compiled::{same, small_bpe};
+use super::{files_forms, spm};
 use crate::tokenizer_support::*;
-use crate::{files_forms, spm};
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_engine::tokenizer::compiled::{self, CompiledCache, compile};
 use bitnet_engine::tokenizer::files::{self, FileSet, Hints};
@@ -268,7 +268,7 @@ fn child(place: &Place, test: &str, shell: &str) -> std::process::Child {
     Command::new("sh")
         .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("compiled_cache::{test}"), "--test-threads=1", "--nocapture"])
+        .args(["--exact", &format!("tokenizer::compiled_cache::{test}"), "--test-threads=1", "--nocapture"])
         .env(CHILD, place.dir.path())
         .stdout(Stdio::piped())
         .spawn()

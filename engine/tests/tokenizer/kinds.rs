@@ -1,7 +1,7 @@
 //! The kinds of `tokenizer.ggml.model` besides byte-level BPE and SPM, against the crate on the same vocabulary; and
 //! names of pre-tokenizers that come with a condition.
 
-use crate::files::{llama2_unprefixed, unigram, wordpiece};
+use super::files::{llama2_unprefixed, unigram, wordpiece};
 use crate::tokenizer_support::*;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_engine::tokenizer::normalize::Normalizing;

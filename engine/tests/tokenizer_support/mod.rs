@@ -1,7 +1,6 @@
 //! Shared by the tokenizer tests: nasty text, small vocabularies trained on the spot, and the oracle (the crate
 //! `tokenizers`, built from the same vocabulary).
-// Every test binary uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(unreachable_pub, reason = "shared by the modules of one test program")]
 
 pub mod sentencepiece;
 

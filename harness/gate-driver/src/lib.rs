@@ -10,8 +10,7 @@
 //! Both take `--plant PERCENT`, which does so much of the work once more: how the gate shows that it can be red.
 //!
 //! The driver measures and judges nothing. `bitnet_harness::gate` runs it and holds the figures against `golden/gates/`. It is a
-//! program of its own, below the harness, so that it can be built with the release profile beside `bitnet`, out of the same
-//! builds of the engine and of every dependency: what is counted is what is shipped.
+//! program of its own, below the harness, so that the kernels alone are built in the release profile, as they are shipped.
 
 pub mod cases;
 pub mod pairs;

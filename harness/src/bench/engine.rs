@@ -36,15 +36,11 @@ pub struct Rates {
 
 /// Why an engine has no figures.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum EngineError {
     /// It is not here.
     #[error("{what}")]
-    Missing {
-        /// What is missing.
-        what: String,
-        /// The command that fixes it.
-        command: String,
-    },
+    Missing { what: String, command: String },
     /// It is here and cannot do this.
     #[error("{0}")]
     Cannot(String),
@@ -54,9 +50,7 @@ pub enum EngineError {
     /// What it printed.
     #[error("{program}: {source}")]
     Output {
-        /// The program.
         program: String,
-        /// What is wrong.
         #[source]
         source: llama_bench::ParseError,
     },

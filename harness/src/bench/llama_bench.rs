@@ -15,37 +15,20 @@ use serde::Deserialize;
 
 /// Why an output says nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ParseError {
     /// Not JSON, or of another form.
     #[error("it printed no list of tests ({problem}): {start:?}")]
-    Form {
-        /// What the parser said.
-        problem: String,
-        /// The beginning of the output.
-        start: String,
-    },
+    Form { problem: String, start: String },
     /// The test that was asked for is not there.
     #[error("its list has no test of {what}; it has {found}")]
-    Absent {
-        /// Which test.
-        what: String,
-        /// Those that there are.
-        found: String,
-    },
+    Absent { what: String, found: String },
     /// A test with another number of threads.
     #[error("it ran on {found} threads, asked were {asked}")]
-    Threads {
-        /// What it says.
-        found: usize,
-        /// What was asked for.
-        asked: usize,
-    },
+    Threads { found: usize, asked: usize },
     /// A rate that is none.
     #[error("its test of {what} has no rate above zero")]
-    Rate {
-        /// Which test.
-        what: String,
-    },
+    Rate { what: String },
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,36 +23,21 @@ pub struct Ran {
 
 /// Why a child left nothing.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ProcessError {
     /// It cannot be started.
     #[error("cannot start {program}: {source}")]
     Start {
-        /// The program.
         program: String,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
     /// It ended with an error.
     #[error("{program} ended with {status}{}", tail(stderr))]
-    Ended {
-        /// The program.
-        program: String,
-        /// Exit code or signal, in words.
-        status: String,
-        /// Its stderr.
-        stderr: String,
-    },
+    Ended { program: String, status: String, stderr: String },
     /// It took too long and was killed.
     #[error("{program} did not end within {} s and was killed{}", limit.as_secs(), tail(stderr))]
-    TimedOut {
-        /// The program.
-        program: String,
-        /// The limit.
-        limit: Duration,
-        /// Its stderr.
-        stderr: String,
-    },
+    TimedOut { program: String, limit: Duration, stderr: String },
 }
 
 fn tail(stderr: &str) -> String {

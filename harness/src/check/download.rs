@@ -11,7 +11,7 @@ use crate::hub;
 use crate::metrics::Metrics;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{Cache, HubError, HubMetrics, HubSettings};
-use bitnet_golden::faults::{self, Fault, Network, Outcome};
+use bitnet_golden::faults::{self, Fault, FaultOutcome, Network};
 use bitnet_golden::matrix::Source;
 use bitnet_mock_hub::{Log, MockHubBuilder, Rule, Side};
 use std::path::Path;
@@ -154,14 +154,14 @@ fn judge_in(place: Place, fault: &Fault, client: Client<'_>) -> Result<Metrics, 
 /// The outcome, the bytes, the error's kind and words.
 fn ended(fault: &Fault, result: &Result<Arc<Vec<u8>>, HubError>) -> Result<(), Failure> {
     match (fault.outcome, result) {
-        (Outcome::Ok, Ok(bytes)) => same_bytes(fault, bytes),
-        (Outcome::Ok, Err(error)) => Err(Failure::new(format_args!("the file should have come, but: {error}"))),
-        (Outcome::Error, Ok(bytes)) => Err(Failure::new(format_args!(
+        (FaultOutcome::Ok, Ok(bytes)) => same_bytes(fault, bytes),
+        (FaultOutcome::Ok, Err(error)) => Err(Failure::new(format_args!("the file should have come, but: {error}"))),
+        (FaultOutcome::Error, Ok(bytes)) => Err(Failure::new(format_args!(
             "{} bytes were accepted, an error {} was to come",
             bytes.len(),
             fault.error.as_deref().unwrap_or_default()
         ))),
-        (Outcome::Error, Err(error)) => {
+        (FaultOutcome::Error, Err(error)) => {
             let (kind, text) = (kind(error), error.to_string());
             let wanted = fault.error.as_deref().unwrap_or_default();
             if kind != wanted {
@@ -208,7 +208,7 @@ fn kept(fault: &Fault, folder: &Path) -> Result<(), Failure> {
     let files = hub::files_under(folder)?;
     let below = |name: &str| files.iter().filter(|file| file.starts_with(name)).collect::<Vec<_>>();
     let (blobs, entries, partial) = (below("blobs"), below("entries"), below("partial"));
-    if fault.outcome == Outcome::Error {
+    if fault.outcome == FaultOutcome::Error {
         return match blobs.iter().chain(&entries).next() {
             Some(file) => Err(Failure::new(format_args!("an error, and yet {} was kept", file.display()))),
             None => Ok(()),
@@ -235,7 +235,7 @@ fn kept_as_model(fault: &Fault, folder: &Path) -> Result<(), Failure> {
     let (blobs, snapshots, refs) = (of("blobs"), of("snapshots"), of("refs"));
     let (whole, half): (Vec<_>, Vec<_>) =
         blobs.into_iter().partition(|file| file.extension().is_none_or(|end| end != "incomplete"));
-    if fault.outcome == Outcome::Error {
+    if fault.outcome == FaultOutcome::Error {
         return match whole.iter().chain(&snapshots).chain(&refs).next() {
             Some(file) => Err(Failure::new(format_args!("an error, and yet {} was kept", file.display()))),
             None => Ok(()),
@@ -312,7 +312,7 @@ fn counted(fault: &Fault, metrics: &HubMetrics) -> Result<(), Failure> {
 fn repaired(fault: &Fault, answer: Answer, log: &Log) -> Result<(), Failure> {
     let bytes = answer.result.map_err(|error| Failure::new(format_args!("after the fault: {error}")))?;
     same_bytes(fault, &bytes)?;
-    if fault.outcome == Outcome::Ok && !log.is_empty() {
+    if fault.outcome == FaultOutcome::Ok && !log.is_empty() {
         return Err(Failure::new(format_args!("{} requests for a file that is cached", log.len())));
     }
     Ok(())

@@ -78,12 +78,17 @@ impl Performance {
     }
 }
 
-/// The middle one; NaN of nothing.
+/// The middle value; of an even number of values the mean of the two in the middle. NaN of nothing.
 #[must_use]
 pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.as_slice() {
+        [] => f64::NAN,
+        values if values.len() % 2 == 1 => values[middle],
+        values => (values[middle - 1] + values[middle]) / 2.0,
+    }
 }
 
 /// Times both sides in turn, after one run of each that does not count.

@@ -6,6 +6,7 @@ use bitnet_kernels::quant::{self, I2sLayout};
 
 /// Why a weight cannot be changed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum PlantError {
     /// The container.
     #[error(transparent)]
@@ -15,30 +16,13 @@ pub enum PlantError {
     Copy(#[from] std::io::Error),
     /// No such tensor.
     #[error("there is no tensor `{tensor}`; `bitnet inspect --tensors` lists them")]
-    NoTensor {
-        /// Its name.
-        tensor: String,
-    },
+    NoTensor { tensor: String },
     /// No such weight.
     #[error("`{tensor}` has {rows} rows of {cols} weights, and none at row {row}, column {column}")]
-    Outside {
-        /// The tensor.
-        tensor: String,
-        /// Its rows.
-        rows: usize,
-        /// Its columns.
-        cols: usize,
-        /// The row that was asked for.
-        row: usize,
-        /// The column.
-        column: usize,
-    },
+    Outside { tensor: String, rows: usize, cols: usize, row: usize, column: usize },
     /// A format whose weights are not changed here.
     #[error("weights of {format} are not changed here; there are i2_s, f32, f16, bf16, q8_0, q4_0 and q4_1")]
-    Format {
-        /// Its name.
-        format: String,
-    },
+    Format { format: String },
 }
 
 /// A changed weight.

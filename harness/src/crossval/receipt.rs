@@ -55,64 +55,29 @@ pub struct Receipt {
 
 /// Why a receipt cannot be written or is not valid.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ReceiptError {
     /// The file cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// It is not a receipt of this version.
     #[error("{path} is not a receipt of schema {SCHEMA}: {problem}", path = path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
+    Malformed { path: PathBuf, problem: String },
     /// A figure does not follow from the data in the file.
     #[error("`{field}` says {stored}, but from the data in the file follows {derived}")]
-    DoesNotFollow {
-        /// Path of the field.
-        field: String,
-        /// What it says.
-        stored: String,
-        /// What it should say.
-        derived: String,
-    },
+    DoesNotFollow { field: String, stored: String, derived: String },
     /// Something is said to have run of which the file holds no trace.
     #[error("`{field}` cannot be: {problem}")]
-    Impossible {
-        /// Path of the field.
-        field: String,
-        /// Why.
-        problem: String,
-    },
+    Impossible { field: String, problem: String },
     /// Everything that can be derived follows, but the text was changed.
     #[error(
         "`seal` does not fit: a measured value, a version or a name was changed after the receipt was written (sealed \
          {stored}, now {derived})"
     )]
-    Seal {
-        /// The seal in the file.
-        stored: String,
-        /// That of its text.
-        derived: String,
-    },
+    Seal { stored: String, derived: String },
     /// A file that the receipt is about is here and is another one.
     #[error("`{field}` says {stored}, but {path} has {found}", path = path.display())]
-    OtherFile {
-        /// Path of the field.
-        field: String,
-        /// The hash in the receipt.
-        stored: String,
-        /// The file.
-        path: PathBuf,
-        /// Its hash.
-        found: String,
-    },
+    OtherFile { field: String, stored: String, path: PathBuf, found: String },
 }
 
 /// What a check of a receipt found good.

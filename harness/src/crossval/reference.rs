@@ -85,6 +85,7 @@ pub struct Traced {
 
 /// Why a side gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SideError {
     /// It failed: it died, hung, refused, or could not compute.
     #[error("{side} gave no {what}: {message}")]
@@ -93,19 +94,11 @@ pub enum SideError {
         side: String,
         /// What was asked: `tokens`, `logits`, `generation`, `trace`.
         what: &'static str,
-        /// Why, and what would fix it.
         message: String,
     },
     /// It cannot know: a recording has only what was recorded.
     #[error("{side} has no {what}: {message}")]
-    Absent {
-        /// Which side.
-        side: String,
-        /// What was asked.
-        what: &'static str,
-        /// Why not.
-        message: String,
-    },
+    Absent { side: String, what: &'static str, message: String },
 }
 
 impl SideError {

@@ -113,42 +113,26 @@ pub const ARCHITECTURES: [&str; 2] = ["bitnet-b1.58", "bitnet"];
 
 /// Why a model cannot be made.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum MakeError {
     /// No such shape.
     #[error("there is no shape `{name}`; there are {known}")]
-    Shape {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
+    Shape { name: String, known: String },
     /// No such architecture.
     #[error("no generator for the architecture `{name}`; there are {}", ARCHITECTURES.join(", "))]
-    Architecture {
-        /// What was asked for.
-        name: String,
-    },
+    Architecture { name: String },
     /// Not what Microsoft's file is.
     #[error("Microsoft's file is of the architecture bitnet-b1.58 in i2_s, not {architecture} in {quant}")]
-    Microsoft {
-        /// The architecture that was asked for.
-        architecture: String,
-        /// The format.
-        quant: &'static str,
-    },
+    Microsoft { architecture: String, quant: &'static str },
     /// No such format.
     #[error(transparent)]
     Quant(#[from] QuantError),
     /// The shape does not fit the format.
     #[error("`{tensor}` of the shape `{shape}` cannot be {quant}: {source}; choose another --quant or --shape")]
     Fit {
-        /// The tensor.
         tensor: String,
-        /// The shape's name.
         shape: &'static str,
-        /// The format.
         quant: &'static str,
-        /// Why.
         #[source]
         source: Box<QuantError>,
     },
@@ -158,11 +142,8 @@ pub enum MakeError {
     /// The file cannot be written; what was there before is as it was.
     #[error("nothing was written, {} would have {bytes} bytes: {source}", path.display())]
     Write {
-        /// The file.
         path: std::path::PathBuf,
-        /// How much room it needs, without the header.
         bytes: u64,
-        /// Why.
         #[source]
         source: Box<GgufError>,
     },

@@ -9,6 +9,7 @@ use crate::setup;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_harness::check::Failure;
 use bitnet_harness::cpu_time::CpuTime;
+use bitnet_harness::crossval::performance::median;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::roster::Named;
 use bitnet_harness::strings::documents;
@@ -68,7 +69,7 @@ fn run(paths: &Paths) -> Result<(), Failure> {
             us.push(start.elapsed().as_secs_f64());
             them.push(peer.round()?);
         }
-        let (us, them) = (median(&mut us), median(&mut them));
+        let (us, them) = (median(&us), median(&them));
         let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 * 1e-6;
         let (fast, slow) = (megabytes / us, megabytes / them);
         eprintln!("{kind}: {fast:.1} MB/s, SentencePiece {} {slow:.1} MB/s: {:.1} x", peer.hello.version, them / us);
@@ -134,9 +135,4 @@ fn line(from: &mut impl BufRead) -> Result<String, Failure> {
         0 => Err(Failure::new("sentencepiece_peer.py ended early; what it said is on stderr")),
         _ => Ok(line),
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

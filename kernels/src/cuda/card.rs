@@ -5,7 +5,7 @@
 //! context the thread's own and stays there; while one thread records, the others wait.
 //!
 //! What ran: the order of the driver's calls and what they are given, with a library that plays the driver
-//! (engine/cli/tests/cuda.rs). What did not: a real card. The calls are by NVIDIA's documentation of the driver API; that
+//! (engine/cli/tests/program/cuda.rs). What did not: a real card. The calls are by NVIDIA's documentation of the driver API; that
 //! event times are wall times of the card, and that a copy from pinned memory overlaps with the next read, is theirs to keep.
 
 mod copies;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// Why a device does not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum CudaError {
     /// The driver has no card, or a call failed.
     #[error(transparent)]
@@ -29,46 +30,24 @@ pub enum CudaError {
          shorter --context, or --device cpu",
         megabytes(*bytes), megabytes(*free)
     )]
-    Memory {
-        /// The device.
-        device: String,
-        /// What for.
-        what: String,
-        /// Bytes that are needed.
-        bytes: u64,
-        /// Bytes that are there.
-        free: u64,
-    },
+    Memory { device: String, what: String, bytes: u64, free: u64 },
     /// The driver refuses launches that overlap, and nothing else is known to fix it.
     #[error("{0}; launches overlap here (programmatic dependent launch), with BITNET_CUDA_OVERLAP=0 they do not")]
     Overlap(DriverError),
     /// A kernel that is in none of the sources.
     #[error("there is no kernel `{entry}`: this is a mistake in BitNet.rs")]
-    Entry {
-        /// Its name.
-        entry: &'static str,
-    },
+    Entry { entry: &'static str },
     /// The emulation cannot run, or a kernel did there what a card does not define.
     #[error("{0}")]
     Emulation(String),
     /// A buffer where it is not.
     #[error("`{entry}` was given memory of another device: this is a mistake in BitNet.rs")]
-    AnotherDevice {
-        /// The kernel.
-        entry: &'static str,
-    },
+    AnotherDevice { entry: &'static str },
     /// A range beyond a buffer.
     #[error(
         "{bytes} bytes from byte {offset} on do not lie in a buffer of {len} bytes on the device: this is a mistake in BitNet.rs"
     )]
-    Range {
-        /// First byte.
-        offset: usize,
-        /// How many.
-        bytes: usize,
-        /// Bytes of the buffer.
-        len: usize,
-    },
+    Range { offset: usize, bytes: usize, len: usize },
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -3,7 +3,7 @@
 //! Every function is looked up before one is called ([`functions`]): a machine without a driver, or with an old one, says so.
 //!
 //! What ran: every message of [`DriverError`], and a card's facts, with a library that plays the driver
-//! (engine/cli/tests/cuda.rs). What did not: a real driver. The numbers of attributes and the order of calls are those of
+//! (engine/cli/tests/program/cuda.rs). What did not: a real driver. The numbers of attributes and the order of calls are those of
 //! NVIDIA's documentation of the driver API, by cudarc's bindings.
 
 pub(super) mod functions;
@@ -20,55 +20,35 @@ pub const OLDEST: (u32, u32) = (12, 0);
 
 /// Why there is no card to use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum DriverError {
     /// No driver's library.
     #[error(
         "there is no NVIDIA driver here ({tried}); it comes with the driver, not with the CUDA toolkit, and into a container only if that is started with its GPUs (`docker run --gpus all`)"
     )]
-    NoLibrary {
-        /// What was looked for.
-        tried: String,
-    },
+    NoLibrary { tried: String },
     /// A driver without a function that is needed.
     #[error("the NVIDIA driver ({library}) has no function `{symbol}`: it is too old, CUDA {}.{} or newer is needed; update the driver", OLDEST.0, OLDEST.1)]
-    NoSymbol {
-        /// The library.
-        library: String,
-        /// What it lacks.
-        symbol: &'static str,
-    },
+    NoSymbol { library: String, symbol: &'static str },
     /// A driver that is too old.
     #[error("the NVIDIA driver speaks CUDA {}.{}, {}.{} or newer is needed; update the driver", found.0, found.1, OLDEST.0, OLDEST.1)]
-    TooOld {
-        /// What it speaks.
-        found: (u32, u32),
-    },
+    TooOld { found: (u32, u32) },
     /// A driver and no card.
     #[error(
         "the NVIDIA driver (CUDA {}.{}) finds no card; `nvidia-smi -L` lists what it sees, and CUDA_VISIBLE_DEVICES hides cards", driver.0, driver.1
     )]
-    NoCard {
-        /// What the driver speaks.
-        driver: (u32, u32),
-    },
+    NoCard { driver: (u32, u32) },
     /// A card that is not there.
     #[error(
         "there is no card {index}: the driver shows {count}, counted from 0; `bitnet devices` lists them, and CUDA_VISIBLE_DEVICES hides cards"
     )]
-    NoSuchCard {
-        /// What was asked for.
-        index: u32,
-        /// How many there are.
-        count: u32,
-    },
+    NoSuchCard { index: u32, count: u32 },
     /// A call that failed.
     #[error("the NVIDIA driver: {call}{of} failed with {name}{}", hint(*code))]
     Call {
-        /// The function.
         call: &'static str,
         /// What it was for, with ` of ` before it; or nothing.
         of: String,
-        /// The driver's number.
         code: i32,
         /// `CUDA_ERROR_...`, or the number if it has no name.
         name: String,

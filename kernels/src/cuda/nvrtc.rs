@@ -24,51 +24,23 @@ const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 
 /// What NVRTC could not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum NvrtcError {
     /// No library, or none that can be loaded.
     #[error("NVRTC, NVIDIA's run-time compiler, cannot be loaded ({tried}); to fix it: {REMEDY}")]
-    NoLibrary {
-        /// What was tried, and what the loader said.
-        tried: String,
-    },
+    NoLibrary { tried: String },
     /// A library that is not NVRTC, or too old a one.
     #[error("{library} has no function `{symbol}`, so it is not the NVRTC of CUDA 11.2 or newer; to fix it: {REMEDY}")]
-    NoSymbol {
-        /// What was loaded.
-        library: String,
-        /// What it lacks.
-        symbol: &'static str,
-    },
+    NoSymbol { library: String, symbol: &'static str },
     /// A call failed.
     #[error("NVRTC: {call} of `{source_name}` failed: {meaning} ({code})")]
-    Call {
-        /// The function.
-        call: &'static str,
-        /// The source.
-        source_name: String,
-        /// NVRTC's name of the error.
-        meaning: String,
-        /// Its number.
-        code: i32,
-    },
+    Call { call: &'static str, source_name: String, meaning: String, code: i32 },
     /// The source does not compile.
     #[error("`{source_name}` does not compile for {architecture}:\n{log}")]
-    Compile {
-        /// The source.
-        source_name: String,
-        /// For what.
-        architecture: Architecture,
-        /// What the compiler said, with file and line.
-        log: String,
-    },
+    Compile { source_name: String, architecture: Architecture, log: String },
     /// A byte 0 where C ends a string.
     #[error("the {what} of `{source_name}` has a byte 0 in it")]
-    Nul {
-        /// Text, name, header or option.
-        what: &'static str,
-        /// The source.
-        source_name: String,
-    },
+    Nul { what: &'static str, source_name: String },
 }
 
 /// What is compiled.

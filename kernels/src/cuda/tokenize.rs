@@ -76,16 +76,14 @@ pub struct Tables<'a> {
 
 /// Why texts were not encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TokenizeError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] CudaError),
     /// A table is not what the kernels read.
     #[error("the tokenizer's {table} is not as the device reads it: this is a mistake in BitNet.rs")]
-    Table {
-        /// Which.
-        table: &'static str,
-    },
+    Table { table: &'static str },
 }
 
 /// Where the time of [`Encoder::run`] went.

@@ -15,6 +15,7 @@ use bitnet_engine::inference::{GenerateOptions, generate};
 use bitnet_engine::load::load;
 use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_golden::overhead::{self, TokenizerDiscovery as Limits};
+use bitnet_harness::crossval::performance::median;
 use bitnet_harness::models;
 use std::hint::black_box;
 use std::io::Write;
@@ -165,9 +166,9 @@ fn measure(path: &Path, limits: &Limits, threads: usize) -> anyhow::Result<Line>
 }
 
 fn line(model: &str, runs: &[Run], limits: &Limits) -> Line {
-    let ms = |value: fn(&Run) -> f64| median(runs.iter().map(value).collect()) * 1e3;
+    let ms = |value: fn(&Run) -> f64| median(&runs.iter().map(value).collect::<Vec<_>>()) * 1e3;
     let percent = |value: fn(&Run) -> f64| {
-        median(runs.iter().map(|run| value(run) / run.inference.as_secs_f64().max(1e-9)).collect()) * 100.0
+        median(&runs.iter().map(|run| value(run) / run.inference.as_secs_f64().max(1e-9)).collect::<Vec<_>>()) * 100.0
     };
     let (added_percent, look_percent) = (percent(Run::added), percent(|run| run.look.as_secs_f64()));
     let verdict = if added_percent > limits.limit_percent {
@@ -238,17 +239,6 @@ fn infer(file: &GgufFile, limits: &Limits, threads: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The middle value; of an even number of values the mean of the two in the middle. 0 of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.as_slice() {
-        [] => 0.0,
-        values if values.len() % 2 == 1 => values[middle],
-        values => (values[middle - 1] + values[middle]) / 2.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,7 +258,7 @@ mod tests {
         assert!((line.added_ms - 0.02).abs() < 1e-9, "{line:?}");
         assert!((line.added_percent - 0.2).abs() < 1e-9 && (line.look_percent - 0.5).abs() < 1e-9, "{line:?}");
         assert_eq!(line.verdict, "within the goal");
-        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Args {
 
     fn build(&self) -> anyhow::Result<PathBuf> {
         let mut cargo = cargo();
-        cargo.args(["build", "--quiet", "--package", "bitnet-fuzz", "--bin", "bitnet-fuzz"]);
+        // Without --package: with it, cargo would build again what the tests have with more features.
+        cargo.args(["build", "--quiet", "--bin", "bitnet-fuzz"]);
         if self.release {
             cargo.arg("--release");
         }

@@ -231,16 +231,13 @@ fn written(path: &Path, with: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the driver beside `bitnet`: with both named, cargo resolves the features of `bitnet` and builds nothing twice.
+/// Builds the driver and the kernels, nothing more.
 fn build() -> anyhow::Result<PathBuf> {
     let mut cargo = cargo();
-    cargo.args(["build", "--release", "--quiet", "-p", "bitnet-cli", "-p", "gate-driver"]);
+    cargo.args(["build", "--release", "--quiet", "-p", "gate-driver"]);
     let status =
         cargo.status().with_context(|| format!("cannot start {}", Path::new(cargo.get_program()).display()))?;
-    ensure!(
-        status.success(),
-        "the driver cannot be built ({status}): cargo build --release -p bitnet-cli -p gate-driver"
-    );
+    ensure!(status.success(), "the driver cannot be built ({status}): cargo build --release -p gate-driver");
     Ok(target().join("release/gate-driver"))
 }
 

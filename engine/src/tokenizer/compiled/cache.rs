@@ -95,9 +95,9 @@ impl CompiledCache {
         self.find(mark).map_or_else(|| self.keep(mark, &mark::key_of_gguf(file), build), Ok)
     }
 
-    /// Whether the tokenizer that a GGUF carries was compiled before, as far as is remembered.
-    pub(crate) fn knows_gguf(&self, file: &GgufFile) -> bool {
-        mark::of_gguf(file).is_some_and(|mark| self.note(mark).is_some())
+    /// The tokenizer that a GGUF carries, if it was compiled before, as far as is remembered.
+    pub(crate) fn known_gguf(&self, file: &GgufFile) -> Option<Loaded> {
+        self.find(mark::of_gguf(file))
     }
 
     /// The tokenizer of the file or folder at `path`; `read` gives the files if they must be read.

@@ -71,6 +71,7 @@ fn rules() -> u32 {
 
 /// Why a file is not a compiled tokenizer that can be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Unusable {
     /// It does not begin like one.
     #[error("it is not a compiled tokenizer")]
@@ -79,10 +80,7 @@ pub enum Unusable {
     #[error(
         "it was compiled by another version of this program (form {found}; this one has form {VERSION} and its own rules)"
     )]
-    Version {
-        /// The file's.
-        found: u32,
-    },
+    Version { found: u32 },
     /// From a big-endian machine on a little-endian one, or the other way round.
     #[error("it was compiled on a machine with another order of bytes")]
     ByteOrder,

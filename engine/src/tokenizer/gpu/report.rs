@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// Why a tokenizer has no encoder on a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum NotOnDevice {
     /// Only byte-level BPE runs there.
     #[error(
@@ -16,23 +17,14 @@ pub enum NotOnDevice {
     NotByteLevel {
         /// Its [`kind`](crate::tokenizer::Tokenizer::kind).
         kind: &'static str,
-        /// The device.
         device: String,
     },
     /// A table of a compiled file without an empty entry, where a search on a device would not end.
     #[error("the compiled tokenizer is damaged and does not run on {device}; text is encoded on the CPU")]
-    Damaged {
-        /// The device.
-        device: String,
-    },
+    Damaged { device: String },
     /// Its pre-tokenizer is not one of those that run there.
     #[error("the pre-tokenizer `{rule}` does not run on {device}; text is encoded on the CPU")]
-    NoRule {
-        /// Its name.
-        rule: String,
-        /// The device.
-        device: String,
-    },
+    NoRule { rule: String, device: String },
     /// The device refused the tables.
     #[error(transparent)]
     Device(#[from] TokenizeError),
@@ -40,15 +32,11 @@ pub enum NotOnDevice {
 
 /// Why a whole batch was encoded on the CPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum WhyCpu {
     /// It is faster there.
     #[error("{bytes} bytes are fewer than the {from} from which the device is faster")]
-    Small {
-        /// Bytes of the batch.
-        bytes: usize,
-        /// What it takes.
-        from: usize,
-    },
+    Small { bytes: usize, from: usize },
     /// The device failed.
     #[error("the device failed, and the batch was encoded on the CPU: {0}")]
     Failed(CudaError),

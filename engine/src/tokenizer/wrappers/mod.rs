@@ -107,10 +107,25 @@ impl Core {
     }
 }
 
+/// A tokenizer behind its wrapper, and what was set right.
+pub type Dressed = (Arc<dyn Tokenizer>, Vec<Diagnostic>);
+
 /// What the wrappers have in common, and [`Tokenizer`] for them.
 macro_rules! wrapper {
     ($name:ty) => {
         impl $name {
+            /// [`Self::new`] for a table of families.
+            ///
+            /// # Errors
+            /// As [`Self::new`].
+            pub fn dress(
+                inner: std::sync::Arc<dyn crate::tokenizer::Tokenizer>,
+            ) -> Result<super::Dressed, crate::tokenizer::TokenizerError> {
+                let wrapper = Self::new(inner)?;
+                let told = wrapper.core.diagnostics.clone();
+                Ok((std::sync::Arc::new(wrapper), told))
+            }
+
             /// What was set right.
             #[must_use]
             pub fn diagnostics(&self) -> &[crate::tokenizer::Diagnostic] {

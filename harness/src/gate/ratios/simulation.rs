@@ -5,12 +5,13 @@
 
 use super::*;
 use crate::gate::{Outcome, sample_build};
+use bitnet_engine::random::SplitMix64;
 
 const CASES: usize = 40;
 
 /// A machine: the true ratio of each case, and its noise.
 struct Machine {
-    random: u64,
+    random: SplitMix64,
     ratios: Vec<f64>,
     asked: usize,
 }
@@ -18,16 +19,12 @@ struct Machine {
 impl Machine {
     fn new(seed: u64) -> Self {
         let ratios = (0..CASES).map(|i| 0.9 + 2.0 * i as f64).collect();
-        Self { random: seed, ratios, asked: 0 }
+        Self { random: SplitMix64(seed), ratios, asked: 0 }
     }
 
-    /// From 0 to 1, without the ends: SplitMix64.
+    /// From 0 to 1, without the ends.
     fn uniform(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / 2f64.powi(53) + 1e-17
+        self.random.unit() + 1e-17
     }
 
     /// The quantile function of Student's t with two degrees of freedom.

@@ -65,6 +65,7 @@ pub struct Launch<'a> {
 
 /// Why a launch failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum EmuError {
     /// It cannot run in this build.
     #[error(transparent)]
@@ -74,10 +75,7 @@ pub enum EmuError {
     Fault(String),
     /// Too little memory.
     #[error("CUDA emulation: no memory for a buffer of {bytes} bytes")]
-    Memory {
-        /// Asked for.
-        bytes: usize,
-    },
+    Memory { bytes: usize },
 }
 
 /// Whether it runs in this build.

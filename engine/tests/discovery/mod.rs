@@ -1,0 +1,9 @@
+//! Tokenizer discovery: where it looks, in which order, and what it says.
+
+mod chain;
+mod fingerprint;
+mod hub;
+mod metadata;
+mod padding;
+mod pins;
+mod quantization;

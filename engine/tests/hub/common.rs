@@ -1,0 +1,111 @@
+//! What the hub tests share: a hub, settings in milliseconds instead of seconds, and an observer that remembers.
+#![allow(unreachable_pub, reason = "shared by the modules of one test program")]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bitnet_engine::hub::{Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts};
+use bitnet_mock_hub::{MockHub, MockHubBuilder, Repo, Rule, Storage};
+
+pub const REPO: &str = "org/name";
+
+/// 3000 bytes that do not compress, as in the fault table.
+pub fn body() -> Vec<u8> {
+    noise(3000, 1)
+}
+
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+pub fn json() -> Vec<u8> {
+    (0..500).flat_map(|i| format!("{{\"token\": {i}}}\n").into_bytes()).collect()
+}
+
+pub fn builder() -> MockHubBuilder {
+    MockHub::builder().repo(
+        Repo::new(REPO)
+            .file("tokenizer.json", body(), Storage::Lfs)
+            .file("config.json", json(), Storage::Git)
+            .file("cached.json", "[1, 2]", Storage::GitCached)
+            .file("xet.bin", noise(5000, 2), Storage::Xet)
+            .file("sub dir/ü.txt", "deep", Storage::Git)
+            .file("empty", "", Storage::Git),
+    )
+}
+
+pub fn hub(rules: impl IntoIterator<Item = Rule>) -> MockHub {
+    rules.into_iter().fold(builder(), MockHubBuilder::rule).start().unwrap()
+}
+
+pub fn settings(hub: &MockHub, cache: &Path) -> HubSettings {
+    let mut settings = HubSettings::new(cache);
+    settings.endpoint = hub.endpoint().to_owned();
+    settings.timeouts = Timeouts {
+        connect: Duration::from_secs(2),
+        metadata: Duration::from_secs(2),
+        stall: Duration::from_millis(250),
+        overall: Duration::from_secs(10),
+        slowest: None,
+    };
+    settings.retry = RetryPolicy {
+        retries: 5,
+        base: Duration::from_millis(2),
+        cap: Duration::from_millis(10),
+        longest_wait: Duration::from_secs(2),
+        seed: Some(1),
+    };
+    settings
+}
+
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<Vec<Event>>>);
+
+impl Events {
+    pub fn observer(&self) -> Option<Observer> {
+        let events = self.0.clone();
+        Some(Arc::new(move |event: &Event| events.lock().unwrap().push(event.clone())))
+    }
+    pub fn all(&self) -> Vec<Event> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+pub fn client(hub: &MockHub, cache: &Path) -> (SmartTokenizerDownload, Events) {
+    client_with(settings(hub, cache))
+}
+
+pub fn client_with(settings: HubSettings) -> (SmartTokenizerDownload, Events) {
+    let events = Events::default();
+    (SmartTokenizerDownload::with_observer(settings, events.observer()).unwrap(), events)
+}
+
+/// Every file under a folder, for "nothing was cached".
+pub fn files_under(dir: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path)
+            } else {
+                out.push(path.strip_prefix(dir).unwrap().display().to_string())
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+/// Blobs and entries: what counts as cached.
+pub fn cached(dir: &Path) -> Vec<String> {
+    files_under(dir).into_iter().filter(|name| name.starts_with("blobs") || name.starts_with("entries")).collect()
+}

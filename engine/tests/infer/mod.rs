@@ -1,0 +1,11 @@
+//! Models and sessions: what must never change a bit, and what must be refused.
+
+mod bad_models;
+mod bad_requests;
+#[cfg(feature = "cuda-emu")]
+mod cuda;
+mod invariants;
+mod layout;
+mod memory;
+mod screened;
+mod speculate;
