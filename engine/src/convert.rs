@@ -146,19 +146,6 @@ pub fn convert_stored<'o>(
     write(model, linear, embedding, progress, |writer| output.write(writer))
 }
 
-/// [`convert`] of the embedding (and an output matrix of its own) only.
-///
-/// # Errors
-/// As [`convert`].
-pub fn convert_embedding<'o>(
-    model: &Model,
-    format: &'static Format,
-    output: impl Into<Output<'o>>,
-    progress: &mut Progress<'_>,
-) -> Result<ConvertReport, ConvertError> {
-    convert_stored(model, None, Some(format.into()), output, progress)
-}
-
 /// [`convert`] into memory.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The record of a discovery: every step, what it looked at, what came of it and why.
 
 use super::compatibility::{Evidence, Recognised};
-use super::discovery::{Disagreement, TokenizerDiscovery, VocabularySizes};
+use super::sizes::{Disagreement, VocabularySizes};
 use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use serde::Serialize;
 use std::fmt;
@@ -157,23 +157,6 @@ pub struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(discovery: &TokenizerDiscovery) -> Self {
-        Self {
-            model: discovery.file.path().map(PathBuf::from),
-            architecture: discovery.architecture().to_owned(),
-            model_type: discovery.model_type().map(str::to_owned),
-            vocab_size: discovery.vocab_size(),
-            vocabulary: discovery.sizes(),
-            disagreements: discovery.disagreements().to_vec(),
-            family: discovery.recognised().map(FamilyReport::from),
-            steps: Vec::with_capacity(StepKind::CHAIN.len()),
-            winner: None,
-            strategy: None,
-            needs_download: None,
-            micros: 0,
-        }
-    }
-
     /// The step of this kind, if it is part of the chain.
     #[must_use]
     pub fn step(&self, kind: StepKind) -> Option<&Step> {

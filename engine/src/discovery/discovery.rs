@@ -1,54 +1,13 @@
 //! What a model says of its tokenizer, read from metadata and tensor shapes alone.
 
-use super::chain::Chain;
 use super::compatibility::{self, Recognised};
 use super::embedded;
-use super::error::TokenizerDiscoveryError;
-use super::settings::DiscoverySettings;
-use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
-use super::walk;
+use super::error::{TokenizerDiscoveryError, Ways};
+use super::sizes::{Disagreement, VocabularySizes};
+use super::strategy::TokenizerDownloadInfo;
 use crate::gguf::GgufFile;
 use crate::tokenizer::SpecialTokens;
-use std::fmt;
 use std::path::Path;
-
-/// Where a model can say how many tokens there are, and what it says. The first that is there counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct VocabularySizes {
-    /// Length of `tokenizer.ggml.tokens`.
-    pub tokens: Option<usize>,
-    /// `<architecture>.vocab_size`.
-    pub metadata: Option<usize>,
-    /// Rows of `token_embd.weight`.
-    pub rows: Option<usize>,
-}
-
-impl VocabularySizes {
-    /// Tokens first, then metadata, then rows.
-    #[must_use]
-    pub fn best(&self) -> Option<usize> {
-        self.tokens.or(self.metadata).or(self.rows)
-    }
-}
-
-/// Two places of one file that contradict each other.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Disagreement {
-    /// The two places.
-    pub between: (&'static str, &'static str),
-    /// What they say.
-    pub values: (usize, usize),
-    /// Whether ids could fall outside the embedding, or it is only padding.
-    pub harmful: bool,
-}
-
-impl fmt::Display for Disagreement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ((a, b), (x, y)) = (self.between, self.values);
-        let verdict = if self.harmful { "the file mixes two models or is damaged" } else { "the rest is padding" };
-        write!(f, "{a} has {x}, {b} has {y}: {verdict}")
-    }
-}
 
 /// What a model file says of its tokenizer. Cheap: nothing is built, no weight is read.
 #[derive(Debug, Clone)]
@@ -101,7 +60,7 @@ impl TokenizerDiscovery {
         let recognised = compatibility::recognise(metadata, &architecture, vocab_size);
         Ok(Self {
             model_type: metadata.str("tokenizer.ggml.model").ok().flatten().map(str::to_owned),
-            disagreements: disagreements(sizes),
+            disagreements: sizes.disagreements(),
             file: file.clone(),
             architecture,
             sizes,
@@ -183,34 +142,16 @@ impl TokenizerDiscovery {
         self.recognised.as_ref().map(|r| TokenizerDownloadInfo::of(r.line))
     }
 
-    /// What to do to get a tokenizer. A download is the answer only where nothing here works, whether it is allowed or
-    /// not (the resolver asks `settings` before it fetches anything).
-    ///
-    /// # Errors
-    /// [`TokenizerDiscoveryError::NothingUsable`] with every step; the error of a tokenizer that was named.
-    pub fn discover_tokenizer_strategy(
-        &self,
-        settings: &DiscoverySettings,
-    ) -> Result<TokenizerStrategy, TokenizerDiscoveryError> {
-        let walked = walk::look(self, settings, None);
-        match (walked.chain.strategy.clone(), walked.chain.needs_download.clone()) {
-            (Some(strategy), _) => Ok(strategy),
-            (None, Some(info)) if !settings.is_offline() => Ok(TokenizerStrategy::NeedsDownload(info)),
-            _ => Err(walked.into_error(self, settings)),
-        }
-    }
-
-    /// Every step: what it looked at, what came of it, why, and how long it took. Looks only: nothing is fetched, and
-    /// an embedded tokenizer is examined but not built.
-    #[must_use]
-    pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
-        walk::look(self, settings, None).chain
-    }
-
     /// Tokens at the end of the model's list that only fill it up. One pass over the list.
     #[must_use]
     pub fn padding(&self) -> usize {
         compatibility::padding(self.file.metadata())
+    }
+
+    /// The ways out where nothing here works.
+    pub(super) fn ways(&self, offline: bool) -> Box<Ways> {
+        let (info, size) = (self.download_info(), self.vocab_size);
+        Box::new(Ways::of(self.file.path(), info.as_ref(), (&self.architecture, size), offline))
     }
 
     /// What to call the model.
@@ -254,22 +195,4 @@ impl TokenizerDiscovery {
 
 fn name_of(file: &GgufFile) -> String {
     file.path().map_or_else(|| "the model".to_owned(), |path| path.display().to_string())
-}
-
-fn disagreements(sizes: VocabularySizes) -> Vec<Disagreement> {
-    const TOKENS: &str = "tokenizer.ggml.tokens";
-    const METADATA: &str = "vocab_size in the metadata";
-    const ROWS: &str = "the embedding";
-    let mut out = Vec::new();
-    let mut compare = |a, b, x: Option<usize>, y: Option<usize>, harmful: fn(usize, usize) -> bool| {
-        if let (Some(x), Some(y)) = (x, y)
-            && x != y
-        {
-            out.push(Disagreement { between: (a, b), values: (x, y), harmful: harmful(x, y) });
-        }
-    };
-    compare(TOKENS, METADATA, sizes.tokens, sizes.metadata, |x, y| x > y);
-    compare(TOKENS, ROWS, sizes.tokens, sizes.rows, |x, y| x > y);
-    compare(METADATA, ROWS, sizes.metadata, sizes.rows, |_, _| true);
-    out
 }

@@ -2,8 +2,8 @@
 
 use super::chain::{Step, StepOutcome};
 use super::compatibility::COMPATIBILITY;
-use super::discovery::TokenizerDiscovery;
 use super::quantization::QuantizationError;
+use super::strategy::TokenizerDownloadInfo;
 use crate::gguf::GgufError;
 use crate::hub::HubError;
 use crate::shell::quoted;
@@ -108,23 +108,23 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// The ways out for a model.
-    #[must_use]
-    pub fn of(discovery: &TokenizerDiscovery, offline: bool) -> Self {
-        let path = discovery.file.path();
+    /// For the model at `path`, of this architecture and number of tokens; `info` is what could be fetched.
+    pub(super) fn of(
+        path: Option<&Path>,
+        info: Option<&TokenizerDownloadInfo>,
+        (architecture, tokens): (&str, usize),
+        offline: bool,
+    ) -> Self {
         let model = path.map_or_else(String::new, |path| format!(" --model {}", quoted(path)));
         let dir = path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let info = discovery.download_info();
         let no_fetch = info.is_none().then(|| {
             let known: Vec<String> = COMPATIBILITY.iter().map(|c| format!("{} {}", c.family, c.vocab_size)).collect();
             format!(
-                "no repository is known for architecture `{}` with {} tokens (known: {})",
-                discovery.architecture(),
-                discovery.vocab_size(),
+                "no repository is known for architecture `{architecture}` with {tokens} tokens (known: {})",
                 known.join(", ")
             )
         });
-        let files = info.as_ref().map_or(String::new(), |info| {
+        let files = info.map_or(String::new(), |info| {
             let all = info.files.iter().chain(&info.companions);
             // The command's default takes these along where they exist.
             if all.clone().all(|file| {
@@ -134,7 +134,7 @@ impl Ways {
             }
             all.map(|file| format!(" --file {file}")).collect()
         });
-        let repo = info.as_ref().map_or("ORG/NAME", |info| info.repo.as_str());
+        let repo = info.map_or("ORG/NAME", |info| info.repo.as_str());
         Self {
             fetch: info.is_some().then(|| format!("bitnet infer --auto-download{model} --prompt TEXT")),
             no_fetch,

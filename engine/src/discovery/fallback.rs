@@ -1,12 +1,11 @@
 //! The whole chain as one call.
 
-use super::chain::Chain;
 use super::counters::{ChainCounters, Counters};
 use super::discovery::TokenizerDiscovery;
 use super::error::TokenizerDiscoveryError;
 use super::resolver::Resolved;
 use super::settings::DiscoverySettings;
-use super::walk;
+use super::walk::{self, Walked};
 use crate::hub::Observer;
 use std::sync::Arc;
 
@@ -23,17 +22,6 @@ impl std::fmt::Debug for TokenizerFallbackChain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenizerFallbackChain").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-/// A chain that was walked to its end.
-#[derive(Debug)]
-pub struct Walked {
-    /// Every step.
-    pub chain: Chain,
-    /// The tokenizer, if a step had one (and it was to be built).
-    pub resolved: Option<Resolved>,
-    /// The error that ended the chain before its end.
-    pub fatal: Option<TokenizerDiscoveryError>,
 }
 
 impl TokenizerFallbackChain {

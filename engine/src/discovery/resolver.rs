@@ -2,7 +2,7 @@
 
 use super::compatibility::{Compatibility, Evidence, by_family};
 use super::discovery::TokenizerDiscovery;
-use super::error::{TokenizerDiscoveryError, Ways};
+use super::error::TokenizerDiscoveryError;
 use super::mock::{self, MockTokenizer};
 use super::pins;
 use super::quantization;
@@ -10,11 +10,11 @@ use super::remote;
 use super::settings::DiscoverySettings;
 use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
-use crate::hub::{HubMetrics, HubSettings, Observer};
+use crate::hub::{HubMetrics, HubSettings, Observer, check_repo_name};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
 use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A tokenizer that is ready, and where it came from.
@@ -126,7 +126,7 @@ impl Resolver<'_> {
                         files: info.files.join(", "),
                         repo: info.repo.clone(),
                         why,
-                        ways: Box::new(Ways::of(self.discovery, self.settings.is_offline())),
+                        ways: self.discovery.ways(self.settings.is_offline()),
                     });
                 }
                 let repos: Vec<&str> = info.repos().collect();
@@ -379,4 +379,41 @@ fn dress(
             tokenizer
         }
     }
+}
+
+impl TokenizerStrategy {
+    /// Whether it can be tried at all: named files exist, a download names a repository, files and a size.
+    ///
+    /// # Errors
+    /// [`TokenizerDiscoveryError::MissingFile`], [`TokenizerDiscoveryError::BadDownload`].
+    pub fn validate(&self) -> Result<(), TokenizerDiscoveryError> {
+        let exists = |path: &PathBuf| {
+            if path.exists() { Ok(()) } else { Err(TokenizerDiscoveryError::MissingFile { path: path.clone() }) }
+        };
+        match self {
+            Self::EmbeddedGguf | Self::Mock => Ok(()),
+            Self::Exact(path) | Self::Discovered(path) => exists(path),
+            Self::Cached(cached) => {
+                exists(&cached.path)?;
+                check(&cached.info)
+            }
+            Self::NeedsDownload(info) => check(info),
+        }
+    }
+}
+
+fn check(info: &TokenizerDownloadInfo) -> Result<(), TokenizerDiscoveryError> {
+    let bad = |why: String| Err(TokenizerDiscoveryError::BadDownload { repo: info.repo.clone(), why });
+    for repo in info.repos() {
+        if let Err(error) = check_repo_name(repo) {
+            return bad(error.to_string());
+        }
+    }
+    if info.files.is_empty() {
+        return bad("it names no file".to_owned());
+    }
+    if info.expected_vocab == 0 {
+        return bad("it expects a vocabulary of 0 tokens".to_owned());
+    }
+    Ok(())
 }

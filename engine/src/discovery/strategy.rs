@@ -1,8 +1,7 @@
 //! The ways to a tokenizer.
 
 use super::compatibility::Compatibility;
-use super::error::TokenizerDiscoveryError;
-use crate::hub::{Source, check_repo_name};
+use crate::hub::Source;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -107,39 +106,4 @@ impl TokenizerStrategy {
     pub fn uses_cache(&self) -> bool {
         matches!(self, Self::Cached(_) | Self::NeedsDownload(_))
     }
-
-    /// Whether it can be tried at all: named files exist, a download names a repository, files and a size.
-    ///
-    /// # Errors
-    /// [`TokenizerDiscoveryError::MissingFile`], [`TokenizerDiscoveryError::BadDownload`].
-    pub fn validate(&self) -> Result<(), TokenizerDiscoveryError> {
-        let exists = |path: &PathBuf| {
-            if path.exists() { Ok(()) } else { Err(TokenizerDiscoveryError::MissingFile { path: path.clone() }) }
-        };
-        match self {
-            Self::EmbeddedGguf | Self::Mock => Ok(()),
-            Self::Exact(path) | Self::Discovered(path) => exists(path),
-            Self::Cached(cached) => {
-                exists(&cached.path)?;
-                check(&cached.info)
-            }
-            Self::NeedsDownload(info) => check(info),
-        }
-    }
-}
-
-fn check(info: &TokenizerDownloadInfo) -> Result<(), TokenizerDiscoveryError> {
-    let bad = |why: String| Err(TokenizerDiscoveryError::BadDownload { repo: info.repo.clone(), why });
-    for repo in info.repos() {
-        if let Err(error) = check_repo_name(repo) {
-            return bad(error.to_string());
-        }
-    }
-    if info.files.is_empty() {
-        return bad("it names no file".to_owned());
-    }
-    if info.expected_vocab == 0 {
-        return bad("it expects a vocabulary of 0 tokens".to_owned());
-    }
-    Ok(())
 }

@@ -1,17 +1,17 @@
 //! The steps of the chain in their order, and who wins.
 
-use super::chain::{Chain, Step, StepKind, StepOutcome};
+use super::chain::{Chain, FamilyReport, Step, StepKind, StepOutcome};
 use super::colocated::colocated;
 use super::discovery::TokenizerDiscovery;
 use super::embedded::{self, Embedded, Pre};
-use super::error::{TokenizerDiscoveryError, Ways};
-use super::fallback::Walked;
+use super::error::TokenizerDiscoveryError;
 use super::remote::{self, Present};
 use super::resolver::{Resolved, Resolver};
 use super::settings::DiscoverySettings;
 use super::strategy::{CachedTokenizer, TokenizerDownloadInfo, TokenizerStrategy};
 use crate::hub::{Observer, Source};
 use crate::tokenizer::{Diagnostic, Severity, compiled};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Looks: nothing is fetched, and no tokenizer is built where one pass over it tells enough.
@@ -30,6 +30,60 @@ pub(super) fn build(
     observer: Option<&Observer>,
 ) -> Walked {
     Walk { resolver: Resolver { discovery, settings, observer }, build: true }.run()
+}
+
+/// A chain that was walked to its end.
+#[derive(Debug)]
+pub struct Walked {
+    /// Every step.
+    pub chain: Chain,
+    /// The tokenizer, if a step had one (and it was to be built).
+    pub resolved: Option<Resolved>,
+    /// The error that ended the chain before its end.
+    pub fatal: Option<TokenizerDiscoveryError>,
+}
+
+impl TokenizerDiscovery {
+    /// What to do to get a tokenizer. A download is the answer only where nothing here works, whether it is allowed or
+    /// not (the resolver asks `settings` before it fetches anything).
+    ///
+    /// # Errors
+    /// [`TokenizerDiscoveryError::NothingUsable`] with every step; the error of a tokenizer that was named.
+    pub fn discover_tokenizer_strategy(
+        &self,
+        settings: &DiscoverySettings,
+    ) -> Result<TokenizerStrategy, TokenizerDiscoveryError> {
+        let walked = look(self, settings, None);
+        match (walked.chain.strategy.clone(), walked.chain.needs_download.clone()) {
+            (Some(strategy), _) => Ok(strategy),
+            (None, Some(info)) if !settings.is_offline() => Ok(TokenizerStrategy::NeedsDownload(info)),
+            _ => Err(walked.into_error(self, settings)),
+        }
+    }
+
+    /// Every step: what it looked at, what came of it, why, and how long it took. Looks only: nothing is fetched, and
+    /// an embedded tokenizer is examined but not built.
+    #[must_use]
+    pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
+        look(self, settings, None).chain
+    }
+
+    fn no_steps_yet(&self) -> Chain {
+        Chain {
+            model: self.file.path().map(PathBuf::from),
+            architecture: self.architecture().to_owned(),
+            model_type: self.model_type().map(str::to_owned),
+            vocab_size: self.vocab_size(),
+            vocabulary: self.sizes(),
+            disagreements: self.disagreements().to_vec(),
+            family: self.recognised().map(FamilyReport::from),
+            steps: Vec::with_capacity(StepKind::CHAIN.len()),
+            winner: None,
+            strategy: None,
+            needs_download: None,
+            micros: 0,
+        }
+    }
 }
 
 /// What a step found.
@@ -60,7 +114,7 @@ impl Walk<'_> {
     fn run(self) -> Walked {
         let started = Instant::now();
         let discovery = self.resolver.discovery;
-        let mut chain = Chain::new(discovery);
+        let mut chain = discovery.no_steps_yet();
         let (mut resolved, mut fatal, mut notes) = (None, None, Vec::new());
         let named = self.resolver.settings.exact.is_some();
         let kinds = named.then_some(StepKind::Named).into_iter().chain(StepKind::CHAIN);
@@ -416,7 +470,7 @@ impl Walked {
         self.fatal.unwrap_or_else(|| TokenizerDiscoveryError::NothingUsable {
             model: discovery.model_name(),
             steps: self.chain.steps,
-            ways: Box::new(Ways::of(discovery, settings.is_offline())),
+            ways: discovery.ways(settings.is_offline()),
         })
     }
 }

@@ -232,11 +232,6 @@ impl<'a> ArrayView<'a> {
         self.numbers()
     }
 
-    /// The elements of an array of u32.
-    pub fn u32s(&self) -> Result<NumberIter<'a, u32>, GgufError> {
-        self.numbers()
-    }
-
     /// The elements of an array of f32.
     pub fn f32s(&self) -> Result<NumberIter<'a, f32>, GgufError> {
         self.numbers()

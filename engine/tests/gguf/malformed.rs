@@ -22,7 +22,7 @@ fn the_sample_itself_is_valid_and_says_what_was_put_in() {
         .unwrap()
         .iter()
         .map(|v| match v {
-            Value::Array(a) => a.u32s().unwrap().collect(),
+            Value::Array(a) => a.numbers::<u32>().unwrap().collect(),
             other => panic!("{other:?}"),
         })
         .collect();
