@@ -4,11 +4,11 @@
 //! general work-stealing pool wakes up in. Here the workers spin for a short while between two regions and then
 //! sleep, and the caller works along as one of them.
 //!
-//! Nobody waits for a thread that the operating system took away. Work is taken in pieces from one atomic counter, by whoever
-//! runs. A worker has to enter a region before it takes a piece; when no piece is left the caller closes the region, and a
-//! worker that comes later finds nothing to do and is not waited for. What remains to wait for is a worker that lost its
-//! processor in the middle of a piece. The caller spins for it for a moment and then sleeps, so that its own processor is
-//! free for that worker.
+//! Nobody waits for a thread that the operating system took away. Every thread has a part of the work and takes pieces of it from
+//! front to back, so that it reads memory in one stream; who is through takes pieces of the others' parts. A worker has to enter
+//! a region before it takes a piece; when no piece is left the caller closes the region, and a worker that comes later finds
+//! nothing to do and is not waited for. What remains to wait for is a worker that lost its processor in the middle of a piece.
+//! The caller spins for it for a moment and then sleeps, so that its own processor is free for that worker.
 //!
 //! Which thread computes which piece is left to chance; no result may depend on it, and none does, because every
 //! kernel computes an output element by itself, in the one canonical order.
@@ -24,8 +24,8 @@ use std::thread::JoinHandle;
 /// Iterations of the spin loop before a waiting thread sleeps: some tens of microseconds.
 const SPINS: usize = 2_000;
 
-/// Pieces are so many times smaller than a thread's part of what is left: large ones first, small ones at the end, where
-/// threads have to finish together.
+/// Pieces are so many times smaller than what is left of a part: large ones first, small ones at the end, where threads have to
+/// finish together.
 const SHARE: usize = 3;
 
 /// A job as the workers see it; the lifetime is erased because [`Pool::run`] outlives every use.
@@ -178,7 +178,7 @@ impl Pool {
     }
 
     /// Splits `0..total` into ranges of whole chunks of `chunk` (the last one may be shorter) and hands them out until none is
-    /// left, long ones first.
+    /// left. A thread's ranges follow one another, as far as they go: what lies behind the end of one may be asked of memory.
     pub fn for_chunks(&self, total: usize, chunk: usize, job: &(dyn Fn(Range<usize>) + Sync)) {
         let chunk = chunk.max(1);
         if self.workers.is_empty() || total <= chunk {
@@ -187,16 +187,13 @@ impl Pool {
             }
             return;
         }
-        let shares = self.threads() * SHARE;
-        let next = AtomicUsize::new(0);
-        let take = |start: usize| {
-            let left = total.checked_sub(start).filter(|left| *left > 0)?;
-            Some(start + left.min((left / chunk / shares).max(1) * chunk))
-        };
-        let work = |_| {
-            while let Ok(start) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-                job(start..take(start).unwrap_or(total));
-            }
+        let (threads, chunks) = (self.threads(), total.div_ceil(chunk));
+        let border = |thread: usize| total.min(chunks * thread / threads * chunk);
+        let parts: Vec<Part> =
+            (0..threads).map(|t| Part { next: AtomicUsize::new(border(t)), end: border(t + 1) }).collect();
+        let work = |thread: usize| {
+            let (before, own) = parts.split_at(thread);
+            own.iter().chain(before).for_each(|part| part.work(chunk, job));
         };
         self.region(&work, false);
     }
@@ -222,6 +219,26 @@ impl Pool {
                 job(row, part);
             }
         });
+    }
+}
+
+/// A part of some work, on a cache line of its own: mostly one thread takes from it.
+#[repr(align(64))]
+struct Part {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Part {
+    /// Does pieces of whole chunks until none is left.
+    fn work(&self, chunk: usize, job: &(dyn Fn(Range<usize>) + Sync)) {
+        let piece = |start: usize| {
+            let left = self.end.checked_sub(start).filter(|left| *left > 0)?;
+            Some(start + left.min((left / chunk / SHARE).max(1) * chunk))
+        };
+        while let Ok(start) = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, piece) {
+            job(start..piece(start).unwrap_or(self.end));
+        }
     }
 }
 

@@ -88,6 +88,15 @@ pub trait Engine {
     /// As [`Engine::measure`].
     fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError>;
 
+    /// The time of [`Ask::generate`] tokens that come after `depth` others, without load, preparation and the others; `None` if there
+    /// is no way to ask.
+    ///
+    /// # Errors
+    /// As [`Engine::measure`].
+    fn deep(&mut self, _ask: &Ask, _depth: usize) -> Result<Option<Timed>, EngineError> {
+        Ok(None)
+    }
+
     /// Ends what [`Engine::begin`] began.
     fn end(&mut self);
 }
@@ -127,6 +136,17 @@ impl Program {
         Ok(process::run(&self.path, &args, limit)?)
     }
 
+    /// Its measurement, once, as JSON.
+    fn bench(&self, ask: &Ask, flags: &[&str]) -> Result<Ran, EngineError> {
+        let model = text(&ask.model);
+        let command: &[&str] = if self.ours { &["bench"] } else { &[] };
+        self.run(&[command, &["-m", &model], flags, &["-r", "1", "-o", "json"]].concat(), ask.limit)
+    }
+
+    fn said(&self, source: llama_bench::ParseError) -> EngineError {
+        EngineError::Output { program: text(&self.path), source }
+    }
+
     /// How fast so many threads read memory, in bytes a second, by our program.
     ///
     /// # Errors
@@ -163,13 +183,18 @@ impl Engine for Program {
     fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError> {
         let numbers = [ask.prompt, ask.generate, ask.threads].map(|n| n.to_string());
         let [prompt, generate, threads] = numbers.each_ref().map(String::as_str);
-        let model = text(&ask.model);
-        let flags = ["-m", &model, "-p", prompt, "-n", generate, "-t", threads, "-r", "1", "-o", "json"];
-        let command: &[&str] = if self.ours { &["bench"] } else { &[] };
-        let ran = self.run(&[command, &flags].concat(), ask.limit)?;
-        let rates = llama_bench::parse(&ran.out, ask.prompt, ask.generate, ask.threads)
-            .map_err(|source| EngineError::Output { program: text(&self.path), source })?;
+        let flags = ["-p", prompt, "-n", generate, "-t", threads];
+        let ran = self.bench(ask, &flags)?;
+        let rates = llama_bench::parse(&ran.out, ask.prompt, ask.generate, ask.threads).map_err(|e| self.said(e))?;
         Ok(Rates { peak_rss: rates.peak_rss.max(ran.peak_rss), ..rates })
+    }
+
+    fn deep(&mut self, ask: &Ask, depth: usize) -> Result<Option<Timed>, EngineError> {
+        let numbers = [ask.generate, ask.threads, depth].map(|n| n.to_string());
+        let [generate, threads, deep] = numbers.each_ref().map(String::as_str);
+        let ran = self.bench(ask, &["-p", "0", "-n", generate, "-t", threads, "-d", deep])?;
+        let rate = llama_bench::deep(&ran.out, ask.generate, depth, ask.threads).map_err(|e| self.said(e))?;
+        Ok(Some(Timed { seconds: ask.generate as f64 / rate, tokens: depth }))
     }
 
     /// `infer` as it comes, but for the sampler: greedy like the others, past an end of the text, without a chat template.

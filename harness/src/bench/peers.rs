@@ -128,6 +128,9 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What a person waits for, from the start of a process.
     pub waits: Vec<Wait>,
+    /// The tokens of a generation after so many others (its `prompt`), without load, preparation and the others.
+    #[serde(default)]
+    pub depths: Vec<Wait>,
 }
 
 impl Report {
@@ -136,7 +139,8 @@ impl Report {
     pub fn is_complete(&self, engine: &str) -> bool {
         let warmed = self.rows.iter().filter(|row| row.engine == engine);
         let warmed = warmed.map(|row| row.prefill.is_some() && row.decode.is_some());
-        let waits = self.waits.iter().filter(|wait| wait.engine == engine).map(|wait| wait.seconds.is_some());
+        let waits = self.waits.iter().chain(&self.depths).filter(|wait| wait.engine == engine);
+        let waits = waits.map(|wait| wait.seconds.is_some());
         let mut all = warmed.chain(waits).peekable();
         all.peek().is_some() && all.all(|there| there)
     }

@@ -4,7 +4,7 @@
 //! before it pays. The file is in the system's cache for everyone, since the engines take turns on it. In a round every engine is
 //! asked once, even rounds from the first to the last, odd ones back. A run with foreign load is repeated ([`super::noise`]).
 
-use super::engine::{Ask, EngineError};
+use super::engine::{Ask, Engine, EngineError, Timed};
 use super::noise::Guard;
 use super::peers::{Contender, Series, series};
 use super::ratio::Spread;
@@ -68,8 +68,27 @@ pub fn waits(contenders: &mut [Contender<'_>], ask: &Ask, plan: &Waits, tell: &m
                 tell(&format!(
                     "{threads} threads, a text of {prompt} tokens, {answer} new, from the start of a process"
                 ));
-                all.extend(cell(contenders, &ask, answer, plan, tell));
+                all.extend(cell(contenders, &ask, answer, plan, tell, &|engine| engine.whole(&ask, answer)));
             }
+        }
+    }
+    all
+}
+
+/// As [`waits`], for the tokens of a generation (by `ask`) after so many others; texts and answers of the plan are not asked for.
+pub fn depths(
+    contenders: &mut [Contender<'_>],
+    ask: &Ask,
+    depths: &[usize],
+    plan: &Waits,
+    tell: &mut dyn FnMut(&str),
+) -> Vec<Wait> {
+    let mut all = Vec::new();
+    for &threads in &plan.threads {
+        for &depth in depths {
+            tell(&format!("{threads} threads, {} tokens at depth {depth}", ask.generate));
+            let ask = Ask { threads, prompt: depth, ..ask.clone() };
+            all.extend(cell(contenders, &ask, ask.generate, plan, tell, &|engine| engine.deep(&ask, depth)));
         }
     }
     all
@@ -81,6 +100,7 @@ fn cell(
     answer: usize,
     plan: &Waits,
     tell: &mut dyn FnMut(&str),
+    question: &dyn Fn(&mut dyn Engine) -> Result<Option<Timed>, EngineError>,
 ) -> Vec<Wait> {
     let mut figures: Vec<Option<Figures>> = contenders.iter().map(|_| Some(Figures::default())).collect();
     for round in 0..plan.rounds {
@@ -91,7 +111,7 @@ fn cell(
         for (contender, slot) in turn {
             let Some(own) = slot.as_mut().filter(|own| own.failure.is_none()) else { continue };
             let asked = match &mut contender.engine {
-                Ok(engine) => plan.guard.quiet(|| engine.whole(ask, answer)),
+                Ok(engine) => plan.guard.quiet(|| question(&mut **engine)),
                 Err(EngineError::Missing { what, command }) => {
                     Err(EngineError::Cannot(format!("{what}; to fix it: {command}")))
                 }
@@ -158,7 +178,7 @@ pub fn text_of<E>(words: &str, tokens: usize, count: impl Fn(&str) -> Result<usi
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::{Engine, Rates, Timed};
+    use super::super::engine::Rates;
     use super::*;
     use std::cell::RefCell;
     use std::time::Duration;
@@ -186,6 +206,10 @@ mod tests {
             }
             let seconds = self.seconds.pop().ok_or_else(|| EngineError::Cannot("no more".to_owned()))?;
             Ok(Some(Timed { seconds, tokens: ask.prompt + 1 }))
+        }
+
+        fn deep(&mut self, ask: &Ask, depth: usize) -> Result<Option<Timed>, EngineError> {
+            self.whole(ask, 1000 + depth)
         }
 
         fn end(&mut self) {}
@@ -227,6 +251,15 @@ mod tests {
             (Some("no more"), &None),
             "half of a run is not a figure"
         );
+
+        diary.take();
+        let mut all = [player("ours", &[2.0, 4.0]), player("peer", &[3.0, 8.0])];
+        let ask = Ask { generate: 16, ..ask };
+        let rows = depths(&mut all, &ask, &[500], &plan, &mut |_| ());
+        assert!(diary.borrow().iter().all(|asked| (asked.1, asked.2) == (500, 1500)), "{diary:?}");
+        let [ours, peer] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((ours.prompt, ours.answer, peer.threads), (500, 16, 2));
+        assert_eq!(peer.seconds.as_ref().and_then(|s| s.ours_is).map(|r| r.median), Some(1.75));
     }
 
     #[test]

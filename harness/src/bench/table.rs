@@ -1,6 +1,7 @@
 //! A report as one page of text.
 
 use super::peers::{Report, Row, Series};
+use super::person::Wait;
 use super::ratio::Spread;
 use std::fmt::Write;
 
@@ -40,6 +41,7 @@ pub fn table(report: &Report) -> String {
         );
     }
     person(&mut out, report);
+    depths(&mut out, report);
     if report.rows.is_empty() {
         return out;
     }
@@ -131,13 +133,7 @@ fn person(out: &mut String, report: &Report) {
         ),
     );
     for wait in &report.waits {
-        let seconds = wait.seconds.as_ref().map_or_else(
-            || "-".to_owned(),
-            |Series { spread: s, .. }| format!("{} ({}..{})", digits(s.median), digits(s.least), digits(s.most)),
-        );
-        let ratio = wait.seconds.as_ref().and_then(|s| s.ours_is);
-        let ratio =
-            ratio.map_or_else(|| "-".to_owned(), |r| format!("{:.2}x ({:.2}..{:.2})", r.median, r.least, r.most));
+        let [seconds, ratio] = spreads(wait, |seconds| seconds);
         let prompt = match wait.prompt_tokens {
             Some(tokens) if tokens != wait.prompt => format!("{} ({tokens} there)", wait.prompt),
             _ => wait.prompt.to_string(),
@@ -151,8 +147,45 @@ fn person(out: &mut String, report: &Report) {
             ),
         );
     }
+    unavailable(out, &report.waits);
+}
+
+/// Tokens a second by how many tokens came before.
+fn depths(out: &mut String, report: &Report) {
+    if report.depths.is_empty() {
+        return;
+    }
+    let columns = "threads | tokens before | new tokens | engine | tokens/s without load and preparation | ours is | foreign load";
+    line(out, format_args!("\n| {columns} |\n|{}", "---|".repeat(7)));
+    for wait in &report.depths {
+        let [rate, ratio] = spreads(wait, |seconds| wait.answer as f64 / seconds);
+        let load = load(wait.foreign, wait.noisy);
+        line(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} | {rate} | {ratio} | {load} |",
+                wait.threads, wait.prompt, wait.answer, wait.engine
+            ),
+        );
+    }
+    unavailable(out, &report.depths);
+}
+
+/// The seconds of a wait in some unit, and how many times better ours is.
+fn spreads(wait: &Wait, unit: impl Fn(f64) -> f64) -> [String; 2] {
+    let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let figures = wait.seconds.as_ref().map(|Series { spread: s, .. }| {
+        let (a, b) = (unit(s.least), unit(s.most));
+        format!("{} ({}..{})", digits(unit(s.median)), digits(a.min(b)), digits(a.max(b)))
+    });
+    let ratio = wait.seconds.as_ref().and_then(|s| s.ours_is);
+    [or(figures), or(ratio.map(|r| format!("{:.2}x ({:.2}..{:.2})", r.median, r.least, r.most)))]
+}
+
+/// Why some have no figures, each reason once.
+fn unavailable(out: &mut String, waits: &[Wait]) {
     let mut said: Vec<(&str, &str)> = Vec::new();
-    for wait in &report.waits {
+    for wait in waits {
         let why = wait.failure.as_deref().map(|why| (wait.engine.as_str(), why));
         if let Some(why) = why.filter(|why| !said.contains(why)) {
             line(out, format_args!("{}: unavailable: {}", why.0, why.1));
@@ -195,6 +228,8 @@ mod tests {
             "| 1 | 32 (34 there) | 1 | peer | 3.00 (3.00..3.00) | 1.50x (1.50..1.50) | unknown |",
             "| 1 | 32 (34 there) | 64 | ours | 8.00 (8.00..8.00) | - | 25 %: NOISY in 1 |",
             "mute: unavailable: out of memory",
+            "| 1 | 32 | 16 | ours | 32.00 (32.00..32.00) | - | unknown |",
+            "| 1 | 32 | 16 | peer | 20.00 (20.00..20.00) | 1.50x (1.50..1.50) | unknown |",
         ] {
             assert!(page.contains(words), "{words:?} is not in\n{page}");
         }

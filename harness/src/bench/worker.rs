@@ -63,9 +63,9 @@ fn prompt(session: &mut Session, info: &LoadInfo, tokens: usize) -> Result<f64, 
     rate(tokens, session.timings().of("logits").worker_seconds - before)
 }
 
-/// The first of the new tokens comes with the prompt, which is one token: steps are one less than tokens made.
-fn generate(session: &mut Session, info: &LoadInfo, steps: usize) -> Result<f64, EngineError> {
-    let made = session.generate(&ids(info.vocab_size, 1), steps + 1)?;
+/// The first of the new tokens comes with the prompt: steps are one less than tokens made.
+fn generate(session: &mut Session, info: &LoadInfo, prompt: usize, steps: usize) -> Result<f64, EngineError> {
+    let made = session.generate(&ids(info.vocab_size, prompt), steps + 1)?;
     if made.tokens.len() <= steps {
         let found = made.tokens.len();
         let why = format!("it ended its text after {found} tokens, {steps} are measured: ask for fewer (--generate)");
@@ -86,7 +86,7 @@ impl Engine for Worker {
     fn begin(&mut self, ask: &Ask) -> Result<(), EngineError> {
         let (mut session, info) = self.start(ask, ask.prompt.max(ask.generate + 1))?;
         prompt(&mut session, &info, WARM_UP.0)?;
-        generate(&mut session, &info, WARM_UP.1.min(ask.generate))?;
+        generate(&mut session, &info, 1, WARM_UP.1.min(ask.generate))?;
         self.open = Some((session, info));
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Engine for Worker {
             return Err(EngineError::Cannot("the worker was not started".to_owned()));
         };
         let prefill = prompt(session, info, ask.prompt)?;
-        let decode = generate(session, info, ask.generate)?;
+        let decode = generate(session, info, 1, ask.generate)?;
         Ok(Rates { prefill, decode, peak_rss: session.process_id().and_then(peak_rss) })
     }
 
@@ -110,6 +110,12 @@ impl Engine for Worker {
             return Err(EngineError::Cannot(format!("it ended its text after {made} tokens of {answer}")));
         }
         Ok(Some(Timed { seconds: started.elapsed().as_secs_f64(), tokens: tokens.len() }))
+    }
+
+    fn deep(&mut self, ask: &Ask, depth: usize) -> Result<Option<Timed>, EngineError> {
+        let (mut session, info) = self.start(ask, depth + ask.generate + 1)?;
+        let rate = generate(&mut session, &info, depth, ask.generate)?;
+        Ok(Some(Timed { seconds: ask.generate as f64 / rate, tokens: depth }))
     }
 
     fn end(&mut self) {

@@ -4,6 +4,8 @@
 //! `ternary` and `blocks` are what the vector sets share: where a format has its numbers, codes and scales. `strips` is how
 //! wide ones multiply several tokens.
 
+#[cfg(target_arch = "x86_64")]
+mod ahead;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 pub mod amx;
 #[cfg(target_arch = "x86_64")]

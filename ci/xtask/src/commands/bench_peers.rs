@@ -71,6 +71,9 @@ pub(crate) struct Args {
     /// New tokens that a person waits for, beside the first.
     #[arg(long, value_delimiter = ',', default_value = "16,64,256", value_parser = clap::value_parser!(u32).range(1..=65536))]
     answers: Vec<u32>,
+    /// Also measure how fast tokens come after so many others.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    depths: Vec<u32>,
     /// For a person, also measure ours with the head whole and screened, with huge pages and without.
     #[arg(long)]
     settings: bool,
@@ -181,6 +184,9 @@ impl Args {
         } else {
             Vec::new()
         };
+        let deep = Waits { texts: Vec::new(), answers: Vec::new(), threads: threads.clone(), rounds, guard };
+        let depths = once(self.depths.iter().map(|n| *n as usize));
+        let depths = person::depths(&mut contenders, &ask, &depths, &deep, tell);
         let threads = if self.measure.contains(&Measure::Warmed) { threads } else { Vec::new() };
         let plan = Plan { ask, threads, rounds, pause, guard, weight_bytes };
         let reader = Program::ours(ours);
@@ -199,6 +205,7 @@ impl Args {
             memory,
             rows,
             waits,
+            depths,
         };
         self.write(&report)?;
         self.verdict(&report, &named)
@@ -280,7 +287,12 @@ impl Args {
 
     fn verdict(&self, report: &Report, named: &[String]) -> anyhow::Result<ExitCode> {
         let warmed = report.rows.iter().filter(|row| row.engine == OURS).find_map(|row| row.failure.clone());
-        let wait = report.waits.iter().filter(|wait| wait.engine == OURS).find_map(|wait| wait.failure.clone());
+        let wait = report
+            .waits
+            .iter()
+            .chain(&report.depths)
+            .filter(|wait| wait.engine == OURS)
+            .find_map(|wait| wait.failure.clone());
         let failure = warmed.or(wait);
         ensure!(report.is_complete(OURS), "ours has no figures: {}", failure.unwrap_or_default());
         let complete = |name: &String| report.is_complete(name);

@@ -37,6 +37,9 @@ pub struct Args {
     /// Tokens to generate (0: no such test).
     #[arg(short = 'n', long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     generate: u32,
+    /// Tokens that come before those of a generation, and are not counted; may be several.
+    #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    depth: Vec<u32>,
     /// Numbers of threads [default: one per processor].
     #[arg(short, long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
@@ -56,7 +59,7 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_name = "auto|on|off")]
     huge_pages: HugePages,
     /// Only how fast memory is read, without a model.
-    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "device", "chunk", "head", "huge_pages"])]
+    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "device", "chunk", "head", "huge_pages"])]
     bandwidth: bool,
     /// Output; json is what llama-bench prints, with some fields more.
     #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Format::Text)]
@@ -75,6 +78,7 @@ struct Test {
     n_threads: usize,
     n_prompt: u32,
     n_gen: u32,
+    n_depth: u32,
     avg_ns: f64,
     stddev_ns: f64,
     avg_ts: f64,
@@ -123,10 +127,13 @@ impl Args {
 
     fn measure(&self, settings: &Settings, threads: &[usize]) -> anyhow::Result<Vec<Test>> {
         let most = threads.iter().copied().max().unwrap_or(1);
+        let deepest = self.depth.iter().copied().max().unwrap_or(0);
         let args = ComputeArgs {
             device: self.device.clone(),
             threads: Some(u16::try_from(most)?),
-            context: Some(self.prompt.max(self.generate + 1).max(u32::try_from(WARM_UP.max(WARM_STEPS) + 1)?)),
+            context: Some(
+                self.prompt.max(deepest + self.generate + 1).max(u32::try_from(WARM_UP.max(WARM_STEPS) + 1)?),
+            ),
             chunk: self.chunk,
             i2s_layout: "auto".to_owned(),
             huge_pages: self.huge_pages,
@@ -146,8 +153,9 @@ impl Args {
             let mut session = args.session(&loaded, &compute, self.head)?;
             prompt(&mut session, WARM_UP)?;
             session.expect(usize::MAX);
-            generate(&mut session, WARM_STEPS)?;
-            for (n_prompt, n_gen) in [(self.prompt, 0), (0, self.generate)] {
+            generate(&mut session, 0, WARM_STEPS)?;
+            let generations = self.depth.iter().map(|depth| (0, self.generate, *depth));
+            for (n_prompt, n_gen, n_depth) in std::iter::once((self.prompt, 0, 0)).chain(generations) {
                 if n_prompt + n_gen == 0 {
                     continue;
                 }
@@ -156,7 +164,7 @@ impl Args {
                 for _ in 0..self.repetitions {
                     times.push(match n_gen {
                         0 => prompt(&mut session, n_prompt as usize)?,
-                        _ => generate(&mut session, n_gen as usize)?,
+                        _ => generate(&mut session, n_depth as usize, n_gen as usize)?,
                     });
                 }
                 let screened = session.screening().since(before);
@@ -174,6 +182,7 @@ impl Args {
                     n_threads: n,
                     n_prompt,
                     n_gen,
+                    n_depth,
                     avg_ns,
                     stddev_ns,
                     avg_ts,
@@ -195,8 +204,12 @@ impl Args {
             writeln!(out, "{model_filename} ({model_type}) on {device}{build}")?;
         }
         writeln!(out, "| test | threads | tokens/s | ± |\n|---|---|---|---|")?;
-        for Test { n_prompt, n_gen, n_threads, avg_ts, stddev_ts, .. } in tests {
-            let name = if *n_gen == 0 { format!("prompt {n_prompt}") } else { format!("generate {n_gen}") };
+        for Test { n_prompt, n_gen, n_depth, n_threads, avg_ts, stddev_ts, .. } in tests {
+            let name = match (n_gen, n_depth) {
+                (0, _) => format!("prompt {n_prompt}"),
+                (n, 0) => format!("generate {n}"),
+                (n, depth) => format!("generate {n} at depth {depth}"),
+            };
             writeln!(out, "| {name} | {n_threads} | {avg_ts:.2} | {stddev_ts:.2} |")?;
         }
         if let Some(rows) = tests.iter().find_map(|test| test.screened_rows) {
@@ -226,11 +239,14 @@ fn prompt(session: &mut Session, tokens: usize) -> anyhow::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// The time of so many greedy steps after one token.
-fn generate(session: &mut Session, steps: usize) -> anyhow::Result<Duration> {
+/// The time of so many greedy steps after `depth` tokens and one.
+fn generate(session: &mut Session, depth: usize, steps: usize) -> anyhow::Result<Duration> {
     let mut sampler = Sampler::new(SamplerOptions::default())?;
-    let mut history = ids(session, 1);
+    let mut history = ids(session, depth + 1);
     session.truncate(0);
+    if depth > 0 {
+        session.hold(&history[..depth], 1)?;
+    }
     let started = Instant::now();
     for _ in 0..steps {
         let last = history.last().copied().into_iter().collect::<Vec<u32>>();

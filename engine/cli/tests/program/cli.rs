@@ -75,6 +75,8 @@ fn bench_measures_what_was_asked() {
     }
     let table = run(&["bench", "-p", "16", "-n", "0", "-t", "1", "-r", "1"]).ok().out;
     assert!(table.contains("| prompt 16 | 1 |") && !table.contains("generate"), "{table}");
+    let table = run(&["bench", "-p", "0", "-n", "2", "-d", "0,40", "-t", "1", "-r", "1"]).ok().out;
+    assert!(table.contains("| generate 2 | 1 |") && table.contains("| generate 2 at depth 40 | 1 |"), "{table}");
 }
 
 #[test]

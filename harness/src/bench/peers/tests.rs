@@ -95,6 +95,7 @@ pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
         memory,
         rows,
         waits: vec![wait("ours", 1, 2.0, None), wait("peer", 1, 3.0, None), wait("ours", 64, 8.0, Some(0.25)), lost],
+        depths: vec![wait("ours", 16, 0.5, None), wait("peer", 16, 0.8, None)],
     }
 }
 

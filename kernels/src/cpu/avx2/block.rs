@@ -11,9 +11,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load, load_i8, prefetch, tree8};
+use super::lanes::{load, load_i8, tree8};
 use super::unpack::{Blocks, Shaped, Unpacked};
 use crate::activations::Q8_BLOCK;
+use crate::cpu::ahead::Ahead;
 use crate::cpu::blocks::SUPER;
 use crate::quant::Block;
 use crate::{Activations, Matrix, OutView, Q8Token};
@@ -156,13 +157,12 @@ fn dots<B: Blocks, const R: usize, const T: usize>(
         q[t] = x[t].q.as_chunks().0[..blocks].as_ptr();
         (d[t], bsum[t]) = (x[t].d[..blocks].as_ptr(), x[t].bsum[..blocks].as_ptr());
     }
-    // The rows that take their turn next begin where these end; a step is at most one line of 64 bytes in every format.
-    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks);
+    let (mut ahead, step) = (Ahead::of(rows[0], R), (R * rows[0].len()).div_ceil(blocks));
     let mut acc = [[[_mm256_setzero_ps(); T]; R]; 2];
     let mut minimum = [[0.0f32; T]; R];
     for b in 0..blocks {
+        ahead.reach((b + 1) * step);
         for r in 0..R {
-            prefetch(rows[r], ahead + b * step);
             // SAFETY: this function has the features.
             let weights = unsafe { B::weights(rows[r], b) };
             // SAFETY: this function has the features.

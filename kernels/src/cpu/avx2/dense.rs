@@ -7,7 +7,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load, prefetch, tail64, tree64};
+use super::lanes::{load, tail64, tree64};
+use crate::cpu::ahead::Ahead;
 use crate::cpu::stored::{Bf16, F16, F32, Stored, bytes};
 use crate::{Activations, Matrix, OutView};
 
@@ -50,8 +51,6 @@ impl Dense for Bf16 {
 
 /// Tokens that a row meets while it is in L1; so many stay in L2 for the next row.
 const TOKENS: usize = 64;
-/// How far ahead of a row memory is asked for.
-const AHEAD: usize = 4096;
 
 /// See [`super::Matmul`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -94,11 +93,10 @@ pub(in crate::cpu) fn unpack(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
 fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<64>();
     let mut acc = [_mm256_setzero_ps(); 8];
-    for (block, x) in w.chunks_exact(64 * D::BYTES).zip(blocks) {
+    let mut ahead = Ahead::of(w, 1);
+    for (b, (block, x)) in w.chunks_exact(64 * D::BYTES).zip(blocks).enumerate() {
         let x = x.as_chunks::<8>().0;
-        for line in 0..D::BYTES {
-            prefetch(block, AHEAD + 64 * line);
-        }
+        ahead.reach((b + 1) * 64 * D::BYTES);
         for j in 0..8 {
             // SAFETY: the block has 64 weights, this reads eight from 8 * j <= 56.
             let w = unsafe { D::load(block.as_ptr().add(8 * j * D::BYTES)) };

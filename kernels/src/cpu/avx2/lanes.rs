@@ -36,15 +36,6 @@ pub(super) fn load_i8(x: &[i8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
-/// Asks for the cache line `bytes` beyond the start of `x`. One thread does not reach the memory's bandwidth with the
-/// hardware prefetcher alone, which stops at every 4 KiB page.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn prefetch(x: &[u8], bytes: usize) {
-    // Any address will do: to the program a prefetch is not an access.
-    _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(bytes).cast());
-}
-
 /// The tree over eight lanes: 4, 2, 1.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::dense::Dense;
 use crate::Matrix;
+use crate::cpu::ahead::Ahead;
 use crate::cpu::stored::{F16, Stored};
 use crate::quant::f16;
 use crate::screen::{self, Bound};
@@ -39,15 +40,15 @@ fn rows<const R: usize>(w: &[i8], x: &[i16]) -> [i32; R] {
         *at = w[r * cols..].as_ptr();
     }
     let mut acc = [[_mm256_setzero_si256(); 2]; R];
+    let mut ahead = Ahead::of(&w[..cols], R);
     for (c, x) in steps.iter().enumerate() {
+        ahead.reach(R * (c + 1) * STEP);
         let mut xs = [_mm256_setzero_si256(); 2];
         for (xs, x) in xs.iter_mut().zip(x.as_chunks::<LANES>().0) {
             // SAFETY: the array has the register's values.
             *xs = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
         }
         for r in 0..R {
-            // The same place in the rows whose turn is next; to the program a prefetch is not an access.
-            _mm_prefetch::<_MM_HINT_T0>(w_at[r].wrapping_add(R * cols + c * STEP));
             for j in 0..2 {
                 // SAFETY: step c of row r lies inside of w: c * STEP + STEP <= cols.
                 let w = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(w_at[r].add(c * STEP + j * LANES).cast())) };

@@ -14,8 +14,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load_i8, prefetch, sum_i32};
+use super::lanes::{load_i8, sum_i32};
 use super::layouts::Layout;
+use crate::cpu::ahead::Ahead;
 use crate::cpu::ternary::{LEN, finish, scales, tail};
 use crate::quant::decode::Runs;
 use crate::{Activations, Matrix, OutView};
@@ -168,8 +169,7 @@ fn direct<L: Layout, const R: usize, const T: usize>(
     for (r, bytes) in rows.iter_mut().enumerate() {
         *bytes = w.row(row + r);
     }
-    // The same place in the row that takes this one's turn next.
-    let (ahead, step) = (R * rows[0].len(), rows[0].len() / blocks.max(1));
+    let (mut ahead, step) = (Ahead::of(rows[0], R), (R * rows[0].len()).div_ceil(blocks.max(1)));
     // Pointers to `blocks` blocks each: the loops below stay free of range checks.
     let mut q = [std::ptr::null::<[i8; LEN]>(); T];
     for t in 0..T {
@@ -181,8 +181,8 @@ fn direct<L: Layout, const R: usize, const T: usize>(
         let to = blocks.min(from + SPAN);
         let mut sums = [[_mm256_setzero_si256(); T]; R];
         for b in from..to {
+            ahead.reach(step * (b + 1));
             for r in 0..R {
-                prefetch(rows[r], ahead + b * step);
                 // SAFETY: b < blocks, and this function has the features.
                 let c = unsafe { L::codes(rows[r].as_ptr(), b) };
                 for t in 0..T {

@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lanes::{load, tail64, tree64};
+use crate::cpu::ahead::Ahead;
 use crate::cpu::avx2::unpack;
 use crate::cpu::stored::{Bf16, F16, F32, Stored, bytes};
 use crate::{Activations, Matrix, OutView};
@@ -125,17 +126,10 @@ fn dots<D: Dense, const R: usize, const T: usize>(
     for t in 0..T {
         x_at[t] = x.f32(token + t).as_chunks().0[..blocks * 4].as_ptr();
     }
-    let row_bytes = x.cols() * D::BYTES;
+    let mut ahead = Ahead::of(w[0], R);
     let mut acc = [[[_mm512_setzero_ps(); 4]; T]; R];
     for b in 0..blocks {
-        for r in 0..R {
-            // The same place in the rows whose turn is next. One thread does not reach the memory's bandwidth with the
-            // hardware prefetcher alone, which stops at every 4 KiB page. To the program a prefetch is not an access.
-            for line in 0..D::BYTES {
-                let next = w_at[r].wrapping_add(R * row_bytes + b * 64 * D::BYTES + line * 64);
-                _mm_prefetch::<_MM_HINT_T0>(next.cast());
-            }
-        }
+        ahead.reach(R * (b + 1) * 64 * D::BYTES);
         for j in 0..4 {
             let mut xs = [_mm512_setzero_ps(); T];
             for t in 0..T {

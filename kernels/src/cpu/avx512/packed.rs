@@ -23,6 +23,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Avx512;
+use crate::cpu::ahead::Ahead;
 use crate::cpu::own;
 use crate::cpu::ternary::{Arm, Iq2Bn, LEN, Scales, Tq1, Tq2, X86, finish, scales};
 use crate::quant::{i2_s, i2_s_arm, iq2_bn, tq1_0, tq2_0};
@@ -231,17 +232,16 @@ fn dots<L: Packed, const R: usize, const T: usize>(
     for r in 0..R {
         at[r] = w.row(row + r)[..L::at(last)].as_ptr();
     }
-    let ahead = R * bytes;
+    let mut ahead = Ahead::of(w.row(row), R);
     let mut total = [[_mm512_setzero_si512(); T]; R];
     let mut b = 0;
     while b <= last {
         let end = last.min(b + SPAN);
         let mut acc = [[[_mm512_setzero_si512(); 4]; T]; R];
         while b < end {
+            ahead.reach(R * L::at(b + 1));
             let mut packed = [_mm512_setzero_si512(); R];
             for r in 0..R {
-                // The same place in the rows whose turn is next: see `dense`.
-                _mm_prefetch::<_MM_HINT_T0>(at[r].wrapping_add(L::at(b) + ahead).cast());
                 // SAFETY: b < last: a whole step of the row follows, or at least its scale and another step.
                 packed[r] = unsafe { _mm512_loadu_si512(at[r].add(L::at(b)).cast()) };
             }
@@ -250,6 +250,7 @@ fn dots<L: Packed, const R: usize, const T: usize>(
             b += 1;
         }
         if b == last {
+            ahead.reach(R * bytes);
             let there = u64::MAX >> 64usize.saturating_sub(bytes - L::at(last));
             let mut packed = [_mm512_setzero_si512(); R];
             for r in 0..R {
