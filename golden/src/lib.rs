@@ -17,6 +17,7 @@ pub mod fixtures;
 pub mod gates;
 pub mod matrix;
 pub mod mutants;
+pub mod planted;
 pub mod numpy;
 pub mod overhead;
 pub mod pattern;

@@ -1,9 +1,15 @@
 //! `cargo xtask mutants`: changes the code a little, over and over, and asks the tests whether they see it.
 //!
-//! cargo-mutants makes the mutants, in a copy of the tracked files under `target/mutants`, so that no mutant is ever left
-//! in the checkout and builds are incremental. `golden/mutants.toml` says which tests judge which files, and which mutants
-//! are equivalent to the code. Exit codes: 0 every mutant was caught or is listed, 1 a survivor that is not listed, or a
-//! share below the goal, 2 wrong usage, 4 cargo-mutants is not installed.
+//! cargo-mutants makes the mutants. They are put side by side into a copy of the tracked files under `target/mutants` and asked
+//! for when the program runs ([`embed`]), so that a room is built once for all of them, and each is run against the tests alone
+//! that ask for it ([`trial`]). `--one-by-one` lets cargo-mutants build each by itself. `golden/mutants.toml` says which tests
+//! judge which files, and which mutants are equivalent to the code. `--planted` tries the faults of `golden/planted.toml` in the
+//! same way. Exit codes: 0 every mutant was caught or is listed, 1 a survivor that is not listed, or a share below the goal,
+//! 2 wrong usage, 4 cargo-mutants is not installed.
+
+mod embed;
+mod planted;
+mod trial;
 
 use super::setup_cpp::UNAVAILABLE;
 use crate::root::{cargo, root, target};
@@ -21,7 +27,7 @@ use std::process::{Command, ExitCode};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask mutants --room engine/gguf\n  cargo xtask mutants --sample 3\n  cargo xtask mutants --shard 0/8 --record golden/records/mutants.md\n\nExit codes: 0 all caught or listed, 1 a survivor or a share below the goal, 4 cargo-mutants is not installed."
+    after_help = "Examples:\n  cargo xtask mutants --room engine/gguf\n  cargo xtask mutants --sample 3\n  cargo xtask mutants --planted\n\nExit codes: 0 all caught or listed, 1 a survivor or a share below the goal, 4 cargo-mutants is not installed."
 )]
 pub(crate) struct Args {
     /// Only these rooms of golden/mutants.toml [default: all].
@@ -34,8 +40,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT", requires = "sample")]
     seed: Option<String>,
     /// Only part K of N of each room, K from 0.
-    #[arg(long, value_name = "K/N", conflicts_with = "sample")]
-    shard: Option<String>,
+    #[arg(long, value_name = "K/N", conflicts_with = "sample", value_parser = shard)]
+    shard: Option<(usize, usize)>,
+    /// Only what the last run of each room missed.
+    #[arg(long, conflicts_with_all = ["sample", "shard"])]
+    missed: bool,
+    /// Build each mutant by itself.
+    #[arg(long)]
+    one_by_one: bool,
+    /// Try the faults of golden/planted.toml instead [default: all; of these rooms with --room].
+    #[arg(long, conflicts_with_all = ["sample", "shard", "missed", "one_by_one"])]
+    planted: bool,
     /// Write the table and the survivors to this file.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -51,6 +66,8 @@ struct Tally {
     hung: usize,
     unviable: usize,
     missed: Vec<String>,
+    /// With line: those that can only be built by themselves.
+    apart: Vec<String>,
 }
 
 /// `outcomes.json` of cargo-mutants 27.
@@ -71,9 +88,38 @@ enum Scenario {
     Mutant(Mutant),
 }
 
-#[derive(Deserialize, Clone)]
+/// A mutant as `cargo mutants --list --json` tells it. The outcomes have its name alone.
+#[derive(Debug, Deserialize, Clone, Default)]
+#[serde(default)]
 struct Mutant {
     name: String,
+    file: String,
+    genre: String,
+    replacement: String,
+    span: Span,
+    /// What a planted fault replaces.
+    #[serde(skip)]
+    original: String,
+}
+
+#[derive(Debug, Deserialize, Clone, Copy, Default)]
+struct Span {
+    start: Position,
+}
+
+/// From 1.
+#[derive(Debug, Deserialize, Clone, Copy, Default)]
+struct Position {
+    line: usize,
+    column: usize,
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let (k, n) = text.split_once('/').ok_or("expected K/N")?;
+    match (k.parse(), n.parse()) {
+        (Ok(k), Ok(n)) if k < n => Ok((k, n)),
+        _ => Err("expected K/N with K below N".to_owned()),
+    }
 }
 
 impl Mutant {
@@ -90,6 +136,9 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let data = mutants::read(&root().join("golden"))?;
         let rooms = self.rooms(&data)?;
+        if self.planted {
+            return planted::run(&data, &rooms, self.record.as_deref());
+        }
         let version = cargo().args(["mutants", "--version"]).output();
         if !version.is_ok_and(|output| output.status.success()) {
             eprintln!("unavailable: cargo-mutants is not installed; to fix it: cargo install --locked cargo-mutants");
@@ -111,6 +160,18 @@ impl Args {
             };
             draw(&mut listed, count, &seed);
         }
+        if let Some((k, n)) = self.shard {
+            for (_, all) in &mut listed {
+                let mut at = 0..;
+                all.retain(|_| at.next().is_some_and(|at: usize| at % n == k));
+            }
+        }
+        if self.missed {
+            for (room, all) in &mut listed {
+                let missed = trial::missed_before(room)?;
+                all.retain(|mutant| missed.contains(&mutant.key()));
+            }
+        }
         if self.list {
             listed.iter().flat_map(|(_, all)| all).for_each(|mutant| println!("{}", mutant.name));
             return Ok(ExitCode::SUCCESS);
@@ -119,7 +180,9 @@ impl Args {
         let mut tallies = Vec::new();
         for (room, chosen) in &listed {
             if !chosen.is_empty() {
-                tallies.push((room.name.as_str(), self.judge(&data, room, chosen, &tree)?));
+                let one_by_one = self.one_by_one;
+                let tally = if one_by_one { self.judge(&data, room, chosen, &tree)? } else { side_by_side(&data, room, chosen, &tree)? };
+                tallies.push((room.name.as_str(), tally));
             }
         }
         let (page, red) = page(&tallies, &known, data.goal);
@@ -154,12 +217,9 @@ impl Args {
         for argument in data.cargo_args.iter().chain(&room.tests) {
             command.arg(format!("--cargo-arg={argument}"));
         }
-        if self.sample.is_some() {
+        if self.sample.is_some() || self.missed || self.shard.is_some() {
             let names: Vec<String> = chosen.iter().map(|mutant| escaped(&mutant.name)).collect();
             command.arg("--re").arg(format!("^({})$", names.join("|")));
-        }
-        if let Some(shard) = &self.shard {
-            command.args(["--shard", shard]);
         }
         let status = command.status().context("cargo mutants")?;
         // 0 all caught, 2 some were missed, 3 some hung. 4 and others: the tests fail without a mutant, or wrong usage.
@@ -173,6 +233,22 @@ impl Args {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         tally(&text).with_context(|| path.display().to_string())
     }
+}
+
+/// Builds all mutants of a room into one program and runs them.
+fn side_by_side(data: &Mutants, room: &Room, chosen: &[Mutant], tree: &Path) -> anyhow::Result<Tally> {
+    copy_tracked(&root(), tree)?;
+    let file = trial::missed_file(room);
+    let mut missed = String::new();
+    let verdicts = trial::try_all(room, &data.cargo_args, tree, chosen, &mut |mutant, verdict| {
+        if let trial::Verdict::Missed(tests) = verdict {
+            println!("missed by {tests} tests: {}", mutant.name);
+            let _ = writeln!(missed, "{tests}\t{}", mutant.key());
+        }
+    })?;
+    std::fs::write(&file, missed).with_context(|| format!("cannot write {}", file.display()))?;
+    copy_tracked(&root(), tree)?;
+    Ok(trial::tally(chosen, &verdicts))
 }
 
 /// The command for the files of a room, which differs only in what it is to do.
@@ -226,7 +302,7 @@ fn tally(outcomes: &str) -> anyhow::Result<Tally> {
 /// A table of the rooms and the survivors, and whether it is red.
 fn page(tallies: &[(&str, Tally)], known: &BTreeSet<&str>, goal: f64) -> (String, bool) {
     let (mut text, mut red) = (String::new(), tallies.is_empty());
-    text += "| room | caught | hung | missed | listed as equivalent | do not compile | share |\n|---|---|---|---|---|---|---|\n";
+    text += "| room | caught | hung | missed | listed as equivalent | do not compile | built apart only | share |\n|---|---|---|---|---|---|---|---|\n";
     let mut survivors: BTreeMap<&str, usize> = BTreeMap::new();
     for (room, tally) in tallies {
         let (listed, missed): (Vec<&str>, Vec<&str>) =
@@ -238,9 +314,10 @@ fn page(tallies: &[(&str, Tally)], known: &BTreeSet<&str>, goal: f64) -> (String
         let Tally { caught, hung, unviable, .. } = tally;
         let _ = writeln!(
             text,
-            "| {room} | {caught} | {hung} | {} | {} | {unviable} | {:.1} % |",
+            "| {room} | {caught} | {hung} | {} | {} | {unviable} | {} | {:.1} % |",
             missed.len(),
             listed.len(),
+            tally.apart.len(),
             share * 100.0
         );
         missed.into_iter().for_each(|key| *survivors.entry(key).or_default() += 1);
@@ -307,14 +384,14 @@ mod tests {
     fn outcomes_are_counted_and_survivors_named() {
         let tally = tally(OUTCOMES).unwrap();
         let keys = ["a/b.rs: replace + with - in f", "a/b.rs: replace g -> bool with true"];
-        assert_eq!(tally, Tally { caught: 1, hung: 1, unviable: 1, missed: keys.map(str::to_owned).to_vec() });
+        assert_eq!(tally, Tally { caught: 1, hung: 1, unviable: 1, missed: keys.map(str::to_owned).to_vec(), apart: Vec::new() });
         assert!(super::tally(&OUTCOMES.replace("Timeout", "Other")).is_err());
 
         let tallies = [("room", tally)];
         let (text, red) = page(&tallies, &BTreeSet::new(), 0.4);
-        assert!(red && text.contains("| room | 1 | 1 | 2 | 0 | 1 | 50.0 % |") && text.contains(keys[1]), "{text}");
+        assert!(red && text.contains("| room | 1 | 1 | 2 | 0 | 1 | 0 | 50.0 % |") && text.contains(keys[1]), "{text}");
         let (text, red) = page(&tallies, &BTreeSet::from(keys), 0.95);
-        assert!(!red && text.contains("| room | 1 | 1 | 0 | 2 | 1 | 100.0 % |"), "{text}");
+        assert!(!red && text.contains("| room | 1 | 1 | 0 | 2 | 1 | 0 | 100.0 % |"), "{text}");
         let (_, red) = page(&tallies, &BTreeSet::from([keys[0]]), 0.95);
         assert!(red, "one is not listed");
         assert!(page(&[], &BTreeSet::new(), 0.95).1, "nothing was tried");
@@ -330,7 +407,7 @@ mod tests {
             timeout: 1,
         };
         let (a, b) = (room("a"), room("b"));
-        let all = |n: usize| (0..n).map(|i| Mutant { name: format!("f.rs:{i}:1: x") }).collect::<Vec<_>>();
+        let all = |n: usize| (0..n).map(|i| Mutant { name: format!("f.rs:{i}:1: x"), ..Mutant::default() }).collect::<Vec<_>>();
         let sample = |count, seed: &str| {
             let mut listed = vec![(&a, all(40)), (&b, all(60))];
             listed[1].1.iter_mut().for_each(|mutant| mutant.name.push('b'));
