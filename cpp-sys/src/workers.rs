@@ -318,7 +318,9 @@ mod tests {
         let usr = dir.path().join("usr");
         let found = |named: Option<&str>| has_libclang(named.map(|name| dir.path().join(name)), &usr);
         assert!(!found(None), "nothing is there");
-        for not_it in ["usr/lib/llvm-14/lib/libclang-cpp.so.14", "usr/lib/libclangy.so", "usr/lib/other/lib/libclang.so"] {
+        for not_it in
+            ["usr/lib/llvm-14/lib/libclang-cpp.so.14", "usr/lib/libclangy.so", "usr/lib/other/lib/libclang.so"]
+        {
             put(not_it);
             assert!(!found(None), "{not_it}");
         }
@@ -331,7 +333,10 @@ mod tests {
         // Of this machine, whatever it has.
         let here = missing_tools();
         let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
-        assert_eq!(here, missing_from(&std::env::var_os("PATH").unwrap_or_default(), has_libclang(named, "/usr".as_ref())));
+        assert_eq!(
+            here,
+            missing_from(&std::env::var_os("PATH").unwrap_or_default(), has_libclang(named, "/usr".as_ref()))
+        );
     }
 
     #[test]
@@ -345,7 +350,8 @@ mod tests {
         assert_eq!(hash_once(&file).expect("hash"), abc);
         assert_eq!(cpu(), read_cpu());
         if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("flags")) {
-            let (_, flags) = read_cpu().rsplit_once(", flags ").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("flags");
+            let (_, flags) =
+                read_cpu().rsplit_once(", flags ").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("flags");
             assert!(flags.len() == 8 && flags.bytes().all(|byte| byte.is_ascii_hexdigit()), "{flags}");
         }
         assert_eq!(list(&["a".to_owned(), "b".to_owned()]), "\n  - a\n  - b");

@@ -78,10 +78,8 @@ fn ids() -> impl Strategy<Value = Vec<u32>> {
 /// A request and its body.
 fn request() -> impl Strategy<Value = (Ask, Vec<u8>)> {
     let body = |ids: Vec<u32>| frame::from_u32(&ids);
-    let positions = prop_oneof![
-        Just(Positions::All),
-        prop::collection::vec(0..CONTEXT + 2, 0..4).prop_map(Positions::List),
-    ];
+    let positions =
+        prop_oneof![Just(Positions::All), prop::collection::vec(0..CONTEXT + 2, 0..4).prop_map(Positions::List),];
     prop_oneof![
         (0..4_u32).prop_map(|more| (Ask::Hello { protocol: PROTOCOL + more / 3 }, Vec::new())),
         prop_oneof![Just("m.gguf"), Just("none")].prop_map(|path| {
@@ -103,7 +101,8 @@ fn request() -> impl Strategy<Value = (Ask, Vec<u8>)> {
 fn sound(ask: &Ask, body: &[u8], loaded: bool) -> bool {
     let ids = frame::to_u32(body);
     let known = |ids: &[u32]| ids.iter().all(|id| (*id as usize) < VOCAB);
-    let fits = |more: usize| ids.as_ref().is_some_and(|ids| known(ids) && !ids.is_empty() && ids.len() + more <= CONTEXT);
+    let fits =
+        |more: usize| ids.as_ref().is_some_and(|ids| known(ids) && !ids.is_empty() && ids.len() + more <= CONTEXT);
     match ask {
         Ask::Hello { protocol } => *protocol == PROTOCOL,
         Ask::Load { path, .. } => path.as_os_str() != "none",
@@ -113,7 +112,9 @@ fn sound(ask: &Ask, body: &[u8], loaded: bool) -> bool {
             let length = ids.as_ref().map_or(0, Vec::len);
             let ascend = match positions {
                 Positions::All => true,
-                Positions::List(list) => !list.is_empty() && list.is_sorted_by(|a, b| a < b) && list.iter().all(|at| *at < length),
+                Positions::List(list) => {
+                    !list.is_empty() && list.is_sorted_by(|a, b| a < b) && list.iter().all(|at| *at < length)
+                }
             };
             loaded && fits(0) && ascend
         }
@@ -197,7 +198,8 @@ proptest! {
 #[test]
 fn another_version_is_refused_by_the_worker_too() {
     let mut written = Vec::new();
-    serve(&mut Echo, &mut traffic(&[(Ask::Hello { protocol: 99 }, Vec::new())]).as_slice(), &mut written).expect("served");
+    serve(&mut Echo, &mut traffic(&[(Ask::Hello { protocol: 99 }, Vec::new())]).as_slice(), &mut written)
+        .expect("served");
     match &answers(&written)[0].0.outcome {
         Outcome::Error(refusal) => assert!(refusal.message.contains("the client 99"), "{refusal:?}"),
         other => panic!("{other:?}"),

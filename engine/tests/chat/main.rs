@@ -6,4 +6,5 @@ mod model_support;
 mod conversation;
 mod prompts;
 mod rendered;
+mod small;
 mod sources;

@@ -105,7 +105,7 @@ pub(super) fn embed(source: &str, mutants: &[(u32, &Mutant)]) -> anyhow::Result<
     let mut places = Vec::new();
     for (number, mutant) in mutants {
         match mutant.genre.as_str() {
-            "Planted" => places.push(planted(source, *number, mutant)?),
+            super::PLANTED => places.push(planted(source, *number, mutant)?),
             // Another type than the body's behind the same `impl`.
             "FnValue" if mutant.replacement.starts_with("::std::iter::") => {}
             "FnValue" => {
@@ -323,13 +323,22 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if let Some(mutants) = self.take(bytes(&node.op).start, "UnaryOperator") {
             let sign = if matches!(node.op, syn::UnOp::Neg(_)) { "-" } else { "!" };
             let number = mutants[0].0;
-            let behind = format!(
-                ") {{ __x => if crate::__mutants::chosen({number}, 1) == 1 {{ __x }} else {{ {sign}__x }} }})"
-            );
+            let behind =
+                format!(") {{ __x => if crate::__mutants::chosen({number}, 1) == 1 {{ __x }} else {{ {sign}__x }} }})");
             let parts = vec![text("(match ("), Part::Source(bytes(&*node.expr)), text(behind)];
             self.add(bytes(node), parts, &mutants);
         }
         visit::visit_expr_unary(self, node);
+    }
+
+    fn visit_expr_match(&mut self, node: &'ast syn::ExprMatch) {
+        // Arms with guards do not count as patterns: without an arm for all else none can be asked for.
+        let all_else =
+            |arm: &syn::Arm| arm.guard.is_none() && matches!(arm.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_));
+        if !node.arms.iter().any(all_else) {
+            node.arms.iter().for_each(|arm| drop(self.take(bytes(arm).start, "MatchArm")));
+        }
+        visit::visit_expr_match(self, node);
     }
 
     fn visit_arm(&mut self, node: &'ast syn::Arm) {

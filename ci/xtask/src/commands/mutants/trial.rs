@@ -1,5 +1,5 @@
-//! Builds the tests of a room with all its mutants inside, learns which test asks which of them, and runs each mutant against
-//! the tests that do.
+//! Builds the tests of a package with all mutants of its rooms inside, learns which test asks for which of them, and runs each
+//! mutant against those tests of its room that do.
 
 use super::embed::{Embedded, RUNTIME, embed};
 use super::{Mutant, Tally};
@@ -44,56 +44,87 @@ struct Test {
 
 #[derive(Debug)]
 struct Binary {
+    /// As in the arguments of a room: the name of a test, or `--lib`.
+    name: String,
     path: PathBuf,
     /// Where cargo would run it.
     folder: PathBuf,
 }
 
-/// Tries mutants, all of one package. `tree` is a clean copy of the checkout, and is left with the mutants inside.
+/// The mutants of a room.
+#[derive(Debug)]
+pub(super) struct Task<'a> {
+    pub(super) room: &'a Room,
+    pub(super) mutants: Vec<Mutant>,
+}
+
+/// The tests that judge a room, as binaries are named; all if there are none.
+fn targets(room: &Room) -> BTreeSet<&str> {
+    room.tests.iter().map(String::as_str).filter(|argument| *argument != "--test").collect()
+}
+
+/// Tries the mutants of some rooms, all of one package. `tree` is a clean copy of the checkout, and is left with the mutants
+/// inside.
 pub(super) fn try_all(
-    room: &Room,
+    tasks: &[Task<'_>],
     cargo_args: &[String],
     tree: &Path,
-    mutants: &[Mutant],
-    told: &mut dyn FnMut(&Mutant, &Verdict),
-) -> anyhow::Result<Vec<Verdict>> {
-    let (mut verdicts, binaries, asked_as) = build(room, cargo_args, tree, mutants)?;
+    told: &mut dyn FnMut(&Room, &Mutant, &Verdict),
+) -> anyhow::Result<Vec<Vec<Verdict>>> {
+    let (mut apart, binaries, asked_as) = build(tasks, cargo_args, tree)?;
     let tests = record(&binaries)?;
     eprintln!(
-        "{}: {} mutants inside, {} tests, {:.0} s for all tests one by one",
-        room.name,
+        "{} mutants inside, {} tests, {:.0} s for all tests one by one",
         asked_as.len(),
         tests.len(),
         tests.iter().map(|test| test.time.as_secs_f64()).sum::<f64>()
     );
-    for (number, mutant) in (0..).zip(mutants) {
-        if let Some(asked) = asked_as.get(&number) {
-            let mut judges: Vec<&Test> = tests.iter().filter(|test| test.asked.contains(asked)).collect();
-            judges.sort_by_key(|test| test.time);
-            verdicts.insert(number, judge(number, &judges, &binaries, room)?);
+    let mut numbers = 0..;
+    let mut all = Vec::new();
+    for Task { room, mutants } in tasks {
+        let targets = targets(room);
+        let mine = |test: &&Test| targets.is_empty() || targets.contains(binaries[test.binary].name.as_str());
+        let mut verdicts = Vec::new();
+        for (mutant, number) in mutants.iter().zip(numbers.by_ref()) {
+            let verdict = match asked_as.get(&number) {
+                Some(asked) => {
+                    let mut judges: Vec<&Test> =
+                        tests.iter().filter(mine).filter(|test| test.asked.contains(asked)).collect();
+                    judges.sort_by_key(|test| test.time);
+                    judge(number, &judges, &binaries, room)?
+                }
+                None => apart.remove(&number).unwrap_or(Verdict::Apart),
+            };
+            told(room, mutant, &verdict);
+            verdicts.push(verdict);
         }
-        told(mutant, &verdicts[&number]);
+        let Tally { caught, hung, unviable, missed, apart } = tally(mutants, &verdicts);
+        eprintln!("{}: {caught} caught, {hung} hung, {} missed, {unviable} do not compile, {} apart", room.name, missed.len(), apart.len());
+        all.push(verdicts);
     }
-    Ok(verdicts.into_values().collect())
+    Ok(all)
 }
 
 /// The verdicts of those that are not inside, the test binaries, and for those inside the number that is asked for.
 type Built = (BTreeMap<u32, Verdict>, Vec<Binary>, BTreeMap<u32, u32>);
 
-fn build(room: &Room, cargo_args: &[String], tree: &Path, mutants: &[Mutant]) -> anyhow::Result<Built> {
+fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Result<Built> {
     let mut by_file: BTreeMap<&str, Vec<(u32, &Mutant)>> = BTreeMap::new();
-    for (number, mutant) in (0..).zip(mutants) {
+    for (number, mutant) in (0..).zip(tasks.iter().flat_map(|task| &task.mutants)) {
         by_file.entry(&mutant.file).or_default().push((number, mutant));
     }
     let (first, _) = by_file.first_key_value().context("no mutants")?;
-    let (package, _) = first.split_once("src/").context("a file outside of src")?;
-    let crate_root = format!("{package}src/lib.rs");
+    let (folder, _) = first.split_once("src/").context("a file outside of src")?;
+    let crate_root = format!("{folder}src/lib.rs");
     let mut sources = BTreeMap::new();
     for file in by_file.keys().copied().chain([crate_root.as_str()]) {
         let path = tree.join(file);
         sources
             .insert(file, std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
+    let all = tasks.iter().map(|task| targets(task.room)).collect::<Vec<_>>();
+    let names: BTreeSet<&str> = all.iter().flatten().copied().filter(|_| !all.iter().any(BTreeSet::is_empty)).collect();
+    let package = tasks.first().map(|task| task.room.package.as_str()).context("no rooms")?;
     let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
     let mut tests = false;
     loop {
@@ -120,20 +151,18 @@ fn build(room: &Room, cargo_args: &[String], tree: &Path, mutants: &[Mutant]) ->
         let mut command = cargo();
         command.current_dir(tree).env("CARGO_TARGET_DIR", target()).env("CARGO_INCREMENTAL", "1");
         if tests {
-            command.args(["test", "--no-run"]).args(&room.tests);
+            command.args(["test", "--no-run"]);
+            for name in &names {
+                command.args(if *name == "--lib" { vec![*name] } else { vec!["--test", *name] });
+            }
         } else {
             command.args(["check", "--lib"]);
         }
-        command.args(["--quiet", "--message-format=json", "--package", &room.package]).args(cargo_args);
+        command.args(["--quiet", "--message-format=json", "--package", package]).args(cargo_args);
         let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
         let messages: Vec<Message> =
             output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
         if output.status.success() && tests {
-            for number in (0..).take(mutants.len()) {
-                if !inside.contains_key(&number) {
-                    verdicts.entry(number).or_insert(Verdict::Apart);
-                }
-            }
             return Ok((verdicts, messages.into_iter().filter_map(Message::binary).collect(), inside));
         }
         if output.status.success() {
@@ -159,7 +188,7 @@ fn build(room: &Room, cargo_args: &[String], tree: &Path, mutants: &[Mutant]) ->
                 eprintln!("{}", error.rendered.unwrap_or_default());
             }
         }
-        ensure!(verdicts.len() > before, "{}: does not build with its mutants, and not because of one", room.name);
+        ensure!(verdicts.len() > before, "{package} does not build with its mutants, and not because of one");
     }
 }
 
@@ -170,6 +199,13 @@ struct Message {
     executable: Option<PathBuf>,
     manifest_path: Option<PathBuf>,
     profile: Option<Profile>,
+    target: Option<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,7 +237,9 @@ impl Message {
     fn binary(self) -> Option<Binary> {
         let folder = self.manifest_path?.parent()?.to_owned();
         self.profile.filter(|profile| profile.test)?;
-        Some(Binary { path: self.executable?, folder })
+        let Target { name, kind } = self.target?;
+        let name = if kind.iter().any(|kind| kind == "lib") { "--lib".to_owned() } else { name };
+        Some(Binary { name, path: self.executable?, folder })
     }
 }
 
@@ -209,16 +247,22 @@ impl Message {
 fn start(binary: &Binary, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"")]).arg(&binary.path).args(arguments);
-    command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &binary.folder).env("PROPTEST_FAILURE_PERSISTENCE", "off");
+    command
+        .envs(environment.iter().copied())
+        .env("CARGO_MANIFEST_DIR", &binary.folder)
+        .env("PROPTEST_FAILURE_PERSISTENCE", "off");
     command.current_dir(&binary.folder).stdin(Stdio::null()).process_group(0);
-    let log = std::fs::File::create(log())?;
+    let log = std::fs::File::create(binary.log())?;
     command.stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("cannot run {}", binary.path.display()))
 }
 
-/// What the last test binary printed.
-fn log() -> PathBuf {
-    target().join("mutants/log")
+impl Binary {
+    /// What it printed last.
+    fn log(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        target().join("mutants").join(format!("{name}.log"))
+    }
 }
 
 /// Whether it was green; none if it did not end in time.
@@ -290,7 +334,7 @@ fn judge(number: u32, tests: &[&Test], binaries: &[Binary], room: &Room) -> anyh
             match wait(&mut child, limit)? {
                 None => return Ok(Verdict::Hung),
                 Some(false) => {
-                    let (test, words) = words(&String::from_utf8_lossy(&std::fs::read(log())?));
+                    let (test, words) = words(&String::from_utf8_lossy(&std::fs::read(binary.log())?));
                     return Ok(Verdict::Caught(test, words));
                 }
                 Some(true) => {}
@@ -305,7 +349,9 @@ fn words(log: &str) -> (String, String) {
     let red = |line: &&str| line.starts_with("test ") && line.ends_with("FAILED");
     let test = log.lines().find(red).and_then(|line| line.split_whitespace().nth(1));
     let test = test.unwrap_or("the process died").to_owned();
-    let mut lines = log.lines().skip_while(|line| *line != format!("---- {test} stdout ----") && *line != format!("---- {test} ----"));
+    let mut lines = log
+        .lines()
+        .skip_while(|line| *line != format!("---- {test} stdout ----") && *line != format!("---- {test} ----"));
     let said: Vec<&str> = lines
         .by_ref()
         .skip(1)
@@ -321,6 +367,7 @@ pub(super) fn tally(mutants: &[Mutant], verdicts: &[Verdict]) -> Tally {
     let mut tally = Tally::default();
     for (mutant, verdict) in mutants.iter().zip(verdicts) {
         match verdict {
+            _ if mutant.is_planted() => {}
             Verdict::Caught(..) => tally.caught += 1,
             Verdict::Hung => tally.hung += 1,
             Verdict::Unviable => tally.unviable += 1,
