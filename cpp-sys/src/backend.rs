@@ -303,6 +303,11 @@ mod tests {
         for backend in CppBackend::ALL {
             assert_eq!(backend.name().parse(), Ok(backend));
             assert!(backend.setup_command().ends_with(backend.name()));
+            assert_eq!(backend.to_string(), backend.name());
+            assert!(backend.libraries().starts_with(&["llama", "ggml"]), "{:?}", backend.libraries());
+            let title = backend.title().trim_end_matches(".cpp").to_uppercase();
+            assert_eq!(backend.checkout_variable(), format!("{title}_CPP_DIR"));
+            assert!(backend.package().starts_with(&format!("{}-cpp-sys", backend.name())));
         }
         let error = "LLAMA".parse::<CppBackend>().expect_err("names are lower case");
         assert!(error.to_string().contains("valid: bitnet, llama"));

@@ -121,6 +121,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_crate_and_a_checkout_are_named_with_their_version() {
+        let origin = |source: &str, version: &str| {
+            BuildInfo { source: source.to_owned(), version: version.to_owned(), ..BuildInfo::default() }.origin()
+        };
+        assert_eq!(origin("the crate a 0.1.5", "0.1.5"), "the crate a 0.1.5");
+        assert_eq!(origin("the checkout of a", "abc123"), "the checkout of a, abc123");
+    }
+
+    #[test]
     fn an_edit_a_new_file_and_a_lost_one_show() {
         let dir = tempfile::tempdir().expect("folder");
         let write = |name: &str, text: &str| {

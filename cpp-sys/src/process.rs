@@ -209,6 +209,28 @@ impl Tail {
 mod tests {
     use super::*;
 
+    /// Reads as a pipe may that a signal interrupts, and that fails in the end.
+    struct Interrupted(Vec<std::io::Result<&'static [u8]>>);
+
+    impl Read for Interrupted {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let Some(next) = self.0.pop() else { panic!("read behind a failure") };
+            next.map(|bytes| {
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            })
+        }
+    }
+
+    #[test]
+    fn a_signal_is_no_end_and_a_failure_is() {
+        let fails = |kind: std::io::ErrorKind| Err(kind.into());
+        let (interrupted, broken) = (std::io::ErrorKind::Interrupted, std::io::ErrorKind::BrokenPipe);
+        let tail = Mutex::default();
+        listen(Interrupted(vec![fails(broken), Ok(b"two\n"), fails(interrupted), Ok(b"one\n")]), &tail);
+        assert_eq!(tail.into_inner().unwrap_or_else(PoisonError::into_inner).lines(), ["one", "two"]);
+    }
+
     #[test]
     fn the_tail_is_bounded() {
         let mut tail = Tail::default();

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -141,29 +142,32 @@ impl Workers {
 /// Tools that a build needs and this machine lacks, one sentence each with the Debian package that has it.
 #[must_use]
 pub fn missing_tools() -> Vec<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    missing_from(&std::env::var_os("PATH").unwrap_or_default(), has_libclang(named, Path::new("/usr")))
+}
+
+fn missing_from(path: &OsStr, libclang: bool) -> Vec<String> {
     let mut missing = Vec::new();
     for (tool, package) in [("cmake", "cmake"), ("make", "make"), ("clang", "clang"), ("clang++", "clang")] {
-        if !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()) {
+        if !std::env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
             missing.push(format!("to build it, `{tool}` is missing (apt-get install {package})"));
         }
     }
-    if !has_libclang() {
+    if !libclang {
         missing.push("to build it, libclang is missing (apt-get install libclang-dev)".to_owned());
     }
     missing
 }
 
-/// libclang where bindgen looks for it: `LIBCLANG_PATH`, LLVM's own folders, the system's.
-fn has_libclang() -> bool {
-    let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
-    let llvm = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+/// libclang where bindgen looks for it: in the folder that `LIBCLANG_PATH` names, LLVM's own, the system's. `usr` is `/usr`.
+fn has_libclang(named: Option<PathBuf>, usr: &Path) -> bool {
+    let llvm = std::fs::read_dir(usr.join("lib")).into_iter().flatten().flatten();
     let llvm = llvm.filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm"));
-    let known = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let known = ["lib", "lib64", "local/lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
     named
         .into_iter()
         .chain(llvm.map(|entry| entry.path().join("lib")))
-        .chain(known.map(PathBuf::from))
+        .chain(known.map(|folder| usr.join(folder)))
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flat_map(|entries| entries.flatten())
         .any(|entry| {
@@ -289,6 +293,71 @@ mod tests {
         lacking("(built at abc123) was edited since it was built");
         note(&built);
         workers.preflight(CppBackend::Llama).expect("as it was built");
+    }
+
+    #[test]
+    fn tools_are_missing_until_they_are_there() {
+        let dir = tempfile::tempdir().expect("folder");
+        let put = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, "").expect("write");
+        };
+        let path = std::env::join_paths([dir.path().join("none"), dir.path().to_owned()]).expect("path");
+        let words = |missing: Vec<String>| missing.join("; ");
+        let all = words(missing_from(&path, false));
+        for name in ["`cmake` is missing (apt-get install cmake)", "`make`", "`clang`", "`clang++`", "libclang-dev"] {
+            assert!(all.contains(name), "{name}: {all}");
+        }
+        ["cmake", "make", "clang"].into_iter().for_each(put);
+        let one = words(missing_from(&path, true));
+        assert_eq!(one, "to build it, `clang++` is missing (apt-get install clang)");
+        put("clang++");
+        assert_eq!(missing_from(&path, true), Vec::<String>::new());
+
+        let usr = dir.path().join("usr");
+        let found = |named: Option<&str>| has_libclang(named.map(|name| dir.path().join(name)), &usr);
+        assert!(!found(None), "nothing is there");
+        for not_it in
+            ["usr/lib/llvm-14/lib/libclang-cpp.so.14", "usr/lib/libclangy.so", "usr/lib/other/lib/libclang.so"]
+        {
+            put(not_it);
+            assert!(!found(None), "{not_it}");
+        }
+        for it in ["a/libclang.so", "b/libclang-14.so.1", "c/libclang.dylib"] {
+            put(it);
+            assert!(found(it.split('/').next()), "{it}");
+        }
+        put("usr/lib/llvm-14/lib/libclang.so.1");
+        assert!(found(None));
+        // Of this machine, whatever it has.
+        let here = missing_tools();
+        let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+        assert_eq!(
+            here,
+            missing_from(&std::env::var_os("PATH").unwrap_or_default(), has_libclang(named, "/usr".as_ref()))
+        );
+    }
+
+    #[test]
+    fn a_program_and_a_cpu_have_their_fingerprints() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("abc");
+        std::fs::write(&file, "abc").expect("write");
+        // FIPS 180-2, appendix B.1.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(&file).expect("hash"), abc);
+        assert_eq!(hash_once(&file).expect("hash"), abc);
+        assert_eq!(cpu(), read_cpu());
+        if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("flags")) {
+            let (_, flags) =
+                read_cpu().rsplit_once(", flags ").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("flags");
+            assert!(flags.len() == 8 && flags.bytes().all(|byte| byte.is_ascii_hexdigit()), "{flags}");
+        }
+        assert_eq!(list(&["a".to_owned(), "b".to_owned()]), "\n  - a\n  - b");
+        assert_eq!(Workers::new("t".as_ref()).build_folder(), Path::new("t/cpp/build"));
+        let (one, other) = (fingerprint(CppBackend::BitNet), fingerprint(CppBackend::Llama));
+        assert!(one != other && one.len() == 64 && hex::decode(&one).is_ok(), "{one}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use cpp_sys::{BuildInfo, CppBackend, CppError, Installed, LoadOptions, Positions, Session, SessionOptions};
+use cpp_sys::{BuildInfo, CppBackend, CppError, Fault, Installed, LoadOptions, Positions, Session, SessionOptions};
 use fake::VOCAB;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -50,6 +50,7 @@ const CASES: &[Case] = &[
     ("a_stopped_worker_is_killed_at_the_time_limit", stopped),
     ("a_large_request_to_a_stopped_worker_does_not_block", stopped_at_a_large_request),
     ("a_silent_worker_is_killed_at_the_time_limit", silent),
+    ("a_stopped_worker_is_killed_when_nobody_wants_it_any_more", dropped),
     ("text_in_place_of_a_frame_is_a_protocol_error", chatter),
     ("lengths_over_the_limits_are_protocol_errors", over_long),
     ("a_frame_cut_short_is_a_death", cut),
@@ -120,6 +121,9 @@ fn good() {
     let some = session.logits(&[3, 5, 9], &Positions::List(vec![2]), 1).expect("logits");
     assert_eq!((some.positions, some.values.len()), (vec![2], VOCAB));
     assert_eq!(session.generate(&[3], 3).expect("ids").tokens, [4, 5, 6]);
+    assert_eq!(session.generate(&[250], 9).expect("ids").tokens, [251, 252, 253, 254, 255], "it may end before");
+    assert!(format!("{session:?}").contains("llama"), "{session:?}");
+    assert!(format!("{:?}", SessionOptions::default()).contains("timeout: 120s"));
     let trace = session.trace(&[3, 5], &["output".to_owned()]).expect("trace");
     assert_eq!(trace.iter().map(|step| (step.rows, step.width, step.values.len())).collect::<Vec<_>>(), [(2, 3, 6)]);
     assert_eq!((session.timings().of("logits").calls, session.timings().of("logits").tokens), (2, 5));
@@ -127,7 +131,7 @@ fn good() {
     drop(session);
     assert!(reaped(pid));
     let lines = lines.lock().expect("lines");
-    assert_eq!(lines.len(), 8, "{lines:?}");
+    assert_eq!(lines.len(), 9, "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("logits of 3 tokens")), "{lines:?}");
 }
 
@@ -152,6 +156,7 @@ fn refusals() {
     refused(session.logits(&[1, 2], &Positions::List(vec![1, 0]), 1), "positions must ascend");
     refused(session.generate(&[1], 512), "513 tokens");
     refused(session.trace(&[300], &[]), "token 300");
+    refused(session.provoke(Fault::Assert), "Assert is for real workers");
     session.load("toy.gguf".as_ref(), LoadOptions { vocab_only: true, ..LoadOptions::default() }).expect("load");
     refused(session.logits(&[1], &all, 1), "only the vocabulary");
     assert_eq!(session.tokenize("a", false, false).expect("still alive"), [97]);
@@ -213,6 +218,16 @@ fn stopped_at_a_large_request() {
     assert!(begin.elapsed() < LIMIT + SLACK);
 }
 
+/// It does not hear that its stdin has ended.
+fn dropped() {
+    let session = loaded("good", SLACK);
+    let pid = session.process_id().expect("a process");
+    signal(pid, "STOP");
+    let begin = Instant::now();
+    drop(session);
+    assert!(begin.elapsed() < SLACK && reaped(pid), "{:?}", begin.elapsed());
+}
+
 fn silent() {
     match ends(&mut loaded("silent", LIMIT)) {
         CppError::TimedOut { during, limit, .. } => {
@@ -256,6 +271,8 @@ fn wrong_body() {
     protocol("odd-body", "a body of 5 bytes for values");
     protocol("short-body", "2 rows of 256 and 1 values");
     protocol("other-positions", "1 rows of 256");
+    let error = loaded("too-many", SLACK).generate(&[1], 2).expect_err("more than were asked for");
+    assert!(error.is_final() && error.to_string().contains("3 tokens"), "{error}");
 }
 
 fn strangers() {

@@ -20,6 +20,7 @@ pub mod mutants;
 pub mod numpy;
 pub mod overhead;
 pub mod pattern;
+pub mod planted;
 pub mod reference;
 pub mod shape;
 pub mod targets;

@@ -59,7 +59,7 @@ fn copy(file: &GgufFile, to: &Path, tokenizer: bool) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2)).without_plots();
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     targets = discovery
 }
 criterion_main!(benches);

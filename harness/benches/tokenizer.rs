@@ -61,8 +61,7 @@ criterion_group! {
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(600))
-        .without_plots();
+        .measurement_time(Duration::from_millis(600));
     targets = encode
 }
 criterion_main!(benches);

@@ -24,6 +24,9 @@ const BAD: &[(&str, Bad)] = &[
     ("other-id", |_| answer(999, ROWS, &[])),
     ("odd-body", |id| answer(id, ROWS, &[0; 5])),
     ("short-body", |id| answer(id, ROWS, &[0; 4])),
+    ("too-many", |id| {
+        answer(id, "{\"ended\":false,\"prompt_seconds\":0.0,\"decode_seconds\":0.0}", &frame::from_u32(&[1, 2, 3]))
+    }),
     ("other-positions", |id| answer(id, "{\"positions\":[7],\"vocab\":256}", &[0; 1024])),
 ];
 const ROWS: &str = "{\"positions\":[0,1],\"vocab\":256}";
@@ -127,7 +130,7 @@ impl Reference for Toy {
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Generated, Refusal> {
         let last = prompt.last().copied().unwrap_or_default();
-        let tokens = (1..).take(max_tokens).map(|n| last + n).collect();
+        let tokens = (last + 1..VOCAB as u32).take(max_tokens).collect();
         Ok(Generated { tokens, ended: false, prompt_seconds: 0.0, decode_seconds: 0.0 })
     }
 

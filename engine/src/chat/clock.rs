@@ -164,3 +164,16 @@ fn one(time: &NaiveDateTime, code: char) -> Option<Field> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_have_six_digits() {
+        let time = NaiveDate::from_ymd_opt(2025, 1, 1).and_then(|day| day.and_hms_nano_opt(0, 0, 0, 12_345_678));
+        let mut out = String::new();
+        write(&time.expect("a time"), "%f", &mut out);
+        assert_eq!(out, "012345");
+    }
+}

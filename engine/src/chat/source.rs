@@ -234,3 +234,39 @@ fn template_in(path: &Path, name: &str) -> Result<Option<String>, ChatError> {
 fn is_json(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_of_a_folder() {
+        let dir = tempfile::tempdir().expect("folder");
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(&path, text).expect("write");
+            path
+        };
+        put(
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]}"#,
+        );
+        put("additional_chat_templates/rag.jinja", "c");
+        assert_eq!(names_in(dir.path()), ["default", "rag", "tool_use"]);
+        let text = |name: &str| in_folder(dir.path(), name).expect(name).map(|template| template.text);
+        assert_eq!([text("default"), text("tool_use"), text("rag")].map(Option::unwrap_or_default), ["a", "b", "c"]);
+        // A name leads nowhere else.
+        put("additional_chat_templates/sub/x.jinja", "d");
+        put("additional_chat_templates/.x.jinja", "e");
+        assert_eq!((text("sub/x"), text(".x"), text("no")), (None, None, None));
+
+        let whole = put("whole.jinja", &" a".repeat(MAX_TEMPLATE / 2));
+        assert!(template_in(&whole, "default").is_ok_and(|text| text.is_some_and(|text| text.len() == MAX_TEMPLATE)));
+        let long = put("long.jinja", &"a".repeat(MAX_TEMPLATE + 1));
+        assert!(template_in(&long, "default").is_err());
+        let single = put("single.json", r#"{"chat_template": "a"}"#);
+        assert_eq!(template_in(&single, "default").expect("a text").as_deref(), Some("a"));
+        assert_eq!(template_in(&single, "tool_use").expect("no such"), None);
+    }
+}

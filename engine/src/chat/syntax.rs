@@ -288,6 +288,49 @@ mod tests {
         }
     }
 
+    /// Text that would be a tag, were it not in a comment or raw.
+    #[test]
+    fn comments_and_raw_blocks_end_where_they_end() {
+        for (given, expected) in [
+            ("{# {{#} {{ a % b }}", "{# {{#} {{ __mod(a , b) }}"),
+            (
+                "{% raw %}{% x %}{{ a % b }}{% endraw %}{{ c % d }}",
+                "{% raw %}{% x %}{{ a % b }}{% endraw %}{{ __mod(c , d) }}",
+            ),
+            ("{% raw %}{%{% endraw %}{{ c % d }}", "{% raw %}{%{% endraw %}{{ __mod(c , d) }}"),
+            ("{% raw %}{{%{%-endraw-%}{{ c % d }}{% raw %}x", "{% raw %}{{%{%-endraw-%}{{ __mod(c , d) }}{% raw %}x"),
+        ] {
+            assert_eq!(rewrite(given), expected);
+        }
+    }
+
+    /// What belongs to an operand, and what ends a tag.
+    #[test]
+    fn operands_are_whole() {
+        for same in ["{{ a % f(x) is odd }}", "{{ a % f(x) ** 2 }}", "{{ a % b ** 2 }}", "{{ a % f(x)[1] is odd }}"] {
+            assert_eq!(rewrite(same), same);
+        }
+        for (given, expected) in [
+            ("{{ a % f(x)['k'].d(1)|e(2) }}", "{{ __mod(a , f(x)['k'].d(1)|e(2)) }}"),
+            ("{{ a % b.c.d[0](1) }}", "{{ __mod(a , b.c.d[0](1)) }}"),
+            ("{{ a % [1, 2][0] + 1 }}", "{{ __mod(a , [1, 2][0]) + 1 }}"),
+            ("{{ {'a': {'b': 1}}['a'] and a % b }}", "{{ {'a': {'b': 1}}['a'] and __mod(a , b) }}"),
+            (r"{{ 'it\'s }}' ~ a % b }}", r"{{ 'it\'s }}' ~ __mod(a , b) }}"),
+        ] {
+            assert_eq!(rewrite(given), expected);
+        }
+    }
+
+    /// A tag of 8192 tokens is rewritten, a longer one is left to minijinja.
+    #[test]
+    fn long_tags_are_left_alone() {
+        let tag = |more: &str| format!("{{{{ a % b{}{more}}}}}", "+1".repeat(4093));
+        assert!(rewrite(&tag("")).starts_with("{{ __mod(a , b)+1"));
+        for more in [" ", " +1"] {
+            assert_eq!(rewrite(&tag(more)), tag(more));
+        }
+    }
+
     #[test]
     fn hostile_templates_take_no_time() {
         let started = std::time::Instant::now();

@@ -61,6 +61,7 @@ fn a_turn_is_that_of_a_new_session_and_only_new_tokens_are_computed() {
             let options = GenerateOptions { speculate, ..options(10, temperature) };
             let mut talk = conversation(&template, 512);
             talk.set_system(Some("Be brief.".into()));
+            assert_eq!(talk.system(), Some("Be brief."));
             let mut before = Vec::new();
             for question in QUESTIONS {
                 let messages = [talk.messages(), vec![Message::user(question)]].concat();

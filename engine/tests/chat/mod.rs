@@ -3,4 +3,5 @@
 mod conversation;
 mod prompts;
 mod rendered;
+mod small;
 mod sources;

@@ -7,5 +7,6 @@ mod cuda;
 mod invariants;
 mod layout;
 mod memory;
+mod positions;
 mod screened;
 mod speculate;

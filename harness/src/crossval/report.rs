@@ -8,7 +8,7 @@ use bitnet_golden::thresholds::Thresholds;
 use serde::{Deserialize, Serialize};
 
 use super::bisect::Bisection;
-use super::compare::Comparison;
+use super::compare::{Comparison, Exceeded, exceeded};
 use super::generation::GenerationParity;
 use super::ours;
 use super::performance::Performance;
@@ -323,7 +323,9 @@ pub fn judge(report: &Report) -> (Verdict, String) {
         }
         if let Some(logits) = prompt.logits.ran() {
             compared += logits.comparison.positions.len();
-            add(Verdict::Divergence, logits.comparison.problem());
+            if !explained(prompt, &report.limits) {
+                add(Verdict::Divergence, logits.comparison.problem());
+            }
         }
         if let Some(generation) = prompt.generation.ran() {
             add(Verdict::Divergence, generation.problem());
@@ -349,6 +351,26 @@ pub fn judge(report: &Report) -> (Verdict, String) {
     (Verdict::Parity, parity_words(report))
 }
 
+/// How far beyond their limits logits may be where every step agrees.
+const PILED_UP: f64 = 4.0;
+
+/// Whether roundings explain that logits are beyond their limits: every step agrees when it is computed from the reference's own
+/// input, so nothing but what piles up over the layers is left, and the logits are not further off than that may come to. Another
+/// clear token is never explained.
+fn explained(prompt: &PromptReport, limits: &Thresholds) -> bool {
+    let (Some(logits), Some(trace)) = (prompt.logits.ran(), prompt.trace.ran()) else { return false };
+    let wide = Thresholds {
+        least_cosine: 1.0 - PILED_UP * (1.0 - limits.least_cosine),
+        largest_kl: PILED_UP * limits.largest_kl,
+        largest_abs: PILED_UP * limits.largest_abs,
+        ..limits.clone()
+    };
+    let found = &logits.comparison.positions;
+    let all_shown = trace.agrees && trace.steps.iter().all(|step| step.own.is_some());
+    let all_near = found.iter().all(|at| !at.exceeded.contains(&Exceeded::Missing) && exceeded(at, &wide).is_empty());
+    !logits.comparison.agrees && !found.is_empty() && all_shown && all_near
+}
+
 fn longest(report: &Report) -> Option<usize> {
     report.prompts.iter().filter_map(|p| p.logits.ran()).map(|l| l.sequence.len()).max()
 }
@@ -365,7 +387,18 @@ fn parity_words(report: &Report) -> String {
         (count(|p| p.trace.ran().map_or(0, |t| t.steps.len())), "steps"),
     ];
     words.extend(parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
-    format!("{} agree", words.join(", "))
+    let beyond = |p: &PromptReport| match p.logits.ran().filter(|_| explained(p, &report.limits)) {
+        Some(logits) => logits.comparison.positions.iter().filter(|at| !at.agrees()).count(),
+        None => 0,
+    };
+    let beyond: usize = report.prompts.iter().map(beyond).sum();
+    let rounding = match beyond {
+        0 => String::new(),
+        n => {
+            format!("; the logits of {n} positions are beyond their limits, which roundings explain: every step agrees")
+        }
+    };
+    format!("{} agree{rounding}", words.join(", "))
 }
 
 fn missing<T>(section: &Section<T>) -> Option<String> {

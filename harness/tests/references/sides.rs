@@ -1,6 +1,6 @@
 //! Sides that differ, fail or know nothing: none of them may come out as parity.
 
-use crate::stage::{asked, ours, report, tiny};
+use crate::stage::{TEXT, asked, ours, report, tiny};
 use crate::{check, trial};
 use bitnet_harness::check::Failure;
 use bitnet_harness::crossval::report::{Asked, Report, judge};
@@ -8,7 +8,10 @@ use bitnet_harness::crossval::{
     Continuation, Logits, Ours, Positions, Reference, Row, Section, SideError, Traced, Verdict,
 };
 use bitnet_harness::roster::Named;
+use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, best, rope_table};
 use serde_json::json;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) fn trials() -> Vec<Named> {
     vec![
@@ -22,6 +25,8 @@ pub(crate) fn trials() -> Vec<Named> {
         trial("sides::position_beyond", position_beyond),
         trial("sides::other_continuation", other_continuation),
         trial("sides::recorded", recorded),
+        trial("sides::a_layer_that_turns_otherwise", other_rotation),
+        trial("sides::roundings_that_pile_up", piled_up),
     ]
 }
 
@@ -39,6 +44,7 @@ enum How {
     NoSteps,
     OtherContinuation,
     Sampled,
+    Piled(f32),
 }
 
 impl Reference for Spoiled {
@@ -68,6 +74,14 @@ impl Reference for Spoiled {
         if self.how == How::Sampled {
             logits.rows = logits.rows.into_iter().map(sample).collect();
         }
+        if let How::Piled(by) = self.how {
+            for row in &mut logits.rows {
+                let Row::Full(values) = row else { continue };
+                if let Some(least) = values.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+                    *least -= by;
+                }
+            }
+        }
         Ok(logits)
     }
 
@@ -84,6 +98,113 @@ impl Reference for Spoiled {
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
         if self.how == How::NoSteps { Ok(Vec::new()) } else { self.inner.trace(tokens) }
     }
+}
+
+/// Our kernels with the keys of one layer turned by angles of another base, as a fork may have them by mistake.
+struct OtherBase {
+    tokens: usize,
+    /// Heads and layers of the model, and the base that it should have.
+    heads: usize,
+    kv_heads: usize,
+    layers: usize,
+    base: f32,
+    /// Of `rope`: in every layer the heads of all queries, then those of all keys.
+    calls: AtomicUsize,
+}
+
+const TURNED: usize = 1;
+
+impl Kernels for OtherBase {
+    fn name(&self) -> &'static str {
+        "other-base"
+    }
+    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
+        best().prepare(kind, x, n_tokens, out);
+    }
+    fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: OutView<'_>) {
+        best().matmul(w, x, rows, y);
+    }
+    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        best().rms_norm(x, w, eps, y);
+    }
+    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let (queries, keys) = (self.tokens * self.heads, self.tokens * self.kv_heads);
+        let (layer, at) = (call / (queries + keys) % self.layers, call % (queries + keys));
+        if layer != TURNED || at < queries {
+            return best().rope(kind, x, cos, sin);
+        }
+        let (mut c, mut s) = (cos.to_vec(), sin.to_vec());
+        rope_table(2 * cos.len(), self.base * 1.02, None, (at - queries) / self.kv_heads, &mut c, &mut s);
+        best().rope(kind, x, &c, &s);
+    }
+    fn attention(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        stride: usize,
+        n: usize,
+        scale: f32,
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        best().attention(q, k, v, stride, n, scale, scratch, out);
+    }
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        best().relu2_gate(gate, up);
+    }
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        best().silu_gate(gate, up);
+    }
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        best().add(x, y);
+    }
+    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
+        best().f32_to_f16(x, out);
+    }
+}
+
+/// A base that is 2 % off in the keys of one layer: too little for the logits' limits, and the steps name the layer.
+fn other_rotation() -> Result<(), Failure> {
+    let run = |trace| {
+        let mut fork = ours(tiny()?)?;
+        let config = &fork.loaded.model.config;
+        let tokens = fork.prompt(TEXT, false)?.len();
+        let base = fork.loaded.file.metadata().f32("bitnet-b1.58.rope.freq_base")?.unwrap_or(10_000.0);
+        fork.kernels = Box::leak(Box::new(OtherBase {
+            tokens,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            layers: config.block_count,
+            base,
+            calls: AtomicUsize::new(0),
+        }));
+        Ok::<_, Failure>(report(&mut ours(tiny()?)?, &mut fork, &asked(0, trace))?.0)
+    };
+    let logits = run(false)?;
+    let found = logits.prompts.first().and_then(|p| p.logits.ran()).ok_or_else(|| Failure::new("no logits"))?;
+    check(found.comparison.largest_abs > 0.0, "the fault changes nothing")?;
+    check(logits.verdict == Verdict::Parity, format_args!("the logits show it: {}", logits.reason))?;
+    let steps = run(true)?;
+    check(
+        steps.verdict == Verdict::Divergence && steps.reason.contains(&format!("blk.{TURNED}.attn_k_rope")),
+        &steps.reason,
+    )
+}
+
+/// One unlikely logit of every row is further off than its limit, and no step is.
+fn piled_up() -> Result<(), Failure> {
+    let run = |by, trace| spoiled(How::Piled(by), &asked(0, trace));
+    let explained = run(4.0, true)?;
+    check(
+        explained.verdict == Verdict::Parity && explained.reason.contains("which roundings explain"),
+        &explained.reason,
+    )?;
+    let unexplained = run(4.0, false)?;
+    check(unexplained.verdict == Verdict::Divergence, format_args!("without steps: {}", unexplained.reason))?;
+    let far = run(20.0, true)?;
+    check(far.verdict == Verdict::Divergence && far.reason.contains("max_abs"), &far.reason)
 }
 
 /// The twelve most likely tokens and every hundredth of the others.

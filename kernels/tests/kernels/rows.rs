@@ -210,3 +210,62 @@ fn preparing_by_hand() {
     let t = x.q8(0);
     assert_eq!((t.q[0], t.q[1], t.d, t.bsum), (-127, 2, &[2.0f32][..], &[-250.0f32][..]));
 }
+
+/// Halves in every lane and in the tail, in both directions: every set rounds them to the even neighbour.
+#[test]
+fn ties_go_to_even_in_every_lane() {
+    const LENGTH: usize = 32 * 3 + 31;
+    let mut sets = fast_sets();
+    sets.push(scalar());
+    for k in sets {
+        for lane in 0..LENGTH {
+            for whole in [-126, -125, -2, -1, 0, 1, 2, 63, 125] {
+                let even = if whole % 2 == 0 { whole } else { whole + 1 };
+                // The largest magnitude is 127, so that the scale is 1 and the halves stay halves.
+                let mut x = [0.0f32; LENGTH + 1];
+                (x[lane], x[(lane + 1) % LENGTH]) = (whole as f32 + 0.5, 127.0);
+                let mut out = Activations::default();
+                k.prepare(ActKind::I8, &x[..LENGTH], 1, &mut out);
+                let token = out.i8(0);
+                assert_eq!((token.scale, i32::from(token.q[lane])), (1.0, even), "{} lane {lane}: {whole}.5", k.name());
+                assert_eq!(token.isum, 127 + even, "{} lane {lane}", k.name());
+                // Blocks of 32 have a scale each.
+                for largest in (0..LENGTH + 1).step_by(32).map(|block| block + usize::from(block == lane)) {
+                    x[largest] = 127.0;
+                }
+                k.prepare(ActKind::Q8, &x, 1, &mut out);
+                assert_eq!(
+                    (out.q8(0).d[lane / 32], i32::from(out.q8(0).q[lane])),
+                    (1.0, even),
+                    "{} lane {lane}",
+                    k.name()
+                );
+            }
+        }
+    }
+}
+
+/// Values in the middle of two f16, normal and not, in every lane.
+#[test]
+fn ties_of_f16_go_to_even_in_every_lane() {
+    let wide = |bits: u16| f64::from(numerics::f16_to_f32(bits));
+    let mut sets = fast_sets();
+    sets.push(scalar());
+    for k in sets {
+        for lane in 0..53 {
+            for low in [0u16, 1, 2, 0x3FE, 0x3FF, 0x400, 0x3C00, 0x3C01, 0x7BFD, 0x7BFE] {
+                let middle = ((wide(low) + wide(low + 1)) / 2.0) as f32;
+                let even = low + (low & 1);
+                for (sign, bit) in [(1.0, 0), (-1.0, 0x8000)] {
+                    let (mut x, mut out) = ([1.0f32; 53], [0u16; 53]);
+                    x[lane] = sign * middle;
+                    k.f32_to_f16(&x, &mut out);
+                    assert_eq!(out[lane], even | bit, "{} lane {lane}: {}", k.name(), x[lane]);
+                    x[lane] = sign * f32::from_bits(middle.to_bits() + 1);
+                    k.f32_to_f16(&x, &mut out);
+                    assert_eq!(out[lane], (low + 1) | bit, "{} lane {lane}: just above the middle", k.name());
+                }
+            }
+        }
+    }
+}

@@ -281,3 +281,65 @@ fn no_bound_no_answer() {
     let set = (bitnet_kernels::best(), &pool);
     assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), set).is_none(), "not a matrix of floats");
 }
+
+/// What the int8 copy leaves out of a row points where the input points, which is the worst that a bound must cover: the row with
+/// the largest product is 55 steps behind by the copy, of the 57 that the bounds of both rows allow.
+#[test]
+fn a_rest_along_the_input_is_covered() {
+    const COLS: usize = 64;
+    const STEP: f32 = 1.0 / 1024.0;
+    let pool = Pool::new(1).unwrap();
+    let format = quant::by_name("f32").unwrap();
+    for seed in 0..20 {
+        let r = &mut Random::new(seed);
+        let sign: Vec<f32> = (0..COLS).map(|_| [1.0, -1.0][r.below(2)]).collect();
+        let codes: Vec<f32> = (0..COLS).map(|_| r.below(41) as f32 - 20.0).collect();
+        let row = |behind: f32, steps: usize| {
+            let value = |i: usize| {
+                let ahead = if (1..=steps).contains(&i) { sign[i] } else { 0.0 };
+                STEP * (codes[i] + ahead + behind * sign[i])
+            };
+            // The largest value fixes the step and is itself exact.
+            std::iter::once(127.0 * STEP).chain((1..COLS).map(value)).collect::<Vec<_>>()
+        };
+        let weights = [row(-0.45, 55), row(0.45, 0)].concat();
+        let bytes = (format.pack)(&weights, 2, COLS).unwrap();
+        let w = Matrix::new(format, 2, COLS, &bytes).unwrap();
+        for k in sets() {
+            let mut x = Activations::default();
+            k.prepare(ActKind::F32, &sign, 1, &mut x);
+            let whole = matmul(k, &w, &x);
+            assert!(whole[1] > whole[0], "{whole:?}");
+            let mut y = [f32::NAN; 2];
+            let screen = Screen::new(&w, (k, &pool)).unwrap();
+            let wanted = Wanted { count: 1, within: 0.0, also: &[] };
+            screen.top((k, &pool), &w, &x, wanted, &mut Scratch::default(), &mut y).expect("a bound");
+            assert_eq!(y[1].to_bits(), whole[1].to_bits(), "{} seed {seed}: the largest is missing", k.name());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// The bounds of every row of every set, in f64.
+    #[test]
+    fn bounds_hold_for_every_row(kind in 0usize..6, rows in 1usize..12, cols in 1usize..300, seed: u64) {
+        for format in ["f16", "bf16", "f32"] {
+            let case = Case::new(ROWS[kind], quant::by_name(format).unwrap(), rows, cols, &mut Random::new(seed));
+            let w = case.matrix();
+            for k in sets() {
+                let (mut values, mut q) = (vec![0.0; cols], vec![0; cols]);
+                for row in 0..rows {
+                    let bound = k.narrow(&w, row, &mut values, &mut q);
+                    w.unpack_row(row, &mut values);
+                    let norm = |of: &dyn Fn(usize) -> f64| (0..cols).map(|i| of(i).powi(2)).sum::<f64>().sqrt();
+                    let whole = norm(&|i| f64::from(values[i]));
+                    let rest = norm(&|i| f64::from(values[i]) - f64::from(bound.scale) * f64::from(q[i]));
+                    prop_assert!(f64::from(bound.norm) >= whole, "{} row {row}: {bound:?}, {whole}", k.name());
+                    prop_assert!(f64::from(bound.rest) >= rest, "{} row {row}: {bound:?}, {rest}", k.name());
+                }
+            }
+        }
+    }
+}

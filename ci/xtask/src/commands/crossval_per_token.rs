@@ -28,9 +28,12 @@ pub(crate) struct Args {
     /// Positions whose logits are compared: all, or a list as 0,2,5-8.
     #[arg(long, default_value = "all")]
     positions: String,
-    /// Compare every step of the forward pass and name the first that diverges.
-    #[arg(long)]
+    /// Compare every step of the forward pass and name the first that diverges: the default.
+    #[arg(long, overrides_with = "no_trace")]
     trace: bool,
+    /// Compare logits alone. A small fault in one layer may then pass.
+    #[arg(long)]
+    no_trace: bool,
     /// Write a receipt.
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
@@ -51,7 +54,7 @@ impl Args {
             asked: Asked {
                 positions: positions(&self.positions)?,
                 max_tokens: self.max_tokens,
-                trace: self.trace,
+                trace: self.trace || !self.no_trace,
                 cos_tol: self.sides.cos_tol,
             },
             texts: Err("the prompts' tokens are compared above".to_owned()),
