@@ -149,7 +149,8 @@ impl TokenizerDiscovery {
     }
 
     /// The ways out where nothing here works.
-    pub(super) fn ways(&self, offline: bool) -> Box<Ways> {
+    #[must_use]
+    pub fn ways(&self, offline: bool) -> Box<Ways> {
         let (info, size) = (self.download_info(), self.vocab_size);
         Box::new(Ways::of(self.file.path(), info.as_ref(), (&self.architecture, size), offline))
     }

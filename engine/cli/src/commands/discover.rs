@@ -82,9 +82,9 @@ impl Args {
         let allowed = self.tokenizer.settings(settings);
         let (chain, resolved) = self.walk(&discovery, &allowed);
         let usable = chain.winner.is_some();
-        let ways = (!usable).then(|| Ways::of(&discovery, allowed.is_offline()));
+        let ways = (!usable).then(|| discovery.ways(allowed.is_offline()));
         if self.format == Format::Json {
-            print_json(&report(&discovery, &chain, resolved.as_ref(), ways.as_ref(), &allowed))?;
+            print_json(&report(&discovery, &chain, resolved.as_ref(), ways.as_deref(), &allowed))?;
         } else {
             let text = text(&line(&name), &discovery, &chain, resolved.as_ref());
             std::io::stdout().lock().write_all(plain(&text).as_bytes())?;
