@@ -1,4 +1,4 @@
-//! `targets.toml`: speeds that must be reached.
+//! `targets.toml`: speeds and sizes that must be reached.
 
 use crate::{GoldenError, read_toml};
 use serde::Deserialize;
@@ -10,6 +10,18 @@ use std::path::Path;
 pub struct Targets {
     /// Encoding on one thread.
     pub encode: Encode,
+    /// Finding a tokenizer.
+    pub discovery: Discovery,
+}
+
+/// Most milliseconds of wall time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    /// What is needed lies in a cache.
+    pub cached_ms: f64,
+    /// It comes from a hub on this machine.
+    pub download_ms: f64,
 }
 
 /// Encoding on one thread.
@@ -32,6 +44,8 @@ pub struct Floor {
     pub name: String,
     /// The seed documents' figure for a CPU, in tokens a second; none where they have none.
     pub seed_tokens_per_second: Option<f64>,
+    /// Most MB of heap that its tokenizer holds after it has encoded.
+    pub seed_mb: f64,
 }
 
 /// Reads the file.
@@ -48,6 +62,8 @@ mod tests {
     fn the_committed_file_is_read() {
         let targets = super::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).expect("targets.toml");
         assert!(targets.encode.times_tokenizers >= 3.0 && targets.encode.times_seed >= 100.0);
+        assert!(targets.discovery.cached_ms <= 100.0 && targets.discovery.download_ms <= 5000.0);
+        assert!(targets.encode.vocabulary.iter().all(|floor| floor.seed_mb <= 200.0));
         assert!(targets.encode.vocabulary.iter().any(|floor| floor.seed_tokens_per_second.is_some()));
     }
 }

@@ -73,7 +73,7 @@ fn kinds_of_texts() {
         ("é", false, true),
         ("-", false, false),
     ] {
-        let written = |yes| if yes { "true" } else { "false" };
+        let written = |yes| if yes { "True" } else { "False" };
         is(&format!("'{text}'.isdecimal()"), written(decimal));
         is(&format!("'{text}'.isidentifier()"), written(identifier));
     }

@@ -95,6 +95,20 @@ impl Embedded {
         let smallest = self.owners.iter().filter(|(range, _)| holds(range)).min_by_key(|(range, _)| range.len());
         smallest.map_or(&[], |(_, mutants)| mutants)
     }
+
+    /// The mutants between the braces that open behind a byte.
+    pub(super) fn in_braces(&self, from: usize) -> impl Iterator<Item = u32> {
+        let rest = self.text.get(from..).unwrap_or_default();
+        let (mut depth, mut begun) = (0, false);
+        let end = rest.find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            begun |= depth > 0;
+            begun && depth <= 0
+        });
+        let inside = from..from + end.unwrap_or(rest.len());
+        let holds = move |range: &Range<usize>| inside.start <= range.start && range.end <= inside.end;
+        self.owners.iter().filter(move |(range, _)| holds(range)).flat_map(|(_, mutants)| mutants).copied()
+    }
 }
 
 /// Puts mutants into the text of their file. Numbers count from `first`, in the order of the slice.
@@ -333,8 +347,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_expr_match(&mut self, node: &'ast syn::ExprMatch) {
         // Arms with guards do not count as patterns: without an arm for all else none can be asked for.
-        let all_else =
-            |arm: &syn::Arm| arm.guard.is_none() && matches!(arm.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_));
+        let all_else = |arm: &syn::Arm| arm.guard.is_none() && matches!(arm.pat, syn::Pat::Wild(_));
         if !node.arms.iter().any(all_else) {
             node.arms.iter().for_each(|arm| drop(self.take(bytes(arm).start, "MatchArm")));
         }
@@ -411,5 +424,119 @@ fn quoted(op: &BinOp) -> &'static str {
         BinOp::ShlAssign(_) => "<<=",
         BinOp::ShrAssign(_) => ">>=",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::mutants::{Position, Span};
+
+    fn mutant(source: &str, at: &str, genre: &str, replacement: &str) -> Mutant {
+        let byte = source.find(at).expect("the place");
+        let before = &source[..byte];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Mutant {
+            genre: genre.to_owned(),
+            replacement: replacement.to_owned(),
+            span: Span { start: Position { line, column } },
+            ..Mutant::default()
+        }
+    }
+
+    /// The text with the mutants inside, which is sound Rust.
+    fn with(source: &str, mutants: &[Mutant]) -> Embedded {
+        let numbered: Vec<(u32, &Mutant)> = (3..).zip(mutants).collect();
+        let embedded = embed(source, &numbered).expect("embedded");
+        syn::parse_file(&embedded.text).expect(&embedded.text);
+        embedded
+    }
+
+    #[test]
+    fn operators_are_asked_for_where_they_stand() {
+        let source = "fn f(é: i32, b: i32) -> i32 {\n    é + b * 2\n}\n";
+        let mutants = [
+            mutant(source, "+", "BinaryOperator", "-"),
+            mutant(source, "+", "BinaryOperator", "*"),
+            mutant(source, "*", "BinaryOperator", "/"),
+            mutant(source, "é + b", "FnValue", "0"),
+        ];
+        let embedded = with(source, &mutants);
+        let inner =
+            "(match (b, 2) { (__l, __r) => match crate::__mutants::chosen(5, 1) { 1 => __l / __r, _ => __l * __r } })";
+        let outer = format!(
+            "(match (é, {inner}) {{ (__l, __r) => match crate::__mutants::chosen(3, 2) {{ 1 => __l - __r, 2 => __l * __r, _ => __l + __r }} }})"
+        );
+        assert!(embedded.text.contains(&outer), "{}", embedded.text);
+        assert!(embedded.text.contains("if crate::__mutants::chosen(6, 1) == 1 {"), "{}", embedded.text);
+        // The mutants of a place are reached together.
+        assert_eq!(embedded.inside, BTreeMap::from([(3, 3), (4, 3), (5, 5), (6, 6)]));
+        let owners = |text: &str| {
+            let at = embedded.text.find(text).expect(text);
+            embedded.owners(at..at + text.len()).to_vec()
+        };
+        assert_eq!(owners("2 => __l * __r"), [4]);
+        assert_eq!(owners("1 => __l / __r"), [5]);
+        assert_eq!(owners("_ => __l + __r"), [3, 4]);
+        assert_eq!(owners("fn f"), [0_u32; 0]);
+    }
+
+    #[test]
+    fn what_is_lazy_stays_lazy_and_what_is_compared_is_not_moved() {
+        let source = "fn f(a: &str, b: bool) -> bool { a == \"x\" && !b }";
+        let mutants = [
+            mutant(source, "==", "BinaryOperator", "!="),
+            mutant(source, "&&", "BinaryOperator", "||"),
+            mutant(source, "!b", "UnaryOperator", ""),
+        ];
+        let text = with(source, &mutants).text;
+        assert!(text.contains("(match (&(a), &(\"x\")) { (__l, __r) =>"), "{text}");
+        assert!(text.contains("{ __l => if __l != (crate::__mutants::chosen(4, 1) == 1) {"), "{text}");
+        assert!(text.contains("if crate::__mutants::chosen(5, 1) == 1 { __x } else { !__x }"), "{text}");
+        // A `let` stands in a chain alone.
+        let chain = "fn f(a: Option<u8>) -> bool { if let Some(b) = a && b > 1 { true } else { false } }";
+        let embedded =
+            with(chain, &[mutant(chain, "&&", "BinaryOperator", "||"), mutant(chain, ">", "BinaryOperator", "<")]);
+        assert_eq!(embedded.inside.len(), 1, "{}", embedded.text);
+    }
+
+    #[test]
+    fn arms_are_deleted_by_their_guards() {
+        let source = "fn f(a: u8) -> u8 { match a { 1 => 2, n if n > 3 => 4, _ => 5 } }";
+        let mutants = [
+            mutant(source, "1 =>", "MatchArm", ""),
+            mutant(source, "n if", "MatchArm", ""),
+            mutant(source, "n > 3", "MatchArmGuard", "true"),
+            mutant(source, "n > 3", "MatchArmGuard", "false"),
+        ];
+        let embedded = with(source, &mutants);
+        let text = &embedded.text;
+        assert!(text.contains("1 if crate::__mutants::chosen(3, 1) == 0  => 2"), "{text}");
+        let guard = "n if ((n > 3) || crate::__mutants::chosen(5, 1) == 1) && crate::__mutants::chosen(6, 1) == 0 && crate::__mutants::chosen(4, 1) == 0 => 4";
+        assert!(text.contains(guard), "{text}");
+        let from = text.find("match a").expect("the match");
+        assert_eq!(embedded.in_braces(from).collect::<std::collections::BTreeSet<_>>(), [3, 4, 5, 6].into());
+        // Arms with guards alone are not complete.
+        let all = "fn f(a: bool) -> u8 { match a { true => 2, false => 4 } }";
+        assert!(with(all, &[mutant(all, "true =>", "MatchArm", "")]).inside.is_empty());
+    }
+
+    #[test]
+    fn a_planted_fault_stands_once() {
+        let source = "fn f(a: f32) -> f32 { a.max(0.0) }";
+        let fault = |from: &str| Mutant {
+            genre: super::super::PLANTED.to_owned(),
+            original: from.to_owned(),
+            replacement: "if a < 0.0 { 0.0 } else { a }".to_owned(),
+            ..Mutant::default()
+        };
+        let text = with(source, &[fault("a.max(0.0)")]).text;
+        let expected =
+            "(match crate::__mutants::chosen(3, 1) { 1 => { if a < 0.0 { 0.0 } else { a } } _ => { a.max(0.0) } })";
+        assert!(text.contains(expected), "{text}");
+        for from in ["a.min(0.0)", "f"] {
+            assert!(embed(source, &[(3, &fault(from))]).is_err(), "{from}");
+        }
     }
 }

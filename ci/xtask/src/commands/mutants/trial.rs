@@ -115,7 +115,8 @@ type Built = (BTreeMap<u32, Verdict>, Vec<Binary>, BTreeMap<u32, u32>);
 
 fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Result<Built> {
     let mut by_file: BTreeMap<&str, Vec<(u32, &Mutant)>> = BTreeMap::new();
-    for (number, mutant) in (0..).zip(tasks.iter().flat_map(|task| &task.mutants)) {
+    let numbered: BTreeMap<u32, &Mutant> = (0..).zip(tasks.iter().flat_map(|task| &task.mutants)).collect();
+    for (&number, &mutant) in &numbered {
         by_file.entry(&mutant.file).or_default().push((number, mutant));
     }
     let (first, _) = by_file.first_key_value().context("no mutants")?;
@@ -180,6 +181,13 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
             for span in &error.spans {
                 let Some(embedded) = texts.get(span.file_name.as_str()) else { continue };
                 let by = if span.file_name == crate_root { shift } else { 0 };
+                if error.code.as_ref().is_some_and(|code| code.code == "E0004") {
+                    // Without some arm a match is not complete: an arm with a guard does not count as one.
+                    let arms = embedded.in_braces(span.byte_end.saturating_sub(by));
+                    let arms = arms.filter(|number| numbered[number].genre == "MatchArm");
+                    verdicts.extend(arms.map(|number| (number, Verdict::Apart)));
+                    break;
+                }
                 let owners = embedded.owners(span.byte_start.saturating_sub(by)..span.byte_end.saturating_sub(by));
                 let constant = error.code.as_ref().is_some_and(|code| code.code == "E0015");
                 let verdict = if owners.len() == 1 && !constant { Verdict::Unviable } else { Verdict::Apart };
@@ -393,4 +401,16 @@ pub(super) fn missed_before(room: &Room) -> anyhow::Result<BTreeSet<String>> {
 /// Where a run of a room leaves what was missed.
 pub(super) fn missed_file(room: &Room) -> PathBuf {
     target().join("mutants").join(format!("{}.missed", room.name.replace('/', "-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn the_first_red_test_is_named_with_its_words() {
+        let log = "running 2 tests\ntest a ... ok\ntest b::c ... FAILED\n\nfailures:\n\n---- b::c stdout ----\n\nthread 'b::c' (7) panicked at x.rs:1:1:\nassertion failed: 1 == 2\nnote: run with\n\n\nfailures:\n    b::c\n";
+        assert_eq!(words(log), ("b::c".to_owned(), "assertion failed: 1 == 2".to_owned()));
+        assert_eq!(words("running 1 test\n").0, "the process died");
+    }
 }
