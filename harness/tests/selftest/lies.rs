@@ -2,7 +2,7 @@
 
 use bitnet_engine::hub::{HubError, HubSettings};
 use bitnet_harness::check::download::{Answer, fetch, judge};
-use bitnet_harness::data::faults::{self, Fault, Outcome};
+use bitnet_harness::data::faults::{self, Fault, FaultOutcome};
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::{Check, Context, Failure};
@@ -45,12 +45,12 @@ fn the_faults_without_a_lie_are_green() {
 }
 
 fn an_expectation_that_says_ok_for_a_corrupt_file() {
-    let lie = Fault { outcome: Outcome::Ok, error: None, ..fault("corrupt-always") };
+    let lie = Fault { outcome: FaultOutcome::Ok, error: None, ..fault("corrupt-always") };
     red(&lie, &fetch, "the file should have come, but:");
 }
 
 fn an_expectation_of_an_error_where_all_is_well() {
-    let lie = Fault { outcome: Outcome::Error, error: Some("Checksum".to_owned()), ..fault("none") };
+    let lie = Fault { outcome: FaultOutcome::Error, error: Some("Checksum".to_owned()), ..fault("none") };
     red(&lie, &fetch, "3000 bytes were accepted, an error Checksum was to come");
     let lie = Fault { error: Some("Network".to_owned()), ..fault("corrupt-always") };
     red(&lie, &fetch, "the error is Checksum, expected Network");
