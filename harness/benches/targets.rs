@@ -158,8 +158,9 @@ fn found(targets: &Targets, paths: &Paths) -> Result<usize, Failure> {
     let dir = tempfile::tempdir()?;
     let gpt2 = by_name("gpt2").ok_or_else(|| Failure::new("there is no gpt2"))?.load(paths)?;
     let model = dir.path().join("model.gguf");
+    let source = gpt2.gguf()?;
     let mut writer = GgufWriter::new(3, 32)?;
-    writer.copy_all_meta(gpt2.gguf()?.metadata(), |key| !key.starts_with("tokenizer."))?;
+    writer.copy_all_meta(source.metadata(), |key| !key.starts_with("tokenizer."))?;
     writer.meta("llama.vocab_size", 50_257u32)?;
     writer.write_file(&model)?;
     let named = TokenizerDiscovery::from_gguf(&model)?.chain(&DiscoverySettings::default());
@@ -180,10 +181,10 @@ fn found(targets: &Targets, paths: &Paths) -> Result<usize, Failure> {
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     let download = once()?;
-    let mut cached = (0..ROUNDS).map(|_| once()).collect::<Result<Vec<_>, _>>()?;
+    let cached = (0..ROUNDS).map(|_| once()).collect::<Result<Vec<_>, _>>()?;
     let rows = [
         ("discovery with a download", download, targets.discovery.download_ms),
-        ("discovery in the cache", median(&mut cached), targets.discovery.cached_ms),
+        ("discovery in the cache", median(&cached), targets.discovery.cached_ms),
     ];
     for (what, took, limit) in rows {
         let note = if took > limit { " ABOVE" } else { "" };
@@ -213,9 +214,4 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as above.
         unsafe { System.dealloc(ptr, layout) }
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
