@@ -94,13 +94,16 @@ pub fn depths(
     all
 }
 
+/// What an engine is asked in a round.
+type Question<'a> = dyn Fn(&mut dyn Engine) -> Result<Option<Timed>, EngineError> + 'a;
+
 fn cell(
     contenders: &mut [Contender<'_>],
     ask: &Ask,
     answer: usize,
     plan: &Waits,
     tell: &mut dyn FnMut(&str),
-    question: &dyn Fn(&mut dyn Engine) -> Result<Option<Timed>, EngineError>,
+    question: &Question<'_>,
 ) -> Vec<Wait> {
     let mut figures: Vec<Option<Figures>> = contenders.iter().map(|_| Some(Figures::default())).collect();
     for round in 0..plan.rounds {
