@@ -94,8 +94,8 @@ pub fn depths(
     all
 }
 
-/// What each engine is asked in turn; none where it cannot be asked.
-type Question<'a> = &'a dyn Fn(&mut dyn Engine) -> Result<Option<Timed>, EngineError>;
+/// What an engine is asked in a round.
+type Question<'a> = dyn Fn(&mut dyn Engine) -> Result<Option<Timed>, EngineError> + 'a;
 
 fn cell(
     contenders: &mut [Contender<'_>],
@@ -103,7 +103,7 @@ fn cell(
     answer: usize,
     plan: &Waits,
     tell: &mut dyn FnMut(&str),
-    question: Question<'_>,
+    question: &Question<'_>,
 ) -> Vec<Wait> {
     let mut figures: Vec<Option<Figures>> = contenders.iter().map(|_| Some(Figures::default())).collect();
     for round in 0..plan.rounds {

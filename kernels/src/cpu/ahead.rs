@@ -29,14 +29,22 @@ impl Ahead {
         Self { from, next: from }
     }
 
-    /// So many bytes of the rows, all together, were read or are being read.
+    /// The next so many lines, as many as are being read. Lines beyond what a loop reads are those of the next one.
+    #[inline(always)]
+    pub(super) fn ask(&mut self, lines: usize) {
+        for line in 0..lines {
+            // SAFETY: to the program a prefetch is not an access, any address will do; SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.next.wrapping_add(line * LINE).cast()) };
+        }
+        self.next = self.next.wrapping_add(lines * LINE);
+    }
+
+    /// As [`Ahead::ask`] where reading is not by lines: so many bytes of the rows, all together, were read or are being read.
     #[inline(always)]
     pub(super) fn reach(&mut self, bytes: usize) {
         let to = self.from.wrapping_add(bytes);
         while self.next < to {
-            // SAFETY: to the program a prefetch is not an access, any address will do; SSE is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.next.cast()) };
-            self.next = self.next.wrapping_add(LINE);
+            self.ask(1);
         }
     }
 }

@@ -58,7 +58,11 @@ pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usiz
     for first in (0..x.n_tokens()).step_by(TOKENS) {
         for row in rows.clone() {
             for t in first..x.n_tokens().min(first + TOKENS) {
-                y.set(t, row, dot::<D>(w.row(row), x.f32(t)));
+                let value = match t == first {
+                    true => dot::<D, true>(w.row(row), x.f32(t)),
+                    false => dot::<D, false>(w.row(row), x.f32(t)),
+                };
+                y.set(t, row, value);
             }
         }
     }
@@ -72,7 +76,7 @@ pub(super) fn decoded(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &m
         for row in rows.clone() {
             unpack(w, row, &mut values);
             for t in first..x.n_tokens().min(first + TOKENS) {
-                y.set(t, row, dot::<F32>(bytes(&values), x.f32(t)));
+                y.set(t, row, dot::<F32, false>(bytes(&values), x.f32(t)));
             }
         }
     }
@@ -88,15 +92,18 @@ pub(in crate::cpu) fn unpack(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
     }
 }
 
+/// `MEMORY`: the row comes from there, and is not in L1 yet.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<D: Dense>(w: &[u8], x: &[f32]) -> f32 {
+fn dot<D: Dense, const MEMORY: bool>(w: &[u8], x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<64>();
     let mut acc = [_mm256_setzero_ps(); 8];
     let mut ahead = Ahead::of(w, 1);
-    for (b, (block, x)) in w.chunks_exact(64 * D::BYTES).zip(blocks).enumerate() {
+    for (block, x) in w.chunks_exact(64 * D::BYTES).zip(blocks) {
         let x = x.as_chunks::<8>().0;
-        ahead.reach((b + 1) * 64 * D::BYTES);
+        if MEMORY {
+            ahead.ask(D::BYTES);
+        }
         for j in 0..8 {
             // SAFETY: the block has 64 weights, this reads eight from 8 * j <= 56.
             let w = unsafe { D::load(block.as_ptr().add(8 * j * D::BYTES)) };

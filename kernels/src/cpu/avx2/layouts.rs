@@ -9,6 +9,9 @@ use crate::quant::{i2_s, tq1_0, tq2_0};
 
 /// A ternary layout.
 pub(in crate::cpu) trait Layout: Scales {
+    /// Whether codes cost more than the products of two tokens with them.
+    const DEAR: bool = false;
+
     /// The codes of step `b` of a row, four registers.
     ///
     /// # Safety
@@ -130,6 +133,8 @@ impl Layout for Iq2Bn {
 }
 
 impl Layout for Iq1Bn {
+    const DEAR: bool = true;
+
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {
@@ -156,6 +161,8 @@ impl Layout for Tq2 {
 }
 
 impl Layout for Tq1 {
+    const DEAR: bool = true;
+
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn codes(row: *const u8, b: usize) -> [__m256i; 4] {

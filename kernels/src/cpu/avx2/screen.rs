@@ -42,7 +42,7 @@ fn rows<const R: usize>(w: &[i8], x: &[i16]) -> [i32; R] {
     let mut acc = [[_mm256_setzero_si256(); 2]; R];
     let mut ahead = Ahead::of(&w[..cols], R);
     for (c, x) in steps.iter().enumerate() {
-        ahead.reach(R * (c + 1) * STEP);
+        ahead.ask((R * STEP).div_ceil(64));
         let mut xs = [_mm256_setzero_si256(); 2];
         for (xs, x) in xs.iter_mut().zip(x.as_chunks::<LANES>().0) {
             // SAFETY: the array has the register's values.

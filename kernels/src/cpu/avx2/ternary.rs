@@ -140,7 +140,8 @@ fn tokens_of<L: Layout, const R: usize>(w: &Matrix<'_>, x: &Activations, row: us
         return mixed::<L>(w, x, 0..x.n_tokens(), row..row + R, y);
     };
     let mut t = 0;
-    while t + 4 <= x.n_tokens() {
+    // Four leave no registers for the codes of two rows: that pays only where it is the codes that cost.
+    while L::DEAR && t + 4 <= x.n_tokens() {
         direct::<L, R, 4>(w, x, t, row, &scales, y);
         t += 4;
     }

@@ -59,11 +59,11 @@ pub(super) fn matmul<D: Dense>(w: &Matrix<'_>, x: &Activations, rows: Range<usiz
         let tokens = first..x.n_tokens().min(first + TOKENS);
         let mut row = rows.start;
         while row + 2 <= rows.end {
-            tokens_of::<D, 2>([w.row(row), w.row(row + 1)], x, row, tokens.clone(), y);
+            tokens_of::<D, 2, true>([w.row(row), w.row(row + 1)], x, row, tokens.clone(), y);
             row += 2;
         }
         for row in row..rows.end {
-            tokens_of::<D, 1>([w.row(row)], x, row, tokens.clone(), y);
+            tokens_of::<D, 1, true>([w.row(row)], x, row, tokens.clone(), y);
         }
     }
 }
@@ -81,16 +81,17 @@ pub(super) fn decoded(w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: &m
             }
             let [a, b] = &values;
             match two {
-                true => tokens_of::<F32, 2>([bytes(a), bytes(b)], x, row, tokens.clone(), y),
-                false => tokens_of::<F32, 1>([bytes(a)], x, row, tokens.clone(), y),
+                true => tokens_of::<F32, 2, false>([bytes(a), bytes(b)], x, row, tokens.clone(), y),
+                false => tokens_of::<F32, 1, false>([bytes(a)], x, row, tokens.clone(), y),
             }
         }
     }
 }
 
+/// `MEMORY`: the rows come from there, and are not in L1 yet.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
-fn tokens_of<D: Dense, const R: usize>(
+fn tokens_of<D: Dense, const R: usize, const MEMORY: bool>(
     w: [&[u8]; R],
     x: &Activations,
     row: usize,
@@ -99,18 +100,21 @@ fn tokens_of<D: Dense, const R: usize>(
 ) {
     let mut t = tokens.start;
     while t + 2 <= tokens.end {
-        dots::<D, R, 2>(w, x, row, t, y);
+        match t == tokens.start {
+            true => dots::<D, R, 2, MEMORY>(w, x, row, t, y),
+            false => dots::<D, R, 2, false>(w, x, row, t, y),
+        }
         t += 2;
     }
     if t < tokens.end {
-        dots::<D, R, 1>(w, x, row, t, y);
+        dots::<D, R, 1, MEMORY>(w, x, row, t, y);
     }
 }
 
 /// `R` rows, the first of which is number `row`, times `T` tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
-fn dots<D: Dense, const R: usize, const T: usize>(
+fn dots<D: Dense, const R: usize, const T: usize, const MEMORY: bool>(
     w: [&[u8]; R],
     x: &Activations,
     row: usize,
@@ -129,7 +133,9 @@ fn dots<D: Dense, const R: usize, const T: usize>(
     let mut ahead = Ahead::of(w[0], R);
     let mut acc = [[[_mm512_setzero_ps(); 4]; T]; R];
     for b in 0..blocks {
-        ahead.reach(R * (b + 1) * 64 * D::BYTES);
+        if MEMORY {
+            ahead.ask(R * D::BYTES);
+        }
         for j in 0..4 {
             let mut xs = [_mm512_setzero_ps(); T];
             for t in 0..T {
