@@ -228,7 +228,7 @@ fn damaged_weights() {
     assert_all(&[
         (
             "code 3",
-            |m| m.data("blk.0.ffn_gate.weight")[32 * 5 + 3] = 0b1100,
+            |m| put(m, "blk.0.ffn_gate.weight", 32 * 5 + 3, &[0b1100]),
             &["`blk.0.ffn_gate.weight`", "byte 163", "row 5", "a code that means no"],
         ),
         ("NaN scale", |m| scale(m, f32::NAN), &["`blk.0.attn_v.weight`", "NaN", "scale"]),
@@ -259,14 +259,14 @@ fn damaged_weights() {
 }
 
 /// Sets the scale behind the codes of `attn_v`.
-fn scale(m: &mut Small, value: f32) {
-    let data = m.data("blk.0.attn_v.weight");
-    let at = data.len() - 32;
-    data[at..at + 4].copy_from_slice(&value.to_le_bytes());
+fn scale(m: &mut Small, value: f32) -> &mut Small {
+    let at = m.data("blk.0.attn_v.weight").len() - 32;
+    put(m, "blk.0.attn_v.weight", at, &value.to_le_bytes())
 }
 
-fn put(m: &mut Small, name: &str, at: usize, bytes: &[u8]) {
+fn put<'m>(m: &'m mut Small, name: &str, at: usize, bytes: &[u8]) -> &'m mut Small {
     m.data(name)[at..at + bytes.len()].copy_from_slice(bytes);
+    m
 }
 
 #[test]
