@@ -1,7 +1,5 @@
 //! The mock hub seen from outside: the protocol when all is well.
 
-use std::time::Duration;
-
 use bitnet_mock_hub::{Access, MockHub, Repo, Side, Storage, git_blob_sha1, sha256_hex};
 use reqwest::{Method, Response, StatusCode};
 
