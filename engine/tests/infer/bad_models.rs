@@ -260,11 +260,13 @@ fn damaged_weights() {
 
 /// Sets the scale behind the codes of `attn_v`.
 fn scale(m: &mut Small, value: f32) -> &mut Small {
-    let at = m.data("blk.0.attn_v.weight").len() - 32;
-    put(m, "blk.0.attn_v.weight", at, &value.to_le_bytes())
+    let data = m.data("blk.0.attn_v.weight");
+    let at = data.len() - 32;
+    data[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    m
 }
 
-fn put<'m>(m: &'m mut Small, name: &str, at: usize, bytes: &[u8]) -> &'m mut Small {
+fn put<'a>(m: &'a mut Small, name: &str, at: usize, bytes: &[u8]) -> &'a mut Small {
     m.data(name)[at..at + bytes.len()].copy_from_slice(bytes);
     m
 }
