@@ -7,6 +7,7 @@ mod malformed;
 mod meanings;
 mod open;
 mod roundtrip;
+mod small;
 mod split;
 mod truncated;
 mod write;
