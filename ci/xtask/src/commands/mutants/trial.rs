@@ -266,8 +266,7 @@ fn start(binary: &Binary, arguments: &[&str], environment: &[(&str, &str)]) -> a
     command.args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"")]).arg(&binary.path).args(arguments);
     command
         .envs(environment.iter().copied())
-        .env("CARGO_MANIFEST_DIR", &binary.folder)
-        .env("PROPTEST_FAILURE_PERSISTENCE", "off");
+        .env("CARGO_MANIFEST_DIR", &binary.folder);
     command.current_dir(&binary.folder).stdin(Stdio::null()).process_group(0);
     let log = std::fs::File::create(binary.log())?;
     command.stdout(log.try_clone()?).stderr(log);
