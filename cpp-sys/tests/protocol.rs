@@ -209,7 +209,8 @@ fn another_version_is_refused_by_the_worker_too() {
 #[test]
 fn lengths_are_met_to_the_byte() {
     let lengths = |header: u32, body: u64| [header.to_le_bytes().as_slice(), &body.to_le_bytes()].concat();
-    let read = |header, body| frame::read(&mut lengths(header, body).as_slice()).expect_err("nothing behind the lengths");
+    let read =
+        |header, body| frame::read(&mut lengths(header, body).as_slice()).expect_err("nothing behind the lengths");
     let cut = |error: FrameError| matches!(error, FrameError::Cut { got: 0, .. });
     assert!(cut(read(frame::MAX_HEADER, 0)) && cut(read(0, frame::MAX_BODY)));
     for (error, words) in [

@@ -264,9 +264,7 @@ impl Message {
 fn start(binary: &Binary, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"")]).arg(&binary.path).args(arguments);
-    command
-        .envs(environment.iter().copied())
-        .env("CARGO_MANIFEST_DIR", &binary.folder);
+    command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &binary.folder);
     command.current_dir(&binary.folder).stdin(Stdio::null()).process_group(0);
     let log = std::fs::File::create(binary.log())?;
     command.stdout(log.try_clone()?).stderr(log);
