@@ -39,3 +39,19 @@ impl Timings {
         self.requests.get(request).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_a_kind_add_up() {
+        let mut timings = Timings::default();
+        timings.add("logits", 0.5, 0.25, 3);
+        timings.add("logits", 1.0, 0.5, 4);
+        timings.add("trace", 8.0, 8.0, 8);
+        let sum = timings.of("logits");
+        assert_eq!((sum.calls, sum.seconds, sum.worker_seconds, sum.tokens), (2, 1.5, 0.75, 7));
+        assert_eq!(timings.of("generate"), Tally::default());
+    }
+}

@@ -147,6 +147,7 @@ fn refusals() {
     refused(session.tokenize("a", true, true), "no model is loaded");
     let error = session.load("missing.gguf".as_ref(), LoadOptions::default()).expect_err("not there");
     assert!(error.to_string().ends_with("missing.gguf: no such file\n  | error: open"), "{error}");
+    assert!(!error.is_final(), "a refusal leaves the session alive");
     session.load("toy.gguf".as_ref(), LoadOptions::default()).expect("load");
     let all = Positions::All;
     refused(session.logits(&[], &all, 1), "1 to 512 fit");

@@ -205,3 +205,21 @@ fn another_version_is_refused_by_the_worker_too() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn lengths_are_met_to_the_byte() {
+    let lengths = |header: u32, body: u64| [header.to_le_bytes().as_slice(), &body.to_le_bytes()].concat();
+    let read =
+        |header, body| frame::read(&mut lengths(header, body).as_slice()).expect_err("nothing behind the lengths");
+    let cut = |error: FrameError| matches!(error, FrameError::Cut { got: 0, .. });
+    assert!(cut(read(frame::MAX_HEADER, 0)) && cut(read(0, frame::MAX_BODY)));
+    for (error, words) in [
+        (read(frame::MAX_HEADER + 1, 0), "a header of 16777217 bytes (limit 16777216)"),
+        (read(0, frame::MAX_BODY + 1), "a body of 4294967297 bytes (limit 4294967296)"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let longest = vec![b' '; frame::MAX_HEADER as usize];
+    assert!(frame::encode(&longest, b"").is_ok());
+    assert!(frame::encode(&[longest.as_slice(), b" "].concat(), b"").is_err());
+}

@@ -158,9 +158,9 @@ fn found(targets: &Targets, paths: &Paths) -> Result<usize, Failure> {
     let dir = tempfile::tempdir()?;
     let gpt2 = by_name("gpt2").ok_or_else(|| Failure::new("there is no gpt2"))?.load(paths)?;
     let model = dir.path().join("model.gguf");
-    let source = gpt2.gguf()?;
+    let whole = gpt2.gguf()?;
     let mut writer = GgufWriter::new(3, 32)?;
-    writer.copy_all_meta(source.metadata(), |key| !key.starts_with("tokenizer."))?;
+    writer.copy_all_meta(whole.metadata(), |key| !key.starts_with("tokenizer."))?;
     writer.meta("llama.vocab_size", 50_257u32)?;
     writer.write_file(&model)?;
     let named = TokenizerDiscovery::from_gguf(&model)?.chain(&DiscoverySettings::default());

@@ -49,6 +49,8 @@ struct Binary {
     path: PathBuf,
     /// Where cargo would run it.
     folder: PathBuf,
+    /// It takes the name of one test alone: libtest-mimic does so.
+    one_name: bool,
 }
 
 /// The mutants of a room.
@@ -252,7 +254,9 @@ impl Message {
         self.profile.filter(|profile| profile.test)?;
         let Target { name, kind } = self.target?;
         let name = if kind.iter().any(|kind| kind == "lib") { "--lib".to_owned() } else { name };
-        Some(Binary { name, path: self.executable?, folder })
+        let path = self.executable?;
+        let two = Command::new(&path).args(["--list", "--exact", "a", "b"]).current_dir(&folder).output().ok()?;
+        Some(Binary { name, path, folder, one_name: !two.status.success() })
     }
 }
 
@@ -260,10 +264,7 @@ impl Message {
 fn start(binary: &Binary, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"")]).arg(&binary.path).args(arguments);
-    command
-        .envs(environment.iter().copied())
-        .env("CARGO_MANIFEST_DIR", &binary.folder)
-        .env("PROPTEST_FAILURE_PERSISTENCE", "off");
+    command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &binary.folder);
     command.current_dir(&binary.folder).stdin(Stdio::null()).process_group(0);
     let log = std::fs::File::create(binary.log())?;
     command.stdout(log.try_clone()?).stderr(log);
@@ -336,12 +337,9 @@ fn judge(number: u32, tests: &[&Test], binaries: &[Binary], room: &Room) -> anyh
         }
         let (group, behind) = rest.split_at(count);
         rest = behind;
-        for (index, binary) in binaries.iter().enumerate() {
-            let mut arguments = vec!["--exact"];
-            arguments.extend(group.iter().filter(|test| test.binary == index).map(|test| test.name.as_str()));
-            if arguments.len() == 1 {
-                continue;
-            }
+        for (index, names) in runs(group, binaries) {
+            let binary = &binaries[index];
+            let arguments: Vec<&str> = std::iter::once("--exact").chain(names).collect();
             let limit = (sum * 6 + Duration::from_secs(10)).min(Duration::from_secs(room.timeout.into()));
             let mut child = start(binary, &arguments, &[("MUTANTS_CHOSEN", &chosen)])?;
             match wait(&mut child, limit)? {
@@ -355,6 +353,18 @@ fn judge(number: u32, tests: &[&Test], binaries: &[Binary], room: &Room) -> anyh
         }
     }
     Ok(Verdict::Missed(tests.len()))
+}
+
+/// The tests of a group by binary, in as few runs as the binaries take.
+fn runs<'a>(group: &[&'a Test], binaries: &[Binary]) -> Vec<(usize, Vec<&'a str>)> {
+    let mut out: Vec<(usize, Vec<&str>)> = Vec::new();
+    for test in group {
+        match out.iter_mut().find(|(index, _)| *index == test.binary && !binaries[*index].one_name) {
+            Some((_, names)) => names.push(&test.name),
+            None => out.push((test.binary, vec![&test.name])),
+        }
+    }
+    out
 }
 
 /// The first test that is red in what a binary printed, and what it said.

@@ -1,0 +1,67 @@
+//! The small parts of reading: arrays step by step, integers of every width, copies.
+
+use crate::gguf_support::Raw;
+use bitnet_engine::gguf::{GgufFile, GgufWriter, Value};
+use std::path::PathBuf;
+
+fn tiny() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden/models/tiny-bitnet.gguf")
+}
+
+#[test]
+fn strings_are_skipped_as_they_are_read() {
+    let file = GgufFile::open(tiny()).unwrap();
+    let tokens = file.metadata().array("tokenizer.ggml.tokens").unwrap().unwrap();
+    let all: Vec<&[u8]> = tokens.strings().unwrap().collect();
+    assert_eq!((all.len(), tokens.len(), tokens.is_empty()), (2048, 2048, false));
+    let mut some = tokens.strings().unwrap();
+    assert_eq!((some.nth(5), some.len()), (Some(all[5]), 2042));
+    assert_eq!((some.nth(0), some.nth(99), some.len()), (Some(all[6]), Some(all[106]), 1941));
+    assert_eq!((some.nth(1940), some.nth(0), some.len()), (Some(all[2047]), None, 0));
+    assert_eq!(tokens.strings().unwrap().nth(2048), None);
+    let mut values = tokens.iter();
+    assert_eq!(values.size_hint(), (2048, Some(2048)));
+    values.next();
+    assert_eq!(values.size_hint(), (2047, Some(2047)));
+    let first = [(all[0].len() as u64).to_le_bytes().as_slice(), all[0]].concat();
+    assert!(tokens.raw_bytes().starts_with(&first), "{first:?}");
+}
+
+#[test]
+fn integers_of_every_width() {
+    for (value, expected) in [
+        (Value::U8(200), 200),
+        (Value::I8(-3), -3),
+        (Value::U16(60_000), 60_000),
+        (Value::I16(-300), -300),
+        (Value::U32(u32::MAX), i128::from(u32::MAX)),
+        (Value::I32(i32::MIN), i128::from(i32::MIN)),
+        (Value::U64(u64::MAX), i128::from(u64::MAX)),
+        (Value::I64(i64::MIN), i128::from(i64::MIN)),
+    ] {
+        assert_eq!(value.as_integer(), Some(expected), "{value:?}");
+    }
+    assert_eq!((Value::F32(1.0).as_integer(), Value::Bool(true).as_integer()), (None, None));
+}
+
+#[test]
+fn a_copy_is_the_file_and_a_folder_is_none() {
+    let bytes = std::fs::read(tiny()).unwrap();
+    let file = GgufFile::open(tiny()).unwrap();
+    let mut copy = Vec::new();
+    file.copy_to(&mut copy).unwrap();
+    assert!(copy == bytes && file.is_mapped() && !file.metadata().is_empty());
+    assert!(!GgufFile::from_vec(bytes).unwrap().is_mapped());
+    assert!(Raw::header(3, 0, 0).open().unwrap().metadata().is_empty());
+    let folder = GgufFile::open(tiny().parent().unwrap()).unwrap_err().to_string();
+    assert!(folder.contains("a directory"), "{folder}");
+}
+
+#[test]
+fn names_have_a_longest_length() {
+    let mut writer = GgufWriter::new(3, 32).unwrap();
+    writer.meta(&"k".repeat(65_535), 1u32).unwrap();
+    let error = writer.meta(&"k".repeat(65_536), 1u32).map(drop).unwrap_err().to_string();
+    assert!(error.contains("65536 bytes, 65535 are the limit"), "{error}");
+    assert!(writer.meta("", 1u32).is_err());
+}
