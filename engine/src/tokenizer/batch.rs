@@ -1,12 +1,12 @@
 //! The loop from pieces to ids: a batch of pieces at a time, so that the waits for memory overlap.
 //!
 //! First every piece is looked up in the thread's table of recent ones, without a branch. For those that are not there, the entry in
-//! the table of all words is asked for, and only then looked at; then the same in the table of merged pieces. What is new is merged,
+//! the table of merged pieces is asked for, and only then looked at; then the same in the table of all words. What is new is merged,
 //! several pieces at once.
 
 use super::lanes::{self, Lane};
 use super::merge::PairTable;
-use super::recent::{Key, Recent};
+use super::recent::{Asked, Key, Recent, WRITTEN};
 use super::words::WordMap;
 
 /// Pieces of a batch.
@@ -39,37 +39,43 @@ pub(super) struct Batch<'a, M> {
 /// Reusable memory.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// The id of each piece of the batch, if it has one.
+    /// All pieces.
+    asked: Vec<Asked>,
+    /// The ids of the pieces that are known, one behind the other.
     found: Vec<u32>,
-    /// Indices of those that the table of recent ones has no single id for.
-    missed: Vec<u32>,
-    /// Pieces that the table of recent ones had no single id for.
+    /// Indices of the others, and how many of `found` are in front of each.
+    missed: Vec<(u32, u32)>,
+    /// The others.
     rest: Vec<Rest>,
     /// Indices of `rest`.
     unknown: Vec<usize>,
-    /// The ids of pieces of more or less than one.
+    /// The ids of the others.
     many: Vec<u32>,
     /// Index in `rest`, and a range of `many`.
     merged: Vec<(usize, usize, usize)>,
 }
 
+/// A piece that the table of recent ones does not have.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rest {
     /// In the text.
     start: usize,
     end: usize,
-    /// In the batch.
-    index: usize,
+    /// In [`Room::found`].
+    at: usize,
     key: Key,
     /// In the table of words.
     word: u64,
-    /// In [`Room::many`]; none if the piece is one token.
-    ids: Option<(usize, usize)>,
+    /// In [`Room::many`].
+    ids: (usize, usize),
 }
 
-/// Adds a few ids, four at a time.
+/// Adds ids, a few of them four at a time.
 #[inline]
 fn append(ids: &mut Vec<u32>, new: &[u32]) {
+    if new.len() > 32 {
+        return ids.extend_from_slice(new);
+    }
     let (fours, rest) = new.as_chunks::<4>();
     for four in fours {
         ids.extend_from_slice(four);
@@ -83,71 +89,74 @@ impl<M: Merging> Batch<'_, M> {
     /// Adds the ids of the pieces that start at `from` in `text` and end so far behind it.
     #[inline]
     pub(super) fn encode(&mut self, text: &[u8], from: usize, ends: &[u32], ids: &mut Vec<u32>) {
-        self.room.found.resize(BATCH, 0);
-        self.room.missed.resize(BATCH, 0);
+        self.room.asked.resize(BATCH, Asked::default());
+        self.room.found.resize(BATCH * WRITTEN, 0);
+        self.room.missed.resize(BATCH, (0, 0));
         let text = &text[from..];
         let mut start = 0;
         for ends in ends.chunks(BATCH) {
-            self.recent(text, start, ends);
+            let filled = self.recent(text, start, ends);
+            start = ends.last().map_or(start, |end| *end as usize);
+            if self.room.rest.is_empty() {
+                ids.extend_from_slice(&self.room.found[..filled]);
+                continue;
+            }
             self.known(text);
             self.merge(text);
             let Room { found, rest, many, .. } = &self.room;
             let mut done = 0;
-            ids.reserve(ends.len() + many.len());
+            ids.reserve(filled + many.len());
             for rest in rest {
-                if let Some((from, to)) = rest.ids {
-                    append(ids, &found[done..rest.index]);
-                    append(ids, &many[from..to]);
-                    done = rest.index + 1;
-                }
+                append(ids, &found[done..rest.at]);
+                append(ids, &many[rest.ids.0..rest.ids.1]);
+                done = rest.at;
             }
-            ids.extend_from_slice(&found[done..ends.len()]);
-            start = ends.last().map_or(start, |end| *end as usize);
+            append(ids, &found[done..filled]);
         }
     }
 
-    /// Looks all up among the recent ones; asks for the words of the rest.
-    fn recent(&mut self, text: &[u8], first: usize, ends: &[u32]) {
-        let Room { found, missed, rest, .. } = &mut self.room;
-        let count = self.recent.probe(text, first, ends, found, missed);
+    /// Looks all up among the recent ones; asks for the slots of the rest among the merged ones. Gives how many ids were found.
+    #[inline]
+    fn recent(&mut self, text: &[u8], first: usize, ends: &[u32]) -> usize {
+        let Room { asked, found, missed, rest, .. } = &mut self.room;
+        let asked = &mut asked[..ends.len()];
+        self.recent.ask(text, first, ends, asked);
+        let (filled, count) = self.recent.probe(asked, found, missed);
         rest.clear();
-        rest.extend(missed.iter().take(count).map(|&index| {
+        rest.extend(missed.iter().take(count).map(|&(index, at)| {
             let index = index as usize;
             let start = index.checked_sub(1).map_or(first, |before| ends[before] as usize);
             let end = ends[index] as usize;
-            let key = Key::of(text, start, end);
+            let key = asked[index].key;
             let word = key.word(&text[start..end]);
-            self.words.prefetch(word, end - start);
             self.recent.merged.prefetch_slot(word, end - start);
-            Rest { start, end, index, key, word, ids: None }
+            Rest { start, end, at: at as usize, key, word, ids: (0, 0) }
         }));
+        filled
     }
 
     /// Looks up what is known of the rest.
-    #[inline]
     fn known(&mut self, text: &[u8]) {
-        let Room { found, rest, unknown, many, .. } = &mut self.room;
+        let Room { rest, unknown, many, .. } = &mut self.room;
         unknown.clear();
         many.clear();
+        // The merged ones first: a text that is not English has more of them, and one table is asked for instead of two.
+        for Rest { start, end, word, .. } in &*rest {
+            if !self.recent.merged.prefetch(*word, end - start) {
+                self.words.prefetch(*word, end - start);
+            }
+        }
         for (at, rest) in rest.iter_mut().enumerate() {
             let piece = &text[rest.start..rest.end];
-            match self.recent.ids(rest.key, piece.len()) {
-                Some([id]) => found[rest.index] = *id,
-                Some(ids) => {
-                    rest.ids = Some((many.len(), many.len() + ids.len()));
-                    many.extend_from_slice(ids);
-                }
-                None => match self.words.get_by(rest.word, piece) {
-                    Some(id) => {
-                        self.recent.note(rest.key, piece.len(), &[id]);
-                        found[rest.index] = id;
-                    }
-                    None => {
-                        self.recent.merged.prefetch(rest.word, piece.len());
-                        unknown.push(at);
-                    }
-                },
+            let old = many.len();
+            if let Some(ids) = self.recent.merged.get(rest.word, piece) {
+                many.extend(ids);
+            } else {
+                unknown.push(at);
+                continue;
             }
+            rest.ids = (old, many.len());
+            self.recent.note(rest.key, piece.len(), &many[old..]);
         }
         let mut new = 0;
         for index in 0..unknown.len() {
@@ -155,8 +164,8 @@ impl<M: Merging> Batch<'_, M> {
             let Rest { start, end, key, word, .. } = rest[at];
             let piece = &text[start..end];
             let old = many.len();
-            if let Some(ids) = self.recent.merged.get(word, piece) {
-                many.extend(ids);
+            if let Some(id) = self.words.get_by(word, piece) {
+                many.push(id);
             } else if piece.len() > lanes::MOST {
                 self.merging.long(piece, many);
                 self.recent.merged.note(word, piece, &many[old..]);
@@ -165,7 +174,7 @@ impl<M: Merging> Batch<'_, M> {
                 new += 1;
                 continue;
             }
-            rest[at].ids = Some((old, many.len()));
+            rest[at].ids = (old, many.len());
             self.recent.note(key, piece.len(), &many[old..]);
         }
         unknown.truncate(new);
@@ -183,14 +192,14 @@ impl<M: Merging> Batch<'_, M> {
             |piece, lane| merging.fill(piece_of(&rest[unknown[piece]]), lane),
             |piece, symbols| {
                 let old = many.len();
-                symbols.for_each(|symbol| merging.finish(symbol, many));
+                symbols.iter().for_each(|symbol| merging.finish(*symbol, many));
                 merged.push((unknown[piece], old, many.len()));
             },
         );
         for &(at, from, to) in &*merged {
             let rest = &mut rest[at];
             let piece = piece_of(rest);
-            rest.ids = Some((from, to));
+            rest.ids = (from, to);
             self.recent.merged.note(rest.word, piece, &many[from..to]);
             self.recent.note(rest.key, piece.len(), &many[from..to]);
         }

@@ -7,7 +7,7 @@ use super::merge::{Merge, NONE, PairTable};
 /// Most symbols of a piece.
 pub(super) const MOST: usize = 32;
 /// Pieces at once.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// Ranks below fit into a number with their place; others are none. (No vocabulary has so many merges.)
 pub(super) const RANKS: u32 = (i32::MAX as usize / MOST) as u32;
@@ -107,7 +107,7 @@ pub(super) fn merge(
     table: &PairTable,
     pieces: usize,
     mut fill: impl FnMut(usize, &mut Lane),
-    mut done: impl FnMut(usize, &mut dyn Iterator<Item = u32>),
+    mut done: impl FnMut(usize, &[u32]),
 ) {
     let mut lanes = [IDLE; LANES];
     let mut next = 0;
@@ -132,17 +132,13 @@ pub(super) fn merge(
                 continue;
             }
             let lane = &mut lanes[at];
-            let mut live = lane.live;
-            done(
-                lane.piece,
-                &mut std::iter::from_fn(|| {
-                    (live != 0).then(|| {
-                        let symbol = lane.symbols[live.trailing_zeros() as usize % MOST];
-                        live &= live - 1;
-                        symbol
-                    })
-                }),
-            );
+            let (mut live, mut left, mut count) = (lane.live, [0; MOST], 0);
+            while live != 0 {
+                left[count % MOST] = lane.symbols[live.trailing_zeros() as usize % MOST];
+                live &= live - 1;
+                count += 1;
+            }
+            done(lane.piece, &left[..count]);
             if !start(lane) {
                 busy -= 1;
                 lanes.swap(at, busy);

@@ -201,7 +201,7 @@ mod tests {
                         lane.push(symbol, last.replace(symbol).map_or(NONE, |last| table.find(last, symbol)));
                     }
                 },
-                |index, symbols| assert!(found[index].replace(symbols.collect::<Vec<_>>()).is_none()),
+                |index, symbols| assert!(found[index].replace(symbols.to_vec()).is_none()),
             );
             let found: Option<Vec<Vec<u32>>> = found.into_iter().collect();
             prop_assert_eq!(found, Some(wanted), "several at once");

@@ -1,12 +1,13 @@
 //! The pieces of a thread that had to be merged, with their ids.
 //!
-//! They lie one behind the other, and a table of hashes says where. When there are too many, all are forgotten: 7 MiB at most.
+//! They lie one behind the other, and a table of hashes says where: 8 MiB at most. When there is no room, those that are there stay (a text
+//! that comes again and again finds them), until as many others were met.
 
 use super::words::{K, fold, same};
 
 /// Slots of the table, of 4 bytes.
-const SLOTS: usize = 1 << 18;
-/// Bytes of all pieces and ids.
+const SLOTS: usize = 1 << 19;
+/// Bytes of all pieces and ids: where one lies fits above a tag.
 const MOST: usize = 6 << 20;
 /// Bytes of the longest piece that is kept, and most ids.
 const LONGEST: usize = 255;
@@ -26,6 +27,10 @@ pub(super) struct Merged {
     slots: Vec<u32>,
     /// For each piece its length and number of ids (a byte each), the ids, and the piece.
     kept: Vec<u8>,
+    /// Of `kept`, how much is used.
+    used: usize,
+    /// Bytes for which there was no room.
+    refused: usize,
 }
 
 /// Hash of a word's key to where it is looked for first, and its tag.
@@ -37,8 +42,8 @@ fn place(key: u64, len: usize) -> (usize, u32) {
 
 impl Merged {
     pub(super) fn clear(&mut self) {
-        self.slots.clear();
-        self.kept.clear();
+        self.slots.fill(0);
+        (self.used, self.refused) = (0, 0);
     }
 
     /// Asks for the first slot of a piece, by its [`super::words::key_of`].
@@ -49,13 +54,18 @@ impl Merged {
         }
     }
 
-    /// Asks for what the first slot of a piece says.
+    /// Asks for what the first slot of a piece says, if that may be the piece; gives whether it may.
     #[inline]
-    pub(super) fn prefetch(&self, key: u64, len: usize) {
-        if let Some(slot) = self.slots.get(place(key, len).0)
-            && let Some(kept) = self.kept.get(offset(*slot))
-        {
-            bitnet_kernels::text::prefetch(kept);
+    pub(super) fn prefetch(&self, key: u64, len: usize) -> bool {
+        let (first, tag) = place(key, len);
+        match self.slots.get(first) {
+            Some(&slot) if slot != 0 && slot & TAG == tag => {
+                if let Some(kept) = self.kept.get(offset(slot)) {
+                    bitnet_kernels::text::prefetch(kept);
+                }
+                true
+            }
+            _ => false,
         }
     }
 
@@ -86,16 +96,31 @@ impl Merged {
         if piece.len() > LONGEST || ids.len() > LONGEST {
             return;
         }
-        if self.kept.len() > MOST {
+        if self.slots.is_empty() {
+            // The system's own zeros: pages that no text needs are never touched.
+            (self.slots, self.kept) = (vec![0; SLOTS], vec![0; MOST]);
+        }
+        // The same may come twice before the first is noted.
+        if self.get(key, piece).is_some() {
+            return;
+        }
+        let size = 2 + ID * ids.len() + piece.len();
+        if self.kept.len() - self.used < size + 1 {
+            self.refused += size;
+            if self.refused < MOST {
+                return;
+            }
             self.clear();
         }
-        self.slots.resize(SLOTS, 0);
-        let at = self.kept.len();
-        self.kept.extend_from_slice(&[piece.len() as u8, ids.len() as u8]);
-        for id in ids.iter().map(|id| id.to_le_bytes()) {
-            self.kept.extend_from_slice(&id[..ID]);
+        let at = self.used;
+        let Some(room) = self.kept.get_mut(at..at + size + 1) else { return };
+        (room[0], room[1]) = (piece.len() as u8, ids.len() as u8);
+        for (at, id) in (2..).step_by(ID).zip(ids) {
+            // A byte more, which what comes next takes.
+            room[at..at + ID + 1].copy_from_slice(&id.to_le_bytes());
         }
-        self.kept.extend_from_slice(piece);
+        room[2 + ID * ids.len()..size].copy_from_slice(piece);
+        self.used += size;
         let (first, tag) = place(key, piece.len());
         let free = (first..first + PROBES).find(|at| self.slots[at & (SLOTS - 1)] == 0);
         self.slots[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;

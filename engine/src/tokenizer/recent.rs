@@ -17,8 +17,10 @@ const REPEATING: usize = 1024;
 const LONGEST: usize = 16;
 /// Ids of a piece that is kept.
 const IDS: usize = 3;
-/// 32 bytes each: 256 KiB in all.
-const SLOTS: usize = 1 << 13;
+/// 32 bytes each: 1 MiB in all.
+const SLOTS: usize = 1 << 15;
+/// Numbers that [`Recent::probe`] writes for each piece, of which those of the ids stay.
+pub(super) const WRITTEN: usize = IDS + 1;
 /// Up to 16 bytes and zeros, as two little-endian numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Key(u64, u64);
@@ -39,13 +41,18 @@ impl Key {
     /// Of `text[start..end]`, or of its first 16 bytes.
     #[inline(always)]
     pub(super) fn of(text: &[u8], start: usize, end: usize) -> Self {
-        let bytes = match text.get(start..).and_then(|text| text.first_chunk::<LONGEST>()) {
-            Some(bytes) => *bytes,
-            None => last_bytes(text, start),
-        };
-        let [low, high] = bytes.as_chunks().0 else { return Self(0, 0) };
         let kept = KEPT[(end - start).min(LONGEST)];
-        Self(u64::from_le_bytes(*low) & kept.0, u64::from_le_bytes(*high) & kept.1)
+        let Self(low, high) = match text.get(start..).and_then(|text| text.first_chunk::<LONGEST>()) {
+            Some(bytes) => Self::whole(bytes),
+            None => Self::whole(&last_bytes(text, start)),
+        };
+        Self(low & kept.0, high & kept.1)
+    }
+
+    #[inline(always)]
+    fn whole(bytes: &[u8; LONGEST]) -> Self {
+        let [low, high] = bytes.as_chunks().0 else { return Self(0, 0) };
+        Self(u64::from_le_bytes(*low), u64::from_le_bytes(*high))
     }
 
     /// [`key_of`] the piece, which has so many bytes.
@@ -69,14 +76,22 @@ fn last_bytes(text: &[u8], start: usize) -> [u8; LONGEST] {
     bytes
 }
 
+/// A piece that is looked up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    pub(super) key: Key,
+    slot: u32,
+    /// Its bytes.
+    len: u32,
+}
+
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Slot {
     /// The piece.
     key: Key,
-    ids: [u32; IDS],
-    /// Bytes of the piece (no piece is empty, so 0 is a free slot), and the number of ids above that.
-    size: u32,
+    /// Its ids; behind them its bytes (no piece is empty, so 0 is a free slot), and the number of ids above that.
+    ids: [u32; WRITTEN],
 }
 
 #[inline(always)]
@@ -84,7 +99,7 @@ fn size(len: usize, ids: usize) -> u32 {
     len as u32 | (ids as u32) << 16
 }
 
-const FREE: Slot = Slot { key: Key(0, 0), ids: [0; IDS], size: 0 };
+const FREE: Slot = Slot { key: Key(0, 0), ids: [0; WRITTEN] };
 
 /// The table.
 pub(super) struct Recent {
@@ -109,8 +124,8 @@ thread_local! {
 }
 
 fn slots() -> Box<[Slot; SLOTS]> {
-    let slots: Box<[Slot]> = vec![FREE; SLOTS].into();
-    slots.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
+    // SAFETY: zeros are free slots. They are the system's own zeros: pages that no text needs are never touched.
+    unsafe { Box::new_zeroed().assume_init() }
 }
 
 impl Recent {
@@ -139,45 +154,48 @@ impl Recent {
         TABLE.set(Some(self));
     }
 
-    /// Looks pieces up, without a branch: `start` is that of the first, `ends` are all their ends, `found` gets the id of those that are
-    /// known to have one, and `missed` the indices of the others. Gives how many these are.
-    pub(super) fn probe(
-        &self,
-        text: &[u8],
-        mut start: usize,
-        ends: &[u32],
-        found: &mut [u32],
-        missed: &mut [u32],
-    ) -> usize {
-        let mut count = 0;
-        for (index, (&end, found)) in ends.iter().zip(found).enumerate() {
+    /// Makes the keys of pieces, `start` is that of the first, `ends` are all their ends; and asks for the memory that
+    /// [`Recent::probe`] will look at.
+    #[inline]
+    pub(super) fn ask(&self, text: &[u8], mut start: usize, ends: &[u32], asked: &mut [Asked]) {
+        for (&end, asked) in ends.iter().zip(asked) {
             let end = end as usize;
             let key = Key::of(text, start, end);
-            let slot = &self.slots[key.slot()];
-            let differs = (slot.key.0 ^ key.0) | (slot.key.1 ^ key.1) | u64::from(slot.size ^ size(end - start, 1));
-            *found = slot.ids[0];
-            if let Some(missed) = missed.get_mut(count) {
-                *missed = index as u32;
-            }
-            count += usize::from(differs != 0);
+            let slot = key.slot();
+            bitnet_kernels::text::prefetch(&self.slots[slot]);
+            *asked = Asked { key, slot: slot as u32, len: (end - start) as u32 };
             start = end;
         }
-        count
     }
 
-    /// The ids of a piece of this key and length, if they are known.
+    /// Looks pieces up, without a branch. `found` gets the ids of those that are known, one behind the other, and `missed` for each of
+    /// the others its index and how many ids are in front of it. Gives how many ids there are, and how many pieces missed.
     #[inline]
-    pub(super) fn ids(&self, key: Key, len: usize) -> Option<&[u32]> {
-        let slot = &self.slots[key.slot()];
-        let same = slot.key == key && slot.size & 0xFFFF == len as u32;
-        same.then(|| slot.ids.get(..(slot.size >> 16) as usize)).flatten()
+    pub(super) fn probe(&self, asked: &[Asked], found: &mut [u32], missed: &mut [(u32, u32)]) -> (usize, usize) {
+        let (mut filled, mut count) = (0, 0);
+        for (index, asked) in (0..).zip(asked) {
+            let slot = &self.slots[asked.slot as usize % SLOTS];
+            let size = slot.ids[IDS];
+            let other_len = u64::from((size & 0xFFFF) ^ asked.len);
+            let same = (slot.key.0 ^ asked.key.0) | (slot.key.1 ^ asked.key.1) | other_len == 0;
+            if let Some(four) = found.get_mut(filled..).and_then(|found| found.first_chunk_mut()) {
+                *four = slot.ids;
+            }
+            if let Some(missed) = missed.get_mut(count) {
+                *missed = (index, filled as u32);
+            }
+            filled += ((size >> 16) & u32::from(same).wrapping_neg()) as usize;
+            count += usize::from(!same);
+        }
+        (filled, count)
     }
 
     /// Notes the ids of a piece, if neither is too long.
     #[inline]
     pub(super) fn note(&mut self, key: Key, len: usize, ids: &[u32]) {
-        let mut slot = Slot { key, size: size(len, ids.len()), ..FREE };
-        if let (true, Some(kept)) = (len <= LONGEST, slot.ids.get_mut(..ids.len())) {
+        let mut slot = Slot { key, ..FREE };
+        slot.ids[IDS] = size(len, ids.len());
+        if let (true, Some(kept)) = (len <= LONGEST, slot.ids[..IDS].get_mut(..ids.len())) {
             kept.copy_from_slice(ids);
             self.slots[key.slot()] = slot;
         }

@@ -1,6 +1,6 @@
 //! Two registers of 32 bytes.
 
-use super::lanes::{Lanes, classify};
+use super::lanes::{Lanes, classify, places};
 use super::{BLOCK, Masks, TextSet};
 use std::arch::x86_64::*;
 
@@ -8,6 +8,7 @@ static SET: TextSet = TextSet {
     name: "avx2",
     // SAFETY: only `detect` gives the set away, where the CPU has the features.
     classify: |text, out| unsafe { run(text, out) },
+    places,
 };
 
 /// The set, or the name of what is missing.
@@ -55,6 +56,15 @@ impl Lanes for Pair {
         self.each(|bytes| unsafe {
             let from = _mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(first as i8 - 1));
             _mm256_andnot_si256(_mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(last as i8)), from)
+        })
+    }
+
+    #[inline(always)]
+    fn beyond(self, first: u8, last: u8) -> u64 {
+        // SAFETY: see `Pair`. They are negative, and ASCII is more than they.
+        !self.each(|bytes| unsafe {
+            let below = _mm256_cmpgt_epi8(_mm256_set1_epi8(first as i8), bytes);
+            _mm256_or_si256(below, _mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(last as i8)))
         })
     }
 

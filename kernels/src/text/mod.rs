@@ -2,7 +2,7 @@
 //!
 //! The algorithm ([`classify`] of `lanes`) exists once; a file for each instruction set says how 64 bytes are loaded and compared
 //! (`swar` in plain Rust, which any CPU runs and the others must equal; `avx2`, `avx512`, `neon`). Only ASCII is told apart
-//! here: other bytes are in [`Masks::high`], and who knows Unicode's tables goes on from there.
+//! here: other bytes are in [`Masks::high`] (and in masks of ranges of bytes), and who knows Unicode's tables goes on from there.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -45,6 +45,12 @@ pub struct Masks {
     pub symbols: u64,
     /// From 0x80 on.
     pub high: u64,
+    /// 0x80 to 0xBF: in UTF-8, all bytes of a character but its first.
+    pub tails: u64,
+    /// 0xC4 to 0xCA, 0xD0, 0xD1, 0xD3: first of two bytes that are a letter, whatever the second is.
+    pub twos: u64,
+    /// 0xE5 to 0xE9, 0xEB, 0xEC, and 0xE4 unless 0xB7 is behind: first of three bytes that are a letter, whatever the others are.
+    pub threes: u64,
 }
 
 /// One way to make [`Masks`].
@@ -53,12 +59,18 @@ pub struct TextSet {
     /// Stable name; those of [`crate::kernel_sets`] where the instructions are the same.
     pub name: &'static str,
     classify: fn(&[u8], &mut Vec<Masks>),
+    places: fn(&[u64], &mut Vec<u32>),
 }
 
 impl TextSet {
     /// The masks of all blocks of `text`, in order, in place of what `out` has. The last block may be short.
     pub fn classify(&self, text: &[u8], out: &mut Vec<Masks>) {
         (self.classify)(text, out);
+    }
+
+    /// Where bits are set, ascending, in place of what `out` has: bit i of word n is place 64 n + i.
+    pub fn places(&self, words: &[u64], out: &mut Vec<u32>) {
+        (self.places)(words, out);
     }
 }
 
@@ -165,6 +177,8 @@ mod tests {
     fn naive(text: &[u8]) -> Vec<Masks> {
         let block = |block: &[u8]| {
             let mask = |is: &dyn Fn(u8) -> bool| (0..).zip(block).map(|(i, b)| u64::from(is(*b)) << i).sum();
+            let hexagrams: u64 =
+                (0..).zip(block.windows(2)).map(|(i, pair)| u64::from(pair == [0xE4, 0xB7]) << i).sum();
             Masks {
                 upper: mask(&|b| b.is_ascii_uppercase()),
                 lower: mask(&|b| b.is_ascii_lowercase()),
@@ -177,6 +191,9 @@ mod tests {
                 graves: mask(&|b| b == b'`'),
                 symbols: mask(&|b| b.is_ascii_punctuation()),
                 high: mask(&|b| b >= 0x80),
+                tails: mask(&|b| (0x80..=0xBF).contains(&b)),
+                twos: mask(&|b| matches!(b, 0xC4..=0xCA | 0xD0 | 0xD1 | 0xD3)),
+                threes: mask(&|b| matches!(b, 0xE4..=0xE9 | 0xEB | 0xEC)) & !hexagrams,
             }
         };
         text.chunks(BLOCK).map(block).collect()
@@ -198,6 +215,13 @@ mod tests {
                         assert_eq!(masks, naive(&bytes[shift..]), "{} from {shift}", set.name);
                         found.classify(&bytes[..shift], &mut masks);
                         assert_eq!(masks, naive(&bytes[..shift]), "{} of {shift} bytes", set.name);
+                    }
+                    for words in [&[][..], &[0], &[u64::MAX], &[1, 0, 1 << 63], &[u64::MAX, 0x8421, u64::MAX, 0, 3]] {
+                        let all =
+                            (0..64 * words.len() as u32).filter(|at| words[*at as usize / 64] >> (at % 64) & 1 != 0);
+                        let mut places = vec![7];
+                        found.places(words, &mut places);
+                        assert_eq!(places, all.collect::<Vec<u32>>(), "{} {words:x?}", set.name);
                     }
                 }
                 Err(unavailable) => assert_eq!(unavailable.name, set.name),

@@ -1,11 +1,11 @@
 //! Four registers of 16 bytes.
 
-use super::lanes::{Lanes, classify};
+use super::lanes::{Lanes, classify, places};
 use super::{BLOCK, TextSet};
 use std::arch::aarch64::*;
 
 /// NEON is part of aarch64.
-pub(super) static SET: TextSet = TextSet { name: "neon", classify: classify::<Four> };
+pub(super) static SET: TextSet = TextSet { name: "neon", classify: classify::<Four>, places };
 
 #[derive(Clone, Copy)]
 struct Four([uint8x16_t; 4]);
@@ -42,6 +42,11 @@ impl Lanes for Four {
     fn within(self, first: u8, last: u8) -> u64 {
         // SAFETY: NEON is part of aarch64. What is below `first` wraps around.
         self.each(|bytes| unsafe { vcleq_u8(vsubq_u8(bytes, vdupq_n_u8(first)), vdupq_n_u8(last - first)) })
+    }
+
+    #[inline(always)]
+    fn beyond(self, first: u8, last: u8) -> u64 {
+        self.within(first, last)
     }
 
     #[inline(always)]

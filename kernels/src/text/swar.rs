@@ -1,9 +1,9 @@
 //! Eight bytes at a time in plain Rust.
 
-use super::lanes::{Lanes, classify};
+use super::lanes::{Lanes, classify, places};
 use super::{BLOCK, TextSet};
 
-pub(super) static SET: TextSet = TextSet { name: "scalar", classify: classify::<Words> };
+pub(super) static SET: TextSet = TextSet { name: "scalar", classify: classify::<Words>, places };
 
 #[derive(Clone, Copy)]
 struct Words([u64; 8]);
@@ -50,6 +50,15 @@ impl Lanes for Words {
         self.each(|word| {
             let low = word & !TOPS;
             (low + from) & !(low + beyond) & !word
+        })
+    }
+
+    #[inline(always)]
+    fn beyond(self, first: u8, last: u8) -> u64 {
+        let (from, above) = (ONES * u64::from(!first) + ONES, ONES * u64::from(0xFF - last));
+        self.each(|word| {
+            let low = word & !TOPS;
+            (low + from) & !(low + above) & word
         })
     }
 

@@ -33,8 +33,8 @@ pub(super) struct Block {
     pub(super) grave: u64,
     /// `/`.
     pub(super) slash: u64,
-    /// From 0x80 on.
-    pub(super) high: u64,
+    /// From 0x80 on, and not told apart yet.
+    high: u64,
 }
 
 impl Block {
@@ -54,12 +54,23 @@ impl Block {
 /// Bytes that are told apart at once: their masks stay near.
 const CHUNK: usize = 4096;
 
-/// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of.
+/// Letters that their first byte gives away, whatever the others are, with all of their bytes in the block: most of those of Latin beyond
+/// ASCII, Cyrillic, Chinese and Hangul. Gives all of their bytes, and those that are no first ones.
+#[inline(always)]
+fn letters(m: &Masks) -> (u64, u64) {
+    let (second, third) = (m.tails >> 1, m.tails >> 2);
+    let (twos, threes) = (m.twos & second, m.threes & second & third);
+    let tails = (twos | threes) << 1 | threes << 2;
+    (twos | threes | tails, tails)
+}
+
+/// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of. With `cases`,
+/// letters beyond ASCII are in the masks of cases.
 #[inline]
 pub(super) fn read(
     set: &TextSet,
     (text, from, to): (&[u8], usize, usize),
-    words: u8,
+    (words, cases): (u8, bool),
     masks: &mut Vec<Masks>,
     blocks: &mut Vec<Block>,
 ) {
@@ -68,22 +79,23 @@ pub(super) fn read(
     for chunk in text[from..to].chunks(CHUNK) {
         set.classify(chunk, masks);
         blocks.extend(masks.iter().map(|m| {
-            high |= m.high;
+            let (letters, tail) = if cases { (0, 0) } else { letters(m) };
+            high |= m.high & !letters;
             Block {
-                word: m.upper | m.lower,
+                word: m.upper | m.lower | letters,
                 upper: m.upper,
                 lower: m.lower,
                 number: m.digits,
                 space: m.spaces,
-                other: !(m.upper | m.lower | m.digits | m.spaces),
+                other: !(m.upper | m.lower | m.digits | m.spaces | letters),
                 breaks: m.breaks,
                 blank: m.blanks,
                 quote: m.quotes,
-                tail: 0,
+                tail,
                 punct: m.symbols,
                 grave: m.graves,
                 slash: m.slashes,
-                high: m.high,
+                high: m.high & !letters,
             }
         }));
     }

@@ -33,6 +33,11 @@ impl Scan {
         }
     }
 
+    /// Whether it asks for cases.
+    fn cases(self) -> bool {
+        matches!(self, Self::Tekken | Self::Gpt4o)
+    }
+
     fn starts(self, stretch: &Stretch<'_>, starts: &mut [u64]) {
         match self {
             Self::Gpt2 => stretch.gpt2::<false>(starts),
@@ -76,13 +81,13 @@ pub(super) fn split(
     while from < text.len() {
         let to = text.len().min(from + size);
         let len = to - from;
-        read(set, (text, from, to), scan.words(), masks, blocks);
+        read(set, (text, from, to), (scan.words(), scan.cases()), masks, blocks);
         starts.clear();
         starts.resize(blocks.len() - 1, 0);
         scan.starts(&Stretch { text, from, len, blocks }, starts);
         let last = to == text.len();
         let limit = if last { len } else { settled(blocks, len) };
-        collect(starts, limit, ends);
+        collect(set, starts, limit, ends);
         if last {
             ends.push(len as u32);
         }
@@ -108,18 +113,13 @@ fn settled(blocks: &[Block], len: usize) -> usize {
 
 /// The starts up to `limit`, but for the first byte.
 #[inline]
-fn collect(starts: &[u64], limit: usize, ends: &mut Vec<u32>) {
-    ends.clear();
-    for (at, &word) in starts.iter().enumerate().take(limit / BLOCK + 1) {
-        let mut bits = if at == 0 { word & !1 } else { word };
-        if at == limit / BLOCK {
-            bits &= (1 << (limit % BLOCK)) - 1;
-        }
-        let old = ends.len();
-        ends.resize(old + bits.count_ones() as usize, 0);
-        for end in &mut ends[old..] {
-            *end = (at * BLOCK) as u32 + bits.trailing_zeros();
-            bits &= bits - 1;
-        }
+fn collect(set: &TextSet, starts: &mut Vec<u64>, limit: usize, ends: &mut Vec<u32>) {
+    starts.truncate(limit / BLOCK + 1);
+    if let Some(last) = starts.get_mut(limit / BLOCK) {
+        *last &= (1 << (limit % BLOCK)) - 1;
     }
+    if let Some(first) = starts.first_mut() {
+        *first &= !1;
+    }
+    set.places(starts, ends);
 }
