@@ -55,7 +55,7 @@ impl Block {
 const CHUNK: usize = 4096;
 
 /// Letters that their first byte gives away, whatever the others are, with all of their bytes in the block: most of those of Latin beyond
-/// ASCII, Cyrillic, Chinese and Hangul. Gives all of their bytes, and those that are no first ones.
+/// ASCII, Cyrillic, Chinese and Hangul. Gives all of their bytes, and those that are not first ones.
 #[inline(always)]
 fn letters(m: &Masks) -> (u64, u64) {
     let (second, third) = (m.tails >> 1, m.tails >> 2);
