@@ -4,6 +4,7 @@ mod malformed;
 mod meanings;
 mod open;
 mod roundtrip;
+mod small;
 mod split;
 mod truncated;
 mod write;
