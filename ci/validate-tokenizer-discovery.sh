@@ -165,6 +165,7 @@ some_tests() {
 hub_tests() {
     some_tests mock_hub
     some_tests hub
+    some_tests hub_processes
 }
 
 discovery_tests() {

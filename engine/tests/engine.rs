@@ -1,5 +1,5 @@
-//! The engine, in one program: each test program links all of it. (`hub` waits for the clock and `gguf_fuzz` counts its own
-//! memory: they are programs apart.)
+//! The engine, in one program: each test program links all of it. (`hub` and `hub_processes` wait for the clock, and
+//! `gguf_fuzz` counts its own memory: they are programs apart.)
 
 #[cfg(feature = "cuda-emu")]
 mod emulated;

@@ -1,4 +1,5 @@
 //! What the hub tests share: a hub, settings in milliseconds instead of seconds, and an observer that remembers.
+#![allow(dead_code, reason = "each test program uses its part")]
 #![allow(unreachable_pub, reason = "shared by the modules of one test program")]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The hub client against a hub that serves and lies, in one process and in several.
+//! The hub client against a hub that serves and lies. (`hub_processes` kills by the clock, and is a program apart.)
 
 mod cache;
 mod common;
@@ -6,5 +6,4 @@ mod down;
 mod download;
 mod faults;
 mod moved;
-mod processes;
 mod snapshot;

@@ -1,15 +1,18 @@
 //! Several processes on one cache, and processes that die. The children are this very test program, started again with
 //! `HUB_CHILD_*` set.
 
+#[path = "hub/common.rs"]
+mod common;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::*;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{Cache, HubError, HubSettings};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
+use common::*;
 
 const BIG: usize = 400_000;
 
@@ -33,7 +36,7 @@ fn be_child_if_told() {
 /// This program, told to run one test of this file.
 fn only(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("processes::{test}"), "--nocapture"]).stdout(Stdio::null());
+    command.args(["--exact", test, "--nocapture"]).stdout(Stdio::null());
     command
 }
 
