@@ -99,6 +99,16 @@ proptest! {
     }
 }
 
+/// What was said becomes less likely, whatever the sign of its logit.
+#[test]
+fn a_penalty_makes_no_token_likelier() {
+    let options = SamplerOptions { repetition_penalty: 2.0, ..SamplerOptions::default() };
+    let choose = |logits: &[f32], recent: &[u32]| Sampler::new(options.clone()).unwrap().sample(logits, recent);
+    assert_eq!((choose(&[-1.0, -1.5], &[]), choose(&[-1.0, -1.5], &[0])), (0, 1));
+    assert_eq!((choose(&[3.0, 2.0], &[]), choose(&[3.0, 2.0], &[0])), (0, 1));
+    assert_eq!(choose(&[-1.0, -1.5], &[0, 1]), 0);
+}
+
 #[test]
 fn windows_of_a_perplexity() {
     let (loaded, text) = (tiny(), "In the beginning God created the heaven and the earth.");

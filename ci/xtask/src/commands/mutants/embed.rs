@@ -497,7 +497,7 @@ mod tests {
         // A `let` stands in a chain alone.
         let chain = "fn f(a: Option<u8>) -> bool { if let Some(b) = a && b > 1 { true } else { false } }";
         let embedded =
-            with(chain, &[mutant(chain, "&&", "BinaryOperator", "||"), mutant(chain, ">", "BinaryOperator", "<")]);
+            with(chain, &[mutant(chain, "&&", "BinaryOperator", "||"), mutant(chain, "> 1", "BinaryOperator", "<")]);
         assert_eq!(embedded.inside.len(), 1, "{}", embedded.text);
     }
 
