@@ -194,6 +194,14 @@ fn damaged_tokenizer_json() {
         (|f| f["model"]["merges"][2] = json!(["q", "∞"]), "merge 2 has `∞`, which is not a token"),
         (|f| f["model"]["merges"][2] = json!(["", "a"]), "merge 2"),
         (|f| f["model"] = json!({"type": "Nonsense"}), "damaged"),
+        (
+            |f| {
+                let step =
+                    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+                f["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![step; 33]});
+            },
+            "times as long",
+        ),
         (|f| f["model"] = json!(null), "invalid type"),
         (|f| f["model"] = json!({"type": "Unigram", "vocab": [["a", "b"]]}), "damaged"),
         (|f| f["model"] = json!({"type": "WordPiece", "vocab": {"a": 0}, "unk_token": 5}), "damaged"),

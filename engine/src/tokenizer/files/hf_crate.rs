@@ -8,6 +8,7 @@ use super::super::error::{Diagnostic, TokenizerError};
 use super::super::vocab::{Defaults, Draft, TokenKind, Vocab, VocabSource, byte_token, check_length};
 use super::super::{EncodeOptions, Loaded, SpecialTokens, Tokenizer, byte_alphabet, decode_by_token};
 use super::companions::Companions;
+use super::growth::{MOST, growth};
 use super::hf_parts::Frame;
 use super::hf_unigram::TextOnly;
 use super::{bad, by_id, hf_plan};
@@ -67,6 +68,14 @@ pub(super) fn load(
         Ok(Err(error)) => return Err(bad(name, error.to_string())),
         Err(_) => return Err(bad(name, "the HuggingFace engine panics on it")),
     };
+    let steps = [serde_json::to_value(parse.get_normalizer()), serde_json::to_value(parse.get_pre_tokenizer())];
+    let grown = steps.iter().flatten().fold(1, |all: u64, step| all.saturating_mul(growth(step)));
+    if grown > MOST {
+        return Err(bad(
+            name,
+            format!("its normalizer and pre-tokenizer can make a text {grown} times as long, {MOST} is the most"),
+        ));
+    }
     let _ = parse.with_truncation(None).map_err(|e| bad(name, e.to_string()))?;
     parse.with_padding(None);
     if dropout && let ModelWrapper::BPE(model) = parse.get_model() {

@@ -28,6 +28,7 @@
 
 mod base64;
 mod companions;
+mod growth;
 mod hf_crate;
 mod hf_json;
 mod hf_parts;
