@@ -36,7 +36,7 @@ pub struct Installed {
 
 /// A worker that is not there, or cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the worker of {} is not available:{}\nto remedy it: {command}", backend.title(), list(what))]
+#[error("the worker of {} is not available:{}\nto fix it: {command}", backend.title(), list(what))]
 pub struct Missing {
     /// Whose.
     pub backend: CppBackend,
