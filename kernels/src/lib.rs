@@ -37,6 +37,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod dispatch;
 pub mod error;
+mod forward;
 pub mod numerics;
 pub mod pages;
 pub mod parallel;

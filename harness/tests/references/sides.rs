@@ -8,9 +8,8 @@ use bitnet_harness::crossval::{
     Continuation, Logits, Ours, Positions, Reference, Row, Section, SideError, Traced, Verdict,
 };
 use bitnet_harness::roster::Named;
-use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, best, rope_table};
+use bitnet_kernels::{Kernels, Rope, best, rope_table};
 use serde_json::json;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) fn trials() -> Vec<Named> {
@@ -118,15 +117,7 @@ impl Kernels for OtherBase {
     fn name(&self) -> &'static str {
         "other-base"
     }
-    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
-        best().prepare(kind, x, n_tokens, out);
-    }
-    fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, y: OutView<'_>) {
-        best().matmul(w, x, rows, y);
-    }
-    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        best().rms_norm(x, w, eps, y);
-    }
+    bitnet_kernels::forward!(self, best(); prepare matmul rms_norm attention relu2_gate silu_gate add f32_to_f16);
     fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let (queries, keys) = (self.tokens * self.heads, self.tokens * self.kv_heads);
@@ -137,31 +128,6 @@ impl Kernels for OtherBase {
         let (mut c, mut s) = (cos.to_vec(), sin.to_vec());
         rope_table(2 * cos.len(), self.base * 1.02, None, (at - queries) / self.kv_heads, &mut c, &mut s);
         best().rope(kind, x, &c, &s);
-    }
-    fn attention(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        stride: usize,
-        n: usize,
-        scale: f32,
-        scratch: &mut [f32],
-        out: &mut [f32],
-    ) {
-        best().attention(q, k, v, stride, n, scale, scratch, out);
-    }
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        best().relu2_gate(gate, up);
-    }
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        best().silu_gate(gate, up);
-    }
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        best().add(x, y);
-    }
-    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        best().f32_to_f16(x, out);
     }
 }
 

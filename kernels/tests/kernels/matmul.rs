@@ -279,46 +279,13 @@ impl Kernels for OneBitOff {
     fn name(&self) -> &'static str {
         "one-bit-off"
     }
-    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
-        self.0.prepare(kind, x, n_tokens, out);
-    }
+    bitnet_kernels::forward!(self, self.0; prepare rms_norm rope attention relu2_gate silu_gate add f32_to_f16);
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: std::ops::Range<usize>, mut y: OutView<'_>) {
         let last = rows.end.checked_sub(1);
         self.0.matmul(w, x, rows, y.reborrow());
         if let Some(row) = last {
             y.set(0, row, y.get(0, row).next_up());
         }
-    }
-    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        self.0.rms_norm(x, w, eps, y);
-    }
-    fn rope(&self, kind: bitnet_kernels::Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.0.rope(kind, x, cos, sin);
-    }
-    fn attention(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        stride: usize,
-        n: usize,
-        scale: f32,
-        scratch: &mut [f32],
-        out: &mut [f32],
-    ) {
-        self.0.attention(q, k, v, stride, n, scale, scratch, out);
-    }
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.relu2_gate(gate, up);
-    }
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.silu_gate(gate, up);
-    }
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        self.0.add(x, y);
-    }
-    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        self.0.f32_to_f16(x, out);
     }
 }
 

@@ -30,7 +30,7 @@ use super::scalar::Scalar;
 use super::strips::{FROM, Sides, Strips};
 use crate::contract::{check_matmul, multiply};
 use crate::screen::Bound;
-use crate::{ActKind, Activations, Kernels, Matrix, OutView, Rope};
+use crate::{Activations, Kernels, Matrix, OutView};
 use model::Model;
 use tiles::Tiles;
 
@@ -106,9 +106,7 @@ impl<S: Source> Kernels for Amx<S> {
         self.name
     }
 
-    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
-        self.base.prepare(kind, x, n_tokens, out);
-    }
+    crate::forward!(self, self.base; prepare rms_norm layer_norm gelu rope attention relu2_gate silu_gate add f32_to_f16);
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         match Strips::of(w).filter(|_| x.n_tokens() >= FROM) {
@@ -119,36 +117,6 @@ impl<S: Source> Kernels for Amx<S> {
             }
             None => self.base.matmul(w, x, rows, y),
         }
-    }
-
-    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        self.base.rms_norm(x, w, eps, y);
-    }
-
-    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-        self.base.layer_norm(x, w, b, eps, y);
-    }
-
-    fn gelu(&self, x: &mut [f32]) {
-        self.base.gelu(x);
-    }
-
-    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.base.rope(kind, x, cos, sin);
-    }
-
-    fn attention(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        stride: usize,
-        n: usize,
-        scale: f32,
-        scratch: &mut [f32],
-        out: &mut [f32],
-    ) {
-        self.base.attention(q, k, v, stride, n, scale, scratch, out);
     }
 
     fn attention_group(
@@ -164,22 +132,6 @@ impl<S: Source> Kernels for Amx<S> {
         out: &mut [f32],
     ) {
         self.base.attention_group(q, dim, k, v, stride, n, scale, scratch, out);
-    }
-
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.base.relu2_gate(gate, up);
-    }
-
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.base.silu_gate(gate, up);
-    }
-
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        self.base.add(x, y);
-    }
-
-    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        self.base.f32_to_f16(x, out);
     }
 
     fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {

@@ -28,7 +28,7 @@ use crate::cpu::strips::{FROM, Strips};
 use crate::cpu::{own, stored};
 use crate::quant::{bf16, f16, f32};
 use crate::screen::Bound;
-use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView, Rope};
+use crate::{ActKind, Activations, Format, Kernels, Matrix, OutView};
 
 /// The set; an instance is the proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI besides what [`Avx2`] proves.
 #[derive(Debug)]
@@ -69,9 +69,7 @@ impl Kernels for Avx512 {
         "avx512"
     }
 
-    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut Activations) {
-        self.0.prepare(kind, x, n_tokens, out);
-    }
+    crate::forward!(self, self.0; prepare rms_norm layer_norm gelu rope relu2_gate silu_gate add f32_to_f16);
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         let few = packed::of(w).filter(|_| x.n_tokens() <= packed::TOKENS);
@@ -96,22 +94,6 @@ impl Kernels for Avx512 {
             }
             None => self.0.matmul(w, x, rows, y),
         }
-    }
-
-    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        self.0.rms_norm(x, w, eps, y);
-    }
-
-    fn layer_norm(&self, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-        self.0.layer_norm(x, w, b, eps, y);
-    }
-
-    fn gelu(&self, x: &mut [f32]) {
-        self.0.gelu(x);
-    }
-
-    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.0.rope(kind, x, cos, sin);
     }
 
     fn attention(
@@ -162,21 +144,6 @@ impl Kernels for Avx512 {
         }
     }
 
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.relu2_gate(gate, up);
-    }
-
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.silu_gate(gate, up);
-    }
-
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        self.0.add(x, y);
-    }
-
-    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        self.0.f32_to_f16(x, out);
-    }
     fn dots_i8_i16(&self, w: &[i8], x: &[i16], out: &mut [i32]) {
         self.0.dots_i8_i16(w, x, out);
     }
