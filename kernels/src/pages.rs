@@ -4,18 +4,23 @@
 //! few microseconds; with pages of 2 MiB the processor looks up 512 times fewer addresses. Linux gives them where a mapping
 //! asks for it (`madvise` in `/sys/kernel/mm/transparent_hugepage/enabled`) and has some free; elsewhere nothing is lost.
 
-use memmap2::MmapMut;
+use memmap2::{MmapOptions, MmapRaw};
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// A zeroed mapping.
-pub struct Pages(MmapMut);
+pub struct Pages {
+    map: Arc<MmapRaw>,
+    /// Where its bytes are in it: large ones begin at a huge page.
+    range: Range<usize>,
+}
 
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pages").field("len", &self.0.len()).finish()
+        f.debug_struct("Pages").field("len", &self.len()).finish()
     }
 }
 
@@ -25,7 +30,10 @@ impl Pages {
     /// # Errors
     /// The system has not that much memory to promise.
     pub fn new(len: usize, huge: bool) -> io::Result<Self> {
-        let map = MmapMut::map_anon(len)?;
+        let spare = if len < REGION { 0 } else { REGION };
+        let whole = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapRaw::from(MmapOptions::new().len(whole).map_anon()?);
+        let start = if spare == 0 { 0 } else { map.as_ptr().align_offset(REGION) };
         #[cfg(target_os = "linux")]
         if huge {
             // A kernel that has none says that it does not know the advice: the bytes are the same.
@@ -33,21 +41,104 @@ impl Pages {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = huge;
-        Ok(Self(map))
+        Ok(Self { map: Arc::new(map), range: start..start + len })
+    }
+
+    /// To back these bytes, before they are written first, by the cheaper pages.
+    #[must_use]
+    pub fn backing(&self) -> Backing {
+        let regions = (0..self.len().div_ceil(REGION)).map(|_| AtomicBool::new(false)).collect();
+        let (map, range) = (Arc::clone(&self.map), self.range.clone());
+        Backing { map, range, regions, small: Tally::default(), huge: Tally::default() }
     }
 
     /// The bytes as signed numbers.
     #[must_use]
     pub fn as_i8(&self) -> &[i8] {
         // SAFETY: i8 has the size and the alignment of u8, and every byte is one.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) }
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len()) }
     }
 
     /// [`Pages::as_i8`] to be written.
     pub fn as_i8_mut(&mut self) -> &mut [i8] {
         // SAFETY: as in `as_i8`; the mapping is borrowed as a whole.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len()) }
     }
+}
+
+/// Bytes that are backed together: a huge page.
+const REGION: usize = 2 << 20;
+/// Nanoseconds by which huge pages may have been dearer, in all, before small ones are taken.
+const SLACK: u64 = 5_000_000;
+
+/// Gets the pages of a mapping from the system before they are written, and finds out on the way which kind is the cheaper one.
+///
+/// A huge page costs a quarter of the small ones in its place where its memory is at hand, and is read faster. A virtual machine may have to
+/// ask its host for it: five times as much. What one costs is not known before it is there, so that each is timed.
+#[derive(Debug)]
+pub struct Backing {
+    map: Arc<MmapRaw>,
+    range: Range<usize>,
+    /// Whether somebody has begun with it.
+    regions: Vec<AtomicBool>,
+    small: Tally,
+    huge: Tally,
+}
+
+/// The time that regions took.
+#[derive(Debug, Default)]
+struct Tally {
+    regions: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, started: Instant) {
+        let time = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(time, Ordering::Relaxed);
+        self.regions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (u64, u64) {
+        (self.regions.load(Ordering::Relaxed), self.nanoseconds.load(Ordering::Relaxed))
+    }
+}
+
+impl Backing {
+    /// Backs what lies in `bytes`, and some more around. It is done once for every byte, by the first thread that asks for it, and another
+    /// thread does not wait: a page that is not there yet comes with the first write.
+    pub fn back(&self, bytes: Range<usize>) {
+        for region in bytes.start / REGION..bytes.end.div_ceil(REGION).min(self.regions.len()) {
+            if !self.regions[region].swap(true, Ordering::Relaxed) {
+                self.get(region);
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn get(&self, region: usize) {
+        use memmap2::Advice;
+        let start = self.range.start + region * REGION;
+        let len = REGION.min(self.range.end - start);
+        let huge = huge_pages_are_given() && huge_is_cheaper(self.small.get(), self.huge.get());
+        let started = Instant::now();
+        if huge {
+            let _declined = self.map.advise_range(Advice::HugePage, start, len);
+        }
+        // Before Linux 5.14 this is declined, and the pages come with the first write.
+        let got = self.map.advise_range(Advice::PopulateWrite, start, len).is_ok();
+        if got {
+            if huge { &self.huge } else { &self.small }.add(started);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn get(&self, _: usize) {}
+}
+
+/// Whether the next region is to be a huge page, after so many regions in so many nanoseconds of each kind. One of small pages comes first.
+fn huge_is_cheaper((small, small_time): (u64, u64), (huge, huge_time): (u64, u64)) -> bool {
+    small > 0 && huge_time <= huge * (small_time / small) + SLACK
 }
 
 /// Whether Linux gives huge pages to mappings that ask for them.
@@ -97,13 +188,16 @@ impl Deref for Pages {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: the mapping is readable, has these bytes, is initialised by the system and lives as long as `self`. Only `&mut self` gives
+        // access for writing; a backing does not change a byte.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.range.start), self.range.len()) }
     }
 }
 
 impl DerefMut for Pages {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        // SAFETY: as in `deref`, and it is writable; `self` is borrowed as a whole, and not `Clone`.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.range.start), self.range.len()) }
     }
 }
 
@@ -119,6 +213,35 @@ mod tests {
             assert!(plausible.contains(&cost.small) && plausible.contains(&cost.huge), "{cost:?}");
             assert_eq!(PageCost::measured(), Some(cost), "measured once");
         }
+    }
+
+    #[test]
+    fn huge_pages_while_they_are_not_dearer() {
+        assert!(!huge_is_cheaper((0, 0), (0, 0)), "small ones first: nothing is known of them");
+        assert!(huge_is_cheaper((1, 800_000), (0, 0)));
+        assert!(huge_is_cheaper((1, 800_000), (10, 2_000_000)));
+        // One that the host had to give; later ones may make good for it.
+        assert!(huge_is_cheaper((2, 1_600_000), (1, 4_400_000)));
+        assert!(!huge_is_cheaper((2, 1_600_000), (2, 8_800_000)));
+        assert!(huge_is_cheaper((2, 1_600_000), (100, 80_000_000)));
+    }
+
+    #[test]
+    fn what_is_backed_is_zero_and_keeps_what_is_written() {
+        let mut pages = Pages::new((7 << 20) + 5, false).unwrap();
+        let backing = pages.backing();
+        pages[100] = 7;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| backing.back(0..(7 << 20) + 5));
+            }
+        });
+        let (small, huge) = (backing.small.get().0, backing.huge.get().0);
+        assert!(small + huge <= 4 && (small > 0 || huge == 0), "{small} {huge}: each of four regions once");
+        backing.back((7 << 20)..(9 << 20));
+        assert_eq!(pages.iter().map(|b| u64::from(*b)).sum::<u64>(), 7);
+        pages[7 << 20] = 9;
+        assert_eq!((pages[100], pages[7 << 20]), (7, 9));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Needs {
 /// How the output matrix is multiplied when not all logits are needed. The results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Head {
-    /// Screened where it pays: the matrix has at least 32 MiB, and 32 tokens or more may still come. Each token copies a part of it, so
+    /// Screened where it pays: the matrix has at least 32 MiB, and 16 tokens or more may still come. Each token copies a part of it, so
     /// that an answer that ends early loses little.
     #[default]
     Auto,
@@ -68,7 +68,7 @@ impl Screening {
 }
 
 /// Tokens over which the copy is made. The gain of each part begins with the next token.
-const TOKENS: usize = 16;
+const TOKENS: usize = 8;
 /// With fewer tokens to come a copy is not begun.
 pub(super) const LEAST_TOKENS: usize = 2 * TOKENS;
 /// Steps of one token after which a session that expects many has made all copies: the part that each takes, and the first two, which

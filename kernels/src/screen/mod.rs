@@ -18,12 +18,12 @@
 //! A copy need not be whole. Rows that it has not yet are multiplied exactly, and [`Screen::read_on`] copies some more of them
 //! in the very pass that multiplies them: they are in the cache then.
 
-mod narrow;
+pub(crate) mod narrow;
 
 pub use narrow::Bound;
 pub(crate) use narrow::narrow;
 
-use crate::pages::Pages;
+use crate::pages::{Backing, Pages};
 use crate::{ActKind, Activations, Kernels, Matrix, OutView, Pool};
 use std::ops::Range;
 
@@ -44,6 +44,8 @@ pub struct Screen {
     cols: usize,
     /// `[rows][cols]` of i8.
     q: Pages,
+    /// Gives it the cheaper pages; `None` where its pages are decided.
+    backing: Option<Backing>,
     /// Of the rows that are copied.
     bounds: Vec<Bound>,
     /// The largest norm of those.
@@ -96,14 +98,15 @@ impl Screen {
     /// rows longer than the exact sums allow (65,536), and where there is no memory for it.
     #[must_use]
     pub fn new(w: &Matrix<'_>, (kernels, pool): (&dyn Kernels, &Pool)) -> Option<Self> {
-        let mut screen = Self::empty(w, true)?;
+        let mut screen = Self::empty(w, None)?;
         screen.copy((kernels, pool), w, w.rows, None, &|_| {});
         screen.is_whole().then_some(screen)
     }
 
-    /// A copy that has no row yet; it asks for huge pages if `huge`. `None` as in [`Screen::new`], but that values are not looked at.
+    /// A copy that has no row yet, in huge pages or not; without a word on that, in what the system gives faster. `None` as in
+    /// [`Screen::new`], but that values are not looked at.
     #[must_use]
-    pub fn empty(w: &Matrix<'_>, huge: bool) -> Option<Self> {
+    pub fn empty(w: &Matrix<'_>, huge: Option<bool>) -> Option<Self> {
         if w.act != ActKind::F32
             || w.format.act != ActKind::F32
             || w.multiplier != 1.0
@@ -114,8 +117,9 @@ impl Screen {
             return None;
         }
         w.part(0..0)?;
-        let q = Pages::new(w.rows.checked_mul(w.cols)?, huge).ok()?;
-        Some(Self { rows: w.rows, cols: w.cols, q, bounds: Vec::new(), norm: 0.0, stuck: false })
+        let q = Pages::new(w.rows.checked_mul(w.cols)?, huge == Some(true)).ok()?;
+        let backing = huge.is_none().then(|| q.backing());
+        Some(Self { rows: w.rows, cols: w.cols, q, backing, bounds: Vec::new(), norm: 0.0, stuck: false })
     }
 
     /// Rows that are copied.
@@ -253,6 +257,7 @@ impl Screen {
         let end = from + if self.stuck { 0 } else { more.min(self.rows - from) };
         let Some(part) = w.part(from..self.rows) else { return from };
         let products = input.map(|(x, scratch)| (x, OutView::new(&mut scratch.exact, x.n_tokens(), part.rows)));
+        let backing = self.backing.as_ref();
         let mut rows: Vec<(&mut [i8], Bound)> =
             self.q.as_i8_mut()[from * cols..end * cols].chunks_exact_mut(cols).map(|q| (q, Bound::default())).collect();
         pool.for_rows(&mut rows, COPIED_TOGETHER, 1, &|block, rows| {
@@ -262,6 +267,9 @@ impl Screen {
                 // used to write.
                 let band = unsafe { view.alias(range.clone()) };
                 kernels.matmul(&part, x, range.clone(), band);
+            }
+            if let Some(backing) = backing {
+                backing.back((from + range.start) * cols..(from + range.end) * cols);
             }
             let mut values = vec![0.0; cols];
             for (row, (q, bound)) in range.clone().zip(rows) {

@@ -10,9 +10,9 @@
 //! overflows, and what underflows is far below d.
 
 /// Sums of a norm. A compiler makes registers of them, of whatever width there is.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 /// A float plus this has its integer, rounded to even, in the low bits: 1.5 * 2^23.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 const ROUND_OFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// What is known of a row beside its int8 values.
@@ -32,17 +32,37 @@ fn up(x: f64) -> f32 {
     (x * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE
 }
 
+/// The scale of a row whose largest magnitude is this; `None` if that is not finite.
+#[inline(always)]
+pub(crate) fn scale(most: f32) -> Option<f32> {
+    // A scale that is not a normal number would lose the bits that the bound counts on.
+    most.is_finite().then(|| (most / 127.0).max(f32::MIN_POSITIVE))
+}
+
+impl Bound {
+    /// Of a row with a value that is not finite: there is none.
+    pub(crate) const NONE: Self = Self { scale: 0.0, norm: f32::INFINITY, rest: 0.0 };
+
+    /// Of a row of `n` values with that scale: the sums of `v^2` and of `(v - q)^2` by lanes, each added in the order of the row.
+    pub(crate) fn of(n: usize, scale: f32, whole: [f32; LANES], rest: [f32; LANES]) -> Self {
+        let norm = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum::<f64>().sqrt();
+        let roundings = (n.div_ceil(LANES) + 4) as f64 * ROUND_OFF;
+        let (growth, scale64) = (1.0 + roundings / (1.0 - roundings), f64::from(scale));
+        let lost = 127.0 * 4.0 * ROUND_OFF * (n as f64).sqrt();
+        Self {
+            scale,
+            norm: up(scale64 * (growth * norm(whole) + lost)),
+            rest: up(scale64 * (growth * norm(rest) + lost)),
+        }
+    }
+}
+
 /// Writes a row as int8 to `q`. The norm is infinite if a value is not finite.
 #[inline(always)]
 pub(crate) fn narrow(w: &[f32], q: &mut [i8]) -> Bound {
-    let n = w.len();
     // As integers magnitudes have the same order, and what is not finite is above all else.
     let most = f32::from_bits(w.iter().fold(0, |most, w| most.max(w.to_bits() & 0x7fff_ffff)));
-    if !most.is_finite() {
-        return Bound { norm: f32::INFINITY, ..Bound::default() };
-    }
-    // A scale that is not a normal number would lose the bits that the bound counts on.
-    let scale = (most / 127.0).max(f32::MIN_POSITIVE);
+    let Some(scale) = scale(most) else { return Bound::NONE };
     let inverse = 1.0 / scale;
     let (mut whole, mut rest) = ([0.0f32; LANES], [0.0f32; LANES]);
     for (w, q) in w.chunks(LANES).zip(q.chunks_mut(LANES)) {
@@ -55,11 +75,7 @@ pub(crate) fn narrow(w: &[f32], q: &mut [i8]) -> Bound {
             *rest += e * e;
         }
     }
-    let norm = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum::<f64>().sqrt();
-    let roundings = (n.div_ceil(LANES) + 4) as f64 * ROUND_OFF;
-    let (growth, scale64) = (1.0 + roundings / (1.0 - roundings), f64::from(scale));
-    let lost = 127.0 * 4.0 * ROUND_OFF * (n as f64).sqrt();
-    Bound { scale, norm: up(scale64 * (growth * norm(whole) + lost)), rest: up(scale64 * (growth * norm(rest) + lost)) }
+    Bound::of(w.len(), scale, whole, rest)
 }
 
 #[cfg(test)]

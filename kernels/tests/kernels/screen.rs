@@ -191,7 +191,7 @@ proptest! {
         let wanted = Wanted { count: 1 + r.below(9), within: 0.01, also: &[0, rows as u32 / 2] };
         for k in sets() {
             let at_once = Screen::new(&w, (k, &pool)).unwrap();
-            let mut screen = Screen::empty(&w, false).unwrap();
+            let mut screen = Screen::empty(&w, Some(false)).unwrap();
             let (mut scratch, mut alone) = (Scratch::default(), Scratch::default());
             while !screen.is_whole() {
                 let before = screen.copied();

@@ -71,7 +71,8 @@ struct Report<'a> {
     prompt: &'a str,
     prompt_tokens: &'a [u32],
     load_seconds: f64,
-    memory: Memory,
+    /// In JSON only: the system goes through all pages to say it.
+    memory: Option<Memory>,
     /// What is to be known of the model and its tokenizer.
     diagnostics: &'a [Diagnostic],
     #[serde(flatten)]
@@ -132,7 +133,7 @@ impl Args {
             prompt: &text,
             prompt_tokens: &ids,
             load_seconds: load_time.as_secs_f64(),
-            memory: Memory::now(&loaded.model.weights),
+            memory: (!streaming).then(|| Memory::now(&loaded.model.weights)),
             diagnostics: &loaded.diagnostics,
             generation: &generation,
         };

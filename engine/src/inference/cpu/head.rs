@@ -8,7 +8,6 @@ use crate::inference::head::{COLD_ROWS, LEAST_TOKENS};
 use crate::inference::{Head, Needs};
 use crate::model::HugePages;
 use crate::ops::{Linear, Workspace};
-use bitnet_kernels::pages::PageCost;
 use bitnet_kernels::parallel::{self, Product};
 use bitnet_kernels::screen::Screen;
 
@@ -64,16 +63,13 @@ impl Cpu {
             screen.read(set, &matrix, &self.work.prepared, &mut self.scratch);
         } else {
             if self.screen.is_none() {
-                // The first token tells what a pass takes; without that the copy would not know its pages.
-                if self.how == Head::Auto && !self.passes.timed_and_left(LEAST_TOKENS) {
+                if self.how == Head::Auto && self.passes.left() < LEAST_TOKENS {
                     return false;
                 }
-                let threads = self.pool.threads() as f64;
-                let dearer = |pages: PageCost| (pages.huge - pages.small) / threads;
                 let huge = match model.huge_pages {
-                    HugePages::Off => false,
-                    HugePages::On => true,
-                    HugePages::Auto => self.passes.pay(self.body, dearer),
+                    HugePages::Off => Some(false),
+                    HugePages::On => Some(true),
+                    HugePages::Auto => None,
                 };
                 self.screen = Screen::empty(&matrix, huge);
             }

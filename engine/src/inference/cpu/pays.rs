@@ -39,13 +39,8 @@ impl Passes {
         }
     }
 
-    /// Whether a pass was timed and so many may still come.
-    pub(super) fn timed_and_left(&self, passes: usize) -> bool {
-        self.shortest.is_some() && self.left() >= passes
-    }
-
     /// Passes that may still come; where nobody said, it is what came already.
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.expected.map_or(self.runs, |left| left.max(self.runs / 2))
     }
 

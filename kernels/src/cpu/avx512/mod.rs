@@ -7,7 +7,8 @@
 //! * `packed`: ternary weights times a few tokens, `vpdpbusd`. `gemm`: times more; `layouts` makes its registers of their
 //!   bytes. `dense`: f32, f16, bf16 weights.
 //! * `attention`.
-//! * AVX2: block formats, IQ1_BN times up to three tokens, the screen (memory is its limit), and what runs over single rows.
+//! * `screen`: int8 copies of f16 rows.
+//! * AVX2: block formats, IQ1_BN times up to three tokens, products with int8 rows (memory is their limit), and what runs over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
 #![allow(clippy::needless_range_loop)]
@@ -18,12 +19,13 @@ mod gemm;
 mod lanes;
 mod layouts;
 mod packed;
+mod screen;
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::avx2::Avx2;
-use crate::contract::{check_attention, check_matmul, multiply};
+use crate::contract::{check_attention, check_matmul, check_narrow, multiply};
 use crate::cpu::strips::{FROM, Strips};
 use crate::cpu::{own, stored};
 use crate::quant::{bf16, f16, f32};
@@ -149,6 +151,11 @@ impl Kernels for Avx512 {
     }
 
     fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
+        if std::ptr::eq(w.format, &raw const f16::FORMAT) && w.multiplier == 1.0 {
+            check_narrow(w, row, values, q);
+            // SAFETY: `self` proves the features.
+            return unsafe { screen::narrow_f16(w.row(row), q) };
+        }
         self.0.narrow(w, row, values, q)
     }
 }
