@@ -28,16 +28,9 @@ pub(in crate::cpu) trait Layout: Scales {
         load_i8(&a.as_chunks::<32>().0[j])
     }
 
-    /// Stores register `j` of the codes in the order of the weights.
-    ///
-    /// # Safety
-    /// The CPU has AVX2, FMA and F16C.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        let out = &mut out.as_chunks_mut::<32>().0[j];
-        // SAFETY: 32 bytes of room.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), codes) }
+    /// Which four columns of a step, in the order of the weights, are dword `d` of register `j` of the codes.
+    fn place(j: usize, d: usize) -> usize {
+        8 * j + d
     }
 }
 
@@ -77,16 +70,9 @@ fn activations_of_16(a: &[i8; LEN], j: usize) -> __m256i {
     unsafe { _mm256_set_m128i(_mm_loadu_si128(a[4 + j].as_ptr().cast()), _mm_loadu_si128(a[j].as_ptr().cast())) }
 }
 
-/// Stores such a register in the order of the weights.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn spread_of_16(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-    let out = out.as_chunks_mut::<16>().0;
-    // SAFETY: both arrays have room for 16 bytes.
-    unsafe {
-        _mm_storeu_si128(out[j].as_mut_ptr().cast(), _mm256_castsi256_si128(codes));
-        _mm_storeu_si128(out[4 + j].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(codes));
-    }
+/// [`Layout::place`] in such a register.
+fn place_in_16(j: usize, d: usize) -> usize {
+    16 * (d / 4) + 4 * j + d % 4
 }
 
 impl Layout for Arm {
@@ -103,10 +89,8 @@ impl Layout for Arm {
         activations_of_16(a, j)
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        spread_of_16(codes, j, out);
+    fn place(j: usize, d: usize) -> usize {
+        place_in_16(j, d)
     }
 }
 
@@ -125,10 +109,8 @@ impl Layout for Iq2Bn {
         activations_of_16(a, j)
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn spread(codes: __m256i, j: usize, out: &mut [u8; LEN]) {
-        spread_of_16(codes, j, out);
+    fn place(j: usize, d: usize) -> usize {
+        place_in_16(j, d)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Bit-identical to [`super::scalar`]. The files, by what they multiply:
 //!
 //! * `lanes`: loads, the 64- and 16-lane trees, `exp` on eight lanes.
-//! * `dense`: f32, f16, bf16 weights. `ternary`: ternary weights, which `layouts` makes codes of. `block`: Q8_0, Q4_0,
+//! * `dense`: f32, f16, bf16 weights. `ternary`: ternary weights, which `layouts` makes codes of, `gemm` with many tokens. `block`: Q8_0, Q4_0,
 //!   Q4_1, Q4_K, Q6_K, which `unpack` makes registers of.
 //! * Other pairs of a format and a kind of activations: `block` and `dense` again, with rows that
 //!   [`crate::quant::decode`] has made integers or floats of.
@@ -18,6 +18,7 @@
 mod attention;
 mod block;
 mod dense;
+mod gemm;
 mod lanes;
 mod layouts;
 mod rows;

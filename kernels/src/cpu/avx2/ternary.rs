@@ -6,15 +6,15 @@
 //! no i16 wraps on any input. (bitnet.cpp adds up to 128 and does.) The offset of the codes, `w = code - 1`, is
 //! taken off once per row: `sum(w q) = sum(code q) - sum(q)`.
 //!
-//! A few tokens: some rows at a time straight from the packed bytes. Many tokens: four rows are unpacked piece by piece
-//! into bytes in L1 and multiplied with two tokens at a time, eight accumulators.
+//! A few tokens: some rows at a time straight from the packed bytes. Many tokens: [`gemm`].
 //!
 //! All that is for rows with one scale. A TQ row whose blocks have several is summed block by block, see [`mixed`].
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes::{load_i8, sum_i32};
+use super::gemm;
+use super::lanes::sum_i32;
 use super::layouts::Layout;
 use crate::cpu::ahead::Ahead;
 use crate::cpu::ternary::{LEN, finish, scales, tail};
@@ -28,7 +28,7 @@ const _: () = assert!(SPAN * (LEN / 32) * 2 * 3 * 128 <= i16::MAX as usize);
 /// Adds i16 pairs to i32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn widen(sums: __m256i, total: __m256i) -> __m256i {
+pub(super) fn widen(sums: __m256i, total: __m256i) -> __m256i {
     _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
 }
 
@@ -53,23 +53,7 @@ pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
         }
         return;
     }
-    for first in (0..x.n_tokens()).step_by(TOKENS) {
-        let tokens = first..x.n_tokens().min(first + TOKENS);
-        let mut row = rows.start;
-        while row + 4 <= rows.end {
-            match scales::<L, 4>(w, row) {
-                Some(scales) => gemm::<L, 4>(w, x, tokens.clone(), row, &scales, y),
-                None => mixed::<L>(w, x, tokens.clone(), row..row + 4, y),
-            }
-            row += 4;
-        }
-        for row in row..rows.end {
-            match scales::<L, 1>(w, row) {
-                Some(scales) => gemm::<L, 1>(w, x, tokens.clone(), row, &scales, y),
-                None => mixed::<L>(w, x, tokens.clone(), row..row + 1, y),
-            }
-        }
-    }
+    gemm::matmul::<L>(w, x, rows, y);
 }
 
 /// `sum(code * q)` of what a row has behind its last whole step, in eight lanes. The activations are filled up with zeros,
@@ -96,7 +80,13 @@ fn rest<L: Layout>(w: &Matrix<'_>, row: usize, q: &[i8]) -> __m256i {
 /// Rows some of which have blocks of several scales: one block of 256 (two steps) after the other. Of formats with a scale for
 /// each row, those of which some have none.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn mixed<L: Layout>(w: &Matrix<'_>, x: &Activations, tokens: Range<usize>, rows: Range<usize>, y: &mut OutView<'_>) {
+pub(super) fn mixed<L: Layout>(
+    w: &Matrix<'_>,
+    x: &Activations,
+    tokens: Range<usize>,
+    rows: Range<usize>,
+    y: &mut OutView<'_>,
+) {
     let ones = _mm256_set1_epi8(1);
     for row in rows {
         if L::HEAD > 0
@@ -213,114 +203,6 @@ fn direct<L: Layout, const R: usize, const T: usize>(
                 total[r][t] = _mm256_add_epi32(total[r][t], rest::<L>(w, row + r, x.q));
             }
             y.set(token + t, row + r, finish(sum_i32(total[r][t]), &x, scales[r]));
-        }
-    }
-}
-
-/// Blocks unpacked at a time (4,096 weights of four rows are 16 KiB), and tokens that share them.
-const PIECE: usize = 32;
-const TOKENS: usize = 64;
-const _: () = assert!(PIECE.is_multiple_of(SPAN));
-
-/// `R` rows from `row` on, up to [`TOKENS`] tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn gemm<L: Layout, const R: usize>(
-    w: &Matrix<'_>,
-    x: &Activations,
-    tokens: Range<usize>,
-    row: usize,
-    scales: &[f32; R],
-    y: &mut OutView<'_>,
-) {
-    let blocks = x.cols() / LEN;
-    let mut sums = [[0i32; R]; TOKENS];
-    let mut wide = [[[0u8; LEN]; PIECE]; R];
-    for from in (0..blocks).step_by(PIECE) {
-        let piece = from..blocks.min(from + PIECE);
-        for r in 0..R {
-            let packed = w.row(row + r).as_ptr();
-            for (b, wide) in piece.clone().zip(&mut wide[r]) {
-                // SAFETY: the row has `blocks` steps; this function has the features.
-                let codes = unsafe { L::codes(packed, b) };
-                for (j, codes) in codes.into_iter().enumerate() {
-                    // SAFETY: this function has the features.
-                    unsafe { L::spread(codes, j, wide) };
-                }
-            }
-        }
-        let n = piece.len();
-        let mut t = tokens.clone();
-        while t.len() >= 2 {
-            let q0 = &x.i8(t.start).q.as_chunks().0[piece.clone()];
-            let q1 = &x.i8(t.start + 1).q.as_chunks().0[piece.clone()];
-            tile(&wide, [q0, q1], n, &mut sums[t.start - tokens.start..]);
-            t.start += 2;
-        }
-        for t in t {
-            let q = &x.i8(t).q.as_chunks().0[piece.clone()];
-            tile(&wide, [q], n, &mut sums[t - tokens.start..]);
-        }
-    }
-    for (t, sums) in tokens.zip(sums) {
-        let x = x.i8(t);
-        for (r, mut sum) in sums.into_iter().enumerate() {
-            if !w.cols.is_multiple_of(LEN) {
-                sum = sum.wrapping_add(sum_i32(rest::<L>(w, row + r, x.q)));
-            }
-            y.set(t, row + r, finish(sum, &x, scales[r]));
-        }
-    }
-}
-
-/// Adds `sum(code * q)` of the first `blocks` unpacked blocks of `R` rows and of `T` tokens.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tile<const R: usize, const T: usize>(
-    w: &[[[u8; LEN]; PIECE]; R],
-    q: [&[[i8; LEN]]; T],
-    blocks: usize,
-    out: &mut [[i32; R]],
-) {
-    // Pointers to `blocks` blocks each: the loops below stay free of range checks.
-    let mut w_at = [std::ptr::null::<[u8; LEN]>(); R];
-    for r in 0..R {
-        w_at[r] = w[r][..blocks].as_ptr();
-    }
-    let mut q_at = [std::ptr::null::<[i8; LEN]>(); T];
-    for t in 0..T {
-        q_at[t] = q[t][..blocks].as_ptr();
-    }
-    let mut total = [[_mm256_setzero_si256(); T]; R];
-    let mut from = 0;
-    while from < blocks {
-        let to = blocks.min(from + SPAN);
-        let mut sums = [[_mm256_setzero_si256(); T]; R];
-        for b in from..to {
-            for j in 0..LEN / 32 {
-                let mut a = [_mm256_setzero_si256(); T];
-                for t in 0..T {
-                    // SAFETY: b < blocks.
-                    a[t] = load_i8(&unsafe { &*q_at[t].add(b) }.as_chunks::<32>().0[j]);
-                }
-                for r in 0..R {
-                    // SAFETY: b < blocks, and the array of a block has four times 32 bytes.
-                    let w = unsafe { _mm256_loadu_si256(w_at[r].add(b).cast::<__m256i>().add(j)) };
-                    for t in 0..T {
-                        sums[r][t] = _mm256_add_epi16(sums[r][t], _mm256_maddubs_epi16(w, a[t]));
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            for t in 0..T {
-                total[r][t] = widen(sums[r][t], total[r][t]);
-            }
-        }
-        from = to;
-    }
-    for r in 0..R {
-        for t in 0..T {
-            out[t][r] = out[t][r].wrapping_add(sum_i32(total[r][t]));
         }
     }
 }
