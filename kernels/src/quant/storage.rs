@@ -1,7 +1,7 @@
 //! What a tensor can be stored as: a format that is computed with as it lies, or one that is unpacked at load.
 
 use super::tiled::{ROWS, TILED, Tiled};
-use super::{FORMATS, Format, QuantError};
+use super::{FORMATS, Format, Packed, QuantError};
 
 /// A format of files.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl Storage {
     }
 
     /// Quantises weights `[rows][cols]`.
-    pub fn pack(self, weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    pub fn pack(self, weights: &[f32], rows: usize, cols: usize) -> Packed {
         match self {
             Self::Rows(format) => (format.pack)(weights, rows, cols),
             Self::Tiled(format) => (format.pack)(weights, rows, cols),
