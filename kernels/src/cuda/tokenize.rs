@@ -76,12 +76,10 @@ pub struct Tables<'a> {
 
 /// Why texts were not encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum TokenizeError {
-    /// The device failed.
     #[error(transparent)]
     Device(#[from] CudaError),
-    /// A table is not what the kernels read.
     #[error("the tokenizer's {table} is not as the device reads it: this is a mistake in BitNet.rs")]
     Table { table: &'static str },
 }

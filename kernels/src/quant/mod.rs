@@ -307,6 +307,20 @@ impl I2sLayout {
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::X86, Self::Arm, Self::Rows4].into_iter().find(|layout| layout.name() == name)
     }
+
+    /// The name of the format of tensors that lie so.
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::X86 => i2_s::FORMAT.name,
+            Self::Arm => i2_s_arm::FORMAT.name,
+            Self::Rows4 => i2_s_rows4::FORMAT.name,
+        }
+    }
+
+    /// The layout of the tensors of a format, if they are I2_S.
+    pub fn of_format(name: &str) -> Option<Self> {
+        [Self::X86, Self::Arm, Self::Rows4].into_iter().find(|layout| layout.format() == name)
+    }
 }
 
 /// The format of this name.
@@ -329,15 +343,8 @@ pub fn of_ggml_type(ggml_type: u32) -> impl Iterator<Item = &'static Format> {
 /// The format of this GGUF tensor type; `layout` decides between those that share the id of I2_S. Of others that share an id
 /// it is the first of [`of_ggml_type`]: what else it may be only a file can tell.
 pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
-    let wanted = |f: &&Format| {
-        f.ggml_type != i2_s::FORMAT.ggml_type
-            || match layout {
-                I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
-                I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
-                // Not computed with as it lies: see `TILED`.
-                I2sLayout::Rows4 => false,
-            }
-    };
+    // Rows4 is not computed with as it lies: see `TILED`.
+    let wanted = |f: &&Format| f.ggml_type != i2_s::FORMAT.ggml_type || f.name == layout.format();
     of_ggml_type(ggml_type).find(wanted).ok_or_else(|| QuantError::UnknownType {
         ggml_type,
         known: FORMATS.iter().map(|f| format!("{} {}", f.ggml_type, f.name)).collect::<Vec<_>>().join(", "),

@@ -65,15 +65,12 @@ pub struct Launch<'a> {
 
 /// Why a launch failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum EmuError {
-    /// It cannot run in this build.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// A kernel did what a card does not define, or was started wrongly.
     #[error("CUDA emulation: {0}")]
     Fault(String),
-    /// Too little memory.
     #[error("CUDA emulation: no memory for a buffer of {bytes} bytes")]
     Memory { bytes: usize },
 }
