@@ -81,18 +81,14 @@ pub enum PromptTemplate {
 
 /// A template that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ChatError {
-    /// The metadata value is not a text.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// No such template.
     #[error("unknown prompt template `{name}`; there are auto, raw, instruct, llama3-chat{}", listed(known))]
     Unknown { name: String, known: Vec<String> },
-    /// A file with a template cannot be read.
     #[error("cannot take a chat template from {}: {why}", path.display())]
     File { path: PathBuf, why: String },
-    /// The model's template does not work.
     #[error(
         "the chat template of {origin} fails: {message}; choose another with --prompt-template raw, instruct or \
          llama3-chat, or --chat-template-file FILE"

@@ -66,15 +66,12 @@ pub enum Event<'a> {
 
 /// A question that cannot be answered; the conversation is as it was.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ConversationError {
-    /// The prompt cannot be made.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// The model cannot run it.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// Messages that are not a conversation of turns.
     #[error("message {number}: {what}")]
     Messages { number: usize, what: String },
 }

@@ -1,12 +1,11 @@
 //! What a model says of its tokenizer, read from metadata and tensor shapes alone.
 
 use super::compatibility::{self, Recognised};
-use super::embedded;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::sizes::{Disagreement, VocabularySizes};
 use super::strategy::TokenizerDownloadInfo;
 use crate::gguf::GgufFile;
-use crate::tokenizer::SpecialTokens;
+use crate::tokenizer::{SpecialTokens, from_gguf};
 use std::path::Path;
 
 /// What a model file says of its tokenizer. Cheap: nothing is built, no weight is read.
@@ -32,9 +31,6 @@ impl TokenizerDiscovery {
     }
 
     /// As [`TokenizerDiscovery::from_gguf`] for a file that is open.
-    ///
-    /// # Errors
-    /// As [`TokenizerDiscovery::from_gguf`].
     pub fn from_file(file: &GgufFile) -> Result<Self, TokenizerDiscoveryError> {
         let metadata = file.metadata();
         let architecture = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
@@ -45,7 +41,7 @@ impl TokenizerDiscovery {
         let sizes = VocabularySizes { tokens, metadata: declared, rows };
         let vocab_size =
             sizes.best().ok_or_else(|| TokenizerDiscoveryError::NoVocabularySize { model: name_of(file) })?;
-        let id = |name: &str| embedded::id(metadata, name).ok().flatten();
+        let id = |name: &str| from_gguf::id(metadata, name).ok().flatten().filter(|id| *id != from_gguf::NO_ID);
         let flag = |name: &str| metadata.bool(&format!("tokenizer.ggml.{name}")).ok().flatten().unwrap_or(false);
         let special = SpecialTokens {
             bos: id("bos_token_id"),

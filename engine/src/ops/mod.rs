@@ -86,15 +86,13 @@ impl Slot {
 
 /// An operation on slots.
 pub trait Operation {
-    /// The slots that it reads. Operations on the cache of a layer name [`Slot::Key`] and [`Slot::Value`] for it.
-    fn reads(&self) -> Vec<Slot>;
-
-    /// The slots that it writes.
-    fn writes(&self) -> Vec<Slot>;
+    /// The slots that it reads and those that it writes. Operations on the cache of a layer name [`Slot::Key`] and
+    /// [`Slot::Value`] for it.
+    fn slots(&self) -> [Vec<Slot>; 2];
 
     /// The slot that holds a result which a trace shows under the step's name.
     fn result(&self) -> Option<Slot> {
-        self.writes().first().copied()
+        self.slots()[1].first().copied()
     }
 
     /// Whether the widths fit; sets those of the slots that it writes.
