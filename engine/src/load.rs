@@ -170,12 +170,8 @@ pub fn load_with(
     };
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
-        diagnostics.push(Diagnostic {
-            severity: Severity::Info,
-            code: "padded_embedding",
-            message: format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding"),
-            hint: String::new(),
-        });
+        let message = format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding");
+        diagnostics.push(Diagnostic::info("padded_embedding", message, ""));
     }
     let mut open = None;
     let report = if !model.has_i2s() {
