@@ -48,19 +48,16 @@ pub struct Message {
 
 impl Message {
     /// A message of the user.
-    #[must_use]
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".into(), content: content.into() }
     }
 
     /// A system message.
-    #[must_use]
     pub fn system(content: impl Into<String>) -> Self {
         Self { role: "system".into(), content: content.into() }
     }
 
     /// An answer of the model.
-    #[must_use]
     pub fn assistant(content: impl Into<String>) -> Self {
         Self { role: "assistant".into(), content: content.into() }
     }
@@ -113,7 +110,6 @@ pub struct Surroundings<'a> {
 
 impl PromptTemplate {
     /// Name for reports.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -124,7 +120,6 @@ impl PromptTemplate {
     }
 
     /// Whether control tokens written in the rendered text are meant as such.
-    #[must_use]
     pub fn has_control_tokens(&self) -> bool {
         matches!(self, Self::Llama3Chat | Self::Model(_))
     }
@@ -174,7 +169,6 @@ impl PromptTemplate {
     }
 
     /// Texts that end an answer in this format, besides the model's own end tokens.
-    #[must_use]
     pub fn stops(&self) -> &'static [&'static str] {
         match self {
             Self::Instruct => &["\nQ:"],
@@ -183,7 +177,6 @@ impl PromptTemplate {
     }
 
     /// Tokens that end an answer in this format, whatever the file says; 128009 and 128001 for BitNet-2B-4T.
-    #[must_use]
     pub fn ends(&self) -> &'static [&'static str] {
         match self {
             Self::Model(ModelTemplate { origin: Origin::Corrected, .. }) => &["<|eot_id|>", "<|end_of_text|>"],

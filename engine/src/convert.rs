@@ -92,14 +92,12 @@ pub enum ConvertError {
 }
 
 /// Names of the formats that can be written.
-#[must_use]
 pub fn targets() -> Vec<&'static str> {
     Storage::all().map(Storage::name).collect()
 }
 
 /// What a file's metadata says of linear layers in this format, but for the layout of I2_S
 /// ([`LAYOUT_KEY`]).
-#[must_use]
 pub fn linear_keys(format: Storage) -> Vec<(&'static str, MetaValue)> {
     let cut = matches!(format, Storage::Tiled(tiled) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT));
     let tiles = cut.then(|| (TILES_KEY, TILES_RULE.into()));

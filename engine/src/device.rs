@@ -49,7 +49,6 @@ pub struct Opened {
 
 impl Opened {
     /// What computes: the name of the card, or of the kernel set.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.card.as_ref().map_or_else(|| self.kernels.name(), |card| card.name())
     }
@@ -68,7 +67,6 @@ impl std::fmt::Debug for Opened {
 }
 
 /// Every device of this build that computes on a processor, and whether it can be used here.
-#[must_use]
 pub fn devices() -> Vec<Device> {
     let automatic = best().name();
     kernel_sets()

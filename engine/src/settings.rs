@@ -116,13 +116,11 @@ impl Settings {
     }
 
     /// What time it is for a chat template: always the same if pinned.
-    #[must_use]
     pub fn clock(&self) -> Clock {
         if self.deterministic { Clock::pinned() } else { Clock::NOW }
     }
 
     /// The seed of a run: the argument, else the environment, else 0 if pinned, else one from the clock.
-    #[must_use]
     pub fn seed(&self, argument: Option<u64>) -> u64 {
         argument.or(self.seed).unwrap_or_else(|| {
             if self.deterministic {
@@ -170,7 +168,6 @@ pub(crate) fn home(lookup: Lookup<'_>) -> Option<PathBuf> {
 }
 
 /// A path that a person typed where no shell expands `~`.
-#[must_use]
 pub fn typed_path(text: &str) -> PathBuf {
     typed(PROCESS, text)
 }
@@ -182,20 +179,17 @@ fn typed(lookup: Lookup<'_>, text: &str) -> PathBuf {
 
 /// The folder of compiled CUDA kernels: the setting, else `bitnet/cuda` in the platform's cache folder. None on a machine
 /// without a home folder, where nothing is kept.
-#[must_use]
 pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
     settings.cuda_cache.clone().or_else(|| usual("cuda"))
 }
 
 /// The folder that remembers the layouts of I2_S files: `bitnet/layouts` in the platform's cache folder, if there is one.
-#[must_use]
 pub fn layouts_from_env() -> Option<PathBuf> {
     usual("layouts")
 }
 
 /// Compiled tokenizers: the setting, else `bitnet/compiled` in the platform's cache folder. None where they are off, and on a machine
 /// without a home folder.
-#[must_use]
 pub fn compiled_from_env(settings: &Settings) -> Option<CompiledCache> {
     let folder = match &settings.compiled_tokenizers {
         Kept::Usual => usual("compiled")?,
@@ -233,7 +227,6 @@ pub fn hub_from_env() -> Result<HubSettings, HubError> {
 
 /// What the discovery of tokenizers may do by the environment. A machine without a place for the cache (or with a wrong
 /// setting of the hub) can still run models that carry their tokenizer: the reason is kept for the step that needs it.
-#[must_use]
 pub fn discovery_from_env(settings: &Settings) -> DiscoverySettings {
     let (hub, no_hub) = match hub_from_env() {
         Ok(hub) => (Some(hub), None),
@@ -263,7 +256,6 @@ fn number<T: std::str::FromStr + Copy>(
 }
 
 /// Whether the value of a switch means on.
-#[must_use]
 pub fn is_on(value: &str) -> bool {
     !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "false" | "off" | "no")
 }

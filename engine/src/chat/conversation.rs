@@ -78,7 +78,6 @@ pub enum ConversationError {
 
 impl Conversation {
     /// A conversation without turns. What the session holds is forgotten.
-    #[must_use]
     pub fn new(session: Session, options: PromptOptions<'_>) -> Self {
         Self {
             prefix: Prefix::new(session),
@@ -92,13 +91,11 @@ impl Conversation {
     }
 
     /// The session.
-    #[must_use]
     pub fn session(&self) -> &Session {
         self.prefix.session()
     }
 
     /// The system message.
-    #[must_use]
     pub fn system(&self) -> Option<&str> {
         self.system.as_deref()
     }
@@ -111,7 +108,6 @@ impl Conversation {
     }
 
     /// Turns, and how many of them the model does not see any more.
-    #[must_use]
     pub fn turns(&self) -> (usize, usize) {
         (self.turns.len(), self.first)
     }
@@ -123,7 +119,6 @@ impl Conversation {
     }
 
     /// The system message and all turns, also those that the model does not see any more.
-    #[must_use]
     pub fn messages(&self) -> Vec<Message> {
         self.messages_from(0)
     }

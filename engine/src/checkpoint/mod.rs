@@ -136,7 +136,6 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 
 impl Checkpoint {
     /// `general.architecture` of the GGUF.
-    #[must_use]
     pub fn architecture(&self) -> &'static str {
         self.form.architecture
     }

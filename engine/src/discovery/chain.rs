@@ -120,7 +120,6 @@ pub struct Chain {
 
 impl Chain {
     /// The step of this kind, if it is part of the chain.
-    #[must_use]
     pub fn step(&self, kind: StepKind) -> Option<&Step> {
         self.steps.iter().find(|step| step.step == kind)
     }

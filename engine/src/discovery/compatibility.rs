@@ -269,7 +269,6 @@ pub struct Recognised {
 }
 
 /// The line of a model, from its metadata. `architecture` and `vocab_size` as discovery found them.
-#[must_use]
 pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> Option<Recognised> {
     let tokens = metadata.array("tokenizer.ggml.tokens").ok().flatten().filter(|tokens| !tokens.is_empty());
     if let Some(tokens) = tokens {
@@ -356,7 +355,6 @@ fn names(metadata: &Metadata) -> String {
 }
 
 /// The line with this name.
-#[must_use]
 pub fn by_family(family: &str) -> Option<&'static Compatibility> {
     COMPATIBILITY.iter().find(|line| line.family == family)
 }

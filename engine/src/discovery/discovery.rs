@@ -67,43 +67,36 @@ impl TokenizerDiscovery {
     }
 
     /// Tokens of the model: its list of tokens, else its metadata, else the rows of its embedding.
-    #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
     /// All three sizes.
-    #[must_use]
     pub fn sizes(&self) -> VocabularySizes {
         self.sizes
     }
 
     /// `tokenizer.ggml.model`.
-    #[must_use]
     pub fn model_type(&self) -> Option<&str> {
         self.model_type.as_deref()
     }
 
     /// `general.architecture`, empty if the file has none.
-    #[must_use]
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
 
     /// Ids with a role, as the metadata declares them; what is only recognised by its text is found by building.
-    #[must_use]
     pub fn special(&self) -> &SpecialTokens {
         &self.special
     }
 
     /// `tokenizer.chat_template`.
-    #[must_use]
     pub fn chat_template(&self) -> Option<&str> {
         self.file.metadata().str("tokenizer.chat_template").ok().flatten()
     }
 
     /// `bpe` or `spm`, from `tokenizer.ggml.model`, else from the table.
-    #[must_use]
     pub fn kind(&self) -> Option<&'static str> {
         match self.model_type() {
             Some("gpt2") => Some("bpe"),
@@ -115,44 +108,37 @@ impl TokenizerDiscovery {
     }
 
     /// The pre-tokenizer that the file names.
-    #[must_use]
     pub fn pre(&self) -> Option<&str> {
         self.file.metadata().str("tokenizer.ggml.pre").ok().flatten()
     }
 
     /// The model's line in the compatibility table.
-    #[must_use]
     pub fn recognised(&self) -> Option<&Recognised> {
         self.recognised.as_ref()
     }
 
     /// Where the file contradicts itself about the size of its vocabulary.
-    #[must_use]
     pub fn disagreements(&self) -> &[Disagreement] {
         &self.disagreements
     }
 
     /// What would have to be fetched, if the table knows.
-    #[must_use]
     pub fn download_info(&self) -> Option<TokenizerDownloadInfo> {
         self.recognised.as_ref().map(|r| TokenizerDownloadInfo::of(r.line))
     }
 
     /// Tokens at the end of the model's list that only fill it up. One pass over the list.
-    #[must_use]
     pub fn padding(&self) -> usize {
         compatibility::padding(self.file.metadata())
     }
 
     /// The ways out where nothing here works.
-    #[must_use]
     pub fn ways(&self, offline: bool) -> Box<Ways> {
         let (info, size) = (self.download_info(), self.vocab_size);
         Box::new(Ways::of(self.file.path(), info.as_ref(), (&self.architecture, size), offline))
     }
 
     /// What to call the model.
-    #[must_use]
     pub fn model_name(&self) -> String {
         name_of(&self.file)
     }

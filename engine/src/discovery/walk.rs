@@ -59,7 +59,6 @@ impl TokenizerDiscovery {
 
     /// Every step: what it looked at, what came of it, why, and how long it took. Looks only: nothing is fetched, and
     /// an embedded tokenizer is examined but not built.
-    #[must_use]
     pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
         look(self, settings).chain
     }

@@ -61,13 +61,11 @@ enum Item {
 
 impl SnapshotPlan {
     /// The commit.
-    #[must_use]
     pub fn commit(&self) -> &str {
         &self.commit
     }
 
     /// Bytes that are still to come, those of files that an earlier run began not counted.
-    #[must_use]
     pub fn missing_bytes(&self) -> u64 {
         self.missing().map(|(_, bytes)| bytes).sum()
     }

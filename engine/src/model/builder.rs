@@ -38,7 +38,6 @@ impl<'s, 'f> Builder<'s, 'f> {
     }
 
     /// The sizes.
-    #[must_use]
     pub fn config(&self) -> &'f Config {
         self.source.config()
     }

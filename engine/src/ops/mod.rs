@@ -78,7 +78,6 @@ impl Slot {
     ];
 
     /// Position in [`Slot::ALL`].
-    #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
@@ -127,13 +126,11 @@ macro_rules! operations {
 
         impl Op {
             /// What every operation can be asked.
-            #[must_use]
             pub fn as_operation(&self) -> &dyn Operation {
                 match self { $(Self::$name(op) => op,)* }
             }
 
             /// Its kind.
-            #[must_use]
             pub fn unit(&self) -> &'static Unit {
                 match self { $(Self::$name(_) => &$module::UNIT,)* }
             }
@@ -180,7 +177,6 @@ pub struct Step {
 
 impl Step {
     /// The slot that holds the result, if the step has one to look at.
-    #[must_use]
     pub fn result(&self) -> Option<Slot> {
         self.op.as_operation().result()
     }

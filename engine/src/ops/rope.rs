@@ -28,7 +28,6 @@ pub struct RopeSpec {
 
 impl RopeSpec {
     /// The rotation in a context of so many positions.
-    #[must_use]
     pub fn within(&self, context: usize) -> Self {
         let mut spec = self.clone();
         if let Some((_, divisors)) = spec.beyond.take().filter(|(length, _)| context > *length) {

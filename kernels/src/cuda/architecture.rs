@@ -50,7 +50,6 @@ pub const LOWEST: (u32, u32) = (8, 0);
 
 impl Architecture {
     /// The number that NVRTC lists it by: 90 for `sm_90a`.
-    #[must_use]
     pub fn number(self) -> u32 {
         self.major * 10 + self.minor
     }
@@ -75,7 +74,6 @@ impl Architecture {
 }
 
 /// `sm_80, sm_90` of what NVRTC offers.
-#[must_use]
 pub fn list(offered: &[u32]) -> String {
     let names: Vec<String> = offered.iter().map(|number| format!("sm_{number}")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }

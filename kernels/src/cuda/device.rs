@@ -285,7 +285,6 @@ impl Buffer {
     }
 
     /// Bytes.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.bytes
     }

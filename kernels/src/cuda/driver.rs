@@ -127,7 +127,6 @@ impl Driver {
     }
 
     /// The CUDA version that the driver speaks.
-    #[must_use]
     pub fn version(self) -> (u32, u32) {
         self.version
     }

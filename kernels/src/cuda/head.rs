@@ -281,7 +281,6 @@ impl ScreenedHead {
     }
 
     /// Bytes that it takes on the device.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         let top = [&self.top.wanted, &self.top.ranks, &self.top.picked];
         let own = [&self.q, &self.rows_known, &self.largest, &self.planes, &self.tokens_known, &self.one, &self.totals];

@@ -69,13 +69,11 @@ fn rope_kind(kind: Rope) -> Arg<'static> {
 
 impl Launches {
     /// Of a device.
-    #[must_use]
     pub fn new(device: &Arc<dyn Device>) -> Self {
         Self { device: Arc::clone(device) }
     }
 
     /// The device.
-    #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }
@@ -274,7 +272,6 @@ impl Launches {
 
 /// The row and the value of a key: that of the largest logit, the lower row on a tie; `None` if nothing could win (NaN and minus
 /// infinity never do).
-#[must_use]
 pub fn token_of(key: u64) -> Option<(u32, f32)> {
     let bits = (key >> 32) as u32;
     let bits = if bits >> 31 == 0 { !bits } else { bits & 0x7fff_ffff };

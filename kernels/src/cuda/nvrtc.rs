@@ -162,19 +162,16 @@ impl Nvrtc {
     }
 
     /// Major and minor version: CUDA's.
-    #[must_use]
     pub fn version(&self) -> (u32, u32) {
         self.version
     }
 
     /// Where it was loaded from: a path, or the name that the system's loader knew.
-    #[must_use]
     pub fn place(&self) -> &str {
         &self.place
     }
 
     /// The architectures that it makes cubins for, by number: 80, 90, ...
-    #[must_use]
     pub fn architectures(&self) -> &[u32] {
         &self.architectures
     }
@@ -264,7 +261,6 @@ impl Nvrtc {
 }
 
 /// All options of a compilation: [`OPTIONS`], the architecture, and `more`.
-#[must_use]
 pub fn options(architecture: Architecture, more: &[&str]) -> Vec<String> {
     let fixed = OPTIONS.iter().map(|option| (*option).to_owned());
     let named = std::iter::once(format!("--gpu-architecture={architecture}"));

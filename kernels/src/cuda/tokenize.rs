@@ -97,7 +97,6 @@ pub struct Times {
 
 impl Times {
     /// All of it.
-    #[must_use]
     pub fn total(&self) -> Duration {
         self.upload + self.kernels + self.download
     }
@@ -122,7 +121,6 @@ pub struct Encoded {
 
 impl Encoded {
     /// The tokens of the `part`-th text; `None` if it has a piece that is too long, or is not there.
-    #[must_use]
     pub fn ids(&self, part: usize) -> Option<&[u32]> {
         let (firsts, refused) = self.sums.get(1..)?.split_at_checked(self.n_parts)?;
         if *refused.get(part)? != 0 {
@@ -213,7 +211,6 @@ impl Encoder {
     }
 
     /// The device.
-    #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }

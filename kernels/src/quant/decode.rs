@@ -290,7 +290,6 @@ impl Row {
     ///
     /// # Panics
     /// If the activations are of another kind or length.
-    #[must_use]
     pub fn dot(&self, x: &Activations, token: usize) -> f32 {
         match self {
             Self::Values(row) => numerics::dot(row, x.f32(token)),

@@ -177,14 +177,12 @@ impl Format {
     }
 
     /// Whether it holds ternary weights and nothing else.
-    #[must_use]
     pub const fn is_ternary(&self) -> bool {
         matches!(self.values, Values::Ternary(_))
     }
 
     /// Whether there are products with activations of this kind: f32 with every format, int8 blocks with all but floats, int8
     /// with one scale per token with ternary weights.
-    #[must_use]
     pub const fn takes(&self, act: ActKind) -> bool {
         match act {
             ActKind::F32 => true,
@@ -395,7 +393,6 @@ impl<'a> Matrix<'a> {
 
     /// Some of the rows as a matrix of its own; `None` where the bytes of the rows are not all there is (the scale of I2_S), and for rows
     /// that are not there.
-    #[must_use]
     pub fn part(&self, rows: Range<usize>) -> Option<Self> {
         let row = self.format.row_bytes(self.cols);
         let data = self.data.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)?;
@@ -419,7 +416,6 @@ impl<'a> Matrix<'a> {
     }
 
     /// One row for its products, the oracle of them all; without the factor beside the bytes.
-    #[must_use]
     pub fn decode(&self, row: usize) -> Row {
         match self.format.decoder() {
             Some(decoder) if self.act != ActKind::F32 => Row::Blocks(decoder.shape, decoder.row(self, row)),

@@ -25,7 +25,6 @@ fn lanes(pairs: usize, multiprocessors: u32) -> u32 {
 
 impl Launches {
     /// Whether rows of so many elements are multiplied in one launch, by [`Launches::token_store`] and those beside it.
-    #[must_use]
     pub fn takes_row(cols: usize) -> bool {
         cols.is_multiple_of(128) && cols <= MAX_COLS
     }
