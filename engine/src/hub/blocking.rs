@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use super::cache::Cache;
 use super::download::SmartTokenizerDownload;
 use super::error::HubError;
 use super::event::Observer;
@@ -30,6 +31,11 @@ impl BlockingDownload {
             .build()
             .map_err(|cause| HubError::Client { why: format!("no runtime: {cause}") })?;
         Ok(Self { client, runtime: Some(runtime) })
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        self.client.cache()
     }
 
     /// The counters so far.
