@@ -48,19 +48,16 @@ pub struct Message {
 
 impl Message {
     /// A message of the user.
-    #[must_use]
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".into(), content: content.into() }
     }
 
     /// A system message.
-    #[must_use]
     pub fn system(content: impl Into<String>) -> Self {
         Self { role: "system".into(), content: content.into() }
     }
 
     /// An answer of the model.
-    #[must_use]
     pub fn assistant(content: impl Into<String>) -> Self {
         Self { role: "assistant".into(), content: content.into() }
     }
@@ -81,18 +78,14 @@ pub enum PromptTemplate {
 
 /// A template that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ChatError {
-    /// The metadata value is not a text.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// No such template.
     #[error("unknown prompt template `{name}`; there are auto, raw, instruct, llama3-chat{}", listed(known))]
     Unknown { name: String, known: Vec<String> },
-    /// A file with a template cannot be read.
     #[error("cannot take a chat template from {}: {why}", path.display())]
     File { path: PathBuf, why: String },
-    /// The model's template does not work.
     #[error(
         "the chat template of {origin} fails: {message}; choose another with --prompt-template raw, instruct or \
          llama3-chat, or --chat-template-file FILE"
@@ -117,7 +110,6 @@ pub struct Surroundings<'a> {
 
 impl PromptTemplate {
     /// Name for reports.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -128,7 +120,6 @@ impl PromptTemplate {
     }
 
     /// Whether control tokens written in the rendered text are meant as such.
-    #[must_use]
     pub fn has_control_tokens(&self) -> bool {
         matches!(self, Self::Llama3Chat | Self::Model(_))
     }
@@ -178,7 +169,6 @@ impl PromptTemplate {
     }
 
     /// Texts that end an answer in this format, besides the model's own end tokens.
-    #[must_use]
     pub fn stops(&self) -> &'static [&'static str] {
         match self {
             Self::Instruct => &["\nQ:"],
@@ -187,7 +177,6 @@ impl PromptTemplate {
     }
 
     /// Tokens that end an answer in this format, whatever the file says; 128009 and 128001 for BitNet-2B-4T.
-    #[must_use]
     pub fn ends(&self) -> &'static [&'static str] {
         match self {
             Self::Model(ModelTemplate { origin: Origin::Corrected, .. }) => &["<|eot_id|>", "<|end_of_text|>"],

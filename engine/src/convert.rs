@@ -70,9 +70,8 @@ pub struct ConvertReport {
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ConvertError {
-    /// A tensor does not fit the format.
     #[error("tensor `{tensor}` cannot be written as {format}: {source}")]
     Pack {
         tensor: String,
@@ -80,32 +79,25 @@ pub enum ConvertError {
         #[source]
         source: QuantError,
     },
-    /// Some tensors in one I2_S layout, some in the other.
     #[error("the file would hold I2_S tensors in several layouts; choose one for --to and --embedding")]
     MixedLayouts,
-    /// The caller did not want to go on.
     #[error("cancelled; nothing was written")]
     Cancelled,
-    /// The file cannot be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// What was written cannot be loaded.
     #[error("what was written cannot be loaded and was removed: {0}")]
     Unloadable(#[source] Box<LoadError>),
-    /// What was written computes something else than what was read.
     #[error("the logits of what was written are not those of the checkpoint, and it was removed: {0}")]
     Different(Comparison),
 }
 
 /// Names of the formats that can be written.
-#[must_use]
 pub fn targets() -> Vec<&'static str> {
     Storage::all().map(Storage::name).collect()
 }
 
 /// What a file's metadata says of linear layers in this format, but for the layout of I2_S
 /// ([`LAYOUT_KEY`]).
-#[must_use]
 pub fn linear_keys(format: Storage) -> Vec<(&'static str, MetaValue)> {
     let cut = matches!(format, Storage::Tiled(tiled) if !std::ptr::eq(tiled, &quant::i2_s_rows4::FORMAT));
     let tiles = cut.then(|| (TILES_KEY, TILES_RULE.into()));
@@ -132,9 +124,6 @@ pub fn convert<'o>(
 }
 
 /// [`convert`] to formats of which some are only stored: TL1 and TL2. What is `None` stays as it is.
-///
-/// # Errors
-/// As [`convert`].
 pub fn convert_stored<'o>(
     model: &Model,
     linear: Option<Storage>,
@@ -147,17 +136,11 @@ pub fn convert_stored<'o>(
 }
 
 /// [`convert`] into memory.
-///
-/// # Errors
-/// As [`convert`].
 pub fn convert_to_vec(model: &Model, options: &ConvertOptions) -> Result<Vec<u8>, ConvertError> {
     convert_stored_to_vec(model, options.linear.into(), options.embedding.map(Storage::Rows))
 }
 
 /// [`convert_stored`] into memory.
-///
-/// # Errors
-/// As [`convert`].
 pub fn convert_stored_to_vec(
     model: &Model,
     linear: Storage,
@@ -219,18 +202,10 @@ fn write(
                 let steps = &steps;
                 writer.tensor_with(name, &view.info.dims, format.ggml_type(), size as u64, move |out| {
                     steps.step()?;
-                    repack(&packing, out).map_err(|error| match error {
-                        RepackError::Io(error) => error,
-                        RepackError::Quant(source) => steps.fail(pack_error(source)),
-                    })
+                    steps.packed(repack(&packing, out), pack_error)
                 })?;
                 if let Some(scale) = beside {
-                    writer.tensor(
-                        &scale_name(name),
-                        &[1],
-                        quant::f32::FORMAT.ggml_type,
-                        scale.to_le_bytes().to_vec(),
-                    )?;
+                    floats(&mut writer, &scale_name(name), &[scale])?;
                 }
             }
             None => steps.copy(&mut writer, view)?,
@@ -270,6 +245,18 @@ impl<'p, 'q> Steps<'p, 'q> {
         let text = error.to_string();
         self.failure.replace(Some(error));
         std::io::Error::other(text)
+    }
+
+    /// Keeps the error of packing, as `named` says it.
+    pub(crate) fn packed(
+        &self,
+        packed: Result<(), Failed>,
+        named: impl FnOnce(QuantError) -> ConvertError,
+    ) -> std::io::Result<()> {
+        packed.map_err(|error| match error {
+            Failed::Io(error) => error,
+            Failed::Quant(error) => self.fail(named(error)),
+        })
     }
 
     /// Adds a tensor as it is.
@@ -325,12 +312,7 @@ fn targets_of(model: &Model, linear: Option<Storage>, embedding: Option<Storage>
 pub(crate) fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option<I2sLayout>, ConvertError> {
     let mut found = None;
     for format in formats {
-        let layout = match format.name() {
-            name if name == quant::i2_s::FORMAT.name => I2sLayout::X86,
-            name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
-            name if name == quant::i2_s_rows4::FORMAT.name => I2sLayout::Rows4,
-            _ => continue,
-        };
+        let Some(layout) = I2sLayout::of_format(format.name()) else { continue };
         if *found.get_or_insert(layout) != layout {
             return Err(ConvertError::MixedLayouts);
         }
@@ -338,23 +320,33 @@ pub(crate) fn layout_of(formats: impl Iterator<Item = Storage>) -> Result<Option
     Ok(found)
 }
 
-enum RepackError {
-    Io(std::io::Error),
-    Quant(QuantError),
+/// Why a matrix was not packed and written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+}
+
+/// Adds a vector.
+pub(crate) fn floats(writer: &mut GgufWriter<'_>, name: &str, values: &[f32]) -> Result<(), GgufError> {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    writer.tensor(name, &[values.len() as u64], quant::f32::FORMAT.ggml_type, data)?;
+    Ok(())
 }
 
 /// Rows that are unpacked at a time where rows are independent of each other.
 const ROWS: usize = 256;
 
-fn repack(packing: &Packing<'_>, out: &mut dyn Write) -> Result<(), RepackError> {
+fn repack(packing: &Packing<'_>, out: &mut dyn Write) -> Result<(), Failed> {
     let Packing { matrix, format, .. } = packing;
     // A format with a trailer has one scale for all rows.
     let step = if format.rows_are_independent() { ROWS } else { matrix.rows };
     let mut values = vec![0.0; step.min(matrix.rows) * matrix.cols];
     for first in (0..matrix.rows).step_by(step) {
         let rows = step.min(matrix.rows - first);
-        let bytes = packing.pack(first, rows, &mut values[..rows * matrix.cols]).map_err(RepackError::Quant)?;
-        out.write_all(&bytes).map_err(RepackError::Io)?;
+        out.write_all(&packing.pack(first, rows, &mut values[..rows * matrix.cols])?)?;
     }
     Ok(())
 }

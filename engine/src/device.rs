@@ -28,15 +28,12 @@ pub struct Device {
 
 /// An unknown or unavailable device.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum DeviceError {
-    /// No such name.
     #[error("unknown device `{name}`; there are auto, cpu, {known}")]
     Unknown { name: String, known: String },
-    /// Known, but not on this machine.
     #[error("device `{name}` is not available: {reason}; `bitnet devices` lists what is")]
     Unavailable { name: String, reason: String },
-    /// A card, where only a processor can be used.
     #[error("device `{name}` is a card, and this computes on a processor only; take --device cpu")]
     ProcessorOnly { name: String },
 }
@@ -52,7 +49,6 @@ pub struct Opened {
 
 impl Opened {
     /// What computes: the name of the card, or of the kernel set.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.card.as_ref().map_or_else(|| self.kernels.name(), |card| card.name())
     }
@@ -71,7 +67,6 @@ impl std::fmt::Debug for Opened {
 }
 
 /// Every device of this build that computes on a processor, and whether it can be used here.
-#[must_use]
 pub fn devices() -> Vec<Device> {
     let automatic = best().name();
     kernel_sets()

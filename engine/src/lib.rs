@@ -38,6 +38,7 @@ pub mod inference;
 pub mod load;
 pub mod memory;
 pub mod model;
+mod named;
 pub mod ops;
 pub mod random;
 pub mod settings;

@@ -27,27 +27,20 @@ pub const LAYOUT_KEY: &str = "bitnet.i2_s.layout";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum LoadError {
-    /// The container.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The probe of the layout could not run.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// No tokenizer was found.
     #[error(transparent)]
     Discovery(Box<TokenizerDiscoveryError>),
-    /// More tokens than embeddings.
     #[error(transparent)]
     Vocabulary(#[from] QuantizationError),
-    /// A value of [`LAYOUT_KEY`] that names no layout.
     #[error("`{LAYOUT_KEY}` is `{value}`, expected x86, arm or rows4; say --i2s-layout")]
     LayoutKey { value: String },
 }
@@ -111,9 +104,6 @@ impl std::fmt::Debug for Loaded {
 }
 
 /// [`load_with`] for a model that carries its tokenizer.
-///
-/// # Errors
-/// As [`load_with`].
 pub fn load(
     file: GgufFile,
     layout: Option<I2sLayout>,
@@ -180,12 +170,8 @@ pub fn load_with(
     };
     let (tokens, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
     if tokens < rows {
-        diagnostics.push(Diagnostic {
-            severity: Severity::Info,
-            code: "padded_embedding",
-            message: format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding"),
-            hint: String::new(),
-        });
+        let message = format!("the embedding has {rows} rows for {tokens} tokens; the rest is padding");
+        diagnostics.push(Diagnostic::info("padded_embedding", message, ""));
     }
     let mut open = None;
     let report = if !model.has_i2s() {

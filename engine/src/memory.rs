@@ -1,7 +1,6 @@
 //! What Linux says of memory: files of lines like `VmHWM:     5216 kB`.
 
 /// The bytes that the line of this name (`VmHWM:`, with its colon) says; `None` where there is no such line, or no number of kB.
-#[must_use]
 pub fn bytes_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

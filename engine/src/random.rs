@@ -31,7 +31,6 @@ impl SplitMix64 {
 }
 
 /// FNV-1a of a text: a seed that is its own.
-#[must_use]
 pub fn seed_of(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
 }

@@ -85,7 +85,7 @@ impl Settings {
     /// # Errors
     /// A variable whose value is not what it must be.
     pub fn from_env() -> Result<Self, SettingsError> {
-        Self::from_lookup(&|name| std::env::var_os(name))
+        Self::from_lookup(PROCESS)
     }
 
     /// Reads from any source of variables.
@@ -116,13 +116,11 @@ impl Settings {
     }
 
     /// What time it is for a chat template: always the same if pinned.
-    #[must_use]
     pub fn clock(&self) -> Clock {
         if self.deterministic { Clock::pinned() } else { Clock::NOW }
     }
 
     /// The seed of a run: the argument, else the environment, else 0 if pinned, else one from the clock.
-    #[must_use]
     pub fn seed(&self, argument: Option<u64>) -> u64 {
         argument.or(self.seed).unwrap_or_else(|| {
             if self.deterministic {
@@ -136,6 +134,9 @@ impl Settings {
 
 /// A source of environment variables.
 pub type Lookup<'a> = &'a dyn Fn(&'static str) -> Option<OsString>;
+
+/// The process's own.
+const PROCESS: Lookup<'static> = &|name| std::env::var_os(name);
 
 /// A variable that is set to something.
 pub(crate) fn text(lookup: Lookup<'_>, name: &'static str) -> Option<String> {
@@ -167,9 +168,8 @@ pub(crate) fn home(lookup: Lookup<'_>) -> Option<PathBuf> {
 }
 
 /// A path that a person typed where no shell expands `~`.
-#[must_use]
 pub fn typed_path(text: &str) -> PathBuf {
-    typed(&|name| std::env::var_os(name), text)
+    typed(PROCESS, text)
 }
 
 fn typed(lookup: Lookup<'_>, text: &str) -> PathBuf {
@@ -179,30 +179,29 @@ fn typed(lookup: Lookup<'_>, text: &str) -> PathBuf {
 
 /// The folder of compiled CUDA kernels: the setting, else `bitnet/cuda` in the platform's cache folder. None on a machine
 /// without a home folder, where nothing is kept.
-#[must_use]
 pub fn cuda_cache_from_env(settings: &Settings) -> Option<PathBuf> {
-    let system = || system_cache(&|name| std::env::var_os(name)).ok().flatten();
-    settings.cuda_cache.clone().or_else(|| Some(system()?.join("bitnet").join("cuda")))
+    settings.cuda_cache.clone().or_else(|| usual("cuda"))
 }
 
 /// The folder that remembers the layouts of I2_S files: `bitnet/layouts` in the platform's cache folder, if there is one.
-#[must_use]
 pub fn layouts_from_env() -> Option<PathBuf> {
-    let system = system_cache(&|name| std::env::var_os(name)).ok().flatten();
-    Some(system?.join("bitnet").join("layouts"))
+    usual("layouts")
 }
 
 /// Compiled tokenizers: the setting, else `bitnet/compiled` in the platform's cache folder. None where they are off, and on a machine
 /// without a home folder.
-#[must_use]
 pub fn compiled_from_env(settings: &Settings) -> Option<CompiledCache> {
-    let usual = || Some(system_cache(&|name| std::env::var_os(name)).ok().flatten()?.join("bitnet").join("compiled"));
     let folder = match &settings.compiled_tokenizers {
-        Kept::Usual => usual()?,
+        Kept::Usual => usual("compiled")?,
         Kept::In(folder) => folder.clone(),
         Kept::Off => return None,
     };
     Some(CompiledCache::new(folder))
+}
+
+/// A folder of this program's in the platform's cache folder.
+fn usual(name: &str) -> Option<PathBuf> {
+    Some(system_cache(PROCESS).ok().flatten()?.join("bitnet").join(name))
 }
 
 /// The platform's folder for what can be made again.
@@ -223,12 +222,11 @@ pub(crate) fn system_cache(lookup: Lookup<'_>) -> Result<Option<PathBuf>, Settin
 /// # Errors
 /// A variable whose value has no meaning, or no place for the cache.
 pub fn hub_from_env() -> Result<HubSettings, HubError> {
-    HubSettings::from_lookup(&|name| std::env::var_os(name))
+    HubSettings::from_lookup(PROCESS)
 }
 
 /// What the discovery of tokenizers may do by the environment. A machine without a place for the cache (or with a wrong
 /// setting of the hub) can still run models that carry their tokenizer: the reason is kept for the step that needs it.
-#[must_use]
 pub fn discovery_from_env(settings: &Settings) -> DiscoverySettings {
     let (hub, no_hub) = match hub_from_env() {
         Ok(hub) => (Some(hub), None),
@@ -258,7 +256,6 @@ fn number<T: std::str::FromStr + Copy>(
 }
 
 /// Whether the value of a switch means on.
-#[must_use]
 pub fn is_on(value: &str) -> bool {
     !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "false" | "off" | "no")
 }

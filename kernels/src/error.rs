@@ -4,99 +4,54 @@ use thiserror::Error;
 
 /// Why bytes are not a matrix of a format, or numbers cannot become one.
 #[derive(Debug, Clone, PartialEq, Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum QuantError {
-    /// No format has this name.
     #[error("no weight format is named `{name}`; the formats are: {known}")]
     UnknownName { name: String, known: String },
-    /// No format has this ggml type id.
     #[error(
         "ggml tensor type {ggml_type} is not supported; the supported types are: {known}. Convert the model to one of them"
     )]
     UnknownType { ggml_type: u32, known: String },
-    /// A matrix without rows or columns.
     #[error("a {format} matrix of {rows} x {cols} holds nothing; both sides must be at least 1")]
-    Empty {
-        format: &'static str,
-        /// Rows (outputs).
-        rows: usize,
-        /// Columns (inputs).
-        cols: usize,
-    },
-    /// The row length is not a multiple of the format's block.
+    Empty { format: &'static str, rows: usize, cols: usize },
     #[error(
         "{format} stores blocks of {block_len} weights, so {cols} columns do not fit; keep this tensor as f16 instead"
     )]
     Columns { format: &'static str, cols: usize, block_len: usize },
-    /// The number of bytes does not fit in `usize`.
     #[error("a {format} matrix of {rows} x {cols} is larger than this machine can address; the header is damaged")]
     TooLarge { format: &'static str, rows: usize, cols: usize },
-    /// Not exactly the bytes of the shape.
     #[error(
         "a {format} matrix of {rows} x {cols} takes {expected} bytes but {got} were given; the file is truncated or its header is wrong, download it again"
     )]
     Size { format: &'static str, rows: usize, cols: usize, expected: usize, got: usize },
-    /// Not `rows * cols` numbers to pack.
     #[error("packing {rows} x {cols} as {format} takes {expected} numbers but {got} were given")]
     Count { format: &'static str, rows: usize, cols: usize, expected: usize, got: usize },
-    /// Bits that are not ternary weights: the code 3 of two-bit formats, a byte that no five trits give.
     #[error(
         "{format}: byte {byte} (row {row}) holds a code that means no ternary weight; the file is damaged or is not {format}, download it again or name another layout"
     )]
     Code { format: &'static str, row: usize, byte: usize },
-    /// A scale that cannot be one.
     #[error(
         "{format}: the {what} of row {row}, block {block} is {value}, which cannot be a scale; the file is damaged, download or convert it again"
     )]
-    Scale {
-        format: &'static str,
-        /// Which scale ("scale", "minimum").
-        what: &'static str,
-        /// Row (0 for a scale of the whole matrix).
-        row: usize,
-        /// Block in the row (0 for a scale of the whole matrix).
-        block: usize,
-        value: f32,
-    },
-    /// A weight that is NaN or infinite.
+    Scale { format: &'static str, what: &'static str, row: usize, block: usize, value: f32 },
     #[error("{format}: the weight at row {row}, column {col} is {value}; weights must be finite")]
     NotFinite { format: &'static str, row: usize, col: usize, value: f32 },
-    /// A number too large for the format.
     #[error("{format}: {value} at row {row}, column {col} is beyond what the format can hold; use a wider format")]
-    Overflow {
-        format: &'static str,
-        row: usize,
-        /// Column (of the block's first weight for a block scale).
-        col: usize,
-        value: f32,
-    },
-    /// Ternary packing of a matrix that is not ternary.
+    Overflow { format: &'static str, row: usize, col: usize, value: f32 },
     #[error(
         "{format} holds only -s, 0 and +s with one s for {unit} (here {scale}), but the weight at row {row}, column {col} is {value}; quantise to ternary first, or choose another format"
     )]
-    NotTernary {
-        format: &'static str,
-        /// What has one scale ("the whole matrix").
-        unit: &'static str,
-        row: usize,
-        col: usize,
-        value: f32,
-        scale: f32,
-    },
-    /// A ternary scale that the format cannot keep exactly.
+    NotTernary { format: &'static str, unit: &'static str, row: usize, col: usize, value: f32, scale: f32 },
     #[error(
         "{format} keeps scales as f16, and {value} (row {row}, from column {col}) is none, {rounded} is the nearest; pack the signs and keep the scale beside them, as `bitnet convert` does in a tensor `.scale`"
     )]
     InexactScale { format: &'static str, row: usize, col: usize, value: f32, rounded: f32 },
-    /// A number of rows that the format cannot hold.
     #[error("{format} stores {multiple} rows together, so {rows} rows do not fit; use another format for this tensor")]
     Rows { format: &'static str, rows: usize, multiple: usize },
-    /// A shape that the tiles of TL1 and TL2 do not fill.
     #[error(
         "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
     )]
     Tiles { format: &'static str, rows: usize, cols: usize },
-    /// Raw activations that no quantiser produces.
     #[error(
         "activations of {n_tokens} x {cols}: {what} has {got} entries where {expected} belong, or a value beyond +-127"
     )]
@@ -147,12 +102,10 @@ pub struct Unavailable {
 
 /// Why a kernel set could not be had by name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum KernelError {
-    /// No set has this name.
     #[error("no kernel set is named `{name}`; the sets are: {known}")]
     Unknown { name: String, known: String },
-    /// The set exists, but not for this machine.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }

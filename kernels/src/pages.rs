@@ -53,7 +53,6 @@ impl Pages {
     }
 
     /// The bytes as signed numbers.
-    #[must_use]
     pub fn as_i8(&self) -> &[i8] {
         // SAFETY: i8 has the size and the alignment of u8, and every byte is one.
         unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len()) }
@@ -142,7 +141,6 @@ fn huge_is_cheaper((small, small_time): (u64, u64), (huge, huge_time): (u64, u64
 }
 
 /// Whether Linux gives huge pages to mappings that ask for them.
-#[must_use]
 pub fn huge_pages_are_given() -> bool {
     static GIVEN: OnceLock<bool> = OnceLock::new();
     *GIVEN.get_or_init(|| {
@@ -163,7 +161,6 @@ pub struct PageCost {
 
 impl PageCost {
     /// Measured once a process, on a few MiB; `None` where the system gives no huge pages to who asks.
-    #[must_use]
     pub fn measured() -> Option<Self> {
         static COST: OnceLock<Option<PageCost>> = OnceLock::new();
         *COST.get_or_init(|| {

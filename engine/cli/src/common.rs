@@ -18,7 +18,9 @@ use bitnet_kernels::quant::I2sLayout;
 use bitnet_kernels::{Kernels, Pool};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -184,48 +186,76 @@ impl ComputeArgs {
     }
 }
 
-/// Loads a model with a spinner on a terminal, and says what the user should know about it.
-pub(crate) fn load_model(
-    model: &ModelArgs,
-    tokenizer: &TokenizerArgs,
-    args: &ComputeArgs,
-    compute: &Compute,
-    settings: &Settings,
-) -> anyhow::Result<(Loaded, Duration)> {
-    load_for(model, tokenizer, args, compute, settings, false)
+/// A model, and where and how it is run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
-/// [`load_model`]; with `by_prompt` the caller will ask [`settle`] before the first token.
-pub(crate) fn load_for(
-    model: &ModelArgs,
-    tokenizer: &TokenizerArgs,
-    args: &ComputeArgs,
-    compute: &Compute,
-    settings: &Settings,
-    by_prompt: bool,
-) -> anyhow::Result<(Loaded, Duration)> {
-    let place = model.locate(tokenizer.allow(), settings)?;
-    let (started, layouts) = (Instant::now(), layouts_from_env());
-    let chain = tokenizer.chain(settings);
-    let spinner = ProgressBar::new_spinner().with_message("loading the model");
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let loaded = place
-        .open()
-        .and_then(|file| {
-            let options = LoadOptions {
-                layout: args.layout(),
-                tokenizer: TokenizerSource::Discover(&chain),
-                huge_pages: args.huge_pages,
-                layouts: layouts.as_deref(),
-                by_prompt,
-            };
-            Ok(load_with(file, options, compute.kernels, &compute.pool)?)
-        })
-        .map_err(|error| cannot_use(&model_name(model, settings), error));
-    spinner.finish_and_clear();
-    let loaded = loaded?;
-    print_diagnostics(&loaded.diagnostics);
-    Ok((loaded, started.elapsed()))
+impl RunArgs {
+    /// What to call the model in messages.
+    pub(crate) fn name(&self, settings: &Settings) -> String {
+        model_name(&self.model, settings)
+    }
+
+    /// Loads the model with a spinner on a terminal, and says what the user should know about it.
+    pub(crate) fn load(&self, compute: &Compute, settings: &Settings) -> anyhow::Result<Loaded> {
+        self.load_for(compute, settings, false).map(|(loaded, _)| loaded)
+    }
+
+    /// [`RunArgs::load`] and the time that it took; with `by_prompt` the caller will ask [`settle`] before the first token.
+    pub(crate) fn load_for(
+        &self,
+        compute: &Compute,
+        settings: &Settings,
+        by_prompt: bool,
+    ) -> anyhow::Result<(Loaded, Duration)> {
+        let place = self.model.locate(self.tokenizer.allow(), settings)?;
+        let (started, layouts) = (Instant::now(), layouts_from_env());
+        let chain = self.tokenizer.chain(settings);
+        let spinner = ProgressBar::new_spinner().with_message("loading the model");
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let loaded = place
+            .open()
+            .and_then(|file| {
+                let options = LoadOptions {
+                    layout: self.compute.layout(),
+                    tokenizer: TokenizerSource::Discover(&chain),
+                    huge_pages: self.compute.huge_pages,
+                    layouts: layouts.as_deref(),
+                    by_prompt,
+                };
+                Ok(load_with(file, options, compute.kernels, &compute.pool)?)
+            })
+            .map_err(|error| cannot_use(&self.name(settings), error));
+        spinner.finish_and_clear();
+        let loaded = loaded?;
+        print_diagnostics(&loaded.diagnostics);
+        Ok((loaded, started.elapsed()))
+    }
+}
+
+/// A flag that Ctrl-C raises from now on.
+pub(crate) fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    Ok(cancel)
+}
+
+/// Moves a bar, and ends the work at Ctrl-C, which must leave no half-written file behind.
+pub(crate) fn step(bar: &ProgressBar) -> anyhow::Result<impl FnMut(usize, usize) -> ControlFlow<()>> {
+    let cancel = on_interrupt()?;
+    Ok(move |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
 }
 
 /// Settles what only a prompt tells of the model, and says it.
@@ -264,6 +294,23 @@ pub(crate) fn print_diagnostics(diagnostics: &[Diagnostic]) {
 pub(crate) fn progress(total: u64, unit: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left"));
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A text.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TextArgs {
+    /// The text.
+    #[arg(long, conflicts_with = "text_file")]
+    text: Option<String>,
+    /// A file with the text; `-` is stdin, which is also read if neither is given.
+    #[arg(long, value_name = "FILE")]
+    text_file: Option<PathBuf>,
+}
+
+impl TextArgs {
+    pub(crate) fn read(&self) -> anyhow::Result<String> {
+        text(self.text.as_deref(), self.text_file.as_deref(), "text")
+    }
 }
 
 /// A text from an argument, a file (`-` is stdin), or stdin if it is not a terminal.

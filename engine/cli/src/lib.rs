@@ -31,7 +31,6 @@ pub struct Cli {
 }
 
 /// Runs the program with the process's arguments.
-#[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match cli.verbose {
@@ -50,7 +49,6 @@ pub fn main() -> ExitCode {
 }
 
 /// Turns a command's result into an exit code, the error with its causes on stderr.
-#[must_use]
 pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,

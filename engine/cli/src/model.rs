@@ -180,9 +180,6 @@ fn whole(reference: &ModelRef, found: ModelFiles, hub: HubSettings, allow: Allow
 }
 
 /// What `bitnet convert` reads: as [`locate`]; but of a repository without a GGUF the folder of its checkpoint.
-///
-/// # Errors
-/// As [`locate`].
 pub(crate) fn source(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
     if model.join("config.json").is_file() {
         return Ok(model.to_owned());

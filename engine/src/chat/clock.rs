@@ -11,20 +11,17 @@ impl Clock {
     pub const NOW: Self = Self(None);
 
     /// Always the same second: prompts of runs that must repeat. The first of January 2025, 00:00.
-    #[must_use]
     pub fn pinned() -> Self {
         Self::at(2025, 1, 1, 0, 0, 0).unwrap_or(Self::NOW)
     }
 
     /// A second of the local calendar; none if there is no such one.
-    #[must_use]
     pub fn at(year: i32, month: u32, day: u32, hour: u32, minute: u32, second: u32) -> Option<Self> {
         NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(hour, minute, second).map(|time| Self(Some(time)))
     }
 
     /// `datetime.now().strftime(format)` of Python in the C locale, with glibc's flags (`%-d`, `%_H`, `%^a`, `%010Y`).
     /// A code that does not exist stays as it is written, as with glibc.
-    #[must_use]
     pub fn strftime(self, format: &str) -> String {
         let time = self.0.unwrap_or_else(|| Local::now().naive_local());
         let mut out = String::new();

@@ -66,22 +66,18 @@ pub enum Event<'a> {
 
 /// A question that cannot be answered; the conversation is as it was.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ConversationError {
-    /// The prompt cannot be made.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// The model cannot run it.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// Messages that are not a conversation of turns.
     #[error("message {number}: {what}")]
     Messages { number: usize, what: String },
 }
 
 impl Conversation {
     /// A conversation without turns. What the session holds is forgotten.
-    #[must_use]
     pub fn new(session: Session, options: PromptOptions<'_>) -> Self {
         Self {
             prefix: Prefix::new(session),
@@ -95,13 +91,11 @@ impl Conversation {
     }
 
     /// The session.
-    #[must_use]
     pub fn session(&self) -> &Session {
         self.prefix.session()
     }
 
     /// The system message.
-    #[must_use]
     pub fn system(&self) -> Option<&str> {
         self.system.as_deref()
     }
@@ -114,7 +108,6 @@ impl Conversation {
     }
 
     /// Turns, and how many of them the model does not see any more.
-    #[must_use]
     pub fn turns(&self) -> (usize, usize) {
         (self.turns.len(), self.first)
     }
@@ -126,7 +119,6 @@ impl Conversation {
     }
 
     /// The system message and all turns, also those that the model does not see any more.
-    #[must_use]
     pub fn messages(&self) -> Vec<Message> {
         self.messages_from(0)
     }

@@ -1,5 +1,6 @@
 //! The filter `tojson` of `transformers`: `json.dumps` with its arguments, and without the escapes of HTML.
 
+use super::methods::wrong;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
@@ -52,10 +53,6 @@ pub(super) fn tojson(value: &Value, args: &[Value], kwargs: Kwargs) -> Result<Va
     let mut out = String::new();
     style.write(value, 0, &mut out)?;
     Ok(Value::from(out))
-}
-
-fn wrong(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
 /// Deeper values are an error: a template can nest without end.

@@ -94,7 +94,7 @@ fn represent(format: &str, values: &mut [Value]) -> String {
     out
 }
 
-fn wrong(message: impl Into<String>) -> Error {
+pub(super) fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 

@@ -87,7 +87,6 @@ pub fn encode(tokenizer: &dyn Tokenizer, text: &str, parse_special: bool) -> Res
 
 /// The ids of a prompt from those that a tokenizer with `add_special` gives, ours or a reference's: without a second
 /// beginning-of-sequence token and without the end-of-sequence token that the flags put behind.
-#[must_use]
 pub fn begun(mut ids: Vec<u32>, special: &SpecialTokens, parse_special: bool) -> Vec<u32> {
     if parse_special && special.add_bos && ids.len() > 1 && ids[0] == ids[1] && special.bos == Some(ids[0]) {
         ids.remove(0);
@@ -101,7 +100,6 @@ pub fn begun(mut ids: Vec<u32>, special: &SpecialTokens, parse_special: bool) ->
 /// Ids that end an answer besides those that the tokenizer knows ([`Tokenizer::is_eog`]): the GGUF's, where the tokenizer
 /// is from elsewhere; those of `generation_config.json` beside the model; those of the template's format. And what is
 /// odd about them.
-#[must_use]
 pub fn ends(
     tokenizer: &dyn Tokenizer,
     template: &PromptTemplate,

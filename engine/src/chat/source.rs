@@ -42,7 +42,6 @@ pub enum Origin {
 
 impl Origin {
     /// Name for reports.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gguf => "gguf",
@@ -72,7 +71,6 @@ pub struct ModelTemplate {
 }
 
 /// Whether a template is the placeholder of Microsoft's GGUF.
-#[must_use]
 pub fn is_placeholder(template: &str) -> bool {
     template.contains(PLACEHOLDER)
 }

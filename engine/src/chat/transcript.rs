@@ -10,12 +10,10 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum TranscriptError {
-    /// It cannot be read, or is not such a list.
     #[error("cannot take messages from {}: {why}", path.display())]
     Read { path: PathBuf, why: String },
-    /// It cannot be written; what was there stays.
     #[error("cannot save to {}: {why}", path.display())]
     Write { path: PathBuf, why: String },
 }

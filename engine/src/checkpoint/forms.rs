@@ -102,8 +102,8 @@ pub(super) const LM_HEAD: &str = "lm_head.weight";
 const HEAD: Part = part(&[LM_HEAD], "output.weight", Head);
 const NORM: Part = part(&["norm.weight"], "output_norm.weight", Vector(Hidden));
 
+const ATTN_NORM: &[Part] = &[part(&["input_layernorm.weight"], "attn_norm.weight", Vector(Hidden))];
 const ATTENTION: &[Part] = &[
-    part(&["input_layernorm.weight"], "attn_norm.weight", Vector(Hidden)),
     part(&["self_attn.q_proj.weight"], "attn_q.weight", Matrix(Query, Hidden)),
     part(&["self_attn.k_proj.weight"], "attn_k.weight", Matrix(KeyValue, Hidden)),
     part(&["self_attn.v_proj.weight"], "attn_v.weight", Matrix(KeyValue, Hidden)),
@@ -111,7 +111,6 @@ const ATTENTION: &[Part] = &[
 ];
 const OUT: Part = part(&["self_attn.o_proj.weight"], "attn_output.weight", Matrix(Hidden, Query));
 const PERMUTED: &[Part] = &[
-    part(&["input_layernorm.weight"], "attn_norm.weight", Vector(Hidden)),
     part(&["self_attn.q_proj.weight"], "attn_q.weight", Permuted(Query, Hidden)),
     part(&["self_attn.k_proj.weight"], "attn_k.weight", Permuted(KeyValue, Hidden)),
     part(&["self_attn.v_proj.weight"], "attn_v.weight", Matrix(KeyValue, Hidden)),
@@ -136,11 +135,7 @@ const FFN: &[Part] = &[
     part(&["mlp.up_proj.weight"], "ffn_up.weight", Matrix(Ffn, Hidden)),
     part(&["mlp.down_proj.weight"], "ffn_down.weight", Matrix(Hidden, Ffn)),
 ];
-const GEMMA: &[Part] = &[
-    part(&["self_attn.q_proj.weight"], "attn_q.weight", Matrix(Query, Hidden)),
-    part(&["self_attn.k_proj.weight"], "attn_k.weight", Matrix(KeyValue, Hidden)),
-    part(&["self_attn.v_proj.weight"], "attn_v.weight", Matrix(KeyValue, Hidden)),
-    OUT,
+const GEMMA_NORMS: &[Part] = &[
     part(&["input_layernorm.weight"], "attn_norm.weight", PlusOne(Hidden)),
     part(&["self_attn.q_norm.weight"], "attn_q_norm.weight", PlusOne(Width::Head)),
     part(&["self_attn.k_norm.weight"], "attn_k_norm.weight", PlusOne(Width::Head)),
@@ -172,7 +167,7 @@ const LLAMA: Form = Form {
     prefix: "model.",
     blocks: "layers.",
     first: &[EMBEDDING],
-    block: &[PERMUTED, FFN_NORM, FFN],
+    block: &[ATTN_NORM, PERMUTED, FFN_NORM, FFN],
     last: &[NORM, HEAD],
     bitnet: false,
     buffers: &[".rotary_emb.inv_freq"],
@@ -185,7 +180,7 @@ pub(super) static FORMS: &[Form] = &[
         types: &["bitnet"],
         act: "relu2",
         architecture: "bitnet-b1.58",
-        block: &[ATTENTION, SUB_NORMS, FFN_NORM, FFN],
+        block: &[ATTN_NORM, ATTENTION, SUB_NORMS, FFN_NORM, FFN],
         bitnet: true,
         ..LLAMA
     },
@@ -193,7 +188,7 @@ pub(super) static FORMS: &[Form] = &[
         classes: &["BitNetForCausalLM", "BitnetForCausalLM"],
         types: &["bitnet"],
         architecture: "bitnet",
-        block: &[ATTENTION, SUB_NORMS, FFN_NORM, FFN],
+        block: &[ATTN_NORM, ATTENTION, SUB_NORMS, FFN_NORM, FFN],
         bitnet: true,
         ..LLAMA
     },
@@ -202,14 +197,14 @@ pub(super) static FORMS: &[Form] = &[
         classes: &["Qwen2ForCausalLM", "Qwen2Model"],
         types: &["qwen2"],
         architecture: "qwen2",
-        block: &[ATTENTION, QKV_BIAS, FFN_NORM, FFN],
+        block: &[ATTN_NORM, ATTENTION, QKV_BIAS, FFN_NORM, FFN],
         ..LLAMA
     },
     Form {
         classes: &["Qwen3ForCausalLM", "Qwen3Model"],
         types: &["qwen3"],
         architecture: "qwen3",
-        block: &[ATTENTION, HEAD_NORMS, FFN_NORM, FFN],
+        block: &[ATTN_NORM, ATTENTION, HEAD_NORMS, FFN_NORM, FFN],
         ..LLAMA
     },
     Form { classes: &["MiniCPMForCausalLM"], types: &["minicpm"], architecture: "minicpm", ..LLAMA },
@@ -218,7 +213,7 @@ pub(super) static FORMS: &[Form] = &[
         types: &["gemma3_text"],
         act: "gelu_pytorch_tanh",
         architecture: "gemma3",
-        block: &[GEMMA, FFN],
+        block: &[ATTENTION, GEMMA_NORMS, FFN],
         last: &[part(&["norm.weight"], "output_norm.weight", PlusOne(Hidden)), HEAD],
         ..LLAMA
     },

@@ -130,9 +130,6 @@ impl Source {
     }
 
     /// Row `row` in the order of GGUF.
-    ///
-    /// # Errors
-    /// As [`Source::row`].
     pub(super) fn gguf_row(&self, store: &Store, row: usize, out: &mut [f32]) -> Result<(), QuantError> {
         self.row(store, self.permuted.map_or(row, |heads| unpermuted(row, self.rows / heads)), out)
     }

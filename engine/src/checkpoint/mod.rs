@@ -52,7 +52,7 @@ use quantization::Quantization;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use store::{Float, Store, not_float};
+use store::{Float, Store};
 
 /// A checkpoint that was understood: every tensor has its place, and every key its meaning.
 pub struct Checkpoint {
@@ -136,7 +136,6 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 
 impl Checkpoint {
     /// `general.architecture` of the GGUF.
-    #[must_use]
     pub fn architecture(&self) -> &'static str {
         self.form.architecture
     }
@@ -147,10 +146,7 @@ impl Checkpoint {
     }
 
     fn matrix(&self, name: &str) -> Option<&Source> {
-        self.planned.iter().find_map(|planned| match &planned.content {
-            Content::Matrix(source, _) if planned.name == name => Some(source),
-            _ => None,
-        })
+        matrix(&self.planned, name)
     }
 
     fn vector(&self, name: &str) -> Option<&[f32]> {
@@ -165,16 +161,17 @@ impl Checkpoint {
     }
 }
 
+fn matrix<'p>(planned: &'p [Planned], name: &str) -> Option<&'p Source> {
+    planned.iter().find_map(|planned| match &planned.content {
+        Content::Matrix(source, _) if planned.name == name => Some(source),
+        _ => None,
+    })
+}
+
 /// A head that the checkpoint has, and the model does not use: the embedding is its head.
 fn other_head(store: &Store, planned: &[Planned]) -> Option<Diagnostic> {
     let head = store.get(LM_HEAD)?;
-    let matrix = |name: &str| {
-        planned.iter().find_map(|planned| match &planned.content {
-            Content::Matrix(source, _) if planned.name == name => Some(source),
-            _ => None,
-        })
-    };
-    let embedding = matrix("token_embd.weight").filter(|_| matrix("output.weight").is_none())?;
+    let embedding = matrix(planned, "token_embd.weight").filter(|_| matrix(planned, "output.weight").is_none())?;
     let same = (head.dtype, &head.shape) == (embedding.stored.dtype, &embedding.stored.shape)
         && store.bytes(head) == store.bytes(&embedding.stored);
     (!same).then(|| {
@@ -192,13 +189,10 @@ fn other_head(store: &Store, planned: &[Planned]) -> Option<Diagnostic> {
 fn form_of(object: Object<'_>) -> Result<(&'static Form, bool), CheckpointError> {
     let classes = object.texts("architectures")?.unwrap_or_default();
     let model_type = object.text("model_type")?.unwrap_or_default();
-    let act = match object.text("hidden_act")? {
-        Some(act) => Some(act),
-        None => match object.text("hidden_activation")? {
-            Some(act) => Some(act),
-            None => object.text("activation_function")?,
-        },
-    };
+    let mut act = None;
+    for key in ["hidden_act", "hidden_activation", "activation_function"] {
+        act = act.map_or_else(|| object.text(key), |act| Ok(Some(act)))?;
+    }
     let act = act.or_else(|| defaults::of_type(model_type).map(|defaults| defaults.act));
     let class = classes.first().copied().unwrap_or_default();
     // The class counts: the first BitNet models call their type `llama`.
@@ -305,8 +299,7 @@ impl Planner<'_> {
 
     /// The type of a tensor that must hold floats. It is asked before the shape: packed forms of others have both unlike ours.
     fn float(&self, name: &str) -> Result<Option<Float>, CheckpointError> {
-        let of = |stored: &store::Stored| Float::of(stored.dtype).ok_or_else(|| tensor(name, not_float(stored.dtype)));
-        self.store.get(name).map(of).transpose()
+        self.store.get(name).map(|stored| Float::of(name, stored.dtype)).transpose()
     }
 
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<store::Stored, CheckpointError> {
@@ -331,7 +324,7 @@ impl Planner<'_> {
     fn table(&mut self, name: String, gguf: String, rows: usize, role: Role) -> Result<(), CheckpointError> {
         self.float(&name)?;
         let stored = self.take(&name, &[rows, self.sizes.hidden])?;
-        let float = Float::of(stored.dtype).ok_or_else(|| tensor(&name, not_float(stored.dtype)))?;
+        let float = Float::of(&name, stored.dtype)?;
         let source = Source::new(name, stored, (rows, self.sizes.hidden), Values::Float(float));
         self.out.push(Planned { name: gguf, content: Content::Matrix(source, role) });
         Ok(())
@@ -359,7 +352,7 @@ impl Planner<'_> {
             self.float(&name)?;
             let shape = if transposed { [cols, rows] } else { [rows, cols] };
             let stored = self.take(&name, &shape)?;
-            let float = Float::of(stored.dtype).ok_or_else(|| tensor(&name, not_float(stored.dtype)))?;
+            let float = Float::of(&name, stored.dtype)?;
             let (values, role) = match self.quantization {
                 _ if transposed => (Values::Transposed(float), Role::Linear),
                 Some(_) if exempt => (Values::Float(float), Role::Kept),

@@ -143,16 +143,11 @@ impl Store {
     /// # Errors
     /// It is not of a floating-point type.
     pub(super) fn floats(&self, name: &str, stored: &Stored) -> Result<Vec<f32>, CheckpointError> {
-        let float = Float::of(stored.dtype).ok_or_else(|| tensor(name, not_float(stored.dtype)))?;
+        let float = Float::of(name, stored.dtype)?;
         let mut values = vec![0.0; stored.shape.iter().product()];
         float.read(self.bytes(stored), 0, 1, &mut values);
         Ok(values)
     }
-}
-
-/// Why a tensor is refused.
-pub(super) fn not_float(found: Dtype) -> String {
-    format!("is of type {found}; F32, F16 and BF16 are read")
 }
 
 /// Whether a name is that of a file in the folder itself.
@@ -169,13 +164,14 @@ pub(super) enum Float {
 }
 
 impl Float {
-    pub(super) fn of(dtype: Dtype) -> Option<Self> {
-        match dtype {
-            Dtype::F32 => Some(Self::F32),
-            Dtype::F16 => Some(Self::F16),
-            Dtype::BF16 => Some(Self::Bf16),
-            _ => None,
-        }
+    /// That of the tensor `name`.
+    pub(super) fn of(name: &str, dtype: Dtype) -> Result<Self, CheckpointError> {
+        Ok(match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::BF16 => Self::Bf16,
+            _ => return Err(tensor(name, format!("is of type {dtype}; F32, F16 and BF16 are read"))),
+        })
     }
 
     /// The name of the weight format that holds it exactly.

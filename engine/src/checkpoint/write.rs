@@ -5,7 +5,9 @@
 use super::forward;
 use super::tokens::{self, Tokens};
 use super::{Checkpoint, CheckpointError, Content, Role, Source};
-use crate::convert::{Comparison, ConvertError, ConvertReport, Progress, Steps, exact_f16, layout_of, linear_keys};
+use crate::convert::{
+    Comparison, ConvertError, ConvertReport, Failed, Progress, Steps, exact_f16, floats, layout_of, linear_keys,
+};
 use crate::discovery::quantization as sizes;
 use crate::gguf::{GgufFile, GgufWriter, same_file};
 use crate::load::{LAYOUT_KEY, LoadError};
@@ -96,8 +98,7 @@ impl Checkpoint {
             }
         }
         for (name, factors) in &self.graph.tensors {
-            let data: Vec<u8> = factors.iter().flat_map(|value| value.to_le_bytes()).collect();
-            writer.tensor(name, &[factors.len() as u64], quant::f32::FORMAT.ggml_type, data)?;
+            floats(&mut writer, name, factors)?;
         }
         let checked = RefCell::new((Vec::new(), None));
         let written = writer.write_file_checked(output, |unnamed| {
@@ -208,14 +209,10 @@ impl Checkpoint {
             steps.step()?;
             let packed = self.pack(source, format, beside.is_some(), out);
             self.store.release(&source.stored);
-            packed.map_err(|error| match error {
-                Failed::Io(error) => error,
-                Failed::Quant(error) => steps.fail(pack_error(error)),
-            })
+            steps.packed(packed, pack_error)
         })?;
         if let Some(scale) = beside {
-            let data = scale.to_le_bytes().to_vec();
-            writer.tensor(&scale_name(name), &[1], quant::f32::FORMAT.ggml_type, data)?;
+            floats(writer, &scale_name(name), &[scale])?;
         }
         Ok(())
     }
@@ -313,23 +310,6 @@ impl Trailer {
                 Ok(())
             }
         }
-    }
-}
-
-enum Failed {
-    Io(std::io::Error),
-    Quant(QuantError),
-}
-
-impl From<std::io::Error> for Failed {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<QuantError> for Failed {
-    fn from(error: QuantError) -> Self {
-        Self::Quant(error)
     }
 }
 

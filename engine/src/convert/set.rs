@@ -6,29 +6,23 @@
 
 use super::{ConvertError, ConvertReport, Output, Progress, Steps};
 use crate::gguf::split::is_split_key;
-use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType};
-use std::str::FromStr;
+use crate::gguf::{GgufFile, GgufWriter, KEY_ALIGNMENT, MetaValue, Metadata, Value, ValueType, with_numbers};
 
 /// A key and its new value.
 pub type Assignment = (String, MetaValue);
 
 /// Why metadata cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum SetError {
-    /// No `KEY=VALUE`.
     #[error("`{text}` is not KEY=VALUE, as in tokenizer.ggml.pre=llama-bpe")]
     NotAssignment { text: String },
-    /// One key, two values.
     #[error("`{key}` is set twice; say which of the values is meant")]
     Twice { key: String },
-    /// An array.
     #[error("`{key}` is {found} and cannot be set on a command line; convert the model again from its source")]
     Array { key: String, found: String },
-    /// The tensors lie where the alignment says.
     #[error("`{key}` says where the tensors lie and cannot be changed by itself")]
     Alignment { key: String },
-    /// A text that is not a value of the key's type.
     #[error("`{key}` is of type {expected}, and `{value}` is none")]
     Type { key: String, value: String, expected: ValueType },
 }
@@ -94,26 +88,19 @@ fn known_type(key: &str) -> Option<ValueType> {
     }
 }
 
-fn typed(text: &str, ty: ValueType) -> Option<MetaValue> {
-    fn number<T: FromStr + Into<MetaValue>>(text: &str) -> Option<MetaValue> {
-        text.trim().parse::<T>().ok().map(Into::into)
-    }
-    match ty {
-        ValueType::U8 => number::<u8>(text),
-        ValueType::I8 => number::<i8>(text),
-        ValueType::U16 => number::<u16>(text),
-        ValueType::I16 => number::<i16>(text),
-        ValueType::U32 => number::<u32>(text),
-        ValueType::I32 => number::<i32>(text),
-        ValueType::U64 => number::<u64>(text),
-        ValueType::I64 => number::<i64>(text),
-        ValueType::F32 => number::<f32>(text),
-        ValueType::F64 => number::<f64>(text),
-        ValueType::Bool => number::<bool>(text),
-        ValueType::String => Some(text.into()),
-        ValueType::Array => None,
-    }
+macro_rules! typed {
+    ([$($t:ident $variant:ident),*]) => {
+        fn typed(text: &str, ty: ValueType) -> Option<MetaValue> {
+            match ty {
+                $(ValueType::$variant => text.trim().parse::<$t>().ok().map(Into::into),)*
+                ValueType::Bool => text.trim().parse::<bool>().ok().map(Into::into),
+                ValueType::String => Some(text.into()),
+                ValueType::Array => None,
+            }
+        }
+    };
 }
+with_numbers!(typed);
 
 fn guessed(text: &str) -> MetaValue {
     [ValueType::Bool, ValueType::U32, ValueType::I32, ValueType::U64, ValueType::I64]
@@ -165,8 +152,7 @@ mod tests {
         for (key, value) in existing {
             writer.meta(key, value.clone()).unwrap();
         }
-        let mut bytes = Vec::new();
-        writer.write_to(&mut bytes).unwrap();
+        let bytes = writer.into_vec().unwrap();
         let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
         parse(&texts, GgufFile::from_vec(bytes).unwrap().metadata())
     }

@@ -27,7 +27,6 @@ pub const WORTH: u64 = 256 << 20;
 
 /// Whether a card with so many free bytes wins for a model with so many bytes of weights: they are at least [`WORTH`], and fit
 /// with a quarter more for the cache of keys and values and for what is between.
-#[must_use]
 pub fn pays(weights: u64, free: u64) -> bool {
     weights >= WORTH && weights.saturating_add(weights / 4) <= free
 }
@@ -75,7 +74,6 @@ pub struct Card {
 }
 
 /// The card that a name means: `Some(None)` is the first (`cuda`), `Some(Some(1))` a certain one (`cuda:1`).
-#[must_use]
 pub fn index(name: &str) -> Option<Option<u32>> {
     match name.strip_prefix(NAME)? {
         "" => Some(None),
@@ -125,7 +123,6 @@ pub fn available(name: &str, settings: &Settings) -> Result<(), (String, &'stati
 }
 
 /// Looks for cards, and for NVRTC (`nvrtc`: where, if not where the system's loader looks) where there are any.
-#[must_use]
 pub fn look(nvrtc: Option<&Path>, cache: Option<PathBuf>) -> Cuda {
     cuda(driver::cards(), || Nvrtc::load(nvrtc), cache.as_deref())
 }

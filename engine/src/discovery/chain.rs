@@ -3,92 +3,54 @@
 use super::compatibility::{Evidence, Recognised};
 use super::sizes::{Disagreement, VocabularySizes};
 use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
+use crate::named::named;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The steps, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepKind {
-    /// The file that the caller named.
-    Named,
-    /// `tokenizer.ggml.*` of the GGUF.
-    Embedded,
-    /// Files beside the model.
-    Beside,
-    /// Our cache of downloads.
-    Cache,
-    /// A cache in HuggingFace's layout.
-    HuggingfaceCache,
-    /// The hub.
-    Download,
-    /// Bytes as ids.
-    Mock,
+named! {
+    /// The steps, in their order.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum StepKind {
+        /// The file that the caller named.
+        Named = "named",
+        /// `tokenizer.ggml.*` of the GGUF.
+        Embedded = "embedded",
+        /// Files beside the model.
+        Beside = "beside",
+        /// Our cache of downloads.
+        Cache = "cache",
+        /// A cache in HuggingFace's layout.
+        HuggingfaceCache = "huggingface-cache",
+        /// The hub.
+        Download = "download",
+        /// Bytes as ids.
+        Mock = "mock",
+    }
 }
 
 impl StepKind {
     /// Those that run where no file was named.
     pub const CHAIN: [StepKind; 6] =
         [Self::Embedded, Self::Beside, Self::Cache, Self::HuggingfaceCache, Self::Download, Self::Mock];
-
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Named => "named",
-            Self::Embedded => "embedded",
-            Self::Beside => "beside",
-            Self::Cache => "cache",
-            Self::HuggingfaceCache => "huggingface-cache",
-            Self::Download => "download",
-            Self::Mock => "mock",
-        }
-    }
 }
 
-impl fmt::Display for StepKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepOutcome {
-    /// Its tokenizer is the one.
-    Won,
-    /// It has a tokenizer, but something about it is guessed; a better one was looked for.
-    Doubtful,
-    /// It has something that cannot be used.
-    Rejected,
-    /// It has nothing.
-    Absent,
-    /// It could have something, but the settings keep it from looking.
-    NotAllowed,
-    /// An earlier step had won.
-    NotNeeded,
-}
-
-impl StepOutcome {
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Doubtful => "doubtful",
-            Self::Rejected => "rejected",
-            Self::Absent => "absent",
-            Self::NotAllowed => "not-allowed",
-            Self::NotNeeded => "not-needed",
-        }
-    }
-}
-
-impl fmt::Display for StepOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+named! {
+    /// What came of a step.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum StepOutcome {
+        /// Its tokenizer is the one.
+        Won = "won",
+        /// It has a tokenizer, but something about it is guessed; a better one was looked for.
+        Doubtful = "doubtful",
+        /// It has something that cannot be used.
+        Rejected = "rejected",
+        /// It has nothing.
+        Absent = "absent",
+        /// It could have something, but the settings keep it from looking.
+        NotAllowed = "not-allowed",
+        /// An earlier step had won.
+        NotNeeded = "not-needed",
     }
 }
 
@@ -158,7 +120,6 @@ pub struct Chain {
 
 impl Chain {
     /// The step of this kind, if it is part of the chain.
-    #[must_use]
     pub fn step(&self, kind: StepKind) -> Option<&Step> {
         self.steps.iter().find(|step| step.step == kind)
     }

@@ -20,7 +20,6 @@ pub struct Colocated {
 const PAIRS: [(&str, &str); 2] = [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")];
 
 /// Looks beside `model`. Only names are looked at; nothing is opened.
-#[must_use]
 pub fn colocated(model: &Path) -> Colocated {
     let folder = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut out = Colocated { folder: folder.to_owned(), ..Colocated::default() };

@@ -11,6 +11,7 @@
 //! `tokenizer_config.json` and `generation_config.json`.
 
 use crate::gguf::{ArrayView, Metadata};
+use crate::named::named;
 use crate::tokenizer::wrappers::{BitNetTokenizerWrapper, Dressed, Gpt2TokenizerWrapper, LlamaTokenizerWrapper};
 use crate::tokenizer::{TokenKind, Tokenizer, TokenizerError};
 use std::collections::HashMap;
@@ -241,18 +242,19 @@ pub static COMPATIBILITY: &[Compatibility] = &[
     },
 ];
 
-/// What a model was recognised by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Evidence {
-    /// Its own tokens.
-    Tokens,
-    /// Architecture, vocabulary size and name.
-    Name,
-    /// Architecture and vocabulary size, which no other family shares.
-    Size,
-    /// Architecture and vocabulary size, which others share too.
-    Guess,
+named! {
+    /// What a model was recognised by.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Evidence {
+        /// Its own tokens.
+        Tokens = "tokens",
+        /// Architecture, vocabulary size and name.
+        Name = "name",
+        /// Architecture and vocabulary size, which no other family shares.
+        Size = "size",
+        /// Architecture and vocabulary size, which others share too.
+        Guess = "guess",
+    }
 }
 
 /// A model's line in the table.
@@ -267,7 +269,6 @@ pub struct Recognised {
 }
 
 /// The line of a model, from its metadata. `architecture` and `vocab_size` as discovery found them.
-#[must_use]
 pub fn recognise(metadata: &Metadata, architecture: &str, vocab_size: usize) -> Option<Recognised> {
     let tokens = metadata.array("tokenizer.ggml.tokens").ok().flatten().filter(|tokens| !tokens.is_empty());
     if let Some(tokens) = tokens {
@@ -354,7 +355,6 @@ fn names(metadata: &Metadata) -> String {
 }
 
 /// The line with this name.
-#[must_use]
 pub fn by_family(family: &str) -> Option<&'static Compatibility> {
     COMPATIBILITY.iter().find(|line| line.family == family)
 }

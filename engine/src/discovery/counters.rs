@@ -5,16 +5,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const KINDS: [StepKind; 7] = [
-    StepKind::Named,
-    StepKind::Embedded,
-    StepKind::Beside,
-    StepKind::Cache,
-    StepKind::HuggingfaceCache,
-    StepKind::Download,
-    StepKind::Mock,
-];
-
 #[derive(Debug, Default)]
 struct Counter {
     tried: AtomicU64,
@@ -28,7 +18,7 @@ struct Counter {
 pub(super) struct Counters {
     resolutions: AtomicU64,
     succeeded: AtomicU64,
-    steps: [Counter; KINDS.len()],
+    steps: [Counter; StepKind::ALL.len()],
 }
 
 impl Counters {
@@ -36,12 +26,10 @@ impl Counters {
         self.resolutions.fetch_add(1, Relaxed);
         self.succeeded.fetch_add(u64::from(succeeded), Relaxed);
         for step in steps {
-            let Some(counter) = KINDS.iter().position(|kind| *kind == step.step).and_then(|i| self.steps.get(i)) else {
-                continue;
-            };
             if matches!(step.outcome, StepOutcome::NotNeeded | StepOutcome::NotAllowed) {
                 continue;
             }
+            let counter = &self.steps[step.step as usize];
             counter.tried.fetch_add(1, Relaxed);
             counter.won.fetch_add(u64::from(step.outcome == StepOutcome::Won), Relaxed);
             counter.rejected.fetch_add(u64::from(step.outcome == StepOutcome::Rejected), Relaxed);
@@ -52,7 +40,7 @@ impl Counters {
     pub(super) fn snapshot(&self) -> ChainCounters {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         let (resolutions, succeeded) = (get(&self.resolutions), get(&self.succeeded));
-        let steps = KINDS.iter().zip(&self.steps).filter(|(_, c)| get(&c.tried) > 0).map(|(kind, c)| {
+        let steps = StepKind::ALL.iter().zip(&self.steps).filter(|(_, c)| get(&c.tried) > 0).map(|(kind, c)| {
             let (tried, won) = (get(&c.tried), get(&c.won));
             let counters = StepCounters {
                 tried,

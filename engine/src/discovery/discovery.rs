@@ -1,12 +1,11 @@
 //! What a model says of its tokenizer, read from metadata and tensor shapes alone.
 
 use super::compatibility::{self, Recognised};
-use super::embedded;
 use super::error::{TokenizerDiscoveryError, Ways};
 use super::sizes::{Disagreement, VocabularySizes};
 use super::strategy::TokenizerDownloadInfo;
 use crate::gguf::GgufFile;
-use crate::tokenizer::SpecialTokens;
+use crate::tokenizer::{SpecialTokens, from_gguf};
 use std::path::Path;
 
 /// What a model file says of its tokenizer. Cheap: nothing is built, no weight is read.
@@ -32,9 +31,6 @@ impl TokenizerDiscovery {
     }
 
     /// As [`TokenizerDiscovery::from_gguf`] for a file that is open.
-    ///
-    /// # Errors
-    /// As [`TokenizerDiscovery::from_gguf`].
     pub fn from_file(file: &GgufFile) -> Result<Self, TokenizerDiscoveryError> {
         let metadata = file.metadata();
         let architecture = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
@@ -45,7 +41,7 @@ impl TokenizerDiscovery {
         let sizes = VocabularySizes { tokens, metadata: declared, rows };
         let vocab_size =
             sizes.best().ok_or_else(|| TokenizerDiscoveryError::NoVocabularySize { model: name_of(file) })?;
-        let id = |name: &str| embedded::id(metadata, name).ok().flatten();
+        let id = |name: &str| from_gguf::id(metadata, name).ok().flatten().filter(|id| *id != from_gguf::NO_ID);
         let flag = |name: &str| metadata.bool(&format!("tokenizer.ggml.{name}")).ok().flatten().unwrap_or(false);
         let special = SpecialTokens {
             bos: id("bos_token_id"),
@@ -71,43 +67,36 @@ impl TokenizerDiscovery {
     }
 
     /// Tokens of the model: its list of tokens, else its metadata, else the rows of its embedding.
-    #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
     /// All three sizes.
-    #[must_use]
     pub fn sizes(&self) -> VocabularySizes {
         self.sizes
     }
 
     /// `tokenizer.ggml.model`.
-    #[must_use]
     pub fn model_type(&self) -> Option<&str> {
         self.model_type.as_deref()
     }
 
     /// `general.architecture`, empty if the file has none.
-    #[must_use]
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
 
     /// Ids with a role, as the metadata declares them; what is only recognised by its text is found by building.
-    #[must_use]
     pub fn special(&self) -> &SpecialTokens {
         &self.special
     }
 
     /// `tokenizer.chat_template`.
-    #[must_use]
     pub fn chat_template(&self) -> Option<&str> {
         self.file.metadata().str("tokenizer.chat_template").ok().flatten()
     }
 
     /// `bpe` or `spm`, from `tokenizer.ggml.model`, else from the table.
-    #[must_use]
     pub fn kind(&self) -> Option<&'static str> {
         match self.model_type() {
             Some("gpt2") => Some("bpe"),
@@ -119,44 +108,37 @@ impl TokenizerDiscovery {
     }
 
     /// The pre-tokenizer that the file names.
-    #[must_use]
     pub fn pre(&self) -> Option<&str> {
         self.file.metadata().str("tokenizer.ggml.pre").ok().flatten()
     }
 
     /// The model's line in the compatibility table.
-    #[must_use]
     pub fn recognised(&self) -> Option<&Recognised> {
         self.recognised.as_ref()
     }
 
     /// Where the file contradicts itself about the size of its vocabulary.
-    #[must_use]
     pub fn disagreements(&self) -> &[Disagreement] {
         &self.disagreements
     }
 
     /// What would have to be fetched, if the table knows.
-    #[must_use]
     pub fn download_info(&self) -> Option<TokenizerDownloadInfo> {
         self.recognised.as_ref().map(|r| TokenizerDownloadInfo::of(r.line))
     }
 
     /// Tokens at the end of the model's list that only fill it up. One pass over the list.
-    #[must_use]
     pub fn padding(&self) -> usize {
         compatibility::padding(self.file.metadata())
     }
 
     /// The ways out where nothing here works.
-    #[must_use]
     pub fn ways(&self, offline: bool) -> Box<Ways> {
         let (info, size) = (self.download_info(), self.vocab_size);
         Box::new(Ways::of(self.file.path(), info.as_ref(), (&self.architecture, size), offline))
     }
 
     /// What to call the model.
-    #[must_use]
     pub fn model_name(&self) -> String {
         name_of(&self.file)
     }

@@ -1,13 +1,14 @@
 //! A look at the tokenizer inside a GGUF without building it.
 //!
 //! Building LLaMA-3's tables takes tens of milliseconds; whether they *can* be built is seen in one pass over the lists
-//! where they lie in the file. The rules are those of `tokenizer::from_gguf`, and a test holds the two together. What only building can
-//! find ends the build with an error, and the chain goes on.
+//! that `tokenizer::from_gguf` reads. A test holds the look and the build together. What only building can find ends the build with an
+//! error, and the chain goes on.
 
-use crate::gguf::{ArrayView, GgufError, Metadata, Value, ValueType};
+use crate::gguf::{ArrayView, Metadata};
 use crate::tokenizer::fingerprint::{self, Fingerprint};
-use crate::tokenizer::vocab::MAX_TOKENS;
-use crate::tokenizer::{TokenKind, TokenizerError, bpe, pretokenize};
+use crate::tokenizer::from_gguf::{NO_ID, source};
+use crate::tokenizer::vocab::{MAX_TOKENS, VocabSource, key};
+use crate::tokenizer::{TokenizerError, bpe, pretokenize};
 use std::collections::HashSet;
 
 /// What the metadata has of a tokenizer.
@@ -47,21 +48,11 @@ pub(super) enum Pre {
     Unknown,
 }
 
-const PREFIX: &str = "tokenizer.ggml.";
-
-fn key(name: &str) -> String {
-    format!("{PREFIX}{name}")
-}
-
-fn bad(error: GgufError) -> TokenizerError {
-    TokenizerError::BadKey { reason: error.to_string() }
-}
-
 /// What there is, by its first key alone.
 pub(super) fn head(metadata: &Metadata) -> Embedded {
     let model = match metadata.str(&key("model")) {
         Ok(model) => model,
-        Err(error) => return Embedded::Broken(bad(error)),
+        Err(error) => return Embedded::Broken(TokenizerError::BadKey { reason: error.to_string() }),
     };
     match model {
         None if !metadata.contains(&key("tokens")) => {
@@ -77,74 +68,51 @@ pub(super) fn head(metadata: &Metadata) -> Embedded {
 /// What there is, and whether it can be built.
 pub(super) fn look(metadata: &Metadata) -> Embedded {
     match head(metadata) {
-        Embedded::Unseen => check(metadata).unwrap_or_else(Embedded::Broken),
+        Embedded::Unseen => {
+            source(metadata, &mut Vec::new()).and_then(|source| check(&source)).unwrap_or_else(Embedded::Broken)
+        }
         other => other,
     }
 }
 
-fn list<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<ArrayView<'a>>, TokenizerError> {
-    metadata.array(&key(name)).map_err(bad)
-}
-
-fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
-    let model = metadata.str(&key("model")).map_err(bad)?.unwrap_or_default();
-    let tokens = list(metadata, "tokens")?.ok_or_else(|| TokenizerError::MissingKey { key: key("tokens") })?;
-    tokens.strings().map_err(bad)?;
+fn check(source: &VocabSource<&[u8]>) -> Result<Embedded, TokenizerError> {
+    let (model, said) = (source.model.as_str(), source.pre.as_deref());
+    let VocabSource { tokens, scores, merges, .. } = source;
     let n = tokens.len();
     if n == 0 || n > MAX_TOKENS {
         return Err(TokenizerError::BadVocabSize { found: n, limit: MAX_TOKENS });
     }
-    let scores = list(metadata, "scores")?;
-    let types = list(metadata, "token_type")?;
-    for (name, list) in [("scores", &scores), ("token_type", &types)] {
-        if let Some(list) = list.as_ref().filter(|list| !list.is_empty() && list.len() != n) {
-            return Err(TokenizerError::LengthMismatch { key: key(name), found: list.len(), expected: n });
+    for (name, found) in [("scores", scores.len()), ("token_type", source.token_types.len())] {
+        if found != 0 && found != n {
+            return Err(TokenizerError::LengthMismatch { key: key(name), found, expected: n });
         }
     }
-    if let Some(types) = &types
-        && matches!(
-            types.element_type(),
-            ValueType::String | ValueType::Array | ValueType::Bool | ValueType::F32 | ValueType::F64
-        )
-        && !types.is_empty()
-    {
-        return Err(TokenizerError::BadKey { reason: format!("`{}` holds no integers", key("token_type")) });
-    }
     let last = n as u32 - 1;
-    for name in ["bos_token_id", "eos_token_id"] {
-        if let Some(id) = id(metadata, name)?.filter(|&id| id > last) {
+    for (name, id) in [("bos_token_id", source.bos), ("eos_token_id", source.eos)] {
+        if let Some(id) = id.filter(|&id| id > last && id != NO_ID) {
             return Err(TokenizerError::IdOutOfRange { key: key(name), id, last });
         }
     }
-    for name in ["eot_token_id", "eom_token_id", "unknown_token_id", "padding_token_id"] {
-        id(metadata, name)?;
-    }
-    for name in ["add_bos_token", "add_eos_token", "add_space_prefix"] {
-        metadata.bool(&key(name)).map_err(bad)?;
-    }
-    let scores = scores.map(|scores| scores.f32s().map_err(bad)).transpose()?.filter(|scores| scores.len() > 0);
-    let merges = list(metadata, "merges")?;
-    let merges = merges.map(|merges| merges.strings().map_err(bad)).transpose()?.filter(|merges| merges.len() > 0);
-    let said = metadata.str(&key("pre")).map_err(bad)?;
+    let sound = |kind, pre| Ok(Embedded::Sound { kind, tokens: n, pre });
     if model == "bert" {
-        return Ok(Embedded::Sound { kind: "huggingface", tokens: n, pre: Pre::None });
+        return sound("huggingface", Pre::None);
     }
     if matches!(model, "llama" | "t5") {
-        let mut scores = scores.ok_or_else(|| TokenizerError::MissingKey { key: key("scores") })?;
-        let bad = |score: f32| if model == "t5" { !score.is_finite() } else { score.is_nan() };
-        if let Some(id) = scores.position(bad) {
-            return Err(TokenizerError::BadScore { id: id as u32 });
+        if scores.is_empty() {
+            return Err(TokenizerError::MissingKey { key: key("scores") });
         }
-        let kind = if model == "t5" { "unigram" } else { "spm" };
-        return Ok(Embedded::Sound { kind, tokens: n, pre: Pre::None });
+        let bad = |score: &f32| if model == "t5" { !score.is_finite() } else { score.is_nan() };
+        return match scores.iter().position(bad) {
+            Some(id) => Err(TokenizerError::BadScore { id: id as u32 }),
+            None => sound(if model == "t5" { "unigram" } else { "spm" }, Pre::None),
+        };
     }
     let pieces = said.and_then(pretokenize::by_name).is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);
-    let pieces = pieces || model == "gemma4";
-    if said == Some("kimi-k2") && merges.is_none() {
-        return Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? });
+    if said == Some("kimi-k2") && merges.is_empty() {
+        return sound("bpe", pre(said, tokens)?);
     }
-    let merges = merges.ok_or(TokenizerError::NoMerges)?;
-    for (index, merge) in merges.clone().enumerate() {
+    let first = merges.first().ok_or(TokenizerError::NoMerges)?;
+    for (index, merge) in merges.iter().enumerate() {
         // A space after the first byte, and something behind it.
         let space = merge.iter().skip(1).position(|&b| b == b' ').map(|at| at + 1);
         if space.is_none_or(|at| at + 1 >= merge.len()) {
@@ -152,91 +120,46 @@ fn check(metadata: &Metadata) -> Result<Embedded, TokenizerError> {
             return Err(TokenizerError::BadMerge { index, merge });
         }
     }
-    let first = merges.clone().next().unwrap_or_default();
-    if !joins(&tokens, types.as_ref(), merges.clone().take(1))? && !joins(&tokens, types.as_ref(), merges.clone())? {
+    if !joins(source, &merges[..1]) && !joins(source, merges) {
         return Err(bpe::useless(merges.len(), first));
     }
-    if pieces {
-        return Ok(Embedded::Sound { kind: "spm", tokens: n, pre: Pre::None });
-    }
-    Ok(Embedded::Sound { kind: "bpe", tokens: n, pre: pre(said, &tokens)? })
+    if pieces || model == "gemma4" { sound("spm", Pre::None) } else { sound("bpe", pre(said, tokens)?) }
 }
 
 /// Whether one of the merges makes one ordinary token of two. The first does in every sound file, so that looking for its
 /// three texts settles it; a table of all tokens is for the others.
-fn joins<'a>(
-    tokens: &ArrayView<'a>,
-    types: Option<&ArrayView<'a>>,
-    merges: impl ExactSizeIterator<Item = &'a [u8]>,
-) -> Result<bool, TokenizerError> {
-    let split = |merge: &'a [u8]| {
+fn joins(source: &VocabSource<&[u8]>, merges: &[&[u8]]) -> bool {
+    let split = |merge: &&[u8]| {
         let at = merge.iter().skip(1).position(|&b| b == b' ').map_or(merge.len(), |at| at + 1);
-        (&merge[..at], merge.get(at + 1..).unwrap_or_default())
+        let (left, right) = (&merge[..at], merge.get(at + 1..).unwrap_or_default());
+        [left.to_vec(), right.to_vec(), [left, right].concat()]
     };
-    let one = merges.len() == 1;
-    let pairs: Vec<_> = merges.map(split).map(|(left, right)| (left, right, [left, right].concat())).collect();
-    let wanted = |text: &[u8]| !one || pairs.iter().any(|(l, r, both)| text == *l || text == *r || text == *both);
-    let mut kinds = types.filter(|types| !types.is_empty()).map(|types| types.iter());
-    let mut ordinary = HashSet::new();
-    for text in tokens.strings().map_err(bad)? {
-        let kind = kinds.as_mut().and_then(Iterator::next).and_then(|kind| kind.as_integer());
-        let kind = kind.and_then(|kind| i64::try_from(kind).ok()).and_then(TokenKind::from_gguf);
-        if kind.is_none_or(TokenKind::is_text) && wanted(text) {
-            ordinary.insert(text);
-        }
-    }
-    Ok(pairs.iter().any(|(l, r, both)| [*l, *r, both.as_slice()].iter().all(|text| ordinary.contains(text))))
+    let triples: Vec<_> = merges.iter().map(split).collect();
+    let wanted = |text: &[u8]| triples.len() > 1 || triples.iter().flatten().any(|part| text == part.as_slice());
+    let is_text = |id: usize| source.token_types.get(id).is_none_or(|kind| kind.is_text());
+    let ordinary: HashSet<&[u8]> = source
+        .tokens
+        .iter()
+        .enumerate()
+        .filter(|(id, text)| is_text(*id) && wanted(text))
+        .map(|(_, text)| *text)
+        .collect();
+    triples.iter().any(|parts| parts.iter().all(|part| ordinary.contains(part.as_slice())))
 }
 
-/// The rule of `fingerprint::resolve`.
-fn pre(said: Option<&str>, tokens: &ArrayView<'_>) -> Result<Pre, TokenizerError> {
+/// What [`fingerprint::resolve`] comes to.
+fn pre(said: Option<&str>, tokens: &[&[u8]]) -> Result<Pre, TokenizerError> {
     if let Some(spec) = said.and_then(pretokenize::by_name).filter(|spec| spec.pre != pretokenize::Pre::Default) {
         return Ok(if spec.name == fingerprint::FALCON_E { Pre::Rare(spec.name) } else { Pre::Named(spec.name) });
     }
-    if let Some((name, why)) = pretokenize::REFUSED.iter().find(|refused| said == Some(refused.0))
-        && identify(tokens).is_none()
-    {
-        return Err(TokenizerError::RefusedPre { found: (*name).to_owned(), why });
-    }
-    match (identify(tokens), said) {
-        (Some(known), _) => Ok(Pre::Fingerprint(known)),
-        (None, Some(name)) if pretokenize::by_name(name).is_none() => Err(TokenizerError::UnknownPre {
-            found: name.to_owned(),
-            known: pretokenize::known_names(),
-            vocab_size: tokens.len(),
-            digest: digest(tokens, 0, tokens.len()),
-        }),
-        (None, _) => Ok(Pre::Unknown),
-    }
+    fingerprint::resolve(said, tokens, fingerprint::KNOWN, &mut Vec::new())?;
+    Ok(fingerprint::identify(tokens, fingerprint::KNOWN).map_or(Pre::Unknown, Pre::Fingerprint))
 }
 
-/// `fingerprint::identify` of a list that stays in the file.
+/// The known vocabulary that a list is.
 pub(super) fn identify(tokens: &ArrayView<'_>) -> Option<&'static Fingerprint> {
-    fingerprint::KNOWN.iter().find(|known| {
-        known.ids.end <= tokens.len()
-            && known
-                .probes
-                .iter()
-                .all(|&(id, text)| tokens.strings().ok().and_then(|mut t| t.nth(id)) == Some(text.as_bytes()))
-            && digest(tokens, known.ids.start, known.ids.len()) == known.sha256
-    })
-}
-
-/// As `fingerprint::digest`.
-fn digest(tokens: &ArrayView<'_>, skip: usize, take: usize) -> String {
-    fingerprint::digest_of(tokens.strings().into_iter().flatten().skip(skip).take(take))
-}
-
-/// An id; a negative number means none.
-pub(super) fn id(metadata: &Metadata, name: &str) -> Result<Option<u32>, TokenizerError> {
-    match metadata.get(&key(name)) {
-        Some(value @ (Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_)))
-            if value.as_integer().is_some_and(|n| n < 0) =>
-        {
-            Ok(None)
-        }
-        _ => metadata.u32(&key(name)).map_err(bad),
-    }
+    let tokens: Vec<&[u8]> = tokens.strings().ok()?.collect();
+    fingerprint::identify(&tokens, fingerprint::KNOWN)
 }
 
 #[cfg(test)]
@@ -249,9 +172,7 @@ mod tests {
         for (name, value) in keys {
             writer.meta(&key(name), value.clone()).unwrap();
         }
-        let mut bytes = Vec::new();
-        writer.write_to(&mut bytes).unwrap();
-        GgufFile::from_vec(bytes).unwrap()
+        GgufFile::from_vec(writer.into_vec().unwrap()).unwrap()
     }
 
     fn texts(list: &[&str]) -> MetaValue {

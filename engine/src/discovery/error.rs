@@ -13,64 +13,49 @@ use std::path::{Path, PathBuf};
 
 /// An error of discovery.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
 pub enum TokenizerDiscoveryError {
-    /// The container, or a metadata value of a wrong type.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// No word on the size of the vocabulary.
     #[error(
         "{model} says nowhere how many tokens there are (no tokenizer.ggml.tokens, no vocab_size, no token_embd.weight): it is no \
          language model, or incomplete; look with `bitnet inspect`"
     )]
     NoVocabularySize { model: String },
-    /// No step had a tokenizer.
     #[error("{model} has no usable tokenizer{}{ways}", Tried(steps))]
     NothingUsable { model: String, steps: Vec<Step>, ways: Box<Ways> },
-    /// The GGUF's own tokenizer.
     #[error("the tokenizer inside of {model} cannot be used: {}", tokenizer::name_model(&cause.to_string(), Path::new(model)))]
     Embedded { model: String, cause: TokenizerError },
-    /// A file.
     #[error("the tokenizer {} cannot be used: {cause}", path.display())]
     File {
         path: PathBuf,
         #[source]
         cause: TokenizerError,
     },
-    /// Files beside the model, none of which can be used.
     #[error("{}", reasons.join("; "))]
     Beside { reasons: Vec<String> },
-    /// A file that is named but not there.
     #[error("{} does not exist; name a tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it) or a folder", path.display())]
     MissingFile { path: PathBuf },
-    /// A tokenizer of another model.
     #[error(
         "it has {found} tokens, the model {expected}{}: it belongs to another model",
         family.map(|name| format!(" (as {name})")).unwrap_or_default()
     )]
     WrongVocabulary { found: usize, expected: usize, rows: Option<usize>, family: Option<&'static str> },
-    /// Strict mode, and something is a guess.
     #[error("strict mode (--strict, BITNET_STRICT_TOKENIZERS): {why}; {remedy}")]
     Strict { why: String, remedy: String },
-    /// Files would have to be fetched, and that is not allowed.
     #[error("{model} needs {files} of {repo} from the hub, and {why}{ways}")]
     DownloadNotAllowed { model: String, files: String, repo: String, why: String, ways: Box<Ways> },
-    /// A download that cannot be one.
     #[error("a download of `{repo}` cannot be tried: {why}")]
     BadDownload { repo: String, why: String },
-    /// No repository gave the files.
     #[error("no repository gives the tokenizer: {}", causes.iter().map(|(repo, cause)| format!("{repo}: {cause}")).collect::<Vec<_>>().join("; "))]
     Download { causes: Vec<(String, Box<HubError>)> },
-    /// The hub's settings.
     #[error(transparent)]
     Hub(#[from] Box<HubError>),
-    /// A mock without anybody asking for it.
     #[error(
         "a mock tokenizer turns every text into nonsense and is {why}; name a real one: `bitnet infer --tokenizer FILE`"
     )]
     MockNotAllowed { why: &'static str },
-    /// Tokenizer and weights do not fit.
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
 }
@@ -81,29 +66,38 @@ impl From<HubError> for TokenizerDiscoveryError {
     }
 }
 
+/// What is said of a model that the table does not know.
+pub(super) fn no_repository(architecture: &str, tokens: usize) -> String {
+    format!("no repository is known for architecture `{architecture}` with {tokens} tokens")
+}
+
 struct Tried<'a>(&'a [Step]);
 
 impl fmt::Display for Tried<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in self.0.iter().filter(|step| step.outcome != StepOutcome::NotNeeded) {
-            write!(f, "\n  tried {}: {} ({})", step.step.name(), step.why, step.outcome.name())?;
+            write!(f, "\n  tried {}: {} ({})", step.step, step.why, step.outcome)?;
         }
         Ok(())
     }
 }
 
 /// The three ways out, each as a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Ways {
     /// `bitnet infer --auto-download ...`, where a repository is known.
+    #[serde(rename = "auto_download")]
     pub fetch: Option<String>,
     /// Why that is not a way here.
+    #[serde(skip)]
     pub no_fetch: Option<String>,
     /// `bitnet download REPO --to DIR`.
     pub beside: String,
     /// `bitnet infer --tokenizer FILE`.
+    #[serde(rename = "named")]
     pub name: String,
     /// Whether no packet may leave: then what needs the network comes last.
+    #[serde(skip)]
     pub offline: bool,
 }
 
@@ -119,10 +113,7 @@ impl Ways {
         let dir = path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let no_fetch = info.is_none().then(|| {
             let known: Vec<String> = COMPATIBILITY.iter().map(|c| format!("{} {}", c.family, c.vocab_size)).collect();
-            format!(
-                "no repository is known for architecture `{architecture}` with {tokens} tokens (known: {})",
-                known.join(", ")
-            )
+            format!("{} (known: {})", no_repository(architecture, tokens), known.join(", "))
         });
         let files = info.map_or(String::new(), |info| {
             let all = info.files.iter().chain(&info.companions);

@@ -26,7 +26,6 @@ impl std::fmt::Debug for TokenizerFallbackChain {
 
 impl TokenizerFallbackChain {
     /// A chain under these settings.
-    #[must_use]
     pub fn new(settings: DiscoverySettings) -> Self {
         Self { settings, observer: None, counters: Arc::default() }
     }
@@ -39,14 +38,12 @@ impl TokenizerFallbackChain {
     }
 
     /// What is allowed.
-    #[must_use]
     pub fn settings(&self) -> &DiscoverySettings {
         &self.settings
     }
 
     /// Walks the chain, builds and (if allowed) fetches. Where nothing works `resolved` is empty;
     /// [`TokenizerFallbackChain::resolve`] makes an error of that.
-    #[must_use]
     pub fn run(&self, discovery: &TokenizerDiscovery) -> Walked {
         let span = tracing::info_span!("tokenizer_discovery", model = discovery.model_name());
         let walked = span.in_scope(|| walk::build(discovery, &self.settings, self.observer.as_ref()));
@@ -68,7 +65,6 @@ impl TokenizerFallbackChain {
     }
 
     /// How often which step had the tokenizer.
-    #[must_use]
     pub fn counters(&self) -> ChainCounters {
         self.counters.snapshot()
     }

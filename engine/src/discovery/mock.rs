@@ -1,7 +1,7 @@
 //! The mock: bytes as ids. It lets the plumbing of a program be tried on a model without a tokenizer and is good for
 //! nothing else. Nothing makes one but `TokenizerStrategy::Mock`, which the caller must have allowed.
 
-use crate::tokenizer::{Diagnostic, EncodeOptions, Severity, SpecialTokens, Tokenizer, TokenizerError};
+use crate::tokenizer::{Diagnostic, EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
 use std::borrow::Cow;
 
 /// Every byte is the id of its value.
@@ -12,12 +12,8 @@ pub struct MockTokenizer {
 
 /// Said whenever one is made.
 pub(super) fn warning() -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Warning,
-        code: "mock_tokenizer",
-        message: "MOCK TOKENIZER: bytes are taken for ids. Whatever comes out is nonsense".to_owned(),
-        hint: "for real text: bitnet infer --tokenizer FILE".to_owned(),
-    }
+    let message = "MOCK TOKENIZER: bytes are taken for ids. Whatever comes out is nonsense";
+    Diagnostic::warning("mock_tokenizer", message.to_owned(), "for real text: bitnet infer --tokenizer FILE")
 }
 
 impl Tokenizer for MockTokenizer {

@@ -5,7 +5,7 @@
 
 use super::remote::Got;
 use crate::hub::{Cache, HubSettings};
-use crate::tokenizer::{Diagnostic, Severity};
+use crate::tokenizer::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,14 +43,13 @@ pub(super) fn check(hub: &HubSettings, revision: &str, got: &Got) -> Option<Diag
 }
 
 fn warning(repo: &str, revision: &str, first: &str, now: &str, changed: &[&str], pin: PathBuf) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Warning,
-        code: "tokenizer_changed",
-        message: format!(
+    Diagnostic::warning(
+        "tokenizer_changed",
+        format!(
             "{repo} ({revision}) was commit {first} when its tokenizer was first used here and is {now} now, and {} \
              changed: ids may differ from those of the training",
             changed.join(", ")
         ),
-        hint: format!("if the change is wanted, forget the first one: rm {}", crate::shell::quoted(&pin)),
-    }
+        format!("if the change is wanted, forget the first one: rm {}", crate::shell::quoted(&pin)),
+    )
 }

@@ -8,15 +8,13 @@ use bitnet_kernels::quant::{TILED, by_name};
 
 /// Tokenizer and weights do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum QuantizationError {
-    /// More tokens than embeddings.
     #[error(
         "the tokenizer has {tokens} tokens, the embedding ({embedding}, model in {format}) only {rows} rows: the file mixes two models; \
          download or convert it again, or name the right tokenizer with --tokenizer FILE"
     )]
     MoreTokensThanRows { tokens: usize, rows: usize, embedding: &'static str, format: &'static str },
-    /// No embedding at all.
     #[error(
         "there is no `token_embd.weight`: ids have nothing to stand for. The file is incomplete, download or convert it again"
     )]

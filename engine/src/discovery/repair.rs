@@ -25,14 +25,12 @@ pub struct Repair {
 
 impl Repair {
     /// As [`crate::convert::set::parse`] takes it.
-    #[must_use]
     pub fn assignment(&self) -> String {
         format!("{}={}", self.key, self.new)
     }
 }
 
 /// What can be repaired with certainty; empty if nothing is to be, or nothing is known of this vocabulary.
-#[must_use]
 pub fn plan(discovery: &TokenizerDiscovery) -> Vec<Repair> {
     let mut out: Vec<Repair> = template(discovery.file.metadata()).into_iter().collect();
     let metadata = discovery.file.metadata();
@@ -74,7 +72,6 @@ pub fn plan(discovery: &TokenizerDiscovery) -> Vec<Repair> {
 
 /// The vocabulary that [`plan`] can vouch for, for people: one whose every token is known, or of a kind without a pre-tokenizer and
 /// recognised by its tokens. None where an empty plan says nothing.
-#[must_use]
 pub fn vouched(discovery: &TokenizerDiscovery) -> Option<&'static str> {
     let tokens = discovery.file.metadata().array("tokenizer.ggml.tokens").ok().flatten()?;
     if discovery.model_type() == Some("gpt2") {

@@ -12,7 +12,7 @@ use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
 use crate::gguf::GgufFile;
 use crate::hub::{HubMetrics, HubSettings, Observer, check_repo_name};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
-use crate::tokenizer::{self, Diagnostic, Loaded, Severity, Tokenizer, TokenizerError, compiled};
+use crate::tokenizer::{self, Diagnostic, Loaded, Tokenizer, TokenizerError, compiled};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +72,6 @@ impl std::fmt::Debug for TokenizerStrategyResolver {
 
 impl TokenizerStrategyResolver {
     /// A resolver for the model of `discovery`.
-    #[must_use]
     pub fn new(discovery: TokenizerDiscovery, settings: DiscoverySettings) -> Self {
         Self { discovery, settings, observer: None }
     }
@@ -263,26 +262,21 @@ impl Resolver<'_> {
         }
         let from: Vec<String> =
             got.fetched.iter().map(|file| format!("{} ({} bytes, {})", file.path, file.size, file.digest)).collect();
-        loaded.diagnostics.push(Diagnostic {
-            severity: Severity::Info,
-            code: "tokenizer_from_hub",
-            message: format!("{} at {}: {}", got.repo, got.commit, from.join(", ")),
-            hint: String::new(),
-        });
+        let message = format!("{} at {}: {}", got.repo, got.commit, from.join(", "));
+        loaded.diagnostics.push(Diagnostic::info("tokenizer_from_hub", message, ""));
         // What was asked for may be the table's guess.
         if let Some(r) = self.discovery.recognised().filter(|r| r.evidence == Evidence::Guess) {
-            loaded.diagnostics.push(Diagnostic {
-                severity: Severity::Warning,
-                code: "family_guessed",
-                message: format!(
+            loaded.diagnostics.push(Diagnostic::warning(
+                "family_guessed",
+                format!(
                     "architecture `{}` with {} tokens is taken for {}, but it may be {} as well: with the wrong one the text is nonsense",
                     self.discovery.architecture(),
                     self.discovery.vocab_size(),
                     r.line.label,
                     r.others.iter().filter_map(|f| by_family(f)).map(|line| line.label).collect::<Vec<_>>().join(" or ")
                 ),
-                hint: "name the right one: bitnet infer --tokenizer FILE".to_owned(),
-            });
+                "name the right one: bitnet infer --tokenizer FILE",
+            ));
         }
         self.finish(loaded, strategy.clone(), self.line(), Some(got.metrics))
     }
@@ -370,12 +364,11 @@ fn dress(
             dressed
         }
         Err(error) => {
-            diagnostics.push(Diagnostic {
-                severity: Severity::Warning,
-                code: "not_of_family",
-                message: format!("the tokenizer has the size of {}, but not its tokens: {error}", line.label),
-                hint: "if the text is nonsense, name another: bitnet infer --tokenizer FILE".to_owned(),
-            });
+            diagnostics.push(Diagnostic::warning(
+                "not_of_family",
+                format!("the tokenizer has the size of {}, but not its tokens: {error}", line.label),
+                "if the text is nonsense, name another: bitnet infer --tokenizer FILE",
+            ));
             tokenizer
         }
     }

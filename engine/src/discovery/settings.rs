@@ -28,7 +28,6 @@ pub struct DiscoverySettings {
 
 impl DiscoverySettings {
     /// Whether no packet may leave, whoever said so.
-    #[must_use]
     pub fn is_offline(&self) -> bool {
         self.offline || self.hub.as_ref().is_some_and(|hub| hub.offline)
     }

@@ -15,7 +15,6 @@ pub struct VocabularySizes {
 
 impl VocabularySizes {
     /// Tokens first, then metadata, then rows.
-    #[must_use]
     pub fn best(&self) -> Option<usize> {
         self.tokens.or(self.metadata).or(self.rows)
     }

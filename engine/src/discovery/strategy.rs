@@ -81,7 +81,6 @@ pub enum TokenizerStrategy {
 
 impl TokenizerStrategy {
     /// In words.
-    #[must_use]
     pub fn description(&self) -> String {
         match self {
             Self::Exact(path) => format!("the named file {}", path.display()),
@@ -96,13 +95,11 @@ impl TokenizerStrategy {
     }
 
     /// Whether packets leave when it is resolved.
-    #[must_use]
     pub fn requires_network(&self) -> bool {
         matches!(self, Self::NeedsDownload(_))
     }
 
     /// Whether the cache of downloads is read or written when it is resolved.
-    #[must_use]
     pub fn uses_cache(&self) -> bool {
         matches!(self, Self::Cached(_) | Self::NeedsDownload(_))
     }

@@ -4,7 +4,7 @@ use super::chain::{Chain, FamilyReport, Step, StepKind, StepOutcome};
 use super::colocated::colocated;
 use super::discovery::TokenizerDiscovery;
 use super::embedded::{self, Embedded, Pre};
-use super::error::TokenizerDiscoveryError;
+use super::error::{TokenizerDiscoveryError, no_repository};
 use super::remote::{self, Present};
 use super::resolver::{Resolved, Resolver};
 use super::settings::DiscoverySettings;
@@ -15,12 +15,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// Looks: nothing is fetched, and no tokenizer is built where one pass over it tells enough.
-pub(super) fn look(
-    discovery: &TokenizerDiscovery,
-    settings: &DiscoverySettings,
-    observer: Option<&Observer>,
-) -> Walked {
-    Walk { resolver: Resolver { discovery, settings, observer }, build: false }.run()
+pub(super) fn look(discovery: &TokenizerDiscovery, settings: &DiscoverySettings) -> Walked {
+    Walk { resolver: Resolver { discovery, settings, observer: None }, build: false }.run()
 }
 
 /// Looks and does.
@@ -53,7 +49,7 @@ impl TokenizerDiscovery {
         &self,
         settings: &DiscoverySettings,
     ) -> Result<TokenizerStrategy, TokenizerDiscoveryError> {
-        let walked = look(self, settings, None);
+        let walked = look(self, settings);
         match (walked.chain.strategy.clone(), walked.chain.needs_download.clone()) {
             (Some(strategy), _) => Ok(strategy),
             (None, Some(info)) if !settings.is_offline() => Ok(TokenizerStrategy::NeedsDownload(info)),
@@ -63,9 +59,8 @@ impl TokenizerDiscovery {
 
     /// Every step: what it looked at, what came of it, why, and how long it took. Looks only: nothing is fetched, and
     /// an embedded tokenizer is examined but not built.
-    #[must_use]
     pub fn chain(&self, settings: &DiscoverySettings) -> Chain {
-        look(self, settings, None).chain
+        look(self, settings).chain
     }
 
     fn no_steps_yet(&self) -> Chain {
@@ -108,6 +103,21 @@ type Looked = (Vec<String>, Found);
 struct Walk<'a> {
     resolver: Resolver<'a>,
     build: bool,
+}
+
+impl Found {
+    /// What was looked at and not built.
+    fn seen(strategy: TokenizerStrategy, why: String, doubt: bool) -> Self {
+        Self::Works(Box::new(Works { strategy, why, doubt, resolved: None }))
+    }
+
+    /// The same without a doubt, with other words for why.
+    fn certain(self, why: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Works(works) => Self::Works(Box::new(Works { why: why(&works.why), doubt: false, ..*works })),
+            other => other,
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -205,7 +215,7 @@ impl Walk<'_> {
             match self.resolver.look(path) {
                 Ok(Some(look)) => {
                     let why = format!("{}, {} tokens", look.kind, look.tokens);
-                    return Found::Works(Box::new(Works { strategy, why, doubt: false, resolved: None }));
+                    return Found::seen(strategy, why, false);
                 }
                 Ok(None) => {}
                 Err(error) => return Found::Rejected(error),
@@ -221,11 +231,8 @@ impl Walk<'_> {
         if !path.exists() {
             return (at, Found::Rejected(TokenizerDiscoveryError::MissingFile { path }));
         }
-        match self.resolve(TokenizerStrategy::Exact(path)) {
-            // Whoever names a file has decided.
-            Found::Works(works) => (at, Found::Works(Box::new(Works { doubt: false, ..*works }))),
-            other => (at, other),
-        }
+        // Whoever names a file has decided.
+        (at, self.resolve(TokenizerStrategy::Exact(path)).certain(str::to_owned))
     }
 
     fn embedded(&self) -> Looked {
@@ -264,27 +271,19 @@ impl Walk<'_> {
         let split = match pre {
             Pre::None => String::new(),
             Pre::Named(name) => format!(", pre-tokenizer `{name}`"),
-            Pre::Fingerprint(known) => {
-                format!(
-                    ", tokenizer.ggml.pre {said}, but the vocabulary is that of {}: pre-tokenizer `{}`",
-                    known.name, known.pre
-                )
-            }
+            Pre::Fingerprint(known) => format!(
+                ", tokenizer.ggml.pre {said}, but the vocabulary is that of {}: pre-tokenizer `{}`",
+                known.name, known.pre
+            ),
             Pre::Rare(name) => {
                 format!(", pre-tokenizer `{name}`, a name that llama.cpp does not know: its rule is a guess")
             }
             Pre::Unknown => {
-                let why =
-                    format!("tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess");
-                format!(", {why}")
+                format!(", tokenizer.ggml.pre {said} and the vocabulary is unknown: the pre-tokenizer is a guess")
             }
         };
-        Found::Works(Box::new(Works {
-            strategy: TokenizerStrategy::EmbeddedGguf,
-            why: format!("{kind}, {tokens} tokens{split}"),
-            doubt: matches!(pre, Pre::Unknown | Pre::Rare(_)),
-            resolved: None,
-        }))
+        let why = format!("{kind}, {tokens} tokens{split}");
+        Found::seen(TokenizerStrategy::EmbeddedGguf, why, matches!(pre, Pre::Unknown | Pre::Rare(_)))
     }
 
     fn beside(&self) -> Looked {
@@ -306,16 +305,7 @@ impl Walk<'_> {
                 Found::Works(works) if works.doubt && self.resolver.discovery.sizes().tokens.is_some() => {
                     reasons.push(format!("{shown}: its pre-tokenizer is a guess too"));
                 }
-                Found::Works(works) => {
-                    return (
-                        at,
-                        Found::Works(Box::new(Works {
-                            why: format!("{shown}: {}", works.why),
-                            doubt: false,
-                            ..*works
-                        })),
-                    );
-                }
+                works @ Found::Works(_) => return (at, works.certain(|why| format!("{shown}: {why}"))),
                 Found::Rejected(error) => reasons.push(format!("{shown}: {error}")),
                 Found::Absent(why) | Found::NotAllowed(why) => reasons.push(format!("{shown}: {why}")),
             }
@@ -325,13 +315,8 @@ impl Walk<'_> {
 
     fn info(&self) -> Result<TokenizerDownloadInfo, Box<Found>> {
         let discovery = self.resolver.discovery;
-        discovery.download_info().ok_or_else(|| {
-            Box::new(Found::Absent(format!(
-                "no repository is known for architecture `{}` with {} tokens",
-                discovery.architecture(),
-                discovery.vocab_size()
-            )))
-        })
+        let unknown = || Found::Absent(no_repository(discovery.architecture(), discovery.vocab_size()));
+        discovery.download_info().ok_or_else(|| Box::new(unknown()))
     }
 
     fn cache(&self, source: Source) -> Looked {
@@ -358,14 +343,9 @@ impl Walk<'_> {
         }
         if !self.build {
             let why = format!("{why}{}", self.guess().unwrap_or_default());
-            return (at, Found::Works(Box::new(Works { strategy, why, doubt: false, resolved: None })));
+            return (at, Found::seen(strategy, why, false));
         }
-        match self.resolve(strategy) {
-            Found::Works(works) => {
-                (at, Found::Works(Box::new(Works { why: format!("{why}: {}", works.why), doubt: false, ..*works })))
-            }
-            found => (at, found),
-        }
+        (at, self.resolve(strategy).certain(|found| format!("{why}: {found}")))
     }
 
     fn download(&self, chain: &mut Chain) -> Looked {
@@ -384,22 +364,9 @@ impl Walk<'_> {
         }
         let strategy = TokenizerStrategy::NeedsDownload(info);
         if !self.build {
-            return (
-                at,
-                Found::Works(Box::new(Works {
-                    strategy,
-                    why: format!("to be fetched: {what}"),
-                    doubt: false,
-                    resolved: None,
-                })),
-            );
+            return (at, Found::seen(strategy, format!("to be fetched: {what}"), false));
         }
-        match self.resolve(strategy) {
-            Found::Works(works) => {
-                (at, Found::Works(Box::new(Works { why: format!("fetched: {}", works.why), doubt: false, ..*works })))
-            }
-            found => (at, found),
-        }
+        (at, self.resolve(strategy).certain(|found| format!("fetched: {found}")))
     }
 
     /// What else it may be, where the table guesses.

@@ -209,7 +209,6 @@ impl GgufFile {
     }
 
     /// Whether the bytes are mappings of files, and not memory of this process.
-    #[must_use]
     pub fn is_mapped(&self) -> bool {
         self.0.parts.iter().all(|part| part.bytes.is_mapped())
     }

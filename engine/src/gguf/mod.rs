@@ -61,6 +61,7 @@ pub(crate) use identity::Identity;
 pub use metadata::Metadata;
 pub use output::same_file;
 pub use tensor::{TensorInfo, TensorView};
+pub(crate) use types::with_numbers;
 pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, TYPE_42, ValueType, ggml_type, tensor_size};
 pub use value::{ArrayView, Number, NumberIter, StringIter, Value, ValueIter};
 pub use writer::GgufWriter;

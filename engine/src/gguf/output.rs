@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use super::error::GgufError;
 
 /// Whether two paths name one file: by another way, through links, or by a second name (hard link).
-#[must_use]
 pub fn same_file(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
     {

@@ -115,34 +115,26 @@ impl Described {
 
 /// Indices of the tensors of several parts sorted by name; a name that occurs twice is returned with the two parts.
 pub(super) fn index_parts(tensors: &[TensorInfo]) -> Result<Vec<u32>, (String, [usize; 2])> {
-    let name = |i: &u32| tensors.get(*i as usize).map(|t| t.name.as_str());
-    // `split` proved that there are no more than an i32 can count.
-    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
-    by_name.sort_by(|a, b| name(a).cmp(&name(b)));
-    let twice = by_name.windows(2).find_map(|pair| match pair {
-        [a, b] if name(a) == name(b) => Some((tensors.get(*a as usize)?, tensors.get(*b as usize)?)),
-        _ => None,
-    });
-    match twice {
-        Some((a, b)) => Err((a.name.clone(), [a.part, b.part])),
-        None => Ok(by_name),
-    }
+    index(tensors, |t| t).map_err(|[a, b]| (a.name.clone(), [a.part, b.part]))
 }
 
 /// Indices of the tensors sorted by name; two equal names are an error.
 pub(super) fn index_by_name(tensors: &[Described]) -> Result<Vec<u32>, GgufError> {
-    let name = |i: &u32| tensors.get(*i as usize).map(|t| t.info.name.as_str());
+    index(tensors, |t| &t.info)
+        .map_err(|[_, second]| GgufError::DuplicateTensor { tensor: second.info.name.clone(), at: second.at })
+}
+
+fn index<T>(tensors: &[T], info: impl Fn(&T) -> &TensorInfo) -> Result<Vec<u32>, [&T; 2]> {
+    let get = |i: &u32| tensors.get(*i as usize);
+    let name = |i: &u32| get(i).map(|t| info(t).name.as_str());
+    // The file, or `split`, proved that there are no more than an i32 can count.
     let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
     by_name.sort_by(|a, b| name(a).cmp(&name(b)));
-    for pair in by_name.windows(2) {
-        if let [a, b] = pair
-            && name(a) == name(b)
-            && let Some(second) = tensors.get(*b as usize)
-        {
-            return Err(GgufError::DuplicateTensor { tensor: second.info.name.clone(), at: second.at });
-        }
-    }
-    Ok(by_name)
+    let twice = by_name.windows(2).find_map(|pair| match pair {
+        [a, b] if name(a) == name(b) => Some([get(a)?, get(b)?]),
+        _ => None,
+    });
+    twice.map_or(Ok(by_name), Err)
 }
 
 /// Gives every tensor its absolute place and, where the shape does not tell, its size; proves that all

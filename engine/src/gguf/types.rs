@@ -5,106 +5,78 @@
 //! with is named and sized by the format itself; the table has the types that the engine does not compute with, since those
 //! must be named, sized and checked for truncation too.
 
-use std::fmt;
-
 use bitnet_kernels::quant::{self, Format};
 
 use super::error::GgufError;
+use crate::named::named;
 
-/// Type of a metadata value, with the number by which the file stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum ValueType {
-    /// Unsigned 8 bits.
-    U8 = 0,
-    /// Signed 8 bits.
-    I8 = 1,
-    /// Unsigned 16 bits.
-    U16 = 2,
-    /// Signed 16 bits.
-    I16 = 3,
-    /// Unsigned 32 bits.
-    U32 = 4,
-    /// Signed 32 bits.
-    I32 = 5,
-    /// IEEE single.
-    F32 = 6,
-    /// One byte, 0 or 1.
-    Bool = 7,
-    /// u64 length, then that many bytes.
-    String = 8,
-    /// u32 element type, u64 count, then the elements.
-    Array = 9,
-    /// Unsigned 64 bits.
-    U64 = 10,
-    /// Signed 64 bits.
-    I64 = 11,
-    /// IEEE double.
-    F64 = 12,
+named! {
+    /// Type of a metadata value, with the number by which the file stores it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    #[repr(u32)]
+    pub enum ValueType {
+        /// Unsigned 8 bits.
+        U8 = "u8",
+        /// Signed 8 bits.
+        I8 = "i8",
+        /// Unsigned 16 bits.
+        U16 = "u16",
+        /// Signed 16 bits.
+        I16 = "i16",
+        /// Unsigned 32 bits.
+        U32 = "u32",
+        /// Signed 32 bits.
+        I32 = "i32",
+        /// IEEE single.
+        F32 = "f32",
+        /// One byte, 0 or 1.
+        Bool = "bool",
+        /// u64 length, then that many bytes.
+        String = "string",
+        /// u32 element type, u64 count, then the elements.
+        Array = "array",
+        /// Unsigned 64 bits.
+        U64 = "u64",
+        /// Signed 64 bits.
+        I64 = "i64",
+        /// IEEE double.
+        F64 = "f64",
+    }
 }
 
-impl ValueType {
-    /// Every value type, in the order of the numbers.
-    pub const ALL: [ValueType; 13] = [
-        ValueType::U8,
-        ValueType::I8,
-        ValueType::U16,
-        ValueType::I16,
-        ValueType::U32,
-        ValueType::I32,
-        ValueType::F32,
-        ValueType::Bool,
-        ValueType::String,
-        ValueType::Array,
-        ValueType::U64,
-        ValueType::I64,
-        ValueType::F64,
-    ];
+/// Hands the types of numbers to a macro: Rust's name, and the variant that values of it are.
+macro_rules! with_numbers {
+    ($then:ident $($rest:tt)*) => {
+        $then! { [u8 U8, i8 I8, u16 U16, i16 I16, u32 U32, i32 I32, f32 F32, u64 U64, i64 I64, f64 F64] $($rest)* }
+    };
+}
+pub(crate) use with_numbers;
 
+macro_rules! fixed_sizes {
+    ([$($t:ident $variant:ident),*]) => {
+        impl ValueType {
+            /// Bytes of one value; `None` for strings and arrays.
+            pub fn fixed_size(self) -> Option<u64> {
+                match self {
+                    $(Self::$variant => Some(size_of::<$t>() as u64),)*
+                    Self::Bool => Some(1),
+                    Self::String | Self::Array => None,
+                }
+            }
+        }
+    };
+}
+with_numbers!(fixed_sizes);
+
+impl ValueType {
     /// The type with this number.
     pub fn from_u32(id: u32) -> Option<ValueType> {
         usize::try_from(id).ok().and_then(|i| ValueType::ALL.get(i)).copied()
     }
 
-    /// Bytes of one value; `None` for strings and arrays.
-    pub fn fixed_size(self) -> Option<u64> {
-        match self {
-            ValueType::U8 | ValueType::I8 | ValueType::Bool => Some(1),
-            ValueType::U16 | ValueType::I16 => Some(2),
-            ValueType::U32 | ValueType::I32 | ValueType::F32 => Some(4),
-            ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
-            ValueType::String | ValueType::Array => None,
-        }
-    }
-
     /// The fewest bytes that one value can occupy (an empty string, an empty array).
     pub fn min_size(self) -> u64 {
         self.fixed_size().unwrap_or(if self == ValueType::String { 8 } else { 12 })
-    }
-
-    /// "u32", "string"...
-    pub fn name(self) -> &'static str {
-        match self {
-            ValueType::U8 => "u8",
-            ValueType::I8 => "i8",
-            ValueType::U16 => "u16",
-            ValueType::I16 => "i16",
-            ValueType::U32 => "u32",
-            ValueType::I32 => "i32",
-            ValueType::F32 => "f32",
-            ValueType::Bool => "bool",
-            ValueType::String => "string",
-            ValueType::Array => "array",
-            ValueType::U64 => "u64",
-            ValueType::I64 => "i64",
-            ValueType::F64 => "f64",
-        }
-    }
-}
-
-impl fmt::Display for ValueType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -8,62 +8,70 @@ use std::marker::PhantomData;
 use super::MAX_ARRAY_DEPTH;
 use super::cursor::Cursor;
 use super::error::GgufError;
-use super::types::ValueType;
+use super::types::{ValueType, with_numbers};
 
-/// One metadata value, borrowed from the file.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Value<'a> {
-    /// Unsigned 8 bits.
-    U8(u8),
-    /// Signed 8 bits.
-    I8(i8),
-    /// Unsigned 16 bits.
-    U16(u16),
-    /// Signed 16 bits.
-    I16(i16),
-    /// Unsigned 32 bits.
-    U32(u32),
-    /// Signed 32 bits.
-    I32(i32),
-    /// IEEE single.
-    F32(f32),
-    /// True or false.
-    Bool(bool),
-    /// A string outside arrays, which is UTF-8.
-    Str(&'a str),
-    /// A string inside an array: bytes, since vocabularies in the wild hold tokens that are not UTF-8.
-    Bytes(&'a [u8]),
-    /// An array.
-    Array(ArrayView<'a>),
-    /// Unsigned 64 bits.
-    U64(u64),
-    /// Signed 64 bits.
-    I64(i64),
-    /// IEEE double.
-    F64(f64),
+/// An enum of numbers and what else there is, and the [`ValueType`] of each variant.
+macro_rules! values {
+    ([$($t:ident $variant:ident),*] $(#[$meta:meta])* $name:ident $(<$life:lifetime>)? { $($more:tt)* } $($types:tt)*) => {
+        $(#[$meta])*
+        pub enum $name $(<$life>)? {
+            $(#[doc = concat!("A number of type ", stringify!($t), ".")] $variant($t),)*
+            $($more)*
+        }
+
+        impl $(<$life>)? $name $(<$life>)? {
+            /// The type by which the file stores it.
+            pub fn value_type(&self) -> ValueType {
+                match self {
+                    $(Self::$variant(_) => ValueType::$variant,)*
+                    $($types)*
+                }
+            }
+        }
+    };
+}
+pub(super) use values;
+
+with_numbers! { values
+    /// One metadata value, borrowed from the file.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    #[non_exhaustive]
+    Value<'a> {
+        /// True or false.
+        Bool(bool),
+        /// A string outside arrays, which is UTF-8.
+        Str(&'a str),
+        /// A string inside an array: bytes, since vocabularies in the wild hold tokens that are not UTF-8.
+        Bytes(&'a [u8]),
+        /// An array.
+        Array(ArrayView<'a>),
+    }
+    Self::Bool(_) => ValueType::Bool,
+    Self::Str(_) | Self::Bytes(_) => ValueType::String,
+    Self::Array(_) => ValueType::Array,
 }
 
-impl<'a> Value<'a> {
-    /// The type by which the file stores it.
-    pub fn value_type(&self) -> ValueType {
-        match self {
-            Value::U8(_) => ValueType::U8,
-            Value::I8(_) => ValueType::I8,
-            Value::U16(_) => ValueType::U16,
-            Value::I16(_) => ValueType::I16,
-            Value::U32(_) => ValueType::U32,
-            Value::I32(_) => ValueType::I32,
-            Value::F32(_) => ValueType::F32,
-            Value::Bool(_) => ValueType::Bool,
-            Value::Str(_) | Value::Bytes(_) => ValueType::String,
-            Value::Array(_) => ValueType::Array,
-            Value::U64(_) => ValueType::U64,
-            Value::I64(_) => ValueType::I64,
-            Value::F64(_) => ValueType::F64,
+macro_rules! read_scalar {
+    ([$($t:ident $variant:ident),*]) => {
+        impl Value<'static> {
+            /// Reads a value of a fixed-size type, which borrows nothing; `None` for strings and arrays, and if
+            /// the bytes end early.
+            pub(super) fn read_scalar(cursor: &mut Cursor<'_>, ty: ValueType) -> Option<Self> {
+                fn raw<const N: usize>(cursor: &mut Cursor<'_>) -> Option<[u8; N]> {
+                    cursor.take(N as u64, format_args!("element")).ok()?.try_into().ok()
+                }
+                Some(match ty {
+                    $(ValueType::$variant => Value::$variant($t::from_le_bytes(raw(cursor)?)),)*
+                    ValueType::Bool => Value::Bool(raw::<1>(cursor)? != [0]),
+                    ValueType::String | ValueType::Array => return None,
+                })
+            }
         }
-    }
+    };
+}
+with_numbers!(read_scalar);
 
+impl<'a> Value<'a> {
     /// The value of any integer type.
     pub fn as_integer(&self) -> Option<i128> {
         match *self {
@@ -95,28 +103,6 @@ impl<'a> Value<'a> {
             Value::F64(v) => format!("{ty} {v}"),
             other => format!("{ty} {}", other.as_integer().unwrap_or_default()),
         }
-    }
-
-    /// Reads a value of a fixed-size type, which borrows nothing; `None` for strings and arrays, and if
-    /// the bytes end early.
-    pub(super) fn read_scalar(cursor: &mut Cursor<'_>, ty: ValueType) -> Option<Value<'static>> {
-        fn raw<const N: usize>(cursor: &mut Cursor<'_>) -> Option<[u8; N]> {
-            cursor.take(N as u64, format_args!("element")).ok()?.try_into().ok()
-        }
-        Some(match ty {
-            ValueType::U8 => Value::U8(u8::from_le_bytes(raw(cursor)?)),
-            ValueType::I8 => Value::I8(i8::from_le_bytes(raw(cursor)?)),
-            ValueType::U16 => Value::U16(u16::from_le_bytes(raw(cursor)?)),
-            ValueType::I16 => Value::I16(i16::from_le_bytes(raw(cursor)?)),
-            ValueType::U32 => Value::U32(u32::from_le_bytes(raw(cursor)?)),
-            ValueType::I32 => Value::I32(i32::from_le_bytes(raw(cursor)?)),
-            ValueType::F32 => Value::F32(f32::from_le_bytes(raw(cursor)?)),
-            ValueType::Bool => Value::Bool(raw::<1>(cursor)? != [0]),
-            ValueType::U64 => Value::U64(u64::from_le_bytes(raw(cursor)?)),
-            ValueType::I64 => Value::I64(i64::from_le_bytes(raw(cursor)?)),
-            ValueType::F64 => Value::F64(f64::from_le_bytes(raw(cursor)?)),
-            ValueType::String | ValueType::Array => return None,
-        })
     }
 
     /// Reads an element of an array; `None` if the bytes end early (they were walked at open, so they do
@@ -318,7 +304,7 @@ mod sealed {
 }
 
 macro_rules! numbers {
-    ($($t:ident $variant:ident),*) => {$(
+    ([$($t:ident $variant:ident),*]) => {$(
         impl sealed::Sealed for $t {}
         impl Number for $t {
             const TYPE: ValueType = ValueType::$variant;
@@ -328,7 +314,7 @@ macro_rules! numbers {
         }
     )*};
 }
-numbers!(u8 U8, i8 I8, u16 U16, i16 I16, u32 U32, i32 I32, f32 F32, u64 U64, i64 I64, f64 F64);
+with_numbers!(numbers);
 
 /// Iterator over an array of numbers.
 #[derive(Debug, Clone)]

@@ -224,6 +224,13 @@ impl<'a> GgufWriter<'a> {
         written.map_err(|e| e.in_file(path))
     }
 
+    /// The file in memory.
+    pub fn into_vec(self) -> Result<Vec<u8>, GgufError> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes the file to `out`; returns the number of bytes.
     pub fn write_to(mut self, out: impl Write) -> Result<u64, GgufError> {
         if self.alignment != DEFAULT_ALIGNMENT && !self.seen_keys.contains(KEY_ALIGNMENT) {

@@ -33,67 +33,6 @@ impl BlockingDownload {
         Ok(Self { client, runtime: Some(runtime) })
     }
 
-    /// See [`SmartTokenizerDownload::fetch`].
-    pub fn fetch(&self, repo: &str, revision: &str, path: &str) -> Result<Fetched, HubError> {
-        self.run(self.client.fetch(repo, revision, path))
-    }
-
-    /// See [`SmartTokenizerDownload::fetch_all`].
-    pub fn fetch_all(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Vec<Fetched>, HubError> {
-        self.run(self.client.fetch_all(repo, revision, paths))
-    }
-
-    /// See [`SmartTokenizerDownload::list`].
-    pub fn list(&self, repo: &str, revision: &str) -> Result<Listing, HubError> {
-        self.run(self.client.list(repo, revision))
-    }
-
-    /// See [`SmartTokenizerDownload::select`].
-    pub fn select(&self, repo: &str, revision: &str, wanted: &[&str], welcome: &[&str]) -> Result<Listing, HubError> {
-        self.run(self.client.select(repo, revision, wanted, welcome))
-    }
-
-    /// See [`SmartTokenizerDownload::snapshot`].
-    pub fn snapshot(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Snapshot, HubError> {
-        self.run(self.client.snapshot(repo, revision, paths))
-    }
-
-    /// See [`SmartTokenizerDownload::snapshot_matching`].
-    pub fn snapshot_matching(
-        &self,
-        repo: &str,
-        revision: &str,
-        wanted: &[&str],
-        welcome: &[&str],
-    ) -> Result<Snapshot, HubError> {
-        self.run(self.client.snapshot_matching(repo, revision, wanted, welcome))
-    }
-
-    /// See [`SmartTokenizerDownload::plan`].
-    pub fn plan(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<SnapshotPlan, HubError> {
-        self.run(self.client.plan(repo, revision, paths))
-    }
-
-    /// See [`SmartTokenizerDownload::complete`].
-    pub fn complete(&self, plan: SnapshotPlan) -> Result<Snapshot, HubError> {
-        self.run(self.client.complete(plan))
-    }
-
-    /// See [`SmartTokenizerDownload::plan_model`].
-    pub fn plan_model(&self, reference: &ModelRef) -> Result<ModelPlan, HubError> {
-        self.run(self.client.plan_model(reference))
-    }
-
-    /// See [`SmartTokenizerDownload::plan_checkpoint`].
-    pub fn plan_checkpoint(&self, reference: &ModelRef) -> Result<SnapshotPlan, HubError> {
-        self.run(self.client.plan_checkpoint(reference))
-    }
-
-    /// See [`SmartTokenizerDownload::fetch_model`].
-    pub fn fetch_model(&self, plan: ModelPlan) -> Result<(ModelFiles, Snapshot), HubError> {
-        self.run(self.client.fetch_model(plan))
-    }
-
     /// The cache.
     pub fn cache(&self) -> &Cache {
         self.client.cache()
@@ -113,6 +52,30 @@ impl BlockingDownload {
         std::thread::scope(|scope| scope.spawn(|| span.in_scope(task)).join())
             .unwrap_or_else(|_| Err(HubError::Client { why: "the download thread panicked".to_owned() }))
     }
+}
+
+/// The calls of [`SmartTokenizerDownload`] that wait for what comes of them.
+macro_rules! calls {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        impl BlockingDownload {
+            $(#[doc = concat!("See [`SmartTokenizerDownload::", stringify!($name), "`].")]
+            pub fn $name(&self, $($arg: $type),*) -> Result<$out, HubError> {
+                self.run(self.client.$name($($arg),*))
+            })*
+        }
+    };
+}
+
+calls! {
+    fetch(repo: &str, revision: &str, path: &str) -> Fetched;
+    fetch_all(repo: &str, revision: &str, paths: &[&str]) -> Vec<Fetched>;
+    list(repo: &str, revision: &str) -> Listing;
+    select(repo: &str, revision: &str, wanted: &[&str], welcome: &[&str]) -> Listing;
+    snapshot(repo: &str, revision: &str, paths: &[&str]) -> Snapshot;
+    complete(plan: SnapshotPlan) -> Snapshot;
+    plan_model(reference: &ModelRef) -> ModelPlan;
+    plan_checkpoint(reference: &ModelRef) -> SnapshotPlan;
+    fetch_model(plan: ModelPlan) -> (ModelFiles, Snapshot);
 }
 
 impl Drop for BlockingDownload {

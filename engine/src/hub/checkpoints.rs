@@ -23,19 +23,16 @@ const WELCOME: [&str; 4] = ["*.json", "tokenizer.model", "merges.txt", "*.jinja"
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Whether files of a repository or a folder are those of a checkpoint.
-#[must_use]
 pub fn is_checkpoint(files: &[String]) -> bool {
     WANTED.iter().all(|pattern| files.iter().any(|file| glob::matches(pattern, file)))
 }
 
 /// A command that fetches what a reference means, where the files of its repository are a model or a checkpoint.
-#[must_use]
 pub fn command(reference: &ModelRef, files: &[String]) -> Option<String> {
     (choose(reference, files).is_ok() || is_checkpoint(files)).then(|| reference.command())
 }
 
 /// The command that makes a GGUF of a checkpoint. `source` is its folder or reference; `fetch`: it may have to be fetched.
-#[must_use]
 pub fn convert_command(source: &Path, fetch: bool) -> String {
     let (source, fetch) = (crate::shell::quoted(source), if fetch { " --auto-download" } else { "" });
     format!("bitnet convert {source}{fetch} --to i2_s -o FILE (--to f16 if its weights are not ternary)")
@@ -67,13 +64,11 @@ impl SmartTokenizerDownload {
 
 /// The folder of a checkpoint that a cache of HuggingFace's layout has: with all files that the list of its commit names, or, where
 /// no list is known (another tool has filled the cache), with all that its own index names. Only names are looked at.
-#[must_use]
 pub fn cached(settings: &HubSettings, reference: &ModelRef) -> Option<CheckpointFiles> {
     find(settings, reference).map(|(_, here)| here)
 }
 
 /// As [`cached`], and each file is what its checksum says.
-#[must_use]
 pub fn sound(settings: &HubSettings, reference: &ModelRef) -> Option<PathBuf> {
     let (root, CheckpointFiles { commit, folder, files }) = find(settings, reference)?;
     // A file that is not a link does not say its checksum.

@@ -34,7 +34,6 @@ pub struct Choice {
 
 impl Choice {
     /// The file to open.
-    #[must_use]
     pub fn first(&self) -> &str {
         self.files.first().map_or("", String::as_str)
     }
@@ -98,7 +97,6 @@ pub fn choose(reference: &ModelRef, files: &[String]) -> Result<Choice, HubError
 }
 
 /// All parts of the split model that a path is a part of; the path alone if it is none.
-#[must_use]
 pub fn all_parts(path: &str) -> Vec<String> {
     PartName::parse(Path::new(path)).map_or_else(|| vec![path.to_owned()], |name| parts(&name).collect())
 }

@@ -42,23 +42,15 @@ fn folder_variable(path: &Path) -> &'static str {
 
 /// An error of the hub module. URLs in it carry no query, and no text ever holds a token.
 #[derive(Debug, Clone, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
 pub enum HubError {
-    /// A repository id, revision or path that no hub would accept, or that would leave the cache folder.
     #[error("`{value}` is not a valid {kind}: {why}")]
-    Name {
-        /// "repository", "revision" or "path".
-        kind: &'static str,
-        value: String,
-        why: &'static str,
-    },
-    /// The name of a model that is not one.
+    Name { kind: &'static str, value: String, why: &'static str },
     #[error(
         "`{text}` does not name a model: {why}; write hf:ORG/REPO[@REVISION][:FILE or QUANT], or the path of a file"
     )]
     Reference { text: String, why: String },
-    /// A repository (or what a cache has of it) without the model that is wanted.
     #[error("{reference}: there is no {wanted}; {}{remedy}", there_is("its GGUF files", there))]
     NoModel {
         reference: String,
@@ -67,22 +59,17 @@ pub enum HubError {
         /// Empty, or what to do with what is there instead.
         remedy: String,
     },
-    /// A reference that fits several models.
     #[error("{reference} fits several models; name one of them: {}", some(choices))]
     SeveralModels { reference: String, choices: Vec<String> },
-    /// A split model of which the repository lacks a part.
     #[error("{reference}: {file} is a part of a split model, and the part {missing} is not there; choose another file")]
     NoPart { reference: String, file: String, missing: String },
-    /// A pattern of file names that fits none.
     #[error("no file of {repo} ({revision}) matches {pattern}; {}", there_is("its files", there))]
     NoMatch { repo: String, revision: String, pattern: String, there: Vec<String> },
-    /// Too little space for what is to be fetched. Nothing has been fetched.
     #[error(
         "{needed} bytes are to be fetched into {}, where {free} bytes are free; make room (`bitnet cache list` shows the models), or use \
          another folder: export HF_HUB_CACHE=DIR", path.display()
     )]
     Space { path: PathBuf, needed: u64, free: u64 },
-    /// A setting that cannot be used.
     #[error("setting {name}=`{value}` cannot be used: {why}; set it as in {name}={example}, or unset {name}")]
     Setting {
         name: &'static str,
@@ -91,10 +78,8 @@ pub enum HubError {
         why: String,
         example: &'static str,
     },
-    /// An access token that cannot be sent.
     #[error("the access token of {place} cannot be sent: {why}; write the token alone there, or unset it")]
     Token { place: String, why: String },
-    /// Offline, and no cache holds the file.
     #[error(
         "offline, and no cache has a sound copy of {path} of {repo} ({revision}) ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
          TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {} --files {}",
@@ -102,86 +87,59 @@ pub enum HubError {
         quoted(Path::new(path))
     )]
     Offline { repo: String, revision: String, path: String, tried: Tried },
-    /// The hub knows no such repository, or does not show it to this token.
     #[error(
         "{endpoint} has no repository {repo}, or it is private ({message}); check the name{}",
         if *authenticated { ", or whether HF_TOKEN may read it: https://huggingface.co/settings/tokens" }
         else { ", or log in: export HF_TOKEN=hf_..." }
     )]
     RepoNotFound { endpoint: String, repo: String, message: String, authenticated: bool },
-    /// The repository's terms must be accepted first.
     #[error(
         "{repo} is gated ({message}); accept its terms at {endpoint}/{repo}{}",
         if *authenticated { " with the account of your HF_TOKEN" } else { ", then: export HF_TOKEN=hf_..." }
     )]
     Gated { endpoint: String, repo: String, message: String, authenticated: bool },
-    /// No such branch, tag or commit.
     #[error("{repo} has no revision `{revision}`; name one that it has, as in {example}")]
     RevisionNotFound { repo: String, revision: String, example: String },
-    /// No such file in this revision.
     #[error("{repo} has no file {path} in revision `{revision}`; its files: {endpoint}/{repo}/tree/{revision}")]
     EntryNotFound { endpoint: String, repo: String, revision: String, path: String, commit: Option<String> },
-    /// The hub wants us to wait longer than we may.
     #[error(
         "{url} is rate limited and asks for {wait:?} of patience, more than the {limit:?} left ({tried}); log in for a higher \
          limit (export HF_TOKEN=hf_...), or allow more time: export BITNET_DOWNLOAD_TIMEOUT={}", wait.as_secs() * 2 + 60
     )]
     RateLimited { url: String, wait: Duration, limit: Duration, tried: Tried },
-    /// An HTTP status that is not a success.
     #[error(
         "{url} answers {status} {message} ({tried}); run the command again later, or try a mirror: export HF_ENDPOINT=https://..."
     )]
     Status { url: String, status: u16, message: String, tried: Tried },
-    /// An answer that no hub gives: a login page, missing metadata.
     #[error(
         "{url} does not answer like a HuggingFace hub: {why} ({tried}); is there a login page or proxy in between? See: curl -I {url}"
     )]
     BadAnswer { url: String, why: String, tried: Tried },
-    /// A redirect that must not be followed.
     #[error("{url} redirects to {to}: {why}; check HF_ENDPOINT, and see: curl -I {url}")]
     Redirect { url: String, to: String, why: &'static str },
-    /// No connection, or it broke too often.
     #[error(
         "cannot reach {url}: {why} ({tried}); check network and proxy (curl -I {url}), then run the command again: it resumes"
     )]
     Network { url: String, why: String, tried: Tried },
-    /// The overall deadline passed.
     #[error("{what} took longer than {limit:?} ({tried}); run the command again: it resumes, or allow more: export BITNET_DOWNLOAD_TIMEOUT={}", limit.as_secs() * 4 + 60)]
     Deadline { what: String, limit: Duration, tried: Tried },
-    /// Too many failures in a row: the origin is left alone for a while.
     #[error(
         "{origin} failed {failures} times in a row (last: {last}) and is left alone for {retry_in:?}; check it (curl -I {origin}), then run the command again"
     )]
-    CircuitOpen {
-        /// `scheme://host:port`.
-        origin: String,
-        failures: u32,
-        retry_in: Duration,
-        last: String,
-    },
-    /// All bytes came and they are the wrong ones.
+    CircuitOpen { origin: String, failures: u32, retry_in: Duration, last: String },
     #[error(
         "{url} sent a file with {algorithm} {got}, but the hub promises {expected} ({tried}); nothing was kept. Run the command again, or \
          try another network or mirror: export HF_ENDPOINT=https://..."
     )]
     Checksum { url: String, algorithm: Algorithm, expected: String, got: String, tried: Tried },
-    /// The body has the wrong length.
     #[error(
         "{url} sent {got} bytes where the hub promises {expected} ({tried}); nothing was kept. Run the command again"
     )]
     Size { url: String, expected: u64, got: u64, tried: Tried },
-    /// A file of the cache could not be read or written.
     #[error("cannot {doing} {}: {why}; check space and permissions (df -h, ls -ld), or use another folder: export {}=DIR", path.display(), folder_variable(path))]
-    Io {
-        /// What was attempted: "read", "write", "lock"...
-        doing: &'static str,
-        path: PathBuf,
-        why: String,
-    },
-    /// A cached file is not what it was when it was stored.
+    Io { doing: &'static str, path: PathBuf, why: String },
     #[error("cached file {} is damaged: {why}; run: bitnet cache verify", path.display())]
     Corrupt { path: PathBuf, why: String },
-    /// The HTTP client could not be set up, or broke.
     #[error("the download client does not work: {why}")]
     Client { why: String },
 }

@@ -182,9 +182,7 @@ impl Http {
         loop {
             let (response, permit) =
                 self.send(counters, Method::HEAD, &url, |request| request.timeout(timeout)).await?;
-            if let Some(permit) = permit {
-                permit.success();
-            }
+            settle(permit);
             let headers = response.headers();
             let redirected = response.status().is_redirection();
             if !redirected && !response.status().is_success() {
@@ -255,9 +253,7 @@ impl Http {
                     return Ok((response, permit, url));
                 }
                 permit => {
-                    if let Some(permit) = permit {
-                        permit.success();
-                    }
+                    settle(permit);
                     return Err(self.refusal(&url, hub, &response, target));
                 }
             }
@@ -278,9 +274,7 @@ impl Http {
             let (mut response, permit) =
                 self.send(counters, Method::GET, &url, |request| request.timeout(self.metadata_timeout)).await?;
             if response.status().is_redirection() {
-                if let Some(permit) = permit {
-                    permit.success();
-                }
+                settle(permit);
                 let to = self.next_hop(&url, &response, &mut seen)?;
                 if !self.is_hub(&response, &to) {
                     return Err(Failure::fatal(HubError::Redirect {
@@ -293,9 +287,7 @@ impl Http {
                 continue;
             }
             if !response.status().is_success() {
-                if let Some(permit) = permit {
-                    permit.success();
-                }
+                settle(permit);
                 return Err(self.refusal(&url, true, &response, target));
             }
             let mut body = Vec::new();
@@ -309,9 +301,7 @@ impl Http {
                     Err(cause) => return Err(Failure::network(&url, causes(&cause.without_url()))),
                 }
             }
-            if let Some(permit) = permit {
-                permit.success();
-            }
+            settle(permit);
             return Ok(body);
         }
     }
@@ -361,6 +351,13 @@ impl Http {
             _ => Again::No,
         };
         Failure::new(error, cause, again)
+    }
+}
+
+/// The origin answered.
+fn settle(permit: Option<Permit>) {
+    if let Some(permit) = permit {
+        permit.success();
     }
 }
 

@@ -142,7 +142,6 @@ pub struct ModelEntry {
 
 impl ModelEntry {
     /// The command that fetches it, as a shell takes it.
-    #[must_use]
     pub fn command(&self) -> String {
         let path = crate::shell::quoted(Path::new(&self.path));
         format!("bitnet download {} --revision {} --file {path}", self.repo, self.commit)
@@ -162,7 +161,6 @@ impl ModelEntry {
 }
 
 /// All models (GGUF and safetensors) in caches of HuggingFace's layout, ordered by repository, commit and path.
-#[must_use]
 pub fn list_models(roots: &[PathBuf]) -> Vec<ModelEntry> {
     let mut out = Vec::new();
     for folder in roots.iter().flat_map(|root| children(root)) {
@@ -203,7 +201,6 @@ pub fn list_models(roots: &[PathBuf]) -> Vec<ModelEntry> {
 }
 
 /// Whether a file of a repository is (a part of) a model, which belongs into HuggingFace's cache and is not compressed.
-#[must_use]
 pub fn is_model(path: &str) -> bool {
     path.ends_with(".gguf") || path.ends_with(".safetensors")
 }

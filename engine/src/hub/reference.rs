@@ -59,13 +59,11 @@ impl ModelRef {
     }
 
     /// The command that fetches it, as a shell takes it.
-    #[must_use]
     pub fn command(&self) -> String {
         format!("bitnet download {}", crate::shell::quoted(Path::new(&self.to_string())))
     }
 
     /// The same repository and revision with another choice.
-    #[must_use]
     pub fn with(&self, pick: Pick) -> Self {
         Self { pick, ..self.clone() }
     }

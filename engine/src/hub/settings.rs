@@ -205,11 +205,9 @@ impl HubSettings {
         let system_cache = env::system_cache(lookup)?;
         let cache_dir = path("BITNET_TOKENIZER_CACHE")?
             .or_else(|| system_cache.map(|dir| dir.join("bitnet").join("tokenizers")))
-            .ok_or_else(|| HubError::Setting {
-                name: "BITNET_TOKENIZER_CACHE",
-                value: String::new(),
-                why: "neither it nor a home folder is set, so there is no place for the cache".to_owned(),
-                example: "/var/cache/bitnet",
+            .ok_or_else(|| {
+                let why = "neither it nor a home folder is set, so there is no place for the cache";
+                wrong("BITNET_TOKENIZER_CACHE", "", why, "/var/cache/bitnet")
             })?;
         // HuggingFace's tools use ~/.cache on every system
         let hf_base = path("XDG_CACHE_HOME")?.or_else(|| home.map(|home| home.join(".cache")));
@@ -256,12 +254,7 @@ impl HubSettings {
         }
         settings.timeouts.slowest = slowest;
         if let Some(value) = text("BITNET_SEED") {
-            let seed = value.parse().map_err(|_| HubError::Setting {
-                name: "BITNET_SEED",
-                value: value.clone(),
-                why: "it must be a whole number".to_owned(),
-                example: "42",
-            })?;
+            let seed = value.parse().map_err(|_| wrong("BITNET_SEED", &value, "it must be a whole number", "42"))?;
             settings.retry.seed = Some(seed);
         }
         Ok(settings)
@@ -275,18 +268,17 @@ impl From<SettingsError> for HubError {
     }
 }
 
+fn wrong(name: &'static str, value: &str, why: &str, example: &'static str) -> HubError {
+    HubError::Setting { name, value: value.to_owned(), why: why.to_owned(), example }
+}
+
 fn seconds(name: &'static str, value: &str) -> Result<Duration, HubError> {
     value
         .parse::<f64>()
         .ok()
         .filter(|s| *s > 0.0)
         .and_then(|s| Duration::try_from_secs_f64(s.min(1e7)).ok())
-        .ok_or_else(|| HubError::Setting {
-            name,
-            value: value.to_owned(),
-            why: "it must be a number of seconds above 0".to_owned(),
-            example: "600",
-        })
+        .ok_or_else(|| wrong(name, value, "it must be a number of seconds above 0", "600"))
 }
 
 fn bytes(name: &'static str, value: &str) -> Result<u64, HubError> {
@@ -296,12 +288,8 @@ fn bytes(name: &'static str, value: &str) -> Result<u64, HubError> {
         Some('G') => (&value[..value.len() - 1], 1 << 30),
         _ => (value, 1u64),
     };
-    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(|| HubError::Setting {
-        name,
-        value: value.to_owned(),
-        why: "it must be a number of bytes".to_owned(),
-        example: "4G",
-    })
+    let count = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    count.ok_or_else(|| wrong(name, value, "it must be a number of bytes", "4G"))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::download::SmartTokenizerDownload;
 use super::error::HubError;
 use super::event::Event;
 use super::fetch::{blocking, fetch};
-use super::fetched::{Fetched, Listing, Source};
+use super::fetched::{Fetched, Source};
 use super::hf_cache::{self, Look};
 use super::hf_store::HfStore;
 use super::http::{Metadata, Target};
@@ -61,13 +61,11 @@ enum Item {
 
 impl SnapshotPlan {
     /// The commit.
-    #[must_use]
     pub fn commit(&self) -> &str {
         &self.commit
     }
 
     /// Bytes that are still to come, those of files that an earlier run began not counted.
-    #[must_use]
     pub fn missing_bytes(&self) -> u64 {
         self.missing().map(|(_, bytes)| bytes).sum()
     }
@@ -95,18 +93,6 @@ impl SmartTokenizerDownload {
     /// fetched that the disk has no room for.
     pub async fn snapshot(&self, repo: &str, revision: &str, paths: &[&str]) -> Result<Snapshot, HubError> {
         self.complete(self.plan(repo, revision, paths).await?).await
-    }
-
-    /// The files of a revision that match (see [`select`](Self::select)), in HuggingFace's cache.
-    pub async fn snapshot_matching(
-        &self,
-        repo: &str,
-        revision: &str,
-        wanted: &[&str],
-        welcome: &[&str],
-    ) -> Result<Snapshot, HubError> {
-        let Listing { files, .. } = self.select(repo, revision, wanted, welcome).await?;
-        self.snapshot(repo, revision, &files.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     /// Finds out what there is of these files and what is to be fetched. What is here is verified.
@@ -167,13 +153,7 @@ impl SmartTokenizerDownload {
         }
         let meta = match meta {
             Some(meta) => meta,
-            None => match self.head(job, target).await {
-                Err(error @ HubError::EntryNotFound { .. }) => {
-                    let _ = self.0.cache.set_absent(repo, commit, path);
-                    return Err(error);
-                }
-                other => other?,
-            },
+            None => self.head_of_commit(job, target).await?,
         };
         self.check_commit(target, &meta)?;
         match self.here(job, store, target, Some(&meta.digest)).await? {

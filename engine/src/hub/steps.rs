@@ -117,6 +117,15 @@ impl SmartTokenizerDownload {
         }
     }
 
+    /// [`Self::head`] of a commit; that it lacks the file is remembered.
+    pub(super) async fn head_of_commit(&self, job: &Job, target: Target<'_>) -> Result<Metadata, HubError> {
+        let found = self.head(job, target).await;
+        if let Err(HubError::EntryNotFound { .. }) = &found {
+            let _ = self.0.cache.set_absent(target.repo, target.revision, target.path);
+        }
+        found
+    }
+
     /// One file of a commit. `asked` is the revision in the user's words.
     pub(super) async fn one(
         &self,
@@ -146,13 +155,7 @@ impl SmartTokenizerDownload {
         let meta = match meta {
             Some(meta) => meta,
             None => {
-                let meta = match self.head(job, target).await {
-                    Err(error @ HubError::EntryNotFound { .. }) => {
-                        let _ = self.0.cache.set_absent(repo, commit, path);
-                        return Err(error);
-                    }
-                    other => other?,
-                };
+                let meta = self.head_of_commit(job, target).await?;
                 if let Some(hit) = self.hf_cached(job, target, Some(&meta.digest)).await? {
                     return Ok(hit);
                 }

@@ -38,7 +38,6 @@ impl<'s, 'f> Builder<'s, 'f> {
     }
 
     /// The sizes.
-    #[must_use]
     pub fn config(&self) -> &'f Config {
         self.source.config()
     }
@@ -222,6 +221,24 @@ impl<'s, 'f> Builder<'s, 'f> {
     /// `ffn_down` of the feed-forward block.
     pub fn ffn_down(&mut self) -> Built {
         self.linear("ffn_down", Slot::Gate, Slot::Hidden, self.config().embedding_length)
+    }
+
+    /// The whole plan of LLaMA's graph. `between` adds what a family has behind queries, keys and values.
+    pub(super) fn decoder(&mut self, kind: Rope, between: fn(&mut Self) -> Built) -> Built {
+        let rope = self.rope()?;
+        self.embed()?;
+        for layer in 0..self.config().block_count {
+            self.enter(layer);
+            self.rms_norm("attn_norm", Slot::Residual, Slot::Hidden)?;
+            self.qkv()?;
+            between(self)?;
+            self.rotate(kind, rope);
+            self.attend();
+            self.attn_output()?;
+            self.add("attn_residual");
+            self.feed_forward(Gating::Silu)?;
+        }
+        self.finish()
     }
 
     /// Leaves the blocks: only the rows of which logits are wanted go on.

@@ -76,13 +76,11 @@ impl Config {
     }
 
     /// Width of all query heads together.
-    #[must_use]
     pub fn query_width(&self) -> usize {
         self.heads * self.head_dim
     }
 
     /// Width of all key (or value) heads together.
-    #[must_use]
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
     }

@@ -25,25 +25,21 @@ impl<'m> Keys<'m> {
     }
 
     /// `general.architecture`.
-    #[must_use]
     pub fn architecture(self) -> &'m str {
         self.architecture
     }
 
     /// All metadata.
-    #[must_use]
     pub fn metadata(self) -> &'m Metadata {
         self.meta
     }
 
     /// The full name of a key.
-    #[must_use]
     pub fn name(self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
     /// The error that a key is missing.
-    #[must_use]
     pub fn missing(self, key: &str) -> ModelError {
         ModelError::MissingKey { key: self.name(key) }
     }

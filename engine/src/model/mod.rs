@@ -135,7 +135,6 @@ impl Model {
     }
 
     /// The output matrix.
-    #[must_use]
     pub fn output(&self) -> Option<&Linear> {
         match self.plan.last() {
             Some(Step { op: Op::Linear(linear @ Linear { dst: Slot::Logits, .. }), .. }) => Some(linear),
@@ -144,13 +143,11 @@ impl Model {
     }
 
     /// Steps before the output matrix.
-    #[must_use]
     pub fn body(&self) -> usize {
         self.plan.len() - usize::from(self.output().is_some())
     }
 
     /// Whether any tensor is stored as I2_S, whose layout the file does not say.
-    #[must_use]
     pub fn has_i2s(&self) -> bool {
         self.weights.storages().any(|(_, s)| s.ggml_type() == bitnet_kernels::quant::i2_s::FORMAT.ggml_type)
     }

@@ -32,7 +32,6 @@ fn is_bitnets(format: Storage) -> bool {
 
 impl Rounding {
     /// The key's value.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         Self::name_of(self.act)
     }

@@ -73,7 +73,6 @@ impl Tensors for Weights {
 
 impl Weights {
     /// A matrix, ready for a kernel.
-    #[must_use]
     pub fn matrix(&self, id: MatrixId) -> Matrix<'_> {
         let m = &self.matrices[id.0];
         // The index was taken from this file.
@@ -99,7 +98,6 @@ impl Weights {
     }
 
     /// Bytes of the copies in huge pages.
-    #[must_use]
     pub fn copied_bytes(&self) -> usize {
         self.hot.get().and_then(Option::as_ref).map_or(0, Hot::bytes)
     }
@@ -115,7 +113,6 @@ impl Weights {
     }
 
     /// What the matrix is in the file.
-    #[must_use]
     pub fn storage(&self, id: MatrixId) -> Storage {
         self.matrices[id.0].storage
     }
@@ -126,7 +123,6 @@ impl Weights {
     }
 
     /// Name of a matrix's tensor.
-    #[must_use]
     pub fn matrix_name(&self, id: MatrixId) -> &str {
         &self.matrices[id.0].name
     }
@@ -142,7 +138,6 @@ impl Weights {
     }
 
     /// The file that the tensors lie in.
-    #[must_use]
     pub fn file(&self) -> &GgufFile {
         &self.file
     }
@@ -193,19 +188,16 @@ impl<'a> TensorSource<'a> {
     }
 
     /// The file's keys.
-    #[must_use]
     pub fn keys(&self) -> Keys<'a> {
         self.keys
     }
 
     /// The sizes.
-    #[must_use]
     pub fn config(&self) -> &'a Config {
         self.config
     }
 
     /// Whether the file has a tensor of that name.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.weights.file.tensor(name).is_some()
     }

@@ -15,12 +15,8 @@ pub struct Add {
 pub(super) static UNIT: Unit = Unit { name: "add", cases };
 
 impl Operation for Add {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.dst, self.src]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.dst]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.dst, self.src], vec![self.dst]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
@@ -37,10 +33,6 @@ impl Operation for Add {
 fn cases(cases: &mut Cases<'_>) {
     for &n in cases.some(&LENGTHS) {
         let (x, y) = (cases.values(n, 8.0), cases.values(n, 3.0));
-        cases.compare(&format!("of {n}"), |k| {
-            let mut out = x.clone();
-            k.add(&mut out, &y);
-            out
-        });
+        cases.change(&format!("of {n}"), &x, |k, out| k.add(out, &y));
     }
 }

@@ -26,12 +26,8 @@ pub struct Attention {
 pub(super) static UNIT: Unit = Unit { name: "attention", cases };
 
 impl Operation for Attention {
-    fn reads(&self) -> Vec<Slot> {
-        vec![Slot::Query, Slot::Key, Slot::Value]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![Slot::Query]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![Slot::Query, Slot::Key, Slot::Value], vec![Slot::Query]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

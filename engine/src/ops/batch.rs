@@ -24,7 +24,6 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// Rows of which logits are wanted.
-    #[must_use]
     pub fn wanted(&self) -> usize {
         self.spans.iter().map(|span| span.wanted).sum()
     }

@@ -16,12 +16,8 @@ pub struct Bias {
 pub(super) static UNIT: Unit = Unit { name: "bias", cases };
 
 impl Operation for Bias {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.slot]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.slot]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.slot], vec![self.slot]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
@@ -39,10 +35,6 @@ impl Operation for Bias {
 fn cases(cases: &mut Cases<'_>) {
     for &n in cases.some(&LENGTHS) {
         let (rows, bias) = (cases.values(3 * n, 8.0), cases.values(n, 3.0));
-        cases.compare(&format!("of {n}"), |k| {
-            let mut out = rows.clone();
-            out.chunks_exact_mut(n).for_each(|row| k.add(row, &bias));
-            out
-        });
+        cases.change(&format!("of {n}"), &rows, |k, out| out.chunks_exact_mut(n).for_each(|row| k.add(row, &bias)));
     }
 }

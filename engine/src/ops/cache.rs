@@ -23,7 +23,6 @@ struct Layer {
 impl KvCache {
     /// An empty cache for `capacity` positions; `None` if this machine has not that much memory to promise. (A vector
     /// that cannot be had ends the process, so all of it is asked for once in a way that may fail.)
-    #[must_use]
     pub fn new(layers: usize, capacity: usize, kv_heads: usize, head_dim: usize) -> Option<Self> {
         let len = capacity.checked_mul(kv_heads)?.checked_mul(head_dim)?;
         let mut all: Vec<u16> = Vec::new();
@@ -35,13 +34,11 @@ impl KvCache {
     }
 
     /// Positions that fit.
-    #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Bytes reserved (not all of them touched).
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(|l| 2 * (l.keys.len() + l.values.len())).sum()
     }

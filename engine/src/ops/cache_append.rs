@@ -13,12 +13,8 @@ pub struct CacheAppend {
 pub(super) static UNIT: Unit = Unit { name: "cache_append", cases };
 
 impl Operation for CacheAppend {
-    fn reads(&self) -> Vec<Slot> {
-        vec![Slot::Key, Slot::Value]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        Vec::new()
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![Slot::Key, Slot::Value], Vec::new()]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

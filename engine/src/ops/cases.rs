@@ -55,6 +55,15 @@ impl Cases<'_> {
             self.first = (self.compare)(what, &run).err();
         }
     }
+
+    /// [`Cases::compare`] of what `run` makes of `values`.
+    pub fn change(&mut self, what: &str, values: &[f32], run: impl Fn(&dyn Kernels, &mut [f32])) {
+        self.compare(what, |kernels| {
+            let mut out = values.to_vec();
+            run(kernels, &mut out);
+            out
+        });
+    }
 }
 
 /// Runs every operation on `kernels` and on the scalar oracle and compares the results, bit for bit; returns how many values were

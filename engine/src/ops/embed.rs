@@ -15,12 +15,8 @@ pub struct Embed {
 pub(super) static UNIT: Unit = Unit { name: "embed", cases: |_: &mut Cases<'_>| {} };
 
 impl Operation for Embed {
-    fn reads(&self) -> Vec<Slot> {
-        Vec::new()
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.dst]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [Vec::new(), vec![self.dst]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

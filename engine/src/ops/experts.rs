@@ -54,12 +54,8 @@ struct Share {
 }
 
 impl Operation for Experts {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.src, Slot::Router]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.dst]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.src, Slot::Router], vec![self.dst]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

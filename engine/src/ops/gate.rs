@@ -35,12 +35,8 @@ impl Gating {
 }
 
 impl Operation for Gate {
-    fn reads(&self) -> Vec<Slot> {
-        vec![Slot::Gate, Slot::Up]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![Slot::Gate]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![Slot::Gate, Slot::Up], vec![Slot::Gate]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
@@ -61,11 +57,7 @@ fn cases(cases: &mut Cases<'_>) {
             let x: Vec<f32> =
                 cases.values(n, 8.0).iter().enumerate().map(|(i, x)| x * [1.0, 0.01, 30.0][i % 3]).collect();
             let y = cases.values(n, 3.0);
-            cases.compare(&format!("{gating:?} of {n}"), |k| {
-                let mut out = x.clone();
-                gating.apply(k, &mut out, &y);
-                out
-            });
+            cases.change(&format!("{gating:?} of {n}"), &x, |k, out| gating.apply(k, out, &y));
         }
     }
 }

@@ -20,12 +20,8 @@ pub struct Linear {
 pub(super) static UNIT: Unit = Unit { name: "linear", cases };
 
 impl Operation for Linear {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.src]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.dst]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.src], vec![self.dst]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

@@ -78,7 +78,6 @@ impl Slot {
     ];
 
     /// Position in [`Slot::ALL`].
-    #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
@@ -86,15 +85,13 @@ impl Slot {
 
 /// An operation on slots.
 pub trait Operation {
-    /// The slots that it reads. Operations on the cache of a layer name [`Slot::Key`] and [`Slot::Value`] for it.
-    fn reads(&self) -> Vec<Slot>;
-
-    /// The slots that it writes.
-    fn writes(&self) -> Vec<Slot>;
+    /// The slots that it reads and those that it writes. Operations on the cache of a layer name [`Slot::Key`] and
+    /// [`Slot::Value`] for it.
+    fn slots(&self) -> [Vec<Slot>; 2];
 
     /// The slot that holds a result which a trace shows under the step's name.
     fn result(&self) -> Option<Slot> {
-        self.writes().first().copied()
+        self.slots()[1].first().copied()
     }
 
     /// Whether the widths fit; sets those of the slots that it writes.
@@ -129,13 +126,11 @@ macro_rules! operations {
 
         impl Op {
             /// What every operation can be asked.
-            #[must_use]
             pub fn as_operation(&self) -> &dyn Operation {
                 match self { $(Self::$name(op) => op,)* }
             }
 
             /// Its kind.
-            #[must_use]
             pub fn unit(&self) -> &'static Unit {
                 match self { $(Self::$name(_) => &$module::UNIT,)* }
             }
@@ -182,7 +177,6 @@ pub struct Step {
 
 impl Step {
     /// The slot that holds the result, if the step has one to look at.
-    #[must_use]
     pub fn result(&self) -> Option<Slot> {
         self.op.as_operation().result()
     }

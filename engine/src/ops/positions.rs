@@ -15,12 +15,8 @@ pub struct Positions {
 pub(super) static UNIT: Unit = Unit { name: "positions", cases: |_: &mut Cases<'_>| {} };
 
 impl Operation for Positions {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.slot]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.slot]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.slot], vec![self.slot]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {

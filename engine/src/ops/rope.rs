@@ -28,7 +28,6 @@ pub struct RopeSpec {
 
 impl RopeSpec {
     /// The rotation in a context of so many positions.
-    #[must_use]
     pub fn within(&self, context: usize) -> Self {
         let mut spec = self.clone();
         if let Some((_, divisors)) = spec.beyond.take().filter(|(length, _)| context > *length) {
@@ -56,12 +55,8 @@ pub struct Rotate {
 pub(super) static UNIT: Unit = Unit { name: "rope", cases };
 
 impl Operation for Rotate {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.slot]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.slot]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.slot], vec![self.slot]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
@@ -87,11 +82,7 @@ fn cases(cases: &mut Cases<'_>) {
     for &(dim, rotated) in cases.some(&[(128, 128), (80, 64), (32, 20), (64, 64)]) {
         let (x, cos, sin) = (cases.values(dim, 5.0), cases.values(rotated / 2, 1.0), cases.values(rotated / 2, 1.0));
         for kind in [Rope::Neox, Rope::Norm] {
-            cases.compare(&format!("{kind:?} of {rotated} in {dim}"), |k| {
-                let mut out = x.clone();
-                k.rope(kind, &mut out, &cos, &sin);
-                out
-            });
+            cases.change(&format!("{kind:?} of {rotated} in {dim}"), &x, |k, out| k.rope(kind, out, &cos, &sin));
         }
     }
 }

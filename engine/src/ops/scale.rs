@@ -15,12 +15,8 @@ pub struct Scale {
 pub(super) static UNIT: Unit = Unit { name: "scale", cases };
 
 impl Operation for Scale {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.slot]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.slot]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.slot], vec![self.slot]]
     }
 
     fn check(&self, shapes: &mut Shapes<'_>) -> Result<(), ShapeError> {
@@ -36,10 +32,6 @@ impl Operation for Scale {
 fn cases(cases: &mut Cases<'_>) {
     for &n in cases.some(&LENGTHS) {
         let x = cases.values(n, 8.0);
-        cases.compare(&format!("of {n}"), |k| {
-            let mut out = x.clone();
-            k.scale(&mut out, 0.197);
-            out
-        });
+        cases.change(&format!("of {n}"), &x, |k, out| k.scale(out, 0.197));
     }
 }

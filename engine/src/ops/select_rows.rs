@@ -12,12 +12,8 @@ pub struct SelectRows {
 pub(super) static UNIT: Unit = Unit { name: "select_rows", cases: |_: &mut Cases<'_>| {} };
 
 impl Operation for SelectRows {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.slot]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        vec![self.slot]
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.slot], vec![self.slot]]
     }
 
     fn result(&self) -> Option<Slot> {

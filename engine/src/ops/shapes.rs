@@ -19,7 +19,6 @@ pub struct Widths([usize; Slot::ALL.len()]);
 
 impl Widths {
     /// Elements of a token's row, at most.
-    #[must_use]
     pub fn of(&self, slot: Slot) -> usize {
         self.0[slot.index()]
     }
@@ -48,7 +47,6 @@ impl<'a> Shapes<'a> {
     }
 
     /// The error that the step does not fit.
-    #[must_use]
     pub fn error(&self, what: impl Into<String>) -> ShapeError {
         ShapeError { step: self.step.to_owned(), what: what.into() }
     }
@@ -80,13 +78,11 @@ impl<'a> Shapes<'a> {
     }
 
     /// A matrix of the model.
-    #[must_use]
     pub fn matrix(&self, id: MatrixId) -> Matrix<'a> {
         self.tensors.matrix(id)
     }
 
     /// A vector of the model.
-    #[must_use]
     pub fn vector(&self, id: VectorId) -> &'a [f32] {
         self.tensors.vector(id)
     }

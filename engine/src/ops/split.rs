@@ -15,12 +15,8 @@ pub struct Split {
 pub(super) static UNIT: Unit = Unit { name: "split", cases: |_: &mut Cases<'_>| {} };
 
 impl Operation for Split {
-    fn reads(&self) -> Vec<Slot> {
-        vec![self.src]
-    }
-
-    fn writes(&self) -> Vec<Slot> {
-        self.parts.map(|(slot, _)| slot).to_vec()
+    fn slots(&self) -> [Vec<Slot>; 2] {
+        [vec![self.src], self.parts.map(|(slot, _)| slot).to_vec()]
     }
 
     fn result(&self) -> Option<Slot> {

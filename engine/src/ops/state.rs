@@ -82,7 +82,6 @@ impl<'a> State<'a> {
     }
 
     /// The activations of a slot, `[rows][width]`.
-    #[must_use]
     pub fn slot(&self, slot: Slot) -> &[f32] {
         &self.work.slots[slot.index()]
     }
@@ -93,19 +92,16 @@ impl<'a> State<'a> {
     }
 
     /// Rows (tokens) at hand.
-    #[must_use]
     pub fn rows(&self) -> usize {
         self.work.spans.iter().map(|span| span.tokens).sum()
     }
 
     /// Whose the rows are.
-    #[must_use]
     pub fn spans(&self) -> &[Span] {
         &self.work.spans
     }
 
     /// The sequence and the position of a row.
-    #[must_use]
     pub fn place(&self, row: usize) -> (usize, usize) {
         place(&self.work.spans, row)
     }

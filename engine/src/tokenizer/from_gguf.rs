@@ -3,19 +3,16 @@
 use super::error::{Diagnostic, TokenizerError};
 use super::normalize::Normalizing;
 use super::unigram::Sums;
-use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource};
+use super::vocab::{MAX_TOKENS, MergeRule, TokenKind, VocabSource, key};
 use super::wordpiece::{self, Bert};
 use super::{Loaded, from_slices};
 use crate::gguf::{ArrayView, GgufError, Metadata, Value};
 
-const PREFIX: &str = "tokenizer.ggml.";
+/// An id that says "none": ids of the vocabulary stay below.
+pub(crate) const NO_ID: u32 = u32::MAX;
 
 fn bad(error: GgufError) -> TokenizerError {
     TokenizerError::BadKey { reason: error.to_string() }
-}
-
-fn key(name: &str) -> String {
-    format!("{PREFIX}{name}")
 }
 
 /// Builds the tokenizer of a model file.
@@ -150,13 +147,13 @@ fn kinds(list: &ArrayView<'_>, diagnostics: &mut Vec<Diagnostic>) -> Result<Vec<
 }
 
 /// An id; negative numbers are how some converters write "none".
-fn id(metadata: &Metadata, name: &str) -> Result<Option<u32>, TokenizerError> {
+pub(crate) fn id(metadata: &Metadata, name: &str) -> Result<Option<u32>, TokenizerError> {
     let key = key(name);
     match metadata.get(&key) {
         Some(value @ (Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_)))
             if value.as_integer().is_some_and(|n| n < 0) =>
         {
-            Ok(Some(u32::MAX))
+            Ok(Some(NO_ID))
         }
         _ => metadata.u32(&key).map_err(bad),
     }

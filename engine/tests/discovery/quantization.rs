@@ -17,9 +17,7 @@ fn file(architecture: &str, ggml_type: u32) -> GgufFile {
     let size = tensor_size("w", 0, ggml_type, &dims).unwrap().unwrap_or(256 * 256 / 4 + 32);
     writer.tensor("blk.0.ffn_up.weight", &dims, ggml_type, vec![0u8; size as usize]).unwrap();
     writer.tensor("blk.0.attn_norm.weight", &[256], 0, vec![0u8; 1024]).unwrap();
-    let mut bytes = Vec::new();
-    writer.write_to(&mut bytes).unwrap();
-    GgufFile::from_vec(bytes).unwrap()
+    GgufFile::from_vec(writer.into_vec().unwrap()).unwrap()
 }
 
 #[test]
@@ -54,8 +52,7 @@ fn test_quantization_compatibility() {
     }
     let mut writer = GgufWriter::new(3, 32).unwrap();
     writer.meta("general.architecture", "llama").unwrap();
-    let mut bytes = Vec::new();
-    writer.write_to(&mut bytes).unwrap();
+    let bytes = writer.into_vec().unwrap();
     let none = check(&GgufFile::from_vec(bytes).unwrap(), 5).unwrap_err();
     assert_eq!(none, QuantizationError::NoEmbedding);
 }

@@ -33,9 +33,7 @@ pub fn gguf(keys: &Keys, rows: Option<usize>) -> Vec<u8> {
     if let Some(rows) = rows {
         writer.tensor("token_embd.weight", &[1, rows as u64], 0, vec![0u8; 4 * rows]).unwrap();
     }
-    let mut bytes = Vec::new();
-    writer.write_to(&mut bytes).unwrap();
-    bytes
+    writer.into_vec().unwrap()
 }
 
 pub fn open(keys: &Keys, rows: Option<usize>) -> GgufFile {

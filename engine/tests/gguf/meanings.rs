@@ -106,9 +106,7 @@ fn the_writer_takes_both_forms_and_no_other() {
     let write = |size: usize| -> Result<GgufFile, GgufError> {
         let mut w = GgufWriter::new(3, 32).unwrap();
         w.tensor("w", &[256, 8], 42, vec![0_u8; size])?;
-        let mut out = Vec::new();
-        w.write_to(&mut out)?;
-        GgufFile::from_vec(out)
+        GgufFile::from_vec(w.into_vec()?)
     };
     assert_eq!(found(&write(576).unwrap()), [("q2_0", 576)]);
     assert_eq!(found(&write(544).unwrap()), [("q2_0-g128", 544)]);

@@ -109,9 +109,7 @@ fn with_values() -> GgufFile {
     w.meta("text", "x".repeat(100)).unwrap().meta("bool", false).unwrap();
     w.meta("strings", MetaValue::strings([&b"ok"[..], b"bad\xff", b"fine"])).unwrap();
     w.meta("floats", vec![1.5_f32, -2.0]).unwrap().meta("none", Vec::<u64>::new()).unwrap();
-    let mut bytes = Vec::new();
-    w.write_to(&mut bytes).unwrap();
-    GgufFile::from_vec(bytes).unwrap()
+    GgufFile::from_vec(w.into_vec().unwrap()).unwrap()
 }
 
 #[test]
@@ -181,8 +179,7 @@ fn type_39_is_told_apart() {
         let mut w = GgufWriter::new(3, 32).unwrap();
         w.meta("general.architecture", architecture).unwrap().meta("general.file_type", file_type).unwrap();
         w.tensor("w", dims, 39, vec![0_u8; bytes]).unwrap().tensor("n", &[1], 0, vec![0_u8; 4]).unwrap();
-        let mut out = Vec::new();
-        w.write_to(&mut out).unwrap();
+        let out = w.into_vec().unwrap();
         let file = GgufFile::from_vec(out).unwrap();
         assert_eq!(file.type_name(file.tensor("n").unwrap().info), "f32");
         file.type_name(file.tensor("w").unwrap().info)

@@ -30,7 +30,7 @@ fn scalar(ty: ValueType) -> BoxedStrategy<MetaValue> {
 }
 
 fn flat_array() -> impl Strategy<Value = MetaValue> {
-    prop::sample::select(&ValueType::ALL[..])
+    prop::sample::select(ValueType::ALL)
         .prop_filter("nested below", |t| *t != ValueType::Array)
         .prop_flat_map(|element| vec(scalar(element), 0..8).prop_map(move |items| MetaValue::Array { element, items }))
 }
@@ -40,7 +40,7 @@ fn value() -> impl Strategy<Value = MetaValue> {
         vec(inner, 0..3).prop_map(|items| MetaValue::Array { element: ValueType::Array, items })
     });
     prop_oneof![
-        prop::sample::select(&ValueType::ALL[..])
+        prop::sample::select(ValueType::ALL)
             .prop_filter("others below", |t| t.fixed_size().is_some())
             .prop_flat_map(scalar),
         any::<String>().prop_map(MetaValue::Str),
@@ -129,8 +129,7 @@ proptest! {
         for view in file.views() {
             copy.copy_tensor(view).unwrap();
         }
-        let mut again = Vec::new();
-        copy.write_to(&mut again).unwrap();
+        let again = copy.into_vec().unwrap();
         prop_assert_eq!(again, bytes);
     }
 }
@@ -157,8 +156,7 @@ fn every_value_type_by_hand() {
     for (ty, v) in &values {
         w.meta(ty.name(), v.clone()).unwrap();
     }
-    let mut bytes = Vec::new();
-    w.write_to(&mut bytes).unwrap();
+    let bytes = w.into_vec().unwrap();
     let file = GgufFile::from_vec(bytes).unwrap();
     for ((key, read), (ty, wrote)) in file.metadata().iter().zip(&values) {
         assert_eq!((key, read.value_type()), (ty.name(), *ty));
@@ -177,8 +175,7 @@ fn a_golden_file_byte_for_byte() {
     // The specification by hand: nothing here comes from the code under test.
     let mut w = GgufWriter::new(3, 32).unwrap();
     w.meta("a", 7_u32).unwrap().tensor("t", &[2], 0, vec![1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
-    let mut bytes = Vec::new();
-    w.write_to(&mut bytes).unwrap();
+    let bytes = w.into_vec().unwrap();
     let mut expected = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
     expected.extend(b"\x01\0\0\0\0\0\0\0a\x04\0\0\0\x07\0\0\0");
     expected.extend(b"\x01\0\0\0\0\0\0\0t\x01\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
@@ -193,14 +190,12 @@ fn a_golden_file_byte_for_byte() {
 fn an_alignment_named_though_it_is_the_usual_one_is_copied_too() {
     let mut w = GgufWriter::new(3, 32).unwrap();
     w.meta("a", 1_u8).unwrap().meta("general.alignment", 32_u32).unwrap().meta("b", 2_u8).unwrap();
-    let mut bytes = Vec::new();
-    w.write_to(&mut bytes).unwrap();
+    let bytes = w.into_vec().unwrap();
     let file = GgufFile::from_vec(bytes.clone()).unwrap();
     for (alignment, keys) in [(32, 3), (64, 3), (8, 3)] {
         let mut copy = GgufWriter::new(3, alignment).unwrap();
         copy.copy_all_meta(file.metadata(), |_| true).unwrap();
-        let mut again = Vec::new();
-        copy.write_to(&mut again).unwrap();
+        let again = copy.into_vec().unwrap();
         assert_eq!(again == bytes, alignment == 32);
         let file = GgufFile::from_vec(again).unwrap();
         assert_eq!((file.alignment(), file.metadata().len()), (alignment, keys));

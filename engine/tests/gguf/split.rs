@@ -303,8 +303,7 @@ proptest! {
     #[test]
     fn parts_hold_what_the_whole_holds(tensors in 0_usize..12, most in 1_usize..14, alignment in prop::sample::select(vec![32_u64, 64, 4096]), by in any::<prop::sample::Index>()) {
         let dir = tempfile::tempdir().unwrap();
-        let mut bytes = Vec::new();
-        writer(tensors, alignment).write_to(&mut bytes).unwrap();
+        let bytes = writer(tensors, alignment).into_vec().unwrap();
         let whole = GgufFile::from_vec(bytes.clone()).unwrap();
         let parts = writer(tensors, alignment).write_parts(&dir.path().join("m.gguf"), most).unwrap();
         prop_assert_eq!(parts.paths.len(), tensors.div_ceil(most).max(1));
@@ -315,8 +314,7 @@ proptest! {
         let count = split.metadata().get("split.tensors.count");
         prop_assert!(matches!(count, Some(Value::I32(n)) if n as usize == tensors));
         // And back: the very same file.
-        let mut merged = Vec::new();
-        split.writer().unwrap().write_to(&mut merged).unwrap();
+        let merged = split.writer().unwrap().into_vec().unwrap();
         prop_assert!(merged == bytes);
     }
 

@@ -181,8 +181,7 @@ fn wrong_input_is_refused_by_name() {
             assert!(e.to_string().contains(word), "{what}: {word:?} is not in: {e}");
         }
         // The refusal changed nothing: the rest can still be written, and read.
-        let mut bytes = Vec::new();
-        w.write_to(&mut bytes).unwrap();
+        let bytes = w.into_vec().unwrap();
         let file = GgufFile::from_vec(bytes).unwrap();
         assert_eq!((file.metadata().len(), file.tensors().len()), (1, 1), "{what}");
     };

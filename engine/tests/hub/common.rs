@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bitnet_engine::hub::{Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts};
-use bitnet_mock_hub::{MockHub, MockHubBuilder, Repo, Rule, Storage};
+use bitnet_engine::hub::{
+    Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts, Token, TokenSource,
+};
+use bitnet_mock_hub::{Access, MockHub, MockHubBuilder, Repo, Rule, Side, Storage};
 
 pub const REPO: &str = "org/name";
 
@@ -86,6 +88,25 @@ pub fn client(hub: &MockHub, cache: &Path) -> (SmartTokenizerDownload, Events) {
 pub fn client_with(settings: HubSettings) -> (SmartTokenizerDownload, Events) {
     let events = Events::default();
     (SmartTokenizerDownload::with_observer(settings, events.observer()).unwrap(), events)
+}
+
+pub fn token(text: &str) -> TokenSource {
+    TokenSource::Value(Token::new(text).unwrap())
+}
+
+/// A repository that wants the token `good`.
+pub fn private() -> Repo {
+    Repo::new("org/private").file("a", "a", Storage::Git).access(Access::Private("good".to_owned()))
+}
+
+/// The hub was sent a token; others were asked without.
+#[track_caller]
+pub fn assert_token_stays(hub: &MockHub) {
+    assert!(hub.log().token_seen(Side::Hub));
+    for side in [Side::Cdn, Side::Elsewhere] {
+        assert!(hub.log().count(|entry| entry.side == side) > 0, "{side:?} must have been asked");
+        assert!(!hub.log().token_seen(side), "the token leaked to {side:?}");
+    }
 }
 
 /// Every file under a folder, for "nothing was cached".

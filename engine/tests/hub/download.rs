@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::*;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::{
-    Algorithm, Event, HubError, HubMetrics, HubSettings, SmartTokenizerDownload, Source, Token, TokenSource,
+    Algorithm, Cache, Event, HubError, HubMetrics, HubSettings, SmartTokenizerDownload, Source, Token, TokenSource,
 };
 use bitnet_mock_hub::{Access, Fault, Repo, Side, Storage, git_blob_sha1};
 
@@ -152,7 +152,7 @@ async fn revisions_and_renamed_repositories() {
 async fn the_hubs_errors_are_told_apart() {
     let hub = builder()
         .repo(Repo::new("org/gated").file("a", "a", Storage::Git).access(Access::Gated("good".to_owned())))
-        .repo(Repo::new("org/private").file("a", "a", Storage::Git).access(Access::Private("good".to_owned())))
+        .repo(private())
         .start()
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -187,26 +187,17 @@ async fn the_hubs_errors_are_told_apart() {
 async fn the_token_goes_to_the_endpoint_only() {
     let hub = hub([Fault::RedirectAway.always().on(Side::Hub).method("GET").path("config.json")]);
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = settings(&hub, dir.path());
-    settings.token = TokenSource::Value(Token::new("hf_secret").unwrap());
-    let (client, _) = client_with(settings);
+    let (client, _) = client_with(HubSettings { token: token("hf_secret"), ..settings(&hub, dir.path()) });
     assert!(!format!("{client:?}").contains("secret"));
     // by the CDN, and by a mirror that the hub suddenly points at; its bytes are right, so they are taken
     client.fetch(REPO, "main", "tokenizer.json").await.unwrap();
     client.fetch(REPO, "main", "config.json").await.unwrap();
-    assert!(hub.log().token_seen(Side::Hub));
-    for side in [Side::Cdn, Side::Elsewhere] {
-        assert!(hub.log().count(|entry| entry.side == side) > 0, "{side:?} must have been asked");
-        assert!(!hub.log().token_seen(side), "the token leaked to {side:?}");
-    }
+    assert_token_stays(&hub);
 }
 
 #[tokio::test]
 async fn a_token_file_is_read_when_the_client_is_made() {
-    let hub = builder()
-        .repo(Repo::new("org/private").file("a", "a", Storage::Git).access(Access::Private("good".to_owned())))
-        .start()
-        .unwrap();
+    let hub = builder().repo(private()).start().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(&hub, &dir.path().join("cache"));
     settings.token = TokenSource::File(dir.path().join("token"));
@@ -306,7 +297,7 @@ fn the_blocking_facade_works_with_and_without_a_runtime_around_it() {
         runtime.block_on(async { client.fetch_all(REPO, "main", &["config.json", "tokenizer.json"]) }).unwrap();
     assert_eq!((inside[0].source, inside[1].source), (Source::Network, Source::Cache));
     assert_eq!(client.list(REPO, "main").unwrap().files.len(), 6);
-    assert_eq!((client.metrics().downloads, client.cache().list().unwrap().len()), (2, 2));
+    assert_eq!((client.metrics().downloads, Cache::new(dir.path()).list().unwrap().len()), (2, 2));
 }
 
 #[tokio::test]

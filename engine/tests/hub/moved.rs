@@ -1,25 +1,19 @@
 //! Mirrors that say "the hub is over there" (307, 308): followed for metadata, contents and lists, without the token.
 
 use crate::common::*;
-use bitnet_engine::hub::{HubError, Token, TokenSource};
-use bitnet_mock_hub::{Access, Fault, Repo, Side, Storage};
+use bitnet_engine::hub::{HubError, HubSettings};
+use bitnet_mock_hub::{Fault, Side};
 
 #[tokio::test]
 async fn a_mirror_that_sends_us_to_the_hub_is_followed() {
     for status in [307, 308] {
         let hub = builder().rule(Fault::Moved { status }.always().on(Side::Hub)).start().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = settings(&hub, dir.path());
-        settings.token = TokenSource::Value(Token::new("hf_secret").unwrap());
-        let (client, _) = client_with(settings);
+        let (client, _) = client_with(HubSettings { token: token("hf_secret"), ..settings(&hub, dir.path()) });
         assert_eq!(*client.fetch(REPO, "main", "tokenizer.json").await.unwrap().read().unwrap(), body());
         assert_eq!(*client.fetch(REPO, "main", "config.json").await.unwrap().read().unwrap(), json());
         assert!(client.list(REPO, "main").await.unwrap().files.contains(&"config.json".to_owned()));
-        assert!(hub.log().token_seen(Side::Hub));
-        for side in [Side::Cdn, Side::Elsewhere] {
-            assert!(hub.log().count(|entry| entry.side == side) > 0, "{side:?} must have been asked");
-            assert!(!hub.log().token_seen(side), "the token leaked to {side:?}");
-        }
+        assert_token_stays(&hub);
         // What the other host says is the hub's word.
         let error = client.fetch(REPO, "main", "nope.json").await.unwrap_err();
         assert!(matches!(&error, HubError::EntryNotFound { .. }), "{error}");
@@ -29,14 +23,9 @@ async fn a_mirror_that_sends_us_to_the_hub_is_followed() {
 
 #[tokio::test]
 async fn a_private_repository_over_there_says_where_the_token_did_not_go() {
-    let hub = builder()
-        .repo(Repo::new("org/private").file("a", "a", Storage::Git).access(Access::Private("good".to_owned())))
-        .rule(Fault::Moved { status: 307 }.always().on(Side::Hub))
-        .start()
-        .unwrap();
+    let hub = builder().repo(private()).rule(Fault::Moved { status: 307 }.always().on(Side::Hub)).start().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = settings(&hub, dir.path());
-    settings.token = TokenSource::Value(Token::new("good").unwrap());
+    let settings = HubSettings { token: token("good"), ..settings(&hub, dir.path()) };
     let error = client_with(settings).0.fetch("org/private", "main", "a").await.unwrap_err();
     assert!(matches!(&error, HubError::RepoNotFound { .. }), "{error}");
     let text = error.to_string();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitnet_engine::hub::models::list_models;
-use bitnet_engine::hub::{Event, HubError, HubSettings, SmartTokenizerDownload, Snapshot, Source};
+use bitnet_engine::hub::{Event, HubError, HubSettings, Listing, SmartTokenizerDownload, Snapshot, Source};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Rule, Side, Storage};
 
 use crate::common::{Events, REPO, client_with, noise, settings};
@@ -32,7 +32,8 @@ fn at(hub: &MockHub, dir: &Path) -> HubSettings {
 }
 
 async fn get(client: &SmartTokenizerDownload) -> Result<Snapshot, HubError> {
-    client.snapshot_matching(REPO, "main", &WANTED, &WELCOME).await
+    let Listing { files, .. } = client.select(REPO, "main", &WANTED, &WELCOME).await?;
+    client.snapshot(REPO, "main", &files.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
@@ -86,7 +87,7 @@ async fn files_that_match_come_once_and_stay() {
 async fn each_wanted_pattern_must_match() {
     let (hub, dir) = (start([]), tempfile::tempdir().unwrap());
     let (client, _) = client_with(at(&hub, dir.path()));
-    let error = client.snapshot_matching(REPO, "main", &["*.safetensors", "*.bin"], &WELCOME).await.unwrap_err();
+    let error = client.select(REPO, "main", &["*.safetensors", "*.bin"], &WELCOME).await.unwrap_err();
     assert!(matches!(&error, HubError::NoMatch { pattern, .. } if pattern == "*.bin"), "{error}");
     assert!(error.to_string().contains("model.gguf"), "{error}");
     // No place, no packet for a file.

@@ -9,9 +9,8 @@ use bitnet_engine::inference::{
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::ops::{Op, Slot};
-use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
+use bitnet_engine::tokenizer::EncodeOptions;
 use proptest::prelude::*;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -267,43 +266,21 @@ fn an_end_token_ends_and_gives_no_text() {
         let options = GenerateOptions { ignore_eos, ..up_to(20) };
         let mut session = session_with(tiny(), 1, Some(64), 16);
         let cancel = AtomicBool::new(false);
-        generate(&mut session, &EndsAt(Some(end)), &sequence()[..10], &options, &cancel, &mut |_| {}).unwrap()
+        generate(
+            &mut session,
+            &Odd { end: Some(end), control: None },
+            &sequence()[..10],
+            &options,
+            &cancel,
+            &mut |_| {},
+        )
+        .unwrap()
     };
     let ended = finish(false);
     assert_eq!((ended.stop, &ended.tokens[..]), (StopReason::EndOfGeneration, &long.tokens[..=first]));
     let text = String::from_utf8_lossy(&tiny().tokenizer.decode(&long.tokens[..first], true)).into_owned();
     assert_eq!(ended.text, text);
     assert_eq!(finish(true).tokens, long.tokens);
-}
-
-/// The model's tokenizer, with one token for a control token of this text.
-struct Spells(u32, &'static str);
-
-impl Tokenizer for Spells {
-    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
-        tiny().tokenizer.encode_bytes(bytes, opts)
-    }
-    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
-        if id != self.0 {
-            return tiny().tokenizer.token_bytes(id, special);
-        }
-        Some(Cow::Borrowed(if special { self.1.as_bytes() } else { b"" }))
-    }
-    fn vocab_size(&self) -> usize {
-        tiny().tokenizer.vocab_size()
-    }
-    fn special(&self) -> &SpecialTokens {
-        tiny().tokenizer.special()
-    }
-    fn is_eog(&self, _: u32) -> bool {
-        false
-    }
-    fn kind(&self) -> &'static str {
-        "test"
-    }
-    fn pre(&self) -> Option<&str> {
-        None
-    }
 }
 
 #[test]
@@ -315,7 +292,7 @@ fn control_tokens_and_ids_end_a_generation() {
     let finish = |options: GenerateOptions| {
         let mut session = session_with(tiny(), 1, Some(64), 16);
         let cancel = AtomicBool::new(false);
-        let tokenizer = Spells(end, "<|eot_id|>");
+        let tokenizer = Odd { end: None, control: Some((end, "<|eot_id|>")) };
         generate(&mut session, &tokenizer, &sequence()[..10], &options, &cancel, &mut |_| {}).unwrap()
     };
     let stops = |stop: &str| GenerateOptions { stop: vec![stop.to_owned()], ..up_to(20) };

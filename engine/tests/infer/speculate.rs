@@ -75,10 +75,17 @@ fn run(wish: &Wish, way: &Way) -> Outcome {
     let mut session = Session::new(Arc::clone(&tiny().model), options).unwrap();
     let options = GenerateOptions { speculate: way.speculate, ..wish.options.clone() };
     let (cancel, mut pieces) = (AtomicBool::new(false), Vec::new());
-    let made = generate(&mut session, &EndsAt(wish.ends_at), &wish.prompt, &options, &cancel, &mut |piece| {
-        pieces.push(piece.to_owned());
-        cancel.store(wish.cancel_after.is_some_and(|n| pieces.len() >= n), Ordering::Relaxed);
-    })
+    let made = generate(
+        &mut session,
+        &Odd { end: wish.ends_at, control: None },
+        &wish.prompt,
+        &options,
+        &cancel,
+        &mut |piece| {
+            pieces.push(piece.to_owned());
+            cancel.store(wish.cancel_after.is_some_and(|n| pieces.len() >= n), Ordering::Relaxed);
+        },
+    )
     .unwrap();
     let position = session.position();
     let room = position < session.context();

@@ -176,9 +176,7 @@ impl Small {
         for t in &self.tensors {
             writer.tensor(&t.name, &t.dims, t.ggml_type, t.data.as_slice()).unwrap();
         }
-        let mut bytes = Vec::new();
-        writer.write_to(&mut bytes).unwrap();
-        bytes
+        writer.into_vec().unwrap()
     }
 
     pub fn load(&self) -> Result<Loaded, LoadError> {
@@ -231,20 +229,24 @@ pub fn with_keys(file: &GgufFile, keep: impl Fn(&str) -> bool) -> Vec<u8> {
     for view in file.views() {
         writer.copy_tensor(view).unwrap();
     }
-    let mut bytes = Vec::new();
-    writer.write_to(&mut bytes).unwrap();
-    bytes
+    writer.into_vec().unwrap()
 }
 
-/// The model's tokenizer; one token may be chosen to end a generation.
-pub struct EndsAt(pub Option<u32>);
+/// The model's tokenizer; one token may be chosen to end a generation, and one to be a control token of a text.
+pub struct Odd {
+    pub end: Option<u32>,
+    pub control: Option<(u32, &'static str)>,
+}
 
-impl Tokenizer for EndsAt {
+impl Tokenizer for Odd {
     fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         tiny().tokenizer.encode_bytes(bytes, opts)
     }
     fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
-        tiny().tokenizer.token_bytes(id, special)
+        match self.control {
+            Some((control, text)) if control == id => Some(Cow::Borrowed(if special { text.as_bytes() } else { b"" })),
+            _ => tiny().tokenizer.token_bytes(id, special),
+        }
     }
     fn vocab_size(&self) -> usize {
         tiny().tokenizer.vocab_size()
@@ -253,7 +255,7 @@ impl Tokenizer for EndsAt {
         tiny().tokenizer.special()
     }
     fn is_eog(&self, id: u32) -> bool {
-        self.0 == Some(id)
+        self.end == Some(id)
     }
     fn kind(&self) -> &'static str {
         "test"

@@ -40,10 +40,10 @@ pub fn replay(
     let mut from: Vec<Vec<String>> = vec![Vec::new(); Slot::ALL.len()];
     let mut out = Vec::new();
     for step in &model.plan {
-        let op = step.op.as_operation();
-        let inputs = joined(op.reads().iter().map(|slot| &from[slot.index()]));
+        let [reads, writes] = step.op.as_operation().slots();
+        let inputs = joined(reads.iter().map(|slot| &from[slot.index()]));
         run.run(step);
-        for slot in op.writes() {
+        for slot in writes {
             from[slot.index()].clone_from(&inputs);
         }
         let Some(slot) = step.result() else { continue };

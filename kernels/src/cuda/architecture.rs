@@ -20,18 +20,15 @@ pub struct Architecture {
 
 /// Not the name of an architecture, or not one for which a card could be found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ArchitectureError {
-    /// No name.
     #[error("`{name}` names no GPU architecture; one looks like sm_80 or sm_90a")]
     Name { name: String },
-    /// No cubin of this NVRTC runs on the card.
     #[error(
         "NVRTC makes no cubin for a card of compute capability {}.{}; it offers {offered}. The kernels need 8.0 or higher; for a newer card take a newer NVRTC",
         compute.0, compute.1
     )]
     NoneFits { compute: (u32, u32), offered: String },
-    /// A driver that is older than the compiler.
     #[error(
         "the driver speaks CUDA {}.{} and loads no cubin of NVRTC {}.{}; update the driver to CUDA {}.0, or take an NVRTC of CUDA {} (BITNET_NVRTC)",
         driver.0, driver.1, nvrtc.0, nvrtc.1, nvrtc.0, driver.0
@@ -53,7 +50,6 @@ pub const LOWEST: (u32, u32) = (8, 0);
 
 impl Architecture {
     /// The number that NVRTC lists it by: 90 for `sm_90a`.
-    #[must_use]
     pub fn number(self) -> u32 {
         self.major * 10 + self.minor
     }
@@ -78,7 +74,6 @@ impl Architecture {
 }
 
 /// `sm_80, sm_90` of what NVRTC offers.
-#[must_use]
 pub fn list(offered: &[u32]) -> String {
     let names: Vec<String> = offered.iter().map(|number| format!("sm_{number}")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }

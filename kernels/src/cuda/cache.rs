@@ -62,7 +62,6 @@ impl Damage {
 
 impl Key {
     /// The key of a source, compiled with [`options`] by NVRTC of this version.
-    #[must_use]
     pub fn new(program: &Program<'_>, architecture: Architecture, more: &[&str], nvrtc: (u32, u32)) -> Self {
         let mut hash = Sha256::new();
         // Each part with its length, so that no two lists of parts read the same.
@@ -84,7 +83,6 @@ impl Key {
     }
 
     /// The file name, without its ending.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -97,13 +95,11 @@ impl Cache {
     }
 
     /// The folder.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Where an entry lies.
-    #[must_use]
     pub fn path(&self, key: &Key) -> PathBuf {
         self.folder.join(format!("{}.cubin", key.0))
     }

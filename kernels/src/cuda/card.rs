@@ -154,7 +154,6 @@ impl Card {
     }
 
     /// What was wrong with the folder of cubins, if anything was.
-    #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.0.notes
     }

@@ -13,37 +13,28 @@ use std::time::Duration;
 
 /// Why a device does not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum CudaError {
-    /// The driver has no card, or a call failed.
     #[error(transparent)]
     Driver(#[from] DriverError),
-    /// The compiler is not here, or refuses a kernel.
     #[error(transparent)]
     Compiler(#[from] NvrtcError),
-    /// The compiler has nothing for this card.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
-    /// Too little memory.
     #[error(
         "{device} has not enough memory: {what} needs {}, {} are free; close what else uses the card (`nvidia-smi` shows it), take a \
          shorter --context, or --device cpu",
         megabytes(*bytes), megabytes(*free)
     )]
     Memory { device: String, what: String, bytes: u64, free: u64 },
-    /// The driver refuses launches that overlap, and nothing else is known to fix it.
     #[error("{0}; launches overlap here (programmatic dependent launch), with BITNET_CUDA_OVERLAP=0 they do not")]
     Overlap(DriverError),
-    /// A kernel that is in none of the sources.
     #[error("there is no kernel `{entry}`: this is a mistake in BitNet.rs")]
     Entry { entry: &'static str },
-    /// The emulation cannot run, or a kernel did there what a card does not define.
     #[error("{0}")]
     Emulation(String),
-    /// A buffer where it is not.
     #[error("`{entry}` was given memory of another device: this is a mistake in BitNet.rs")]
     AnotherDevice { entry: &'static str },
-    /// A range beyond a buffer.
     #[error(
         "{bytes} bytes from byte {offset} on do not lie in a buffer of {len} bytes on the device: this is a mistake in BitNet.rs"
     )]
@@ -294,7 +285,6 @@ impl Buffer {
     }
 
     /// Bytes.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.bytes
     }

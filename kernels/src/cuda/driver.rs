@@ -20,30 +20,24 @@ pub const OLDEST: (u32, u32) = (12, 0);
 
 /// Why there is no card to use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum DriverError {
-    /// No driver's library.
     #[error(
         "there is no NVIDIA driver here ({tried}); it comes with the driver, not with the CUDA toolkit, and into a container only if that is started with its GPUs (`docker run --gpus all`)"
     )]
     NoLibrary { tried: String },
-    /// A driver without a function that is needed.
     #[error("the NVIDIA driver ({library}) has no function `{symbol}`: it is too old, CUDA {}.{} or newer is needed; update the driver", OLDEST.0, OLDEST.1)]
     NoSymbol { library: String, symbol: &'static str },
-    /// A driver that is too old.
     #[error("the NVIDIA driver speaks CUDA {}.{}, {}.{} or newer is needed; update the driver", found.0, found.1, OLDEST.0, OLDEST.1)]
     TooOld { found: (u32, u32) },
-    /// A driver and no card.
     #[error(
         "the NVIDIA driver (CUDA {}.{}) finds no card; `nvidia-smi -L` lists what it sees, and CUDA_VISIBLE_DEVICES hides cards", driver.0, driver.1
     )]
     NoCard { driver: (u32, u32) },
-    /// A card that is not there.
     #[error(
         "there is no card {index}: the driver shows {count}, counted from 0; `bitnet devices` lists them, and CUDA_VISIBLE_DEVICES hides cards"
     )]
     NoSuchCard { index: u32, count: u32 },
-    /// A call that failed.
     #[error("the NVIDIA driver: {call}{of} failed with {name}{}", hint(*code))]
     Call {
         call: &'static str,
@@ -133,7 +127,6 @@ impl Driver {
     }
 
     /// The CUDA version that the driver speaks.
-    #[must_use]
     pub fn version(self) -> (u32, u32) {
         self.version
     }

@@ -9,6 +9,7 @@
 //! rows (or the input leaves no bound), the last of these launches multiplies all rows: slower, and the same.
 
 use super::device::{Arg, Buffer, CudaError, Device, Launch, start};
+use super::launches::holds;
 use crate::screen::Wanted;
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,13 +67,6 @@ pub struct Totals {
 fn words(n: usize) -> Arg<'static> {
     // Shapes were checked when the buffers were made.
     Arg::U32(u32::try_from(n).unwrap_or(u32::MAX))
-}
-
-fn check(buffer: &Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
-    match offset.checked_add(bytes) {
-        Some(end) if end <= buffer.bytes() => Ok(()),
-        _ => Err(CudaError::Range { offset, bytes, len: buffer.bytes() }),
-    }
 }
 
 /// The words by which the kernels know what is wanted.
@@ -149,9 +143,9 @@ impl TopK {
     /// `passes` of the search in `lower`, then the pick from `upper`, both `[tokens][n]`.
     fn search(&self, passes: u32, [lower, upper, wanted]: [&Buffer; 3], tokens: Range<usize>) -> Result<(), CudaError> {
         for buffer in [lower, upper] {
-            check(buffer, tokens.start * self.n * 4, tokens.len() * self.n * 4)?;
+            holds(buffer, tokens.start * self.n * 4, tokens.len() * self.n * 4)?;
         }
-        check(&self.ranks, 0, tokens.end * RANK_WORDS * 4)?;
+        holds(&self.ranks, 0, tokens.end * RANK_WORDS * 4)?;
         let grid = self.grid(tokens.len());
         for pass in 0..passes {
             let launch = Launch { entry: "bn_rank", grid, block: BLOCK, shared: 0 };
@@ -247,7 +241,7 @@ impl ScreenedHead {
         if !fits || !multiplier.is_finite() {
             return Ok(None);
         }
-        check(w, 0, rows * cols * 2)?;
+        holds(w, 0, rows * cols * 2)?;
         let (tokens, stride) = (tokens.max(1), cols.next_multiple_of(16));
         let what = "the screen of the output matrix";
         let new = Self {
@@ -287,7 +281,6 @@ impl ScreenedHead {
     }
 
     /// Bytes that it takes on the device.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         let top = [&self.top.wanted, &self.top.ranks, &self.top.picked];
         let own = [&self.q, &self.rows_known, &self.largest, &self.planes, &self.tokens_known, &self.one, &self.totals];
@@ -308,10 +301,10 @@ impl ScreenedHead {
     /// More tokens than there is room for, `x` ends too early, or the device refuses.
     pub fn screen(&self, x: (&Buffer, usize), n: usize, best: Option<&Buffer>) -> Result<(), CudaError> {
         let [lower, upper] = &self.bounds;
-        check(x.0, x.1, n * self.cols * 4)?;
-        check(lower, 0, n * self.rows * 4)?;
+        holds(x.0, x.1, n * self.cols * 4)?;
+        holds(lower, 0, n * self.rows * 4)?;
         if let Some(best) = best {
-            check(best, 0, n * 8)?;
+            holds(best, 0, n * 8)?;
         }
         let (stride, device) = (words(self.stride), &*self.top.device);
         let [planes, known, picked] = [&self.planes, &self.tokens_known, &self.top.picked].map(Arg::Buffer);
@@ -367,8 +360,8 @@ impl ScreenedHead {
         tokens: Range<usize>,
         best: Option<&Buffer>,
     ) -> Result<(), CudaError> {
-        check(w, 0, self.rows * self.cols * 2)?;
-        check(x.0, x.1, tokens.len() * self.cols * 4)?;
+        holds(w, 0, self.rows * self.cols * 2)?;
+        holds(x.0, x.1, tokens.len() * self.cols * 4)?;
         let (rows, capacity) = (self.rows, self.top.capacity);
         let args = [
             Arg::Buffer(w),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Blocks for each multiprocessor, where threads step over the work by themselves.
 const WAVES: u32 = 8;
 
-/// Starts kernels on a device.
+/// Starts kernels on a device. Each start fails where a buffer is too small, or the device refuses.
 #[derive(Debug, Clone)]
 pub struct Launches {
     device: Arc<dyn Device>,
@@ -34,7 +34,7 @@ fn threads(wanted: usize, least: u32, most: u32) -> u32 {
     small(wanted.next_multiple_of(32)).clamp(least, most)
 }
 
-fn holds(buffer: &Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
+pub(super) fn holds(buffer: &Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
     match offset.checked_add(bytes) {
         Some(end) if end <= buffer.bytes() => Ok(()),
         _ => Err(CudaError::Range { offset, bytes, len: buffer.bytes() }),
@@ -69,13 +69,11 @@ fn rope_kind(kind: Rope) -> Arg<'static> {
 
 impl Launches {
     /// Of a device.
-    #[must_use]
     pub fn new(device: &Arc<dyn Device>) -> Self {
         Self { device: Arc::clone(device) }
     }
 
     /// The device.
-    #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }
@@ -100,9 +98,6 @@ impl Launches {
     }
 
     /// `x [n][cols] = table[tokens[i]]`, the table f16 `[vocab][cols]`, the tokens u32 from some element of a buffer on.
-    ///
-    /// # Errors
-    /// A buffer is too small, or the device refuses.
     pub fn embed(
         &self,
         table: &Buffer,
@@ -126,9 +121,6 @@ impl Launches {
     }
 
     /// `x += y`, both `[n]`.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn add(&self, x: Rows<'_>, y: Rows<'_>, n: usize) -> Result<(), CudaError> {
         rows_hold(x, n)?;
         rows_hold(y, n)?;
@@ -136,9 +128,6 @@ impl Launches {
     }
 
     /// Gates `gate [n]` with `up [n]` in place.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn gate(&self, kind: Gate, gate: &Buffer, up: &Buffer, n: usize) -> Result<(), CudaError> {
         hold(&[(gate, 4 * n), (up, 4 * n)])?;
         let args = [Arg::U32(kind.number()), Arg::Buffer(gate), Arg::Buffer(up), Arg::U64(n as u64)];
@@ -146,9 +135,6 @@ impl Launches {
     }
 
     /// Rows by `norm`, `[tokens][cols]`.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn norm(&self, norm: &Norm<'_>, tokens: usize, cols: usize) -> Result<(), CudaError> {
         let n = tokens * cols;
         if !cols.is_multiple_of(4) {
@@ -181,9 +167,6 @@ impl Launches {
     }
 
     /// Products of I2_S matrices with the same int8 rows `[tokens][cols]`, on the tensor cores.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn ternary(&self, parts: &[Product<'_>], x: &Int8, tokens: usize, cols: usize) -> Result<(), CudaError> {
         hold(&[(&x.q, tokens * cols), (&x.scale, 4 * tokens), (&x.isum, 4 * tokens)])?;
         for Product { w, y } in parts {
@@ -199,9 +182,6 @@ impl Launches {
 
     /// The product of an f16 matrix with f32 rows `x [tokens][cols]`. `best`, `u64 [tokens]` of zeros, gets each token's largest
     /// result as a key (see [`token_of`]).
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn dense(
         &self,
         part: &Product<'_>,
@@ -223,9 +203,6 @@ impl Launches {
 
     /// Rotates `q [tokens][heads][dim]` and `k [tokens][kv_heads][dim]` in place and appends k and v to a layer's cache, from
     /// `position`, a u32 on the device, on.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn rope_append(
         &self,
         (kind, rope): (Rope, &RopeTables),
@@ -246,9 +223,6 @@ impl Launches {
     }
 
     /// Causal attention of `q [tokens][heads][dim]` over a layer's cache; the result replaces the queries.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn attention(
         &self,
         q: &Buffer,
@@ -282,9 +256,6 @@ impl Launches {
 
     /// The token of the key becomes the device's next input: `input` is `u32 [position, ..., token]`, the token at element
     /// `at`; the position advances, `history`, u32, gets the token at its new position, and the key is zero again.
-    ///
-    /// # Errors
-    /// As [`Launches::embed`].
     pub fn next(&self, best: &Buffer, (input, at): (&Buffer, usize), history: &Buffer) -> Result<(), CudaError> {
         hold(&[(best, 8), (input, 4)])?;
         holds(input, 4 * at, 4)?;
@@ -301,7 +272,6 @@ impl Launches {
 
 /// The row and the value of a key: that of the largest logit, the lower row on a tie; `None` if nothing could win (NaN and minus
 /// infinity never do).
-#[must_use]
 pub fn token_of(key: u64) -> Option<(u32, f32)> {
     let bits = (key >> 32) as u32;
     let bits = if bits >> 31 == 0 { !bits } else { bits & 0x7fff_ffff };

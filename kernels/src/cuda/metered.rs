@@ -65,7 +65,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Metered {
     /// Everything that is done with this is done on `inner`, and counted.
-    #[must_use]
     pub fn new(inner: &Arc<dyn Device>) -> Self {
         Self(Arc::new(State {
             inner: Arc::clone(inner),
@@ -76,7 +75,6 @@ impl Metered {
     }
 
     /// What went to the device so far.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         *lock(&self.0.counts)
     }

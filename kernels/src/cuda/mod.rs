@@ -111,7 +111,6 @@ pub const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// Every file of kernels.
-#[must_use]
 pub fn sources() -> &'static [Source] {
     &[
         Source {

@@ -24,21 +24,16 @@ const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 
 /// What NVRTC could not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum NvrtcError {
-    /// No library, or none that can be loaded.
     #[error("NVRTC, NVIDIA's run-time compiler, cannot be loaded ({tried}); to fix it: {REMEDY}")]
     NoLibrary { tried: String },
-    /// A library that is not NVRTC, or too old a one.
     #[error("{library} has no function `{symbol}`, so it is not the NVRTC of CUDA 11.2 or newer; to fix it: {REMEDY}")]
     NoSymbol { library: String, symbol: &'static str },
-    /// A call failed.
     #[error("NVRTC: {call} of `{source_name}` failed: {meaning} ({code})")]
     Call { call: &'static str, source_name: String, meaning: String, code: i32 },
-    /// The source does not compile.
     #[error("`{source_name}` does not compile for {architecture}:\n{log}")]
     Compile { source_name: String, architecture: Architecture, log: String },
-    /// A byte 0 where C ends a string.
     #[error("the {what} of `{source_name}` has a byte 0 in it")]
     Nul { what: &'static str, source_name: String },
 }
@@ -167,19 +162,16 @@ impl Nvrtc {
     }
 
     /// Major and minor version: CUDA's.
-    #[must_use]
     pub fn version(&self) -> (u32, u32) {
         self.version
     }
 
     /// Where it was loaded from: a path, or the name that the system's loader knew.
-    #[must_use]
     pub fn place(&self) -> &str {
         &self.place
     }
 
     /// The architectures that it makes cubins for, by number: 80, 90, ...
-    #[must_use]
     pub fn architectures(&self) -> &[u32] {
         &self.architectures
     }
@@ -269,7 +261,6 @@ impl Nvrtc {
 }
 
 /// All options of a compilation: [`OPTIONS`], the architecture, and `more`.
-#[must_use]
 pub fn options(architecture: Architecture, more: &[&str]) -> Vec<String> {
     let fixed = OPTIONS.iter().map(|option| (*option).to_owned());
     let named = std::iter::once(format!("--gpu-architecture={architecture}"));

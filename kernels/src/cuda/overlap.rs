@@ -55,25 +55,21 @@ const LISTED: &[(&str, &[usize])] = &[
 ];
 
 /// The arguments that an entry may read before it waits; `None` if it does not keep the rule.
-#[must_use]
 pub fn early(entry: &str) -> Option<&'static [usize]> {
     LISTED.iter().find(|(name, _)| *name == entry).map(|(_, early)| *early)
 }
 
 /// Whether launches of an entry may overlap with the one before.
-#[must_use]
 pub fn overlaps(entry: &str) -> bool {
     early(entry).is_some()
 }
 
 /// Whether code for an architecture can begin early and wait.
-#[must_use]
 pub fn compiled(architecture: Architecture) -> bool {
     architecture.major >= 9
 }
 
 /// Whether a card does it: the architecture that its kernels are compiled for, and the CUDA version that its driver speaks.
-#[must_use]
 pub fn possible(architecture: Architecture, driver: (u32, u32)) -> bool {
     compiled(architecture) && driver >= (12, 3)
 }

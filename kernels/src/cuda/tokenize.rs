@@ -76,12 +76,10 @@ pub struct Tables<'a> {
 
 /// Why texts were not encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum TokenizeError {
-    /// The device failed.
     #[error(transparent)]
     Device(#[from] CudaError),
-    /// A table is not what the kernels read.
     #[error("the tokenizer's {table} is not as the device reads it: this is a mistake in BitNet.rs")]
     Table { table: &'static str },
 }
@@ -99,7 +97,6 @@ pub struct Times {
 
 impl Times {
     /// All of it.
-    #[must_use]
     pub fn total(&self) -> Duration {
         self.upload + self.kernels + self.download
     }
@@ -124,7 +121,6 @@ pub struct Encoded {
 
 impl Encoded {
     /// The tokens of the `part`-th text; `None` if it has a piece that is too long, or is not there.
-    #[must_use]
     pub fn ids(&self, part: usize) -> Option<&[u32]> {
         let (firsts, refused) = self.sums.get(1..)?.split_at_checked(self.n_parts)?;
         if *refused.get(part)? != 0 {
@@ -215,7 +211,6 @@ impl Encoder {
     }
 
     /// The device.
-    #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }

@@ -7,7 +7,7 @@
 //! Shape::HalfMinima   w_i = scale * factors[i / 16] * q_i + minimum * minima[i / 16]
 //! ```
 //!
-//! A format says how its blocks become [`Block`]s (`Decode`), and everything else follows: its exact values, its naive
+//! A format says how its blocks become [`Block`]s (`Blocks`), and everything else follows: its exact values, its naive
 //! product with every kind of activations, and the kernels that the sets share for formats of which they have none of
 //! their own. Decoding is plain Rust; on x86-64 it is compiled a second time with AVX2, so that the same loops become
 //! wider.
@@ -24,7 +24,7 @@
 //!   the row, runs in rising order; `s` is the token's factor. A model that was trained ternary has one scale for a
 //!   tensor, hence one run a row.
 
-use super::Matrix;
+use super::{Checked, Format, Halves, Matrix, Packed};
 use crate::activations::{Activations, I8Token, Q8_BLOCK, Q8Token};
 use crate::numerics::{self, tree};
 
@@ -77,16 +77,24 @@ pub enum Shape {
     HalfMinima,
 }
 
-/// How the bytes of a format become [`Block`]s.
-pub(crate) trait Decode {
+/// A format of blocks: its facts, how its bytes become [`Block`]s, and how weights become its bytes.
+pub(crate) trait Blocks: Sized {
+    /// See the fields of [`Format`].
+    const NAME: &str;
+    const GGML_TYPE: u32;
+    const ALSO: &[u32] = &[];
+    const FILE_TYPE: Option<u32> = None;
+    const HEAD: usize = 0;
     /// Weights of a block in memory: 32, 64, 128 or 256.
     const LEN: usize;
-    /// Its bytes.
     const BYTES: usize;
-    /// Bytes at the start of each row.
-    const HEAD: usize = 0;
+    const TRAILER: usize = 0;
+    const HALVES: Halves = &[];
+    /// Whether the integers are -1, 0 and 1 only.
+    const TERNARY: bool = false;
     /// What blocks have.
-    const SHAPE: Shape;
+    const SHAPE: Shape = Shape::Scale;
+    const FORMAT: &Format = &Format::of::<Self>();
 
     /// A scale that stands outside of the blocks, for all of a row.
     #[inline(always)]
@@ -94,9 +102,17 @@ pub(crate) trait Decode {
         1.0
     }
 
-    /// Writes the integers, the scale, and what the shape has; `bytes` are [`Decode::BYTES`], `out` holds the
-    /// [`Decode::LEN`] weights. Implementations are `#[inline(always)]`, into the instruction set of the caller.
+    /// Writes the integers, the scale, and what the shape has; `bytes` are [`Blocks::BYTES`], `out` holds the
+    /// [`Blocks::LEN`] weights. Implementations are `#[inline(always)]`, into the instruction set of the caller.
     fn block(bytes: &[u8], row_scale: f32, out: &mut [Block]);
+
+    /// See [`Format::validate`].
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        super::finite_halves(Self::FORMAT, data, rows, cols)
+    }
+
+    /// See [`Format::pack`].
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed;
 }
 
 /// 32 numbers of 16 bytes, each of which holds number j and number j + 16. Two loops of a fixed length, which the compiler
@@ -118,7 +134,7 @@ pub(super) fn two_of_each<T: Default + Copy>(
     out
 }
 
-/// A [`Decode`] compiled for some instruction set.
+/// [`Blocks`] compiled for some instruction set.
 #[derive(Debug, Clone, Copy)]
 struct Compiled {
     /// Writes some blocks of a row.
@@ -141,7 +157,7 @@ pub struct Decoder {
 const PIECE: usize = 256;
 
 #[inline(always)]
-fn blocks<D: Decode>(w: &Matrix<'_>, row: usize, from: usize, out: &mut [Block]) {
+fn blocks<D: Blocks>(w: &Matrix<'_>, row: usize, from: usize, out: &mut [Block]) {
     const { assert!(D::LEN.is_multiple_of(Q8_BLOCK) && PIECE.is_multiple_of(D::LEN)) };
     let each = D::LEN / Q8_BLOCK;
     let scale = D::row_scale(w, row);
@@ -152,7 +168,7 @@ fn blocks<D: Decode>(w: &Matrix<'_>, row: usize, from: usize, out: &mut [Block])
 }
 
 #[inline(always)]
-fn values<D: Decode>(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
+fn values<D: Blocks>(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
     let mut piece = [Block::ZERO; PIECE / Q8_BLOCK];
     for (i, out) in out[..w.cols].chunks_mut(PIECE).enumerate() {
         blocks::<D>(w, row, i * PIECE / Q8_BLOCK, &mut piece);
@@ -164,19 +180,19 @@ fn values<D: Decode>(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn blocks_avx2<D: Decode>(w: &Matrix<'_>, row: usize, from: usize, out: &mut [Block]) {
+fn blocks_avx2<D: Blocks>(w: &Matrix<'_>, row: usize, from: usize, out: &mut [Block]) {
     blocks::<D>(w, row, from, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn values_avx2<D: Decode>(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
+fn values_avx2<D: Blocks>(w: &Matrix<'_>, row: usize, out: &mut [f32]) {
     values::<D>(w, row, out);
 }
 
 impl Decoder {
     /// The one of a format.
-    pub(crate) const fn of<D: Decode>() -> Self {
+    pub(crate) const fn of<D: Blocks>() -> Self {
         Self {
             shape: D::SHAPE,
             plain: Compiled { blocks: blocks::<D>, values: values::<D> },
@@ -274,7 +290,6 @@ impl Row {
     ///
     /// # Panics
     /// If the activations are of another kind or length.
-    #[must_use]
     pub fn dot(&self, x: &Activations, token: usize) -> f32 {
         match self {
             Self::Values(row) => numerics::dot(row, x.f32(token)),

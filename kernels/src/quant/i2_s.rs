@@ -12,32 +12,17 @@
 //! Builds for ARM of 2026 write another layout under the same type id: [`super::i2_s_arm`]. The ternary helpers that both
 //! share are here.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, first};
+use super::decode::{Block, Blocks};
+use super::{Checked, Format, I2S_TRAILER, Matrix, Packed, first};
 use crate::QuantError;
 
 /// Weights per block.
 pub const LEN: usize = 128;
-/// Bytes per block.
-pub const BYTES: usize = 32;
+pub(crate) const BYTES: usize = 32;
 const _: () = assert!(BYTES * 4 == LEN && I2S_TRAILER == 4 + 28);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "i2_s",
-    ggml_type: 36,
-    also: &[],
-    file_type: Some(40),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: I2S_TRAILER,
-    halves: &[],
-    act: ActKind::I8,
-    validate: |data, rows, cols| validate(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| pack(&FORMAT, place, weights, rows, cols),
-    values: Values::Ternary(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Where weight `i` of a row lies: `(byte, shift)`.
 fn place(i: usize) -> (usize, u32) {
@@ -55,7 +40,7 @@ pub(crate) fn scale(data: &[u8]) -> f32 {
     f32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]])
 }
 
-pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
+pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: usize) -> Checked {
     format.check_size(data.len(), rows, cols)?;
     let scale = scale(data);
     if !(scale.is_finite() && scale > 0.0) {
@@ -71,10 +56,14 @@ pub(super) fn validate(format: &'static Format, data: &[u8], rows: usize, cols: 
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "i2_s";
+    const GGML_TYPE: u32 = 36;
+    const FILE_TYPE: Option<u32> = Some(40);
+    const TRAILER: usize = I2S_TRAILER;
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn row_scale(w: &Matrix<'_>, _row: usize) -> f32 {
@@ -90,40 +79,27 @@ impl Decode for Codes {
             }
         }
     }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        validate(&FORMAT, data, rows, cols)
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        pack(&FORMAT, place, weights, rows, cols)
+    }
 }
 
 /// Takes only what is ternary already: -s, 0 and +s, with one s for the matrix (1 if all weights are zero).
-pub(super) fn pack(
-    format: &'static Format,
-    place: impl Place,
-    weights: &[f32],
-    rows: usize,
-    cols: usize,
-) -> Result<Vec<u8>, QuantError> {
+pub(super) fn pack(format: &'static Format, place: impl Place, weights: &[f32], rows: usize, cols: usize) -> Packed {
     let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
-    let scale = weights.iter().find(|w| **w != 0.0).map_or(1.0, |w| w.abs());
+    let scale = super::ternary_scale(weights).unwrap_or(1.0);
     let (codes, trailer) = out.split_at_mut(format.row_bytes(cols) * rows);
     for (n, &value) in weights.iter().enumerate() {
         let (row, col) = (n / cols, n % cols);
         if !value.is_finite() {
             return Err(QuantError::NotFinite { format: format.name, row, col, value });
         }
-        let code = if value == 0.0 {
-            1
-        } else if value == scale {
-            2
-        } else if value == -scale {
-            0
-        } else {
-            return Err(QuantError::NotTernary {
-                format: format.name,
-                unit: "the whole matrix",
-                row,
-                col,
-                value,
-                scale,
-            });
-        };
+        let code = super::ternary_code(format.name, "the whole matrix", (row, col), value, scale)?;
         let (byte, shift) = place(col);
         codes[row * format.row_bytes(cols) + byte] |= code << shift;
     }

@@ -10,31 +10,15 @@
 //!
 //! Where the x86 layout wants rows of whole 128s, this one takes multiples of 64.
 
-use super::decode::{Block, Decode, Decoder, Shape, two_of_each};
-use super::{ActKind, Format, I2S_TRAILER, Matrix, Values, i2_s, part};
+use super::decode::{Block, Blocks, two_of_each};
+use super::{Checked, Format, I2S_TRAILER, Matrix, Packed, i2_s, part};
 
-/// Weights per block.
-pub const LEN: usize = 64;
-/// Bytes per block.
-pub const BYTES: usize = 16;
+pub(crate) const LEN: usize = 64;
+pub(crate) const BYTES: usize = 16;
 const _: () = assert!(BYTES * 4 == LEN && LEN * 2 == i2_s::LEN);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "i2_s-arm",
-    ggml_type: i2_s::FORMAT.ggml_type,
-    also: &[],
-    file_type: Some(40),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: I2S_TRAILER,
-    halves: &[],
-    act: ActKind::I8,
-    validate: |data, rows, cols| i2_s::validate(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| i2_s::pack(&FORMAT, place, weights, rows, cols),
-    values: Values::Ternary(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Where weight `i` of a row lies: `(byte, shift)`.
 pub(super) fn place(i: usize) -> (usize, u32) {
@@ -44,10 +28,14 @@ pub(super) fn place(i: usize) -> (usize, u32) {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "i2_s-arm";
+    const GGML_TYPE: u32 = i2_s::FORMAT.ggml_type;
+    const FILE_TYPE: Option<u32> = Some(40);
+    const TRAILER: usize = I2S_TRAILER;
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn row_scale(w: &Matrix<'_>, _row: usize) -> f32 {
@@ -61,5 +49,13 @@ impl Decode for Codes {
             let code = |byte: u8, shift: usize| (byte >> shift & 3) as i8 - 1;
             out.q = two_of_each(part(bytes, 0), |byte| code(byte, 6 - 4 * j), |byte| code(byte, 4 - 4 * j));
         }
+    }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        i2_s::validate(&FORMAT, data, rows, cols)
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        i2_s::pack(&FORMAT, place, weights, rows, cols)
     }
 }

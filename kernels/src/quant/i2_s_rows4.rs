@@ -10,7 +10,7 @@
 //! Unpacked at load, see [`super::tiled`]: the kernels sum along rows. Source: `quantize_i2_s` of bitnet.cpp's fork.
 
 use super::tiled::{Rows, Tiled, check_size};
-use super::{I2S_TRAILER, QuantError, i2_s, i2_s_arm};
+use super::{I2S_TRAILER, Packed, QuantError, i2_s, i2_s_arm};
 
 /// The format.
 pub static FORMAT: Tiled = Tiled {
@@ -32,7 +32,7 @@ fn matrix_bytes(rows: usize, cols: usize) -> Result<usize, QuantError> {
     Err(QuantError::Rows { format: NAME, rows, multiple: 4 })
 }
 
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
     let bytes = matrix_bytes(rows, cols)?;
     let source = Rows::pack(NAME, weights, rows, cols)?;
     let mut out = Vec::with_capacity(bytes);
@@ -44,7 +44,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     Ok(out)
 }
 
-fn unpack(data: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn unpack(data: &[u8], rows: usize, cols: usize) -> Packed {
     check_size(&FORMAT, data.len(), rows, cols)?;
     let end = data.len() - I2S_TRAILER;
     let mut out = Rows::new(rows, cols);

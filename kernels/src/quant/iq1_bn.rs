@@ -11,56 +11,17 @@
 //! A byte is a fraction as in [`super::tq1_0`], `ceil(256 v / 243)`, but with the *first* trit least significant:
 //! v is the sum of trit t times 3^t. Trit t is `((byte * 3^(4 - t) mod 256) * 3) >> 8`. Bytes that no v gives are refused.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Matrix, Values, half_at, iq2_bn};
-use crate::numerics::{f16_to_f32, f32_to_f16};
+use super::decode::{Block, Blocks};
+use super::{Checked, Format, Matrix, Packed, half_at, iq2_bn};
 
-/// Weights per block.
-pub const LEN: usize = 64;
-/// Bytes per block.
-pub const BYTES: usize = 13;
-/// Bytes at the start of a row.
-pub const HEAD: usize = 2;
+pub(crate) const LEN: usize = 64;
+pub(crate) const BYTES: usize = 13;
+pub(crate) const HEAD: usize = 2;
 const LAST: usize = BYTES - 1;
 const _: () = assert!(LAST * 5 + 4 == LEN);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "iq1_bn",
-    ggml_type: 134,
-    also: &[],
-    file_type: None,
-    row_head: HEAD,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[],
-    act: ActKind::I8,
-    validate: |data, rows, cols| {
-        iq2_bn::validate(&FORMAT, data, rows, cols, scale, |blocks| {
-            blocks.iter().enumerate().position(|(i, byte)| {
-                let (v, trits) = (NUMBERS[usize::from(*byte)], if i % BYTES == LAST { 81 } else { 243 });
-                v >= trits
-            })
-        })
-    },
-    pack: |weights, rows, cols| {
-        let head = |scale| {
-            let bits = f32_to_f16(scale);
-            let rounded = f16_to_f32(bits);
-            if rounded == scale { Ok(bits.to_le_bytes()) } else { Err(rounded) }
-        };
-        let mut out = iq2_bn::pack(&FORMAT, weights, rows, cols, head, |out, i, code| {
-            let (byte, trit) = place(i % LEN);
-            out[i / LEN * BYTES + byte] += code * 3u8.pow(trit);
-        })?;
-        for row in out.chunks_exact_mut(FORMAT.row_bytes(cols)) {
-            row[HEAD..].iter_mut().for_each(|byte| *byte = fraction(*byte));
-        }
-        Ok(out)
-    },
-    values: Values::Ternary(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Where weight `i` of a block lies: the byte, and which of its trits.
 fn place(i: usize) -> (usize, u32) {
@@ -132,11 +93,13 @@ fn spread(table: &[u64; 256], bytes: &[u8; BYTES]) -> [u8; LEN] {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "iq1_bn";
+    const GGML_TYPE: u32 = 134;
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const HEAD: usize = HEAD;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn row_scale(w: &Matrix<'_>, row: usize) -> f32 {
@@ -152,5 +115,26 @@ impl Decode for Codes {
                 *q = weight.cast_signed();
             }
         }
+    }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        iq2_bn::validate(&FORMAT, data, rows, cols, scale, |blocks| {
+            blocks.iter().enumerate().position(|(i, byte)| {
+                let (v, trits) = (NUMBERS[usize::from(*byte)], if i % BYTES == LAST { 81 } else { 243 });
+                v >= trits
+            })
+        })
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        let head = |scale, row| super::exact_half(FORMAT.name, scale, row, 0);
+        let mut out = iq2_bn::pack(&FORMAT, weights, rows, cols, head, |out, i, code| {
+            let (byte, trit) = place(i % LEN);
+            out[i / LEN * BYTES + byte] += code * 3u8.pow(trit);
+        })?;
+        for row in out.chunks_exact_mut(FORMAT.row_bytes(cols)) {
+            row[HEAD..].iter_mut().for_each(|byte| *byte = fraction(*byte));
+        }
+        Ok(out)
     }
 }

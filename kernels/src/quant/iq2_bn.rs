@@ -10,47 +10,17 @@
 //!
 //! The helpers for scales of rows are here. [`super::iq1_bn`] has them too.
 
-use super::decode::{Block, Decode, Decoder, Shape, two_of_each};
-use super::{ActKind, Format, Matrix, Values, part};
+use super::decode::{Block, Blocks, two_of_each};
+use super::{Checked, Format, Matrix, Packed, part};
 use crate::QuantError;
 
-/// Weights per block.
-pub const LEN: usize = 64;
-/// Bytes per block.
-pub const BYTES: usize = 16;
-/// Bytes at the start of a row.
-pub const HEAD: usize = 4;
+pub(crate) const LEN: usize = 64;
+pub(crate) const BYTES: usize = 16;
+pub(crate) const HEAD: usize = 4;
 const _: () = assert!(BYTES * 4 == LEN && HEAD == size_of::<f32>());
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "iq2_bn",
-    ggml_type: 135,
-    also: &[],
-    file_type: None,
-    row_head: HEAD,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[],
-    act: ActKind::I8,
-    validate: |data, rows, cols| {
-        validate(&FORMAT, data, rows, cols, scale, |blocks| blocks.iter().position(|b| b & b >> 1 & 0x55 != 0))
-    },
-    pack: |weights, rows, cols| {
-        pack(
-            &FORMAT,
-            weights,
-            rows,
-            cols,
-            |scale| Ok(scale.to_le_bytes()),
-            |out, i, code| {
-                out[i / LEN * BYTES + i % 16] |= code << (i % LEN / 16 * 2);
-            },
-        )
-    },
-    values: Values::Ternary(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// The scale of a row.
 #[inline(always)]
@@ -60,11 +30,13 @@ pub(crate) fn scale(row: &[u8]) -> f32 {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "iq2_bn";
+    const GGML_TYPE: u32 = 135;
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const HEAD: usize = HEAD;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn row_scale(w: &Matrix<'_>, row: usize) -> f32 {
@@ -79,6 +51,17 @@ impl Decode for Codes {
             out.q = two_of_each(part(bytes, 0), |byte| code(byte, 4 * j), |byte| code(byte, 4 * j + 2));
         }
     }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        validate(&FORMAT, data, rows, cols, scale, |blocks| blocks.iter().position(|b| b & b >> 1 & 0x55 != 0))
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        let head = |scale: f32, _| Ok(scale.to_le_bytes());
+        pack(&FORMAT, weights, rows, cols, head, |out, i, code| {
+            out[i / LEN * BYTES + i % 16] |= code << (i % LEN / 16 * 2);
+        })
+    }
 }
 
 /// Scales are finite and not negative; `wrong` finds the first byte of the blocks of a row that no packing produces.
@@ -89,7 +72,7 @@ pub(super) fn validate(
     cols: usize,
     scale: fn(&[u8]) -> f32,
     wrong: impl Fn(&[u8]) -> Option<usize>,
-) -> Result<(), QuantError> {
+) -> Checked {
     format.check_size(data.len(), rows, cols)?;
     let bytes = format.row_bytes(cols);
     for (row, stored) in data.chunks_exact(bytes).enumerate() {
@@ -105,37 +88,28 @@ pub(super) fn validate(
     Ok(())
 }
 
-/// Takes only what is ternary already: -s, 0 and +s with one s for each row (0 if all weights are zero). `head(s)` are the
-/// bytes of a scale; `store(blocks, i, code)` stores the code of column i where zeros are.
+/// Takes only what is ternary already: -s, 0 and +s with one s for each row (0 if all weights are zero). `head(s, row)` are
+/// the bytes of a scale; `store(blocks, i, code)` stores the code of column i where zeros are.
 pub(super) fn pack<const N: usize>(
     format: &'static Format,
     weights: &[f32],
     rows: usize,
     cols: usize,
-    head: impl Fn(f32) -> Result<[u8; N], f32>,
+    head: impl Fn(f32, usize) -> Result<[u8; N], QuantError>,
     store: impl Fn(&mut [u8], usize, u8),
-) -> Result<Vec<u8>, QuantError> {
+) -> Packed {
     let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
     let name = format.name;
     for (row, (w, out)) in weights.chunks_exact(cols).zip(out.chunks_exact_mut(format.row_bytes(cols))).enumerate() {
         if let Some(col) = w.iter().position(|w| !w.is_finite()) {
             return Err(QuantError::NotFinite { format: name, row, col, value: w[col] });
         }
-        let scale = w.iter().find(|w| **w != 0.0).map_or(0.0, |w| w.abs());
+        let scale = super::ternary_scale(w).unwrap_or(0.0);
         let (bytes, blocks) = out.split_at_mut(N);
         for (col, &value) in w.iter().enumerate() {
-            if value != 0.0 && value.abs() != scale {
-                return Err(QuantError::NotTernary { format: name, unit: "each row", row, col, value, scale });
-            }
-            store(blocks, col, if value == 0.0 { 1 } else { 2 * u8::from(value > 0.0) });
+            store(blocks, col, super::ternary_code(name, "each row", (row, col), value, scale)?);
         }
-        match head(scale) {
-            Ok(head) => bytes.copy_from_slice(&head),
-            Err(rounded) if rounded.is_finite() => {
-                return Err(QuantError::InexactScale { format: name, row, col: 0, value: scale, rounded });
-            }
-            Err(_) => return Err(QuantError::Overflow { format: name, row, col: 0, value: scale }),
-        }
+        bytes.copy_from_slice(&head(scale, row)?);
     }
     Ok(out)
 }

@@ -74,6 +74,7 @@ pub static FORMATS: &[&Format] = &[
     &mxfp4::FORMAT,
 ];
 
+use decode::Blocks;
 pub use decode::{Block, Decoder, Row, Shape};
 pub use storage::Storage;
 pub use tiled::{TILED, Tiled};
@@ -81,8 +82,12 @@ pub use tiled::{TILED, Tiled};
 /// Bytes after the rows of an I2_S matrix: the f32 scale and padding to the alignment.
 pub const I2S_TRAILER: usize = 32;
 
+/// See [`Format::validate`].
+pub type Checked = Result<(), QuantError>;
 /// See [`Format::pack`].
-pub type Pack = fn(&[f32], usize, usize) -> Result<Vec<u8>, QuantError>;
+pub type Packed = Result<Vec<u8>, QuantError>;
+/// See [`Format::halves`].
+pub type Halves = &'static [(usize, &'static str)];
 
 /// A weight format.
 #[derive(Debug)]
@@ -105,13 +110,13 @@ pub struct Format {
     /// Bytes after the last row.
     pub trailer_bytes: usize,
     /// The f16 numbers of a block: where each begins, and what it is.
-    pub halves: &'static [(usize, &'static str)],
+    pub halves: Halves,
     /// What the weights are multiplied with where nobody says otherwise: see [`Matrix::act`].
     pub act: ActKind,
     /// `(matrix, rows, cols)`: the size, and that every code and scale is one a quantiser can have written.
-    pub validate: fn(&[u8], usize, usize) -> Result<(), QuantError>,
+    pub validate: fn(&[u8], usize, usize) -> Checked,
     /// `(weights [rows][cols], rows, cols)`: quantises.
-    pub pack: Pack,
+    pub pack: fn(&[f32], usize, usize) -> Packed,
     /// What the bytes mean.
     pub values: Values,
 }
@@ -128,20 +133,56 @@ pub enum Values {
 }
 
 impl Format {
+    const fn of<D: Blocks>() -> Self {
+        let decoder = Decoder::of::<D>();
+        Self {
+            name: D::NAME,
+            ggml_type: D::GGML_TYPE,
+            also: D::ALSO,
+            file_type: D::FILE_TYPE,
+            row_head: D::HEAD,
+            block_len: D::LEN,
+            block_bytes: D::BYTES,
+            trailer_bytes: D::TRAILER,
+            halves: D::HALVES,
+            act: if D::TERNARY { ActKind::I8 } else { ActKind::Q8 },
+            validate: D::validate,
+            pack: D::pack,
+            values: if D::TERNARY { Values::Ternary(decoder) } else { Values::Blocks(decoder) },
+        }
+    }
+
+    /// `N` bytes a weight and no blocks.
+    const fn floats<const N: usize, F: Float<N>>() -> Self {
+        Self {
+            name: F::NAME,
+            ggml_type: F::GGML_TYPE,
+            also: &[],
+            file_type: Some(F::FILE_TYPE),
+            row_head: 0,
+            block_len: 1,
+            block_bytes: N,
+            trailer_bytes: 0,
+            halves: &[],
+            act: ActKind::F32,
+            validate: F::validate,
+            pack: F::pack,
+            values: Values::Floats(F::unpack),
+        }
+    }
+
     /// Bytes of one row of `cols` weights, without the trailer. `cols` is a multiple of the block length.
     pub const fn row_bytes(&self, cols: usize) -> usize {
         self.row_head + cols / self.block_len * self.block_bytes
     }
 
     /// Whether it holds ternary weights and nothing else.
-    #[must_use]
     pub const fn is_ternary(&self) -> bool {
         matches!(self.values, Values::Ternary(_))
     }
 
     /// Whether there are products with activations of this kind: f32 with every format, int8 blocks with all but floats, int8
     /// with one scale per token with ternary weights.
-    #[must_use]
     pub const fn takes(&self, act: ActKind) -> bool {
         match act {
             ActKind::F32 => true,
@@ -197,6 +238,47 @@ impl Format {
     }
 }
 
+/// A format of numbers of `N` bytes.
+trait Float<const N: usize>: Sized {
+    const NAME: &str;
+    const GGML_TYPE: u32;
+    const FILE_TYPE: u32;
+    const FORMAT: &Format = &Format::floats::<N, Self>();
+
+    /// Whether all bits of the exponent are set: infinite, or not a number.
+    fn is_special(bytes: [u8; N]) -> bool;
+
+    fn get(bytes: [u8; N]) -> f32;
+
+    /// Rounds to nearest even.
+    fn put(value: f32) -> [u8; N];
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        Self::FORMAT.check_size(data.len(), rows, cols)?;
+        let Some(i) = first(data, Self::is_special) else { return Ok(()) };
+        let value = Self::get(*part(data, i * N));
+        Err(QuantError::NotFinite { format: Self::NAME, row: i / cols, col: i % cols, value })
+    }
+
+    fn unpack(row: &[u8], out: &mut [f32]) {
+        for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+            *out = Self::get(*bytes);
+        }
+    }
+
+    /// A weight that would round to infinity is an error.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        pack_blocks(Self::FORMAT, weights, rows, cols, |w, row, col, out| {
+            let bytes = Self::put(w[0]);
+            if Self::is_special(bytes) {
+                return Err(QuantError::Overflow { format: Self::NAME, row, col, value: w[0] });
+            }
+            out.copy_from_slice(&bytes);
+            Ok(())
+        })
+    }
+}
+
 /// Which of the three I2_S layouts a file uses; nothing in the file tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum I2sLayout {
@@ -223,6 +305,20 @@ impl I2sLayout {
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::X86, Self::Arm, Self::Rows4].into_iter().find(|layout| layout.name() == name)
     }
+
+    /// The name of the format of tensors that lie so.
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::X86 => i2_s::FORMAT.name,
+            Self::Arm => i2_s_arm::FORMAT.name,
+            Self::Rows4 => i2_s_rows4::FORMAT.name,
+        }
+    }
+
+    /// The layout of the tensors of a format, if they are I2_S.
+    pub fn of_format(name: &str) -> Option<Self> {
+        [Self::X86, Self::Arm, Self::Rows4].into_iter().find(|layout| layout.format() == name)
+    }
 }
 
 /// The format of this name.
@@ -245,15 +341,8 @@ pub fn of_ggml_type(ggml_type: u32) -> impl Iterator<Item = &'static Format> {
 /// The format of this GGUF tensor type; `layout` decides between those that share the id of I2_S. Of others that share an id
 /// it is the first of [`of_ggml_type`]: what else it may be only a file can tell.
 pub fn by_ggml_type(ggml_type: u32, layout: I2sLayout) -> Result<&'static Format, QuantError> {
-    let wanted = |f: &&Format| {
-        f.ggml_type != i2_s::FORMAT.ggml_type
-            || match layout {
-                I2sLayout::X86 => std::ptr::eq(*f, &i2_s::FORMAT),
-                I2sLayout::Arm => std::ptr::eq(*f, &i2_s_arm::FORMAT),
-                // Not computed with as it lies: see `TILED`.
-                I2sLayout::Rows4 => false,
-            }
-    };
+    // Rows4 is not computed with as it lies: see `TILED`.
+    let wanted = |f: &&Format| f.ggml_type != i2_s::FORMAT.ggml_type || f.name == layout.format();
     of_ggml_type(ggml_type).find(wanted).ok_or_else(|| QuantError::UnknownType {
         ggml_type,
         known: FORMATS.iter().map(|f| format!("{} {}", f.ggml_type, f.name)).collect::<Vec<_>>().join(", "),
@@ -304,7 +393,6 @@ impl<'a> Matrix<'a> {
 
     /// Some of the rows as a matrix of its own; `None` where the bytes of the rows are not all there is (the scale of I2_S), and for rows
     /// that are not there.
-    #[must_use]
     pub fn part(&self, rows: Range<usize>) -> Option<Self> {
         let row = self.format.row_bytes(self.cols);
         let data = self.data.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)?;
@@ -328,7 +416,6 @@ impl<'a> Matrix<'a> {
     }
 
     /// One row for its products, the oracle of them all; without the factor beside the bytes.
-    #[must_use]
     pub fn decode(&self, row: usize) -> Row {
         match self.format.decoder() {
             Some(decoder) if self.act != ActKind::F32 => Row::Blocks(decoder.shape, decoder.row(self, row)),
@@ -385,8 +472,41 @@ fn scale_bits(format: &'static str, value: f32, row: usize, col: usize) -> Resul
     if f16_to_f32(bits).is_finite() { Ok(bits) } else { Err(QuantError::Overflow { format, row, col, value }) }
 }
 
+/// A scale whose f16 it is exactly, as bytes.
+fn exact_half(format: &'static str, value: f32, row: usize, col: usize) -> Result<[u8; 2], QuantError> {
+    let bits = scale_bits(format, value, row, col)?;
+    let rounded = f16_to_f32(bits);
+    if rounded == value {
+        Ok(bits.to_le_bytes())
+    } else {
+        Err(QuantError::InexactScale { format, row, col, value, rounded })
+    }
+}
+
+/// The s of weights that are -s, 0 and +s, if any of them is not 0.
+fn ternary_scale(weights: &[f32]) -> Option<f32> {
+    weights.iter().find(|w| **w != 0.0).map(|w| w.abs())
+}
+
+/// A ternary weight plus 1, or the error that it is not one; `unit` is what has one scale.
+fn ternary_code(
+    format: &'static str,
+    unit: &'static str,
+    (row, col): (usize, usize),
+    value: f32,
+    scale: f32,
+) -> Result<u8, QuantError> {
+    if value == 0.0 {
+        Ok(1)
+    } else if value.abs() == scale {
+        Ok(2 * u8::from(value > 0.0))
+    } else {
+        Err(QuantError::NotTernary { format, unit, row, col, value, scale })
+    }
+}
+
 /// Checks that the f16 numbers of every block are finite.
-fn finite_halves(format: &'static Format, data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
+fn finite_halves(format: &Format, data: &[u8], rows: usize, cols: usize) -> Checked {
     format.check_size(data.len(), rows, cols)?;
     let per_row = cols / format.block_len;
     for (i, block) in data.chunks_exact(format.block_bytes).enumerate() {
@@ -403,12 +523,12 @@ fn finite_halves(format: &'static Format, data: &[u8], rows: usize, cols: usize)
 
 /// Packs block by block: `block(weights, row, col, out)` writes the bytes of one block.
 fn pack_blocks(
-    format: &'static Format,
+    format: &Format,
     weights: &[f32],
     rows: usize,
     cols: usize,
-    block: impl Fn(&[f32], usize, usize, &mut [u8]) -> Result<(), QuantError>,
-) -> Result<Vec<u8>, QuantError> {
+    block: impl Fn(&[f32], usize, usize, &mut [u8]) -> Checked,
+) -> Packed {
     let mut out = vec![0; format.check_count(weights.len(), rows, cols)?];
     let blocks = weights.chunks_exact(format.block_len).zip(out.chunks_exact_mut(format.block_bytes));
     for (i, (weights, out)) in blocks.enumerate() {

@@ -10,32 +10,16 @@
 //! and 255 is the standard's NaN.
 //! Sources: `block_mxfp4` of ggml; OCP Microscaling Formats 1.0.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, iq4_nl, part, q4_0};
+use super::decode::{Block, Blocks};
+use super::{Checked, Format, Packed, iq4_nl, part, q4_0};
 use crate::QuantError;
 
-/// Weights per block.
-pub const LEN: usize = 32;
-/// Bytes per block.
-pub const BYTES: usize = 17;
+const LEN: usize = 32;
+const BYTES: usize = 17;
 const _: () = assert!(BYTES == 1 + LEN / 2 && LEN == q4_0::LEN);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "mxfp4",
-    ggml_type: 39,
-    also: &[],
-    file_type: Some(38),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[],
-    act: ActKind::Q8,
-    validate,
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// What the codes mean.
 pub const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -54,41 +38,43 @@ const fn power(e: u8) -> f32 {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "mxfp4";
+    const GGML_TYPE: u32 = 39;
+    const FILE_TYPE: Option<u32> = Some(38);
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         out[0].scale = power(bytes[0]);
         out[0].q = iq4_nl::look_up(&PAIRS, part(bytes, 1));
     }
-}
 
-fn validate(data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
-    FORMAT.check_size(data.len(), rows, cols)?;
-    let per_row = cols / LEN;
-    match data.chunks_exact(BYTES).position(|block| block[0] > MOST) {
-        None => Ok(()),
-        Some(i) => {
-            let (row, block, value) = (i / per_row, i % per_row, data[i * BYTES].into());
-            Err(QuantError::Scale { format: FORMAT.name, what: "exponent", row, block, value })
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        FORMAT.check_size(data.len(), rows, cols)?;
+        let per_row = cols / LEN;
+        match data.chunks_exact(BYTES).position(|block| block[0] > MOST) {
+            None => Ok(()),
+            Some(i) => {
+                let (row, block, value) = (i / per_row, i % per_row, data[i * BYTES].into());
+                Err(QuantError::Scale { format: FORMAT.name, what: "exponent", row, block, value })
+            }
         }
     }
-}
 
-/// `2^(e - 127)` is the power of two of the largest magnitude less 2, so that this is 4 up to 8 of it; codes are the
-/// nearest.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, _, _, out| {
-        let largest = super::largest(w).abs();
-        // The exponent's bits: 127 and the power of two. Not normal: as small as can be.
-        out[0] = ((largest.to_bits() >> 23) as u8).saturating_sub(2);
-        let scale = power(out[0]);
-        for (j, w) in w.iter().enumerate() {
-            out[1 + j % 16] |= iq4_nl::nearest(&VALUES, w / scale) << (j / 16 * 4);
-        }
-        Ok(())
-    })
+    /// `2^(e - 127)` is the power of two of the largest magnitude less 2, so that this is 4 up to 8 of it; codes are the
+    /// nearest.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, _, _, out| {
+            let largest = super::largest(w).abs();
+            // The exponent's bits: 127 and the power of two. Not normal: as small as can be.
+            out[0] = ((largest.to_bits() >> 23) as u8).saturating_sub(2);
+            let scale = power(out[0]);
+            for (j, w) in w.iter().enumerate() {
+                out[1 + j % 16] |= iq4_nl::nearest(&VALUES, w / scale) << (j / 16 * 4);
+            }
+            Ok(())
+        })
+    }
 }

@@ -7,32 +7,15 @@
 //!
 //! Source: `block_q1_0` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::decode::{Block, Blocks};
+use super::{Format, Halves, Packed, half_at};
 
-/// Weights per block.
-pub const LEN: usize = 128;
-/// Bytes per block.
-pub const BYTES: usize = 18;
+const LEN: usize = 128;
+const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 8);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q1_0",
-    ggml_type: 41,
-    also: &[],
-    file_type: Some(40),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// The eight weights of a byte.
 static SIGNS: [[i8; 8]; 256] = {
@@ -47,10 +30,13 @@ static SIGNS: [[i8; 8]; 256] = {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q1_0";
+    const GGML_TYPE: u32 = 41;
+    const FILE_TYPE: Option<u32> = Some(40);
+    const HALVES: Halves = &[(0, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
@@ -62,16 +48,16 @@ impl Decode for Codes {
             }
         }
     }
-}
 
-/// ggml's reference rounding: `d` is the mean of the magnitudes; zero counts as positive.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let d = w.iter().map(|w| w.abs()).sum::<f32>() / LEN as f32;
-        out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
-        for (j, w) in w.iter().enumerate() {
-            out[2 + j / 8] |= u8::from(*w >= 0.0) << (j % 8);
-        }
-        Ok(())
-    })
+    /// ggml's reference rounding: `d` is the mean of the magnitudes; zero counts as positive.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+            let d = w.iter().map(|w| w.abs()).sum::<f32>() / LEN as f32;
+            out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
+            for (j, w) in w.iter().enumerate() {
+                out[2 + j / 8] |= u8::from(*w >= 0.0) << (j % 8);
+            }
+            Ok(())
+        })
+    }
 }

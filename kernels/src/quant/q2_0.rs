@@ -9,32 +9,15 @@
 //! The fork that introduced the number has blocks of 128: [`super::q2_0_g128`]. Only the size of a tensor tells which it is.
 //! Source: `block_q2_0` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::decode::{Block, Blocks};
+use super::{Format, Halves, Packed, half_at};
 
-/// Weights per block.
-pub const LEN: usize = 64;
-/// Bytes per block.
-pub const BYTES: usize = 18;
+pub(crate) const LEN: usize = 64;
+const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 4);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q2_0",
-    ggml_type: 42,
-    also: &[],
-    file_type: Some(41),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| pack(&FORMAT, weights, rows, cols),
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// The four weights of a byte.
 static FOURS: [[i8; 4]; 256] = {
@@ -61,14 +44,21 @@ pub(super) fn block(bytes: &[u8], out: &mut [Block]) {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q2_0";
+    const GGML_TYPE: u32 = 42;
+    const FILE_TYPE: Option<u32> = Some(41);
+    const HALVES: Halves = &[(0, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         block(bytes, out);
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        pack(&FORMAT, weights, rows, cols)
     }
 }
 
@@ -80,7 +70,7 @@ fn code(w: f32, d: f32) -> u8 {
 
 /// ggml's reference rounding: `d` is the largest magnitude, so that code 3 is not used. Half of it is taken where that is
 /// nearer, which gives weights with +2d back exactly.
-pub(super) fn pack(format: &'static Format, weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+pub(super) fn pack(format: &'static Format, weights: &[f32], rows: usize, cols: usize) -> Packed {
     super::pack_blocks(format, weights, rows, cols, |w, row, col, out| {
         let largest = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
         let error =

@@ -8,41 +8,32 @@
 //!
 //! The number that we write is 142, which means nothing else.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, q2_0};
+use super::decode::{Block, Blocks};
+use super::{Format, Halves, Packed, q2_0};
 
-/// Weights per block.
-pub const LEN: usize = 128;
-/// Bytes per block.
-pub const BYTES: usize = 34;
+const LEN: usize = 128;
+const BYTES: usize = 34;
 const _: () = assert!(BYTES == 2 + LEN / 4 && LEN == 2 * q2_0::LEN);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q2_0-g128",
-    ggml_type: 142,
-    also: &[q2_0::FORMAT.ggml_type],
-    file_type: None,
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| q2_0::pack(&FORMAT, weights, rows, cols),
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q2_0-g128";
+    const GGML_TYPE: u32 = 142;
+    const ALSO: &[u32] = &[q2_0::FORMAT.ggml_type];
+    const HALVES: Halves = &[(0, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
         q2_0::block(bytes, out);
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        q2_0::pack(&FORMAT, weights, rows, cols)
     }
 }

@@ -11,15 +11,12 @@
 //!
 //! Source: `block_q2_K` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at, q4_k};
-use crate::QuantError;
+use super::decode::{Block, Blocks, Shape};
+use super::{Format, Halves, Packed, half_at, q4_k};
 use crate::numerics::f16_to_f32;
 
-/// Weights per super-block.
-pub const LEN: usize = 256;
-/// Bytes per super-block.
-pub const BYTES: usize = 84;
+const LEN: usize = 256;
+const BYTES: usize = 84;
 const SUB: usize = 16;
 /// Where the codes, the unit of scales and that of minima start.
 const CODES: usize = LEN / SUB;
@@ -28,25 +25,15 @@ const MIN: usize = D + 2;
 const _: () = assert!(MIN + 2 == BYTES);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q2_k",
-    ggml_type: 10,
-    also: &[],
-    file_type: Some(10),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(D, "scale"), (MIN, "minimum")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q2_k";
+    const GGML_TYPE: u32 = 10;
+    const FILE_TYPE: Option<u32> = Some(10);
+    const HALVES: Halves = &[(D, "scale"), (MIN, "minimum")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::HalfMinima;
@@ -65,30 +52,30 @@ impl Decode for Codes {
             }
         }
     }
-}
 
-/// Each 16 weights get the scale and the minimum of [`q4_k::best_fit`]; both are then rounded to four bits of a unit (the
-/// largest becomes 15), and the codes follow from those.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let fits: Vec<_> = w.chunks_exact(SUB).map(|w| q4_k::best_fit(w, 3.0)).collect();
-        let largest = fits.iter().fold((0.0f32, 0.0f32), |m, fit| (m.0.max(fit.0), m.1.max(fit.1)));
-        let mut units = [0.0; 2];
-        for ((unit, value), at) in units.iter_mut().zip([largest.0, largest.1]).zip([D, MIN]) {
-            let bits = super::scale_bits(FORMAT.name, value / 15.0, row, col)?;
-            *unit = f16_to_f32(bits);
-            out[at..at + 2].copy_from_slice(&bits.to_le_bytes());
-        }
-        let four = |value: f32, unit: f32| if unit > 0.0 { (value / unit).round().min(15.0) as u8 } else { 0 };
-        for (out, (scale, minimum)) in out.iter_mut().zip(fits) {
-            *out = four(scale, units[0]) | four(minimum, units[1]) << 4;
-        }
-        for (i, w) in w.iter().enumerate() {
-            let part = out[i / SUB];
-            let (step, minimum) = (units[0] * f32::from(part & 15), units[1] * f32::from(part >> 4));
-            let code = if step > 0.0 { ((w + minimum) / step).round_ties_even().clamp(0.0, 3.0) as u8 } else { 0 };
-            out[CODES + i / 128 * 32 + i % 32] |= code << (i % 128 / 32 * 2);
-        }
-        Ok(())
-    })
+    /// Each 16 weights get the scale and the minimum of [`q4_k::best_fit`]; both are then rounded to four bits of a unit (the
+    /// largest becomes 15), and the codes follow from those.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+            let fits: Vec<_> = w.chunks_exact(SUB).map(|w| q4_k::best_fit(w, 3.0)).collect();
+            let largest = fits.iter().fold((0.0f32, 0.0f32), |m, fit| (m.0.max(fit.0), m.1.max(fit.1)));
+            let mut units = [0.0; 2];
+            for ((unit, value), at) in units.iter_mut().zip([largest.0, largest.1]).zip([D, MIN]) {
+                let bits = super::scale_bits(FORMAT.name, value / 15.0, row, col)?;
+                *unit = f16_to_f32(bits);
+                out[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+            }
+            let four = |value: f32, unit: f32| if unit > 0.0 { (value / unit).round().min(15.0) as u8 } else { 0 };
+            for (out, (scale, minimum)) in out.iter_mut().zip(fits) {
+                *out = four(scale, units[0]) | four(minimum, units[1]) << 4;
+            }
+            for (i, w) in w.iter().enumerate() {
+                let part = out[i / SUB];
+                let (step, minimum) = (units[0] * f32::from(part & 15), units[1] * f32::from(part >> 4));
+                let code = if step > 0.0 { ((w + minimum) / step).round_ties_even().clamp(0.0, 3.0) as u8 } else { 0 };
+                out[CODES + i / 128 * 32 + i % 32] |= code << (i % 128 / 32 * 2);
+            }
+            Ok(())
+        })
+    }
 }

@@ -13,14 +13,11 @@
 //!
 //! Source: `block_q3_K` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at, q6_k};
-use crate::QuantError;
+use super::decode::{Block, Blocks, Shape};
+use super::{Format, Halves, Packed, half_at, q6_k};
 
-/// Weights per super-block.
-pub const LEN: usize = 256;
-/// Bytes per super-block.
-pub const BYTES: usize = 110;
+const LEN: usize = 256;
+const BYTES: usize = 110;
 const SUB: usize = 16;
 /// Where the low bits, the sub-scales and the scale start.
 const LOW: usize = 32;
@@ -29,21 +26,7 @@ const D: usize = SCALES + 12;
 const _: () = assert!(LOW == LEN / 8 && LEN / SUB * 6 / 8 == 12 && D + 2 == BYTES);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q3_k",
-    ggml_type: 11,
-    also: &[],
-    file_type: Some(11),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(D, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Scale `j` less 32.
 #[inline(always)]
@@ -54,7 +37,11 @@ fn sub_scale(block: &[u8], j: usize) -> i16 {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q3_k";
+    const GGML_TYPE: u32 = 11;
+    const FILE_TYPE: Option<u32> = Some(11);
+    const HALVES: Halves = &[(D, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::Halves;
@@ -71,28 +58,28 @@ impl Decode for Codes {
             }
         }
     }
-}
 
-/// As Q6_K: each 16 weights get a scale, the scales are rounded to steps of d (the largest becomes -32), and the codes
-/// follow from those.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let scales: Vec<f32> = w.chunks_exact(SUB).map(|w| q6_k::best_scale(w, 4)).collect();
-        let bits = super::scale_bits(FORMAT.name, super::largest(&scales) / -32.0, row, col)?;
-        let d = crate::numerics::f16_to_f32(bits);
-        out[D..].copy_from_slice(&bits.to_le_bytes());
-        for (j, scale) in scales.iter().enumerate() {
-            let steps = if d == 0.0 { 0.0 } else { (scale / d).round().clamp(-32.0, 31.0) };
-            let scale = (steps + 32.0) as u8;
-            out[SCALES + j % 8] |= (scale & 15) << (j / 8 * 4);
-            out[SCALES + 8 + j % 4] |= scale >> 4 << (j / 4 * 2);
-        }
-        for (i, w) in w.iter().enumerate() {
-            let step = d * f32::from(sub_scale(out, i / SUB));
-            let code = if step == 0.0 { 4 } else { q6_k::code_of(w / step, 4) };
-            out[LOW + i / 128 * 32 + i % 32] |= (code & 3) << (i % 128 / 32 * 2);
-            out[i % 32] |= code >> 2 << (i / 32);
-        }
-        Ok(())
-    })
+    /// As Q6_K: each 16 weights get a scale, the scales are rounded to steps of d (the largest becomes -32), and the codes
+    /// follow from those.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+            let scales: Vec<f32> = w.chunks_exact(SUB).map(|w| q6_k::best_scale(w, 4)).collect();
+            let bits = super::scale_bits(FORMAT.name, super::largest(&scales) / -32.0, row, col)?;
+            let d = crate::numerics::f16_to_f32(bits);
+            out[D..].copy_from_slice(&bits.to_le_bytes());
+            for (j, scale) in scales.iter().enumerate() {
+                let steps = if d == 0.0 { 0.0 } else { (scale / d).round().clamp(-32.0, 31.0) };
+                let scale = (steps + 32.0) as u8;
+                out[SCALES + j % 8] |= (scale & 15) << (j / 8 * 4);
+                out[SCALES + 8 + j % 4] |= scale >> 4 << (j / 4 * 2);
+            }
+            for (i, w) in w.iter().enumerate() {
+                let step = d * f32::from(sub_scale(out, i / SUB));
+                let code = if step == 0.0 { 4 } else { q6_k::code_of(w / step, 4) };
+                out[LOW + i / 128 * 32 + i % 32] |= (code & 3) << (i % 128 / 32 * 2);
+                out[i % 32] |= code >> 2 << (i / 32);
+            }
+            Ok(())
+        })
+    }
 }

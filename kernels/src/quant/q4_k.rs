@@ -14,16 +14,13 @@
 //! Source: `block_q4_K` of ggml. The product of an f16 and six bits is exact in f32, so a block of 32 has the scale
 //! `d * scale` and the minimum `-(dmin * minimum)`.
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::decode::{Block, Blocks, Shape};
+use super::{Format, Halves, Packed, half_at};
 use crate::activations::Q8_BLOCK;
 use crate::numerics::f16_to_f32;
 
-/// Weights per super-block.
-pub const LEN: usize = 256;
-/// Bytes per super-block.
-pub const BYTES: usize = 144;
+pub(crate) const LEN: usize = 256;
+pub(crate) const BYTES: usize = 144;
 /// Where the six-bit numbers and the codes start.
 pub(crate) const SCALES: usize = 4;
 pub(crate) const CODES: usize = 16;
@@ -31,26 +28,7 @@ const BLOCKS: usize = LEN / Q8_BLOCK;
 const _: () = assert!(SCALES + BLOCKS * 12 / 8 == CODES && CODES + LEN / 2 == BYTES);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q4_k",
-    ggml_type: 12,
-    also: &[],
-    file_type: Some(14),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale"), (2, "minimum")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| {
-        pack(&FORMAT, 15.0, weights, rows, cols, |out, i, code| {
-            let (byte, shift) = place(i);
-            out[byte] |= code << shift;
-        })
-    },
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Scale and minimum of block `j`, six bits each; `s` is the super-block from [`SCALES`] on.
 pub(crate) fn six_bits(s: &[u8], j: usize) -> (u8, u8) {
@@ -86,7 +64,11 @@ fn place(i: usize) -> (usize, u32) {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q4_k";
+    const GGML_TYPE: u32 = 12;
+    const FILE_TYPE: Option<u32> = Some(14);
+    const HALVES: Halves = &[(0, "scale"), (2, "minimum")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::Minimum;
@@ -103,6 +85,13 @@ impl Decode for Codes {
             }
         }
     }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        pack(&FORMAT, 15.0, weights, rows, cols, |out, i, code| {
+            let (byte, shift) = place(i);
+            out[byte] |= code << shift;
+        })
+    }
 }
 
 /// Each 32 weights get the scale and the minimum that minimise the error weighted by rms + |w|, over some candidate
@@ -115,7 +104,7 @@ pub(super) fn pack(
     rows: usize,
     cols: usize,
     store: impl Fn(&mut [u8], usize, u8),
-) -> Result<Vec<u8>, QuantError> {
+) -> Packed {
     super::pack_blocks(format, weights, rows, cols, |w, row, col, out| {
         let mut fits = [(0.0f32, 0.0f32); BLOCKS];
         for (fit, w) in fits.iter_mut().zip(w.chunks_exact(Q8_BLOCK)) {

@@ -7,37 +7,25 @@
 //!
 //! Source: `block_q5_1` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
+use super::decode::{Block, Blocks, Shape};
+use super::q4_0::pack_from_least;
 use super::q5_0::{codes, store};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::{Format, Halves, Packed, half_at};
 
-/// Weights per block.
-pub const LEN: usize = 32;
-/// Bytes per block.
-pub const BYTES: usize = 24;
+const LEN: usize = 32;
+const BYTES: usize = 24;
 const _: () = assert!(BYTES == 4 + 4 + LEN / 2 && LEN == crate::activations::Q8_BLOCK);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q5_1",
-    ggml_type: 7,
-    also: &[],
-    file_type: Some(9),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale"), (2, "minimum")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q5_1";
+    const GGML_TYPE: u32 = 7;
+    const FILE_TYPE: Option<u32> = Some(9);
+    const HALVES: Halves = &[(0, "scale"), (2, "minimum")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::Minimum;
@@ -47,18 +35,8 @@ impl Decode for Codes {
         (out[0].scale, out[0].minimum) = (half_at(bytes, 0), half_at(bytes, 2));
         out[0].q = codes(&bytes[4..], 0);
     }
-}
 
-/// ggml's reference rounding: `m = min`, `d = (max - min) / 31`.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let min = w.iter().copied().fold(f32::INFINITY, f32::min);
-        let max = w.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let d = (max - min) / 31.0;
-        let id = if d > 0.0 { 1.0 / d } else { 0.0 };
-        out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
-        out[2..4].copy_from_slice(&super::scale_bits(FORMAT.name, min, row, col)?.to_le_bytes());
-        store(&mut out[4..], w, |w| (w - min) * id);
-        Ok(())
-    })
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        pack_from_least(&FORMAT, weights, rows, cols, 31, store)
+    }
 }

@@ -8,44 +8,27 @@
 //!
 //! Source: `block_q5_K` of ggml.
 
-use super::decode::{Block, Decode, Decoder, Shape};
+use super::decode::{Block, Blocks, Shape};
 use super::q4_k::{self, SCALES, step_and_minimum};
-use super::{ActKind, Format, Values};
+use super::{Format, Halves, Packed};
 
-/// Weights per super-block.
-pub const LEN: usize = 256;
-/// Bytes per super-block.
-pub const BYTES: usize = 176;
+const LEN: usize = 256;
+const BYTES: usize = 176;
 /// Where the high and the low bits start.
 const HIGH: usize = q4_k::CODES;
 const LOW: usize = HIGH + 32;
 const _: () = assert!(LOW + LEN / 2 == BYTES && SCALES == 4);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q5_k",
-    ggml_type: 13,
-    also: &[],
-    file_type: Some(16),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale"), (2, "minimum")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack: |weights, rows, cols| {
-        q4_k::pack(&FORMAT, 31.0, weights, rows, cols, |out, i, code| {
-            out[LOW + i / 64 * 32 + i % 32] |= (code & 15) << (i % 64 / 32 * 4);
-            out[HIGH + i % 32] |= code >> 4 << (i / 32);
-        })
-    },
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q5_k";
+    const GGML_TYPE: u32 = 13;
+    const FILE_TYPE: Option<u32> = Some(16);
+    const HALVES: Halves = &[(0, "scale"), (2, "minimum")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::Minimum;
@@ -60,5 +43,12 @@ impl Decode for Codes {
                 *q = (low >> (j % 2 * 4) & 15 | (high >> j & 1) << 4) as i8;
             }
         }
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        q4_k::pack(&FORMAT, 31.0, weights, rows, cols, |out, i, code| {
+            out[LOW + i / 64 * 32 + i % 32] |= (code & 15) << (i % 64 / 32 * 4);
+            out[HIGH + i % 32] |= code >> 4 << (i / 32);
+        })
     }
 }

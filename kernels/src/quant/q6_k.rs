@@ -14,14 +14,11 @@
 //!     weight l + 96                     l + 32   high     l        7-6
 //! ```
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::decode::{Block, Blocks, Shape};
+use super::{Format, Halves, Packed, half_at};
 
-/// Weights per super-block.
-pub const LEN: usize = 256;
-/// Bytes per super-block.
-pub const BYTES: usize = 210;
+pub(crate) const LEN: usize = 256;
+pub(crate) const BYTES: usize = 210;
 /// Where the high bits, the sub-scales and the scale start.
 pub(crate) const QH: usize = 128;
 pub(crate) const SCALES: usize = 192;
@@ -30,21 +27,7 @@ const SUB: usize = 16;
 const _: () = assert!(QH == LEN / 2 && SCALES == QH + LEN / 4 && D == SCALES + LEN / SUB && BYTES == D + 2);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q6_k",
-    ggml_type: 14,
-    also: &[],
-    file_type: Some(18),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(D, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 /// Where weight `i` of a super-block lies: `(ql byte, its shift, qh byte, its shift)`.
 fn place(i: usize) -> (usize, u32, usize, u32) {
@@ -58,7 +41,11 @@ fn sub_scale(block: &[u8], i: usize) -> i16 {
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q6_k";
+    const GGML_TYPE: u32 = 14;
+    const FILE_TYPE: Option<u32> = Some(18);
+    const HALVES: Halves = &[(D, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
     const SHAPE: Shape = Shape::Halves;
@@ -76,36 +63,36 @@ impl Decode for Codes {
             out.factors = [sub_scale(bytes, b * 32), sub_scale(bytes, b * 32 + SUB)];
         }
     }
-}
 
-/// Each 16 weights get the scale that minimises the error weighted by w^2, searched around `largest / -32`; the
-/// sub-scales are then rounded to int8 steps of d (the largest becomes -128), and the codes follow from those.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let mut scales = [0.0f32; LEN / SUB];
-        for (scale, w) in scales.iter_mut().zip(w.chunks_exact(SUB)) {
-            *scale = best_scale(w, 32);
-        }
-        let bits = super::scale_bits(FORMAT.name, super::largest(&scales) / -128.0, row, col)?;
-        let d = crate::numerics::f16_to_f32(bits);
-        out[D..].copy_from_slice(&bits.to_le_bytes());
-        if d == 0.0 {
-            // Too small for f16: everything is zero, code 32.
-            out[QH..SCALES].fill(0b1010_1010);
-            return Ok(());
-        }
-        for (i, scale) in scales.iter().enumerate() {
-            out[SCALES + i] = (scale / d).round().clamp(-128.0, 127.0) as i8 as u8;
-        }
-        for (i, w) in w.iter().enumerate() {
-            let step = d * f32::from(sub_scale(out, i));
-            let code = if step == 0.0 { 32 } else { code_of(*w / step, 32) };
-            let (low, low_shift, high, high_shift) = place(i);
-            out[low] |= (code & 15) << low_shift;
-            out[high] |= (code >> 4) << high_shift;
-        }
-        Ok(())
-    })
+    /// Each 16 weights get the scale that minimises the error weighted by w^2, searched around `largest / -32`; the
+    /// sub-scales are then rounded to int8 steps of d (the largest becomes -128), and the codes follow from those.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+            let mut scales = [0.0f32; LEN / SUB];
+            for (scale, w) in scales.iter_mut().zip(w.chunks_exact(SUB)) {
+                *scale = best_scale(w, 32);
+            }
+            let bits = super::scale_bits(FORMAT.name, super::largest(&scales) / -128.0, row, col)?;
+            let d = crate::numerics::f16_to_f32(bits);
+            out[D..].copy_from_slice(&bits.to_le_bytes());
+            if d == 0.0 {
+                // Too small for f16: everything is zero, code 32.
+                out[QH..SCALES].fill(0b1010_1010);
+                return Ok(());
+            }
+            for (i, scale) in scales.iter().enumerate() {
+                out[SCALES + i] = (scale / d).round().clamp(-128.0, 127.0) as i8 as u8;
+            }
+            for (i, w) in w.iter().enumerate() {
+                let step = d * f32::from(sub_scale(out, i));
+                let code = if step == 0.0 { 32 } else { code_of(*w / step, 32) };
+                let (low, low_shift, high, high_shift) = place(i);
+                out[low] |= (code & 15) << low_shift;
+                out[high] |= (code >> 4) << high_shift;
+            }
+            Ok(())
+        })
+    }
 }
 
 /// The code of a weight that is so many steps, of codes 0 up to `2 * half - 1`; `half` is zero.

@@ -5,39 +5,25 @@
 //!       d   | q0 q1 q2 ... q31      all 8 bits are used: -128 is legal
 //! ```
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::{ActKind, Format, Values, half_at};
-use crate::QuantError;
+use super::decode::{Block, Blocks};
+use super::{Format, Halves, Packed, half_at};
 
-/// Weights per block.
-pub const LEN: usize = 32;
-/// Bytes per block.
-pub const BYTES: usize = 34;
+const LEN: usize = 32;
+pub(crate) const BYTES: usize = 34;
 const _: () = assert!(BYTES == 2 + LEN && LEN == crate::activations::Q8_BLOCK);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "q8_0",
-    ggml_type: 8,
-    also: &[],
-    file_type: Some(7),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(0, "scale")],
-    act: ActKind::Q8,
-    validate: |data, rows, cols| super::finite_halves(&FORMAT, data, rows, cols),
-    pack,
-    values: Values::Blocks(Decoder::of::<Codes>()),
-};
+pub static FORMAT: Format = Format::of::<Codes>();
 
 struct Codes;
 
-impl Decode for Codes {
+impl Blocks for Codes {
+    const NAME: &str = "q8_0";
+    const GGML_TYPE: u32 = 8;
+    const FILE_TYPE: Option<u32> = Some(7);
+    const HALVES: Halves = &[(0, "scale")];
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
@@ -46,17 +32,17 @@ impl Decode for Codes {
             *q = *byte as i8;
         }
     }
-}
 
-/// ggml's reference rounding: `d = amax / 127`, `q = round(w / d)`, halves away from zero.
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-    super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
-        let d = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
-        let id = if d > 0.0 { 1.0 / d } else { 0.0 };
-        out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
-        for (q, w) in out[2..].iter_mut().zip(w) {
-            *q = (w * id).round() as i8 as u8;
-        }
-        Ok(())
-    })
+    /// ggml's reference rounding: `d = amax / 127`, `q = round(w / d)`, halves away from zero.
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        super::pack_blocks(&FORMAT, weights, rows, cols, |w, row, col, out| {
+            let d = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
+            let id = if d > 0.0 { 1.0 / d } else { 0.0 };
+            out[..2].copy_from_slice(&super::scale_bits(FORMAT.name, d, row, col)?.to_le_bytes());
+            for (q, w) in out[2..].iter_mut().zip(w) {
+                *q = (w * id).round() as i8 as u8;
+            }
+            Ok(())
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! What a tensor can be stored as: a format that is computed with as it lies, or one that is unpacked at load.
 
 use super::tiled::{ROWS, TILED, Tiled};
-use super::{FORMATS, Format, QuantError};
+use super::{FORMATS, Format, Packed, QuantError};
 
 /// A format of files.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,6 @@ impl Storage {
     }
 
     /// Stable name, e.g. `i2_s`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Rows(format) => format.name,
@@ -48,7 +47,6 @@ impl Storage {
     }
 
     /// The tensor type id in GGUF files.
-    #[must_use]
     pub fn ggml_type(self) -> u32 {
         match self {
             Self::Rows(format) => format.ggml_type,
@@ -57,7 +55,6 @@ impl Storage {
     }
 
     /// See [`Format::file_type`].
-    #[must_use]
     pub fn file_type(self) -> Option<u32> {
         match self {
             Self::Rows(format) => format.file_type,
@@ -66,7 +63,6 @@ impl Storage {
     }
 
     /// What kernels compute with.
-    #[must_use]
     pub fn computed_as(self) -> &'static Format {
         match self {
             Self::Rows(format) => format,
@@ -75,13 +71,11 @@ impl Storage {
     }
 
     /// Whether it holds ternary weights and nothing else.
-    #[must_use]
     pub fn is_ternary(self) -> bool {
         self.computed_as().is_ternary()
     }
 
     /// Whether rows can be packed some at a time.
-    #[must_use]
     pub fn rows_are_independent(self) -> bool {
         matches!(self, Self::Rows(format) if format.trailer_bytes == 0)
     }
@@ -95,7 +89,7 @@ impl Storage {
     }
 
     /// Quantises weights `[rows][cols]`.
-    pub fn pack(self, weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    pub fn pack(self, weights: &[f32], rows: usize, cols: usize) -> Packed {
         match self {
             Self::Rows(format) => (format.pack)(weights, rows, cols),
             Self::Tiled(format) => (format.pack)(weights, rows, cols),

@@ -11,13 +11,10 @@
 //! scale), which every kernel set computes; that copy is what runs. Look-up tables give no exact advantage: the
 //! numerics contract wants the same i32, and the two-bit kernels have it.
 
-use super::{Format, I2S_TRAILER, Pack, QuantError, i2_s, i2_s_arm, i2_s_rows4, tl1, tl2};
+use super::{Checked, Format, I2S_TRAILER, Packed, QuantError, i2_s, i2_s_arm, i2_s_rows4, tl1, tl2};
 
 /// Every such format.
 pub static TILED: &[&Tiled] = &[&tl1::FORMAT, &tl2::FORMAT, &i2_s_rows4::FORMAT];
-
-/// See [`Tiled::unpack`].
-pub type Unpack = fn(&[u8], usize, usize) -> Result<Vec<u8>, QuantError>;
 
 /// A format that is unpacked at load.
 #[derive(Debug)]
@@ -33,9 +30,9 @@ pub struct Tiled {
     /// `(rows, cols)`: whether the tile is one that bitnet.cpp uses for this shape.
     pub preset: fn(usize, usize) -> bool,
     /// `(weights [rows][cols], rows, cols)`: takes what is ternary already, as I2_S does.
-    pub pack: Pack,
+    pub pack: fn(&[f32], usize, usize) -> Packed,
     /// `(matrix, rows, cols)`: the bytes of the same matrix as [`ROWS`], every code and the scale checked.
-    pub unpack: Unpack,
+    pub unpack: fn(&[u8], usize, usize) -> Packed,
 }
 
 /// What matrices are unpacked to.
@@ -67,7 +64,7 @@ pub(super) fn tile_rows(rows: usize) -> Option<usize> {
 }
 
 /// Checks what both formats want of a shape.
-pub(super) fn check_shape(format: &'static str, rows: usize, cols: usize) -> Result<(), QuantError> {
+pub(super) fn check_shape(format: &'static str, rows: usize, cols: usize) -> Checked {
     if rows == 0 || cols == 0 {
         return Err(QuantError::Empty { format, rows, cols });
     }
@@ -81,7 +78,7 @@ pub(super) fn check_shape(format: &'static str, rows: usize, cols: usize) -> Res
     Ok(())
 }
 
-pub(super) fn check_size(format: &'static Tiled, got: usize, rows: usize, cols: usize) -> Result<(), QuantError> {
+pub(super) fn check_size(format: &'static Tiled, got: usize, rows: usize, cols: usize) -> Checked {
     let expected = (format.matrix_bytes)(rows, cols)?;
     if got == expected { Ok(()) } else { Err(QuantError::Size { format: format.name, rows, cols, expected, got }) }
 }
@@ -124,7 +121,7 @@ impl Rows {
     }
 
     /// The bytes, with the scale that begins at `at` in `data`.
-    pub(super) fn finish(mut self, format: &'static str, data: &[u8], at: usize) -> Result<Vec<u8>, QuantError> {
+    pub(super) fn finish(mut self, format: &'static str, data: &[u8], at: usize) -> Packed {
         let value = f32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]);
         if !(value.is_finite() && value > 0.0) {
             return Err(QuantError::Scale { format, what: "scale", row: 0, block: 0, value });

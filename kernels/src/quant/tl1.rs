@@ -22,7 +22,7 @@
 //! ready-made kernels for LLaMA-3 8B that lie beside it have other `bm`, but the set-up generates over them.
 
 use super::tiled::{Rows, Shape, Tile, Tiled, check_shape, check_size, preset, tile_rows};
-use super::{I2S_TRAILER, QuantError};
+use super::{I2S_TRAILER, Packed, QuantError};
 
 /// The format.
 pub static FORMAT: Tiled = Tiled {
@@ -85,7 +85,7 @@ fn places(rows: usize, cols: usize, tile: Tile) -> impl Iterator<Item = (usize, 
     })
 }
 
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
     let tile = tile(rows, cols)?;
     let source = Rows::pack(NAME, weights, rows, cols)?;
     let pair = |row, col| 3 * source.get(row, col) + source.get(row, col + 1);
@@ -96,7 +96,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     Ok(out)
 }
 
-fn unpack(data: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn unpack(data: &[u8], rows: usize, cols: usize) -> Packed {
     let tile = tile(rows, cols)?;
     check_size(&FORMAT, data.len(), rows, cols)?;
     let mut out = Rows::new(rows, cols);

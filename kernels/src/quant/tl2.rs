@@ -28,7 +28,7 @@
 //! Source: bitnet.cpp's converter and its `codegen_tl2.py`.
 
 use super::tiled::{Rows, Shape, Tile, Tiled, check_shape, check_size, preset, tile_rows};
-use super::{I2S_TRAILER, QuantError};
+use super::{I2S_TRAILER, Packed, QuantError};
 
 /// The format.
 pub static FORMAT: Tiled = Tiled {
@@ -131,7 +131,7 @@ impl Regions {
     }
 }
 
-fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
     let regions = regions(rows, cols)?;
     let source = Rows::pack(NAME, weights, rows, cols)?;
     let mut out = vec![0; regions.scale + I2S_TRAILER];
@@ -152,7 +152,7 @@ fn pack(weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError
     Ok(out)
 }
 
-fn unpack(data: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+fn unpack(data: &[u8], rows: usize, cols: usize) -> Packed {
     let regions = regions(rows, cols)?;
     check_size(&FORMAT, data.len(), rows, cols)?;
     let mut out = Rows::new(rows, cols);

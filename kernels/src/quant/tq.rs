@@ -7,65 +7,50 @@
 //! a scale is packed as -1, 0, 1 (so `d = 1`) and its factor kept beside it, as [`Matrix::multiplier`]; llama.cpp's files
 //! have a tensor `<name>.scale` for it. `sum / s * 1 * factor` has I2_S's bits too.
 
-use super::{Format, QuantError, half_at};
-use crate::numerics::{f16_to_f32, f32_to_f16};
+use super::decode::Blocks;
+use super::{Checked, Packed, QuantError, half_at};
 
-/// Weights per block.
-pub const LEN: usize = 256;
+pub(crate) const LEN: usize = 256;
 
 /// What differs between the two.
-pub(super) struct Codes {
-    pub(super) format: &'static Format,
+pub(super) trait Trits: Blocks {
     /// Where the scale lies in a block.
-    pub(super) d: usize,
+    const D: usize;
+
     /// Stores the codes (weight + 1) of a block.
-    pub(super) store: fn(&mut [u8], &[u8; LEN]),
+    fn store(block: &mut [u8], codes: &[u8; LEN]);
+
     /// The first byte of a block that no packing produces.
-    pub(super) wrong: fn(&[u8]) -> Option<usize>,
+    fn wrong(block: &[u8]) -> Option<usize>;
 }
 
-impl Codes {
-    pub(super) fn validate(&self, data: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
-        let format = self.format;
-        format.check_size(data.len(), rows, cols)?;
-        let per_row = cols / LEN;
-        for (i, block) in data.chunks_exact(format.block_bytes).enumerate() {
-            let (row, value) = (i / per_row, half_at(block, self.d));
-            // The quantiser takes a maximum of magnitudes.
-            if !value.is_finite() || value.is_sign_negative() {
-                return Err(QuantError::Scale { format: format.name, what: "scale", row, block: i % per_row, value });
-            }
-            if let Some(at) = (self.wrong)(block) {
-                return Err(QuantError::Code { format: format.name, row, byte: i * format.block_bytes + at });
-            }
+pub(super) fn validate<T: Trits>(data: &[u8], rows: usize, cols: usize) -> Checked {
+    let format = T::NAME;
+    T::FORMAT.check_size(data.len(), rows, cols)?;
+    let per_row = cols / LEN;
+    for (i, block) in data.chunks_exact(T::BYTES).enumerate() {
+        let (row, value) = (i / per_row, half_at(block, T::D));
+        // The quantiser takes a maximum of magnitudes.
+        if !value.is_finite() || value.is_sign_negative() {
+            return Err(QuantError::Scale { format, what: "scale", row, block: i % per_row, value });
         }
-        Ok(())
+        if let Some(at) = T::wrong(block) {
+            return Err(QuantError::Code { format, row, byte: i * T::BYTES + at });
+        }
     }
+    Ok(())
+}
 
-    /// Takes only what is ternary already: -d, 0 and +d with one d, an f16, for each block (0 if all weights are zero).
-    pub(super) fn pack(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
-        let format = self.format.name;
-        super::pack_blocks(self.format, weights, rows, cols, |w, row, col, out| {
-            let scale = w.iter().find(|w| **w != 0.0).map_or(0.0, |w| w.abs());
-            let mut codes = [1u8; LEN];
-            for (i, (code, &value)) in codes.iter_mut().zip(w).enumerate() {
-                if value != 0.0 && value.abs() != scale {
-                    let unit = "each block of 256";
-                    return Err(QuantError::NotTernary { format, unit, row, col: col + i, value, scale });
-                }
-                *code = if value == 0.0 { 1 } else { 2 * u8::from(value > 0.0) };
-            }
-            let bits = f32_to_f16(scale);
-            let rounded = f16_to_f32(bits);
-            if !rounded.is_finite() {
-                return Err(QuantError::Overflow { format, row, col, value: scale });
-            }
-            if rounded != scale {
-                return Err(QuantError::InexactScale { format, row, col, value: scale, rounded });
-            }
-            (self.store)(out, &codes);
-            out[self.d..self.d + 2].copy_from_slice(&bits.to_le_bytes());
-            Ok(())
-        })
-    }
+/// Takes only what is ternary already: -d, 0 and +d with one d, an f16, for each block (0 if all weights are zero).
+pub(super) fn pack<T: Trits>(weights: &[f32], rows: usize, cols: usize) -> Packed {
+    super::pack_blocks(T::FORMAT, weights, rows, cols, |w, row, col, out| {
+        let scale = super::ternary_scale(w).unwrap_or(0.0);
+        let mut codes = [1u8; LEN];
+        for (i, (code, &value)) in codes.iter_mut().zip(w).enumerate() {
+            *code = super::ternary_code(T::NAME, "each block of 256", (row, col + i), value, scale)?;
+        }
+        T::store(out, &codes);
+        out[T::D..T::D + 2].copy_from_slice(&super::exact_half(T::NAME, scale, row, col)?);
+        Ok(())
+    })
 }

@@ -15,12 +15,11 @@
 //!
 //! Source: `block_tq1_0` of ggml. Product, scale and packing: [`super::tq`].
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::tq::{Codes, LEN};
-use super::{ActKind, Format, Values, half_at, part};
+use super::decode::{Block, Blocks};
+use super::tq::{self, LEN, Trits};
+use super::{Checked, Format, Halves, Packed, half_at, part};
 
-/// Bytes per block.
-pub const BYTES: usize = 54;
+pub(crate) const BYTES: usize = 54;
 /// Where the second and the third part and the scale start.
 pub(crate) const SECOND: usize = 32;
 pub(crate) const THIRD: usize = 48;
@@ -39,50 +38,18 @@ pub(crate) const ZERO: [u8; D] = {
 };
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "tq1_0",
-    ggml_type: 34,
-    also: &[],
-    file_type: Some(36),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(D, "scale")],
-    act: ActKind::I8,
-    validate: |data, rows, cols| CODES.validate(data, rows, cols),
-    pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
-    values: Values::Ternary(Decoder::of::<Weights>()),
-};
-
-static CODES: Codes = Codes {
-    format: &FORMAT,
-    d: D,
-    store: |block, codes| {
-        let mut values = [0u8; D];
-        // Rising i meets the trits of a byte in rising n: the first becomes the most significant.
-        for (i, code) in codes.iter().enumerate() {
-            let value = &mut values[place(i).0];
-            *value = *value * 3 + code;
-        }
-        values[THIRD..].iter_mut().for_each(|v| *v *= 3);
-        for (byte, v) in block.iter_mut().zip(values) {
-            *byte = fraction(v);
-        }
-    },
-    wrong: |block| {
-        let (five, four) = block[..D].split_at(THIRD);
-        let rest = || four.iter().position(|b| !FOUR[usize::from(*b)]).map(|at| THIRD + at);
-        five.iter().position(|b| !FIVE[usize::from(*b)]).or_else(rest)
-    },
-};
+pub static FORMAT: Format = Format::of::<Weights>();
 
 struct Weights;
 
-impl Decode for Weights {
+impl Blocks for Weights {
+    const NAME: &str = "tq1_0";
+    const GGML_TYPE: u32 = 34;
+    const FILE_TYPE: Option<u32> = Some(36);
+    const HALVES: Halves = &[(D, "scale")];
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
@@ -94,6 +61,37 @@ impl Decode for Weights {
         for (out, q) in out.iter_mut().zip(q.as_chunks().0) {
             (out.q, out.scale) = (*q, d);
         }
+    }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        tq::validate::<Self>(data, rows, cols)
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        tq::pack::<Self>(weights, rows, cols)
+    }
+}
+
+impl Trits for Weights {
+    const D: usize = D;
+
+    fn store(block: &mut [u8], codes: &[u8; LEN]) {
+        let mut values = [0u8; D];
+        // Rising i meets the trits of a byte in rising n: the first becomes the most significant.
+        for (i, code) in codes.iter().enumerate() {
+            let value = &mut values[place(i).0];
+            *value = *value * 3 + code;
+        }
+        values[THIRD..].iter_mut().for_each(|v| *v *= 3);
+        for (byte, v) in block.iter_mut().zip(values) {
+            *byte = fraction(v);
+        }
+    }
+
+    fn wrong(block: &[u8]) -> Option<usize> {
+        let (five, four) = block[..D].split_at(THIRD);
+        let rest = || four.iter().position(|b| !FOUR[usize::from(*b)]).map(|at| THIRD + at);
+        five.iter().position(|b| !FIVE[usize::from(*b)]).or_else(rest)
     }
 }
 

@@ -13,12 +13,11 @@
 //!
 //! Source: `block_tq2_0` of ggml. Product, scale and packing: [`super::tq`].
 
-use super::decode::{Block, Decode, Decoder, Shape};
-use super::tq::{Codes, LEN};
-use super::{ActKind, Format, Values, half_at};
+use super::decode::{Block, Blocks};
+use super::tq::{self, LEN, Trits};
+use super::{Checked, Format, Halves, Packed, half_at};
 
-/// Bytes per block.
-pub const BYTES: usize = 66;
+pub(crate) const BYTES: usize = 66;
 /// Where the scale starts.
 pub(crate) const D: usize = 64;
 /// Bytes of a block whose weights are all zero, but for the scale.
@@ -26,40 +25,18 @@ pub(crate) const ZERO: [u8; D] = [0b0101_0101; D];
 const _: () = assert!(D * 4 == LEN && BYTES == D + 2);
 
 /// The format.
-pub static FORMAT: Format = Format {
-    name: "tq2_0",
-    ggml_type: 35,
-    also: &[],
-    file_type: Some(37),
-    row_head: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    trailer_bytes: 0,
-    halves: &[(D, "scale")],
-    act: ActKind::I8,
-    validate: |data, rows, cols| CODES.validate(data, rows, cols),
-    pack: |weights, rows, cols| CODES.pack(weights, rows, cols),
-    values: Values::Ternary(Decoder::of::<Weights>()),
-};
-
-static CODES: Codes = Codes {
-    format: &FORMAT,
-    d: D,
-    store: |block, codes| {
-        for (i, code) in codes.iter().enumerate() {
-            let (byte, shift) = place(i);
-            block[byte] |= code << shift;
-        }
-    },
-    wrong: |block| block[..D].iter().position(|b| b & b >> 1 & 0x55 != 0),
-};
+pub static FORMAT: Format = Format::of::<Weights>();
 
 struct Weights;
 
-impl Decode for Weights {
+impl Blocks for Weights {
+    const NAME: &str = "tq2_0";
+    const GGML_TYPE: u32 = 35;
+    const FILE_TYPE: Option<u32> = Some(37);
+    const HALVES: Halves = &[(D, "scale")];
+    const TERNARY: bool = true;
     const LEN: usize = LEN;
     const BYTES: usize = BYTES;
-    const SHAPE: Shape = Shape::Scale;
 
     #[inline(always)]
     fn block(bytes: &[u8], _: f32, out: &mut [Block]) {
@@ -72,6 +49,29 @@ impl Decode for Weights {
                 }
             }
         }
+    }
+
+    fn validate(data: &[u8], rows: usize, cols: usize) -> Checked {
+        tq::validate::<Self>(data, rows, cols)
+    }
+
+    fn pack(weights: &[f32], rows: usize, cols: usize) -> Packed {
+        tq::pack::<Self>(weights, rows, cols)
+    }
+}
+
+impl Trits for Weights {
+    const D: usize = D;
+
+    fn store(block: &mut [u8], codes: &[u8; LEN]) {
+        for (i, code) in codes.iter().enumerate() {
+            let (byte, shift) = place(i);
+            block[byte] |= code << shift;
+        }
+    }
+
+    fn wrong(block: &[u8]) -> Option<usize> {
+        block[..D].iter().position(|b| b & b >> 1 & 0x55 != 0)
     }
 }
 

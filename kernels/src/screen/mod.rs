@@ -96,7 +96,6 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 impl Screen {
     /// The copy of a matrix of floats (f32, f16, bf16); `None` for other formats, for a multiplier beside the bytes, for values that are not finite, for
     /// rows longer than the exact sums allow (65,536), and where there is no memory for it.
-    #[must_use]
     pub fn new(w: &Matrix<'_>, (kernels, pool): (&dyn Kernels, &Pool)) -> Option<Self> {
         let mut screen = Self::empty(w, None)?;
         screen.copy((kernels, pool), w, w.rows, None, &|_| {});
@@ -105,7 +104,6 @@ impl Screen {
 
     /// A copy that has no row yet, in huge pages or not; without a word on that, in what the system gives faster. `None` as in
     /// [`Screen::new`], but that values are not looked at.
-    #[must_use]
     pub fn empty(w: &Matrix<'_>, huge: Option<bool>) -> Option<Self> {
         if w.act != ActKind::F32
             || w.format.act != ActKind::F32
@@ -123,19 +121,16 @@ impl Screen {
     }
 
     /// Rows that are copied.
-    #[must_use]
     pub fn copied(&self) -> usize {
         self.bounds.len()
     }
 
     /// Whether all rows are copied.
-    #[must_use]
     pub fn is_whole(&self) -> bool {
         self.copied() == self.rows
     }
 
     /// Bytes of the copy.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.copied() * (self.cols + size_of::<Bound>())
     }

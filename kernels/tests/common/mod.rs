@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use bitnet_kernels::screen::Wanted;
-use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, kernel_sets};
+use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, by_name, kernel_sets, quant};
 
 /// A small seeded generator (xorshift64*), so that a failure names everything that made it.
 pub struct Random(u64);
@@ -64,12 +64,21 @@ pub fn sets_for(format: &Format) -> Vec<&'static dyn Kernels> {
     sets
 }
 
+/// [`sets_for`], and the oracle.
+pub fn all_sets_for(format: &Format) -> impl Iterator<Item = &'static dyn Kernels> {
+    sets_for(format).into_iter().chain(by_name("scalar"))
+}
+
+pub fn ternary() -> impl Iterator<Item = &'static Format> {
+    quant::FORMATS.iter().copied().filter(|format| format.is_ternary())
+}
+
 /// Every format with every kind of activations that it has products with.
 pub fn pairs() -> impl Iterator<Item = (&'static Format, ActKind)> {
     let kinds = |format: &'static Format| {
         ActKind::ALL.into_iter().filter(|act| format.takes(*act)).map(move |act| (format, act))
     };
-    bitnet_kernels::quant::FORMATS.iter().copied().flat_map(kinds)
+    quant::FORMATS.iter().copied().flat_map(kinds)
 }
 
 /// AMX on modelled tiles, on the architectures that have vector sets.
@@ -182,7 +191,7 @@ fn legal(format: &Format, block: &mut [u8], r: &mut Random) {
 
 /// I2_S, in whichever layout.
 pub fn is_i2s(format: &Format) -> bool {
-    format.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type
+    format.ggml_type == quant::i2_s::FORMAT.ggml_type
 }
 
 /// Random weights that the format can hold.
@@ -201,6 +210,26 @@ pub fn assert_bits(got: &[f32], want: &[f32], what: &dyn std::fmt::Display) {
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!(g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan(), "{what}: [{i}] is {g:?}, must be {w:?}");
     }
+}
+
+/// The weights `[rows][cols]` of a matrix.
+pub fn unpack(w: &Matrix<'_>) -> Vec<f32> {
+    let mut out = vec![f32::NAN; w.rows * w.cols];
+    out.chunks_mut(w.cols).enumerate().for_each(|(row, out)| w.unpack_row(row, out));
+    out
+}
+
+/// What a set makes of the values of some tokens.
+pub fn prepared(k: &dyn Kernels, act: ActKind, x: &[f32], tokens: usize) -> Activations {
+    let mut out = Activations::default();
+    k.prepare(act, x, tokens, &mut out);
+    out
+}
+
+/// Any int8, with scales up to `scale`.
+pub fn any_i8(tokens: usize, cols: usize, scale: f32, r: &mut Random) -> Activations {
+    let q: Vec<i8> = (0..tokens * cols).map(|_| r.bits() as i8).collect();
+    Activations::from_i8(&q, &r.floats(tokens, scale), tokens, cols).unwrap()
 }
 
 /// `[n_tokens][rows]` of a set.

@@ -4,9 +4,9 @@
 use bitnet_kernels::cuda::emu::{Arg, Buffer};
 use bitnet_kernels::numerics::PV_CHUNK;
 use bitnet_kernels::quant::{f16, i2_s};
-use bitnet_kernels::{ActKind, Activations, Matrix, Rope, rope_table};
+use bitnet_kernels::{ActKind, Matrix, Rope, rope_table};
 
-use super::common::{Fill, Random, assert_bits, matmul, matrix};
+use super::common::{Fill, Random, assert_bits, matmul, matrix, prepared};
 use super::{How, of, room, scalar};
 
 const DIM: usize = 64;
@@ -85,8 +85,7 @@ impl Host<'_> {
         for (layer, cache) in self.model.layers.iter().zip(&mut self.cache) {
             let linear = |i: usize, x: &[f32]| {
                 let (bytes, rows, cols) = &layer.matrices[i];
-                let mut prepared = Activations::default();
-                k.prepare(ActKind::I8, x, 1, &mut prepared);
+                let prepared = prepared(k, ActKind::I8, x, 1);
                 matmul(k, &Matrix::new(&i2_s::FORMAT, *rows, *cols, bytes).unwrap(), &prepared)
             };
             let h = norm(&x, &layer.norms[0]);
@@ -116,8 +115,7 @@ impl Host<'_> {
             k.add(&mut x, &linear(6, &norm(&gate, &layer.norms[3])));
         }
         self.position += 1;
-        let mut prepared = Activations::default();
-        k.prepare(ActKind::F32, &norm(&x, &self.model.norm), 1, &mut prepared);
+        let prepared = prepared(k, ActKind::F32, &norm(&x, &self.model.norm), 1);
         matmul(k, &table, &prepared)
     }
 }

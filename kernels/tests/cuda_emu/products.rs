@@ -4,7 +4,7 @@ use bitnet_kernels::cuda::emu::{Arg, EmuError};
 use bitnet_kernels::quant::{f16, i2_s};
 use bitnet_kernels::{Activations, Matrix};
 
-use super::common::{FILLS, Fill, Random, assert_bits, matmul, matrix, values};
+use super::common::{FILLS, Fill, Random, assert_bits, matmul, matrix, prepared, values};
 use super::{How, hows, of, room, scalar};
 
 /// Activations of some tokens, as the device holds them and as the oracle does.
@@ -101,8 +101,7 @@ fn the_head() {
             let bytes = matrix(&f16::FORMAT, rows, cols, fill, &mut r);
             let w = Matrix::new(&f16::FORMAT, rows, cols, &bytes).unwrap().times([1.0, 0.9][r.below(2)]);
             let x = values(tokens * cols, &mut r);
-            let mut host = Activations::default();
-            scalar().prepare(bitnet_kernels::ActKind::F32, &x, tokens, &mut host);
+            let host = prepared(scalar(), bitnet_kernels::ActKind::F32, &x, tokens);
             let want = matmul(scalar(), &w, &host);
             for how in hows(&[[1, 1, 1], [3, 2, 1], [16, 1, 1]], &[32, 256]).step_by(2) {
                 let (got, best) = head(how, &w, &x, how.order != 1).unwrap();

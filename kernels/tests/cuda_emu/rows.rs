@@ -1,9 +1,9 @@
 //! What works row by row or element by element: embedding, sums, gates, norms and int8, rope and the cache, the largest.
 
 use bitnet_kernels::cuda::emu::Arg;
-use bitnet_kernels::{ActKind, Activations, Rope, numerics};
+use bitnet_kernels::{ActKind, Rope, numerics};
 
-use super::common::{Random, assert_bits, values};
+use super::common::{Random, assert_bits, prepared, values};
 use super::{How, ORDERS, assert_halves, hows, of, room, scalar};
 
 #[test]
@@ -132,8 +132,7 @@ fn norms_and_int8() {
                             scalar().rms_norm(&input, weight, 1e-5, row);
                         }
                     }
-                    let mut want = Activations::default();
-                    scalar().prepare(ActKind::I8, &row, tokens, &mut want);
+                    let want = prepared(scalar(), ActKind::I8, &row, tokens);
                     let what = format!("{cols} columns, {tokens} tokens, input {input}, {how:?}");
                     let got = norm_quant(how, (input, 1e-5, true), (&x, &y), weight, cols).unwrap();
                     assert_bits(&got.residual, &residual, &what);

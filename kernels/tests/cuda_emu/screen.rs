@@ -8,10 +8,10 @@ use bitnet_kernels::cuda::emu::{Arg, EmuError};
 use bitnet_kernels::cuda::head::{Output, Picked, ScreenedHead, Totals};
 use bitnet_kernels::quant::f16;
 use bitnet_kernels::screen::Wanted;
-use bitnet_kernels::{ActKind, Activations, Matrix, numerics};
+use bitnet_kernels::{ActKind, Matrix, numerics};
 use proptest::prelude::*;
 
-use super::common::{Random, matmul, required};
+use super::common::{Random, matmul, prepared, required};
 use super::faults::{alone, bits, every_barrier_is_missed};
 use super::top::{RANK_WORDS, emulation};
 use super::{How, hows, of, room, scalar};
@@ -123,8 +123,7 @@ impl Case {
     /// `[tokens][rows]`, of the oracle.
     fn whole(&self) -> Vec<f32> {
         let w = Matrix::new(&f16::FORMAT, self.rows, self.cols, &self.bytes).unwrap().times(self.multiplier);
-        let mut x = Activations::default();
-        scalar().prepare(ActKind::F32, &self.x, self.tokens(), &mut x);
+        let x = prepared(scalar(), ActKind::F32, &self.x, self.tokens());
         matmul(scalar(), &w, &x)
     }
 

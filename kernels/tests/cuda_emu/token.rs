@@ -4,7 +4,7 @@ use bitnet_kernels::cuda::emu::{Arg, Buffer, EmuError};
 use bitnet_kernels::quant::i2_s;
 use bitnet_kernels::{ActKind, Activations, Matrix, Rope};
 
-use super::common::{FILLS, Random, assert_bits, matmul, matrix, values};
+use super::common::{FILLS, Random, assert_bits, matmul, matrix, prepared, values};
 use super::{How, assert_halves, hows, of, room, scalar};
 
 const EPS: f32 = 1e-5;
@@ -22,8 +22,7 @@ impl Row {
         if let Some(weight) = &weight {
             scalar().rms_norm(&x, weight, EPS, &mut row);
         }
-        let mut host = Activations::default();
-        scalar().prepare(ActKind::I8, &row, 1, &mut host);
+        let host = prepared(scalar(), ActKind::I8, &row, 1);
         Self { x, weight, host }
     }
 

@@ -1,16 +1,11 @@
 //! Packing, unpacking and validation of every format: bytes by hand, round trips, and each way to be wrong.
 
-use crate::common::{FILLS, Fill, Random, is_i2s, matrix, weights};
+use crate::common::{self, FILLS, Fill, Random, is_i2s, matrix, weights};
 use bitnet_kernels::{Format, Matrix, QuantError, quant};
 use proptest::prelude::*;
 
 fn unpack(format: &'static Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
-    let w = Matrix::new(format, rows, cols, bytes).unwrap();
-    let mut out = vec![f32::NAN; rows * cols];
-    for (row, out) in out.chunks_mut(cols).enumerate() {
-        w.unpack_row(row, out);
-    }
-    out
+    common::unpack(&Matrix::new(format, rows, cols, bytes).unwrap())
 }
 
 /// The largest error of one weight, as a fraction of its block's largest magnitude (or range), and 0 where exact.
@@ -134,7 +129,7 @@ fn ternary_layouts_by_hand() {
 
 #[test]
 fn ternary_packing_refuses_what_is_not_ternary() {
-    for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
+    for format in common::ternary() {
         let cols = format.block_len;
         let mut w = vec![0.0f32; 3 * cols];
         (w[5], w[2 * cols + 7]) = (0.5, -0.5);
@@ -244,41 +239,6 @@ fn blocks_by_hand() {
     }
 }
 
-/// Each weight alone has code 15; scales 5 * j + 24, minima 63 - 9 * j: both above and below 16.
-#[test]
-fn q4_k_by_hand() {
-    for i in 0..256 {
-        let mut block = vec![0u8; 144];
-        block[..2].copy_from_slice(&half::f16::from_f32(0.5).to_le_bytes());
-        block[2..4].copy_from_slice(&half::f16::from_f32(2.0).to_le_bytes());
-        let (scale, minimum) = (|j: usize| 5 * j as u8 + 24, |j: usize| 63 - 9 * j as u8);
-        for j in 0..4 {
-            block[4 + j] = scale(j) | scale(j + 4) >> 4 << 6;
-            block[8 + j] = minimum(j) | minimum(j + 4) >> 4 << 6;
-            block[12 + j] = scale(j + 4) & 15 | (minimum(j + 4) & 15) << 4;
-        }
-        block[16 + i / 64 * 32 + i % 32] = if i % 64 < 32 { 0x0f } else { 0xf0 };
-        let value = |k: usize| {
-            let (scale, minimum) = (f32::from(scale(k / 32)), f32::from(minimum(k / 32)));
-            0.5 * scale * if i == k { 15.0 } else { 0.0 } - 2.0 * minimum
-        };
-        assert_eq!(unpack(&quant::q4_k::FORMAT, &block, 1, 256), (0..256).map(value).collect::<Vec<_>>(), "{i}");
-    }
-}
-
-/// Q4_K is better than Q4_0, which is as large, and worse than Q6_K.
-#[test]
-fn q4_k_error_is_small() {
-    let r = &mut Random::new(4);
-    let w: Vec<f32> = (0..8192).map(|_| r.unit() + r.unit() + r.unit()).collect();
-    let error = |format: &'static Format| {
-        let back = unpack(format, &(format.pack)(&w, 8, 1024).unwrap(), 8, 1024);
-        (w.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / w.len() as f32).sqrt()
-    };
-    let (k4, q4, q6) = (error(&quant::q4_k::FORMAT), error(&quant::q4_0::FORMAT), error(&quant::q6_k::FORMAT));
-    assert!(q6 < k4 && k4 < q4, "q6_k {q6}, q4_k {k4}, q4_0 {q4}");
-}
-
 /// The quantisers' definitions on numbers that can be checked by hand.
 #[test]
 fn packing_by_hand() {
@@ -300,15 +260,17 @@ fn packing_by_hand() {
     }
 }
 
-/// Q6_K lies where its bits say: between Q8_0 and a quarter of the error of Q4_0.
+/// Errors lie where bits say: Q6_K between Q8_0 and a quarter of Q4_0; Q4_K is better than Q4_0, which is as large, and worse than
+/// Q6_K.
 #[test]
-fn q6_k_error_is_small() {
+fn errors_of_k_formats_are_small() {
     let r = &mut Random::new(3);
     let w: Vec<f32> = (0..8192).map(|_| r.unit() + r.unit() + r.unit()).collect();
-    let error = |format: &'static Format| {
+    let error = |name: &str| {
+        let format = quant::by_name(name).unwrap();
         let back = unpack(format, &(format.pack)(&w, 8, 1024).unwrap(), 8, 1024);
         (w.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / w.len() as f32).sqrt()
     };
-    let (q6, q8, q4) = (error(&quant::q6_k::FORMAT), error(&quant::q8_0::FORMAT), error(&quant::q4_0::FORMAT));
-    assert!(q8 < q6 && q6 < q4 / 4.0, "q8_0 {q8}, q6_k {q6}, q4_0 {q4}");
+    let [q8, q6, k4, q4] = ["q8_0", "q6_k", "q4_k", "q4_0"].map(error);
+    assert!(q8 < q6 && q6 < q4 / 4.0 && q6 < k4 && k4 < q4, "q8_0 {q8}, q6_k {q6}, q4_k {k4}, q4_0 {q4}");
 }

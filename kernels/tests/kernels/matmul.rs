@@ -1,7 +1,9 @@
 //! Every kernel set equals the naive loop of every format, bit for bit, on ordinary and on adversarial input; and a
 //! product does not depend on how it is split into rows, tokens or threads.
 
-use crate::common::{FILLS, Fill, Random, assert_bits, fast_sets, matmul, matrix, pairs, sets_for};
+use crate::common::{
+    FILLS, Fill, Random, all_sets_for, assert_bits, fast_sets, matmul, matrix, pairs, prepared, sets_for, ternary,
+};
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, by_name, quant};
 use proptest::prelude::*;
 
@@ -20,9 +22,7 @@ fn input(k: &dyn Kernels, act: ActKind, tokens: usize, cols: usize, r: &mut Rand
         2 => x.iter_mut().for_each(|x| *x *= 1e-39),
         _ => {}
     }
-    let mut out = Activations::default();
-    k.prepare(act, &x, tokens, &mut out);
-    out
+    prepared(k, act, &x, tokens)
 }
 
 proptest! {
@@ -58,9 +58,7 @@ proptest! {
             let cols = 300usize.next_multiple_of(format.block_len);
             let bytes = matrix(format, rows, cols, Fill::Wild, r);
             let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
-            let mut sets = sets_for(format);
-            sets.push(by_name("scalar").unwrap());
-            for k in sets {
+            for k in all_sets_for(format) {
                 let x = input(k, act, tokens, cols, r);
                 let whole = matmul(k, &w, &x);
                 let mut cuts: Vec<_> = cuts.iter().map(|c| c % (rows + 1)).chain([0, rows]).collect();
@@ -95,11 +93,9 @@ proptest! {
             let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
             let x = r.floats(tokens * cols, 1.5);
             for k in sets_for(format) {
-                let mut a = Activations::default();
-                k.prepare(act, &x, tokens, &mut a);
-                let together = matmul(k, &w, &a);
+                let together = matmul(k, &w, &prepared(k, act, &x, tokens));
                 for t in 0..tokens {
-                    k.prepare(act, &x[t * cols..(t + 1) * cols], 1, &mut a);
+                    let a = prepared(k, act, &x[t * cols..(t + 1) * cols], 1);
                     let what = format!("{} {} {act:?} token {t} of {tokens}", k.name(), format.name);
                     assert_bits(&matmul(k, &w, &a), &together[t * rows..(t + 1) * rows], &what);
                 }
@@ -110,7 +106,7 @@ proptest! {
     /// An oracle that owes nothing to `dot`: integer weights by `unpack_row`, an i64 sum.
     #[test]
     fn ternary_sums_are_exact(rows in 1usize..20, blocks in 1usize..60, tokens in 1usize..6, seed: u64) {
-        for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
+        for format in ternary() {
             let r = &mut Random::new(seed);
             let cols = blocks * format.block_len;
             let bytes = (format.pack)(
@@ -138,7 +134,7 @@ proptest! {
 /// The input on which bitnet.cpp's i16 sums wrap: every weight and activation at its limit, long rows.
 #[test]
 fn ternary_extremes_do_not_wrap() {
-    for format in quant::FORMATS.iter().filter(|f| f.is_ternary()) {
+    for format in ternary() {
         for cols in [128, 256, 1024, 1152, 4096, 4224, 6912, 16384].map(|n: usize| n.next_multiple_of(format.block_len))
         {
             for (weight, q) in [(1.0f32, 127i8), (1.0, -128), (-1.0, 127), (-1.0, -128), (0.0, -128)] {
@@ -216,8 +212,7 @@ fn products_are_close_to_f64() {
         let bytes = matrix(format, rows, cols, Fill::Packed, r);
         let w = Matrix::new(format, rows, cols, &bytes).unwrap().with_act(act);
         let x = r.floats(cols, 1.0);
-        let mut a = Activations::default();
-        by_name("scalar").unwrap().prepare(act, &x, 1, &mut a);
+        let a = prepared(by_name("scalar").unwrap(), act, &x, 1);
         let mut weights = vec![0.0; cols];
         for row in 0..rows {
             w.unpack_row(row, &mut weights);

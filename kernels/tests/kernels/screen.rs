@@ -1,8 +1,8 @@
 //! The screened head against the whole one: the same bits wherever it says a number, and never a row too few.
 
-use crate::common::{Random, fast_sets, matmul, required};
+use crate::common::{Random, fast_sets, matmul, prepared, required};
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
-use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, Pool, by_name, quant};
+use bitnet_kernels::{ActKind, Format, Kernels, Matrix, Pool, by_name, quant};
 use proptest::prelude::*;
 
 /// Rows that are hard to tell apart or far apart.
@@ -80,8 +80,7 @@ impl Case {
     /// All products; and those of the screen with how many were exact.
     fn both(&self, k: &dyn Kernels, pool: &Pool, wanted: Wanted<'_>) -> (Vec<f32>, Vec<f32>, usize) {
         let w = self.matrix();
-        let mut x = Activations::default();
-        k.prepare(ActKind::F32, &self.x, 1, &mut x);
+        let x = prepared(k, ActKind::F32, &self.x, 1);
         let whole = matmul(k, &w, &x);
         let screen = Screen::new(&w, (k, pool)).expect("a screen");
         let mut y = vec![f32::NAN; self.rows];
@@ -158,13 +157,11 @@ proptest! {
         let wanted = Wanted { count, within: 0.01, also: &also };
         for k in sets() {
             let (mut together, mut alone) = (Scratch::default(), Scratch::default());
-            let mut all = Activations::default();
-            k.prepare(ActKind::F32, &values, n, &mut all);
+            let all = prepared(k, ActKind::F32, &values, n);
             screen.read((k, &pool), &w, &all, &mut together);
             // The order of the tokens is the caller's, and one may be asked again.
             for t in (0..n).rev().chain([0]) {
-                let mut x = Activations::default();
-                k.prepare(ActKind::F32, &values[t * cols..(t + 1) * cols], 1, &mut x);
+                let x = prepared(k, ActKind::F32, &values[t * cols..(t + 1) * cols], 1);
                 let (mut one, mut other) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
                 let exact = screen.pick(k, &w, (t, &x), wanted, &mut together, &mut one);
                 prop_assert_eq!(exact, screen.top((k, &pool), &w, &x, wanted, &mut alone, &mut other));
@@ -196,8 +193,7 @@ proptest! {
             while !screen.is_whole() {
                 let before = screen.copied();
                 let values = r.floats(n * cols, 2.0);
-                let mut all = Activations::default();
-                k.prepare(ActKind::F32, &values, n, &mut all);
+                let all = prepared(k, ActKind::F32, &values, n);
                 let copied = std::sync::Mutex::new(Vec::new());
                 let note = |rows: std::ops::Range<usize>| copied.lock().unwrap().extend(rows);
                 screen.read_on((k, &pool), (&w, more), &all, &note, &mut scratch);
@@ -205,8 +201,7 @@ proptest! {
                 copied.sort_unstable();
                 prop_assert!(copied.into_iter().eq(before..screen.copied()) && screen.copied() == rows.min(before + more));
                 for t in 0..n {
-                    let mut x = Activations::default();
-                    k.prepare(ActKind::F32, &values[t * cols..(t + 1) * cols], 1, &mut x);
+                    let x = prepared(k, ActKind::F32, &values[t * cols..(t + 1) * cols], 1);
                     let whole = matmul(k, &w, &x);
                     // As the copy is now, and as a whole one that another may have made since.
                     for screen in [&screen, &at_once] {
@@ -220,8 +215,7 @@ proptest! {
                     }
                 }
             }
-            let mut x = Activations::default();
-            k.prepare(ActKind::F32, &case.x, 1, &mut x);
+            let x = prepared(k, ActKind::F32, &case.x, 1);
             let (mut one, mut other) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
             let parts = screen.top((k, &pool), &w, &x, wanted, &mut scratch, &mut one);
             prop_assert_eq!(parts, at_once.top((k, &pool), &w, &x, wanted, &mut alone, &mut other));
@@ -269,8 +263,7 @@ fn no_bound_no_answer() {
     for (weight, value) in [(1.0, f32::NAN), (1.0, f32::INFINITY), (3e30, 3e30)] {
         let bytes = (format.pack)(&[weight; 8], 2, 4).unwrap();
         let w = Matrix::new(format, 2, 4, &bytes).unwrap();
-        let mut x = Activations::default();
-        bitnet_kernels::best().prepare(ActKind::F32, &[1.0, value, 1.0, 1.0], 1, &mut x);
+        let x = prepared(bitnet_kernels::best(), ActKind::F32, &[1.0, value, 1.0, 1.0], 1);
         let screen = Screen::new(&w, (bitnet_kernels::best(), &pool)).unwrap();
         let mut y = [7.0; 2];
         let top = screen.top((bitnet_kernels::best(), &pool), &w, &x, wanted, &mut Scratch::default(), &mut y);
@@ -306,8 +299,7 @@ fn a_rest_along_the_input_is_covered() {
         let bytes = (format.pack)(&weights, 2, COLS).unwrap();
         let w = Matrix::new(format, 2, COLS, &bytes).unwrap();
         for k in sets() {
-            let mut x = Activations::default();
-            k.prepare(ActKind::F32, &sign, 1, &mut x);
+            let x = prepared(k, ActKind::F32, &sign, 1);
             let whole = matmul(k, &w, &x);
             assert!(whole[1] > whole[0], "{whole:?}");
             let mut y = [f32::NAN; 2];

@@ -1,13 +1,9 @@
 //! Several tokens of ternary weights at the edges of what AVX-512 and AMX cut them into: strips of 32 rows, twelve tokens or
 //! two tiles of sixteen, and the tokens that share an unpacked strip. `matmul` has the ordinary shapes.
 
-use crate::common::{Fill, Random, assert_bits, matrix, models, sets_for};
-use bitnet_kernels::{Activations, Format, Matrix, OutView, quant};
+use crate::common::{Fill, Random, assert_bits, matrix, models, sets_for, ternary};
+use bitnet_kernels::{Activations, Matrix, OutView, quant};
 use proptest::prelude::*;
-
-fn ternary() -> impl Iterator<Item = &'static Format> {
-    quant::FORMATS.iter().copied().filter(|format| format.is_ternary())
-}
 
 /// Any int8, -128 too, with tokens at their limits among them.
 fn input(tokens: usize, cols: usize, r: &mut Random) -> Activations {

@@ -1,6 +1,8 @@
 //! TQ1_0 and TQ2_0 by hand, and what holds between all ternary formats: the same weights give the same bits.
 
-use crate::common::{Fill, Random, assert_bits, fast_sets, matmul, matrix, sets_for};
+use crate::common::{
+    Fill, Random, all_sets_for, any_i8, assert_bits, fast_sets, matmul, matrix, prepared, ternary, unpack,
+};
 use bitnet_kernels::quant::{self, FORMATS, by_name};
 use bitnet_kernels::{Activations, Format, Matrix, QuantError, by_name as set};
 use half::f16;
@@ -8,21 +10,9 @@ use proptest::prelude::*;
 
 const TQ: [&str; 2] = ["tq2_0", "tq1_0"];
 
-fn ternary() -> impl Iterator<Item = &'static Format> {
-    FORMATS.iter().copied().filter(|f| f.is_ternary())
-}
-
 fn tq(name: &str) -> (&'static Format, usize) {
     let format = by_name(name).unwrap();
     (format, format.block_bytes - 2)
-}
-
-fn unpack(w: &Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![f32::NAN; w.rows * w.cols];
-    for (row, out) in out.chunks_mut(w.cols).enumerate() {
-        w.unpack_row(row, out);
-    }
-    out
 }
 
 /// A block of plus with one minus: every weight's bits by the drawings.
@@ -79,28 +69,33 @@ fn scales_are_finite_and_not_negative() {
 /// Every byte that packing cannot have written is refused, every other is taken.
 #[test]
 fn impossible_bytes_are_found() {
-    for name in TQ {
-        let (format, d) = tq(name);
+    for name in ["tq2_0", "tq1_0", "iq2_bn", "iq1_bn"] {
+        let format = by_name(name).unwrap();
+        let (row_bytes, head) = (format.row_bytes(256), format.row_head);
         let good = (format.pack)(&vec![0.5; 2 * 256], 2, 256).unwrap();
-        for at in [0, 31, 32, 47, 48, 51, d - 1] {
+        // The scale stands in front of the row, or behind the block.
+        for at in if head > 0 { head..row_bytes } else { 0..row_bytes - 2 } {
             let mut refused = 0;
             for byte in 0..=255 {
                 let mut bytes = good.clone();
-                bytes[format.block_bytes + at] = byte;
+                bytes[row_bytes + at] = byte;
                 match (format.validate)(&bytes, 2, 256) {
                     Ok(()) => {
                         let w = unpack(&Matrix::new(format, 2, 256, &bytes).unwrap());
                         assert_eq!((format.pack)(&w, 2, 256).as_ref(), Ok(&bytes), "{name} {at} {byte}");
                     }
                     Err(error) => {
-                        let byte = format.block_bytes + at;
-                        assert_eq!(error, QuantError::Code { format: format.name, row: 1, byte });
+                        assert_eq!(error, QuantError::Code { format: name, row: 1, byte: row_bytes + at });
                         refused += 1;
                     }
                 }
             }
-            let possible = if name == "tq2_0" || at >= 48 { 81 } else { 243 };
-            assert_eq!(256 - refused, possible, "{name} byte {at}");
+            let four_trits = match name {
+                "tq1_0" => at >= 48,
+                "iq1_bn" => (at - head) % 13 == 12,
+                _ => true,
+            };
+            assert_eq!(256 - refused, if four_trits { 81 } else { 243 }, "{name} byte {at}");
         }
     }
 }
@@ -168,8 +163,7 @@ proptest! {
         let view = |(f, bytes, multiplier): &(&'static Format, Vec<u8>, f32)| -> Vec<f32> {
             unpack(&Matrix::new(f, rows, cols, bytes).unwrap().times(*multiplier))
         };
-        let q: Vec<i8> = (0..tokens * cols).map(|_| r.bits() as i8).collect();
-        let x = Activations::from_i8(&q, &r.floats(tokens, 1e3), tokens, cols).unwrap();
+        let x = any_i8(tokens, cols, 1e3, r);
         let mut sets = fast_sets();
         sets.push(set("scalar").unwrap());
         let mut first: Option<Vec<f32>> = None;
@@ -201,9 +195,8 @@ proptest! {
             let w = Matrix::new(from, rows, cols, &bytes).unwrap();
             let other = (to.pack)(&unpack(&w), rows, cols).unwrap();
             let w2 = Matrix::new(to, rows, cols, &other).unwrap();
-            let q: Vec<i8> = (0..tokens * cols).map(|_| r.bits() as i8).collect();
-            let x = Activations::from_i8(&q, &r.floats(tokens, 9.0), tokens, cols).unwrap();
-            for k in sets_for(to).into_iter().chain(set("scalar")) {
+            let x = any_i8(tokens, cols, 9.0, r);
+            for k in all_sets_for(to) {
                 assert_bits(&matmul(k, &w2, &x), &matmul(k, &w, &x), &k.name());
             }
         }
@@ -217,9 +210,8 @@ proptest! {
             let cols = 2 * format.block_len.max(64);
             let bytes = matrix(format, rows, cols, Fill::Packed, r);
             let w = Matrix::new(format, rows, cols, &bytes).unwrap();
-            let mut x = Activations::default();
-            set("scalar").unwrap().prepare(format.act, &r.floats(tokens * cols, 2.0), tokens, &mut x);
-            for k in sets_for(format).into_iter().chain(set("scalar")) {
+            let x = prepared(set("scalar").unwrap(), format.act, &r.floats(tokens * cols, 2.0), tokens);
+            for k in all_sets_for(format) {
                 let want: Vec<f32> = matmul(k, &w, &x).iter().map(|y| y * factor).collect();
                 assert_bits(&matmul(k, &w.times(factor), &x), &want, &format!("{} {}", k.name(), format.name));
             }

@@ -1,8 +1,8 @@
 //! TL1 and TL2: the bytes of bitnet.cpp's converter, the way there and back, and each way to be wrong.
 
-use crate::common::{Random, assert_bits, matmul, sets_for};
+use crate::common::{Random, any_i8, assert_bits, matmul, sets_for, unpack};
 use bitnet_kernels::quant::{TILED, Tiled, i2_s, tiled::ROWS};
-use bitnet_kernels::{Activations, Matrix, QuantError};
+use bitnet_kernels::{Matrix, QuantError};
 use proptest::prelude::*;
 
 fn format(name: &str) -> &'static Tiled {
@@ -57,8 +57,7 @@ proptest! {
         let (rows, cols) = (rows * 32, cols * 64);
         let weights: Vec<f32> = (0..rows * cols).map(|_| [-scale, 0.0, scale][r.below(3)]).collect();
         let want = (ROWS.pack)(&weights, rows, cols).unwrap();
-        let q: Vec<i8> = (0..tokens * cols).map(|_| r.bits() as i8).collect();
-        let x = Activations::from_i8(&q, &r.floats(tokens, 9.0), tokens, cols).unwrap();
+        let x = any_i8(tokens, cols, 9.0, r);
         for format in TILED {
             let packed = (format.pack)(&weights, rows, cols).unwrap();
             prop_assert_eq!(packed.len(), (format.matrix_bytes)(rows, cols).unwrap());
@@ -93,9 +92,7 @@ proptest! {
             bytes[at % used] = byte;
             if let Ok(unpacked) = (format.unpack)(&bytes, rows, cols) {
                 let w = Matrix::new(ROWS, rows, cols, &unpacked).unwrap();
-                let mut values = vec![0.0; rows * cols];
-                values.chunks_mut(cols).enumerate().for_each(|(row, out)| w.unpack_row(row, out));
-                prop_assert!((format.pack)(&values, rows, cols).unwrap() == bytes, "{}", format.name);
+                prop_assert!((format.pack)(&unpack(&w), rows, cols).unwrap() == bytes, "{}", format.name);
             }
         }
     }

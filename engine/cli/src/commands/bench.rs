@@ -8,7 +8,7 @@
 mod bandwidth;
 
 use super::{Format, print_json};
-use crate::common::{self, Compute, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::common::{Compute, ComputeArgs, ModelArgs, RunArgs, TokenizerArgs};
 use crate::memory;
 use crate::model::FetchArgs;
 use anyhow::{Context, ensure};
@@ -128,7 +128,7 @@ impl Args {
     fn measure(&self, settings: &Settings, threads: &[usize]) -> anyhow::Result<Vec<Test>> {
         let most = threads.iter().copied().max().unwrap_or(1);
         let deepest = self.depth.iter().copied().max().unwrap_or(0);
-        let args = ComputeArgs {
+        let compute = ComputeArgs {
             device: self.device.clone(),
             threads: Some(u16::try_from(most)?),
             context: Some(
@@ -138,10 +138,11 @@ impl Args {
             i2s_layout: "auto".to_owned(),
             huge_pages: self.huge_pages,
         };
-        let compute = args.start(settings)?;
         let FetchArgs { auto_download, offline } = self.fetch;
         let tokenizer = TokenizerArgs { auto_download, offline, ..TokenizerArgs::default() };
-        let (loaded, _) = common::load_model(&self.model, &tokenizer, &args, &compute, settings)?;
+        let run = RunArgs { model: self.model.clone(), tokenizer, compute };
+        let compute = run.compute.start(settings)?;
+        let loaded = run.load(&compute, settings)?;
         let mut tests = Vec::new();
         for &n in threads {
             let pool = if n == most {
@@ -150,7 +151,7 @@ impl Args {
                 Arc::new(Pool::new(n).with_context(|| format!("cannot start {n} threads"))?)
             };
             let compute = Compute { pool, ..compute.clone() };
-            let mut session = args.session(&loaded, &compute, self.head)?;
+            let mut session = run.compute.session(&loaded, &compute, self.head)?;
             prompt(&mut session, WARM_UP)?;
             session.expect(usize::MAX);
             generate(&mut session, 0, WARM_STEPS)?;
@@ -173,7 +174,7 @@ impl Args {
                 let rates: Vec<f64> = times.iter().map(|t| tokens / t.as_secs_f64().max(1e-9)).collect();
                 let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (moments(&ns), moments(&rates));
                 tests.push(Test {
-                    model_filename: common::model_name(&self.model, settings),
+                    model_filename: run.name(settings),
                     model_type: loaded.model.config.architecture.clone(),
                     model_size: loaded.model.weights.matrices().map(|(_, m)| m.data.len()).sum(),
                     device: compute.device(),

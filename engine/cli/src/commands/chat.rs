@@ -5,7 +5,7 @@
 mod input;
 mod slash;
 
-use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::common::RunArgs;
 use crate::generation::{GenerationArgs, timings, write};
 use crate::output::{counted, say};
 use bitnet_engine::chat::conversation::{Answer, Event};
@@ -28,23 +28,19 @@ const MAX_TOKENS: usize = 1024;
 )]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    compute: ComputeArgs,
+    run: RunArgs,
     #[command(flatten)]
     generation: GenerationArgs,
 }
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let compute = self.compute.start(settings)?;
-        let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
+        let compute = self.run.compute.start(settings)?;
+        let loaded = self.run.load(&compute, settings)?;
         let template = self.template(&loaded)?;
         let seed = settings.seed(self.generation.seed);
         let options = self.generation.options(&template, &loaded, seed, MAX_TOKENS)?;
-        let session = self.compute.session(&loaded, &compute, self.generation.head)?;
+        let session = self.run.compute.session(&loaded, &compute, self.generation.head)?;
         let how = PromptOptions {
             template: &template,
             parse_special: self.generation.parse_special,
@@ -54,7 +50,7 @@ impl Args {
         conversation.set_system(self.generation.system.clone());
         let about = format!(
             "{} on {}, {}, seed {seed}, template {}",
-            common::model_name(&self.model, settings),
+            self.run.name(settings),
             compute.device(),
             counted(compute.pool.threads(), "thread"),
             template.name()

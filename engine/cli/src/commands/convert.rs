@@ -12,12 +12,8 @@ use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::pretokenize::known_names;
 use bitnet_kernels::quant::{self, Storage};
-use indicatif::ProgressBar;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 fn after_help() -> String {
     let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
@@ -88,7 +84,7 @@ impl Args {
         let before = file.file_len();
         let assignments = set::parse(&self.set, file.metadata())?;
         let bar = common::progress(0, "tensors");
-        let mut step = step(&bar)?;
+        let mut step = common::step(&bar)?;
         let result = if linear.is_none() && embedding.is_none() {
             set::set_metadata(&file, &assignments, self.output(), &mut step)
         } else if assignments.is_empty() {
@@ -103,10 +99,7 @@ impl Args {
         };
         bar.finish_and_clear();
         let report = match result {
-            Err(error @ ConvertError::Cancelled) => {
-                say(&error);
-                return Ok(ExitCode::from(130));
-            }
+            Err(error @ ConvertError::Cancelled) => return Ok(cancelled(&error)),
             other => other?,
         };
         for text in &self.set {
@@ -145,13 +138,10 @@ impl Args {
         let context = self.compute.context.map(|n| n as usize);
         let options = ToGguf { linear, embedding, verify: self.verify, context, kernels: compute.kernels, pool };
         let bar = common::progress(0, "tensors");
-        let written = checkpoint.to_gguf(&options, &self.output, &mut step(&bar)?);
+        let written = checkpoint.to_gguf(&options, &self.output, &mut common::step(&bar)?);
         bar.finish_and_clear();
         let written = match written {
-            Err(CheckpointError::Convert(error @ ConvertError::Cancelled)) => {
-                say(&error);
-                return Ok(ExitCode::from(130));
-            }
+            Err(CheckpointError::Convert(error @ ConvertError::Cancelled)) => return Ok(cancelled(&error)),
             other => other.with_context(|| format!("cannot convert {shown}"))?,
         };
         common::print_diagnostics(&written.diagnostics);
@@ -199,16 +189,9 @@ impl Args {
     }
 }
 
-/// Moves the bar, and ends the work at Ctrl-C, which must leave no half-written file behind.
-fn step(bar: &ProgressBar) -> anyhow::Result<impl FnMut(usize, usize) -> ControlFlow<()>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    Ok(move |done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-        if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })
+fn cancelled(error: &ConvertError) -> ExitCode {
+    say(error);
+    ExitCode::from(130)
 }
 
 fn beside(output: &Path) -> PathBuf {

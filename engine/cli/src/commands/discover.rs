@@ -6,6 +6,7 @@ use crate::output::{line, plain, say};
 use bitnet_engine::discovery::{Chain, DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain, Ways};
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::{Diagnostic, SpecialTokens};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,39 +36,14 @@ struct Report<'a> {
     chain: &'a Chain,
     usable: bool,
     description: Option<String>,
-    special: Special,
+    special: Value,
     chat_template: bool,
-    built: Option<Built>,
+    built: Option<Value>,
     diagnostics: &'a [Diagnostic],
-    ways_out: Option<WaysOut>,
+    ways_out: Option<&'a Ways>,
     /// Whether it is all of the settings that could have had a say.
     strict: bool,
     offline: bool,
-}
-
-#[derive(serde::Serialize)]
-struct Special {
-    bos: Option<u32>,
-    eos: Option<u32>,
-    eot: Option<u32>,
-    unk: Option<u32>,
-    pad: Option<u32>,
-    add_bos: bool,
-    add_eos: bool,
-}
-
-#[derive(serde::Serialize)]
-struct Built {
-    kind: &'static str,
-    pre: Option<String>,
-    vocab_size: usize,
-}
-
-#[derive(serde::Serialize)]
-struct WaysOut {
-    auto_download: Option<String>,
-    beside: String,
-    named: String,
 }
 
 impl Args {
@@ -117,7 +93,7 @@ fn report<'a>(
     discovery: &'a TokenizerDiscovery,
     chain: &'a Chain,
     resolved: Option<&'a Resolved>,
-    ways: Option<&Ways>,
+    ways: Option<&'a Ways>,
     allowed: &DiscoverySettings,
 ) -> Report<'a> {
     let s = special(discovery, resolved);
@@ -125,27 +101,15 @@ fn report<'a>(
         chain,
         usable: chain.winner.is_some(),
         description: chain.strategy.as_ref().map(|strategy| strategy.description()),
-        special: Special {
-            bos: s.bos,
-            eos: s.eos,
-            eot: s.eot,
-            unk: s.unk,
-            pad: s.pad,
-            add_bos: s.add_bos,
-            add_eos: s.add_eos,
-        },
+        special: json!({
+            "bos": s.bos, "eos": s.eos, "eot": s.eot, "unk": s.unk, "pad": s.pad, "add_bos": s.add_bos, "add_eos": s.add_eos,
+        }),
         chat_template: discovery.chat_template().is_some(),
-        built: resolved.map(|r| Built {
-            kind: r.tokenizer.kind(),
-            pre: r.tokenizer.pre().map(str::to_owned),
-            vocab_size: r.tokenizer.vocab_size(),
-        }),
+        built: resolved
+            .map(|r| &r.tokenizer)
+            .map(|t| json!({ "kind": t.kind(), "pre": t.pre(), "vocab_size": t.vocab_size() })),
         diagnostics: resolved.map_or(&[], |r| &r.diagnostics),
-        ways_out: ways.map(|ways| WaysOut {
-            auto_download: ways.fetch.clone(),
-            beside: ways.beside.clone(),
-            named: ways.name.clone(),
-        }),
+        ways_out: ways,
         strict: allowed.strict,
         offline: allowed.is_offline(),
     }
@@ -163,11 +127,9 @@ fn text(name: &str, discovery: &TokenizerDiscovery, chain: &Chain, resolved: Opt
     );
     match &chain.family {
         Some(f) => {
-            let by = serde_json::to_value(f.evidence).ok();
-            let by = by.as_ref().and_then(|v| v.as_str()).unwrap_or_default();
             let others =
                 if f.others.is_empty() { String::new() } else { format!(", may be {} as well", f.others.join(" or ")) };
-            let _ = writeln!(out, "family {} ({}), by {by}{others}", f.family, f.label);
+            let _ = writeln!(out, "family {} ({}), by {}{others}", f.family, f.label, f.evidence);
         }
         None => {
             let _ = writeln!(out, "family unknown");

@@ -1,13 +1,12 @@
 //! `bitnet embed`
 
 use super::{Format, print_json};
-use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::common::{RunArgs, TextArgs};
 use anyhow::Context;
 use bitnet_engine::inference::{Head, Pooling, embed};
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::EncodeOptions;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments.
@@ -17,17 +16,9 @@ use std::process::ExitCode;
 )]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
     #[command(flatten)]
-    tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    compute: ComputeArgs,
-    /// The text.
-    #[arg(long, conflicts_with = "text_file")]
-    text: Option<String>,
-    /// A file with the text; `-` is stdin, which is also read if neither is given.
-    #[arg(long, value_name = "FILE")]
-    text_file: Option<PathBuf>,
+    text: TextArgs,
     /// Every line is a text of its own.
     #[arg(long)]
     lines: bool,
@@ -47,11 +38,11 @@ struct Embedding {
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let compute = self.compute.start(settings)?;
-        let text = common::text(self.text.as_deref(), self.text_file.as_deref(), "text")?;
-        let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
+        let compute = self.run.compute.start(settings)?;
+        let text = self.text.read()?;
+        let loaded = self.run.load(&compute, settings)?;
         let pooling = self.pooling.map_or_else(|| Pooling::of(&loaded.model), Ok)?;
-        let mut session = self.compute.session(&loaded, &compute, Head::Whole)?;
+        let mut session = self.run.compute.session(&loaded, &compute, Head::Whole)?;
         let texts: Vec<&str> = if self.lines { text.lines().collect() } else { vec![&text] };
         let mut embeddings = Vec::with_capacity(texts.len());
         for (i, text) in texts.into_iter().enumerate() {
@@ -65,7 +56,7 @@ impl Args {
         }
         if self.format == Format::Json {
             print_json(&serde_json::json!({
-                "model": common::model_name(&self.model, settings),
+                "model": self.run.name(settings),
                 "device": compute.device(),
                 "pooling": pooling,
                 "embeddings": embeddings,

@@ -4,11 +4,10 @@ mod many;
 mod request;
 
 use super::{Format, print_json};
-use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::common::{self, RunArgs};
 use crate::generation::{GenerationArgs, timings, write};
 use crate::memory::Memory;
 use crate::output::{counted, say};
-use anyhow::Context;
 use bitnet_engine::chat::prompt::{self, Input, Prompt, PromptOptions};
 use bitnet_engine::chat::{Message, PromptTemplate};
 use bitnet_engine::inference::{Generation, StopReason, extend};
@@ -17,8 +16,7 @@ use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::Diagnostic;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Most tokens, if nothing is said.
@@ -31,11 +29,7 @@ const MAX_TOKENS: usize = 128;
 )]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    compute: ComputeArgs,
+    run: RunArgs,
     /// The text to continue, or the question to answer.
     #[arg(short, long, conflicts_with = "prompt_file")]
     prompt: Option<String>,
@@ -90,18 +84,17 @@ impl Args {
         }
         let prompt = common::text(self.prompt.as_deref(), self.prompt_file.as_deref(), "prompt")?;
         anyhow::ensure!(!prompt.is_empty(), "the prompt is empty: give some text to continue or to answer");
-        let compute = self.compute.start(settings)?;
-        let (mut loaded, load_time) =
-            common::load_for(&self.model, &self.tokenizer, &self.compute, &compute, settings, true)?;
+        let compute = self.run.compute.start(settings)?;
+        let (mut loaded, load_time) = self.run.load_for(&compute, settings, true)?;
         // Nobody asks the embedded model a question.
         let tell = self.generation.prompt_template.is_some() || loaded.file.path().is_some();
         let template = self.generation.template(&loaded, tell)?;
         let Prompt { text, ids, .. } = self.wrap(&template, &prompt, &loaded, settings)?;
-        let session = self.compute.session(&loaded, &compute, self.generation.head)?;
+        let session = self.run.compute.session(&loaded, &compute, self.generation.head)?;
 
         let seed = settings.seed(self.generation.seed);
         let options = self.generation.options(&template, &loaded, seed, MAX_TOKENS)?;
-        let cancel = on_interrupt()?;
+        let cancel = common::on_interrupt()?;
         let mut settled = common::settle(&mut loaded, session, &ids)?;
         let (session, tokenizer) = (&mut settled.session, &*loaded.tokenizer);
         let streaming = self.format == Format::Text;
@@ -123,7 +116,7 @@ impl Args {
             written.and_then(|()| write(before)).and_then(|()| write("\n"))?;
         }
         let report = Report {
-            model: common::model_name(&self.model, settings),
+            model: self.run.name(settings),
             architecture: &loaded.model.config.architecture,
             device: compute.device(),
             threads: compute.pool.threads(),
@@ -157,14 +150,6 @@ impl Args {
         let options = PromptOptions { template, parse_special: self.generation.parse_special, clock: settings.clock() };
         Ok(prompt::prompt(&*loaded.tokenizer, Input::Messages(&messages), options)?)
     }
-}
-
-/// A flag that Ctrl-C raises from now on.
-fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    Ok(cancel)
 }
 
 fn summary(report: &Report<'_>, load: Duration) -> String {

@@ -1,7 +1,7 @@
 //! `bitnet perplexity`
 
 use super::{Format, print_json};
-use crate::common::{self, ComputeArgs, ModelArgs, TokenizerArgs};
+use crate::common::{self, RunArgs};
 use bitnet_engine::inference::{Head, Perplexity, perplexity};
 use bitnet_engine::settings::Settings;
 use std::io::Write;
@@ -13,11 +13,7 @@ use std::process::ExitCode;
 #[command(after_help = "Example:\n  bitnet perplexity --model model.gguf --text-file book.txt --format json")]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    compute: ComputeArgs,
+    run: RunArgs,
     /// The text; `-` is stdin.
     #[arg(long, value_name = "FILE")]
     text_file: PathBuf,
@@ -36,17 +32,17 @@ struct Report<'a> {
 
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let compute = self.compute.start(settings)?;
+        let compute = self.run.compute.start(settings)?;
         let text = common::text(None, Some(&self.text_file), "text")?;
-        let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
-        let mut session = self.compute.session(&loaded, &compute, Head::Whole)?;
+        let loaded = self.run.load(&compute, settings)?;
+        let mut session = self.run.compute.session(&loaded, &compute, Head::Whole)?;
         let bar = common::progress(0, "tokens");
         let result = perplexity(&mut session, &*loaded.tokenizer, &text, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
-        let model = common::model_name(&self.model, settings);
+        let model = self.run.name(settings);
         let device = compute.device();
         if self.format == Format::Json {
             print_json(&Report { model, device: &device, result })?;

@@ -10,11 +10,8 @@ use bitnet_engine::discovery::TokenizerDiscovery;
 use bitnet_engine::discovery::repair::{Repair, plan, vouched};
 use bitnet_engine::gguf::GgufFile;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -68,16 +65,8 @@ impl Args {
         }
         let texts: Vec<String> = repairs.iter().map(Repair::assignment).collect();
         let assignments = set::parse(&texts, file.metadata())?;
-        // Ctrl-C must leave no half-written file behind.
-        let cancel = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancel);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
         let bar = common::progress(0, "tensors");
-        let written = set::set_metadata(&file, &assignments, &self.output, &mut |done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let written = set::set_metadata(&file, &assignments, &self.output, &mut common::step(&bar)?);
         bar.finish_and_clear();
         let report = match written {
             Err(error @ ConvertError::Cancelled) => {

@@ -1,7 +1,7 @@
 //! `bitnet tokenize`
 
 use super::print_json;
-use crate::common::{self, AUTO, ModelArgs, TokenizerArgs};
+use crate::common::{self, AUTO, ModelArgs, TextArgs, TokenizerArgs};
 use crate::output::say;
 use anyhow::Context;
 use bitnet_engine::device;
@@ -11,7 +11,6 @@ use bitnet_engine::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Pool;
 use bitnet_kernels::cuda::device::Device;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -25,12 +24,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
-    /// The text.
-    #[arg(long, conflicts_with = "text_file")]
-    text: Option<String>,
-    /// A file with the text; `-` is stdin, which is also read if neither is given.
-    #[arg(long, value_name = "FILE")]
-    text_file: Option<PathBuf>,
+    #[command(flatten)]
+    text: TextArgs,
     /// Add no beginning- or end-of-sequence token.
     #[arg(long)]
     no_bos: bool,
@@ -71,7 +66,7 @@ struct Piece {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let tokenizer = common::tokenizer(&self.model, &self.tokenizer, settings)?.tokenizer;
-        let text = common::text(self.text.as_deref(), self.text_file.as_deref(), "text")?;
+        let text = self.text.read()?;
         let options = EncodeOptions { add_special: !self.no_bos, parse_special: !self.no_special };
         if self.lines {
             return self.run_lines(&tokenizer, &text, options, settings);

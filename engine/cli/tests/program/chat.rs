@@ -159,12 +159,7 @@ fn ctrl_c_ends_the_answer_and_not_the_program() {
 /// that was shown, and the exit code. `setsid` makes it the program's terminal, whatever terminal the tests run on.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(typed: &[(&str, &[u8])]) -> (String, String, Option<i32>) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
+    let (mut master, open) = terminal();
     let program = bitnet(CHAT);
     // A line that is lost would be waited for.
     let mut command = std::process::Command::new("timeout");
@@ -178,7 +173,6 @@ fn on_a_terminal(typed: &[(&str, &[u8])]) -> (String, String, Option<i32>) {
     }
     let mut child = command.stdin(open()).stderr(open()).stdout(Stdio::piped()).spawn().unwrap();
     drop(command);
-    let mut master = std::fs::File::from(master);
     let (mut shown, mut some) = (Vec::new(), [0; 1024]);
     for (words, bytes) in typed {
         while !String::from_utf8_lossy(&shown).contains(words) {

@@ -2,20 +2,13 @@
 //! one without `pre`, one with files beside it, one that needs a download, one with the wrong vocabulary.
 
 use crate::models::*;
-use crate::support::{Run, bitnet, finish, text};
+use crate::support::{Run, finish, text};
 use bitnet_mock_hub::{MockHub, Repo, Storage};
 use std::path::Path;
 
-/// Runs with caches and home in `dir`, and the hub at `endpoint`.
+/// Runs with caches and home in `dir`, and the hub, or none.
 fn at(dir: &Path, hub: Option<&MockHub>, env: &[(&str, &str)], args: &[&str]) -> Run {
-    let mut command = bitnet(args);
-    command
-        .env("HF_ENDPOINT", hub.map_or("http://127.0.0.1:9", MockHub::endpoint))
-        .env("BITNET_TOKENIZER_CACHE", dir.join("cache"))
-        .env("HOME", dir.join("home"))
-        .env("NO_PROXY", "*")
-        .envs(env.iter().copied());
-    finish(&mut command)
+    finish(&mut crate::support::at(hub.map_or("http://127.0.0.1:9", MockHub::endpoint), dir, env, args))
 }
 
 fn discover(dir: &Path, hub: Option<&MockHub>, args: &[&str]) -> (Option<i32>, serde_json::Value) {

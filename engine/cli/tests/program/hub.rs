@@ -1,57 +1,39 @@
 //! `bitnet download` and `bitnet cache`, against a hub in this process.
 
 use crate::support::*;
-use bitnet_mock_hub::{MockHub, Repo, Storage};
+use bitnet_mock_hub::{Repo, Storage};
 use std::path::Path;
 
 const REPO: &str = "org/name";
 const TOKENIZER: &str = "{\"model\": {\"type\": \"BPE\"}}";
 const CONFIG: &str = "{\"add_bos_token\": true}";
 
-fn hub() -> MockHub {
+fn machine() -> Machine {
     let repo = Repo::new(REPO)
         .file("tokenizer.json", TOKENIZER.repeat(500), Storage::Lfs)
         .file("tokenizer_config.json", CONFIG, Storage::Git)
         .file("sub/extra.bin", vec![7u8; 5000], Storage::Xet)
         .file_at("dev", "tokenizer.json", "{}", Storage::Git);
-    MockHub::builder()
-        .repo(repo)
-        .repo(Repo::new("org/bare").file("readme.md", "nothing here", Storage::Git))
-        .start()
-        .unwrap()
-}
-
-/// Runs with the cache in `dir` and the mock as the hub.
-fn at(hub: &MockHub, dir: &Path, env: &[(&str, &str)], args: &[&str]) -> Run {
-    let cache = dir.join("cache");
-    let home = dir.join("home");
-    let mut command = bitnet(args);
-    command
-        .env("HF_ENDPOINT", hub.endpoint())
-        .env("BITNET_TOKENIZER_CACHE", &cache)
-        .env("HOME", &home)
-        .env("NO_PROXY", "*")
-        .envs(env.iter().copied());
-    finish(&mut command)
+    Machine::with([repo, Repo::new("org/bare").file("readme.md", "nothing here", Storage::Git)])
 }
 
 #[test]
 fn once_downloaded_never_fetched_again() {
-    let (hub, dir) = (hub(), tempfile::tempdir().unwrap());
-    let out = dir.path().join("out");
+    let m = machine();
+    let out = m.path("out");
     let args = ["download", REPO, "--to", text(&out)];
-    let first = at(&hub, dir.path(), &[], &args).ok();
+    let first = m.run(&args).ok();
     assert_eq!(first.out.lines().count(), 2, "what there is of a tokenizer: {}", first.out);
     assert!(first.out.contains("tokenizer.json\t13000 bytes\t"), "{}", first.out);
     assert!(first.err.contains("2 downloaded"), "{}", first.err);
     assert_eq!(std::fs::read_to_string(out.join("tokenizer.json")).unwrap(), TOKENIZER.repeat(500));
     assert_eq!(std::fs::read_to_string(out.join("tokenizer_config.json")).unwrap(), CONFIG);
-    assert!(hub.log().count(|e| e.method == "GET") >= 2);
+    assert!(m.hub.log().count(|e| e.method == "GET") >= 2);
 
-    hub.log().clear();
+    m.hub.log().clear();
     std::fs::remove_dir_all(&out).unwrap();
-    let second = at(&hub, dir.path(), &[], &[&args[..], &["--format", "json"]].concat()).ok();
-    assert_eq!(hub.log().count(|e| e.method != "HEAD"), 0, "{:?}", hub.log().entries());
+    let second = m.run(&[&args[..], &["--format", "json"]].concat()).ok();
+    assert_eq!(m.hub.log().count(|e| e.method != "HEAD"), 0, "{:?}", m.hub.log().entries());
     let report = second.json();
     assert_eq!(report["metrics"]["downloads"], 0);
     assert_eq!(report["metrics"]["bytes"], 0);
@@ -60,9 +42,9 @@ fn once_downloaded_never_fetched_again() {
     assert_eq!(report["commit"].as_str().unwrap().len(), 40);
     assert_eq!(std::fs::read_to_string(out.join("tokenizer.json")).unwrap(), TOKENIZER.repeat(500));
 
-    hub.log().clear();
-    let offline = at(&hub, dir.path(), &[("BITNET_OFFLINE", "1")], &["download", REPO, "--format", "json"]).ok();
-    assert!(hub.log().is_empty(), "{:?}", hub.log().entries());
+    m.hub.log().clear();
+    let offline = m.run_env(&[("BITNET_OFFLINE", "1")], &["download", REPO, "--format", "json"]).ok();
+    assert!(m.hub.log().is_empty(), "{:?}", m.hub.log().entries());
     let report = offline.json();
     assert_eq!(report["metrics"]["requests"], 0);
     assert_eq!(report["files"].as_array().unwrap().len(), 2);
@@ -71,24 +53,24 @@ fn once_downloaded_never_fetched_again() {
 
 #[test]
 fn named_files_and_revisions() {
-    let (hub, dir) = (hub(), tempfile::tempdir().unwrap());
-    let out = dir.path().join("out");
+    let m = machine();
+    let out = m.path("out");
     let args = ["download", REPO, "--file", "sub/extra.bin", "--file", "tokenizer.json", "--to", text(&out)];
-    let both = at(&hub, dir.path(), &[], &args).ok();
+    let both = m.run(&args).ok();
     assert_eq!(
         both.out.lines().map(|l| l.split('\t').next().unwrap()).collect::<Vec<_>>(),
         ["sub/extra.bin", "tokenizer.json"]
     );
     assert_eq!(std::fs::read(out.join("sub/extra.bin")).unwrap(), vec![7u8; 5000]);
-    let dev = at(&hub, dir.path(), &[], &["download", REPO, "--revision", "dev", "--format", "json"]).ok().json();
+    let dev = m.run(&["download", REPO, "--revision", "dev", "--format", "json"]).ok().json();
     assert_eq!((dev["files"].as_array().unwrap().len(), &dev["files"][0]["size"]), (1, &2.into()));
     assert_eq!(dev["revision"], "dev");
 }
 
 #[test]
 fn what_cannot_be_had() {
-    let (hub, dir) = (hub(), tempfile::tempdir().unwrap());
-    let fails = |env: &[(&str, &str)], args: &[&str], words: &[&str]| at(&hub, dir.path(), env, args).fails_with(words);
+    let m = machine();
+    let fails = |env: &[(&str, &str)], args: &[&str], words: &[&str]| m.run_env(env, args).fails_with(words);
     fails(&[], &["download", "org/none"], &["org/none"]);
     fails(&[], &["download", REPO, "--file", "absent.json"], &["absent.json", REPO]);
     fails(&[], &["download", REPO, "--revision", "v9"], &["`v9`", REPO]);
@@ -99,17 +81,17 @@ fn what_cannot_be_had() {
     fails(&[("BITNET_TOKENIZER_CACHE_BYTES", "lots")], &["cache", "list"], &["BITNET_TOKENIZER_CACHE_BYTES"]);
 
     // The message of the offline error names a command that works as soon as one is online.
-    hub.log().clear();
+    m.hub.log().clear();
     let offline = fails(
         &[("BITNET_OFFLINE", "1")],
         &["download", REPO, "--file", "sub/extra.bin"],
         &["offline", "BITNET_OFFLINE", "sub/extra.bin"],
     );
-    assert!(hub.log().is_empty());
+    assert!(m.hub.log().is_empty());
     let command = &offline.err[offline.err.find("bitnet download").unwrap()..];
     let args: Vec<&str> = command.split_whitespace().skip(1).collect();
-    at(&hub, dir.path(), &[], &args).ok();
-    at(&hub, dir.path(), &[("BITNET_OFFLINE", "1")], &args).ok();
+    m.run(&args).ok();
+    m.run_env(&[("BITNET_OFFLINE", "1")], &args).ok();
 }
 
 #[test]
@@ -123,13 +105,13 @@ fn a_model_runs_where_no_cache_can_be() {
 
 #[test]
 fn looking_after_the_cache() {
-    let (hub, dir) = (hub(), tempfile::tempdir().unwrap());
-    let cache = |args: &[&str]| at(&hub, dir.path(), &[], &[&["cache"], args].concat());
-    let root = dir.path().join("cache");
+    let m = machine();
+    let cache = |args: &[&str]| m.run(&[&["cache"], args].concat());
+    let root = m.path("cache");
     assert_eq!(cache(&["path"]).ok().out.trim_end(), text(&root));
     assert_eq!(cache(&["list"]).ok().out, "", "nothing yet");
     assert!(!root.exists(), "looking creates nothing");
-    let fill = || at(&hub, dir.path(), &[], &["download", REPO]).ok();
+    let fill = || m.run(&["download", REPO]).ok();
     fill();
     let listed = cache(&["list"]).ok();
     assert_eq!(listed.out.lines().count(), 2);

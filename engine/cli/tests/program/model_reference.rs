@@ -2,18 +2,14 @@
 //! this process; what is said to send nothing is counted there.
 
 use crate::support::*;
-use bitnet_mock_hub::{Access, Fault, MockHub, Repo, Side, Storage};
+use bitnet_mock_hub::{Access, Fault, MockHub, Repo, Side, Storage, git_blob_sha1, sha256_hex};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const REPO: &str = "org/tiny-gguf";
 const REF: &str = "hf:org/tiny-gguf";
 const FILE: &str = "tiny-i2_s.gguf";
 const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% endfor %}";
-
-fn model() -> Vec<u8> {
-    std::fs::read(tiny()).unwrap()
-}
 
 fn repo() -> Repo {
     Repo::new(REPO)
@@ -24,90 +20,32 @@ fn repo() -> Repo {
         .file("sub/other-f16.gguf", "nor this", Storage::Lfs)
 }
 
-fn hub() -> MockHub {
-    MockHub::builder().repo(repo()).start().unwrap()
+fn machine() -> Machine {
+    Machine::with([repo()])
 }
 
-/// A machine of its own: home, caches and the hub.
-struct Machine {
-    hub: MockHub,
-    dir: tempfile::TempDir,
+fn snapshot(m: &Machine) -> PathBuf {
+    m.home(REPO).join("snapshots").join(m.commit(REPO))
 }
 
-impl Machine {
-    fn new(hub: MockHub) -> Self {
-        Self { hub, dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn command(&self, env: &[(&str, &str)], args: &[&str]) -> std::process::Command {
-        let mut command = bitnet(args);
-        command
-            .env("HF_ENDPOINT", self.hub.endpoint())
-            .env("BITNET_TOKENIZER_CACHE", self.dir.path().join("ours"))
-            .env("HOME", self.dir.path().join("home"))
-            .env("NO_PROXY", "*")
-            .envs(env.iter().copied());
-        command
-    }
-
-    fn run_env(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
-        finish(&mut self.command(env, args))
-    }
-
-    fn run(&self, args: &[&str]) -> Run {
-        self.run_env(&[], args)
-    }
-
-    /// Runs, and no packet may leave.
-    #[track_caller]
-    fn silent(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
-        self.hub.log().clear();
-        let run = self.run_env(env, args);
-        assert!(self.hub.log().is_empty(), "{:?}", self.hub.log().entries());
-        run
-    }
-
-    /// The repository in HuggingFace's cache.
-    fn home(&self) -> PathBuf {
-        self.dir.path().join("home/.cache/huggingface/hub").join(format!("models--{}", REPO.replace('/', "--")))
-    }
-
-    fn commit(&self) -> String {
-        std::fs::read_to_string(self.home().join("refs/main")).unwrap()
-    }
-
-    fn snapshot(&self) -> PathBuf {
-        self.home().join("snapshots").join(self.commit())
-    }
-
-    /// Bodies of a file that the hub's storage was asked for.
-    fn bodies(&self, sha256: &str) -> usize {
-        self.hub.log().count(|e| e.side == Side::Cdn && e.method == "GET" && e.path.ends_with(sha256))
-    }
-
-    /// Names in the folder of blobs.
-    fn blobs(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.home().join("blobs")).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-
-    /// The branch was seen long ago.
-    fn forget_the_day(&self) {
-        let seen = self.dir.path().join("ours/refs").join(REPO.replace('/', "--")).join("main");
-        let long_ago = SystemTime::now() - Duration::from_secs(100_000);
-        std::fs::File::options().append(true).open(seen).unwrap().set_modified(long_ago).unwrap();
-    }
+/// Bodies of the model that the hub's storage was asked for.
+fn bodies(m: &Machine) -> usize {
+    m.hub.log().count(|e| e.side == Side::Cdn && e.method == "GET" && e.path.ends_with(&sha256_hex(&model())))
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    bitnet_mock_hub::sha256_hex(bytes)
+/// Names in the folder of blobs.
+fn blobs(m: &Machine) -> Vec<String> {
+    let entries = std::fs::read_dir(m.home(REPO).join("blobs")).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 const ASK: [&str; 3] = ["tokenize", "--text", "In the beginning"];
+/// Asks the model, which may be fetched.
+const FETCH: [&str; 6] = ["tokenize", "--text", "In the beginning", "--auto-download", "--model", REF];
 
 #[test]
 fn from_an_empty_cache_to_an_answer_without_the_network() {
-    let m = Machine::new(hub());
+    let m = machine();
     let ask = |model: &str, more: &[&str]| [&ASK[..], &["--model", model], more].concat().join("\u{1}");
     let run = |text: &str| m.run(&text.split('\u{1}').collect::<Vec<_>>());
     // Nobody said that it may be fetched, and there is no terminal to ask on: no packet, but the commands that would.
@@ -126,7 +64,7 @@ fn from_an_empty_cache_to_an_answer_without_the_network() {
         fetched.err
     );
     assert!(fetched.err.contains("also there: sub/other-f16.gguf, tiny-Q8_0.gguf"), "{}", fetched.err);
-    assert_eq!(m.bodies(&sha256(&model())), 1);
+    assert_eq!(bodies(&m), 1);
 
     // Again, by every name: no packet, with and without leave to fetch, offline too.
     for (env, args) in [
@@ -142,37 +80,37 @@ fn from_an_empty_cache_to_an_answer_without_the_network() {
         assert_eq!(again.out, here.out, "{args}");
     }
     // By its commit too, which never has to be asked for.
-    let commit = ask(&format!("{REF}@{}", m.commit()), &[]);
+    let commit = ask(&format!("{REF}@{}", m.commit(REPO)), &[]);
     assert_eq!(m.silent(&[], &commit.split('\u{1}').collect::<Vec<_>>()).ok().out, here.out);
 }
 
 #[test]
 fn the_cache_is_as_huggingface_hub_keeps_it() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.run(&["download", REF]).ok();
-    let digest = sha256(&model());
-    assert_eq!(m.commit(), repo().head());
-    assert_eq!(std::fs::read(m.home().join("blobs").join(&digest)).unwrap(), model(), "not compressed");
-    let link = m.snapshot().join(FILE);
+    let digest = sha256_hex(&model());
+    assert_eq!(m.commit(REPO), repo().head());
+    assert_eq!(std::fs::read(m.home(REPO).join("blobs").join(&digest)).unwrap(), model(), "not compressed");
+    let link = snapshot(&m).join(FILE);
     assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../../blobs").join(&digest));
     // What stands beside the model is there too, by git's checksum; nothing else is.
-    let template = std::fs::read_link(m.snapshot().join("chat_template.jinja")).unwrap();
-    assert_eq!(template, Path::new("../../blobs").join(bitnet_mock_hub::git_blob_sha1(TEMPLATE.as_bytes())));
-    let names: Vec<_> = std::fs::read_dir(m.snapshot()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let template = std::fs::read_link(snapshot(&m).join("chat_template.jinja")).unwrap();
+    assert_eq!(template, Path::new("../../blobs").join(git_blob_sha1(TEMPLATE.as_bytes())));
+    let names: Vec<_> = std::fs::read_dir(snapshot(&m)).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    assert_eq!(m.blobs().len(), 2, "nothing unfinished is left: {:?}", m.blobs());
+    assert_eq!(blobs(&m).len(), 2, "nothing unfinished is left: {:?}", blobs(&m));
     // A file in a folder needs one step more.
     m.run(&["download", &format!("{REF}:f16")]).ok();
-    let link = m.snapshot().join("sub/other-f16.gguf");
-    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../../../blobs").join(sha256(b"nor this")));
+    let link = snapshot(&m).join("sub/other-f16.gguf");
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../../../blobs").join(sha256_hex(b"nor this")));
     assert_eq!(std::fs::read(&link).unwrap(), b"nor this");
 }
 
 #[test]
 fn every_command_takes_a_reference() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.run(&["download", REF]).ok();
-    let path = |name: &str| text(&m.dir.path().join(name)).to_owned();
+    let path = |name: &str| text(&m.path(name)).to_owned();
     let book = path("book.txt");
     std::fs::write(&book, "In the beginning God created the heavens and the earth. ".repeat(4)).unwrap();
     let (a, b) = (path("a.gguf"), path("b.gguf"));
@@ -188,7 +126,7 @@ fn every_command_takes_a_reference() {
         format!("convert {REF} --set general.name=x -o {a}"),
         format!("convert {REF} --to tq2_0 -o {b}"),
     ] {
-        let run = m.silent(&[("BITNET_OFFLINE", "1")], &args.split(' ').collect::<Vec<_>>());
+        let run = m.silent(&[("BITNET_OFFLINE", "1")], &words(&args));
         assert!(!run.ok().out.contains("panicked"), "{args}");
     }
     // It is the model, and not only something that runs.
@@ -212,7 +150,7 @@ fn every_command_takes_a_reference() {
     assert_eq!(answer(REF), answer(text(&tiny())));
     assert_eq!(
         std::fs::read(tiny()).unwrap(),
-        std::fs::read(m.snapshot().join(FILE)).unwrap(),
+        std::fs::read(snapshot(&m).join(FILE)).unwrap(),
         "a source is never written"
     );
     let c = path("c.gguf");
@@ -228,7 +166,7 @@ fn every_command_takes_a_reference() {
         "convert hf:org/absent --to tq2_0 -o x.gguf",
         "repair-tokenizer hf:org/absent -o x.gguf",
     ] {
-        let args: Vec<&str> = args.split(' ').collect();
+        let args = words(args);
         m.silent(&[], &args).fails_with(&["hf:org/absent is not in the cache", "bitnet download hf:org/absent"]);
         let offline = [&args[..], &["--offline", "--auto-download"]].concat();
         m.silent(&[], &offline).fails_with(&["hf:org/absent", "offline nothing is fetched"]);
@@ -237,7 +175,7 @@ fn every_command_takes_a_reference() {
 
 #[test]
 fn the_template_beside_the_model_is_found() {
-    let m = Machine::new(hub());
+    let m = machine();
     let args = ["infer", "--prompt", "beginning", "-n", "1", "--format", "json", "--auto-download", "--model", REF];
     assert_eq!(m.run(&args).ok().json()["template"], "file");
     let discovered = m.run(&["discover", REF, "--format", "json"]).ok().json();
@@ -246,19 +184,9 @@ fn the_template_beside_the_model_is_found() {
 
 #[test]
 fn what_the_repository_does_not_have() {
-    let m = Machine::new(
-        MockHub::builder()
-            .repo(repo())
-            .repo(
-                Repo::new("org/two")
-                    .file("a-i2_s.gguf", "a", Storage::Lfs)
-                    .file("b-i2_s.gguf", "b", Storage::Lfs)
-                    .file("c-00002-of-00002.gguf", "c", Storage::Lfs),
-            )
-            .repo(Repo::new("org/none").file("config.json", "{}", Storage::Git))
-            .start()
-            .unwrap(),
-    );
+    let two = ["a-i2_s.gguf", "b-i2_s.gguf", "c-00002-of-00002.gguf"];
+    let two = two.iter().fold(Repo::new("org/two"), |repo, name| repo.file(name, "a", Storage::Lfs));
+    let m = Machine::with([repo(), two, Repo::new("org/none").file("config.json", "{}", Storage::Git)]);
     let fails = |model: &str, words: &[&str]| {
         m.run(&[&ASK[..], &["--auto-download", "--model", model]].concat()).fails_with(words);
         m.run(&["download", model]).fails_with(words);
@@ -275,7 +203,7 @@ fn what_the_repository_does_not_have() {
     m.run(&["download", REPO, "--file", "*.bin"]).fails_with(&["no file of org/tiny-gguf", "*.bin", FILE]);
     m.run(&["download", &format!("{REF}@dev"), "--revision", "v2"]).fails_with(&["two revisions"]);
     m.run(&["download", &format!("{REF}:f16"), "--file", "x"]).fails_with(&["--file names files"]);
-    assert!(!m.home().join("snapshots").exists(), "nothing was kept");
+    assert!(!m.home(REPO).join("snapshots").exists(), "nothing was kept");
     // A file that is missing is a path, and not asked for on the network.
     m.silent(&[], &[&ASK[..], &["--auto-download", "--model", "models/absent.gguf"]].concat())
         .fails_with(&["no such file"]);
@@ -283,17 +211,17 @@ fn what_the_repository_does_not_have() {
 
 #[test]
 fn the_command_of_a_refusal_is_the_one_that_works() {
-    let m = Machine::new(hub());
+    let m = machine();
     let refused = m.run(&["inspect", "org/tiny-gguf:i2_s"]).fails_with(&["run: bitnet download"]);
     let command = refused.err.rsplit("run: bitnet ").next().unwrap().trim();
-    let offline = m.silent(&[("BITNET_OFFLINE", "1")], &command.split(' ').collect::<Vec<_>>());
+    let offline = m.silent(&[("BITNET_OFFLINE", "1")], &words(command));
     offline.fails_with(&["offline", "bitnet download hf:org/tiny-gguf:i2_s"]);
-    let got = m.run(&command.split(' ').collect::<Vec<_>>()).ok();
+    let got = m.line(command).ok();
     assert!(got.out.starts_with("tiny-i2_s.gguf\t") && got.err.contains("2 downloaded"), "{}{}", got.out, got.err);
     m.silent(&[], &["inspect", "org/tiny-gguf:i2_s"]).ok();
     // Twice is once, and offline it is there.
-    assert!(m.silent(&[], &command.split(' ').collect::<Vec<_>>()).ok().err.contains("0 downloaded"));
-    m.silent(&[("BITNET_OFFLINE", "1")], &command.split(' ').collect::<Vec<_>>()).ok();
+    assert!(m.silent(&[], &words(command)).ok().err.contains("0 downloaded"));
+    m.silent(&[("BITNET_OFFLINE", "1")], &words(command)).ok();
 }
 
 #[test]
@@ -307,13 +235,13 @@ fn split_models_come_whole() {
             repo.file(&format!("i2_s/{}", part(n)), std::fs::read(dir.path().join(part(n))).unwrap(), Storage::Lfs)
         })
     };
-    let start = || Machine::new(MockHub::builder().repo(parts()).start().unwrap());
+    let start = || Machine::with([parts()]);
     let right = run(&[&ASK[..], &["--model", text(&tiny())]].concat()).ok().out;
     for model in [REF, "hf:org/tiny-gguf:I2_S", "hf:org/tiny-gguf:i2_s/tiny-00003-of-00003.gguf"] {
         let m = start();
         let got = m.run(&[&ASK[..], &["--auto-download", "--model", model]].concat()).ok();
         assert_eq!(got.out, right, "{model}");
-        assert!((1..=3).all(|n| m.snapshot().join("i2_s").join(part(n)).is_file()), "{model}");
+        assert!((1..=3).all(|n| snapshot(&m).join("i2_s").join(part(n)).is_file()), "{model}");
     }
     // By one part of it, or by a pattern.
     for file in ["i2_s/tiny-00002-of-00003.gguf", "*-00001-of-*"] {
@@ -329,18 +257,18 @@ fn split_models_come_whole() {
     // Two parts of three are not a model.
     let m = start();
     m.run(&["download", REF]).ok();
-    std::fs::remove_file(m.snapshot().join("i2_s").join(part(2))).unwrap();
+    std::fs::remove_file(snapshot(&m).join("i2_s").join(part(2))).unwrap();
     m.silent(&[], &[&ASK[..], &["--model", REF]].concat()).fails_with(&["not in the cache"]);
-    m.run(&[&ASK[..], &["--auto-download", "--model", REF]].concat()).ok();
+    m.run(&FETCH).ok();
 }
 
 #[test]
 fn patterns_choose_files_and_small_ones_stay_in_our_cache() {
-    let m = Machine::new(hub());
+    let m = machine();
     let got = m.run(&["download", REPO, "--file", "*.jinja", "--file", "README.md", "--format", "json"]).ok().json();
     let paths: Vec<_> = got["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["README.md", "chat_template.jinja"]);
-    assert!(!m.home().exists(), "no model, so nothing for other tools");
+    assert!(!m.home(REPO).exists(), "no model, so nothing for other tools");
     // The list of a commit is kept: the same question sends nothing more.
     m.silent(&[], &["download", REPO, "--file", "*.jinja"]).ok();
     m.silent(&[("BITNET_OFFLINE", "1")], &["download", REPO, "--file", "*.jinja"]).ok();
@@ -348,21 +276,21 @@ fn patterns_choose_files_and_small_ones_stay_in_our_cache() {
     m.hub.log().clear();
     m.run(&["download", REF]).ok();
     assert_eq!(m.hub.log().requests("GET", "chat_template.jinja"), 0, "{:?}", m.hub.log().entries());
-    assert_eq!(std::fs::read_to_string(m.snapshot().join("chat_template.jinja")).unwrap(), TEMPLATE);
+    assert_eq!(std::fs::read_to_string(snapshot(&m).join("chat_template.jinja")).unwrap(), TEMPLATE);
 }
 
 #[test]
 fn a_cut_connection_is_resumed_by_the_next_run() {
-    let m = Machine::new(hub());
+    let m = machine();
     // The connection breaks at a million bytes, and then the hub refuses: the run ends.
     m.hub.fault(Fault::Cut { at: 1_000_000 }.always().on(Side::Cdn).times(1));
     m.hub.fault(Fault::Html { status: 403 }.always().on(Side::Hub).method("GET").path(FILE).skip(1));
-    let args = [&ASK[..], &["--auto-download", "--model", REF]].concat();
+    let args = FETCH;
     m.run(&args).fails_with(&["403"]);
-    let digest = sha256(&model());
-    assert!(!m.home().join("blobs").join(&digest).exists(), "half a file has no name");
-    assert!(!m.home().join("snapshots").join(repo().head()).join(FILE).exists());
-    let partial = m.home().join("blobs").join(format!("{digest}.incomplete"));
+    let digest = sha256_hex(&model());
+    assert!(!m.home(REPO).join("blobs").join(&digest).exists(), "half a file has no name");
+    assert!(!m.home(REPO).join("snapshots").join(repo().head()).join(FILE).exists());
+    let partial = m.home(REPO).join("blobs").join(format!("{digest}.incomplete"));
     let arrived = std::fs::metadata(&partial).unwrap().len();
     assert!(arrived > 500_000 && arrived <= 1_000_000, "{arrived}");
     m.silent(&[("BITNET_OFFLINE", "1")], &args).fails_with(&["offline"]);
@@ -371,31 +299,31 @@ fn a_cut_connection_is_resumed_by_the_next_run() {
     m.run(&args).ok();
     let ranges: Vec<_> = m.hub.log().entries().into_iter().filter(|e| e.side == Side::Cdn).map(|e| e.range).collect();
     assert_eq!(ranges, [Some(format!("bytes={arrived}-"))]);
-    assert_eq!(std::fs::read(m.snapshot().join(FILE)).unwrap(), model());
+    assert_eq!(std::fs::read(snapshot(&m).join(FILE)).unwrap(), model());
     assert!(!partial.exists());
 }
 
 #[test]
 fn wrong_bytes_are_refused_and_nothing_is_kept() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.hub.fault(Fault::Corrupt { at: 12345 }.always().on(Side::Cdn));
-    let error = m.run(&[&ASK[..], &["--auto-download", "--model", REF]].concat()).fails_with(&["sha256", "promises"]);
+    let error = m.run(&FETCH).fails_with(&["sha256", "promises"]);
     assert!(error.err.contains("nothing was kept"), "{}", error.err);
-    let digest = sha256(&model());
-    assert!(m.blobs().iter().all(|name| !name.starts_with(&digest)), "{:?}", m.blobs());
-    assert!(!m.home().join("snapshots").join(repo().head()).join(FILE).exists());
+    let digest = sha256_hex(&model());
+    assert!(blobs(&m).iter().all(|name| !name.starts_with(&digest)), "{:?}", blobs(&m));
+    assert!(!m.home(REPO).join("snapshots").join(repo().head()).join(FILE).exists());
     m.hub.heal();
-    m.run(&[&ASK[..], &["--auto-download", "--model", REF]].concat()).ok();
+    m.run(&FETCH).ok();
 }
 
 #[test]
 fn a_disk_that_is_too_small_is_noticed_before_the_first_byte() {
     let huge = Repo::new(REPO).file(FILE, "x", Storage::Lfs).claims(FILE, 1 << 60);
-    let m = Machine::new(MockHub::builder().repo(huge).start().unwrap());
-    let error = m.run(&[&ASK[..], &["--auto-download", "--model", REF]].concat());
+    let m = Machine::with([huge]);
+    let error = m.run(&FETCH);
     error.fails_with(&["1152921504606846976 bytes", "bytes are free", "HF_HUB_CACHE"]);
     assert_eq!(m.hub.log().count(|e| e.side == Side::Cdn), 0);
-    assert!(m.blobs().is_empty());
+    assert!(blobs(&m).is_empty());
 }
 
 #[test]
@@ -423,8 +351,8 @@ fn repositories_that_moved_or_want_a_token() {
 
 #[test]
 fn a_cache_that_cannot_be_is_named() {
-    let m = Machine::new(hub());
-    let file = m.dir.path().join("file");
+    let m = machine();
+    let file = m.path("file");
     std::fs::write(&file, "no folder").unwrap();
     let env = [("HF_HUB_CACHE", text(&file))];
     m.run_env(&env, &["download", REF]).fails_with(&["export HF_HUB_CACHE=DIR", text(&file)]);
@@ -433,21 +361,14 @@ fn a_cache_that_cannot_be_is_named() {
 
 #[test]
 fn a_repository_without_a_gguf_is_converted_from_its_checkpoint() {
-    let made = tempfile::tempdir().unwrap();
-    crate::support::checkpoint(made.path(), None);
-    let file = |name: &str| std::fs::read(made.path().join(name)).unwrap();
-    let checkpoint = Repo::new("org/checkpoint")
-        .file("config.json", file("config.json"), Storage::Git)
-        .file("model.safetensors", file("model.safetensors"), Storage::Lfs)
-        .file("README.md", "no", Storage::Git);
-    let m = Machine::new(MockHub::builder().repo(checkpoint.clone()).start().unwrap());
-    let out = m.dir.path().join("out.gguf");
+    let checkpoint = checkpoint_repo("org/checkpoint");
+    let m = Machine::with([checkpoint.clone()]);
+    let out = m.path("out.gguf");
     let args = ["convert", "hf:org/checkpoint", "--to", "q8_0", "-o", text(&out)];
     m.silent(&[], &args).fails_with(&["hf:org/checkpoint is not in the cache", "--auto-download"]);
     let auto = [&args[..], &["--auto-download"]].concat();
     m.run(&auto).ok();
-    let folder =
-        m.dir.path().join("home/.cache/huggingface/hub/models--org--checkpoint/snapshots").join(checkpoint.head());
+    let folder = m.home("org/checkpoint").join("snapshots").join(checkpoint.head());
     let mut names: Vec<_> =
         std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -463,16 +384,10 @@ fn a_repository_without_a_gguf_is_converted_from_its_checkpoint() {
 /// A terminal for standard input and error, and `answer` typed there. What was shown, and how it ended.
 #[cfg(unix)]
 fn on_a_terminal(mut command: std::process::Command, answer: &str) -> (String, std::process::ExitStatus) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use std::io::{Read, Write};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let open = || std::fs::File::options().read(true).write(true).open(&name).unwrap();
+    let (mut master, open) = terminal();
     let mut child = command.stdin(open()).stderr(open()).stdout(std::process::Stdio::null()).spawn().unwrap();
     drop(command);
-    let mut master = std::fs::File::from(master);
     master.write_all(answer.as_bytes()).unwrap();
     let mut shown = Vec::new();
     // The end of a terminal is an error of reading.
@@ -483,7 +398,7 @@ fn on_a_terminal(mut command: std::process::Command, answer: &str) -> (String, s
 #[cfg(unix)]
 #[test]
 fn on_a_terminal_it_is_asked() {
-    let m = Machine::new(hub());
+    let m = machine();
     let args = [&ASK[..], &["--model", REF]].concat();
     let (shown, status) = on_a_terminal(m.command(&[], &args), "n\n");
     assert!(!status.success());
@@ -502,30 +417,30 @@ fn on_a_terminal_it_is_asked() {
 
 #[test]
 fn two_processes_fetch_a_model_once() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.hub.fault(Fault::Delay { pause: Duration::from_millis(300) }.always().on(Side::Cdn));
-    let args = [&ASK[..], &["--auto-download", "--model", REF]].concat();
+    let args = FETCH;
     let spawn = || m.command(&[], &args).stdout(std::process::Stdio::null()).spawn().unwrap();
     let mut both = [spawn(), spawn()];
     for child in &mut both {
         assert!(child.wait().unwrap().success());
     }
-    assert_eq!(m.bodies(&sha256(&model())), 1);
+    assert_eq!(bodies(&m), 1);
 }
 
 #[test]
 fn a_file_system_without_links_holds_the_files() {
-    let m = Machine::new(hub());
+    let m = machine();
     let env = [("HF_HUB_DISABLE_SYMLINKS", "1")];
     let right = m.run(&[&ASK[..], &["--model", text(&tiny())]].concat()).ok().out;
-    let args = [&ASK[..], &["--auto-download", "--model", REF]].concat();
+    let args = FETCH;
     assert_eq!(m.run_env(&env, &args).ok().out, right);
-    let file = m.snapshot().join(FILE);
+    let file = snapshot(&m).join(FILE);
     assert!(!file.is_symlink() && file.is_file());
-    assert!(m.blobs().is_empty(), "once on the disk, not twice: {:?}", m.blobs());
+    assert!(blobs(&m).is_empty(), "once on the disk, not twice: {:?}", blobs(&m));
     assert_eq!(m.silent(&env, &[&ASK[..], &["--offline", "--model", REF]].concat()).ok().out, right);
     m.silent(&[env[0], ("BITNET_OFFLINE", "1")], &["download", REF]).ok();
-    m.forget_the_day();
+    m.forget_the_day(REPO);
     m.hub.log().clear();
     assert!(m.run_env(&env, &["download", REF]).ok().err.contains("0 downloaded"));
     assert_eq!(m.hub.log().count(|e| e.side == Side::Cdn), 0);
@@ -534,36 +449,36 @@ fn a_file_system_without_links_holds_the_files() {
 
 #[test]
 fn a_branch_that_moves_is_followed_by_download_only() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.run(&["download", REF]).ok();
-    let old = m.commit();
+    let old = m.commit(REPO);
     m.hub.put(repo().file("chat_template.jinja", "{{ 1 }}", Storage::Git));
-    m.forget_the_day();
-    m.silent(&[], &[&ASK[..], &["--auto-download", "--model", REF]].concat()).ok();
+    m.forget_the_day(REPO);
+    m.silent(&[], &FETCH).ok();
     m.hub.log().clear();
     let got = m.run(&["download", REF]).ok();
-    assert_ne!(m.commit(), old);
+    assert_ne!(m.commit(REPO), old);
     assert!(got.err.contains("1 downloaded"), "{}", got.err);
-    assert_eq!(m.bodies(&sha256(&model())), 0, "the model is the same blob");
-    assert!(m.snapshot().join(FILE).is_file() && m.home().join("snapshots").join(old).join(FILE).is_file());
+    assert_eq!(bodies(&m), 0, "the model is the same blob");
+    assert!(snapshot(&m).join(FILE).is_file() && m.home(REPO).join("snapshots").join(old).join(FILE).is_file());
     // The hub goes away: what is here will do, and that is said.
-    m.forget_the_day();
+    m.forget_the_day(REPO);
     m.hub.fault(Fault::Refuse.always());
     let down = m.run(&["download", REF]).ok();
     assert!(down.err.contains("as it was last seen") && down.err.contains("0 downloaded"), "{}", down.err);
     // The same where another tool has filled the cache, and we know nothing of lists.
-    std::fs::remove_dir_all(m.dir.path().join("ours")).unwrap();
+    std::fs::remove_dir_all(m.path("cache")).unwrap();
     let down = m.run_env(&[("BITNET_DOWNLOAD_TIMEOUT", "2")], &["download", REF]).ok();
     assert!(down.err.contains("using what the cache has"), "{}", down.err);
 }
 
 #[test]
 fn the_cache_lists_and_verifies_models() {
-    let m = Machine::new(hub());
+    let m = machine();
     m.run(&["download", REF]).ok();
     let listed = m.run(&["cache", "list"]).ok();
-    let digest = sha256(&model());
-    assert_eq!(listed.out, format!("{REPO}\t{}\t{FILE}\t{} bytes\tsha256-{digest}\n", m.commit(), model().len()));
+    let digest = sha256_hex(&model());
+    assert_eq!(listed.out, format!("{REPO}\t{}\t{FILE}\t{} bytes\tsha256-{digest}\n", m.commit(REPO), model().len()));
     let json = m.run(&["cache", "list", "--format", "json"]).ok().json();
     assert_eq!((&json["models"][0]["path"], &json["models"][0]["revisions"][0]), (&FILE.into(), &"main".into()));
     assert_eq!(
@@ -573,13 +488,13 @@ fn the_cache_lists_and_verifies_models() {
     // Damaged: named, with the command that replaces it, and not removed; other tools may hold it open.
     let mut bytes = model();
     bytes[4000] ^= 1;
-    std::fs::write(m.home().join("blobs").join(&digest), &bytes).unwrap();
+    std::fs::write(m.home(REPO).join("blobs").join(&digest), &bytes).unwrap();
     assert_eq!(m.run(&["cache", "verify"]).ok().out, "0 files sound, 0 damaged\n", "only where it is asked for");
     let verified = m.run(&["cache", "verify", "--models"]).code(1);
     assert!(verified.out.contains("0 files of models sound, 1 damaged"), "{}", verified.out);
-    assert!(m.snapshot().join(FILE).is_file());
+    assert!(snapshot(&m).join(FILE).is_file());
     let command = verified.err.rsplit("fetch it again: bitnet ").next().unwrap().trim().to_owned();
-    let repaired = m.run(&command.split(' ').collect::<Vec<_>>()).ok();
+    let repaired = m.line(&command).ok();
     assert!(repaired.err.contains("damaged") && repaired.err.contains("1 downloaded"), "{}", repaired.err);
     m.run(&["cache", "verify", "--models"]).ok();
     // Neither clearing nor evicting touches a model.
@@ -592,7 +507,7 @@ fn the_cache_lists_and_verifies_models() {
 fn names_of_a_repository_reach_the_terminal_escaped() {
     let odd = "x\u{1b}]0;t\u{7}-q8_0.gguf";
     let repo = Repo::new(REPO).file(FILE, model(), Storage::Lfs).file(odd, "x", Storage::Lfs);
-    let m = Machine::new(MockHub::builder().repo(repo).start().unwrap());
+    let m = Machine::with([repo]);
     for args in [["inspect", REF, "--auto-download"], ["inspect", "hf:org/tiny-gguf:q1_0", "--auto-download"]] {
         let run = m.run(&args);
         assert!(!run.err.contains('\u{1b}') && run.err.contains("\\u{1b}"), "{}", run.err);

@@ -1,7 +1,7 @@
 //! What people are shown of files that others made: never what a terminal obeys, always where and what next.
 
 use crate::models::*;
-use crate::support::{Run, bitnet, finish, text};
+use crate::support::{Run, at, bitnet, finish, text};
 
 /// Nothing on either stream that a terminal acts on, but for ends of lines and tabs.
 #[track_caller]
@@ -49,8 +49,7 @@ fn control_characters_of_a_file_do_not_reach_the_terminal() {
     let mut writer = bitnet_engine::gguf::GgufWriter::new(3, 32).unwrap();
     writer.meta("general.architecture", "llama".to_owned()).unwrap();
     writer.tensor(&evil("tensor"), &[1, 8], 0, vec![0u8; 32]).unwrap();
-    let mut bytes = Vec::new();
-    writer.write_to(&mut bytes).unwrap();
+    let bytes = writer.into_vec().unwrap();
     let model = write(dir.path(), "a\u{1b}[31m.gguf", bytes);
     let shown = tame(finish(&mut bitnet(&["inspect", text(&model), "--tensors"]))).ok();
     assert!(shown.out.contains("tensor\\u{1b}]0;owned\\u{7}\\u{9b}31m\\u{202e}\\u{d}lie\\u{a}forged"), "{}", shown.out);
@@ -136,9 +135,7 @@ fn offline_the_remedies_that_need_no_network_come_first() {
         (&[], ["1. let it be", "3. name a tokenizer"]),
     ] {
         let args = [&["tokenize", "--model", text(&model), "--text", "a"], flag].concat();
-        let mut command = bitnet(&args);
-        command.env("HOME", dir.path()).env("BITNET_TOKENIZER_CACHE", dir.path().join("cache"));
-        finish(&mut command).fails_with(&order);
+        finish(&mut at("http://127.0.0.1:9", dir.path(), &[], &args)).fails_with(&order);
     }
 }
 

@@ -20,7 +20,6 @@ pub(super) const MAX_PARTS: u32 = u16::MAX as u32;
 
 impl PartName {
     /// Takes a path apart; `None` if the file's name does not follow the rule. Nothing is opened.
-    #[must_use]
     pub fn parse(path: &Path) -> Option<PartName> {
         let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
         let (rest, count) = last_number(stem)?;
@@ -35,7 +34,6 @@ impl PartName {
     }
 
     /// The name of the first of `count` parts of the model that would be called `whole` (with or without `.gguf`) in one file.
-    #[must_use]
     pub fn first_of(whole: &Path, count: u32) -> PartName {
         let name = whole.file_name().unwrap_or_default().to_string_lossy();
         PartName {
@@ -47,7 +45,6 @@ impl PartName {
     }
 
     /// The path of another part of the same model.
-    #[must_use]
     pub fn path(&self, number: u32) -> PathBuf {
         self.folder.join(format!("{}{}", self.prefix, suffix(number, self.count)))
     }

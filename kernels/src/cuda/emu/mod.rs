@@ -65,15 +65,12 @@ pub struct Launch<'a> {
 
 /// Why a launch failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum EmuError {
-    /// It cannot run in this build.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// A kernel did what a card does not define, or was started wrongly.
     #[error("CUDA emulation: {0}")]
     Fault(String),
-    /// Too little memory.
     #[error("CUDA emulation: no memory for a buffer of {bytes} bytes")]
     Memory { bytes: usize },
 }
@@ -87,7 +84,6 @@ pub fn available() -> Result<(), Unavailable> {
 }
 
 /// The names of the entries that were compiled, the planted faults (`fault_...`) among them.
-#[must_use]
 pub fn entries() -> Vec<String> {
     (0..).map_while(ffi::entry).collect()
 }
@@ -127,7 +123,6 @@ impl Buffer {
     ///
     /// # Panics
     /// If the bytes are not whole values.
-    #[must_use]
     pub fn read<T: Plain>(&self) -> Vec<T> {
         let n = self.bytes / size_of::<T>();
         assert_eq!(n * size_of::<T>(), self.bytes, "bytes that are not whole values");
@@ -141,7 +136,6 @@ impl Buffer {
     }
 
     /// Bytes.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -155,7 +149,6 @@ impl Drop for Buffer {
 
 impl<'a> Launch<'a> {
     /// `entry` on `grid` blocks of `block` threads, both along x.
-    #[must_use]
     pub fn new(entry: &'a str, grid: u32, block: u32) -> Self {
         let overlap = super::overlap::early(entry);
         Self { entry, grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, order: 0, skip_barrier: 0, overlap }

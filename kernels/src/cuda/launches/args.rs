@@ -136,7 +136,6 @@ pub struct Heads {
 
 impl Heads {
     /// Elements of the keys or the values of a layer.
-    #[must_use]
     pub fn cache_len(&self) -> usize {
         self.kv_heads * self.capacity * self.dim
     }
@@ -174,7 +173,6 @@ pub struct AttentionScratch {
 
 impl AttentionScratch {
     /// Bytes that [`AttentionScratch::new`] takes.
-    #[must_use]
     pub fn bytes(shape: Heads, tokens: usize) -> usize {
         let rows = tokens * shape.heads;
         4 * rows * (shape.capacity + shape.chunks() * (1 + shape.dim)) + 4 * (rows + shape.kv_heads)

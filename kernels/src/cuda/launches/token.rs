@@ -25,7 +25,6 @@ fn lanes(pairs: usize, multiprocessors: u32) -> u32 {
 
 impl Launches {
     /// Whether rows of so many elements are multiplied in one launch, by [`Launches::token_store`] and those beside it.
-    #[must_use]
     pub fn takes_row(cols: usize) -> bool {
         cols.is_multiple_of(128) && cols <= MAX_COLS
     }
@@ -60,7 +59,7 @@ impl Launches {
     /// Products of a row, at most three.
     ///
     /// # Errors
-    /// As [`Launches::embed`], or a row that is too wide ([`Launches::takes_row`]).
+    /// Those of all starts, or a row that is too wide ([`Launches::takes_row`]).
     pub fn token_store(&self, row: &Row<'_>, parts: &[Product<'_>]) -> Result<(), CudaError> {
         let mut args = Vec::with_capacity(12);
         for i in 0..3 {
@@ -77,9 +76,6 @@ impl Launches {
     }
 
     /// `y += w x`; y is not x.
-    ///
-    /// # Errors
-    /// As [`Launches::token_store`].
     pub fn token_add(&self, row: &Row<'_>, Product { w, y }: Product<'_>) -> Result<(), CudaError> {
         hold(&[(w.buffer, w.ternary_bytes(row.cols)), (y, 4 * w.rows)])?;
         let args = [Arg::Buffer(w.buffer), number(w.rows), Arg::F32(w.multiplier), Arg::Buffer(y)];
@@ -87,9 +83,6 @@ impl Launches {
     }
 
     /// `y = gate(w x, up x)`; y is not x, and the matrices have as many rows.
-    ///
-    /// # Errors
-    /// As [`Launches::token_store`].
     pub fn token_gate(
         &self,
         row: &Row<'_>,
@@ -105,9 +98,6 @@ impl Launches {
     }
 
     /// Queries to `q [heads][dim]`, rotated by `position`, a u32 on the device; keys, rotated, and values to a layer's cache.
-    ///
-    /// # Errors
-    /// As [`Launches::token_store`].
     pub fn token_rope(
         &self,
         row: &Row<'_>,

@@ -14,7 +14,6 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Adds a text; `false` if it is empty or there is no room for it ([`MAX_BYTES`]), and then it is not added.
-    #[must_use]
     pub fn push(&mut self, part: &'a [u8]) -> bool {
         if part.is_empty() || part.len() > MAX_BYTES - self.bytes {
             return false;
@@ -27,19 +26,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Texts.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
     /// Bytes on the device, with what lies between the texts.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }

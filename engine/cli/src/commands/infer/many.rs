@@ -11,7 +11,7 @@
 //! A line that cannot be answered has its error in the output; what is wrong with the machine ends the run.
 
 use super::request::{Earlier, Mark, Reply, Request, Said, fingerprint};
-use super::{Args, MAX_TOKENS, on_interrupt};
+use super::{Args, MAX_TOKENS};
 use crate::common;
 use crate::generation::write;
 use crate::output::{counted, json, say};
@@ -46,20 +46,20 @@ impl Args {
     /// Answers the lines of `input` in `output`.
     pub(super) fn many(&self, input: &Path, output: &Path, settings: &Settings) -> anyhow::Result<ExitCode> {
         let lines = lines(input)?;
-        let compute = self.compute.start(settings)?;
-        let (loaded, _) = common::load_model(&self.model, &self.tokenizer, &self.compute, &compute, settings)?;
+        let compute = self.run.compute.start(settings)?;
+        let loaded = self.run.load(&compute, settings)?;
         let template = self.generation.template(&loaded, true)?;
         let seed = settings.seed(self.generation.seed);
         let options = self.generation.options(&template, &loaded, seed, MAX_TOKENS)?;
         let run = self.fingerprint(settings, &loaded, &template, &options);
-        let session = self.compute.session(&loaded, &compute, self.generation.head)?;
+        let session = self.run.compute.session(&loaded, &compute, self.generation.head)?;
         let mut work = Work { args: self, settings, loaded, template, options, prefix: Prefix::new(session) };
 
         let mut count = Count::default();
         let mut file =
             (output != Path::new(STD)).then(|| go_on(input, output, &lines, &run, &mut count)).transpose()?;
         let cannot = || format!("cannot write {}", output.display());
-        let cancel = on_interrupt()?;
+        let cancel = common::on_interrupt()?;
         let bar = common::progress(lines.len() as u64, "prompts");
         for line in &lines[count.earlier..] {
             bar.set_position((count.earlier + count.now) as u64);
@@ -124,7 +124,7 @@ impl Args {
         let all = serde_json::json!([
             [name, loaded.file.file_len(), text, self.generation.system, self.generation.parse_special],
             [sampler, given, options.max_tokens, options.stop, options.stop_ids, options.ends, options.ignore_eos],
-            self.compute.context,
+            self.run.compute.context,
         ]);
         fingerprint(all.to_string().as_bytes())
     }

@@ -1,10 +1,12 @@
 //! Running the real program, away from the settings of whoever runs the tests.
 #![allow(unreachable_pub, reason = "shared by the modules of one test program")]
 
+use bitnet_mock_hub::{MockHub, Repo, Storage};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -12,6 +14,13 @@ pub struct Run {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
 }
 
 impl Run {
@@ -65,12 +74,7 @@ pub fn bitnet(args: &[&str]) -> Command {
 
 /// Runs to the end.
 pub fn finish(command: &mut Command) -> Run {
-    let output = command.output().unwrap();
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    command.output().unwrap().into()
 }
 
 pub fn run(args: &[&str]) -> Run {
@@ -84,20 +88,104 @@ pub fn run_env(env: &[(&str, &str)], args: &[&str]) -> Run {
 /// Runs with `input` on stdin.
 pub fn run_with(input: &[u8], args: &[&str]) -> Run {
     let mut child = bitnet(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+/// The program with home and cache in `dir`, and the hub at `endpoint`; `env` comes last.
+pub fn at(endpoint: &str, dir: &Path, env: &[(&str, &str)], args: &[&str]) -> Command {
+    let mut command = bitnet(args);
+    command
+        .current_dir(dir)
+        .env("HF_ENDPOINT", endpoint)
+        .env("BITNET_TOKENIZER_CACHE", dir.join("cache"))
+        .env("HOME", dir.join("home"))
+        .envs(env.iter().copied());
+    command
+}
+
+/// A machine of its own: home, caches, working folder and the hub.
+pub struct Machine {
+    pub hub: MockHub,
+    pub dir: tempfile::TempDir,
+}
+
+impl Machine {
+    pub fn new(hub: MockHub) -> Self {
+        Self { hub, dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a hub that has these repositories.
+    pub fn with(repos: impl IntoIterator<Item = Repo>) -> Self {
+        Self::new(repos.into_iter().fold(MockHub::builder(), |hub, repo| hub.repo(repo)).start().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn command(&self, env: &[(&str, &str)], args: &[&str]) -> Command {
+        at(self.hub.endpoint(), self.dir.path(), env, args)
+    }
+
+    pub fn run_env(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
+        finish(&mut self.command(env, args))
+    }
+
+    pub fn run(&self, args: &[&str]) -> Run {
+        self.run_env(&[], args)
+    }
+
+    /// Runs with the words of a line.
+    pub fn line(&self, line: &str) -> Run {
+        self.run(&words(line))
+    }
+
+    /// Runs, and no packet may leave.
+    #[track_caller]
+    pub fn silent(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
+        self.hub.log().clear();
+        let run = self.run_env(env, args);
+        assert!(self.hub.log().is_empty(), "{:?}", self.hub.log().entries());
+        run
+    }
+
+    /// A repository in HuggingFace's cache.
+    pub fn home(&self, repo: &str) -> PathBuf {
+        self.path("home/.cache/huggingface/hub").join(format!("models--{}", repo.replace('/', "--")))
+    }
+
+    pub fn commit(&self, repo: &str) -> String {
+        std::fs::read_to_string(self.home(repo).join("refs/main")).unwrap()
+    }
+
+    /// Empties the caches.
+    pub fn forget(&self) {
+        for folder in ["home", "cache"] {
+            let _ = std::fs::remove_dir_all(self.path(folder));
+        }
+    }
+
+    /// The branch was seen long ago.
+    pub fn forget_the_day(&self, repo: &str) {
+        let seen = self.path("cache/refs").join(repo.replace('/', "--")).join("main");
+        let long_ago = SystemTime::now() - Duration::from_secs(100_000);
+        File::options().append(true).open(seen).unwrap().set_modified(long_ago).unwrap();
     }
 }
 
 /// The model that is embedded in the program.
 pub fn tiny() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/tiny-bitnet.gguf")
+}
+
+/// Its bytes.
+pub fn model() -> Vec<u8> {
+    std::fs::read(tiny()).unwrap()
+}
+
+pub fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
 }
 
 pub fn text(path: &Path) -> &str {
@@ -117,6 +205,18 @@ pub fn wait_for_handler(pid: u32) {
         assert!(started.elapsed() < Duration::from_secs(60), "no handler of Ctrl-C");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A terminal: the end of who sits at it, and what opens the end of a program.
+#[cfg(unix)]
+pub fn terminal() -> (File, impl Fn() -> File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::io::fcntl_setfd(&master, rustix::io::FdFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    (master.into(), move || File::options().read(true).write(true).open(&name).unwrap())
 }
 
 /// What Ctrl-C sends.
@@ -159,4 +259,15 @@ pub fn checkpoint(folder: &Path, extra: Option<&str>) {
         "max_position_embeddings": 64, "vocab_size": VOCAB, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
     });
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+/// A repository of [`checkpoint`] without a GGUF.
+pub fn checkpoint_repo(name: &str) -> Repo {
+    let made = tempfile::tempdir().unwrap();
+    checkpoint(made.path(), None);
+    let file = |name: &str| std::fs::read(made.path().join(name)).unwrap();
+    Repo::new(name)
+        .file("config.json", file("config.json"), Storage::Git)
+        .file("model.safetensors", file("model.safetensors"), Storage::Lfs)
+        .file("README.md", "no", Storage::Git)
 }
