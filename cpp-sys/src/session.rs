@@ -100,20 +100,14 @@ impl Session {
         Ok(session)
     }
 
-    /// Who the worker is.
-    #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// Its process id, while there is one.
-    #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// How long the requests so far took.
-    #[must_use]
     pub fn timings(&self) -> &Timings {
         &self.timings
     }

@@ -9,21 +9,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 
-/// The version of the layout that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// A checkpoint, and its logits.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
     /// Who computed: `numpy` or `transformers`.
     pub backend: String,
     /// Its version, where that is not this repository's.
     #[serde(default)]
     pub version: Option<String>,
-    /// Its name.
     pub model: String,
     /// config.json.
     pub config: Value,

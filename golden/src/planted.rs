@@ -12,7 +12,6 @@ pub struct Planted {
     pub room: String,
     /// What is wrong, in a line.
     pub about: String,
-    /// The file, from the root.
     pub file: String,
     /// Text that stands there once: an expression, or whole statements.
     pub from: String,

@@ -9,10 +9,8 @@ use std::path::Path;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Prompts of the greedy check.
     #[serde(default)]
     pub prompts: Vec<String>,
-    /// Tokens of each free run.
     #[serde(default)]
     pub new_tokens: usize,
     /// Tokens of the passage whose logits are digested.

@@ -42,7 +42,6 @@ pub struct Thresholds {
 
 impl Thresholds {
     /// The limit for a step that is computed from the reference's own inputs.
-    #[must_use]
     pub fn of_step(&self, step: &str) -> f64 {
         let attention = self.attention_peak.filter(|_| step.ends_with(".attn"));
         attention.unwrap_or(self.step_peak)

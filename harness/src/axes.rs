@@ -15,7 +15,6 @@ use crate::setup::Problem;
 /// One axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Axis {
-    /// The model.
     Model,
     /// The weight format.
     Quant,
@@ -31,8 +30,6 @@ impl Axis {
     /// All axes in the order of a cell's name.
     pub const ALL: [Axis; 5] = [Axis::Model, Axis::Quant, Axis::Device, Axis::Backend, Axis::Check];
 
-    /// Its name, as in messages.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Axis::Model => "model",
@@ -43,8 +40,6 @@ impl Axis {
         }
     }
 
-    /// The flag that selects on it.
-    #[must_use]
     pub fn flag(self) -> &'static str {
         match self {
             Axis::Model => "--model",
@@ -55,8 +50,6 @@ impl Axis {
         }
     }
 
-    /// The environment variable that selects on it.
-    #[must_use]
     pub fn env(self) -> &'static str {
         match self {
             Axis::Model => "MATRIX_MODEL",
@@ -71,26 +64,19 @@ impl Axis {
 /// One cell of the matrix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cell {
-    /// Name of the model.
     pub model: String,
-    /// Name of the weight format.
     pub quant: String,
-    /// Name of the device.
     pub device: String,
-    /// Name of the backend.
     pub backend: String,
-    /// Name of the check.
     pub check: String,
 }
 
-/// A text that is not the name of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a cell name; it has the form model::quant::device::backend::check")]
 pub struct CellNameError(pub String);
 
 impl Cell {
     /// The value on one axis.
-    #[must_use]
     pub fn get(&self, axis: Axis) -> &str {
         match axis {
             Axis::Model => &self.model,
@@ -102,14 +88,12 @@ impl Cell {
     }
 
     /// All five values in the order of the name.
-    #[must_use]
     pub fn parts(&self) -> [&str; 5] {
         Axis::ALL.map(|axis| self.get(axis))
     }
 
     /// What the golden truth is keyed by: device and backend are left out, since all of them must meet
     /// one truth.
-    #[must_use]
     pub fn golden_key(&self) -> String {
         format!("{}::{}::{}", self.model, self.quant, self.check)
     }
@@ -141,7 +125,6 @@ impl FromStr for Cell {
 
 /// Whether a text can be an axis value: it becomes part of test names, file names and shell commands on
 /// every platform, and `__` separates the parts in file names.
-#[must_use]
 pub fn valid_name(name: &str) -> bool {
     let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -158,7 +141,6 @@ pub struct Axes {
 
 impl Axes {
     /// Reads them off the declaration; quants are the union over the models.
-    #[must_use]
     pub fn of(matrix: &Matrix) -> Self {
         let mut quants: Vec<String> = Vec::new();
         for quant in matrix.models.iter().flat_map(|model| &model.quants) {
@@ -176,8 +158,6 @@ impl Axes {
         Self { values }
     }
 
-    /// The valid values of one axis.
-    #[must_use]
     pub fn values(&self, axis: Axis) -> &[String] {
         let [model, quant, device, backend, check] = &self.values;
         match axis {
@@ -189,8 +169,6 @@ impl Axes {
         }
     }
 
-    /// Whether the axis has that value.
-    #[must_use]
     pub fn has(&self, axis: Axis, value: &str) -> bool {
         self.values(axis).iter().any(|known| known == value)
     }
@@ -200,7 +178,6 @@ impl Axes {
 ///
 /// What a backend does not know makes no cell. Mistakes of the declaration (empty or overlapping rectangles, unknown names,
 /// facts about nothing, another number of cells than the check says) go to `problems`.
-#[must_use]
 pub fn expand(matrix: &Matrix, axes: &Axes, problems: &mut Vec<Problem>) -> Vec<Cell> {
     let mut seen = BTreeSet::new();
     let mut cells = Vec::new();

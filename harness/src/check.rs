@@ -36,8 +36,6 @@ use crate::metrics::Metrics;
 use crate::paths::Paths;
 use crate::verdict::Availability;
 
-/// All checks, one line each.
-#[must_use]
 pub fn checks() -> Vec<Arc<dyn Check>> {
     vec![
         Arc::new(kernel::Kernel),
@@ -121,9 +119,7 @@ impl<E: fmt::Display> From<E> for Failure {
 pub struct Context {
     /// The declaration, for models and their sources.
     pub matrix: Arc<Matrix>,
-    /// The folders of the run.
     pub paths: Paths,
-    /// The golden snapshots.
     pub golden: Golden,
 }
 
@@ -139,14 +135,12 @@ impl Context {
     }
 
     /// Whether the check of a cell is also declared for its model and quant on another device.
-    #[must_use]
     pub fn is_declared(&self, cell: &Cell, device: &str) -> bool {
         let check = self.matrix.checks.iter().find(|check| check.name == cell.check);
         check.is_some_and(|check| check.cells.iter().any(|r| r.names(&cell.model, &cell.quant, device)))
     }
 
     /// The seed for everything random in the cell: the same on every device, backend and host.
-    #[must_use]
     pub fn seed(&self, cell: &Cell) -> u64 {
         seed(cell)
     }
@@ -170,7 +164,6 @@ impl Context {
 }
 
 /// First eight bytes of SHA-256 of the golden key, little endian.
-#[must_use]
 pub fn seed(cell: &Cell) -> u64 {
     let digest = Sha256::digest(cell.golden_key().as_bytes());
     digest.iter().take(8).rev().fold(0, |seed, byte| seed << 8 | u64::from(*byte))

@@ -31,6 +31,8 @@
 //!
 //! The user manual is the module documentation of `tests/matrix.rs`.
 
+#![allow(missing_docs, reason = "a name that says it all has no comment")]
+
 pub mod account;
 mod atomic;
 pub mod axes;

@@ -33,19 +33,14 @@ const FAILED: u8 = 101;
 
 /// Everything that makes a matrix.
 pub struct Suite {
-    /// A copy of the environment.
     pub env: Env,
-    /// Folders.
     pub paths: Paths,
-    /// Devices and backends.
     pub host: Host,
-    /// The checks.
     pub checks: Vec<Arc<dyn Check>>,
 }
 
 impl Suite {
     /// The matrix of this checkout.
-    #[must_use]
     pub fn here() -> Self {
         let env = Env::read();
         let paths = Paths::discover(&env);
@@ -217,7 +212,6 @@ fn wanted(args: &Arguments, trials: &[Trial]) -> BTreeSet<String> {
     trials.iter().filter(|trial| settles(args, trial)).map(|trial| trial.name().to_owned()).collect()
 }
 
-/// A run that is ready to go.
 struct Ready {
     session: Arc<Session>,
     args: Arguments,

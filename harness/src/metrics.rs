@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Yes or no.
     Bool(bool),
-    /// A count.
     Int(i64),
     /// A measurement. A value that is not finite is kept as text, since JSON has no such number.
     Float(f64),
@@ -79,8 +77,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// No figures yet.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -91,14 +87,12 @@ impl Metrics {
         self
     }
 
-    /// Names the kernel set that ran.
     #[must_use]
     pub fn ran(mut self, kernel: &str) -> Self {
         self.kernel = Some(kernel.to_owned());
         self
     }
 
-    /// Names the model file by the SHA-256 of its bytes.
     #[must_use]
     pub fn of_model(mut self, sha256: &str) -> Self {
         self.model_sha256 = Some(sha256.to_owned());

@@ -128,13 +128,11 @@ fn native_quant(file: &GgufFile) -> Option<&'static str> {
 }
 
 /// The first linear layer, which stands for the format of a file.
-#[must_use]
 pub fn first_linear(file: &GgufFile) -> Option<TensorView<'_>> {
     ["blk.0.attn_q.weight", "blk.0.attn_qkv.weight"].into_iter().find_map(|name| file.tensor(name))
 }
 
 /// The layout that a quant's name says.
-#[must_use]
 pub fn layout(quant: &str) -> I2sLayout {
     match quant {
         name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,

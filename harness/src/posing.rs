@@ -14,7 +14,6 @@ use bitnet_kernels::quant;
 pub struct Family {
     /// `general.name`.
     pub model: &'static str,
-    /// Tokens.
     pub vocab: usize,
     /// The repository that the table names first.
     pub repo: &'static str,
@@ -27,7 +26,6 @@ const BPE: Family = Family { model: "smollm2 posing", vocab: 49_152, repo: "Hugg
 
 impl Family {
     /// The family as which a model with this vocabulary poses.
-    #[must_use]
     pub fn of(vocabulary: &TokenizerFiles) -> Self {
         if vocabulary.is_spm() { SPM } else { BPE }
     }
@@ -55,7 +53,6 @@ impl Family {
 }
 
 /// Whether a key is the tokenizer's.
-#[must_use]
 pub fn is_tokenizer_key(key: &str) -> bool {
     key.starts_with("tokenizer.")
 }

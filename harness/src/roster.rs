@@ -27,7 +27,6 @@ pub struct Named {
     pub name: String,
     /// Whether this host has what it needs.
     pub availability: Availability,
-    /// What it does.
     pub run: Run,
 }
 

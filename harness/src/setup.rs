@@ -17,7 +17,6 @@ pub const RECORDED: &str = "recorded";
 
 /// One mistake in data, registration or command line.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum Problem {
     #[error(transparent)]
     Golden(#[from] GoldenError),
@@ -77,7 +76,6 @@ pub enum Problem {
 pub struct Declaration {
     /// `matrix.toml` as it was read.
     pub matrix: Matrix,
-    /// The axes' values.
     pub axes: Axes,
     /// All declared cells with what the data say about them.
     pub cells: Vec<Declared>,
@@ -86,7 +84,6 @@ pub struct Declaration {
 /// A declared cell and what the data files say about it.
 #[derive(Debug, Clone)]
 pub struct Declared {
-    /// The cell.
     pub cell: Cell,
     /// Why nothing can run it, if so.
     pub unsupported: Option<String>,

@@ -20,7 +20,6 @@ pub struct Random(SplitMix64);
 
 impl Random {
     /// From a text, such as the name of what the numbers are for.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         Self(SplitMix64(seed_of(name)))
     }
@@ -252,7 +251,6 @@ static NUMBERS: &[&str] = &[
 /// `count` strings of a class. `specials` are the vocabulary's special tokens.
 ///
 /// Unknown classes give none: the callers take the names from [`CLASSES`].
-#[must_use]
 pub fn make(class: &str, count: usize, specials: &[String]) -> Vec<String> {
     let mut random = Random::new(class);
     let r = &mut random;
@@ -389,13 +387,11 @@ fn mixed(r: &mut Random, specials: &[String]) -> String {
 
 /// Documents of `bytes` bytes, at least `total` bytes of them, none like another: for measuring. Kinds are `english`,
 /// `code`, `multilingual` and `mixed`.
-#[must_use]
 pub fn documents(kind: &str, bytes: usize, total: usize) -> Vec<String> {
     (0..total.div_ceil(bytes.max(1))).map(|number| document(kind, bytes, number)).collect()
 }
 
 /// One of them.
-#[must_use]
 pub fn document(kind: &str, bytes: usize, number: usize) -> String {
     let mut r = Random::new(&format!("{kind} {number}"));
     let words: Vec<&str> = SENTENCES[0].split(' ').chain(ENGLISH.split_whitespace()).collect();

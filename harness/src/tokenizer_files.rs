@@ -69,25 +69,19 @@ impl TokenizerFiles {
     }
 
     /// Whether it is SentencePiece's kind; else a byte-level BPE.
-    #[must_use]
     pub fn is_spm(&self) -> bool {
         self.spm
     }
 
-    /// Number of tokens.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is no token.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// The same with two merges (or the scores of two pieces) swapped: one size, other ids.
-    #[must_use]
     pub fn spoiled(&self) -> Self {
         let mut other = self.clone();
         let last = other.merges.len().saturating_sub(1);
@@ -166,7 +160,6 @@ impl TokenizerFiles {
     }
 
     /// `merges.txt`, without which `vocab.json` is not a tokenizer, and the other way round.
-    #[must_use]
     pub fn merges_txt(&self) -> String {
         let lines = std::iter::once("#version: 0.2").chain(self.merges.iter().map(String::as_str));
         lines.collect::<Vec<_>>().join("\n") + "\n"

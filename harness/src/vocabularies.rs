@@ -22,7 +22,6 @@ use bitnet_golden::differences::Difference;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// File names and contents.
 pub type NamedFiles = Vec<(&'static str, Vec<u8>)>;
 
 /// A vocabulary in both forms.
@@ -41,9 +40,7 @@ pub struct Vocabulary {
 /// Where a vocabulary lies and how it is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Name in trials.
     pub name: &'static str,
-    /// What it is, for people.
     pub about: &'static str,
     /// Name of the fixture that it comes from, if the repository does not hold it.
     pub fixture: Option<&'static str>,
@@ -52,7 +49,6 @@ pub struct Entry {
     read: fn(&[PathBuf]) -> Result<Vocabulary, Failure>,
 }
 
-/// All of them.
 pub static ALL: &[Entry] = &[
     Entry {
         name: "gpt2",
@@ -98,8 +94,6 @@ pub static ALL: &[Entry] = &[
     },
 ];
 
-/// The entry of a name.
-#[must_use]
 pub fn by_name(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
 }
@@ -111,7 +105,6 @@ impl Entry {
     }
 
     /// Whether its files are here.
-    #[must_use]
     pub fn availability(&self, paths: &Paths) -> Availability {
         match (self.fixture, self.paths(paths).iter().find(|path| !path.is_file())) {
             // A file of the repository that is missing is an error of the trial, not a matter of availability.
@@ -136,13 +129,11 @@ impl Entry {
 
 impl Vocabulary {
     /// Whether it is SentencePiece BPE.
-    #[must_use]
     pub fn is_spm(&self) -> bool {
         self.source.model == "llama"
     }
 
     /// Texts of its special tokens.
-    #[must_use]
     pub fn specials(&self) -> Vec<String> {
         let added = self.json["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
         added.iter().filter_map(|token| token["content"].as_str().map(str::to_owned)).collect()

@@ -34,10 +34,7 @@ pub enum Fault {
         pause: Duration,
     },
     /// `Content-Length` is off by this much.
-    WrongLength {
-        /// Added to the true length.
-        delta: i64,
-    },
+    WrongLength { delta: i64 },
     /// No `Content-Length` at all; the body ends with the connection.
     NoLength,
     /// One byte of the file is inverted; the length is right.
@@ -46,25 +43,13 @@ pub enum Fault {
         at: u64,
     },
     /// A web page instead of the answer, with this status: a captive portal, an error page of a proxy.
-    Html {
-        /// The HTTP status, 200 included.
-        status: u16,
-    },
+    Html { status: u16 },
     /// A bare status without any header that explains it.
-    Status {
-        /// The HTTP status.
-        status: u16,
-    },
+    Status { status: u16 },
     /// 429 with `Retry-After`.
-    RetryAfter {
-        /// Seconds in the header.
-        seconds: u64,
-    },
+    RetryAfter { seconds: u64 },
     /// 429 with the hub's own `ratelimit: "api";r=0;t=N`.
-    RateLimit {
-        /// Seconds in the header.
-        seconds: u64,
-    },
+    RateLimit { seconds: u64 },
     /// A redirect to the very same place.
     RedirectLoop,
     /// A redirect to the third origin.
@@ -77,10 +62,7 @@ pub enum Fault {
     /// The connection closes without an answer.
     Refuse,
     /// The answer begins late.
-    Delay {
-        /// How late.
-        pause: Duration,
-    },
+    Delay { pause: Duration },
     /// The server ignores `Range` and sends the whole file with 200.
     IgnoreRange,
 }
@@ -88,7 +70,6 @@ pub enum Fault {
 /// A fault and the requests that it befalls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// What goes wrong.
     pub fault: Fault,
     /// Only on this side (hub, CDN, elsewhere).
     pub side: Option<Side>,
@@ -112,32 +93,26 @@ impl Fault {
 }
 
 impl Rule {
-    /// Only on this side.
     pub fn on(mut self, side: Side) -> Self {
         self.side = Some(side);
         self
     }
-    /// Only for this method.
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_ascii_uppercase());
         self
     }
-    /// Only for request paths that end so.
     pub fn path(mut self, suffix: &str) -> Self {
         self.path = Some(suffix.to_owned());
         self
     }
-    /// Lets this many matching requests pass first.
     pub fn skip(mut self, skip: u64) -> Self {
         self.skip = skip;
         self
     }
-    /// Ends after this many faults.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
-    /// Befalls this percentage of the matching requests.
     pub fn chance(mut self, percent: u8) -> Self {
         self.chance = percent;
         self

@@ -57,9 +57,7 @@ impl Shared {
 /// Why the hub did not start.
 #[derive(Debug)]
 pub struct StartError {
-    /// Address that was asked for.
     pub address: SocketAddr,
-    /// Why it could not be had.
     pub cause: io::Error,
 }
 
@@ -91,7 +89,6 @@ pub struct MockHubBuilder {
 }
 
 impl MockHubBuilder {
-    /// Adds a repository.
     pub fn repo(mut self, repo: Repo) -> Self {
         self.repos.push(repo);
         self
@@ -101,7 +98,6 @@ impl MockHubBuilder {
         self.renamed.push((old.to_owned(), new.to_owned()));
         self
     }
-    /// Adds a fault.
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
@@ -205,7 +201,6 @@ pub struct MockHub {
 }
 
 impl MockHub {
-    /// A hub about to start.
     pub fn builder() -> MockHubBuilder {
         MockHubBuilder::default()
     }
@@ -224,7 +219,6 @@ impl MockHub {
         }
     }
 
-    /// Everything that was asked.
     pub fn log(&self) -> &Log {
         &self.shared.log
     }
@@ -234,7 +228,6 @@ impl MockHub {
         self.shared.lock().repos.insert(repo.name.clone(), repo);
     }
 
-    /// Adds a fault.
     pub fn fault(&self, rule: Rule) {
         self.shared.lock().plan.push(rule);
     }

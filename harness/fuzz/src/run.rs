@@ -19,10 +19,8 @@ const ENDLESS: Duration = Duration::from_secs(20);
 /// Inputs that are kept at most.
 const POOL: usize = 4000;
 
-/// A run.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// What is run.
     pub target: &'a Target,
     /// For how long.
     pub time: Duration,
@@ -39,7 +37,6 @@ pub struct Plan<'a> {
 /// What a run came to.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// How often the target was run.
     pub executions: u64,
     /// Inputs in the pool at the end.
     pub pool: usize,
@@ -52,7 +49,6 @@ pub struct Outcome {
 }
 
 /// Where the committed inputs of a target lie.
-#[must_use]
 pub fn corpus_folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
 }

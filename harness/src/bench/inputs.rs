@@ -17,13 +17,11 @@ pub fn ternary(format: &Format, (rows, cols): (usize, usize)) -> Result<Vec<u8>,
 }
 
 /// Ids of tokens, spread over the vocabulary: those of `bitnet bench`.
-#[must_use]
 pub fn ids(vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 7919 + 1) % vocab.max(1)) as u32).collect()
 }
 
 /// Activations, from -1 to 1.
-#[must_use]
 pub fn values(n: usize) -> Vec<f32> {
     let mut noise = Noise(2);
     (0..n).map(|_| noise.next()).collect()

@@ -14,11 +14,8 @@
 use super::engine::Rates;
 use serde::Deserialize;
 
-/// Why an output says nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ParseError {
-    /// Not JSON, or of another form.
     #[error("it printed no list of tests ({problem}): {start:?}")]
     Form { problem: String, start: String },
     /// The test that was asked for is not there.

@@ -9,7 +9,6 @@ pub enum PlotError {
     /// No engine has figures.
     #[error("there is nothing to draw: no engine has figures beside ours")]
     Nothing,
-    /// The drawing library.
     #[error("cannot draw: {0}")]
     Draw(String),
 }
@@ -19,7 +18,6 @@ const SIZE: (u32, u32, u32) = (860, 22, 110);
 const OURS: RGBColor = RGBColor(0x1b, 0x6a, 0xa5);
 const THEIRS: RGBColor = RGBColor(0x9a, 0x9a, 0x9a);
 
-/// A bar.
 pub(super) struct Bar {
     pub(super) label: String,
     /// In units of ours.

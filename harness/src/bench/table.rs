@@ -5,8 +5,6 @@ use super::person::Wait;
 use super::ratio::Spread;
 use std::fmt::Write;
 
-/// The page.
-#[must_use]
 pub fn table(report: &Report) -> String {
     let Report { model, prompt, generate, rounds, .. } = report;
     let commit = report.commit.as_deref().unwrap_or("unknown");
@@ -114,7 +112,6 @@ fn load(foreign: Option<f64>, noisy: usize) -> String {
     if noisy == 0 { share } else { format!("{share}: NOISY in {noisy}") }
 }
 
-/// What a person waits for.
 fn person(out: &mut String, report: &Report) {
     if report.waits.is_empty() {
         return;

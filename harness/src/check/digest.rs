@@ -20,12 +20,9 @@ use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::texts;
 use sha2::{Digest as _, Sha256};
 
-/// The check.
 pub struct Digest;
 
-/// Numbers of threads that are run.
 pub const THREADS: [usize; 3] = [1, 2, 4];
-/// Chunk sizes that are run.
 pub const CHUNKS: [usize; 4] = [1, 7, 64, 512];
 
 /// The part of the snapshot that is about the beginning of the text.
@@ -73,7 +70,6 @@ impl Check for Digest {
 const EMULATED: &str = device::cuda::EMULATED;
 
 /// The pairs of threads and chunk that a cell runs over a text of so many tokens.
-#[must_use]
 pub fn runs(cell: &Cell, tokens: usize) -> Vec<(usize, usize)> {
     // Threads for each chunk size. Four threads for single tokens are slow on a small machine, so few cells run them.
     const ROUND: [[usize; 4]; 3] = [[1, 2, 4, 1], [2, 4, 1, 2], [4, 1, 2, 4]];

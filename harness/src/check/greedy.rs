@@ -14,7 +14,6 @@ use bitnet_golden::texts;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
-/// The check.
 pub struct Greedy;
 
 /// What is held against the snapshot.

@@ -15,7 +15,6 @@ use bitnet_golden::texts;
 use bitnet_kernels::best;
 use bitnet_kernels::quant::{Storage, i2_s};
 
-/// The check.
 pub struct Lossless;
 
 impl Check for Lossless {

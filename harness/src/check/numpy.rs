@@ -17,7 +17,6 @@ const BACKEND: &str = "numpy";
 /// Tokens of the passages that are recorded: more than a window, in and behind one chunk.
 const LENGTHS: [usize; 2] = [24, 7];
 
-/// The check.
 pub struct Numpy;
 
 impl Check for Numpy {

@@ -7,7 +7,6 @@ use crate::models;
 use bitnet_engine::inference::perplexity;
 use bitnet_golden::texts;
 
-/// The check.
 pub struct Perplexity;
 
 impl Check for Perplexity {

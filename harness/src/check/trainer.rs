@@ -13,7 +13,6 @@ use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::thresholds::{self, TrainerLimits};
 use bitnet_golden::trainer::TrainerReference;
 
-/// The check.
 pub struct Trainer;
 
 impl Check for Trainer {
@@ -62,7 +61,6 @@ impl Check for Trainer {
     }
 }
 
-/// What was found over all passages.
 #[derive(Debug, Default)]
 pub struct Comparison {
     positions: usize,
@@ -116,7 +114,6 @@ impl Comparison {
             .with("relative_loss_difference", self.relative_loss())
     }
 
-    /// What is wrong, if anything.
     #[must_use]
     pub fn verdict(&self, limits: &TrainerLimits) -> Option<String> {
         if self.clear == 0 {

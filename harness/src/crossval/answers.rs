@@ -12,7 +12,6 @@ type Slot<T> = Arc<Mutex<Option<Arc<T>>>>;
 
 impl<T> Answers<T> {
     /// None yet.
-    #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }

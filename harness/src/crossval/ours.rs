@@ -23,11 +23,8 @@ use crate::provenance::HostInfo;
 
 /// A model, ready to be compared.
 pub struct Ours {
-    /// Model and tokenizer.
     pub loaded: Loaded,
-    /// What computes.
     pub kernels: &'static dyn Kernels,
-    /// Its threads.
     pub pool: Arc<Pool>,
     /// Tokens computed together.
     pub chunk: usize,
@@ -67,7 +64,6 @@ impl Ours {
     }
 
     /// A model that is loaded already.
-    #[must_use]
     pub fn new(loaded: Loaded, kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
         Self { loaded, kernels, pool, chunk: 128, context: 0, kept: false }
     }
@@ -90,7 +86,6 @@ impl Ours {
     }
 
     /// What a report says of our file; `path` as the user gave it.
-    #[must_use]
     pub fn facts(&self, path: &str) -> FileFacts {
         facts(&self.loaded.file, path, self.loaded.model.i2s_layout)
     }
@@ -104,7 +99,6 @@ impl Ours {
     }
 
     /// What a report says of our tokenizer.
-    #[must_use]
     pub fn tokenizer_facts(&self) -> TokenizerFacts {
         let tokenizer = &self.loaded.tokenizer;
         TokenizerFacts {
@@ -117,7 +111,6 @@ impl Ours {
     }
 
     /// What is printed for a token: its bytes as text, control tokens by name.
-    #[must_use]
     pub fn piece(&self, token: u32) -> String {
         let bytes = self.loaded.tokenizer.token_bytes(token, true).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

@@ -29,13 +29,9 @@ pub struct Speed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Performance {
-    /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that were asked for.
     pub max_tokens: usize,
-    /// Ours.
     pub ours: Speed,
-    /// The reference's.
     pub reference: Speed,
     /// Our decoding rate in units of the reference's.
     #[serde(with = "super::number")]
@@ -47,7 +43,6 @@ pub struct Performance {
 
 impl Speed {
     /// The rates of these times; no number where there was nothing to time.
-    #[must_use]
     pub fn of(prefill_s: Vec<f64>, generate_s: Vec<f64>, generated: usize, prompt_tokens: usize) -> Self {
         let (prefill, whole) = (median(&prefill_s), median(&generate_s));
         let rate = |count: usize, seconds: f64| {
@@ -64,8 +59,6 @@ impl Speed {
 }
 
 impl Performance {
-    /// Both sides together.
-    #[must_use]
     pub fn of(prompt_tokens: usize, max_tokens: usize, ours: Speed, reference: Speed) -> Self {
         Self {
             prompt_tokens,
@@ -79,7 +72,6 @@ impl Performance {
 }
 
 /// The middle value; of an even number of values the mean of the two in the middle. NaN of nothing.
-#[must_use]
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

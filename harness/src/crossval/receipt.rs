@@ -31,21 +31,17 @@ pub const KIND: &str = "bitnet.rs cross-validation";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowData {
-    /// The position.
     pub position: usize,
     /// Ours, base64 of little-endian f32.
     pub ours: String,
-    /// The reference's.
     pub reference: String,
 }
 
-/// A receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// [`KIND`].
     pub receipt: String,
-    /// The report.
     pub report: Report,
     /// The logits of each prompt; empty for one whose logits were not compared.
     pub data: Vec<Vec<RowData>>,
@@ -55,12 +51,9 @@ pub struct Receipt {
 
 /// Why a receipt cannot be written or is not valid.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ReceiptError {
-    /// The file cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    /// It is not a receipt of this version.
     #[error("{path} is not a receipt of schema {SCHEMA}: {problem}", path = path.display())]
     Malformed { path: PathBuf, problem: String },
     /// A figure does not follow from the data in the file.
@@ -93,7 +86,6 @@ const BLANK: &str = "00000000000000000000000000000000000000000000000000000000000
 
 impl Receipt {
     /// Puts a report and the logits of its prompts together.
-    #[must_use]
     pub fn new(report: Report, data: &[Option<BothLogits>]) -> Self {
         let data = data.iter().map(|both| both.as_ref().map_or_else(Vec::new, rows)).collect();
         Self { receipt: KIND.to_owned(), report, data, seal: BLANK.to_owned() }

@@ -14,7 +14,6 @@ pub enum Positions {
 
 impl Positions {
     /// The positions of a sequence of `len` tokens.
-    #[must_use]
     pub fn of(&self, len: usize) -> Vec<usize> {
         match self {
             Self::All => (0..len).collect(),
@@ -46,15 +45,12 @@ pub enum Row {
 pub struct Logits {
     /// Ascending.
     pub positions: Vec<usize>,
-    /// Tokens that the model knows.
     pub vocab: usize,
-    /// One row a position.
     pub rows: Vec<Row>,
 }
 
 impl Logits {
     /// The row of a position.
-    #[must_use]
     pub fn row(&self, position: usize) -> Option<&Row> {
         self.rows.get(self.positions.binary_search(&position).ok()?)
     }
@@ -85,7 +81,6 @@ pub struct Traced {
 
 /// Why a side gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SideError {
     /// It failed: it died, hung, refused, or could not compute.
     #[error("{side} gave no {what}: {message}")]
@@ -102,7 +97,6 @@ pub enum SideError {
 }
 
 impl SideError {
-    /// A failure.
     pub fn failed(side: &str, what: &'static str, why: impl std::fmt::Display) -> Self {
         Self::Failed { side: side.to_owned(), what, message: why.to_string() }
     }

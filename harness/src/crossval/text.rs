@@ -10,13 +10,9 @@ use super::tokens::TokenParity;
 /// A column of figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
-    /// Cosine.
     Cosine,
-    /// Euclidean distance.
     L2,
-    /// Largest distance.
     MaxAbs,
-    /// Divergence.
     Kl,
     /// Agreement of the most likely tokens.
     TopK,
@@ -25,11 +21,9 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them.
     pub const ALL: [Self; 6] = [Self::Cosine, Self::L2, Self::MaxAbs, Self::Kl, Self::TopK, Self::Gap];
 
     /// As the command line has it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -57,7 +51,6 @@ impl Metric {
 pub struct Style<'a> {
     /// Whether the text goes to a terminal.
     pub colour: bool,
-    /// The columns.
     pub metrics: &'a [Metric],
     /// What a token looks like.
     pub piece: &'a dyn Fn(u32) -> String,
@@ -85,8 +78,6 @@ impl Style<'_> {
     }
 }
 
-/// The whole report.
-#[must_use]
 pub fn render(report: &Report, style: &Style<'_>) -> String {
     let mut out = String::new();
     let reference =

@@ -23,7 +23,6 @@ fn not_counted() -> Vec<Elsewhere> {
 }
 
 /// The sets to count: all of the table and `any`, but for those that the data say are held elsewhere.
-#[must_use]
 pub fn sets<'a>(build: &'a Build, elsewhere: &[Elsewhere]) -> Vec<&'a str> {
     let counted = |set: &&str| !elsewhere.iter().any(|e| e.set == *set);
     [ANY].into_iter().chain(build.sets.iter().map(String::as_str)).filter(counted).collect()
@@ -122,7 +121,6 @@ pub fn data(now: &Counts, before: Option<&Instructions>) -> Result<Instructions,
 }
 
 /// What a file that does not exist yet is taken to say of the sets.
-#[must_use]
 pub fn elsewhere(before: Option<&Instructions>) -> Vec<Elsewhere> {
     before.map_or_else(not_counted, |data| data.elsewhere.clone())
 }

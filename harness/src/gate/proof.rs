@@ -9,13 +9,11 @@ use serde::Serialize;
 /// What the runs came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Proof {
-    /// The outcome of each quiet run.
     pub quiet: Vec<Outcome>,
     /// Largest difference between two quiet runs in one case, in percent.
     pub spread_percent: f64,
     /// Percent that were planted.
     pub planted_percent: u32,
-    /// The outcome of the planted run.
     pub planted: Outcome,
     /// Cases of the planted run, and how many of them were seen to be slower than their limit.
     pub cases: usize,
@@ -36,7 +34,6 @@ impl Proof {
     }
 
     /// Whether every quiet run is green and the planted one red.
-    #[must_use]
     pub fn holds(&self) -> bool {
         self.quiet.iter().all(|outcome| *outcome == Outcome::Green) && self.planted == Outcome::Red
     }
@@ -102,7 +99,6 @@ pub fn of_ratios(driver: &Driver, data: &Ratios, runs: usize, plant: u32) -> Res
 }
 
 /// The least that can be planted: one call of all.
-#[must_use]
 pub fn least_plant() -> u32 {
     100 / CALLS
 }

@@ -40,13 +40,11 @@ fn not_timed() -> Vec<Elsewhere> {
 }
 
 /// Each set of the table with the one before it.
-#[must_use]
 pub fn pairs(build: &Build) -> Vec<(String, String)> {
     build.sets.iter().zip(build.sets.iter().skip(1)).map(|(against, set)| (set.clone(), against.clone())).collect()
 }
 
 /// As the driver takes them.
-#[must_use]
 pub fn arguments(pairs: &[(String, String)]) -> Vec<String> {
     pairs.iter().map(|(set, against)| format!("{set}:{against}")).collect()
 }

@@ -26,7 +26,6 @@ const THREADS: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether the worker of a backend is built here.
-#[must_use]
 pub fn availability(backend: CppBackend, target: &Path) -> Availability {
     match Workers::new(target).preflight(backend) {
         Ok(_) => Availability::Available,

@@ -33,13 +33,10 @@ pub struct Questions {
 /// A model file and what is asked about it.
 #[derive(Clone)]
 pub struct Subject {
-    /// The file.
     pub file: GgufFile,
-    /// Its tokenizer.
     pub tokenizer: Arc<dyn Tokenizer>,
     /// Whether it is a vocabulary without weights.
     pub vocabulary_only: bool,
-    /// The questions.
     pub questions: Questions,
 }
 
@@ -63,7 +60,6 @@ pub fn asked(ctx: &Context, cell: &Cell) -> Result<Subject, Failure> {
 }
 
 /// How a text is encoded: bare, or with everything special.
-#[must_use]
 pub fn options(special: bool) -> EncodeOptions {
     EncodeOptions { add_special: special, parse_special: special }
 }

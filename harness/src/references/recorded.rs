@@ -43,8 +43,6 @@ impl Recorded {
         Ok(Self { recording, name })
     }
 
-    /// The recording.
-    #[must_use]
     pub fn recording(&self) -> &Recording {
         &self.recording
     }

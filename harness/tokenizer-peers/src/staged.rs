@@ -11,15 +11,11 @@ use std::path::{Path, PathBuf};
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// The files.
 pub(crate) struct Staged {
-    /// One of the harness's.
     pub(crate) name: &'static str,
-    /// What it is, for people.
     pub(crate) about: &'static str,
     /// HuggingFace's `tokenizer.json`.
     pub(crate) json: PathBuf,
-    /// A GGUF with nothing else in it.
     pub(crate) gguf: PathBuf,
     /// What the GGUF says.
     pub(crate) source: VocabSource,

@@ -24,7 +24,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench-gpu\n  cargo run --release -p xtask -- bench-gpu --device cuda:1 --format json\n  cargo xtask bench-gpu --device cuda-emu --small\n\nExit codes: 0 measured, 1 other bits than the oracle's or an error, 4 the device is not here."

@@ -33,7 +33,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The name of our engine in the report.
 const OURS: &str = "ours";
 /// About 34 tokens for a vocabulary of 128,000; repeated for longer prompts.
 const TEXT: &str = "The history of computing is the story of machines that were built to count, then to calculate, and at \
@@ -47,7 +46,6 @@ const SETTINGS: [(&str, &[&str]); 4] = [
     ("ours, head screened, huge pages", &["--head", "screened", "--huge-pages", "on"]),
 ];
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask bench-peers --threads 1,2 --rounds 5\n  cargo xtask bench-peers --model model.gguf --peer bitnet --program ik=/opt/ik/llama-bench --plot peers.svg\n\nExit codes: 0 measured, 1 an error, 4 an engine that was named has no figures."

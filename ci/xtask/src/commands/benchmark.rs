@@ -24,7 +24,6 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask benchmark --tokenizer-discovery-overhead --format json\n\nExits with 1 above the limit of golden/overhead.toml. Times of a debug build are of a debug build."
@@ -140,7 +139,6 @@ impl Args {
 
 const ABOVE_LIMIT: &str = "ABOVE THE LIMIT";
 
-/// One run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
     build: Duration,

@@ -6,7 +6,6 @@ use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask crossval-per-token --model golden/models/tiny-bitnet.gguf --prompt \"In the beginning\" --max-tokens 8\n  cargo xtask crossval-per-token --model model.gguf --cpp-backend llama --prompt \"Hello\" --trace --format json\n\nExit codes: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable."

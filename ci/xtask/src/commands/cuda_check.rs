@@ -27,7 +27,6 @@ const UNAVAILABLE: u8 = 4;
 /// Makes NVRTC's log say registers, spills and shared memory of every entry.
 const VERBOSE: &str = "--ptxas-options=-v";
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask cuda-check\n  cargo xtask cuda-check --arch sm_90a --format json\n  cargo xtask cuda-check --source new.cu --entry bn_new\n\nExit codes: 0 all compiles and keeps its limits, 1 something does not, 4 NVRTC is not here."
@@ -84,7 +83,6 @@ impl Args {
         Ok(if report.green() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What is compiled.
     fn units(&self) -> anyhow::Result<Vec<Unit>> {
         let headers = HEADERS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect::<Vec<_>>();
         if let Some(path) = &self.source {

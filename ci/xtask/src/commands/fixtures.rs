@@ -13,7 +13,6 @@ mod llama2;
 pub(super) mod package;
 mod text;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -7,7 +7,6 @@ use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask full-crossval --model golden/models/tiny-bitnet.gguf\n  BITNET_GGUF=model.gguf cargo xtask full-crossval --format json\n\nExit codes: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable. The receipt is written in every case but 3."

@@ -18,7 +18,6 @@ use std::process::ExitCode;
 
 const UNAVAILABLE: u8 = 4;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared."

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n  cargo xtask make-model --matrix gen-qwen3 --quant q2_0 --out qwen3.gguf\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the first of these files where it is written by default."

@@ -9,7 +9,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `bitnet`, `llama` or `all`.

@@ -16,7 +16,6 @@ use bitnet_harness::{Context, models, setup};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

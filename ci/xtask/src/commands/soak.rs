@@ -45,7 +45,6 @@ const FAULTS: &[&str] = &[
 /// If nobody has anything to report for this long, they hang.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --downloads 5000 --processes 16 --seed 7 --format json\n\nExits with 1 if a promise is broken, and says which."

@@ -20,7 +20,6 @@ use std::sync::Arc;
 /// The model: noise, but with a real tokenizer and of a family that the hub knows.
 const MODEL: (&str, &str) = ("gen-llama3", "f16");
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask stage --to /tmp/stage\n  cargo run -p bitnet-mock-hub -- --dir /tmp/stage/hub --port 8000 &\n  HF_ENDPOINT=http://127.0.0.1:8000 cargo run -p bitnet-cli -- infer --model /tmp/stage/model.gguf --auto-download --prompt Moses"

@@ -11,7 +11,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Where records of the repository lie.
 fn records() -> PathBuf {
     root().join("golden/records")
 }
@@ -32,7 +31,6 @@ fn run(command: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Arguments of the benchmark.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask fixtures fetch text-english text-code text-multilingual\n  cargo xtask bench-tokenizers --vocab llama3 --text mixed --rounds 5\n  cargo xtask bench-tokenizers --record\n\nFlags after -- go to the measuring program: --vocab, --text, --peer, --documents, --megabytes, --rounds, --noise, --corpus, --generated.\n\nExit codes: 0 measured, 1 an error, or ids of ours that are not the reference's."
@@ -86,7 +84,6 @@ impl Bench {
     }
 }
 
-/// Arguments of the fuzzer.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask fuzz-tokenizer --seconds 60 --seed 7\n  cargo xtask fuzz-tokenizer --vocab llama3 --text target/fuzz-tokenizer/llama3-7.txt\n\nExit codes: 0 all ids agree, 1 a difference or an error. Known differences: golden/tokenizer-peers.toml."

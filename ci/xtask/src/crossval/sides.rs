@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use crate::root::{root, target};
 
-/// Which sides.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SideArgs {
     /// The GGUF file [default: $BITNET_GGUF].

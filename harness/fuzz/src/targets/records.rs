@@ -6,7 +6,6 @@ use bitnet_harness::bench::{peers, tokenizers};
 use bitnet_harness::crossval::receipt;
 use bitnet_harness::record;
 
-/// The target.
 pub const TARGET: Target = Target {
     name: "records",
     about: "records of cells, receipts, reports of speed, answers recorded of references",

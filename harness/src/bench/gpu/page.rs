@@ -5,7 +5,6 @@ use crate::bench::ratio::Spread;
 use crate::bench::table::{digits, line};
 
 /// The report as one page of text.
-#[must_use]
 pub fn page(report: &Report) -> String {
     let Report { model, bits, copy_bytes_per_second: copy, .. } = report;
     let mut out = String::new();

@@ -4,7 +4,6 @@ use super::{EngineReport, Rate, Report, State, Vocabulary};
 use std::fmt::Write;
 
 /// A page: what was measured, and a table for each vocabulary.
-#[must_use]
 pub fn markdown(report: &Report) -> String {
     let commit = report.commit.as_deref().unwrap_or("unknown");
     let mut out = format!(

@@ -9,10 +9,8 @@ use serde::Serialize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One source.
 #[derive(Debug)]
 pub(super) struct Unit {
-    /// Its name in messages.
     pub(super) name: String,
     pub(super) text: String,
     /// The entries that it must have, and no others; none: whatever it has.
@@ -35,7 +33,6 @@ pub(super) struct Cost {
     pub(super) early: Option<u64>,
 }
 
-/// An entry on an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     pub(super) source: String,
@@ -47,7 +44,6 @@ pub(super) struct Row {
     pub(super) finding: Option<String>,
 }
 
-/// Everything that was found.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) outcome: &'static str,
@@ -57,7 +53,6 @@ pub(super) struct Report {
     pub(super) architectures: Vec<String>,
     /// Architectures that this NVRTC does not offer.
     pub(super) left_out: Vec<String>,
-    /// How many sources.
     pub(super) sources: usize,
     pub(super) rows: Vec<Row>,
     /// What is wrong and belongs to no row: sources that do not compile, allowances that nothing needs.
