@@ -19,9 +19,9 @@ pub struct Plan {
     /// one, and the oracle where `oracle_start` says so.
     #[serde(default = "start_tokens")]
     pub start_tokens: usize,
-    /// Whether the oracle computes the beginning alone, unless it blesses: for many weight formats of one shape.
+    /// Weight formats of which the oracle computes the beginning alone, unless it blesses; `*` is all of them.
     #[serde(default)]
-    pub oracle_start: bool,
+    pub oracle_start: Vec<String>,
     /// Tokens of a free run on slow devices, after the first prompt; references are asked that prompt alone, too. 0: they run
     /// what the others do.
     #[serde(default)]
@@ -33,6 +33,16 @@ pub struct Plan {
     /// Characters of the passage whose perplexity is measured.
     #[serde(default)]
     pub perplexity_characters: usize,
+    /// The same for the oracle, unless it blesses. 0: as the others.
+    #[serde(default)]
+    pub perplexity_start_characters: usize,
+}
+
+impl Plan {
+    /// Whether the oracle computes the beginning alone in a weight format.
+    pub fn starts_only(&self, quant: &str) -> bool {
+        self.oracle_start.iter().any(|named| named == "*" || named == quant)
+    }
 }
 
 /// A chunk of seven and a rest.

@@ -10,7 +10,7 @@ use bitnet_engine::discovery::{DiscoverySettings, TokenizerDiscovery, TokenizerF
 use bitnet_engine::gguf::GgufWriter;
 use bitnet_engine::hub::HubSettings;
 use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::cpu_time::CpuTime;
 use bitnet_harness::crossval::performance::median;
 use bitnet_harness::data::targets::{Floor, Targets, read};

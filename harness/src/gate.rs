@@ -108,7 +108,7 @@ pub struct Row {
 /// What a judgement comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum GateOutcome {
     /// Something was compared, and nothing is worse.
     Green,
     /// Something is.
@@ -120,7 +120,7 @@ pub enum Outcome {
 /// All rows, and what they come to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
-    pub outcome: Outcome,
+    pub outcome: GateOutcome,
     /// What is said beside: differences that need not matter.
     pub notes: Vec<String>,
     pub rows: Vec<Row>,
@@ -129,11 +129,11 @@ pub struct Judgement {
 impl Judgement {
     pub fn new(rows: Vec<Row>, notes: Vec<String>) -> Self {
         let outcome = if rows.iter().any(|row| row.finding.is_red()) {
-            Outcome::Red
+            GateOutcome::Red
         } else if rows.iter().any(|row| matches!(row.finding, Finding::Ok | Finding::Improved)) {
-            Outcome::Green
+            GateOutcome::Green
         } else {
-            Outcome::Unavailable
+            GateOutcome::Unavailable
         };
         Self { outcome, notes, rows }
     }

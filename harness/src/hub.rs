@@ -8,7 +8,7 @@ use bitnet_mock_hub::{Access, MockHub, MockHubBuilder, Repo, Storage};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::generate::Noise;
 
 /// The repository of most requests.

@@ -27,17 +27,14 @@ impl std::fmt::Display for Value {
     }
 }
 
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Value::Bool(value)
-    }
+macro_rules! from {
+    ($($kind:ty => $variant:ident),*) => { $(impl From<$kind> for Value {
+        fn from(value: $kind) -> Self {
+            Value::$variant(value.into())
+        }
+    })* };
 }
-
-impl From<i64> for Value {
-    fn from(value: i64) -> Self {
-        Value::Int(value)
-    }
-}
+from!(bool => Bool, i64 => Int, &str => Text, String => Text);
 
 impl From<usize> for Value {
     fn from(value: usize) -> Self {
@@ -48,18 +45,6 @@ impl From<usize> for Value {
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
         if value.is_finite() { Value::Float(value) } else { Value::Text(value.to_string()) }
-    }
-}
-
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Value::Text(value.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(value: String) -> Self {
-        Value::Text(value)
     }
 }
 

@@ -4,19 +4,22 @@
 //! own converter, in memory, so a cell also proves that what `bitnet convert` writes can be read.
 
 use crate::axes::Cell;
-use crate::check::{Context, Failure};
+use crate::context::Context;
+use crate::failure::Failure;
 use crate::generate;
 use crate::vocabularies::{self, Vocabulary};
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::device::Opened;
 use bitnet_engine::gguf::{GgufFile, TensorView};
-use bitnet_engine::inference::{Session, SessionOptions};
+use bitnet_engine::inference::{Session, SessionOptions, Want};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::differences::{self, Difference};
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{Kernels, Pool, best};
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -203,4 +206,35 @@ pub fn session(
         ..SessionOptions::new(kernels, pool(threads)?)
     };
     Ok(Session::new(Arc::clone(&loaded.model), options)?)
+}
+
+/// The first `limit` tokens of a text, the beginning-of-sequence token included.
+///
+/// # Errors
+/// The text is shorter than that, or cannot be encoded.
+pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
+    let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
+    ids.truncate(limit);
+    if ids.len() < limit || limit < 2 {
+        return Err(Failure::new(format_args!(
+            "the passage has {} tokens, {limit} (at least 2) are needed",
+            ids.len()
+        )));
+    }
+    Ok(ids)
+}
+
+/// SHA-256 over the logits of every position, as little-endian f32.
+///
+/// # Errors
+/// The tokens cannot be computed.
+pub fn digest(loaded: &Loaded, device: &Opened, ids: &[u32], threads: usize, chunk: usize) -> Result<String, Failure> {
+    let mut session = session(loaded, device.clone(), threads, chunk, ids.len())?;
+    let mut hash = Sha256::new();
+    session.forward(ids, Want::All, &mut |_, logits| {
+        for logit in logits {
+            hash.update(logit.to_le_bytes());
+        }
+    })?;
+    Ok(hex::encode(hash.finalize()))
 }

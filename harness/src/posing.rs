@@ -4,7 +4,7 @@
 //! it all the same: it takes over a family's architecture, name and vocabulary size, and the hub's files have the model's own
 //! tokens, filled up to that size with tokens that no text reaches. So the ids must stay what they were.
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::tokenizer_files::TokenizerFiles;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_kernels::quant;

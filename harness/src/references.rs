@@ -23,8 +23,9 @@ pub mod recorded;
 pub use questions::Questions;
 
 use crate::axes::Cell;
-use crate::check::{Context, Failure};
+use crate::context::Context;
 use crate::crossval::Ours;
+use crate::failure::Failure;
 use crate::models;
 
 /// Tokens of a chunk of ours.

@@ -166,10 +166,6 @@ impl CommandLine {
         self.required.iter().any(|(_, required)| required == name)
     }
 
-    pub fn has_selection(&self) -> bool {
-        !self.wanted.is_empty()
-    }
-
     /// The selection as flags, for messages.
     pub fn selection(&self) -> String {
         let part = |wanted: &Wanted| format!("{} {}", wanted.origin, wanted.values.join(","));
@@ -223,13 +219,13 @@ mod tests {
         assert!(["r1", "r2", "r3"].iter().all(|name| line.requires(name)));
         let line = parse(&[], &env);
         assert!(!line.by_flag);
-        assert!(line.has_selection());
+        assert!(!line.selection().is_empty());
     }
 
     #[test]
     fn an_empty_twin_selects_nothing_away() {
         let line = parse(&[], &[("MATRIX_MODEL", "")]);
-        assert!(!line.has_selection());
+        assert!(line.selection().is_empty());
         assert!(line.selects(&cell("a::q::d::b::k")));
     }
 

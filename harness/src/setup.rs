@@ -3,6 +3,8 @@
 //! All mistakes are collected and shown at once. None of them is a skipped cell: a matrix that does not
 //! mean what it says does not run at all (exit code 2).
 
+mod expand;
+
 use std::path::Path;
 
 use bitnet_golden::GoldenError;
@@ -108,7 +110,7 @@ pub fn declare(golden: &Path) -> Result<Declaration, Vec<Problem>> {
     let mut problems = Vec::new();
     names(&matrix, &mut problems);
     let axes = Axes::of(&matrix);
-    let cells = axes::expand(&matrix, &axes, &mut problems);
+    let cells = expand::expand(&matrix, &axes, &mut problems);
     let cells = annotate(cells, &matrix, &expectations, &axes, &mut problems);
     orphans(&golden.join("snapshots"), &cells, &mut problems);
     for backend in &matrix.backends {

@@ -13,7 +13,9 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::axes::Cell;
-use crate::check::{Check, Context, Failure, seed};
+use crate::check::Check;
+use crate::context::{Context, seed};
+use crate::failure::Failure;
 use crate::host::Survey;
 use crate::metrics::Metrics;
 use crate::provenance::{self, HostInfo};

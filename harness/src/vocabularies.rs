@@ -13,8 +13,9 @@
 mod byte_level;
 mod spm;
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::paths::Paths;
+use crate::tokenizer_files;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_engine::tokenizer::{TokenKind, VocabSource};
@@ -162,10 +163,7 @@ impl Vocabulary {
         for token in &difference.added {
             let id = self.source.tokens.len();
             let added = self.json["added_tokens"].as_array_mut().ok_or_else(odd)?;
-            added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": false,
-            }));
+            added.push(tokenizer_files::added(id, token, false));
             self.source.tokens.push(token.clone().into_bytes());
             self.source.token_types.push(TokenKind::UserDefined);
         }
@@ -248,14 +246,6 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))
-}
-
-/// One entry of `added_tokens`.
-fn added(id: usize, text: &str, special: bool) -> Value {
-    json!({
-        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": special,
-    })
 }
 
 /// What is missing or of another type in a JSON file.

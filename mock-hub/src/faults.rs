@@ -121,12 +121,12 @@ impl Rule {
 
 /// The rules of a hub and how often each has struck.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Rules {
     rules: Vec<(Rule, u64, u64)>, // rule, matching requests seen, faults done
     random: u64,
 }
 
-impl Plan {
+impl Rules {
     pub(crate) fn new(rules: Vec<Rule>, seed: u64) -> Self {
         Self { rules: rules.into_iter().map(|rule| (rule, 0, 0)).collect(), random: seed }
     }
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn skip_and_times_make_a_fault_flap() {
-        let mut plan = Plan::new(vec![Fault::Refuse.always().skip(1).times(2)], 1);
+        let mut plan = Rules::new(vec![Fault::Refuse.always().skip(1).times(2)], 1);
         let struck: Vec<bool> = (0..5).map(|_| !plan.strike(Side::Hub, "GET", "/x").is_empty()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
     }
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn chance_is_about_right_and_repeats() {
         let run = || {
-            let mut plan = Plan::new(vec![Fault::Refuse.always().chance(30)], 7);
+            let mut plan = Rules::new(vec![Fault::Refuse.always().chance(30)], 7);
             (0..1000).map(|_| plan.strike(Side::Cdn, "GET", "/x").len()).collect::<Vec<_>>()
         };
         let hits: usize = run().iter().sum();
@@ -320,8 +320,10 @@ mod tests {
 
     #[test]
     fn rules_compose_and_filter() {
-        let mut plan =
-            Plan::new(vec![Fault::Corrupt { at: 1 }.always().on(Side::Cdn), Fault::NoLength.always().method("GET")], 0);
+        let mut plan = Rules::new(
+            vec![Fault::Corrupt { at: 1 }.always().on(Side::Cdn), Fault::NoLength.always().method("GET")],
+            0,
+        );
         assert_eq!(plan.strike(Side::Cdn, "GET", "/x"), [Fault::Corrupt { at: 1 }, Fault::NoLength]);
         assert_eq!(plan.strike(Side::Hub, "HEAD", "/x"), []);
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use wiremock::{Mock, MockServer, matchers};
 
 use crate::answer::Responder;
-use crate::faults::{Plan, Rule};
+use crate::faults::{Rule, Rules};
 use crate::front;
 use crate::log::Log;
 use crate::repo::Repo;
@@ -37,7 +37,7 @@ impl Side {
 pub(crate) struct State {
     pub(crate) repos: BTreeMap<String, Repo>,
     pub(crate) renamed: BTreeMap<String, String>,
-    pub(crate) plan: Plan,
+    pub(crate) rules: Rules,
     pub(crate) origins: [String; 3],
     pub(crate) cdn_etag_differs: bool,
 }
@@ -131,7 +131,7 @@ impl MockHubBuilder {
             state: Arc::new(Mutex::new(State {
                 repos: self.repos.into_iter().map(|repo| (repo.name.clone(), repo)).collect(),
                 renamed: self.renamed.into_iter().collect(),
-                plan: Plan::new(self.rules, self.seed),
+                rules: Rules::new(self.rules, self.seed),
                 origins: origins.clone(),
                 cdn_etag_differs: self.cdn_etag_differs,
             })),
@@ -229,12 +229,12 @@ impl MockHub {
     }
 
     pub fn fault(&self, rule: Rule) {
-        self.shared.lock().plan.push(rule);
+        self.shared.lock().rules.push(rule);
     }
 
     /// Ends all faults.
     pub fn heal(&self) {
-        self.shared.lock().plan.clear();
+        self.shared.lock().rules.clear();
     }
 }
 

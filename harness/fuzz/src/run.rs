@@ -20,7 +20,7 @@ const ENDLESS: Duration = Duration::from_secs(20);
 const POOL: usize = 4000;
 
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct FuzzPlan<'a> {
     pub target: &'a Target,
     /// For how long.
     pub time: Duration,
@@ -36,7 +36,7 @@ pub struct Plan<'a> {
 
 /// What a run came to.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct FuzzOutcome {
     pub executions: u64,
     /// Inputs in the pool at the end.
     pub pool: usize,
@@ -87,8 +87,8 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
 ///
 /// # Errors
 /// The input of the moment cannot be written.
-pub fn run(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
+    let mut outcome = FuzzOutcome::default();
     let mut current =
         plan.current.map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let mut current = current.take().transpose()?;
@@ -202,9 +202,9 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
-    fn plan(target: &Target) -> Plan<'_> {
+    fn plan(target: &Target) -> FuzzPlan<'_> {
         let time = Duration::from_secs(20);
-        Plan { target, time, executions: 200_000, seed: 1, corpus: Vec::new(), current: None }
+        FuzzPlan { target, time, executions: 200_000, seed: 1, corpus: Vec::new(), current: None }
     }
 
     const PLANTED: Target = Target {

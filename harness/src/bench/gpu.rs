@@ -16,10 +16,9 @@ pub use page::page;
 use super::inputs::ids;
 use super::peers::ModelFile;
 use super::ratio::Spread;
-use crate::check::Failure;
-use crate::check::digest::digest;
+use crate::failure::Failure;
 use crate::golden::ORACLE_DEVICE;
-use crate::models;
+use crate::models::{self, digest};
 use crate::provenance::HostInfo;
 use bitnet_engine::device::{self, Opened};
 use bitnet_engine::inference::Want;
@@ -116,7 +115,7 @@ pub struct Prefill {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct CardReport {
     /// `measured`; `different` if the bits are not the oracle's.
     pub outcome: String,
     pub at: String,
@@ -142,7 +141,7 @@ pub struct Report {
 /// Figures of a card.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
-    /// See [`Report::copy_bytes_per_second`].
+    /// See [`CardReport::copy_bytes_per_second`].
     pub copy: Spread,
     pub decode: Vec<Decode>,
     pub prefill: Vec<Prefill>,

@@ -1,7 +1,7 @@
 //! The models of the benches: the trained tiny one always, and one of real size where there is one.
 
-use crate::check::Failure;
 use crate::env::{self, Env};
+use crate::failure::Failure;
 use crate::models::pool;
 use crate::paths::Paths;
 use bitnet_engine::gguf::GgufFile;

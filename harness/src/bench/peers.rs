@@ -88,7 +88,7 @@ pub struct Named {
 /// All that a run left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct PeersReport {
     /// When it ended, UTC.
     pub at: String,
     /// The checkout's commit, if known; it says nothing of changes that are not committed.
@@ -112,7 +112,7 @@ pub struct Report {
     pub depths: Vec<Wait>,
 }
 
-impl Report {
+impl PeersReport {
     /// Whether an engine has every figure that it was asked for, and one at least.
     pub fn is_complete(&self, engine: &str) -> bool {
         let warmed = self.rows.iter().filter(|row| row.engine == engine);
@@ -126,7 +126,7 @@ impl Report {
 
 /// What is measured, apart from threads.
 #[derive(Debug)]
-pub struct Plan {
+pub struct PeersPlan {
     /// The question; its number of threads is each of `threads` in turn.
     pub ask: Ask,
     pub threads: Vec<usize>,
@@ -163,7 +163,7 @@ impl Figures {
         *self = Self { failure: Some((error.to_string(), remedy)), ..Self::default() };
     }
 
-    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &Plan) -> Result<(), EngineError> {
+    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &PeersPlan) -> Result<(), EngineError> {
         std::thread::sleep(plan.pause);
         let (rates, foreign) = plan.guard.quiet(|| engine.measure(ask))?;
         self.prefill.push(rates.prefill);
@@ -191,7 +191,7 @@ impl Figures {
 /// Memory could not be read: that is measured by our own program, without which there is nothing to compare.
 pub fn compare(
     contenders: &mut [Contender<'_>],
-    plan: &Plan,
+    plan: &PeersPlan,
     read_memory: &mut ReadMemory<'_>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Memory>, Vec<Row>), EngineError> {

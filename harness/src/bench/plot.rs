@@ -1,6 +1,6 @@
 //! A report as a drawing: ours against the others, in units of ours, so that one scale fits all.
 
-use super::peers::{Report, Row, Series};
+use super::peers::{PeersReport, Row, Series};
 use plotters::prelude::*;
 
 /// Why there is no drawing.
@@ -30,7 +30,7 @@ pub(super) struct Bar {
 ///
 /// # Errors
 /// There is nothing to draw.
-pub fn svg(report: &Report) -> Result<String, PlotError> {
+pub fn svg(report: &PeersReport) -> Result<String, PlotError> {
     draw(&format!("{}: tokens/s in units of ours", report.model.name), &bars(report))
 }
 
@@ -78,7 +78,7 @@ pub(super) fn draw(title: &str, bars: &[Bar]) -> Result<String, PlotError> {
     Ok(out)
 }
 
-fn bars(report: &Report) -> Vec<Bar> {
+fn bars(report: &PeersReport) -> Vec<Bar> {
     type Pick = fn(&Row) -> Option<&Series>;
     let kinds: [(String, Pick); 2] = [
         (format!("prompt {}", report.prompt), |row| row.prefill.as_ref()),

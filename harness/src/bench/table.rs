@@ -1,12 +1,12 @@
 //! A report as one page of text.
 
-use super::peers::{Report, Row, Series};
+use super::peers::{PeersReport, Row, Series};
 use super::person::Wait;
 use super::ratio::Spread;
 use std::fmt::Write;
 
-pub fn table(report: &Report) -> String {
-    let Report { model, prompt, generate, rounds, .. } = report;
+pub fn table(report: &PeersReport) -> String {
+    let PeersReport { model, prompt, generate, rounds, .. } = report;
     let commit = report.commit.as_deref().unwrap_or("unknown");
     let mut out = format!(
         "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token\n{}, commit {:.12}, {}\n{rounds} rounds in turn; \
@@ -78,7 +78,7 @@ pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-fn cells(report: &Report, row: &Row) -> Vec<String> {
+fn cells(report: &PeersReport, row: &Row) -> Vec<String> {
     let bound = report.memory.iter().find(|m| m.threads == row.threads).map(|m| m.bound_tokens_per_second);
     let share = row.decode.as_ref().zip(bound).map(|(decode, bound)| decode.spread.median / bound);
     let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -112,7 +112,7 @@ fn load(foreign: Option<f64>, noisy: usize) -> String {
     if noisy == 0 { share } else { format!("{share}: NOISY in {noisy}") }
 }
 
-fn person(out: &mut String, report: &Report) {
+fn person(out: &mut String, report: &PeersReport) {
     if report.waits.is_empty() {
         return;
     }
@@ -148,7 +148,7 @@ fn person(out: &mut String, report: &Report) {
 }
 
 /// Tokens a second by how many tokens came before.
-fn depths(out: &mut String, report: &Report) {
+fn depths(out: &mut String, report: &PeersReport) {
     if report.depths.is_empty() {
         return;
     }

@@ -21,7 +21,7 @@ const OURS: &str = "ours";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct TokenizersReport {
     /// When, in RFC 3339.
     pub at: String,
     pub commit: Option<String>,
@@ -70,7 +70,7 @@ pub struct Vocabulary {
     pub about: String,
     /// Share of the machine that went to others meanwhile, from 0 to 1.
     pub foreign: Option<f64>,
-    /// In the order of [`Report::engines`].
+    /// In the order of [`TokenizersReport::engines`].
     pub engines: Vec<EngineReport>,
 }
 
@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-impl Report {
+impl TokenizersReport {
     /// Whether ours has figures and the reference's ids for every vocabulary.
     pub fn ours_is_exact(&self) -> bool {
         let ours = |vocabulary: &Vocabulary| {
@@ -171,7 +171,7 @@ impl Vocabulary {
 mod tests {
     use super::*;
 
-    pub(super) fn played() -> Report {
+    pub(super) fn played() -> TokenizersReport {
         let spread = |median: f64| Spread { median, least: median / 2.0, most: median * 2.0 };
         let rate = |state, rate, ours: Option<f64>| Rate {
             text: "mixed".into(),
@@ -198,7 +198,7 @@ mod tests {
             wrong,
             broken,
         ];
-        Report {
+        TokenizersReport {
             at: "2026-11-28T12:00:00Z".into(),
             commit: Some("abc".into()),
             host: HostInfo::here(),
@@ -241,6 +241,6 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let text = serde_json::to_string(&played()).expect("JSON");
-        assert_eq!(serde_json::from_str::<Report>(&text).expect("a record"), played());
+        assert_eq!(serde_json::from_str::<TokenizersReport>(&text).expect("a record"), played());
     }
 }

@@ -108,7 +108,7 @@ fn pair<'a>(
 /// The golden texts cannot be read or encoded.
 pub fn questions(ctx: &Context, cell: &Cell, loaded: &Loaded) -> Result<Vec<String>, Failure> {
     let text = bitnet_golden::texts::passage(&ctx.paths.golden)?;
-    let ids = super::digest::ids(loaded, &text, LENGTHS.iter().sum())?;
+    let ids = models::ids(loaded, &text, LENGTHS.iter().sum())?;
     let mut args = vec![
         "--activations".to_owned(),
         if loaded.model.weights.storages().any(|(_, s)| s.is_ternary()) {

@@ -6,6 +6,7 @@
 
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
+use crate::golden::ORACLE_DEVICE;
 use crate::metrics::Metrics;
 use crate::models;
 use bitnet_engine::inference::{Want, argmax, nll};
@@ -33,7 +34,9 @@ impl Check for Trainer {
             )));
         }
         let mut found = Comparison::default();
-        for passage in &reference.passages {
+        // The oracle has the bits of the other devices and is slow: of it one passage is enough.
+        let asked = if cell.device == ORACLE_DEVICE { 1 } else { reference.passages.len() };
+        for passage in reference.passages.iter().take(asked) {
             let ids =
                 loaded.tokenizer.encode(&passage.text, EncodeOptions { add_special: true, parse_special: false })?;
             if ids != passage.ids {

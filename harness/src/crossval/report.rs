@@ -218,7 +218,7 @@ pub struct TokenizerParity {
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct CrossvalReport {
     pub schema: u32,
     pub command: String,
     pub verdict: Verdict,
@@ -250,7 +250,7 @@ pub struct Report {
 /// What a report comes to, from its sections alone: the worst thing that was found, and in its absence whether anything
 /// was compared at all.
 #[must_use]
-pub fn judge(report: &Report) -> (Verdict, String) {
+pub fn judge(report: &CrossvalReport) -> (Verdict, String) {
     let mut found: Vec<(Verdict, String)> = Vec::new();
     if let Some(reason) = missing(&report.reference) {
         found.push((Verdict::Unavailable, reason));
@@ -330,11 +330,11 @@ fn explained(prompt: &PromptReport, limits: &Thresholds) -> bool {
     !logits.comparison.agrees && !found.is_empty() && all_shown && all_near
 }
 
-fn longest(report: &Report) -> Option<usize> {
+fn longest(report: &CrossvalReport) -> Option<usize> {
     report.prompts.iter().filter_map(|p| p.logits.ran()).map(|l| l.sequence.len()).max()
 }
 
-fn parity_words(report: &Report) -> String {
+fn parity_words(report: &CrossvalReport) -> String {
     let mut words = Vec::new();
     if let Some(parity) = report.tokenizer_parity.ran() {
         words.push(format!("tokens of {} texts", parity.texts.len()));
@@ -376,7 +376,7 @@ fn failure<T>(section: &Section<T>) -> Option<(Verdict, String)> {
     }
 }
 
-impl Report {
+impl CrossvalReport {
     /// The report with its verdict.
     #[must_use]
     pub fn judged(mut self) -> Self {

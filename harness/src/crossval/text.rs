@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::bisect::{Bisection, StepReport};
 use super::compare::PositionReport;
-use super::report::{BothSeconds, PromptReport, Report, Section, Verdict};
+use super::report::{BothSeconds, CrossvalReport, PromptReport, Section, Verdict};
 use super::tokens::TokenParity;
 
 /// A column of figures.
@@ -78,7 +78,7 @@ impl Style<'_> {
     }
 }
 
-pub fn render(report: &Report, style: &Style<'_>) -> String {
+pub fn render(report: &CrossvalReport, style: &Style<'_>) -> String {
     let mut out = String::new();
     let reference =
         report.reference.ran().map_or_else(|| "no reference".to_owned(), |r| format!("{} ({})", r.backend, r.chosen));
@@ -146,7 +146,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
     out
 }
 
-fn backend(report: &Report) -> &str {
+fn backend(report: &CrossvalReport) -> &str {
     report.reference.ran().map_or("reference", |r| &r.backend)
 }
 
@@ -168,7 +168,7 @@ fn absent<T>(out: &mut String, what: &str, section: &Section<T>) {
     }
 }
 
-fn write_prompt(out: &mut String, prompt: &PromptReport, report: &Report, style: &Style<'_>) {
+fn write_prompt(out: &mut String, prompt: &PromptReport, report: &CrossvalReport, style: &Style<'_>) {
     let _ = writeln!(out, "\nprompt {:?} ({})", prompt.prompt.prompt, prompt.prompt.template);
     match &prompt.tokens {
         Section::Ran(tokens) if tokens.equal => {

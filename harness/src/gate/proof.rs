@@ -1,7 +1,7 @@
 //! That the gate can be red, and is not by itself: quiet runs, which must be green, and a planted slowdown, which must not.
 
 use super::driver::{Counts, Driver};
-use super::{Finding, GateError, Judgement, Outcome, instructions, ratios};
+use super::{Finding, GateError, GateOutcome, Judgement, instructions, ratios};
 use bitnet_golden::gates::{Instructions, Ratios};
 use gate_driver::CALLS;
 use serde::Serialize;
@@ -9,12 +9,12 @@ use serde::Serialize;
 /// What the runs came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Proof {
-    pub quiet: Vec<Outcome>,
+    pub quiet: Vec<GateOutcome>,
     /// Largest difference between two quiet runs in one case, in percent.
     pub spread_percent: f64,
     /// Percent that were planted.
     pub planted_percent: u32,
-    pub planted: Outcome,
+    pub planted: GateOutcome,
     /// Cases of the planted run, and how many of them were seen to be slower than their limit.
     pub cases: usize,
     /// See `cases`.
@@ -35,7 +35,7 @@ impl Proof {
 
     /// Whether every quiet run is green and the planted one red.
     pub fn holds(&self) -> bool {
-        self.quiet.iter().all(|outcome| *outcome == Outcome::Green) && self.planted == Outcome::Red
+        self.quiet.iter().all(|outcome| *outcome == GateOutcome::Green) && self.planted == GateOutcome::Red
     }
 }
 

@@ -277,7 +277,7 @@ mod simulation;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Outcome, sample_build};
+    use crate::gate::{GateOutcome, sample_build};
 
     fn timed(ratios: &[(&str, &str, &str, f64)]) -> Timed {
         let text = str::to_owned;
@@ -301,7 +301,7 @@ mod tests {
         data(&[run(8.0, 2.0), run(8.1, 2.02), run(7.9, 1.98)], None).expect("data")
     }
 
-    fn outcome(now: &Timed) -> (Outcome, Vec<Finding>) {
+    fn outcome(now: &Timed) -> (GateOutcome, Vec<Finding>) {
         let judged = judge(&base(), now, true);
         (judged.outcome, judged.rows.into_iter().map(|row| row.finding).collect())
     }
@@ -323,11 +323,11 @@ mod tests {
     #[test]
     fn ten_percent_less_is_a_regression_and_noise_is_none() {
         use Finding::{Improved, NotHeld, Ok, Regression};
-        assert_eq!(outcome(&run(7.9, 1.95)), (Outcome::Green, vec![Ok, Ok]));
-        assert_eq!(outcome(&run(8.0, 2.0 / 1.1)), (Outcome::Red, vec![Ok, Regression]));
-        assert_eq!(outcome(&run(8.0 / 1.1, 2.0)), (Outcome::Red, vec![Regression, Ok]));
-        assert_eq!(outcome(&run(8.0, 2.12)), (Outcome::Green, vec![Ok, Improved]));
-        assert_eq!(outcome(&run(8.0, 2.3)), (Outcome::Red, vec![Ok, NotHeld]));
+        assert_eq!(outcome(&run(7.9, 1.95)), (GateOutcome::Green, vec![Ok, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.0 / 1.1)), (GateOutcome::Red, vec![Ok, Regression]));
+        assert_eq!(outcome(&run(8.0 / 1.1, 2.0)), (GateOutcome::Red, vec![Regression, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.12)), (GateOutcome::Green, vec![Ok, Improved]));
+        assert_eq!(outcome(&run(8.0, 2.3)), (GateOutcome::Red, vec![Ok, NotHeld]));
     }
 
     #[test]
@@ -338,8 +338,8 @@ mod tests {
             outcome(&now)
         };
         let (green, rows) = elsewhere(1.2);
-        assert!(green == Outcome::Green && matches!(rows[2], Finding::Unavailable(_)), "{rows:?}");
-        assert_eq!(elsewhere(0.7).0, Outcome::Red);
+        assert!(green == GateOutcome::Green && matches!(rows[2], Finding::Unavailable(_)), "{rows:?}");
+        assert_eq!(elsewhere(0.7).0, GateOutcome::Red);
     }
 
     #[test]
@@ -348,15 +348,15 @@ mod tests {
         now.paired.pop();
         now.unavailable.insert("avx512".to_owned(), "this CPU has no AVX-512".to_owned());
         let (green, rows) = outcome(&now);
-        assert!(green == Outcome::Green && matches!(rows[1], Finding::Unavailable(_)), "{rows:?}");
+        assert!(green == GateOutcome::Green && matches!(rows[1], Finding::Unavailable(_)), "{rows:?}");
         assert!(data(&[now], None).is_err());
         let mut now = run(8.0, 2.0);
         now.paired.pop();
-        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::NoCase]));
+        assert_eq!(outcome(&now), (GateOutcome::Red, vec![Finding::Ok, Finding::NoCase]));
         let mut now =
             timed(&[("avx2", "scalar", "add", 8.0), ("avx512", "avx2", "add", 2.0), ("amx", "avx512", "add", 9.0)]);
         now.build.sets.push("amx".to_owned());
-        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
+        assert_eq!(outcome(&now), (GateOutcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
         // Blessed where it cannot run, it is not a failure where it can, until it is blessed there.
         let mut lacking = run(8.0, 2.0);
         lacking.build.sets.push("amx".to_owned());
@@ -366,7 +366,7 @@ mod tests {
         bless(dir.path(), &without, "x86_64").expect("written");
         assert_eq!(bitnet_golden::gates::ratios(dir.path(), "x86_64").expect("read"), without);
         let judged = judge(&without, &now, true);
-        assert!(judged.outcome == Outcome::Green && matches!(judged.rows[2].finding, Finding::Unavailable(_)));
+        assert!(judged.outcome == GateOutcome::Green && matches!(judged.rows[2].finding, Finding::Unavailable(_)));
         let with = data(&[now], Some(&without)).expect("data");
         assert_eq!((with.pair.len(), with.elsewhere), (3, vec![]));
     }

@@ -2,7 +2,7 @@
 //! published.
 
 use crate::axes::Cell;
-use crate::check::Context;
+use crate::context::Context;
 use crate::{models, vocabularies};
 use bitnet_golden::matrix::Source;
 use std::str::FromStr;

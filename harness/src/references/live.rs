@@ -6,9 +6,10 @@
 
 use super::questions::{CONTEXT, Subject};
 use crate::atomic;
-use crate::check::{Context, Failure};
+use crate::context::Context;
 use crate::crossval::Reference;
 use crate::crossval::live::{Asking, Desk, Live};
+use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::GgufFile;

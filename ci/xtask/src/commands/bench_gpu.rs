@@ -13,7 +13,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
 use bitnet_harness::Failure;
-use bitnet_harness::bench::gpu::{Ask, Figures, Report, bits, figures, page};
+use bitnet_harness::bench::gpu::{Ask, CardReport, Figures, bits, figures, page};
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::bench::ratio::Spread;
 use bitnet_harness::env::Env;
@@ -95,7 +95,7 @@ impl Args {
             Figures { copy: none, decode: Vec::new(), prefill: Vec::new() }
         };
         let Figures { copy, decode, prefill } = measured;
-        let report = Report {
+        let report = CardReport {
             outcome: if equal { "measured" } else { "different" }.to_owned(),
             at: provenance::now(),
             commit: provenance::commit(&root(), &Env::read()),
@@ -160,7 +160,7 @@ impl Args {
         Ok(ExitCode::from(UNAVAILABLE))
     }
 
-    fn write(&self, report: &Report) -> anyhow::Result<()> {
+    fn write(&self, report: &CardReport) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(report)?;
         let record = self.out.clone().unwrap_or_else(|| target().join("bench/gpu.json"));
         put(&record, &format!("{json}\n"))?;

@@ -17,7 +17,7 @@ use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_harness::bench::engine::{Ask, Engine, EngineError, Program};
 use bitnet_harness::bench::models::large;
 use bitnet_harness::bench::noise::Guard;
-use bitnet_harness::bench::peers::{Contender, ModelFile, Named, Plan, Report, compare};
+use bitnet_harness::bench::peers::{Contender, ModelFile, Named, PeersPlan, PeersReport, compare};
 use bitnet_harness::bench::person::{self, Waits};
 use bitnet_harness::bench::worker::Worker;
 use bitnet_harness::bench::{curve, plot, table};
@@ -186,11 +186,11 @@ impl Args {
         let depths = once(self.depths.iter().map(|n| *n as usize));
         let depths = person::depths(&mut contenders, &ask, &depths, &deep, tell);
         let threads = if self.measure.contains(&Measure::Warmed) { threads } else { Vec::new() };
-        let plan = Plan { ask, threads, rounds, pause, guard, weight_bytes };
+        let plan = PeersPlan { ask, threads, rounds, pause, guard, weight_bytes };
         let reader = Program::ours(ours);
         let mut read = |threads| reader.bandwidth(threads, plan.ask.limit);
         let (memory, rows) = compare(&mut contenders, &plan, &mut read, tell)?;
-        let report = Report {
+        let report = PeersReport {
             at: provenance::now(),
             commit: provenance::commit(&root(), &Env::read()),
             host: HostInfo::here(),
@@ -260,7 +260,7 @@ impl Args {
         Ok(target().join("release").join(format!("bitnet{}", std::env::consts::EXE_SUFFIX)))
     }
 
-    fn write(&self, report: &Report) -> anyhow::Result<()> {
+    fn write(&self, report: &PeersReport) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(report)?;
         let record = self.out.clone().unwrap_or_else(|| target().join("bench/peers.json"));
         put(&record, &format!("{json}\n"))?;
@@ -270,7 +270,7 @@ impl Args {
             Format::Json => writeln!(out, "{json}")?,
             Format::Text => out.write_all(table::table(report).as_bytes())?,
         }
-        type Draw = fn(&Report) -> Result<String, plot::PlotError>;
+        type Draw = fn(&PeersReport) -> Result<String, plot::PlotError>;
         let drawings: [(&Option<PathBuf>, Draw); 2] = [(&self.plot, plot::svg), (&self.curve, curve::svg)];
         for (path, draw) in drawings {
             let Some(path) = path else { continue };
@@ -283,7 +283,7 @@ impl Args {
         Ok(())
     }
 
-    fn verdict(&self, report: &Report, named: &[String]) -> anyhow::Result<ExitCode> {
+    fn verdict(&self, report: &PeersReport, named: &[String]) -> anyhow::Result<ExitCode> {
         let warmed = report.rows.iter().filter(|row| row.engine == OURS).find_map(|row| row.failure.clone());
         let wait = report
             .waits

@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 #[derive(serde::Serialize)]
-struct Report {
+struct Overhead {
     goal_percent: f64,
     limit_percent: f64,
     optimised: bool,
@@ -89,7 +89,8 @@ impl Args {
         match self.format {
             Format::Json => {
                 let Limits { goal_percent, limit_percent, .. } = limits;
-                let report = Report { goal_percent, limit_percent, optimised: !cfg!(debug_assertions), models: lines };
+                let report =
+                    Overhead { goal_percent, limit_percent, optimised: !cfg!(debug_assertions), models: lines };
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             }
             Format::Text => {

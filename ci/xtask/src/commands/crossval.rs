@@ -1,6 +1,6 @@
 //! `cargo xtask crossval`: parts of the cross-validation by themselves.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, finish, report_usage};
 use crate::root::root;
 use bitnet_golden::texts;
 use bitnet_harness::crossval::report::Asked;
@@ -50,7 +50,7 @@ impl Args {
             true => Ok(texts::strings(&root().join("golden"))?),
             false => Err("--tokenizer-parity was not given".to_owned()),
         };
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts: if self.performance { vec![self.prompt.clone()] } else { Vec::new() },
             template: "raw".to_owned(),

@@ -1,6 +1,6 @@
 //! `cargo xtask crossval-per-token`: a prompt through our engine and through a C++ reference, token by token.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, finish, report_usage};
 use anyhow::{Context, ensure};
 use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ impl Args {
     }
 
     fn go(&self) -> anyhow::Result<ExitCode> {
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts: self.prompt.clone(),
             template: self.prompt_template.clone(),

@@ -11,7 +11,7 @@ use bitnet_golden::cuda::Cuda;
 use bitnet_kernels::cuda::architecture::Architecture;
 use bitnet_kernels::cuda::nvrtc::{Nvrtc, NvrtcError, OPTIONS};
 use bitnet_kernels::cuda::{HEADERS, sources};
-use judge::{Report, Unit};
+use judge::{Findings, Unit};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -136,7 +136,7 @@ fn version(nvrtc: &Nvrtc) -> String {
 }
 
 /// The table, what is wrong, and a line that adds up.
-fn text(report: &Report) -> String {
+fn text(report: &Findings) -> String {
     let mut text = String::new();
     let width = report.rows.iter().map(|row| row.entry.len()).max().unwrap_or(0).max(8);
     text += &format!(

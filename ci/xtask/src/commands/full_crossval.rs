@@ -1,6 +1,6 @@
 //! `cargo xtask full-crossval`: everything about a model, and one receipt of it.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, default_receipt, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, default_receipt, finish, report_usage};
 use crate::root::root;
 use bitnet_golden::texts;
 use bitnet_harness::crossval::report::Asked;
@@ -49,7 +49,7 @@ impl Args {
     fn go(&self) -> anyhow::Result<ExitCode> {
         let golden = root().join("golden");
         let prompts = if self.prompt.is_empty() { PROMPTS.map(str::to_owned).to_vec() } else { self.prompt.clone() };
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts,
             template: self.prompt_template.clone(),

@@ -11,7 +11,7 @@ use bitnet_golden::gates::{self, Ratios};
 use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::gate::driver::{Driver, valgrind};
 use bitnet_harness::gate::proof::{self, Proof};
-use bitnet_harness::gate::{BLESS, Finding, GateError, Judgement, Outcome, Row, instructions, ratios};
+use bitnet_harness::gate::{BLESS, Finding, GateError, GateOutcome, Judgement, Row, instructions, ratios};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -141,8 +141,8 @@ impl Args {
             Format::Text => std::io::stdout().lock().write_all(text(what, judged, self.all).as_bytes())?,
         }
         Ok(match judged.outcome {
-            Outcome::Red => ExitCode::FAILURE,
-            Outcome::Green if !(self.require && judged.lacks_a_set()) => ExitCode::SUCCESS,
+            GateOutcome::Red => ExitCode::FAILURE,
+            GateOutcome::Green if !(self.require && judged.lacks_a_set()) => ExitCode::SUCCESS,
             _ => ExitCode::from(UNAVAILABLE),
         })
     }
@@ -164,7 +164,7 @@ impl Args {
                 writeln!(out, "{}", if proof.holds() { "the gate holds" } else { "THE GATE DOES NOT HOLD" })?;
             }
         }
-        let nothing = proof.quiet.iter().all(|outcome| *outcome == Outcome::Unavailable);
+        let nothing = proof.quiet.iter().all(|outcome| *outcome == GateOutcome::Unavailable);
         Ok(if proof.holds() { ExitCode::SUCCESS } else { ExitCode::from(if nothing { UNAVAILABLE } else { 1 }) })
     }
 

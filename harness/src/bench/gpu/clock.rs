@@ -1,6 +1,6 @@
 //! What a session's work takes by the clock of its card.
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use bitnet_engine::inference::{Sampler, SamplerOptions, Session};
 use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::cuda::metered::Metered;

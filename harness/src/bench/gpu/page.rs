@@ -1,12 +1,12 @@
 //! What was found about a card, for people.
 
-use super::{Clock, Report};
+use super::{CardReport, Clock};
 use crate::bench::ratio::Spread;
 use crate::bench::table::{digits, line};
 
 /// The report as one page of text.
-pub fn page(report: &Report) -> String {
-    let Report { model, bits, copy_bytes_per_second: copy, .. } = report;
+pub fn page(report: &CardReport) -> String {
+    let CardReport { model, bits, copy_bytes_per_second: copy, .. } = report;
     let mut out = String::new();
     let commit = report.commit.as_deref().unwrap_or("unknown");
     line(&mut out, format_args!("{}: {}, commit {commit:.12}, {}", report.device, report.about, report.at));
@@ -84,9 +84,9 @@ mod tests {
     use crate::bench::peers::ModelFile;
     use crate::provenance::HostInfo;
 
-    fn report() -> Report {
+    fn report() -> CardReport {
         let one = |v| Spread { median: v, least: v / 2.0, most: v * 2.0 };
-        Report {
+        CardReport {
             outcome: "measured".to_owned(),
             at: "now".to_owned(),
             commit: Some("0123456789abcdef".to_owned()),

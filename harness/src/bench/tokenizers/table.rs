@@ -1,10 +1,10 @@
 //! The record as Markdown.
 
-use super::{EngineReport, Rate, Report, State, Vocabulary};
+use super::{EngineReport, Rate, State, TokenizersReport, Vocabulary};
 use std::fmt::Write;
 
 /// A page: what was measured, and a table for each vocabulary.
-pub fn markdown(report: &Report) -> String {
+pub fn markdown(report: &TokenizersReport) -> String {
     let commit = report.commit.as_deref().unwrap_or("unknown");
     let mut out = format!(
         "{}, commit {commit:.12}, {}. {} rounds in turn, medians. MB/s of CPU time on one thread; cold is the first pass over \

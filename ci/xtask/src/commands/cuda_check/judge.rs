@@ -45,7 +45,7 @@ pub(super) struct Row {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct Findings {
     pub(super) outcome: &'static str,
     pub(super) nvrtc: String,
     pub(super) library: String,
@@ -61,7 +61,7 @@ pub(super) struct Report {
     pub(super) warnings: Vec<String>,
 }
 
-impl Report {
+impl Findings {
     /// Something was compiled and nothing is wrong.
     pub(super) fn green(&self) -> bool {
         self.outcome == "green"
@@ -76,7 +76,7 @@ pub(super) fn judge(
     architectures: &[Architecture],
     left_out: Vec<String>,
     all: bool,
-) -> Report {
+) -> Findings {
     let (mut rows, mut failures, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let jobs: Vec<(&Unit, Architecture)> =
         units.iter().flat_map(|unit| architectures.iter().map(move |architecture| (unit, *architecture))).collect();
@@ -103,7 +103,7 @@ pub(super) fn judge(
     }
     let green = failures.is_empty() && !rows.is_empty() && rows.iter().all(|row| row.finding.is_none());
     let (major, minor) = nvrtc.version();
-    Report {
+    Findings {
         outcome: if green { "green" } else { "red" },
         nvrtc: format!("{major}.{minor}"),
         library: nvrtc.place().to_owned(),
