@@ -54,9 +54,6 @@ impl Checkout {
     }
 
     /// Whether the files are those of the build: asked for every cell of a matrix, so they are read once a process.
-    ///
-    /// # Errors
-    /// Why the worker is stale.
     pub fn is_as_built(&self) -> std::result::Result<(), String> {
         type Known = HashMap<PathBuf, std::result::Result<String, String>>;
         static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();

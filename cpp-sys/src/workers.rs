@@ -203,9 +203,6 @@ fn hash_once(program: &Path) -> std::io::Result<String> {
 }
 
 /// SHA-256 of a file, in hex.
-///
-/// # Errors
-/// The file cannot be read.
 pub fn sha256(path: &Path) -> std::io::Result<String> {
     Ok(hex::encode(Sha256::digest(std::fs::read(path)?)))
 }

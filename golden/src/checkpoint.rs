@@ -42,9 +42,6 @@ pub struct Checkpoint {
 pub const BACKENDS: [&str; 2] = ["checkpoint", "transformers"];
 
 /// Names of the recordings of a folder, sorted.
-///
-/// # Errors
-/// The folder cannot be read.
 pub fn names(golden: &Path, backend: &str) -> Result<Vec<String>, GoldenError> {
     let folder = golden.join("reference").join(backend);
     let unreadable = |source| GoldenError::Read { path: folder.clone(), source };

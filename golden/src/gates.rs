@@ -113,9 +113,6 @@ pub fn ratios_path(golden: &Path, arch: &str) -> PathBuf {
 }
 
 /// Reads the counts.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn instructions(golden: &Path, arch: &str) -> Result<Instructions, GoldenError> {
     let path = instructions_path(golden, arch);
     let file: Instructions = read_toml(&path)?;
@@ -124,9 +121,6 @@ pub fn instructions(golden: &Path, arch: &str) -> Result<Instructions, GoldenErr
 }
 
 /// Reads the ratios.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn ratios(golden: &Path, arch: &str) -> Result<Ratios, GoldenError> {
     let path = ratios_path(golden, arch);
     let file: Ratios = read_toml(&path)?;

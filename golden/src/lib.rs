@@ -6,7 +6,8 @@
 //! leaf: it knows nothing of the engine or of the harness, so that neither can bend the truth while it
 //! reads it. It only reads; the one writer of snapshots is the blessing command of the harness.
 //!
-//! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
+//! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default. What a reader returns beside
+//! data is a [`GoldenError`] with the file and the place in it.
 
 #![allow(missing_docs, reason = "a name that says it all has no comment")]
 

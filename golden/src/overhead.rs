@@ -28,9 +28,6 @@ struct Overhead {
 }
 
 /// The limits of discovery.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn tokenizer_discovery(golden: &Path) -> Result<TokenizerDiscovery, GoldenError> {
     let path = golden.join("overhead.toml");
     let overhead: Overhead = read_toml(&path)?;

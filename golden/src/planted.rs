@@ -26,9 +26,6 @@ struct File {
 }
 
 /// Reads the file.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn read(golden: &Path) -> Result<Vec<Planted>, GoldenError> {
     Ok(read_toml::<File>(&golden.join("planted.toml"))?.fault)
 }

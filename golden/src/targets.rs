@@ -47,9 +47,6 @@ pub struct Floor {
 }
 
 /// Reads the file.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn read(golden: &Path) -> Result<Targets, GoldenError> {
     read_toml(&golden.join("targets.toml"))
 }

@@ -58,26 +58,17 @@ struct Plans {
 }
 
 /// The plan of a model, else the default one, from `texts/plan.toml`.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn plan(golden: &Path, model: &str) -> Result<Plan, GoldenError> {
     let mut plans: Plans = read_toml(&golden.join("texts/plan.toml"))?;
     Ok(plans.model.remove(model).unwrap_or(plans.default))
 }
 
 /// A page of prose (`texts/passage.txt`).
-///
-/// # Errors
-/// The file cannot be read.
 pub fn passage(golden: &Path) -> Result<String, GoldenError> {
     read(&golden.join("texts/passage.txt"))
 }
 
 /// Strings that strain tokenizers (`texts/strings.json`).
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn strings(golden: &Path) -> Result<Vec<String>, GoldenError> {
     json(&golden.join("texts/strings.json"))
 }
@@ -94,9 +85,6 @@ struct RecordedCase {
 }
 
 /// Texts with the ids that HuggingFace `tokenizers` gave for a model's tokenizer; none for models without a recording.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn recorded_ids(golden: &Path, model: &str) -> Result<Vec<(String, Vec<u32>)>, GoldenError> {
     if !matches!(model, "tiny-bitnet" | "tiny-bitnet-silu") {
         return Ok(Vec::new());

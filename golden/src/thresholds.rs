@@ -95,9 +95,6 @@ fn read(golden: &Path) -> Result<File, GoldenError> {
 }
 
 /// The limits for the training program's recording.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn trainer(golden: &Path) -> Result<TrainerLimits, GoldenError> {
     Ok(read(golden)?.trainer)
 }

@@ -19,6 +19,15 @@
 //! statement is a ratio within a round, in which the engines ran one after the other, or a share of what memory could be
 //! read at in that round. Nothing is assumed about a peer; what could not be measured is absent and says why.
 
+/// Adds a line to a text.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {{
+        use std::fmt::Write as _;
+        // A string takes whatever is written.
+        let _ = writeln!($out, $($text)*);
+    }};
+}
+
 pub mod curve;
 pub mod engine;
 pub mod gpu;

@@ -88,9 +88,6 @@ impl Golden {
     }
 
     /// Compares `actual` with the snapshot, or writes it when blessing.
-    ///
-    /// # Errors
-    /// See [`SnapshotError`].
     pub fn assert(&self, cell: &Cell, part: &str, actual: &str) -> Result<(), SnapshotError> {
         let file = self.file(cell, part)?;
         let path = self.folder.join(&file);

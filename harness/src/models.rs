@@ -32,9 +32,6 @@ type Slot = Arc<OnceLock<Result<Loaded, String>>>;
 
 /// The model of a cell in its quant. Loading uses the best kernels of this machine: it computes nothing that a check
 /// looks at (the layout of I2_S is said, not probed).
-///
-/// # Errors
-/// The model cannot be made or loaded.
 pub fn loaded(ctx: &Context, cell: &Cell) -> Result<Loaded, Failure> {
     static MODELS: OnceLock<Mutex<HashMap<String, Slot>>> = OnceLock::new();
     let slot = {
@@ -49,9 +46,6 @@ pub fn loaded(ctx: &Context, cell: &Cell) -> Result<Loaded, Failure> {
 }
 
 /// The GGUF of a model in a quant.
-///
-/// # Errors
-/// The model cannot be read, made or converted.
 pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failure> {
     let stored = |file: GgufFile| -> Result<GgufFile, Failure> {
         let native = native_quant(&file);
@@ -154,9 +148,6 @@ pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
 
 /// A cell's device. A card is opened once a process, so that its cells share what was compiled and uploaded; the emulation, which
 /// does one launch at a time, for each cell.
-///
-/// # Errors
-/// The device is unknown or not here.
 pub fn device(cell: &Cell) -> Result<Opened, Failure> {
     static OPENED: Mutex<Vec<(String, Opened)>> = Mutex::new(Vec::new());
     let open = || -> Result<Opened, Failure> { Ok(bitnet_engine::device::open(&cell.device, &Settings::from_env()?)?) };
@@ -173,9 +164,6 @@ pub fn device(cell: &Cell) -> Result<Opened, Failure> {
 }
 
 /// A pool of threads, made once a process for each size. Sessions of several cells take turns in it.
-///
-/// # Errors
-/// The threads cannot be started.
 pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
     static POOLS: OnceLock<Mutex<HashMap<usize, Arc<Pool>>>> = OnceLock::new();
     let mut pools = POOLS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,9 +176,6 @@ pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
 }
 
 /// An empty sequence of a model.
-///
-/// # Errors
-/// The session cannot be made.
 pub fn session(
     loaded: &Loaded,
     device: impl Into<Opened>,
@@ -225,9 +210,6 @@ pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failur
 }
 
 /// SHA-256 over the logits of every position, as little-endian f32.
-///
-/// # Errors
-/// The tokens cannot be computed.
 pub fn digest(loaded: &Loaded, device: &Opened, ids: &[u32], threads: usize, chunk: usize) -> Result<String, Failure> {
     let mut session = session(loaded, device.clone(), threads, chunk, ids.len())?;
     let mut hash = Sha256::new();

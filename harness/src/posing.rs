@@ -31,18 +31,12 @@ impl Family {
     }
 
     /// The files of its repository, by name.
-    ///
-    /// # Errors
-    /// The vocabulary cannot be written.
     pub fn files(&self, vocabulary: &TokenizerFiles) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         let json = vocabulary.tokenizer_json(self.vocab.max(vocabulary.len()))?;
         Ok(vec![("tokenizer.json", json), ("tokenizer_config.json", b"{}".to_vec())])
     }
 
     /// The metadata by which it is recognised.
-    ///
-    /// # Errors
-    /// A vocabulary too large for GGUF.
     pub fn metadata(&self) -> Result<[(&'static str, MetaValue); 3], Failure> {
         Ok([
             ("general.architecture", "llama".into()),
@@ -59,9 +53,6 @@ pub fn is_tokenizer_key(key: &str) -> bool {
 
 /// A model file without weights: the metadata that `keep` leaves, some more, and an embedding of `rows` rows, all zero, so
 /// narrow that it costs nothing. Discovery reads no weight, so this is all of the model that it sees.
-///
-/// # Errors
-/// It cannot be written.
 pub fn husk(
     file: &GgufFile,
     keep: impl Fn(&str) -> bool,

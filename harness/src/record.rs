@@ -85,9 +85,6 @@ pub enum RecordError {
 
 impl Record {
     /// The cell of the record.
-    ///
-    /// # Errors
-    /// If its name is not a cell's; [`read`] has refused such a record already.
     pub fn cell(&self) -> Result<Cell, crate::axes::CellNameError> {
         self.name.parse()
     }
@@ -99,9 +96,6 @@ pub fn file_name(cell: &Cell) -> String {
 }
 
 /// Writes a record into `folder`.
-///
-/// # Errors
-/// [`RecordError`] if it cannot be written.
 pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordError> {
     let path = folder.join(file_name(cell));
     let mut text = serde_json::to_vec_pretty(record)
@@ -111,9 +105,6 @@ pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordEr
 }
 
 /// Reads one record and checks that it is one.
-///
-/// # Errors
-/// [`RecordError`].
 pub fn read(path: &Path) -> Result<Record, RecordError> {
     let malformed = |problem: String| RecordError::Malformed { path: path.to_owned(), problem };
     let text = std::fs::read_to_string(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;

@@ -53,9 +53,6 @@ impl Report {
     }
 
     /// See [`load`].
-    ///
-    /// # Errors
-    /// As [`load`].
     pub fn load(folders: &[PathBuf]) -> Result<Self, RecordError> {
         let mut report = Self::default();
         for folder in folders {

@@ -171,26 +171,17 @@ impl Vocabulary {
     }
 
     /// A GGUF, in memory, that holds this tokenizer and nothing else.
-    ///
-    /// # Errors
-    /// The writer or the reader refuses it.
     pub fn gguf(&self) -> Result<GgufFile, Failure> {
         gguf(&self.source)
     }
 }
 
 /// A GGUF, in memory, with the tokenizer of `source` and nothing else.
-///
-/// # Errors
-/// The writer or the reader refuses it.
 pub fn gguf(source: &VocabSource) -> Result<GgufFile, Failure> {
     Ok(GgufFile::from_vec(gguf_bytes(source)?)?)
 }
 
 /// The bytes of [`gguf`].
-///
-/// # Errors
-/// The writer refuses it.
 pub fn gguf_bytes(source: &VocabSource) -> Result<Vec<u8>, Failure> {
     let mut writer = GgufWriter::new(3, 32)?;
     let key = |name: &str| format!("tokenizer.ggml.{name}");

@@ -67,7 +67,7 @@ pub enum Fault {
     IgnoreRange,
 }
 
-/// A fault and the requests that it befalls.
+/// A fault and the requests that it strikes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     pub fault: Fault,
@@ -81,7 +81,7 @@ pub struct Rule {
     pub skip: u64,
     /// After this many faults the rule ends.
     pub times: Option<u64>,
-    /// Percent of the matching requests that it befalls.
+    /// Percent of the matching requests that it strikes.
     pub chance: u8,
 }
 

@@ -54,9 +54,6 @@ pub fn corpus_folder(target: &Target) -> PathBuf {
 }
 
 /// The files of a folder, in the order of their names; none if it is not there.
-///
-/// # Errors
-/// A file cannot be read.
 pub fn corpus(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -84,9 +81,6 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
 }
 
 /// Runs until the time is over or something breaks a limit.
-///
-/// # Errors
-/// The input of the moment cannot be written.
 pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
     let mut outcome = FuzzOutcome::default();
     let mut current =

@@ -24,9 +24,6 @@ const COLOURS: [RGBColor; 7] = [
 type Line = (String, Vec<(f64, f64)>);
 
 /// An SVG of the waits of a report.
-///
-/// # Errors
-/// There is nothing to draw.
 pub fn svg(report: &PeersReport) -> Result<String, PlotError> {
     let panels = panels(report);
     let height = SIZE.1.saturating_mul(u32::try_from(panels.len()).unwrap_or(u32::MAX));

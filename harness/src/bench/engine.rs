@@ -74,16 +74,10 @@ pub trait Engine {
     fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError>;
 
     /// The time of a new process to the last of `answer` tokens after the text; `None` if there is no way to ask.
-    ///
-    /// # Errors
-    /// As [`Engine::measure`].
     fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError>;
 
     /// The time of [`Ask::generate`] tokens that come after `depth` others, without load, preparation and the others; `None` if there
     /// is no way to ask.
-    ///
-    /// # Errors
-    /// As [`Engine::measure`].
     fn deep(&mut self, _ask: &Ask, _depth: usize) -> Result<Option<Timed>, EngineError> {
         Ok(None)
     }

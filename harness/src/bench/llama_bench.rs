@@ -56,9 +56,6 @@ pub fn parse(output: &str, prompt: usize, generate: usize, threads: usize) -> Re
 }
 
 /// The rate of a generation that comes after `depth` tokens.
-///
-/// # Errors
-/// As [`parse`].
 pub fn deep(output: &str, generate: usize, depth: usize, threads: usize) -> Result<f64, ParseError> {
     rate(&tests(output)?, (0, generate, depth), threads)
 }

@@ -60,9 +60,6 @@ pub fn named(path: PathBuf) -> (String, PathBuf) {
 }
 
 /// A model of [`paths`], loaded. The layout that was found out once is remembered, as `bitnet` does: noise tells none.
-///
-/// # Errors
-/// It cannot be read or is none.
 pub fn open(path: &Path) -> Result<Loaded, Failure> {
     let layouts = layouts_from_env();
     let options = LoadOptions { layouts: layouts.as_deref(), ..LoadOptions::default() };

@@ -56,9 +56,6 @@ impl Guard {
 
     /// Measures until a measurement is quiet; the quietest if none is. Beside it stands its foreign load, `None` where the
     /// system does not say.
-    ///
-    /// # Errors
-    /// That of the measurement.
     pub fn quiet<T, E>(&self, mut measure: impl FnMut() -> Result<T, E>) -> Result<(T, Option<f64>), E> {
         self.quietest(&mut || {
             let before = Moment::now();

@@ -148,9 +148,6 @@ fn cell(
 }
 
 /// A text of at most so many tokens, and nearly as many, from words that are repeated; the last may be cut. `count` counts tokens.
-///
-/// # Errors
-/// That of `count`.
 pub fn text_of<E>(words: &str, tokens: usize, count: impl Fn(&str) -> Result<usize, E>) -> Result<(usize, String), E> {
     let all: Vec<&str> = words.split_ascii_whitespace().collect();
     let text = |n: usize| all.iter().cycle().take(n).copied().collect::<Vec<_>>().join(" ");

@@ -27,9 +27,6 @@ pub(super) struct Bar {
 }
 
 /// An SVG with a bar for each engine and kind of work; ours has length 1.
-///
-/// # Errors
-/// There is nothing to draw.
 pub fn svg(report: &PeersReport) -> Result<String, PlotError> {
     draw(&format!("{}: tokens/s in units of ours", report.model.name), &bars(report))
 }

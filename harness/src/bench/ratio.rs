@@ -38,6 +38,11 @@ impl Spread {
     }
 }
 
+/// [`Spread::median`]; NaN of nothing, or if a value is not finite.
+pub fn median(values: &[f64]) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

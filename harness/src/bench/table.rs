@@ -3,7 +3,6 @@
 use super::peers::{PeersReport, Row, Series};
 use super::person::Wait;
 use super::ratio::Spread;
-use std::fmt::Write;
 
 pub fn table(report: &PeersReport) -> String {
     let PeersReport { model, prompt, generate, rounds, .. } = report;
@@ -21,21 +20,19 @@ pub fn table(report: &PeersReport) -> String {
         report.at,
     );
     for engine in &report.engines {
-        line(&mut out, format_args!("- {}: {}", engine.name, engine.about));
+        line!(out, "- {}: {}", engine.name, engine.about);
     }
     for memory in &report.memory {
         let Spread { median, least, most } = memory.bytes_per_second.spread;
-        line(
-            &mut out,
-            format_args!(
-                "- memory is read at {:.1} GB/s ({:.1}..{:.1}) by {} threads: at most {:.2} tokens/s with all weights read \
+        line!(
+            out,
+            "- memory is read at {:.1} GB/s ({:.1}..{:.1}) by {} threads: at most {:.2} tokens/s with all weights read \
                  once (a screened head reads fewer)",
-                1e-9 * median,
-                1e-9 * least,
-                1e-9 * most,
-                memory.threads,
-                memory.bound_tokens_per_second,
-            ),
+            1e-9 * median,
+            1e-9 * least,
+            1e-9 * most,
+            memory.threads,
+            memory.bound_tokens_per_second
         );
     }
     person(&mut out, report);
@@ -43,39 +40,24 @@ pub fn table(report: &PeersReport) -> String {
     if report.rows.is_empty() {
         return out;
     }
-    let head = [
-        "threads".to_owned(),
-        "engine".to_owned(),
-        format!("prompt {prompt}, tokens/s without load and preparation"),
-        "ours is".to_owned(),
-        format!("generate {generate}, tokens/s without load and preparation"),
-        "ours is".to_owned(),
-        "of the bound".to_owned(),
-        "first token, ms".to_owned(),
-        "ours is".to_owned(),
-        "peak RSS, MB".to_owned(),
-        "foreign load".to_owned(),
-    ];
-    line(&mut out, format_args!("\n| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())));
+    let rate = "tokens/s without load and preparation";
+    let measured = format!("prompt {prompt}, {rate} | ours is | generate {generate}, {rate} | ours is | of the bound");
+    let rest = "first token, ms | ours is | peak RSS, MB | foreign load";
+    line!(out, "\n| threads | engine | {measured} | {rest} |\n|{}", "---|".repeat(11));
     for row in &report.rows {
-        line(&mut out, format_args!("| {} |", cells(report, row).join(" | ")));
+        line!(out, "| {} |", cells(report, row).join(" | "));
     }
     for row in report.rows.iter().filter(|row| row.failure.is_some()) {
         let why = row.failure.as_deref().unwrap_or_default();
-        line(&mut out, format_args!("{}, {} threads: unavailable: {why}", row.engine, row.threads));
+        line!(out, "{}, {} threads: unavailable: {why}", row.engine, row.threads);
         if let Some(remedy) = &row.remedy {
-            line(&mut out, format_args!("  to fix it: {remedy}"));
+            line!(out, "  to fix it: {remedy}");
         }
     }
     if let Some(tokens) = report.rows.iter().find_map(|row| row.first_token_prompt) {
-        line(&mut out, format_args!("first token: of a text of {tokens} tokens, from the start of the process"));
+        line!(out, "first token: of a text of {tokens} tokens, from the start of the process");
     }
     out
-}
-
-pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a String does not fail.
-    let _ = writeln!(out, "{text}");
 }
 
 fn cells(report: &PeersReport, row: &Row) -> Vec<String> {
@@ -116,18 +98,14 @@ fn person(out: &mut String, report: &PeersReport) {
     if report.waits.is_empty() {
         return;
     }
-    line(
+    line!(
         out,
-        format_args!(
-            "\nFrom the start of a process to the last new token: nothing is left out (the file is in the system's cache)"
-        ),
+        "\nFrom the start of a process to the last new token: nothing is left out (the file is in the system's cache)"
     );
-    line(
+    line!(
         out,
-        format_args!(
-            "\n| threads | prompt | new tokens | engine | seconds | ours is | foreign load |\n|{}",
-            "---|".repeat(7)
-        ),
+        "\n| threads | prompt | new tokens | engine | seconds | ours is | foreign load |\n|{}",
+        "---|".repeat(7)
     );
     for wait in &report.waits {
         let [seconds, ratio] = spreads(wait, |seconds| seconds);
@@ -136,12 +114,12 @@ fn person(out: &mut String, report: &PeersReport) {
             _ => wait.prompt.to_string(),
         };
         let load = load(wait.foreign, wait.noisy);
-        line(
+        line!(
             out,
-            format_args!(
-                "| {} | {prompt} | {} | {} | {seconds} | {ratio} | {load} |",
-                wait.threads, wait.answer, wait.engine
-            ),
+            "| {} | {prompt} | {} | {} | {seconds} | {ratio} | {load} |",
+            wait.threads,
+            wait.answer,
+            wait.engine
         );
     }
     unavailable(out, &report.waits);
@@ -153,16 +131,17 @@ fn depths(out: &mut String, report: &PeersReport) {
         return;
     }
     let columns = "threads | tokens before | new tokens | engine | tokens/s without load and preparation | ours is | foreign load";
-    line(out, format_args!("\n| {columns} |\n|{}", "---|".repeat(7)));
+    line!(out, "\n| {columns} |\n|{}", "---|".repeat(7));
     for wait in &report.depths {
         let [rate, ratio] = spreads(wait, |seconds| wait.answer as f64 / seconds);
         let load = load(wait.foreign, wait.noisy);
-        line(
+        line!(
             out,
-            format_args!(
-                "| {} | {} | {} | {} | {rate} | {ratio} | {load} |",
-                wait.threads, wait.prompt, wait.answer, wait.engine
-            ),
+            "| {} | {} | {} | {} | {rate} | {ratio} | {load} |",
+            wait.threads,
+            wait.prompt,
+            wait.answer,
+            wait.engine
         );
     }
     unavailable(out, &report.depths);
@@ -185,7 +164,7 @@ fn unavailable(out: &mut String, waits: &[Wait]) {
     for wait in waits {
         let why = wait.failure.as_deref().map(|why| (wait.engine.as_str(), why));
         if let Some(why) = why.filter(|why| !said.contains(why)) {
-            line(out, format_args!("{}: unavailable: {}", why.0, why.1));
+            line!(out, "{}: unavailable: {}", why.0, why.1);
             said.push(why);
         }
     }

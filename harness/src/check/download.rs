@@ -67,9 +67,6 @@ pub struct Answer {
 pub type Client<'a> = &'a dyn Fn(HubSettings, &Fault) -> Result<Answer, Failure>;
 
 /// The engine's client.
-///
-/// # Errors
-/// It cannot even be made.
 pub fn fetch(settings: HubSettings, fault: &Fault) -> Result<Answer, Failure> {
     let client = BlockingDownload::new(settings, None)?;
     let result = client.fetch(&fault.repo, &fault.revision, &fault.file).and_then(|file| file.read());

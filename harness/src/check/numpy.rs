@@ -1,9 +1,9 @@
 //! `numpy`: the logits or the embedding vectors that an implementation in numpy gave (`golden/train/families.py`), written from the papers'
 //! formulas and apart from this engine. It is the witness for what no C++ reference runs.
 
-use super::trainer::cosine;
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
+use crate::crossval::distance;
 use crate::metrics::Metrics;
 use crate::models;
 use crate::references::questions::CONTEXT;
@@ -52,10 +52,9 @@ impl Check for Numpy {
             }
             for (a, b) in ours.chunks_exact(width).zip(theirs.values.chunks_exact(width)) {
                 // Comparisons with NaN are false: `min` and `max` would drop it.
-                let cosine = cosine(a, b);
+                let cosine = distance::cosine(a, b);
                 least_cosine = if cosine < least_cosine || cosine.is_nan() { cosine } else { least_cosine };
-                let abs = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
-                largest_abs = largest_abs.max(abs);
+                largest_abs = largest_abs.max(distance::max_abs(a, b));
                 compared += 1;
             }
         }
@@ -103,9 +102,6 @@ fn pair<'a>(
 }
 
 /// What the numpy implementation is asked about a model: the arguments of `families.py` after `--model`.
-///
-/// # Errors
-/// The golden texts cannot be read or encoded.
 pub fn questions(ctx: &Context, cell: &Cell, loaded: &Loaded) -> Result<Vec<String>, Failure> {
     let text = bitnet_golden::texts::passage(&ctx.paths.golden)?;
     let ids = models::ids(loaded, &text, LENGTHS.iter().sum())?;

@@ -6,6 +6,7 @@
 
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
+use crate::crossval::distance;
 use crate::golden::ORACLE_DEVICE;
 use crate::metrics::Metrics;
 use crate::models;
@@ -90,7 +91,7 @@ impl Comparison {
             }
         }
         // `min` would drop a NaN.
-        let cosine = if ours.len() == theirs.len() { cosine(ours, theirs) } else { f64::NAN };
+        let cosine = distance::cosine(ours, theirs);
         let cosine = if cosine.is_nan() { -1.0 } else { cosine };
         self.least_cosine = if self.positions == 0 { cosine } else { self.least_cosine.min(cosine) };
         self.positions += 1;
@@ -135,12 +136,6 @@ impl Comparison {
         }
         None
     }
-}
-
-/// In f64; NaN for a row of zeros.
-pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 #[cfg(test)]

@@ -212,9 +212,6 @@ static TRACES: Answers<Vec<Traced>> = Answers::new();
 
 impl Live {
     /// A worker of its own, with the file loaded.
-    ///
-    /// # Errors
-    /// The worker cannot be started, refuses the file, or fails.
     pub fn start(
         installed: &Installed,
         options: SessionOptions,
@@ -234,9 +231,6 @@ impl Live {
     }
 
     /// What the worker said of itself, with the file loaded.
-    ///
-    /// # Errors
-    /// It cannot be started, refuses the file, or fails.
     pub fn hello(&self) -> Result<Hello, SideError> {
         self.ask("hello", |session| Ok(session.hello().clone()))
     }

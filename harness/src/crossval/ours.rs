@@ -48,9 +48,6 @@ pub const NAME: &str = "ours";
 
 impl Ours {
     /// Opens a file; the tokenizer comes from `chain`.
-    ///
-    /// # Errors
-    /// As [`load_with`].
     pub fn open(
         path: &Path,
         layout: Option<I2sLayout>,
@@ -91,9 +88,6 @@ impl Ours {
     }
 
     /// The same of a file that is not loaded.
-    ///
-    /// # Errors
-    /// It is not a GGUF.
     pub fn facts_of(path: &Path) -> Result<FileFacts, GgufError> {
         Ok(facts(&GgufFile::open(path)?, &path.to_string_lossy(), I2sLayout::default()))
     }
@@ -117,17 +111,11 @@ impl Ours {
     }
 
     /// The ids of a prompt, as users get them.
-    ///
-    /// # Errors
-    /// The text cannot be encoded.
     pub fn prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, SideError> {
         prompt::encode(&*self.loaded.tokenizer, text, parse_special).map_err(|e| SideError::failed(NAME, "tokens", e))
     }
 
     /// The logits of a sequence at some positions.
-    ///
-    /// # Errors
-    /// The sequence cannot be computed.
     pub fn logits(&self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
         if !self.kept {
             return self.compute_logits(tokens, positions);
@@ -139,9 +127,6 @@ impl Ours {
     }
 
     /// The most likely tokens, one after the other, until one that ends a generation.
-    ///
-    /// # Errors
-    /// The prompt cannot be computed.
     pub fn generate(&self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         if !self.kept {
             return self.compute_continuation(prompt, max_tokens);
@@ -152,9 +137,6 @@ impl Ours {
     }
 
     /// The results of all steps for a sequence.
-    ///
-    /// # Errors
-    /// The sequence cannot be computed.
     pub fn trace(&self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
         let failed = |e| SideError::failed(NAME, "trace", e);
         let mut session = self.session(tokens.len()).map_err(failed)?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Positions, Reference, SideError};
+use crate::bench::ratio::median;
 
 /// Seconds of one side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,22 +72,7 @@ impl Performance {
     }
 }
 
-/// The middle value; of an even number of values the mean of the two in the middle. NaN of nothing.
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.as_slice() {
-        [] => f64::NAN,
-        values if values.len() % 2 == 1 => values[middle],
-        values => (values[middle - 1] + values[middle]) / 2.0,
-    }
-}
-
 /// Times both sides in turn, after one run of each that does not count.
-///
-/// # Errors
-/// A side gave no answer.
 pub fn measure<'a>(
     sides: (&'a mut dyn Reference, &'a mut dyn Reference),
     prompt: &[u32],

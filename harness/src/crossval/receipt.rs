@@ -92,9 +92,6 @@ impl Receipt {
     }
 
     /// Writes it, sealed.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ReceiptError> {
         let malformed =
             |e: serde_json::Error| ReceiptError::Malformed { path: path.to_owned(), problem: e.to_string() };

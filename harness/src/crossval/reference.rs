@@ -116,26 +116,14 @@ pub trait Reference {
     fn version(&self) -> serde_json::Value;
 
     /// The tokens of a text.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn tokenize(&mut self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, SideError>;
 
     /// The logits of a sequence, teacher-forced from an empty cache.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError>;
 
     /// The most likely continuation, token by token, until a token ends it or `max_tokens` were made.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError>;
 
     /// The results of all steps, in the order in which they were computed; steps that it does not show are absent.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError>;
 }

@@ -62,9 +62,6 @@ pub fn valgrind() -> Result<String, GateError> {
 
 impl Driver {
     /// What the program is.
-    ///
-    /// # Errors
-    /// It cannot be started, fails, or says what is not understood.
     pub fn build(&self) -> Result<Build, GateError> {
         Ok(self.plain(&[OsStr::new("build")])?.0)
     }

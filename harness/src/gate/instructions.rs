@@ -126,9 +126,6 @@ pub fn elsewhere(before: Option<&Instructions>) -> Vec<Elsewhere> {
 }
 
 /// Writes the file.
-///
-/// # Errors
-/// It cannot be written.
 pub fn bless(golden: &Path, data: &Instructions, arch: &str) -> Result<(), GateError> {
     let head = format!(
         "# Instructions of {CALLS} calls of each case (harness/gate-driver/src/cases.rs) under callgrind, by kernel set; `any` is what no\n\

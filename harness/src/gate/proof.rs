@@ -52,9 +52,6 @@ fn spread(runs: &[Judgement]) -> f64 {
 
 /// Counts `runs` times, and once with `plant` percent more work, of which whole calls are done. Without data, the first run
 /// is the baseline.
-///
-/// # Errors
-/// As [`Driver::count`].
 pub fn of_counts(driver: &Driver, data: Option<&Instructions>, runs: usize, plant: u32) -> Result<Proof, GateError> {
     let elsewhere = instructions::elsewhere(data);
     let build = driver.build()?;
@@ -86,9 +83,6 @@ fn first(counts: &Counts, elsewhere: &[bitnet_golden::gates::Elsewhere]) -> Inst
 }
 
 /// The same with the clock, against the data.
-///
-/// # Errors
-/// As [`Driver::time`].
 pub fn of_ratios(driver: &Driver, data: &Ratios, runs: usize, plant: u32) -> Result<Proof, GateError> {
     let mut quiet = Vec::new();
     for _ in 0..runs {

@@ -51,9 +51,6 @@ pub fn arguments(pairs: &[(String, String)]) -> Vec<String> {
 
 /// Measures every case in [`RUNS`] processes, and what is beyond its limit in up to [`MOST`]. A run with foreign load is
 /// repeated; if it stays, the judgement says so.
-///
-/// # Errors
-/// As [`Driver::time`].
 pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), GateError> {
     let all = arguments(&pairs(&driver.build()?));
     let mut loudest = 0.0f64;
@@ -250,9 +247,6 @@ fn limit(found: Vec<f64>) -> Limit {
 }
 
 /// Writes the file, a line for each case.
-///
-/// # Errors
-/// It cannot be written.
 pub fn bless(golden: &Path, data: &Ratios, arch: &str) -> Result<(), GateError> {
     let mut text = String::from(
         "# How many times faster a kernel set is than a plainer one on the same work (harness/gate-driver/src/cases.rs), in wall time\n\

@@ -144,9 +144,6 @@ static FAMILIES: &[Family] = &[
 ];
 
 /// The family of an architecture.
-///
-/// # Errors
-/// There is none of that name.
 pub(super) fn by_name(name: &str) -> Result<&'static Family, Failure> {
     let family = FAMILIES.iter().find(|family| family.name == name);
     family.ok_or_else(|| Failure::new(format_args!("no generator for the family `{name}`")))

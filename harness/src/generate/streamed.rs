@@ -213,9 +213,6 @@ impl Recipe {
     }
 
     /// Parameters in matrices.
-    ///
-    /// # Errors
-    /// As [`Recipe::new`].
     pub fn parameters(&self) -> Result<u64, MakeError> {
         Ok(self.matrices()?.iter().map(|m| (m.rows * m.cols) as u64).sum())
     }

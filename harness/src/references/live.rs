@@ -55,9 +55,6 @@ pub fn reference(ctx: &Context, backend: &str, subject: &Subject) -> Result<Live
 }
 
 /// The figures of a comparison with the name of the reference and the model, for the record.
-///
-/// # Errors
-/// That of the comparison.
 pub fn witness(
     found: Result<Metrics, Failure>,
     reference: &dyn Reference,

@@ -49,9 +49,6 @@ impl std::fmt::Debug for Subject {
 
 /// What the checks of a cell ask: everything of [`subject`], but of the oracle, which is slow, one continuation and the beginnings of
 /// the others. It has the bits of the other devices (the check `digest`), so what it would say of the rest they say.
-///
-/// # Errors
-/// As [`subject`].
 pub fn asked(ctx: &Context, cell: &Cell) -> Result<Subject, Failure> {
     let mut subject = subject(ctx, cell)?;
     if cell.device == ORACLE_DEVICE {

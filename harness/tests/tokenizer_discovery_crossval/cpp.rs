@@ -8,8 +8,8 @@
 use crate::setup;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_harness::Failure;
+use bitnet_harness::bench::ratio::median;
 use bitnet_harness::cpu_time::CpuTime;
-use bitnet_harness::crossval::performance::median;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::roster::Named;
 use bitnet_harness::strings::documents;

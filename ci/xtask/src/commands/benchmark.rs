@@ -15,7 +15,7 @@ use bitnet_engine::inference::{GenerateOptions, generate};
 use bitnet_engine::load::load;
 use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_golden::overhead::{self, TokenizerDiscovery as Limits};
-use bitnet_harness::crossval::performance::median;
+use bitnet_harness::bench::ratio::median;
 use bitnet_harness::models;
 use std::hint::black_box;
 use std::io::Write;

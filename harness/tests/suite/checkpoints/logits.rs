@@ -10,6 +10,7 @@ use bitnet_engine::model::Model;
 use bitnet_golden::checkpoint::{BACKENDS, Checkpoint, names, read};
 use bitnet_golden::thresholds;
 use bitnet_harness::Failure;
+use bitnet_harness::crossval::distance;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::roster::Named;
 use bitnet_kernels::quant::I2sLayout;
@@ -74,7 +75,7 @@ fn logits(golden: &Path, backend: &str, name: &str, format: &str) -> Result<(), 
     // The engine's own comparison too: it must not refuse what numpy agrees with.
     convert(dir.path(), format, true, dir.path())?;
     let limits = thresholds::crossval(golden, "checkpoint", name, format)?;
-    let (cosine, abs) = distance(&dir.path().join("model.gguf"), &recorded)?;
+    let (cosine, abs) = apart(&dir.path().join("model.gguf"), &recorded)?;
     let message = format!(
         "least cosine {cosine} (limit {}), largest difference {abs} (limit {})",
         limits.least_cosine, limits.largest_abs
@@ -91,7 +92,7 @@ fn verified(golden: &Path, name: &str, format: &str) -> Result<(), Failure> {
 }
 
 /// The least cosine of a position and the largest difference of a logit; NaN is neither.
-fn distance(gguf: &Path, recorded: &Checkpoint) -> Result<(f64, f64), Failure> {
+fn apart(gguf: &Path, recorded: &Checkpoint) -> Result<(f64, f64), Failure> {
     let file = GgufFile::open(gguf)?;
     let layout = file.metadata().str("bitnet.i2_s.layout")?.and_then(I2sLayout::from_name).unwrap_or_default();
     let model = Arc::new(Model::load(&file, layout, pool())?);
@@ -111,10 +112,9 @@ fn distance(gguf: &Path, recorded: &Checkpoint) -> Result<(f64, f64), Failure> {
     let vocab = ours.len() / recorded.ids.len();
     let (mut least, mut largest) = (1.0_f64, 0.0_f64);
     for (a, b) in ours.chunks_exact(vocab).zip(theirs.chunks_exact(vocab)) {
-        let sum = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-        let cosine = sum(a, b) / (sum(a, a) * sum(b, b)).sqrt();
+        let cosine = distance::cosine(a, b);
         least = if cosine >= least { least } else { cosine };
-        largest = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(largest, f64::max);
+        largest = largest.max(distance::max_abs(a, b));
     }
     Ok((least, largest))
 }
@@ -156,7 +156,7 @@ fn planted(golden: &Path, name: &str, from: &str, to: &str) -> Result<(), Failur
     *class = json!(to);
     std::fs::write(dir.path().join("config.json"), config.to_string())?;
     convert(dir.path(), "i2_s", false, dir.path())?;
-    let (cosine, abs) = distance(&dir.path().join("model.gguf"), &recorded)?;
+    let (cosine, abs) = apart(&dir.path().join("model.gguf"), &recorded)?;
     let limits = thresholds::crossval(golden, "checkpoint", name, "i2_s")?;
     let seen = cosine < limits.least_cosine || abs > limits.largest_abs;
     check(seen, format_args!("nobody noticed: cosine {cosine}, difference {abs}"))
