@@ -28,6 +28,22 @@ macro_rules! line {
     }};
 }
 
+/// The `main` of a bench: how many samples, how long it warms up and measures, what it runs.
+#[macro_export]
+macro_rules! criterion_main {
+    ($samples:literal samples, $warm:literal ms warm, $time:literal ms: $($target:ident),+) => {
+        criterion::criterion_group! {
+            name = benches;
+            config = criterion::Criterion::default()
+                .sample_size($samples)
+                .warm_up_time(std::time::Duration::from_millis($warm))
+                .measurement_time(std::time::Duration::from_millis($time));
+            targets = $($target),+
+        }
+        criterion::criterion_main!(benches);
+    };
+}
+
 pub mod curve;
 pub mod engine;
 pub mod gpu;

@@ -247,19 +247,7 @@ pub fn layer(step: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn limits() -> Thresholds {
-        Thresholds {
-            clear_gap: 0.25,
-            least_cosine: 0.99,
-            largest_kl: 0.05,
-            largest_abs: 0.5,
-            step_peak: 0.1,
-            attention_peak: None,
-            drift_peak: 0.1,
-            why: "test".to_owned(),
-        }
-    }
+    use crate::crossval::compare::tests::limits;
 
     fn step(name: &str, values: &[f32]) -> Traced {
         Traced { step: name.to_owned(), rows: 2, width: values.len() / 2, values: values.to_vec() }

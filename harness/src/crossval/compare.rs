@@ -276,10 +276,10 @@ fn sampled(ours: &[f32], ids: &[u32], values: &[f32], top: usize, log_sum: f64) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn limits() -> Thresholds {
+    pub(crate) fn limits() -> Thresholds {
         Thresholds {
             clear_gap: 0.25,
             least_cosine: 0.99,

@@ -6,7 +6,7 @@
 use super::bench_peers::{model_file, put};
 use super::make_model;
 use super::setup_cpp::UNAVAILABLE;
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use bitnet_engine::device::{self, DeviceError};
 use bitnet_engine::gguf::GgufFile;

@@ -10,6 +10,7 @@
 //! 1 ours has none.
 
 use super::setup_cpp::UNAVAILABLE;
+use crate::crossval::Format;
 use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::gguf::GgufFile;
@@ -108,12 +109,6 @@ pub(crate) struct Args {
     /// A table for people, or the record as one JSON document.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]

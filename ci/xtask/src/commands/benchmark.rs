@@ -6,7 +6,7 @@
 //! load the model and continue a prompt. What discovery adds is the median of (walk - build); its share is the
 //! median over the runs of (walk - build) / inference.
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::discovery::{DiscoverySettings, TokenizerDiscovery, TokenizerFallbackChain};

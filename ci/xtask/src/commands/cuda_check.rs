@@ -4,7 +4,7 @@
 //!
 //! Exit codes: 0 all is well; 1 something is not, or an error; 2 wrong usage; 4 nothing could be compiled (no NVRTC).
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::cuda::Cuda;

@@ -3,7 +3,7 @@
 //! Exit codes: 0 something was compared and nothing is worse; 1 something is, or an error; 2 wrong usage; 4 nothing could be
 //! compared (no valgrind, another compiler); with `--require` already if a kernel set could not.
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::GoldenError;

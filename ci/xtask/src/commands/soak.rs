@@ -8,6 +8,7 @@
 mod promises;
 mod worker;
 
+use crate::crossval::Format;
 use anyhow::{Context, ensure};
 use bitnet_engine::hub::Cache;
 use bitnet_engine::hub::blocking::BlockingDownload;
@@ -75,15 +76,6 @@ pub(crate) struct Args {
     /// Expect other bytes of file 0 than the hub has, to prove that this turns the run red.
     #[arg(long, hide = true)]
     planted: bool,
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Text,
-    /// One JSON document.
-    Json,
 }
 
 impl Args {
