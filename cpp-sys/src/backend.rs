@@ -29,12 +29,9 @@ pub struct ModelFacts {
     pub file_name: Option<String>,
 }
 
-/// A choice and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// The reference that should run the file.
     pub backend: CppBackend,
-    /// What decided.
     pub reason: String,
 }
 
@@ -42,13 +39,10 @@ pub struct Selection {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{backend} cannot run this model: {reason}")]
 pub struct Unsupported {
-    /// The reference's title.
     pub backend: &'static str,
-    /// Why.
     pub reason: String,
 }
 
-/// A name that is not a backend's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown C++ backend `{0}`; valid: bitnet, llama")]
 pub struct UnknownBackend(pub String);
@@ -60,11 +54,9 @@ enum Sign {
     Type(&'static [u32]),
     /// Type 39 where it means TL2.
     Tl2,
-    /// This architecture.
     Architecture(&'static str),
     /// The metadata names no architecture and the file's name contains this.
     Name(&'static str),
-    /// Any file.
     Any,
 }
 
@@ -159,11 +151,9 @@ impl Sign {
 }
 
 impl CppBackend {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::BitNet, Self::Llama];
 
     /// The name on command lines and in folders.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::BitNet => "bitnet",
@@ -172,7 +162,6 @@ impl CppBackend {
     }
 
     /// The name in sentences.
-    #[must_use]
     pub fn title(self) -> &'static str {
         match self {
             Self::BitNet => "bitnet.cpp",
@@ -181,7 +170,6 @@ impl CppBackend {
     }
 
     /// The static libraries that its worker links.
-    #[must_use]
     pub fn libraries(self) -> &'static [&'static str] {
         match self {
             Self::BitNet => &["llama", "ggml"],
@@ -190,7 +178,6 @@ impl CppBackend {
     }
 
     /// The crate that carries its sources.
-    #[must_use]
     pub fn package(self) -> &'static str {
         match self {
             Self::BitNet => "bitnet-cpp-sys",
@@ -199,7 +186,6 @@ impl CppBackend {
     }
 
     /// The variable with a user's own checkout.
-    #[must_use]
     pub fn checkout_variable(self) -> &'static str {
         match self {
             Self::BitNet => "BITNET_CPP_DIR",
@@ -208,7 +194,6 @@ impl CppBackend {
     }
 
     /// The one command that builds its worker.
-    #[must_use]
     pub fn setup_command(self) -> &'static str {
         match self {
             Self::BitNet => "cargo xtask setup-cpp bitnet",
@@ -216,8 +201,6 @@ impl CppBackend {
         }
     }
 
-    /// The reference for a file.
-    #[must_use]
     pub fn detect(facts: &ModelFacts) -> Selection {
         let rule = CHOICES.iter().find(|(sign, ..)| sign.is_in(facts));
         // The last rule fits any file, so there always is one.

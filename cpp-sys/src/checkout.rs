@@ -23,7 +23,6 @@ const PARTS: [&str; 5] = ["CMakeLists.txt", "include", "src", "ggml", "3rdparty"
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkout {
-    /// The folder.
     pub folder: PathBuf,
     /// The git commit, and whether files were changed since.
     pub commit: String,
@@ -33,7 +32,6 @@ pub struct Checkout {
 
 impl Checkout {
     /// The folder of a build from a checkout; `None` for one from a crate.
-    #[must_use]
     pub fn folder(build: &BuildInfo) -> Option<&Path> {
         build.source.strip_prefix(SOURCE).map(Path::new)
     }
@@ -56,9 +54,6 @@ impl Checkout {
     }
 
     /// Whether the files are those of the build: asked for every cell of a matrix, so they are read once a process.
-    ///
-    /// # Errors
-    /// Why the worker is stale.
     pub fn is_as_built(&self) -> std::result::Result<(), String> {
         type Known = HashMap<PathBuf, std::result::Result<String, String>>;
         static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();
@@ -79,7 +74,6 @@ impl Checkout {
 
 impl BuildInfo {
     /// Where the C++ came from, for people: the crate with its version, or the checkout with its commit.
-    #[must_use]
     pub fn origin(&self) -> String {
         // A crate's name has its version.
         if self.source.contains(&self.version) {

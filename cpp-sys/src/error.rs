@@ -8,31 +8,24 @@ use std::time::Duration;
 /// After [`CppError::Died`], [`CppError::TimedOut`] and [`CppError::Protocol`] the session is over and its process is gone;
 /// start another. After [`CppError::Refused`] it goes on.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum CppError {
-    /// The program could not be started.
     #[error("cannot start {}: {source}; build it again: {command}", program.display())]
     Start { program: PathBuf, source: std::io::Error, command: String },
-    /// The worker's process ended before it answered.
     #[error("the {backend} worker died during {during} ({status}){}", tail(stderr))]
     Died { backend: String, during: String, status: String, stderr: Vec<String> },
-    /// The worker did not answer in time, and was killed.
     #[error("the {backend} worker did not answer within {} s during {during}, and was killed{}", limit.as_secs_f64(), tail(stderr))]
     TimedOut { backend: String, during: String, limit: Duration, stderr: Vec<String> },
-    /// The worker answered with an error.
     #[error("{backend} refused {during}: {message}{}", tail(stderr))]
     Refused { backend: String, during: String, message: String, stderr: Vec<String> },
     /// The worker said something that the protocol does not allow, and was killed.
     #[error("the {backend} worker broke the protocol during {during}: {problem}{}", tail(stderr))]
     Protocol { backend: String, during: String, problem: String, stderr: Vec<String> },
-    /// The session ended by an earlier error.
     #[error("this session with the {backend} worker is over ({earlier}): start another")]
     Closed { backend: String, earlier: String },
 }
 
 impl CppError {
     /// Whether the session can go on.
-    #[must_use]
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Refused { .. })
     }

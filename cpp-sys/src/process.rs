@@ -20,14 +20,11 @@ const LINE: usize = 400;
 /// How long a process that closed its stdout, or was told to go, may take to end.
 const GRACE: Duration = Duration::from_millis(1500);
 
-/// Why no frame came.
 #[derive(Debug)]
 pub(crate) enum Broken {
     /// The process ended; its status in words.
     Died(String),
-    /// Not in time.
     TimedOut,
-    /// Not a frame.
     Garbage(FrameError),
 }
 
@@ -117,7 +114,6 @@ impl Process {
         }
     }
 
-    /// The last lines of stderr.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).lines()
     }

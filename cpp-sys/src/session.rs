@@ -100,20 +100,14 @@ impl Session {
         Ok(session)
     }
 
-    /// Who the worker is.
-    #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// Its process id, while there is one.
-    #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// How long the requests so far took.
-    #[must_use]
     pub fn timings(&self) -> &Timings {
         &self.timings
     }
@@ -132,9 +126,6 @@ impl Session {
 
     /// Token ids of a text. `add_special` adds what the model wants around a text, `parse_special` reads special tokens
     /// in it.
-    ///
-    /// # Errors
-    /// As all requests.
     pub fn tokenize(&mut self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, CppError> {
         let what = format!("tokenize of {} bytes", text.len());
         let ask = Ask::Tokenize { add_special, parse_special };
@@ -143,9 +134,6 @@ impl Session {
     }
 
     /// The text of token ids, as bytes.
-    ///
-    /// # Errors
-    /// As all requests.
     pub fn detokenize(&mut self, tokens: &[u32], special: bool) -> Result<Vec<u8>, CppError> {
         let what = format!("detokenize of {} tokens", tokens.len());
         let ((), body) = self.ask(Ask::Detokenize { special }, frame::from_u32(tokens), &what, tokens.len())?;
@@ -171,9 +159,6 @@ impl Session {
     }
 
     /// Continues a prompt greedily, until `max_tokens` or an end-of-generation token.
-    ///
-    /// # Errors
-    /// As [`Session::logits`].
     pub fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Generated, CppError> {
         let what = format!("generate of {max_tokens} tokens");
         let ask = Ask::Generate { max_tokens };
@@ -189,9 +174,6 @@ impl Session {
 
     /// What the reference computed at each step, for all tokens. `steps` are names of our plan; empty: all that the
     /// reference's graph has. A step that it does not have is absent.
-    ///
-    /// # Errors
-    /// As [`Session::logits`].
     pub fn trace(&mut self, tokens: &[u32], steps: &[String]) -> Result<Vec<TraceStep>, CppError> {
         let what = format!("trace of {} tokens", tokens.len());
         let ask = Ask::Trace { steps: steps.to_vec() };
@@ -217,9 +199,6 @@ impl Session {
     }
 
     /// Makes the worker misbehave: this is how tests see that a fault of the C++ side stays there.
-    ///
-    /// # Errors
-    /// What the fault leads to.
     pub fn provoke(&mut self, fault: Fault) -> Result<(), CppError> {
         let what = format!("provoked fault {fault:?}");
         let ((), _) = self.ask(Ask::Provoke { fault }, Vec::new(), &what, 0)?;

@@ -36,7 +36,6 @@ const LLAMA: &[(&str, &str)] = sources![
 ];
 
 /// SHA-256 over the names and texts of a worker's sources, as they were when this crate was built.
-#[must_use]
 pub fn fingerprint(backend: CppBackend) -> String {
     let own = match backend {
         CppBackend::BitNet => BITNET,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Sums per kind of request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Key: the request's name (`load`, `logits`, ...).
@@ -33,8 +32,6 @@ impl Timings {
         tally.tokens += tokens as u64;
     }
 
-    /// The sums of one kind of request.
-    #[must_use]
     pub fn of(&self, request: &str) -> Tally {
         self.requests.get(request).copied().unwrap_or_default()
     }

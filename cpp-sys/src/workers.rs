@@ -17,7 +17,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{BuildInfo, Checkout, CppBackend, fingerprint};
 
-/// The folder of the workers.
 #[derive(Debug, Clone)]
 pub struct Workers {
     folder: PathBuf,
@@ -26,11 +25,8 @@ pub struct Workers {
 /// A worker that is built and is what its receipt says.
 #[derive(Debug, Clone)]
 pub struct Installed {
-    /// Whose.
     pub backend: CppBackend,
-    /// The program.
     pub program: PathBuf,
-    /// How it was built.
     pub build: BuildInfo,
 }
 
@@ -38,7 +34,6 @@ pub struct Installed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the worker of {} is not available:{}\nto fix it: {command}", backend.title(), list(what))]
 pub struct Missing {
-    /// Whose.
     pub backend: CppBackend,
     /// What is missing or wrong, one sentence each.
     pub what: Vec<String>,
@@ -48,7 +43,6 @@ pub struct Missing {
 
 impl Missing {
     /// What is missing, in one line.
-    #[must_use]
     pub fn line(&self) -> String {
         self.what.join("; ")
     }
@@ -56,37 +50,29 @@ impl Missing {
 
 impl Workers {
     /// The workers below a build folder (`target`).
-    #[must_use]
     pub fn new(target: &Path) -> Self {
         Self { folder: target.join("cpp") }
     }
 
     /// The folder of one worker.
-    #[must_use]
     pub fn folder(&self, backend: CppBackend) -> PathBuf {
         self.folder.join(backend.name())
     }
 
     /// Where cargo builds the workers.
-    #[must_use]
     pub fn build_folder(&self) -> PathBuf {
         self.folder.join("build")
     }
 
-    /// Where its program goes.
-    #[must_use]
     pub fn program(&self, backend: CppBackend) -> PathBuf {
         self.folder(backend).join("worker")
     }
 
-    /// Where its receipt goes.
-    #[must_use]
     pub fn receipt(&self, backend: CppBackend) -> PathBuf {
         self.folder(backend).join("build.json")
     }
 
     /// Where the files of a user's checkout are noted.
-    #[must_use]
     pub fn checkout(&self, backend: CppBackend) -> PathBuf {
         self.folder(backend).join("checkout.json")
     }
@@ -140,7 +126,6 @@ impl Workers {
 }
 
 /// Tools that a build needs and this machine lacks, one sentence each with the Debian package that has it.
-#[must_use]
 pub fn missing_tools() -> Vec<String> {
     let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
     missing_from(&std::env::var_os("PATH").unwrap_or_default(), has_libclang(named, Path::new("/usr")))
@@ -179,7 +164,6 @@ fn has_libclang(named: Option<PathBuf>, usr: &Path) -> bool {
 }
 
 /// The CPU's name as the system tells it; "native" code is for this one.
-#[must_use]
 pub fn cpu() -> String {
     static CPU: OnceLock<String> = OnceLock::new();
     CPU.get_or_init(read_cpu).clone()
@@ -219,9 +203,6 @@ fn hash_once(program: &Path) -> std::io::Result<String> {
 }
 
 /// SHA-256 of a file, in hex.
-///
-/// # Errors
-/// The file cannot be read.
 pub fn sha256(path: &Path) -> std::io::Result<String> {
     Ok(hex::encode(Sha256::digest(std::fs::read(path)?)))
 }

@@ -2,7 +2,7 @@
 //!
 //! The program has two roles. As a test it starts sessions with small scripts that start *itself* as a worker, in the
 //! role that `FAKE_WORKER` names; so a plain `cargo test` shows all this without any C++. The same faults with the real
-//! workers are in the harness (`tests/cpp_workers.rs`).
+//! workers are in the harness (`tests/suite/cpp_workers.rs`).
 
 #![cfg(unix)]
 

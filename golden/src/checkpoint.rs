@@ -9,21 +9,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 
-/// The version of the layout that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// A checkpoint, and its logits.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
     /// Who computed: `numpy` or `transformers`.
     pub backend: String,
     /// Its version, where that is not this repository's.
     #[serde(default)]
     pub version: Option<String>,
-    /// Its name.
     pub model: String,
     /// config.json.
     pub config: Value,
@@ -45,9 +42,6 @@ pub struct Checkpoint {
 pub const BACKENDS: [&str; 2] = ["checkpoint", "transformers"];
 
 /// Names of the recordings of a folder, sorted.
-///
-/// # Errors
-/// The folder cannot be read.
 pub fn names(golden: &Path, backend: &str) -> Result<Vec<String>, GoldenError> {
     let folder = golden.join("reference").join(backend);
     let unreadable = |source| GoldenError::Read { path: folder.clone(), source };

@@ -5,14 +5,11 @@ use crate::{GoldenError, check_schema, read_toml};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// The version of the file that this crate reads.
 pub const SCHEMA: u32 = 1;
 
-/// The file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cuda {
-    /// Version of the file.
     pub schema: u32,
     /// `sm_80`, `sm_90a`, ...
     pub architectures: Vec<String>,
@@ -32,7 +29,6 @@ pub struct Cuda {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Early {
-    /// The kernel's entry point.
     pub entry: String,
     /// Loads and prefetches before the wait, in its machine code, at least.
     pub fetches: u64,
@@ -42,13 +38,10 @@ pub struct Early {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spill {
-    /// The kernel's entry point.
     pub entry: String,
-    /// On this architecture.
     pub architecture: String,
     /// The most bytes, stores and loads together.
     pub bytes: u64,
-    /// Why.
     pub reason: String,
 }
 
@@ -60,7 +53,6 @@ pub struct Wheel {
     pub host: String,
     /// `name==version`.
     pub pip: String,
-    /// Its licence.
     pub licence: String,
     /// What is taken out of it: the library first, then what it opens beside itself.
     #[serde(rename = "file")]
@@ -73,13 +65,11 @@ pub struct Wheel {
 pub struct File {
     /// Path inside of the wheel.
     pub member: String,
-    /// SHA-256, in hex.
     pub sha256: String,
 }
 
 impl File {
     /// The name without folders.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.member.rsplit('/').next().unwrap_or(&self.member)
     }
@@ -87,13 +77,11 @@ impl File {
 
 impl Wheel {
     /// Where its files lie in a build folder.
-    #[must_use]
     pub fn folder(&self, target: &Path) -> PathBuf {
         target.join("nvrtc").join(self.pip.replace("==", "-"))
     }
 
     /// Where its library lies in a build folder.
-    #[must_use]
     pub fn library(&self, target: &Path) -> Option<PathBuf> {
         self.files.first().map(|file| self.folder(target).join(file.name()))
     }
@@ -101,13 +89,10 @@ impl Wheel {
 
 impl Cuda {
     /// The wheel for a processor and system, as Rust names them (`std::env::consts`).
-    #[must_use]
     pub fn wheel(&self, processor: &str, system: &str) -> Option<&Wheel> {
         self.nvrtc.iter().find(|wheel| wheel.host == format!("{processor}-{system}"))
     }
 
-    /// Bytes that an entry may spill on an architecture.
-    #[must_use]
     pub fn limit(&self, entry: &str, architecture: &str) -> u64 {
         let own = self.spills.iter().find(|spill| spill.entry == entry && spill.architecture == architecture);
         own.map_or(self.spill_bytes, |spill| spill.bytes)

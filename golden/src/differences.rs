@@ -4,13 +4,10 @@ use crate::{GoldenError, read_toml};
 use serde::Deserialize;
 use std::path::Path;
 
-/// A known difference.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {
-    /// Name of its trial.
     pub name: String,
-    /// The vocabulary on which it shows.
     pub vocabulary: String,
     /// User-defined tokens added to the vocabulary.
     #[serde(default)]
@@ -18,7 +15,6 @@ pub struct Difference {
     /// Merges added behind the vocabulary's own, each with the token it makes.
     #[serde(default)]
     pub merges: Vec<String>,
-    /// The example.
     pub text: String,
     /// How the other side computes its ids.
     pub rule: Rule,
@@ -26,9 +22,7 @@ pub struct Difference {
     pub expression: Option<String>,
     /// Whose ids ours equal.
     pub we: Side,
-    /// Who computes so.
     pub other: String,
-    /// Explanation for people.
     pub why: String,
 }
 
@@ -54,7 +48,6 @@ pub enum Rule {
 pub enum Side {
     /// The crate `tokenizers`.
     Oracle,
-    /// The one that the entry describes.
     Other,
 }
 

@@ -11,27 +11,20 @@ use serde::Deserialize;
 use crate::GoldenError;
 use crate::pattern::Pattern;
 
-/// The version of `expect.toml` that this crate reads.
 pub const SCHEMA: u32 = 1;
 
-/// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectations {
-    /// Version of the file's layout, [`SCHEMA`].
     pub schema: u32,
-    /// The entries, in the order of the file.
     #[serde(default, rename = "expect")]
     pub entries: Vec<Expectation>,
 }
 
-/// One expected failure.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectation {
-    /// Which cells.
     pub cells: Pattern,
-    /// What is expected of them.
     pub kind: Kind,
     /// Text that the failure's message must contain. Never empty: an empty one would match anything.
     pub reason: String,
@@ -42,7 +35,6 @@ pub struct Expectation {
     pub link: Option<String>,
 }
 
-/// Kinds of expectation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

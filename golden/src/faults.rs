@@ -8,7 +8,6 @@ use crate::{GoldenError, check_schema, read_toml};
 use serde::Deserialize;
 use std::path::Path;
 
-/// The version of `faults.toml` that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// How a download must end.
@@ -54,13 +53,11 @@ pub struct Fault {
     /// The CDN names an ETag of its own.
     #[serde(default)]
     pub cdn_etag_differs: bool,
-    /// The repository.
     #[serde(default = "repo")]
     pub repo: String,
     /// Branch, tag or commit.
     #[serde(default = "revision")]
     pub revision: String,
-    /// The file.
     #[serde(default = "file")]
     pub file: String,
     /// The access token that the client has.
@@ -73,7 +70,6 @@ pub struct Fault {
     pub metadata_ms: Option<u64>,
     /// Failures in a row that open the circuit.
     pub breaker: Option<u32>,
-    /// How it must end.
     pub outcome: FaultOutcome,
     /// Name of the error's variant (of `HubError`), for [`FaultOutcome::Error`].
     pub error: Option<String>,

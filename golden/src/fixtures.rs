@@ -7,15 +7,11 @@ use std::path::Path;
 /// One file out of a package of a registry.
 #[derive(Debug, Clone)]
 pub struct Fixture {
-    /// Its name on the command line.
     pub name: String,
-    /// One sentence for people.
     pub about: String,
-    /// Licence of the file, and whose it is.
     pub licence: String,
     /// Name in the fixtures folder.
     pub file: String,
-    /// The package that holds it.
     pub package: Package,
     /// Path inside of the package.
     pub member: String,
@@ -27,7 +23,6 @@ pub struct Fixture {
     pub convert: Option<Convert>,
     /// SHA-256 of the member, in hex. The same as `sha256` where nothing is converted.
     pub member_sha256: String,
-    /// SHA-256 of the file, in hex.
     pub sha256: String,
 }
 

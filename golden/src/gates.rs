@@ -9,16 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The version of both files that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// What figures were measured with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
-    /// The compiler, as `rustc -V` names it.
     pub rustc: String,
-    /// The profile: `release`.
     pub profile: String,
     /// RUSTFLAGS.
     pub flags: String,
@@ -35,11 +32,9 @@ pub struct Made {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instructions {
-    /// Version of the file.
     pub schema: u32,
     /// A count that is more than so many percent above its baseline is a regression; so much below, an improvement to bless.
     pub limit_percent: f64,
-    /// What the counts were made with.
     pub made: Made,
     /// Kernel sets that cannot be counted.
     #[serde(default)]
@@ -52,7 +47,6 @@ pub struct Instructions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
-    /// The set.
     pub set: String,
     /// Why, and what holds it instead.
     pub reason: String,
@@ -62,18 +56,15 @@ pub struct Elsewhere {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ratios {
-    /// Version of the file.
     pub schema: u32,
     /// How the limits follow from what was measured.
     pub reason: String,
-    /// Runs that the limits were measured in.
     pub runs: usize,
     /// What they were measured with: they bind on this processor and with this compiler.
     pub made: Made,
     /// Kernel sets that no machine has timed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Elsewhere>,
-    /// The pairs of kernel sets.
     pub pair: Vec<Pair>,
 }
 
@@ -81,7 +72,6 @@ pub struct Ratios {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The set under test.
     pub set: String,
     /// The plainer one.
     pub against: String,
@@ -89,7 +79,6 @@ pub struct Pair {
     pub floor: f64,
     /// Why the floor is where it is.
     pub floor_reason: String,
-    /// The cases.
     #[serde(default)]
     pub cases: BTreeMap<String, Limit>,
 }
@@ -106,8 +95,6 @@ pub struct Limit {
     pub limit: f64,
 }
 
-/// Where the counts of an architecture lie.
-#[must_use]
 pub fn instructions_path(golden: &Path, arch: &str) -> PathBuf {
     golden.join(format!("gates/instructions-{arch}.toml"))
 }
@@ -115,22 +102,17 @@ pub fn instructions_path(golden: &Path, arch: &str) -> PathBuf {
 /// The name of the ratios of one processor: the architecture, and the processor in letters, digits and dashes.
 ///
 /// Ratios of two processors differ by more than any limit, so each that is blessed has a file of its own.
-#[must_use]
 pub fn of_processor(arch: &str, cpu: &str) -> String {
     let words = cpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     std::iter::once(arch.to_owned()).chain(words.map(str::to_ascii_lowercase)).collect::<Vec<_>>().join("-")
 }
 
 /// Where the ratios of an architecture lie, or of a processor by its name of [`of_processor`].
-#[must_use]
 pub fn ratios_path(golden: &Path, arch: &str) -> PathBuf {
     golden.join(format!("gates/ratios-{arch}.toml"))
 }
 
 /// Reads the counts.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn instructions(golden: &Path, arch: &str) -> Result<Instructions, GoldenError> {
     let path = instructions_path(golden, arch);
     let file: Instructions = read_toml(&path)?;
@@ -139,9 +121,6 @@ pub fn instructions(golden: &Path, arch: &str) -> Result<Instructions, GoldenErr
 }
 
 /// Reads the ratios.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn ratios(golden: &Path, arch: &str) -> Result<Ratios, GoldenError> {
     let path = ratios_path(golden, arch);
     let file: Ratios = read_toml(&path)?;

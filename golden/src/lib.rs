@@ -6,7 +6,10 @@
 //! leaf: it knows nothing of the engine or of the harness, so that neither can bend the truth while it
 //! reads it. It only reads; the one writer of snapshots is the blessing command of the harness.
 //!
-//! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default.
+//! Every reader of TOML denies unknown fields: a misspelt key in a data file is an error, never a default. What a reader returns beside
+//! data is a [`GoldenError`] with the file and the place in it.
+
+#![allow(missing_docs, reason = "a name that says it all has no comment")]
 
 pub mod checkpoint;
 pub mod cuda;
@@ -32,15 +35,11 @@ use std::path::{Path, PathBuf};
 
 /// What can go wrong while the data files are read.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum GoldenError {
-    /// The file could not be read at all.
     #[error("cannot read {path}: {source}; it is part of the repository: `git checkout -- {path}` restores it", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// The file is not what its schema says.
     #[error("{path}: {message}", path = path.display())]
     Parse { path: PathBuf, message: String },
-    /// The file was written for another version of this reader.
     #[error("{path}: schema {found}, but this build reads schema {wanted}; update the file or the checkout", path = path.display())]
     Schema { path: PathBuf, found: u32, wanted: u32 },
 }

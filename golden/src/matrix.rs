@@ -13,14 +13,11 @@ use crate::GoldenError;
 use crate::pattern::Pattern;
 pub use crate::shape::{Experts, RopeScaling, Scales, Shape, Window};
 
-/// The version of `matrix.toml` that this crate reads.
 pub const SCHEMA: u32 = 1;
 
-/// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
-    /// Version of the file's layout, [`SCHEMA`].
     pub schema: u32,
     /// Models, in the order in which reports show them.
     #[serde(default, rename = "model")]
@@ -43,9 +40,7 @@ pub struct Matrix {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// The name as it stands in a cell.
     pub name: String,
-    /// One sentence for people.
     pub about: String,
     /// What it does not know. No rectangle makes a cell of that, whatever it names.
     #[serde(default)]
@@ -59,19 +54,15 @@ pub struct Unknown {
     /// Architectures, as [`Model::family`] has them.
     #[serde(default)]
     pub families: Vec<String>,
-    /// Names of models.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Names of weight formats.
     #[serde(default)]
     pub quants: Vec<String>,
-    /// Why there can be no such cell.
     pub reason: String,
 }
 
 impl Unknown {
     /// Whether it is about a model in a weight format.
-    #[must_use]
     pub fn covers(&self, model: &Model, quant: &str) -> bool {
         let among = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
         // An entry without any condition would take the whole backend away.
@@ -82,38 +73,30 @@ impl Unknown {
 
 impl Backend {
     /// Why it cannot be asked about a model in a weight format, if it cannot.
-    #[must_use]
     pub fn unknown(&self, model: &Model, quant: &str) -> Option<&Unknown> {
         self.unknown.iter().find(|unknown| unknown.covers(model, quant))
     }
 }
 
-/// A device.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// The name as it stands in a cell.
     pub name: String,
-    /// One sentence for people.
     pub about: String,
     /// `*` does not include it: it is named where it is meant.
     #[serde(default)]
     pub named_only: bool,
 }
 
-/// One model of the matrix.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The name as it stands in a cell.
     pub name: String,
-    /// One sentence for people.
     pub about: String,
     /// `general.architecture` of its GGUF (`bitnet-b1.58`, `llama`, `qwen3`...), or `none`.
     pub family: String,
     /// The weight formats in which the model exists, by the names of the kernels' formats.
     pub quants: Vec<String>,
-    /// Where its bytes come from.
     pub source: Source,
 }
 
@@ -133,11 +116,9 @@ pub enum Source {
     },
     /// Made from a seed at run time. Always available.
     Generated {
-        /// Seed of the weights.
         seed: u64,
         /// Kind of the generated tokenizer: `spm` or `bpe`.
         tokenizer: String,
-        /// Its dimensions.
         shape: Shape,
         /// What the weights are.
         #[serde(default)]
@@ -167,7 +148,6 @@ pub enum Source {
 
 impl Source {
     /// Whether it is a model with weights, and so one of those that `*` means.
-    #[must_use]
     pub fn is_model(&self) -> bool {
         !matches!(self, Self::Formats | Self::Hub | Self::Vocabulary { .. })
     }
@@ -211,20 +191,17 @@ pub struct Rectangle {
     /// Names of models; `*` = all that have weights.
     #[serde(default = "all")]
     pub models: Vec<String>,
-    /// Names of weight formats.
     #[serde(default = "all")]
     pub quants: Vec<String>,
     /// Names of devices; `*` = all that are not `named_only`.
     #[serde(default = "all")]
     pub devices: Vec<String>,
-    /// Names of backends.
     #[serde(default = "all")]
     pub backends: Vec<String>,
 }
 
 impl Rectangle {
     /// Whether it names the device, and has the model in the weight format.
-    #[must_use]
     pub fn names(&self, model: &str, quant: &str, device: &str) -> bool {
         let picked = |list: &[String], name: &str| list.iter().any(|value| value == "*" || value == name);
         picked(&self.models, model) && picked(&self.quants, quant) && self.devices.iter().any(|value| value == device)
@@ -239,9 +216,7 @@ fn all() -> Vec<String> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unsupported {
-    /// Which cells.
     pub cells: Pattern,
-    /// Why they mean nothing.
     pub reason: String,
 }
 
@@ -256,8 +231,6 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// The model of that name.
-    #[must_use]
     pub fn model(&self, name: &str) -> Option<&Model> {
         self.models.iter().find(|model| model.name == name)
     }

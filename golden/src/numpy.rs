@@ -8,24 +8,19 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use std::path::Path;
 
-/// The version of the layout that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// All answers about one model file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
     /// Always `numpy`.
     pub backend: String,
-    /// The model's name in the matrix.
     pub model: String,
-    /// Its weight format.
     pub quant: String,
     /// SHA-256 of the GGUF that was read.
     pub model_sha256: String,
-    /// `general.architecture`.
     pub architecture: String,
     /// How activations were rounded: `float`, `int8-token` or `int8-block32`.
     pub activations: String,
@@ -33,7 +28,6 @@ pub struct Answers {
     pub context: usize,
     /// How token vectors became one, for embedding models.
     pub pooling: Option<String>,
-    /// The sequences.
     pub passages: Vec<Passage>,
 }
 

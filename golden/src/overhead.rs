@@ -4,16 +4,13 @@ use crate::{GoldenError, check_schema, read_toml};
 use serde::Deserialize;
 use std::path::Path;
 
-/// The version of `overhead.toml` that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// How the overhead of discovery is measured, and what it may be.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerDiscovery {
-    /// The text that is continued.
     pub prompt: String,
-    /// Tokens that are made.
     pub new_tokens: usize,
     /// Paired runs; the median counts.
     pub runs: usize,
@@ -31,9 +28,6 @@ struct Overhead {
 }
 
 /// The limits of discovery.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn tokenizer_discovery(golden: &Path) -> Result<TokenizerDiscovery, GoldenError> {
     let path = golden.join("overhead.toml");
     let overhead: Overhead = read_toml(&path)?;

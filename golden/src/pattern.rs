@@ -12,7 +12,6 @@ use serde::{Deserialize, Deserializer};
 /// Number of axes, and so of segments.
 pub const SEGMENTS: usize = 5;
 
-/// One segment of a [`Pattern`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     /// `*`
@@ -33,21 +32,17 @@ pub struct Pattern {
     "`{text}` is not a cell pattern: {problem}; write model::quant::device::backend::check, each part `*`, a value, or values joined by `|`"
 )]
 pub struct PatternError {
-    /// The text as it was given.
     pub text: String,
-    /// What is wrong with it.
     pub problem: String,
 }
 
 impl Pattern {
     /// The segments in the order of a cell's name.
-    #[must_use]
     pub fn segments(&self) -> &[Segment; SEGMENTS] {
         &self.segments
     }
 
     /// Whether a cell with these parts is meant.
-    #[must_use]
     pub fn matches(&self, parts: &[&str; SEGMENTS]) -> bool {
         self.segments.iter().zip(parts).all(|(segment, part)| match segment {
             Segment::Any => true,

@@ -12,7 +12,6 @@ pub struct Planted {
     pub room: String,
     /// What is wrong, in a line.
     pub about: String,
-    /// The file, from the root.
     pub file: String,
     /// Text that stands there once: an expression, or whole statements.
     pub from: String,
@@ -27,9 +26,6 @@ struct File {
 }
 
 /// Reads the file.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn read(golden: &Path) -> Result<Vec<Planted>, GoldenError> {
     Ok(read_toml::<File>(&golden.join("planted.toml"))?.fault)
 }

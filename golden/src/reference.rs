@@ -10,36 +10,27 @@ use crate::{GoldenError, check_schema, texts};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The version of the layout that this crate reads.
 pub const SCHEMA: u32 = 1;
 
 /// All answers of one reference about one model file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
-    /// Name of the backend.
     pub backend: String,
-    /// Name of the model.
     pub model: String,
-    /// Its weight format.
     pub quant: String,
     /// SHA-256 of the GGUF that was given to the reference.
     pub model_sha256: String,
     /// Who answered: version, sources, edits, compiler, flags, instruction sets in use.
     pub reference: serde_json::Value,
-    /// When, UTC.
     pub recorded: String,
     /// Tokens that the reference computed at a time.
     pub chunk: usize,
     /// The positions of the vocabulary that are kept of every row of logits, ascending.
     pub sample_ids: Vec<u32>,
-    /// Ids of texts.
     pub texts: Vec<TextIds>,
-    /// Teacher-forced passages.
     pub passages: Vec<Passage>,
-    /// Greedy continuations.
     pub continuations: Vec<Continuation>,
 }
 
@@ -47,11 +38,9 @@ pub struct Recording {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextIds {
-    /// The text.
     pub text: String,
     /// Whether special tokens were put around it, and those in it were read.
     pub special: bool,
-    /// The ids.
     pub ids: Vec<u32>,
 }
 
@@ -92,7 +81,6 @@ pub struct Continuation {
 }
 
 /// Where the recording of a model lies below the golden folder.
-#[must_use]
 pub fn file(golden: &Path, backend: &str, model: &str, quant: &str) -> PathBuf {
     golden.join("reference").join(backend).join(format!("{model}__{quant}.json"))
 }

@@ -6,13 +6,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// Number of transformer blocks.
     pub layers: usize,
-    /// Width of the residual stream.
     pub hidden: usize,
     /// Width of the feed-forward part.
     pub ffn: usize,
-    /// Query heads.
     pub heads: usize,
     /// Key and value heads, a divisor of `heads`.
     pub kv_heads: usize,
@@ -59,7 +56,6 @@ impl Shape {
     };
 
     /// Width of a head.
-    #[must_use]
     pub fn head_width(&self) -> usize {
         self.key_length.unwrap_or(self.hidden / self.heads.max(1))
     }
@@ -71,13 +67,9 @@ impl Shape {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RopeScaling {
     /// All angles are divided by the factor.
-    Linear {
-        /// The stretch.
-        factor: f32,
-    },
+    Linear { factor: f32 },
     /// YaRN: slow dimensions are stretched, fast ones are not.
     Yarn {
-        /// The stretch.
         factor: f32,
         /// Positions of the first training.
         original: usize,
@@ -85,12 +77,7 @@ pub enum RopeScaling {
         attn_factor: f32,
     },
     /// Two tensors of factors, one for contexts up to `original` and one for longer ones.
-    Longrope {
-        /// Positions of the first training.
-        original: usize,
-        /// Multiplies cosine and sine.
-        attn_factor: f32,
-    },
+    Longrope { original: usize, attn_factor: f32 },
     /// The tensor `rope_freqs.weight`, computed as for LLaMA-3.1. The metadata say nothing.
     Llama3 {
         /// The stretch of the slow dimensions.
@@ -99,7 +86,6 @@ pub enum RopeScaling {
         low: f32,
         /// Wavelengths below `original / high` are not.
         high: f32,
-        /// Positions of the first training.
         original: usize,
     },
 }
@@ -117,21 +103,16 @@ pub struct Window {
     pub rope_base: Option<f32>,
 }
 
-/// Feed-forward parts of which each token uses a few.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experts {
-    /// How many there are.
     pub count: usize,
-    /// How many a token uses.
     pub used: usize,
-    /// Width of each.
     pub ffn: usize,
     /// Largest gate and largest absolute value of the up projection.
     pub clamp: f32,
 }
 
-/// Constants by which a graph of `minicpm` multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scales {

@@ -36,11 +36,9 @@ pub struct Encode {
     pub vocabulary: Vec<Floor>,
 }
 
-/// The floors of a vocabulary.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
-    /// Its name.
     pub name: String,
     /// The seed documents' figure for a CPU, in tokens a second; none where they have none.
     pub seed_tokens_per_second: Option<f64>,
@@ -49,9 +47,6 @@ pub struct Floor {
 }
 
 /// Reads the file.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn read(golden: &Path) -> Result<Targets, GoldenError> {
     read_toml(&golden.join("targets.toml"))
 }

@@ -9,10 +9,8 @@ use std::path::Path;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Prompts of the greedy check.
     #[serde(default)]
     pub prompts: Vec<String>,
-    /// Tokens of each free run.
     #[serde(default)]
     pub new_tokens: usize,
     /// Tokens of the passage whose logits are digested.
@@ -21,9 +19,9 @@ pub struct Plan {
     /// one, and the oracle where `oracle_start` says so.
     #[serde(default = "start_tokens")]
     pub start_tokens: usize,
-    /// Whether the oracle computes the beginning alone, unless it blesses: for many weight formats of one shape.
+    /// Weight formats of which the oracle computes the beginning alone, unless it blesses; `*` is all of them.
     #[serde(default)]
-    pub oracle_start: bool,
+    pub oracle_start: Vec<String>,
     /// Tokens of a free run on slow devices, after the first prompt; references are asked that prompt alone, too. 0: they run
     /// what the others do.
     #[serde(default)]
@@ -35,6 +33,16 @@ pub struct Plan {
     /// Characters of the passage whose perplexity is measured.
     #[serde(default)]
     pub perplexity_characters: usize,
+    /// The same for the oracle, unless it blesses. 0: as the others.
+    #[serde(default)]
+    pub perplexity_start_characters: usize,
+}
+
+impl Plan {
+    /// Whether the oracle computes the beginning alone in a weight format.
+    pub fn starts_only(&self, quant: &str) -> bool {
+        self.oracle_start.iter().any(|named| named == "*" || named == quant)
+    }
 }
 
 /// A chunk of seven and a rest.
@@ -50,26 +58,17 @@ struct Plans {
 }
 
 /// The plan of a model, else the default one, from `texts/plan.toml`.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn plan(golden: &Path, model: &str) -> Result<Plan, GoldenError> {
     let mut plans: Plans = read_toml(&golden.join("texts/plan.toml"))?;
     Ok(plans.model.remove(model).unwrap_or(plans.default))
 }
 
 /// A page of prose (`texts/passage.txt`).
-///
-/// # Errors
-/// The file cannot be read.
 pub fn passage(golden: &Path) -> Result<String, GoldenError> {
     read(&golden.join("texts/passage.txt"))
 }
 
 /// Strings that strain tokenizers (`texts/strings.json`).
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn strings(golden: &Path) -> Result<Vec<String>, GoldenError> {
     json(&golden.join("texts/strings.json"))
 }
@@ -86,9 +85,6 @@ struct RecordedCase {
 }
 
 /// Texts with the ids that HuggingFace `tokenizers` gave for a model's tokenizer; none for models without a recording.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn recorded_ids(golden: &Path, model: &str) -> Result<Vec<(String, Vec<u32>)>, GoldenError> {
     if !matches!(model, "tiny-bitnet" | "tiny-bitnet-silu") {
         return Ok(Vec::new());

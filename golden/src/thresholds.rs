@@ -42,7 +42,6 @@ pub struct Thresholds {
 
 impl Thresholds {
     /// The limit for a step that is computed from the reference's own inputs.
-    #[must_use]
     pub fn of_step(&self, step: &str) -> f64 {
         let attention = self.attention_peak.filter(|_| step.ends_with(".attn"));
         attention.unwrap_or(self.step_peak)
@@ -56,14 +55,8 @@ struct Rule {
     backend: String,
     model: String,
     quant: String,
-    clear_gap: f64,
-    least_cosine: f64,
-    largest_kl: f64,
-    largest_abs: f64,
-    step_peak: f64,
-    attention_peak: Option<f64>,
-    drift_peak: f64,
-    why: String,
+    #[serde(flatten)]
+    limits: Thresholds,
 }
 
 #[derive(Deserialize)]
@@ -77,13 +70,14 @@ struct File {
 fn read(golden: &Path) -> Result<File, GoldenError> {
     let path = golden.join("thresholds.toml");
     let file: File = read_toml(&path)?;
-    for (at, rule) in file.crossval.iter().enumerate() {
+    for (at, Rule { limits, .. }) in file.crossval.iter().enumerate() {
         // A limit that nothing can exceed would be no check.
-        let attention = rule.attention_peak.unwrap_or(rule.step_peak);
-        let bounded = [rule.clear_gap, rule.largest_kl, rule.largest_abs, rule.step_peak, rule.drift_peak, attention];
+        let attention = limits.attention_peak.unwrap_or(limits.step_peak);
+        let bounded =
+            [limits.clear_gap, limits.largest_kl, limits.largest_abs, limits.step_peak, limits.drift_peak, attention];
         let sound = bounded.iter().all(|limit| limit.is_finite() && *limit >= 0.0)
-            && (0.0..=1.0).contains(&rule.least_cosine)
-            && !rule.why.trim().is_empty();
+            && (0.0..=1.0).contains(&limits.least_cosine)
+            && !limits.why.trim().is_empty();
         if !sound {
             let message = format!(
                 "[[crossval]] number {} needs finite limits from 0 up, a cosine from 0 to 1, and a reason (`why`)",
@@ -96,9 +90,6 @@ fn read(golden: &Path) -> Result<File, GoldenError> {
 }
 
 /// The limits for the training program's recording.
-///
-/// # Errors
-/// The file cannot be read or understood.
 pub fn trainer(golden: &Path) -> Result<TrainerLimits, GoldenError> {
     Ok(read(golden)?.trainer)
 }
@@ -114,32 +105,10 @@ pub fn crossval(golden: &Path, backend: &str, model: &str, quant: &str) -> Resul
         .crossval
         .into_iter()
         .find(|rule| names(&rule.backend, backend) && names(&rule.model, model) && names(&rule.quant, quant));
-    match rule {
-        Some(Rule {
-            clear_gap,
-            least_cosine,
-            largest_kl,
-            largest_abs,
-            step_peak,
-            attention_peak,
-            drift_peak,
-            why,
-            ..
-        }) => Ok(Thresholds {
-            clear_gap,
-            least_cosine,
-            largest_kl,
-            largest_abs,
-            step_peak,
-            attention_peak,
-            drift_peak,
-            why,
-        }),
-        None => Err(GoldenError::Parse {
-            path: golden.join("thresholds.toml"),
-            message: format!("no [[crossval]] table is for {model} in {quant} against {backend}; add one"),
-        }),
-    }
+    rule.map(|rule| rule.limits).ok_or_else(|| GoldenError::Parse {
+        path: golden.join("thresholds.toml"),
+        message: format!("no [[crossval]] table is for {model} in {quant} against {backend}; add one"),
+    })
 }
 
 #[cfg(test)]
@@ -186,5 +155,9 @@ mod tests {
             let error = crossval(dir.path(), "bitnet", "m", "q").expect_err("refused").to_string();
             assert!(error.contains("number 1"), "{error}");
         }
+        let misspelt =
+            with(&rule(["*", "*", "*"], 0.9, "1.0").replace("drift_peak", "atention_peak = 0.1\ndrift_peak"));
+        let error = crossval(misspelt.path(), "bitnet", "m", "q").expect_err("refused").to_string();
+        assert!(error.contains("atention_peak"), "{error}");
     }
 }

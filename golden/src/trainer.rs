@@ -14,7 +14,6 @@ use std::path::Path;
 pub struct TrainerReference {
     /// SHA-256 of the GGUF that was run.
     pub model_sha256: String,
-    /// The passages.
     pub passages: Vec<Passage>,
     vocab: usize,
     logits: Vec<f16>,
@@ -70,7 +69,6 @@ impl TrainerReference {
     }
 
     /// The logits after token `position` of a passage, `[vocab]`.
-    #[must_use]
     pub fn logits(&self, passage: &Passage, position: usize) -> Vec<f32> {
         let start = (passage.first_row + position) * self.vocab;
         self.logits[start..start + self.vocab].iter().map(|x| x.to_f32()).collect()

@@ -6,8 +6,7 @@
 
 use bitnet_harness::generate::Noise;
 use bitnet_kernels::kernel_sets;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use std::time::Duration;
+use criterion::{Criterion, Throughput};
 
 const HEADS: usize = 20;
 const KV_HEADS: usize = 5;
@@ -52,12 +51,4 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
-    targets = attention
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(20 samples, 300 ms warm, 1000 ms: attention);

@@ -7,9 +7,8 @@ use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_mock_hub::{MockHub, Repo, Storage};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use std::hint::black_box;
-use std::time::Duration;
 
 const REPO: &str = "org/name";
 const FILE: &str = "encoder.json";
@@ -37,9 +36,4 @@ fn cache(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
-    targets = cache
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(100 samples, 300 ms warm, 2000 ms: cache);

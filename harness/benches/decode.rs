@@ -8,9 +8,8 @@ use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, SessionOp
 use bitnet_harness::bench::models;
 use bitnet_harness::models::pool;
 use bitnet_kernels::{best, kernel_sets};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use std::sync::Arc;
-use std::time::Duration;
 
 const CONTEXT: usize = 64;
 
@@ -52,12 +51,4 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2));
-    targets = decode
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(20 samples, 300 ms warm, 2000 ms: decode);

@@ -8,10 +8,9 @@ use bitnet_engine::gguf::{GgufFile, GgufWriter};
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::vocabularies::by_name;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 fn discovery(criterion: &mut Criterion) {
     let paths = Paths::discover(&Env::read());
@@ -57,9 +56,4 @@ fn copy(file: &GgufFile, to: &Path, tokenizer: bool) {
     writer.write_file(to).expect("a file");
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
-    targets = discovery
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(100 samples, 300 ms warm, 2000 ms: discovery);

@@ -14,7 +14,7 @@ use bitnet_kernels::parallel::{self, Product};
 use bitnet_kernels::quant::{FORMATS, f16};
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
 use bitnet_kernels::{Activations, Kernels, Matrix, OutView, Pool, kernel_sets};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use std::cell::OnceCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -194,12 +194,4 @@ fn streams(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(800));
-    targets = products, peaks, head, streams
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(10 samples, 200 ms warm, 800 ms: products, peaks, head, streams);

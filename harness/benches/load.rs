@@ -10,10 +10,9 @@ use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_harness::bench::models;
 use bitnet_harness::models::session;
 use bitnet_kernels::best;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
 
 const PROMPT: &str = "In the beginning";
 const THREADS: usize = 2;
@@ -41,12 +40,4 @@ fn load(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2));
-    targets = load
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(10 samples, 300 ms warm, 2000 ms: load);

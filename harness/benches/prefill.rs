@@ -7,8 +7,7 @@
 use bitnet_harness::bench::{inputs, models};
 use bitnet_harness::models::session;
 use bitnet_kernels::{best, kernel_sets};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use std::time::Duration;
+use criterion::{Criterion, Throughput};
 
 const PROMPT: usize = 512;
 
@@ -37,12 +36,4 @@ fn prefill(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2));
-    targets = prefill
-}
-criterion_main!(benches);
+bitnet_harness::criterion_main!(10 samples, 300 ms warm, 2000 ms: prefill);

@@ -10,9 +10,9 @@ use bitnet_engine::discovery::{DiscoverySettings, TokenizerDiscovery, TokenizerF
 use bitnet_engine::gguf::GgufWriter;
 use bitnet_engine::hub::HubSettings;
 use bitnet_engine::tokenizer::{EncodeOptions, from_gguf};
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
+use bitnet_harness::bench::ratio::median;
 use bitnet_harness::cpu_time::CpuTime;
-use bitnet_harness::crossval::performance::median;
 use bitnet_harness::data::targets::{Floor, Targets, read};
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;

@@ -16,7 +16,6 @@ use crate::verdict::Outcome;
 pub struct Account {
     /// Cells that `matrix.toml` declares.
     pub declared: usize,
-    /// Cells by outcome.
     pub outcomes: BTreeMap<Outcome, usize>,
     /// Cells of devices that this host does not have: one line for each device, no trial for each cell.
     pub elsewhere: usize,
@@ -41,18 +40,15 @@ impl fmt::Display for Account {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the accounting does not add up, so a green of this run means nothing:\n  {}", problems.join("\n  "))]
 pub struct Unbalanced {
-    /// What is wrong.
     pub problems: Vec<String>,
 }
 
 impl Account {
     /// Number of cells with that outcome.
-    #[must_use]
     pub fn of(&self, outcome: Outcome) -> usize {
         self.outcomes.get(&outcome).copied().unwrap_or(0)
     }
 
-    /// Counts.
     pub fn new<'a>(declared: usize, filtered: usize, outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
         let mut account = Self { declared, filtered, ..Self::default() };
         for outcome in outcomes {

@@ -19,6 +19,31 @@
 //! statement is a ratio within a round, in which the engines ran one after the other, or a share of what memory could be
 //! read at in that round. Nothing is assumed about a peer; what could not be measured is absent and says why.
 
+/// Adds a line to a text.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {{
+        use std::fmt::Write as _;
+        // A string takes whatever is written.
+        let _ = writeln!($out, $($text)*);
+    }};
+}
+
+/// The `main` of a bench: how many samples, how long it warms up and measures, what it runs.
+#[macro_export]
+macro_rules! criterion_main {
+    ($samples:literal samples, $warm:literal ms warm, $time:literal ms: $($target:ident),+) => {
+        criterion::criterion_group! {
+            name = benches;
+            config = criterion::Criterion::default()
+                .sample_size($samples)
+                .warm_up_time(std::time::Duration::from_millis($warm))
+                .measurement_time(std::time::Duration::from_millis($time));
+            targets = $($target),+
+        }
+        criterion::criterion_main!(benches);
+    };
+}
+
 pub mod curve;
 pub mod engine;
 pub mod gpu;

@@ -18,13 +18,11 @@ enum Clock {
 
 impl CpuTime {
     /// Now, of this thread.
-    #[must_use]
     pub fn now() -> Self {
         Self::of(Clock::Thread)
     }
 
     /// Now, of all threads of this process, ended ones too.
-    #[must_use]
     pub fn process() -> Self {
         Self::of(Clock::Process)
     }
@@ -34,7 +32,6 @@ impl CpuTime {
     }
 
     /// Work since then; wall time where the system does not say.
-    #[must_use]
     pub fn elapsed(&self) -> Duration {
         match (self.cpu, time(self.clock)) {
             (Some(then), Some(now)) => now.saturating_sub(then),

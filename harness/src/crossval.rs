@@ -46,4 +46,4 @@ pub use ours::Ours;
 pub use receipt::{Receipt, ReceiptError};
 pub use reference::{Continuation, Logits, Positions, Reference, Row, SideError, Traced};
 pub use replay::replay;
-pub use report::{Report, Section, Verdict};
+pub use report::{CrossvalReport, Section, Verdict};

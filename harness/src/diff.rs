@@ -8,7 +8,6 @@ const CONTEXT: usize = 2;
 const MOST: usize = 20;
 
 /// The lines of `old` that are not in `new` and the other way round, with line numbers of `old`.
-#[must_use]
 pub(crate) fn lines(old: &str, new: &str) -> String {
     let old: Vec<&str> = old.lines().collect();
     let new: Vec<&str> = new.lines().collect();
@@ -34,7 +33,6 @@ fn push(out: &mut Vec<String>, sign: char, lines: &[&str]) {
 }
 
 /// The first lines of a text, indented.
-#[must_use]
 pub(crate) fn head(text: &str) -> String {
     let all: Vec<&str> = text.lines().collect();
     let mut out = Vec::new();

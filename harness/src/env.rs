@@ -31,7 +31,6 @@ pub const NEXTEST_RUN_ID: &str = "NEXTEST_RUN_ID";
 /// Set by cargo and nextest for test binaries: where the package lies now, which after a nextest archive
 /// is not where it was built.
 pub const CARGO_MANIFEST_DIR: &str = "CARGO_MANIFEST_DIR";
-/// Cargo's own setting.
 pub const CARGO_TARGET_DIR: &str = "CARGO_TARGET_DIR";
 
 /// A copy of the process environment.
@@ -43,7 +42,6 @@ pub struct Env {
 impl Env {
     /// Copies the environment of the process. Variables that are not UTF-8 are left out: none of ours can
     /// mean anything then.
-    #[must_use]
     pub fn read() -> Self {
         let vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -52,20 +50,17 @@ impl Env {
     }
 
     /// An environment of exactly these variables.
-    #[must_use]
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
         let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { vars }
     }
 
     /// The value, unless it is unset or empty.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A switch: unset, empty, `0`, `false` and `off` mean off.
-    #[must_use]
     pub fn on(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| !["0", "false", "off"].iter().any(|off| value.eq_ignore_ascii_case(off)))
     }

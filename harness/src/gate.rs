@@ -28,35 +28,24 @@ use std::path::PathBuf;
 /// The command that rewrites the figures.
 pub const BLESS: &str = "cargo xtask gate --bless";
 
-/// What can go wrong before anything is judged.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum GateError {
-    /// There is no valgrind, or it does not run.
     #[error("{reason}")]
     NoValgrind { reason: String, remedy: &'static str },
-    /// A program cannot be started.
     #[error("cannot start {program}: {source}; `cargo build --release -p gate-driver` makes the driver", program = program.display())]
     Start { program: PathBuf, source: std::io::Error },
-    /// The driver ended with an error.
     #[error("{program} failed ({status}): {said}", program = program.display())]
     Driver { program: PathBuf, status: String, said: String },
-    /// The driver says what this version does not understand.
     #[error("the driver's line `{line}` is not understood: {problem}; build driver and xtask from one checkout")]
     Line { line: String, problem: String },
-    /// Callgrind's file is not as expected.
     #[error("callgrind's file {problem}; this reads what valgrind 3.19 writes")]
     Callgrind { problem: String },
-    /// A data file.
     #[error(transparent)]
     Golden(#[from] GoldenError),
-    /// A file cannot be written or read.
     #[error("{path}: {source}", path = path.display())]
     File { path: PathBuf, source: std::io::Error },
-    /// Figures that must not be blessed.
     #[error("not blessed: {reason}")]
     NotBlessed { reason: String },
-    /// Nothing was selected.
     #[error("no case begins with {}", .names.join(" or "))]
     NoCase { names: Vec<String> },
 }
@@ -65,13 +54,11 @@ pub enum GateError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", content = "why", rename_all = "kebab-case")]
 pub enum Finding {
-    /// Within the limit.
     Ok,
     /// Better by more than the limit: not wrong, but to be blessed, so that it cannot be lost unseen.
     Improved,
     /// Better by so much that the data do not hold it: its loss would not be seen before it is blessed.
     NotHeld,
-    /// Worse than the limit.
     Regression,
     /// The case is not in the data.
     NoBaseline,
@@ -83,13 +70,11 @@ pub enum Finding {
 
 impl Finding {
     /// Whether it turns the gate red.
-    #[must_use]
     pub fn is_red(&self) -> bool {
         matches!(self, Self::Regression | Self::NotHeld | Self::NoBaseline | Self::NoCase)
     }
 
     /// In a table.
-    #[must_use]
     pub fn text(&self) -> String {
         match self {
             Self::Ok => "ok".to_owned(),
@@ -116,7 +101,6 @@ pub struct Row {
     pub now: Option<f64>,
     /// How much more it costs now, in percent of the baseline; less than nothing is better.
     pub percent: Option<f64>,
-    /// What that means.
     #[serde(flatten)]
     pub finding: Finding,
 }
@@ -124,7 +108,7 @@ pub struct Row {
 /// What a judgement comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum GateOutcome {
     /// Something was compared, and nothing is worse.
     Green,
     /// Something is.
@@ -136,36 +120,29 @@ pub enum Outcome {
 /// All rows, and what they come to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
-    /// What they come to.
-    pub outcome: Outcome,
+    pub outcome: GateOutcome,
     /// What is said beside: differences that need not matter.
     pub notes: Vec<String>,
-    /// The rows.
     pub rows: Vec<Row>,
 }
 
 impl Judgement {
-    /// Of these rows.
-    #[must_use]
     pub fn new(rows: Vec<Row>, notes: Vec<String>) -> Self {
         let outcome = if rows.iter().any(|row| row.finding.is_red()) {
-            Outcome::Red
+            GateOutcome::Red
         } else if rows.iter().any(|row| matches!(row.finding, Finding::Ok | Finding::Improved)) {
-            Outcome::Green
+            GateOutcome::Green
         } else {
-            Outcome::Unavailable
+            GateOutcome::Unavailable
         };
         Self { outcome, notes, rows }
     }
 
     /// Whether a kernel set could not be compared. (`any` has the C library in its counts, which is every system's own.)
-    #[must_use]
     pub fn lacks_a_set(&self) -> bool {
         self.rows.iter().any(|row| row.set != ANY && matches!(row.finding, Finding::Unavailable(_)))
     }
 
-    /// How many rows are so.
-    #[must_use]
     pub fn count(&self, of: impl Fn(&Finding) -> bool) -> usize {
         self.rows.iter().filter(|row| of(&row.finding)).count()
     }

@@ -12,7 +12,7 @@ mod pieces;
 mod rotary;
 pub mod streamed;
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use bitnet_engine::gguf::{GgufFile, GgufWriter};
 pub use bitnet_engine::random::SplitMix64 as Noise;
 use bitnet_golden::matrix::{Shape, Weights};

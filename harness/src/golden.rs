@@ -32,7 +32,6 @@ pub enum Mode {
     Bless,
 }
 
-/// The snapshots of a golden folder.
 #[derive(Debug, Clone)]
 pub struct Golden {
     folder: PathBuf,
@@ -40,29 +39,22 @@ pub struct Golden {
     ci: bool,
 }
 
-/// Why a snapshot does not hold.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SnapshotError {
-    /// There is no such file.
     #[error(
         "golden snapshot missing: golden/snapshots/{file}\n  the value would be:\n{preview}\n  if it is right, bless it from the oracle: {command}"
     )]
     Missing { file: String, preview: String, command: String },
-    /// The value differs.
     #[error(
         "golden snapshot differs: golden/snapshots/{file} (- golden, + now)\n{diff}\n  if the new value is right, bless it from the oracle: {command}"
     )]
     Differs { file: String, diff: String, command: String },
-    /// The file is there but cannot be understood.
     #[error(
         "golden/snapshots/{file} cannot be read: {problem}; restore it with `git checkout -- golden/snapshots/{file}`"
     )]
     Unreadable { file: String, problem: String },
-    /// Blessing was asked for where it is not allowed.
     #[error("blessing refused for {cell}: {why}; use `cargo xtask bless` on a developer's machine")]
     Refused { cell: String, why: String },
-    /// The snapshot could not be written.
     #[error("cannot write golden/snapshots/{file}: {problem}")]
     Write { file: String, problem: String },
     /// A part of a cell's snapshots has a name that cannot be part of a file name.
@@ -72,13 +64,10 @@ pub enum SnapshotError {
 
 impl Golden {
     /// The snapshots in `folder`; the environment says whether they are blessed.
-    #[must_use]
     pub fn new(folder: PathBuf, env: &Env) -> Self {
         Self { folder, mode: if env.on(env::BITNET_BLESS) { Mode::Bless } else { Mode::Compare }, ci: env.on(env::CI) }
     }
 
-    /// Whether this run writes snapshots.
-    #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -99,9 +88,6 @@ impl Golden {
     }
 
     /// Compares `actual` with the snapshot, or writes it when blessing.
-    ///
-    /// # Errors
-    /// See [`SnapshotError`].
     pub fn assert(&self, cell: &Cell, part: &str, actual: &str) -> Result<(), SnapshotError> {
         let file = self.file(cell, part)?;
         let path = self.folder.join(&file);

@@ -47,13 +47,11 @@ impl fmt::Debug for Host {
 
 impl Host {
     /// A host that knows nothing yet.
-    #[must_use]
     pub fn empty(env: Env) -> Self {
         Self { env, ..Self::default() }
     }
 
     /// This build's table.
-    #[must_use]
     pub fn here(env: Env, paths: &Paths) -> Self {
         let mut host = Self::empty(env).backend("native", || Availability::Available);
         for backend in CppBackend::ALL {
@@ -76,13 +74,10 @@ impl Host {
         })
     }
 
-    /// The devices, by name.
     pub fn devices(&self) -> impl Iterator<Item = &str> {
         self.devices.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Adds a device.
-    #[must_use]
     pub fn device(
         mut self,
         name: impl Into<String>,
@@ -92,8 +87,6 @@ impl Host {
         self
     }
 
-    /// Adds a backend.
-    #[must_use]
     pub fn backend(
         mut self,
         name: impl Into<String>,
@@ -113,7 +106,6 @@ impl Host {
     }
 
     /// Asks every device, backend and model once.
-    #[must_use]
     pub fn survey(&self, declaration: &Declaration, paths: &Paths) -> Survey {
         let mut answers = BTreeMap::new();
         for (axis, table) in [(Axis::Device, &self.devices), (Axis::Backend, &self.backends)] {
@@ -195,7 +187,6 @@ pub struct Survey {
 
 impl Survey {
     /// Everything that is missing for a cell, of device, backend (if the check asks it anything) and model, in this order.
-    #[must_use]
     pub fn missing(&self, cell: &Cell, asks_backend: bool) -> Vec<Availability> {
         let answer = |axis: Axis| {
             let name = cell.get(axis);

@@ -8,7 +8,7 @@ use bitnet_mock_hub::{Access, MockHub, MockHubBuilder, Repo, Storage};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::generate::Noise;
 
 /// The repository of most requests.
@@ -17,14 +17,12 @@ pub const REPO: &str = "org/name";
 pub const TOKEN: &str = "good";
 
 /// Bytes that do not compress.
-#[must_use]
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut noise = Noise(seed);
     (0..len).map(|_| (noise.bits() >> 56) as u8).collect()
 }
 
 /// The repositories of the scene. `org/name` has one file of every kind of storage and of every awkward name.
-#[must_use]
 pub fn repos() -> Vec<Repo> {
     let config: String = (0..500).map(|i| format!("{{\"token\": {i}}}\n")).collect();
     let restricted = |name: &str| Repo::new(name).file("tokenizer.json", noise(3000, 4), Storage::Lfs);
@@ -43,13 +41,11 @@ pub fn repos() -> Vec<Repo> {
 }
 
 /// The scene as a server that is about to start. `old/name` is renamed to [`REPO`].
-#[must_use]
 pub fn scene() -> MockHubBuilder {
     repos().into_iter().fold(MockHub::builder(), MockHubBuilder::repo).renamed("old/name", REPO)
 }
 
 /// What the hub really holds under these names; a renamed repository is followed.
-#[must_use]
 pub fn truth(repo: &str, revision: &str, file: &str) -> Option<Vec<u8>> {
     let repo = if repo == "old/name" { REPO } else { repo };
     let repos = repos();
@@ -59,7 +55,6 @@ pub fn truth(repo: &str, revision: &str, file: &str) -> Option<Vec<u8>> {
 
 /// A client that tries again after milliseconds and waits 2 s at most for a server's sake. Its limits on silence are generous
 /// where a fault does not lower them: a busy machine must not look like a broken line.
-#[must_use]
 pub fn settings(endpoint: &str, cache: &Path, token: Option<&str>) -> HubSettings {
     let mut settings = HubSettings::new(cache);
     settings.endpoint = endpoint.to_owned();

@@ -5,7 +5,7 @@
 //! to fail is data (`golden/expect.toml`). This crate turns the data into libtest-mimic trials, judges
 //! what comes out and keeps one record per cell. It is written so that no green can mean "not checked":
 //! every declared cell is accounted for, everything that is not run says why, and the suite turns itself
-//! red in its own tests (`tests/selftest.rs`).
+//! red in its own tests (`tests/selftest`).
 //!
 //! | module | what |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! | [`select`] | flags, environment twins, requirements |
 //! | [`setup`] | reading and validating the declaration |
 //! | [`host`] | what this machine has |
+//! | [`failure`], [`context`] | why something is wrong; what the checks of a run share |
 //! | [`check`] | the trait of a check, the table of all checks |
 //! | [`models`], [`generate`] | the models of the matrix, from files and from seeds |
 //! | [`bench`] | speed: which models, and ours against other programs in turn |
@@ -31,15 +32,19 @@
 //!
 //! The user manual is the module documentation of `tests/matrix.rs`.
 
+#![allow(missing_docs, reason = "a name that says it all has no comment")]
+
 pub mod account;
 mod atomic;
 pub mod axes;
 pub mod bench;
 pub mod check;
+pub mod context;
 pub mod cpu_time;
 pub mod crossval;
 mod diff;
 pub mod env;
+pub mod failure;
 pub mod gate;
 pub mod generate;
 pub mod golden;
@@ -66,7 +71,9 @@ pub mod vocabularies;
 
 pub use axes::{Axis, Cell};
 pub use bitnet_golden as data;
-pub use check::{Check, Context, Failure};
+pub use check::Check;
+pub use context::Context;
+pub use failure::Failure;
 pub use matrix::Suite;
 pub use metrics::Metrics;
 pub use verdict::{Availability, Outcome};

@@ -12,7 +12,8 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 use crate::account::Account;
 use crate::atomic;
 use crate::axes::{Axis, Cell};
-use crate::check::{self, Check, Context};
+use crate::check::{self, Check};
+use crate::context::Context;
 use crate::env::{self, Env};
 use crate::golden::{Golden, Mode};
 use crate::host::Host;
@@ -33,19 +34,14 @@ const FAILED: u8 = 101;
 
 /// Everything that makes a matrix.
 pub struct Suite {
-    /// A copy of the environment.
     pub env: Env,
-    /// Folders.
     pub paths: Paths,
-    /// Devices and backends.
     pub host: Host,
-    /// The checks.
     pub checks: Vec<Arc<dyn Check>>,
 }
 
 impl Suite {
     /// The matrix of this checkout.
-    #[must_use]
     pub fn here() -> Self {
         let env = Env::read();
         let paths = Paths::discover(&env);
@@ -75,7 +71,9 @@ impl Suite {
             print!("{}", select::HELP);
         }
         // Exits by itself on `--help` and on flags that it does not know (exit code 2).
-        let args = Arguments::from_iter(&line.rest);
+        let mut args = Arguments::from_iter(&line.rest);
+        // One more than there are processors: some cells wait for a network that is slow on purpose.
+        args.test_threads = args.test_threads.or(std::thread::available_parallelism().ok().map(|n| n.get() + 1));
         let declaration = setup::declare(&self.paths.golden).map_err(lines)?;
         self.registered(&declaration)?;
         line.validate(&declaration.axes).map_err(lines)?;
@@ -88,7 +86,7 @@ impl Suite {
         };
         let unknown = unknown(&declaration, &line);
         let deselected = declared.iter().filter(|cell| !line.selects(cell)).count();
-        let Plan { here, elsewhere } = self.plan(declaration, &ctx, &line, &args);
+        let Sorted { here, elsewhere } = self.plan(declaration, &ctx, &line, &args);
         let harness = HarnessInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: provenance::commit(&self.paths.root, &self.env),
@@ -141,11 +139,11 @@ impl Suite {
 
     /// What happens to the selected cells: a test each, but for those of devices that are not here. These are counted by
     /// device, unless the command line insists on them: by `--all-devices`, `--ignored`, the device's or the cell's name.
-    fn plan(&self, declaration: Declaration, ctx: &Context, line: &CommandLine, args: &Arguments) -> Plan {
+    fn plan(&self, declaration: Declaration, ctx: &Context, line: &CommandLine, args: &Arguments) -> Sorted {
         let survey = self.host.survey(&declaration, &self.paths);
         let all = line.all_devices || ((args.ignored || args.include_ignored) && !args.list);
         let exactly = |name: &str| args.exact && args.filter.as_deref() == Some(name);
-        let mut plan = Plan::default();
+        let mut plan = Sorted::default();
         for declared in declaration.cells {
             let name = declared.cell.check.as_str();
             let check = self.checks.iter().find(|check| check.name() == name);
@@ -166,7 +164,7 @@ impl Suite {
 
 /// The selected cells.
 #[derive(Default)]
-struct Plan {
+struct Sorted {
     here: Vec<Planned>,
     elsewhere: BTreeMap<String, Elsewhere>,
 }
@@ -217,7 +215,6 @@ fn wanted(args: &Arguments, trials: &[Trial]) -> BTreeSet<String> {
     trials.iter().filter(|trial| settles(args, trial)).map(|trial| trial.name().to_owned()).collect()
 }
 
-/// A run that is ready to go.
 struct Ready {
     session: Arc<Session>,
     args: Arguments,

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Yes or no.
     Bool(bool),
-    /// A count.
     Int(i64),
     /// A measurement. A value that is not finite is kept as text, since JSON has no such number.
     Float(f64),
@@ -29,17 +27,14 @@ impl std::fmt::Display for Value {
     }
 }
 
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Value::Bool(value)
-    }
+macro_rules! from {
+    ($($kind:ty => $variant:ident),*) => { $(impl From<$kind> for Value {
+        fn from(value: $kind) -> Self {
+            Value::$variant(value.into())
+        }
+    })* };
 }
-
-impl From<i64> for Value {
-    fn from(value: i64) -> Self {
-        Value::Int(value)
-    }
-}
+from!(bool => Bool, i64 => Int, &str => Text, String => Text);
 
 impl From<usize> for Value {
     fn from(value: usize) -> Self {
@@ -50,18 +45,6 @@ impl From<usize> for Value {
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
         if value.is_finite() { Value::Float(value) } else { Value::Text(value.to_string()) }
-    }
-}
-
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Value::Text(value.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(value: String) -> Self {
-        Value::Text(value)
     }
 }
 
@@ -79,8 +62,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// No figures yet.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -91,14 +72,12 @@ impl Metrics {
         self
     }
 
-    /// Names the kernel set that ran.
     #[must_use]
     pub fn ran(mut self, kernel: &str) -> Self {
         self.kernel = Some(kernel.to_owned());
         self
     }
 
-    /// Names the model file by the SHA-256 of its bytes.
     #[must_use]
     pub fn of_model(mut self, sha256: &str) -> Self {
         self.model_sha256 = Some(sha256.to_owned());

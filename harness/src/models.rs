@@ -4,19 +4,22 @@
 //! own converter, in memory, so a cell also proves that what `bitnet convert` writes can be read.
 
 use crate::axes::Cell;
-use crate::check::{Context, Failure};
+use crate::context::Context;
+use crate::failure::Failure;
 use crate::generate;
 use crate::vocabularies::{self, Vocabulary};
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::device::Opened;
 use bitnet_engine::gguf::{GgufFile, TensorView};
-use bitnet_engine::inference::{Session, SessionOptions};
+use bitnet_engine::inference::{Session, SessionOptions, Want};
 use bitnet_engine::load::{Loaded, load};
 use bitnet_engine::settings::Settings;
+use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::differences::{self, Difference};
 use bitnet_golden::matrix::{Model, Source};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{Kernels, Pool, best};
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -29,9 +32,6 @@ type Slot = Arc<OnceLock<Result<Loaded, String>>>;
 
 /// The model of a cell in its quant. Loading uses the best kernels of this machine: it computes nothing that a check
 /// looks at (the layout of I2_S is said, not probed).
-///
-/// # Errors
-/// The model cannot be made or loaded.
 pub fn loaded(ctx: &Context, cell: &Cell) -> Result<Loaded, Failure> {
     static MODELS: OnceLock<Mutex<HashMap<String, Slot>>> = OnceLock::new();
     let slot = {
@@ -46,9 +46,6 @@ pub fn loaded(ctx: &Context, cell: &Cell) -> Result<Loaded, Failure> {
 }
 
 /// The GGUF of a model in a quant.
-///
-/// # Errors
-/// The model cannot be read, made or converted.
 pub fn file(ctx: &Context, model: &Model, quant: &str) -> Result<GgufFile, Failure> {
     let stored = |file: GgufFile| -> Result<GgufFile, Failure> {
         let native = native_quant(&file);
@@ -128,13 +125,11 @@ fn native_quant(file: &GgufFile) -> Option<&'static str> {
 }
 
 /// The first linear layer, which stands for the format of a file.
-#[must_use]
 pub fn first_linear(file: &GgufFile) -> Option<TensorView<'_>> {
     ["blk.0.attn_q.weight", "blk.0.attn_qkv.weight"].into_iter().find_map(|name| file.tensor(name))
 }
 
 /// The layout that a quant's name says.
-#[must_use]
 pub fn layout(quant: &str) -> I2sLayout {
     match quant {
         name if name == quant::i2_s_arm::FORMAT.name => I2sLayout::Arm,
@@ -153,9 +148,6 @@ pub fn kernels(cell: &Cell) -> Result<&'static dyn Kernels, Failure> {
 
 /// A cell's device. A card is opened once a process, so that its cells share what was compiled and uploaded; the emulation, which
 /// does one launch at a time, for each cell.
-///
-/// # Errors
-/// The device is unknown or not here.
 pub fn device(cell: &Cell) -> Result<Opened, Failure> {
     static OPENED: Mutex<Vec<(String, Opened)>> = Mutex::new(Vec::new());
     let open = || -> Result<Opened, Failure> { Ok(bitnet_engine::device::open(&cell.device, &Settings::from_env()?)?) };
@@ -172,9 +164,6 @@ pub fn device(cell: &Cell) -> Result<Opened, Failure> {
 }
 
 /// A pool of threads, made once a process for each size. Sessions of several cells take turns in it.
-///
-/// # Errors
-/// The threads cannot be started.
 pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
     static POOLS: OnceLock<Mutex<HashMap<usize, Arc<Pool>>>> = OnceLock::new();
     let mut pools = POOLS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,9 +176,6 @@ pub fn pool(threads: usize) -> Result<Arc<Pool>, Failure> {
 }
 
 /// An empty sequence of a model.
-///
-/// # Errors
-/// The session cannot be made.
 pub fn session(
     loaded: &Loaded,
     device: impl Into<Opened>,
@@ -205,4 +191,32 @@ pub fn session(
         ..SessionOptions::new(kernels, pool(threads)?)
     };
     Ok(Session::new(Arc::clone(&loaded.model), options)?)
+}
+
+/// The first `limit` tokens of a text, the beginning-of-sequence token included.
+///
+/// # Errors
+/// The text is shorter than that, or cannot be encoded.
+pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
+    let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
+    ids.truncate(limit);
+    if ids.len() < limit || limit < 2 {
+        return Err(Failure::new(format_args!(
+            "the passage has {} tokens, {limit} (at least 2) are needed",
+            ids.len()
+        )));
+    }
+    Ok(ids)
+}
+
+/// SHA-256 over the logits of every position, as little-endian f32.
+pub fn digest(loaded: &Loaded, device: &Opened, ids: &[u32], threads: usize, chunk: usize) -> Result<String, Failure> {
+    let mut session = session(loaded, device.clone(), threads, chunk, ids.len())?;
+    let mut hash = Sha256::new();
+    session.forward(ids, Want::All, &mut |_, logits| {
+        for logit in logits {
+            hash.update(logit.to_le_bytes());
+        }
+    })?;
+    Ok(hex::encode(hash.finalize()))
 }

@@ -22,7 +22,6 @@ pub struct Paths {
 impl Paths {
     /// Finds the checkout: the one around cargo's `CARGO_MANIFEST_DIR` of now, else the one in which this
     /// crate was built.
-    #[must_use]
     pub fn discover(env: &Env) -> Self {
         let now = env.get(env::CARGO_MANIFEST_DIR).map(PathBuf::from);
         let root = now
@@ -35,7 +34,6 @@ impl Paths {
     }
 
     /// The usual layout below a root, with the overrides of the environment.
-    #[must_use]
     pub fn below(root: PathBuf, env: &Env) -> Self {
         let target = env.get(env::CARGO_TARGET_DIR).map_or_else(|| root.join("target"), |dir| root.join(dir));
         let or = |name: &str, default: &str| env.get(name).map_or_else(|| target.join(default), |dir| root.join(dir));
@@ -48,20 +46,15 @@ impl Paths {
         }
     }
 
-    /// Folder of the cells' records.
-    #[must_use]
     pub fn records(&self) -> PathBuf {
         self.out.join("records")
     }
 
     /// Folder of the model files that are written for the C++ references, which take paths and not bytes.
-    #[must_use]
     pub fn staged(&self) -> PathBuf {
         self.target.join("reference/models")
     }
 
-    /// Folder of the golden snapshots.
-    #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.golden.join("snapshots")
     }

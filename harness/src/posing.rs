@@ -4,7 +4,7 @@
 //! it all the same: it takes over a family's architecture, name and vocabulary size, and the hub's files have the model's own
 //! tokens, filled up to that size with tokens that no text reaches. So the ids must stay what they were.
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::tokenizer_files::TokenizerFiles;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_kernels::quant;
@@ -14,7 +14,6 @@ use bitnet_kernels::quant;
 pub struct Family {
     /// `general.name`.
     pub model: &'static str,
-    /// Tokens.
     pub vocab: usize,
     /// The repository that the table names first.
     pub repo: &'static str,
@@ -27,24 +26,17 @@ const BPE: Family = Family { model: "smollm2 posing", vocab: 49_152, repo: "Hugg
 
 impl Family {
     /// The family as which a model with this vocabulary poses.
-    #[must_use]
     pub fn of(vocabulary: &TokenizerFiles) -> Self {
         if vocabulary.is_spm() { SPM } else { BPE }
     }
 
     /// The files of its repository, by name.
-    ///
-    /// # Errors
-    /// The vocabulary cannot be written.
     pub fn files(&self, vocabulary: &TokenizerFiles) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         let json = vocabulary.tokenizer_json(self.vocab.max(vocabulary.len()))?;
         Ok(vec![("tokenizer.json", json), ("tokenizer_config.json", b"{}".to_vec())])
     }
 
     /// The metadata by which it is recognised.
-    ///
-    /// # Errors
-    /// A vocabulary too large for GGUF.
     pub fn metadata(&self) -> Result<[(&'static str, MetaValue); 3], Failure> {
         Ok([
             ("general.architecture", "llama".into()),
@@ -55,16 +47,12 @@ impl Family {
 }
 
 /// Whether a key is the tokenizer's.
-#[must_use]
 pub fn is_tokenizer_key(key: &str) -> bool {
     key.starts_with("tokenizer.")
 }
 
 /// A model file without weights: the metadata that `keep` leaves, some more, and an embedding of `rows` rows, all zero, so
 /// narrow that it costs nothing. Discovery reads no weight, so this is all of the model that it sees.
-///
-/// # Errors
-/// It cannot be written.
 pub fn husk(
     file: &GgufFile,
     keep: impl Fn(&str) -> bool,

@@ -11,7 +11,6 @@ use crate::env::{self, Env};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostInfo {
-    /// Operating system.
     pub os: String,
     /// Architecture of the build.
     pub arch: String,
@@ -20,8 +19,6 @@ pub struct HostInfo {
 }
 
 impl HostInfo {
-    /// This machine.
-    #[must_use]
     pub fn here() -> Self {
         Self {
             os: std::env::consts::OS.to_owned(),
@@ -70,7 +67,6 @@ fn present(table: &[(&'static str, bool)]) -> Vec<&'static str> {
 
 /// The commit of the checkout: `MATRIX_COMMIT`, else what `.git` says, else unknown. It says nothing of
 /// changes that are not committed.
-#[must_use]
 pub fn commit(root: &Path, env: &Env) -> Option<String> {
     if let Some(commit) = env.get(env::MATRIX_COMMIT) {
         return Some(commit.to_owned());
@@ -99,7 +95,6 @@ pub fn commit(root: &Path, env: &Env) -> Option<String> {
 }
 
 /// The time now in UTC, as `2026-11-21T21:42:43Z`.
-#[must_use]
 pub fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     rfc3339(seconds)

@@ -15,18 +15,14 @@ use crate::metrics::Value;
 use crate::provenance::HostInfo;
 use crate::verdict::Outcome;
 
-/// Version of the record's layout.
 pub const SCHEMA: u32 = 1;
 
 /// What is known about one cell after a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
-    /// The cell's name.
     pub name: String,
-    /// The outcome.
     pub outcome: Outcome,
     /// Why; absent only for a plain pass.
     pub reason: Option<String>,
@@ -34,7 +30,6 @@ pub struct Record {
     pub remedy: Option<String>,
     /// The entry of `expect.toml` that matched.
     pub expected: Option<Expected>,
-    /// What was measured.
     pub metrics: BTreeMap<String, Value>,
     /// Seed of everything random, in hex (JSON readers lose 64-bit integers).
     pub seed: String,
@@ -46,9 +41,7 @@ pub struct Record {
     pub reference: Option<String>,
     /// Wall time of the check, in milliseconds; 0 if it did not run.
     pub duration_ms: f64,
-    /// The machine.
     pub host: HostInfo,
-    /// What judged.
     pub harness: HarnessInfo,
     /// When it was settled, UTC.
     pub timestamp: String,
@@ -64,7 +57,6 @@ pub struct Expected {
     pub reason: String,
     /// Why it is known and left so.
     pub why: String,
-    /// Where it is discussed.
     pub link: Option<String>,
 }
 
@@ -72,17 +64,13 @@ pub struct Expected {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarnessInfo {
-    /// Version of the crate.
     pub version: String,
     /// Commit of the checkout, if known.
     pub commit: Option<String>,
 }
 
-/// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum RecordError {
-    /// Reading, writing or listing failed.
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// A folder of records without the file that says what was to be run.
@@ -91,31 +79,23 @@ pub enum RecordError {
         path = path.display()
     )]
     NoRun { path: PathBuf },
-    /// It is not a record of this version.
     #[error("{path} is not a record of schema {SCHEMA}: {problem}; remove it and run its cell again", path = path.display())]
     Malformed { path: PathBuf, problem: String },
 }
 
 impl Record {
     /// The cell of the record.
-    ///
-    /// # Errors
-    /// If its name is not a cell's; [`read`] has refused such a record already.
     pub fn cell(&self) -> Result<Cell, crate::axes::CellNameError> {
         self.name.parse()
     }
 }
 
 /// File name of a cell's record: `::` is not possible in file names everywhere.
-#[must_use]
 pub fn file_name(cell: &Cell) -> String {
     format!("{}.json", cell.parts().join("__"))
 }
 
 /// Writes a record into `folder`.
-///
-/// # Errors
-/// [`RecordError`] if it cannot be written.
 pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordError> {
     let path = folder.join(file_name(cell));
     let mut text = serde_json::to_vec_pretty(record)
@@ -125,9 +105,6 @@ pub fn write(folder: &Path, cell: &Cell, record: &Record) -> Result<(), RecordEr
 }
 
 /// Reads one record and checks that it is one.
-///
-/// # Errors
-/// [`RecordError`].
 pub fn read(path: &Path) -> Result<Record, RecordError> {
     let malformed = |problem: String| RecordError::Malformed { path: path.to_owned(), problem };
     let text = std::fs::read_to_string(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;

@@ -23,8 +23,9 @@ pub mod recorded;
 pub use questions::Questions;
 
 use crate::axes::Cell;
-use crate::check::{Context, Failure};
+use crate::context::Context;
 use crate::crossval::Ours;
+use crate::failure::Failure;
 use crate::models;
 
 /// Tokens of a chunk of ours.
@@ -32,9 +33,6 @@ const CHUNK: usize = 16;
 
 /// Our engine on the device of a cell. Live and recorded cells of all backends ask the same, so each answer is computed once a
 /// process.
-///
-/// # Errors
-/// The model cannot be loaded, or the device is not here.
 pub fn side(ctx: &Context, cell: &Cell) -> Result<Ours, Failure> {
     let ours = Ours::new(models::loaded(ctx, cell)?, models::kernels(cell)?, models::pool(1)?);
     Ok(Ours { chunk: CHUNK, context: questions::CONTEXT, kept: true, ..ours })

@@ -53,9 +53,6 @@ impl Report {
     }
 
     /// See [`load`].
-    ///
-    /// # Errors
-    /// As [`load`].
     pub fn load(folders: &[PathBuf]) -> Result<Self, RecordError> {
         let mut report = Self::default();
         for folder in folders {
@@ -110,14 +107,11 @@ impl Report {
         others
     }
 
-    /// The records by cell name.
-    #[must_use]
     pub fn records(&self) -> &BTreeMap<String, Record> {
         &self.records
     }
 
     /// What is wrong with the records as a whole: records of another run, or of cells that nobody asked for.
-    #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -135,7 +129,6 @@ impl Report {
     }
 
     /// Cells that some run asked for and that have no record.
-    #[must_use]
     pub fn missing(&self) -> BTreeSet<&str> {
         let declared = self.declared();
         let asked = self.runs.iter().flat_map(|run| &run.cells).map(String::as_str);
@@ -143,7 +136,6 @@ impl Report {
     }
 
     /// What no host of these runs could run, by device and reason.
-    #[must_use]
     pub fn elsewhere(&self) -> BTreeMap<(&str, &str, &str), BTreeSet<&str>> {
         let (declared, missing) = (self.declared(), self.missing());
         let mut taken = BTreeSet::new();
@@ -161,7 +153,6 @@ impl Report {
     }
 
     /// The accounting line of the records. Without a declaration all that the runs speak of is declared.
-    #[must_use]
     pub fn account(&self) -> Account {
         let (declared, missing) = (self.declared().len(), self.missing().len());
         let elsewhere = self.elsewhere().values().map(BTreeSet::len).sum();
@@ -170,7 +161,6 @@ impl Report {
     }
 
     /// Whether any cell failed or is missing, the records are not those of their runs, or there is nothing at all.
-    #[must_use]
     pub fn is_red(&self) -> bool {
         let account = self.account();
         let nothing = self.records.is_empty() || self.runs.is_empty();
@@ -193,7 +183,6 @@ impl Report {
 }
 
 /// One line for each device that no host of the runs has, and the step that would run its cells.
-#[must_use]
 pub fn elsewhere(report: &Report) -> String {
     let line = |((device, reason, remedy), cells): (&(&str, &str, &str), &BTreeSet<&str>)| {
         let (count, s) = (cells.len(), if cells.len() == 1 { "" } else { "s" });
@@ -232,7 +221,6 @@ fn groups(settled: impl IntoIterator<Item = (String, Verdict)>) -> Vec<Group> {
 }
 
 /// The reasons for which cells are not run, grouped, each with the command that fixes it.
-#[must_use]
 pub fn unavailable(settled: impl IntoIterator<Item = (String, Verdict)>) -> String {
     let mut out = String::new();
     for group in groups(settled) {

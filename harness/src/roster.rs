@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use crate::account::Account;
-use crate::check::Failure;
 use crate::env::{self, Env};
+use crate::failure::Failure;
 use crate::trials::{completion, panic_text};
 use crate::verdict::{self, Availability, Outcome, Ran, Situation, Verdict};
 
@@ -27,7 +27,6 @@ pub struct Named {
     pub name: String,
     /// Whether this host has what it needs.
     pub availability: Availability,
-    /// What it does.
     pub run: Run,
 }
 

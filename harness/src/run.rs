@@ -13,7 +13,6 @@ use crate::atomic;
 use crate::provenance::HostInfo;
 use crate::record::{HarnessInfo, RecordError};
 
-/// Version of the file's layout.
 pub const SCHEMA: u32 = 1;
 
 /// Its name, in the folder of the records.
@@ -23,15 +22,12 @@ pub const FILE: &str = "run.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// Version of the layout, [`SCHEMA`].
     pub schema: u32,
     /// Its name, the same in all of its records; absent where only the processes of single cells know it.
     pub id: Option<String>,
     /// The selection as flags; empty for everything.
     pub selection: String,
-    /// The machine.
     pub host: HostInfo,
-    /// What judges.
     pub harness: HarnessInfo,
     /// When it began, UTC.
     pub timestamp: String,
@@ -45,24 +41,18 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
-    /// Why.
     pub reason: String,
-    /// The command or step that would run them.
     pub remedy: String,
-    /// The cells.
     pub cells: Vec<String>,
 }
 
 impl Run {
-    /// The machine and the commit, for people.
-    #[must_use]
     pub fn origin(&self) -> String {
         origin(&self.host, &self.harness)
     }
 }
 
 /// A machine and a commit, for people.
-#[must_use]
 pub fn origin(host: &HostInfo, harness: &HarnessInfo) -> String {
     let commit: String = harness.commit.as_deref().unwrap_or("unknown").chars().take(12).collect();
     format!("{} {} ({}) at commit {commit}", host.os, host.arch, host.features.join(" "))

@@ -27,7 +27,6 @@ Exit codes: 0 all is as it should be; 101 a cell failed or the accounting does n
 
 /// A command line that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum UsageError {
     #[error("{flag} needs a value: a name, or names joined by commas")]
     MissingValue { flag: String },
@@ -47,7 +46,6 @@ struct Wanted {
     values: Vec<String>,
 }
 
-/// A parsed command line.
 #[derive(Debug, Clone, Default)]
 pub struct CommandLine {
     wanted: Vec<Wanted>,
@@ -151,37 +149,24 @@ impl CommandLine {
     }
 
     /// Whether the selection includes the cell. No selection on an axis includes all of it.
-    #[must_use]
     pub fn selects(&self, cell: &Cell) -> bool {
         self.wanted.iter().all(|wanted| wanted.values.iter().any(|value| value == cell.get(wanted.axis)))
     }
 
     /// Whether the selection, by flag or environment, names this value of the axis.
-    #[must_use]
     pub fn names(&self, axis: Axis, value: &str) -> bool {
         self.wanted.iter().any(|wanted| wanted.axis == axis && wanted.values.iter().any(|named| named == value))
     }
 
-    /// Whether anything was selected on the axis.
-    #[must_use]
     pub fn selects_on(&self, axis: Axis) -> bool {
         self.wanted.iter().any(|wanted| wanted.axis == axis)
     }
 
-    /// Whether `--require` names it.
-    #[must_use]
     pub fn requires(&self, name: &str) -> bool {
         self.required.iter().any(|(_, required)| required == name)
     }
 
-    /// Whether anything was selected, by flag or environment.
-    #[must_use]
-    pub fn has_selection(&self) -> bool {
-        !self.wanted.is_empty()
-    }
-
     /// The selection as flags, for messages.
-    #[must_use]
     pub fn selection(&self) -> String {
         let part = |wanted: &Wanted| format!("{} {}", wanted.origin, wanted.values.join(","));
         self.wanted.iter().map(part).collect::<Vec<_>>().join(" ")
@@ -234,13 +219,13 @@ mod tests {
         assert!(["r1", "r2", "r3"].iter().all(|name| line.requires(name)));
         let line = parse(&[], &env);
         assert!(!line.by_flag);
-        assert!(line.has_selection());
+        assert!(!line.selection().is_empty());
     }
 
     #[test]
     fn an_empty_twin_selects_nothing_away() {
         let line = parse(&[], &[("MATRIX_MODEL", "")]);
-        assert!(!line.has_selection());
+        assert!(line.selection().is_empty());
         assert!(line.selects(&cell("a::q::d::b::k")));
     }
 

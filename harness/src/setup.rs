@@ -3,6 +3,8 @@
 //! All mistakes are collected and shown at once. None of them is a skipped cell: a matrix that does not
 //! mean what it says does not run at all (exit code 2).
 
+mod expand;
+
 use std::path::Path;
 
 use bitnet_golden::GoldenError;
@@ -17,7 +19,6 @@ pub const RECORDED: &str = "recorded";
 
 /// One mistake in data, registration or command line.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum Problem {
     #[error(transparent)]
     Golden(#[from] GoldenError),
@@ -77,7 +78,6 @@ pub enum Problem {
 pub struct Declaration {
     /// `matrix.toml` as it was read.
     pub matrix: Matrix,
-    /// The axes' values.
     pub axes: Axes,
     /// All declared cells with what the data say about them.
     pub cells: Vec<Declared>,
@@ -86,7 +86,6 @@ pub struct Declaration {
 /// A declared cell and what the data files say about it.
 #[derive(Debug, Clone)]
 pub struct Declared {
-    /// The cell.
     pub cell: Cell,
     /// Why nothing can run it, if so.
     pub unsupported: Option<String>,
@@ -111,7 +110,7 @@ pub fn declare(golden: &Path) -> Result<Declaration, Vec<Problem>> {
     let mut problems = Vec::new();
     names(&matrix, &mut problems);
     let axes = Axes::of(&matrix);
-    let cells = axes::expand(&matrix, &axes, &mut problems);
+    let cells = expand::expand(&matrix, &axes, &mut problems);
     let cells = annotate(cells, &matrix, &expectations, &axes, &mut problems);
     orphans(&golden.join("snapshots"), &cells, &mut problems);
     for backend in &matrix.backends {

@@ -1,6 +1,7 @@
 //! Strings that strain tokenizers, made from seeds: the same ones everywhere, nothing is downloaded.
 
 use bitnet_engine::random::{SplitMix64, seed_of};
+use std::sync::LazyLock;
 
 /// Kinds of strings, and how many of each a vocabulary is asked.
 pub static CLASSES: &[(&str, usize)] = &[
@@ -20,7 +21,6 @@ pub struct Random(SplitMix64);
 
 impl Random {
     /// From a text, such as the name of what the numbers are for.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         Self(SplitMix64(seed_of(name)))
     }
@@ -45,61 +45,20 @@ impl Random {
         list[self.below(list.len())]
     }
 
-    fn character(&mut self, (first, last): (u32, u32)) -> char {
+    fn character(&mut self, [first, last]: [u32; 2]) -> char {
         char::from_u32(first + self.below((last - first + 1) as usize) as u32).unwrap_or('x')
     }
 }
 
-/// Scripts as ranges of code points; words are made of their characters whatever they mean.
-static SCRIPTS: &[(u32, u32)] = &[
-    (0x61, 0x7A),
-    (0xC0, 0x17F),
-    (0x1E00, 0x1EFF),
-    (0x370, 0x3FF),
-    (0x1F00, 0x1FFF),
-    (0x400, 0x45F),
-    (0x531, 0x58F),
-    (0x591, 0x5F4),
-    (0x600, 0x6FF),
-    (0x700, 0x74F),
-    (0x780, 0x7B1),
-    (0x900, 0x97F),
-    (0x980, 0x9FE),
-    (0xA01, 0xA76),
-    (0xA81, 0xAFF),
-    (0xB01, 0xB77),
-    (0xB82, 0xBFA),
-    (0xC00, 0xC7F),
-    (0xC80, 0xCF3),
-    (0xD00, 0xD7F),
-    (0xD81, 0xDF4),
-    (0xE01, 0xE5B),
-    (0xE81, 0xEDF),
-    (0xF00, 0xFDA),
-    (0x1000, 0x109F),
-    (0x10A0, 0x10FF),
-    (0x1100, 0x11FF),
-    (0x1200, 0x139F),
-    (0x13A0, 0x13FD),
-    (0x1401, 0x167F),
-    (0x16A0, 0x16F8),
-    (0x1780, 0x17F9),
-    (0x1800, 0x18AA),
-    (0x2C00, 0x2C7F),
-    (0x3041, 0x309F),
-    (0x30A0, 0x30FF),
-    (0x3105, 0x312F),
-    (0x4E00, 0x5200),
-    (0x4E00, 0x9FFF),
-    (0xA000, 0xA48C),
-    (0xAC00, 0xD7A3),
-    (0xFB50, 0xFDFF),
-    (0xFF01, 0xFFEE),
-    (0x10400, 0x1044F),
-    (0x12000, 0x12399),
-    (0x13000, 0x1342F),
-    (0x1D400, 0x1D7FF),
-    (0x20000, 0x20400),
+/// Scripts as ranges of code points, first and last; words are made of their characters whatever they mean.
+static SCRIPTS: [u32; 96] = [
+    0x61, 0x7A, 0xC0, 0x17F, 0x1E00, 0x1EFF, 0x370, 0x3FF, 0x1F00, 0x1FFF, 0x400, 0x45F, 0x531, 0x58F, 0x591, 0x5F4,
+    0x600, 0x6FF, 0x700, 0x74F, 0x780, 0x7B1, 0x900, 0x97F, 0x980, 0x9FE, 0xA01, 0xA76, 0xA81, 0xAFF, 0xB01, 0xB77,
+    0xB82, 0xBFA, 0xC00, 0xC7F, 0xC80, 0xCF3, 0xD00, 0xD7F, 0xD81, 0xDF4, 0xE01, 0xE5B, 0xE81, 0xEDF, 0xF00, 0xFDA,
+    0x1000, 0x109F, 0x10A0, 0x10FF, 0x1100, 0x11FF, 0x1200, 0x139F, 0x13A0, 0x13FD, 0x1401, 0x167F, 0x16A0, 0x16F8,
+    0x1780, 0x17F9, 0x1800, 0x18AA, 0x2C00, 0x2C7F, 0x3041, 0x309F, 0x30A0, 0x30FF, 0x3105, 0x312F, 0x4E00, 0x5200,
+    0x4E00, 0x9FFF, 0xA000, 0xA48C, 0xAC00, 0xD7A3, 0xFB50, 0xFDFF, 0xFF01, 0xFFEE, 0x10400, 0x1044F, 0x12000, 0x12399,
+    0x13000, 0x1342F, 0x1D400, 0x1D7FF, 0x20000, 0x20400,
 ];
 
 /// Real sentences, so that common words of many languages occur too.
@@ -144,44 +103,12 @@ static CODE: &[&str] = &[
     "lambda x: x if x is not None else (yield from range(10))\n",
 ];
 
-static EMOJI: &[&str] = &[
-    "👩‍👩‍👧‍👦",
-    "👨🏽‍🚀",
-    "🏳️‍🌈",
-    "🏴‍☠️",
-    "👍🏽",
-    "👍",
-    "🇩🇪",
-    "🇫🇷",
-    "🇯🇵",
-    "1️⃣",
-    "#️⃣",
-    "❤️‍🔥",
-    "❤",
-    "❤️",
-    "☺",
-    "☺️",
-    "😀",
-    "😂",
-    "🤷🏿‍♀️",
-    "🧑‍💻",
-    "👁️‍🗨️",
-    "🐻‍❄️",
-    "🏴󠁧󠁢󠁳󠁣󠁴󠁿",
-    "\u{200D}",
-    "\u{FE0F}",
-    "\u{1F3FB}",
-    "🫠",
-    "🥲",
-    "✅",
-    "→",
-    "∑",
-    "™",
-    "©️",
-    "㊗️",
-    "🀄",
-    "🃏",
-];
+static EMOJI: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    "👩‍👩‍👧‍👦 👨🏽‍🚀 🏳️‍🌈 🏴‍☠️ 👍🏽 👍 🇩🇪 🇫🇷 🇯🇵 1️⃣ #️⃣ ❤️‍🔥 ❤ ❤️ ☺ ☺️ 😀 😂 🤷🏿‍♀️ 🧑‍💻 👁️‍🗨️ 🐻‍❄️ 🏴󠁧󠁢󠁳󠁣󠁴󠁿 \u{200D} \
+    \u{FE0F} \u{1F3FB} 🫠 🥲 ✅ → ∑ ™ ©️ ㊗️ 🀄 🃏"
+        .split(' ')
+        .collect()
+});
 
 static SPACES: &[&str] = &[
     " ", " ", " ", "  ", "   ", "\n", "\n", "\r\n", "\r", "\t", "\t\t", "\u{b}", "\u{c}", "\u{85}", "\u{a0}",
@@ -189,82 +116,29 @@ static SPACES: &[&str] = &[
     "\u{1c}", "\u{1f}", "\u{180e}", "\u{200b}", "\u{feff}", "▁", "Ġ", "Ċ",
 ];
 
-static NUMBERS: &[&str] = &[
-    "0",
-    "1",
-    "12",
-    "123",
-    "1234",
-    "12345",
-    "1234567890",
-    "3.14159",
-    "1,000,000",
-    "1e-10",
-    "0xFF",
-    "٣٤٥٦",
-    "१२३४",
-    "๑๒๓",
-    "１２３４",
-    "½¼",
-    "²³",
-    "ⅧⅨ",
-    "㊿",
-    "𝟎𝟏𝟐",
-    "1st",
-    "x86_64",
-    "v1.2.3-rc4",
-    "$5",
-    "€6",
-    "%",
-    "50%",
-    "'s",
-    "'S",
-    "'re",
-    "'LL",
-    "'ſ",
-    "'",
-    "’s",
-    "+",
-    "-",
-    "=",
-    "<=>",
-    "!!",
-    "?!",
-    "...",
-    "…",
-    "—",
-    "(",
-    ")",
-    "[",
-    "]",
-    "~",
-    "^",
-    "|",
-    "$",
-    ",",
-    ".",
-    ":",
-    "/",
-    "12:34:56",
-    "2026-11-22",
-];
+static NUMBERS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    "0 1 12 123 1234 12345 1234567890 3.14159 1,000,000 1e-10 0xFF ٣٤٥٦ १२३४ ๑๒๓ １２３４ ½¼ ²³ ⅧⅨ ㊿ 𝟎𝟏𝟐 1st \
+    x86_64 v1.2.3-rc4 $5 €6 % 50% 's 'S 're 'LL 'ſ ' ’s + - = <=> !! ?! ... … — ( ) [ ] ~ ^ | $ , . : / \
+    12:34:56 2026-11-22"
+        .split(' ')
+        .collect()
+});
 
 /// `count` strings of a class. `specials` are the vocabulary's special tokens.
 ///
 /// Unknown classes give none: the callers take the names from [`CLASSES`].
-#[must_use]
 pub fn make(class: &str, count: usize, specials: &[String]) -> Vec<String> {
     let mut random = Random::new(class);
     let r = &mut random;
     let one: fn(&mut Random, &[String]) -> String = match class {
         "multilingual" => |r, _| multilingual(r),
         "code" => |r, _| code(r),
-        "emoji" => |r, _| fragments(r, 12, &[EMOJI, EMOJI, &["a", " ", "x ", "!", "\n", "日", "1"]]),
+        "emoji" => |r, _| fragments(r, 12, &[&EMOJI, &EMOJI, &["a", " ", "x ", "!", "\n", "日", "1"]]),
         "control" => |r, _| control(r),
         "whitespace" => {
             |r, _| fragments(r, 24, &[SPACES, SPACES, SPACES, &["a", "word", "日", "1", "!", "é", "\u{301}", "'s"]])
         }
-        "numbers" => |r, _| fragments(r, 16, &[NUMBERS, NUMBERS, &[" ", "  ", "a", "\n", "word", "é"]]),
+        "numbers" => |r, _| fragments(r, 16, &[&NUMBERS, &NUMBERS, &[" ", "  ", "a", "\n", "word", "é"]]),
         "specials" => special,
         "mixed" => mixed,
         _ => return Vec::new(),
@@ -289,10 +163,10 @@ fn multilingual(r: &mut Random) -> String {
         return (0..n).map(|_| format!("{} ", r.pick(SENTENCES))).collect();
     }
     let mut text = String::new();
-    let script = *r.pick(SCRIPTS);
+    let script = *r.pick(SCRIPTS.as_chunks().0);
     for _ in 0..1 + r.below(12) {
         // Now and then a word of another script, without a space between.
-        let script = if r.below(6) == 0 { *r.pick(SCRIPTS) } else { script };
+        let script = if r.below(6) == 0 { *r.pick(SCRIPTS.as_chunks().0) } else { script };
         for _ in 0..1 + r.below(8) {
             text.push(r.character(script));
         }
@@ -315,30 +189,15 @@ fn code(r: &mut Random) -> String {
 }
 
 fn control(r: &mut Random) -> String {
-    static RANGES: &[(u32, u32)] = &[
-        (0, 0x1F),
-        (0, 0x1F),
-        (0x7F, 0x9F),
-        (0xAD, 0xAD),
-        (0x200B, 0x200F),
-        (0x202A, 0x202E),
-        (0x2060, 0x206F),
-        (0xFE00, 0xFE0F),
-        (0xFFF9, 0xFFFF),
-        (0xE000, 0xE0FF),
-        (0xE0001, 0xE007F),
-        (0xF0000, 0xF00FF),
-        (0x10FF00, 0x10FFFF),
-        (0x40000, 0x400FF),
-        (0x300, 0x36F),
-        (0xD7F0, 0xD7FF),
-        (0x20, 0x7E),
-        (0x61, 0x7A),
+    static RANGES: [u32; 36] = [
+        0, 0x1F, 0, 0x1F, 0x7F, 0x9F, 0xAD, 0xAD, 0x200B, 0x200F, 0x202A, 0x202E, 0x2060, 0x206F, 0xFE00, 0xFE0F,
+        0xFFF9, 0xFFFF, 0xE000, 0xE0FF, 0xE0001, 0xE007F, 0xF0000, 0xF00FF, 0x10FF00, 0x10FFFF, 0x40000, 0x400FF,
+        0x300, 0x36F, 0xD7F0, 0xD7FF, 0x20, 0x7E, 0x61, 0x7A,
     ];
     let n = 1 + r.below(20);
     (0..n)
         .map(|_| {
-            let range = *r.pick(RANGES);
+            let range = *r.pick(RANGES.as_chunks().0);
             r.character(range)
         })
         .collect()
@@ -370,16 +229,16 @@ fn mixed(r: &mut Random, specials: &[String]) -> String {
     let mut text = String::new();
     for _ in 0..1 + r.below(10) {
         match r.below(9) {
-            0 => text.push_str(r.text(EMOJI)),
+            0 => text.push_str(r.text(&EMOJI)),
             1 => text.push_str(r.text(SPACES)),
-            2 => text.push_str(r.text(NUMBERS)),
+            2 => text.push_str(r.text(&NUMBERS)),
             3 => text.push_str(&code(r)),
             4 => text.push_str(&multilingual(r)),
             5 => text.push_str(&control(r)),
             6 => text.push_str(&special(r, specials)),
-            7 => text.push(r.character((0x20, 0x10_FFFF))),
+            7 => text.push(r.character([0x20, 0x10_FFFF])),
             _ => {
-                let c = r.character((0x20, 0x2FFF));
+                let c = r.character([0x20, 0x2FFF]);
                 text.extend(std::iter::repeat_n(c, 1 + r.below(60)));
             }
         }
@@ -389,13 +248,11 @@ fn mixed(r: &mut Random, specials: &[String]) -> String {
 
 /// Documents of `bytes` bytes, at least `total` bytes of them, none like another: for measuring. Kinds are `english`,
 /// `code`, `multilingual` and `mixed`.
-#[must_use]
 pub fn documents(kind: &str, bytes: usize, total: usize) -> Vec<String> {
     (0..total.div_ceil(bytes.max(1))).map(|number| document(kind, bytes, number)).collect()
 }
 
 /// One of them.
-#[must_use]
 pub fn document(kind: &str, bytes: usize, number: usize) -> String {
     let mut r = Random::new(&format!("{kind} {number}"));
     let words: Vec<&str> = SENTENCES[0].split(' ').chain(ENGLISH.split_whitespace()).collect();

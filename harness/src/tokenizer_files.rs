@@ -4,7 +4,7 @@
 //! are written as HuggingFace's converters write them (`tokenizer.json` of GPT-2, LLaMA-3, SmolLM2 and LLaMA-2), so that what
 //! reads them here reads the real ones.
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use bitnet_engine::gguf::Metadata;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -24,10 +24,10 @@ pub struct TokenizerFiles {
 }
 
 const PREFIX: &str = "tokenizer.ggml.";
-/// LLaMA-3's expression, as its `tokenizer.json` has it.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const CONTROL: i32 = 3;
-const UNKNOWN: i32 = 2;
+/// LLaMA-3's splitting expression, as its `tokenizer.json` has it.
+pub const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// SentencePiece's space.
+pub(crate) const SPACE: char = '\u{2581}';
 
 impl TokenizerFiles {
     /// Reads it.
@@ -69,25 +69,19 @@ impl TokenizerFiles {
     }
 
     /// Whether it is SentencePiece's kind; else a byte-level BPE.
-    #[must_use]
     pub fn is_spm(&self) -> bool {
         self.spm
     }
 
-    /// Number of tokens.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is no token.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// The same with two merges (or the scores of two pieces) swapped: one size, other ids.
-    #[must_use]
     pub fn spoiled(&self) -> Self {
         let mut other = self.clone();
         let last = other.merges.len().saturating_sub(1);
@@ -108,65 +102,24 @@ impl TokenizerFiles {
             filler.ok_or_else(|| Failure::new(format_args!("{} tokens do not fit into {size}", self.len())))?;
         let names = self.tokens.iter().cloned().chain((0..filler).map(|i| format!("\u{e000}filler {i}")));
         let vocab: Map<String, Value> = names.enumerate().map(|(id, text)| (text, json!(id))).collect();
-        let special = |id: usize| matches!(self.types.get(id), Some(&(CONTROL | UNKNOWN)));
-        let added: Vec<Value> = self.tokens.iter().enumerate().filter(|(id, _)| special(*id)).map(added).collect();
-        let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-        let file = if self.spm {
-            json!({
-                "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-                "normalizer": {"type": "Sequence", "normalizers": [
-                    {"type": "Prepend", "prepend": "\u{2581}"},
-                    {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
-                ]},
-                "pre_tokenizer": null,
-                "post_processor": self.post_processor(),
-                "decoder": {"type": "Sequence", "decoders": [
-                    {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-                    {"type": "ByteFallback"},
-                    {"type": "Fuse"},
-                    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-                ]},
-                "model": {
-                    "type": "BPE", "dropout": null, "unk_token": self.text(self.unk), "continuing_subword_prefix": null,
-                    "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-                    "vocab": vocab, "merges": self.merges_of_scores(),
-                },
-            })
+        let tokens = self.tokens.iter().zip(&self.types).enumerate();
+        let added = tokens.filter_map(|(id, (text, kind))| match kind {
+            2 | 3 => Some(added(id, text, true)),
+            4 => Some(added(id, text, false)),
+            _ => None,
+        });
+        let added = added.collect();
+        let mut file = if self.spm {
+            let merges = merges_of_scores(&self.tokens, &self.scores);
+            spm_file(vocab, json!(merges), added, json!(self.text(self.unk)))
         } else {
-            let pre = self.pre.as_deref().unwrap_or_default();
-            let split = match pre {
-                "gpt-2" => byte_level(true),
-                "llama-bpe" => json!({"type": "Sequence", "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false},
-                    byte_level(false),
-                ]}),
-                "smollm" => json!({"type": "Sequence", "pretokenizers": [
-                    {"type": "Digits", "individual_digits": true},
-                    byte_level(true),
-                ]}),
-                _ => {
-                    return Err(Failure::new(format_args!(
-                        "no tokenizer.json is written for the pre-tokenizer `{pre}`"
-                    )));
-                }
-            };
-            json!({
-                "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-                "pre_tokenizer": split,
-                "post_processor": self.post_processor(),
-                "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-                "model": {
-                    "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                    "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": pre == "llama-bpe",
-                    "vocab": vocab, "merges": self.merges,
-                },
-            })
+            bpe_file(self.pre.as_deref().unwrap_or_default(), vocab.into(), json!(self.merges), added)?
         };
+        file["post_processor"] = self.post_processor();
         Ok(serde_json::to_vec(&file)?)
     }
 
     /// `merges.txt`, without which `vocab.json` is not a tokenizer, and the other way round.
-    #[must_use]
     pub fn merges_txt(&self) -> String {
         let lines = std::iter::once("#version: 0.2").chain(self.merges.iter().map(String::as_str));
         lines.collect::<Vec<_>>().join("\n") + "\n"
@@ -190,31 +143,84 @@ impl TokenizerFiles {
             "special_tokens": {text: {"id": text, "ids": [id], "tokens": [text]}},
         })
     }
-
-    /// The merges that HuggingFace's converter makes of SentencePiece's scores: every way to put a piece together, the piece of
-    /// the highest score first.
-    fn merges_of_scores(&self) -> Vec<String> {
-        let ids: HashMap<&str, usize> = self.tokens.iter().enumerate().map(|(id, t)| (t.as_str(), id)).collect();
-        let mut merges: Vec<(f32, usize, usize)> = Vec::new();
-        for (piece, id) in &ids {
-            if self.types.get(*id) != Some(&1) {
-                continue;
-            }
-            let score = self.scores.get(*id).copied().unwrap_or_default();
-            for (at, _) in piece.char_indices().skip(1) {
-                let (left, right) = piece.split_at(at);
-                if let (Some(&left), Some(&right)) = (ids.get(left), ids.get(right)) {
-                    merges.push((score, left, right));
-                }
-            }
-        }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        merges.iter().map(|(_, left, right)| format!("{} {}", self.tokens[*left], self.tokens[*right])).collect()
-    }
 }
 
-fn added((id, text): (usize, &String)) -> Value {
+/// One entry of `added_tokens`.
+pub(crate) fn added(id: usize, text: &str, special: bool) -> Value {
     json!({
-        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true
+        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": special,
     })
+}
+
+/// A `tokenizer.json` of byte-level BPE.
+///
+/// # Errors
+/// A pre-tokenizer that is not written here.
+pub(crate) fn bpe_file(pre: &str, vocab: Value, merges: Value, added: Vec<Value>) -> Result<Value, Failure> {
+    let bytes =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let sequence = |first: Value, regex: bool| json!({"type": "Sequence", "pretokenizers": [first, bytes(regex)]});
+    let split = match pre {
+        "gpt-2" => bytes(true),
+        "llama-bpe" => {
+            let pattern = json!({"Regex": LLAMA3});
+            sequence(json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false}), false)
+        }
+        "smollm" => sequence(json!({"type": "Digits", "individual_digits": true}), true),
+        _ => {
+            return Err(Failure::new(format_args!("no tokenizer.json is written for the pre-tokenizer `{pre}`")));
+        }
+    };
+    Ok(json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": split, "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": pre == "llama-bpe",
+            "vocab": vocab, "merges": merges,
+        },
+    }))
+}
+
+/// A `tokenizer.json` of SentencePiece's BPE.
+pub(crate) fn spm_file(vocab: Map<String, Value>, merges: Value, added: Vec<Value>, unknown: Value) -> Value {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+        ]},
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+/// The merges that HuggingFace's converter makes of SentencePiece's scores: every cut of a piece into two pieces, the best score
+/// first, of equal scores the longer left half first.
+pub(crate) fn merges_of_scores(tokens: &[String], scores: &[f32]) -> Vec<String> {
+    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, text)| (text.as_str(), id)).collect();
+    let mut found: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
+    for (piece, score) in tokens.iter().zip(scores) {
+        let mut local = Vec::new();
+        for (at, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(at);
+            if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
+                local.push((*l, *r, left, right));
+            }
+        }
+        local.sort_unstable();
+        found.extend(local.iter().map(|(_, _, l, r)| (*score, l.chars().count(), r.chars().count(), *l, *r)));
+    }
+    // Stable: of what is equal in all three the order above stays.
+    found.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
+    found.iter().map(|(.., left, right)| format!("{left} {right}")).collect()
 }

@@ -13,7 +13,9 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::axes::Cell;
-use crate::check::{Check, Context, Failure, seed};
+use crate::check::Check;
+use crate::context::{Context, seed};
+use crate::failure::Failure;
 use crate::host::Survey;
 use crate::metrics::Metrics;
 use crate::provenance::{self, HostInfo};
@@ -33,7 +35,6 @@ pub struct Planned {
 
 impl Planned {
     /// Finds out what the host says about a cell.
-    #[must_use]
     pub fn new(declared: Declared, check: Arc<dyn Check>, survey: &Survey, ctx: &Context, line: &CommandLine) -> Self {
         let cell = &declared.cell;
         let missing = survey.missing(cell, check.asks_backend());
@@ -57,8 +58,6 @@ impl Planned {
         Self { declared, availability, required, check }
     }
 
-    /// The cell.
-    #[must_use]
     pub fn cell(&self) -> &Cell {
         &self.declared.cell
     }
@@ -77,7 +76,6 @@ impl Planned {
 
     /// What is missing of the cell's device, where that is what settles it and nobody requires it: such a cell can only
     /// run on another host.
-    #[must_use]
     pub fn lacks_device(&self) -> Option<(&str, &str)> {
         match &self.availability {
             Availability::Unavailable { missing, reason, remedy }
@@ -106,19 +104,15 @@ pub struct Session {
 
 impl Session {
     /// A session that writes below the context's folders.
-    #[must_use]
     pub fn new(ctx: Context, harness: HarnessInfo, run: Option<String>) -> Self {
         Self { ctx, host: HostInfo::here(), harness, run, records: Mutex::new(BTreeMap::new()) }
     }
 
-    /// What the checks are given.
-    #[must_use]
     pub fn context(&self) -> &Context {
         &self.ctx
     }
 
     /// The records that this process has made.
-    #[must_use]
     pub fn records(&self) -> BTreeMap<String, Record> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -197,7 +191,6 @@ impl Session {
 /// in the result line, which the flag cannot do. `nextest` knows a cell's availability from the list; a
 /// process that it starts for a cell which is not available after all fails, since nextest would count
 /// an ignored one as passed.
-#[must_use]
 pub fn trials(session: &Arc<Session>, planned: &[Planned], args: &Arguments, nextest: bool) -> Vec<Trial> {
     let asked = args.ignored || args.include_ignored;
     let flagged = args.list || asked;
@@ -214,7 +207,6 @@ pub fn trials(session: &Arc<Session>, planned: &[Planned], args: &Arguments, nex
         .collect()
 }
 
-/// What a panic said.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<String>()

@@ -11,7 +11,6 @@
 use bitnet_golden::expect::Expectation;
 use serde::{Deserialize, Serialize};
 
-/// The five outcomes of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -33,7 +32,6 @@ impl Outcome {
         [Outcome::Pass, Outcome::Xfail, Outcome::Fail, Outcome::Unavailable, Outcome::Unsupported];
 
     /// Its name, as in records and reports.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Pass => "pass",
@@ -54,9 +52,7 @@ pub enum Availability {
     Unavailable {
         /// The name of what is missing, as `--require` takes it (a model, device, backend or check).
         missing: String,
-        /// Why it is not available.
         reason: String,
-        /// The command or step that would make it so.
         remedy: String,
     },
 }
@@ -68,7 +64,6 @@ impl Availability {
     }
 
     /// Whether everything is here.
-    #[must_use]
     pub fn is_available(&self) -> bool {
         matches!(self, Self::Available)
     }
@@ -101,7 +96,6 @@ pub struct Situation<'a> {
 /// An outcome with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// The outcome.
     pub outcome: Outcome,
     /// Why; absent only for a plain pass.
     pub reason: Option<String>,

@@ -13,8 +13,9 @@
 mod byte_level;
 mod spm;
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use crate::paths::Paths;
+use crate::tokenizer_files;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use bitnet_engine::tokenizer::{TokenKind, VocabSource};
@@ -22,7 +23,6 @@ use bitnet_golden::differences::Difference;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// File names and contents.
 pub type NamedFiles = Vec<(&'static str, Vec<u8>)>;
 
 /// A vocabulary in both forms.
@@ -41,9 +41,7 @@ pub struct Vocabulary {
 /// Where a vocabulary lies and how it is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Name in trials.
     pub name: &'static str,
-    /// What it is, for people.
     pub about: &'static str,
     /// Name of the fixture that it comes from, if the repository does not hold it.
     pub fixture: Option<&'static str>,
@@ -52,7 +50,6 @@ pub struct Entry {
     read: fn(&[PathBuf]) -> Result<Vocabulary, Failure>,
 }
 
-/// All of them.
 pub static ALL: &[Entry] = &[
     Entry {
         name: "gpt2",
@@ -98,8 +95,6 @@ pub static ALL: &[Entry] = &[
     },
 ];
 
-/// The entry of a name.
-#[must_use]
 pub fn by_name(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
 }
@@ -111,7 +106,6 @@ impl Entry {
     }
 
     /// Whether its files are here.
-    #[must_use]
     pub fn availability(&self, paths: &Paths) -> Availability {
         match (self.fixture, self.paths(paths).iter().find(|path| !path.is_file())) {
             // A file of the repository that is missing is an error of the trial, not a matter of availability.
@@ -136,13 +130,11 @@ impl Entry {
 
 impl Vocabulary {
     /// Whether it is SentencePiece BPE.
-    #[must_use]
     pub fn is_spm(&self) -> bool {
         self.source.model == "llama"
     }
 
     /// Texts of its special tokens.
-    #[must_use]
     pub fn specials(&self) -> Vec<String> {
         let added = self.json["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
         added.iter().filter_map(|token| token["content"].as_str().map(str::to_owned)).collect()
@@ -171,10 +163,7 @@ impl Vocabulary {
         for token in &difference.added {
             let id = self.source.tokens.len();
             let added = self.json["added_tokens"].as_array_mut().ok_or_else(odd)?;
-            added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": false,
-            }));
+            added.push(tokenizer_files::added(id, token, false));
             self.source.tokens.push(token.clone().into_bytes());
             self.source.token_types.push(TokenKind::UserDefined);
         }
@@ -182,26 +171,17 @@ impl Vocabulary {
     }
 
     /// A GGUF, in memory, that holds this tokenizer and nothing else.
-    ///
-    /// # Errors
-    /// The writer or the reader refuses it.
     pub fn gguf(&self) -> Result<GgufFile, Failure> {
         gguf(&self.source)
     }
 }
 
 /// A GGUF, in memory, with the tokenizer of `source` and nothing else.
-///
-/// # Errors
-/// The writer or the reader refuses it.
 pub fn gguf(source: &VocabSource) -> Result<GgufFile, Failure> {
     Ok(GgufFile::from_vec(gguf_bytes(source)?)?)
 }
 
 /// The bytes of [`gguf`].
-///
-/// # Errors
-/// The writer refuses it.
 pub fn gguf_bytes(source: &VocabSource) -> Result<Vec<u8>, Failure> {
     let mut writer = GgufWriter::new(3, 32)?;
     let key = |name: &str| format!("tokenizer.ggml.{name}");
@@ -257,14 +237,6 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| Failure::new(format_args!("cannot read {}: {e}", path.display())))
-}
-
-/// One entry of `added_tokens`.
-fn added(id: usize, text: &str, special: bool) -> Value {
-    json!({
-        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": special,
-    })
 }
 
 /// What is missing or of another type in a JSON file.

@@ -28,7 +28,7 @@ impl Respond for Responder {
             return ResponseTemplate::new(200).set_body_json(self.shared.log.entries());
         }
         let mut state = self.shared.lock();
-        let faults = state.plan.strike(self.side, &method, &path);
+        let faults = state.rules.strike(self.side, &method, &path);
         let ask = Ask::new(request, &faults);
         let (status, answer) = match said_by_fault(&faults, self.side, &path, &state) {
             Some(answer) => answer,

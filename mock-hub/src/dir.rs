@@ -6,12 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::repo::{Repo, Storage};
 
-/// A folder that could not be served.
 #[derive(Debug)]
 pub struct DirError {
-    /// What could not be read.
     pub path: PathBuf,
-    /// Why.
     pub cause: io::Error,
 }
 

@@ -34,10 +34,7 @@ pub enum Fault {
         pause: Duration,
     },
     /// `Content-Length` is off by this much.
-    WrongLength {
-        /// Added to the true length.
-        delta: i64,
-    },
+    WrongLength { delta: i64 },
     /// No `Content-Length` at all; the body ends with the connection.
     NoLength,
     /// One byte of the file is inverted; the length is right.
@@ -46,25 +43,13 @@ pub enum Fault {
         at: u64,
     },
     /// A web page instead of the answer, with this status: a captive portal, an error page of a proxy.
-    Html {
-        /// The HTTP status, 200 included.
-        status: u16,
-    },
+    Html { status: u16 },
     /// A bare status without any header that explains it.
-    Status {
-        /// The HTTP status.
-        status: u16,
-    },
+    Status { status: u16 },
     /// 429 with `Retry-After`.
-    RetryAfter {
-        /// Seconds in the header.
-        seconds: u64,
-    },
+    RetryAfter { seconds: u64 },
     /// 429 with the hub's own `ratelimit: "api";r=0;t=N`.
-    RateLimit {
-        /// Seconds in the header.
-        seconds: u64,
-    },
+    RateLimit { seconds: u64 },
     /// A redirect to the very same place.
     RedirectLoop,
     /// A redirect to the third origin.
@@ -77,18 +62,14 @@ pub enum Fault {
     /// The connection closes without an answer.
     Refuse,
     /// The answer begins late.
-    Delay {
-        /// How late.
-        pause: Duration,
-    },
+    Delay { pause: Duration },
     /// The server ignores `Range` and sends the whole file with 200.
     IgnoreRange,
 }
 
-/// A fault and the requests that it befalls.
+/// A fault and the requests that it strikes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// What goes wrong.
     pub fault: Fault,
     /// Only on this side (hub, CDN, elsewhere).
     pub side: Option<Side>,
@@ -100,7 +81,7 @@ pub struct Rule {
     pub skip: u64,
     /// After this many faults the rule ends.
     pub times: Option<u64>,
-    /// Percent of the matching requests that it befalls.
+    /// Percent of the matching requests that it strikes.
     pub chance: u8,
 }
 
@@ -112,32 +93,26 @@ impl Fault {
 }
 
 impl Rule {
-    /// Only on this side.
     pub fn on(mut self, side: Side) -> Self {
         self.side = Some(side);
         self
     }
-    /// Only for this method.
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_ascii_uppercase());
         self
     }
-    /// Only for request paths that end so.
     pub fn path(mut self, suffix: &str) -> Self {
         self.path = Some(suffix.to_owned());
         self
     }
-    /// Lets this many matching requests pass first.
     pub fn skip(mut self, skip: u64) -> Self {
         self.skip = skip;
         self
     }
-    /// Ends after this many faults.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
-    /// Befalls this percentage of the matching requests.
     pub fn chance(mut self, percent: u8) -> Self {
         self.chance = percent;
         self
@@ -146,12 +121,12 @@ impl Rule {
 
 /// The rules of a hub and how often each has struck.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Rules {
     rules: Vec<(Rule, u64, u64)>, // rule, matching requests seen, faults done
     random: u64,
 }
 
-impl Plan {
+impl Rules {
     pub(crate) fn new(rules: Vec<Rule>, seed: u64) -> Self {
         Self { rules: rules.into_iter().map(|rule| (rule, 0, 0)).collect(), random: seed }
     }
@@ -327,7 +302,7 @@ mod tests {
 
     #[test]
     fn skip_and_times_make_a_fault_flap() {
-        let mut plan = Plan::new(vec![Fault::Refuse.always().skip(1).times(2)], 1);
+        let mut plan = Rules::new(vec![Fault::Refuse.always().skip(1).times(2)], 1);
         let struck: Vec<bool> = (0..5).map(|_| !plan.strike(Side::Hub, "GET", "/x").is_empty()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
     }
@@ -335,7 +310,7 @@ mod tests {
     #[test]
     fn chance_is_about_right_and_repeats() {
         let run = || {
-            let mut plan = Plan::new(vec![Fault::Refuse.always().chance(30)], 7);
+            let mut plan = Rules::new(vec![Fault::Refuse.always().chance(30)], 7);
             (0..1000).map(|_| plan.strike(Side::Cdn, "GET", "/x").len()).collect::<Vec<_>>()
         };
         let hits: usize = run().iter().sum();
@@ -345,8 +320,10 @@ mod tests {
 
     #[test]
     fn rules_compose_and_filter() {
-        let mut plan =
-            Plan::new(vec![Fault::Corrupt { at: 1 }.always().on(Side::Cdn), Fault::NoLength.always().method("GET")], 0);
+        let mut plan = Rules::new(
+            vec![Fault::Corrupt { at: 1 }.always().on(Side::Cdn), Fault::NoLength.always().method("GET")],
+            0,
+        );
         assert_eq!(plan.strike(Side::Cdn, "GET", "/x"), [Fault::Corrupt { at: 1 }, Fault::NoLength]);
         assert_eq!(plan.strike(Side::Hub, "HEAD", "/x"), []);
     }

@@ -10,25 +10,18 @@ use crate::server::Side;
 /// One request.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
-    /// Which origin was asked.
     pub side: Side,
-    /// The method.
     pub method: String,
     /// The path as it came (percent-encoded), without the query.
     pub path: String,
-    /// The `Range` header.
     pub range: Option<String>,
-    /// The `If-Range` header.
     pub if_range: Option<String>,
-    /// The `Accept-Encoding` header.
     pub accept_encoding: Option<String>,
     /// Whether an `Authorization` header came along (its value is not kept).
     pub authorization: bool,
-    /// The status of the answer.
     pub status: u16,
     /// Bytes of the body that were handed to the socket.
     pub sent: u64,
-    /// The faults that struck.
     #[serde(serialize_with = "as_debug")]
     pub faults: Vec<Fault>,
 }
@@ -65,22 +58,18 @@ impl Log {
         self.with(|log| log.get(index).cloned())
     }
 
-    /// A copy of all requests, in order.
     pub fn entries(&self) -> Vec<Entry> {
         self.with(|log| log.clone())
     }
 
-    /// Number of all requests.
     pub fn len(&self) -> usize {
         self.with(|log| log.len())
     }
 
-    /// Whether nobody asked anything.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets all requests.
     pub fn clear(&self) {
         self.with(Vec::clear);
     }

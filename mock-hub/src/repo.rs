@@ -33,11 +33,8 @@ pub enum Access {
 /// One file of one revision.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// The contents.
     pub bytes: Arc<Vec<u8>>,
-    /// Where the hub keeps them.
     pub storage: Storage,
-    /// SHA-256 of the contents, hex.
     pub sha256: String,
     /// SHA-1 of the git blob (`blob <length>\0` and the contents), hex.
     pub git_sha1: String,
@@ -67,7 +64,6 @@ impl File {
 pub struct Repo {
     /// `org/name` (or a bare `name`, as `gpt2`).
     pub name: String,
-    /// Who may read it.
     pub access: Access,
     revisions: BTreeMap<String, BTreeMap<String, File>>,
 }
@@ -78,13 +74,11 @@ impl Repo {
         Self { name: name.into(), access: Access::Public, revisions: BTreeMap::new() }
     }
 
-    /// Sets who may read it.
     pub fn access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    /// Adds a file to branch `main`.
     pub fn file(self, path: &str, bytes: impl Into<Vec<u8>>, storage: Storage) -> Self {
         self.file_at("main", path, bytes, storage)
     }
@@ -138,7 +132,6 @@ fn commit_of(name: &str, files: &BTreeMap<String, File>) -> String {
     hex::encode(hash.finalize())
 }
 
-/// SHA-256 of `bytes`, hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }

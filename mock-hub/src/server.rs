@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use wiremock::{Mock, MockServer, matchers};
 
 use crate::answer::Responder;
-use crate::faults::{Plan, Rule};
+use crate::faults::{Rule, Rules};
 use crate::front;
 use crate::log::Log;
 use crate::repo::Repo;
@@ -37,7 +37,7 @@ impl Side {
 pub(crate) struct State {
     pub(crate) repos: BTreeMap<String, Repo>,
     pub(crate) renamed: BTreeMap<String, String>,
-    pub(crate) plan: Plan,
+    pub(crate) rules: Rules,
     pub(crate) origins: [String; 3],
     pub(crate) cdn_etag_differs: bool,
 }
@@ -57,9 +57,7 @@ impl Shared {
 /// Why the hub did not start.
 #[derive(Debug)]
 pub struct StartError {
-    /// Address that was asked for.
     pub address: SocketAddr,
-    /// Why it could not be had.
     pub cause: io::Error,
 }
 
@@ -91,7 +89,6 @@ pub struct MockHubBuilder {
 }
 
 impl MockHubBuilder {
-    /// Adds a repository.
     pub fn repo(mut self, repo: Repo) -> Self {
         self.repos.push(repo);
         self
@@ -101,7 +98,6 @@ impl MockHubBuilder {
         self.renamed.push((old.to_owned(), new.to_owned()));
         self
     }
-    /// Adds a fault.
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
@@ -135,7 +131,7 @@ impl MockHubBuilder {
             state: Arc::new(Mutex::new(State {
                 repos: self.repos.into_iter().map(|repo| (repo.name.clone(), repo)).collect(),
                 renamed: self.renamed.into_iter().collect(),
-                plan: Plan::new(self.rules, self.seed),
+                rules: Rules::new(self.rules, self.seed),
                 origins: origins.clone(),
                 cdn_etag_differs: self.cdn_etag_differs,
             })),
@@ -205,7 +201,6 @@ pub struct MockHub {
 }
 
 impl MockHub {
-    /// A hub about to start.
     pub fn builder() -> MockHubBuilder {
         MockHubBuilder::default()
     }
@@ -224,7 +219,6 @@ impl MockHub {
         }
     }
 
-    /// Everything that was asked.
     pub fn log(&self) -> &Log {
         &self.shared.log
     }
@@ -234,14 +228,13 @@ impl MockHub {
         self.shared.lock().repos.insert(repo.name.clone(), repo);
     }
 
-    /// Adds a fault.
     pub fn fault(&self, rule: Rule) {
-        self.shared.lock().plan.push(rule);
+        self.shared.lock().rules.push(rule);
     }
 
     /// Ends all faults.
     pub fn heal(&self) {
-        self.shared.lock().plan.clear();
+        self.shared.lock().rules.clear();
     }
 }
 

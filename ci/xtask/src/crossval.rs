@@ -13,7 +13,7 @@ use bitnet_engine::chat::prompt::{self, Input, PromptOptions};
 use bitnet_engine::chat::source::{self, Wanted};
 use bitnet_engine::settings::Settings;
 use bitnet_harness::crossval::performance;
-use bitnet_harness::crossval::report::{Asked, Prompt, ReferenceFacts, Report, SCHEMA, Verdict};
+use bitnet_harness::crossval::report::{Asked, CrossvalReport, Prompt, ReferenceFacts, SCHEMA, Verdict};
 use bitnet_harness::crossval::run::{self, BothLogits};
 use bitnet_harness::crossval::{Ours, Reference, Section};
 use bitnet_harness::env::Env;
@@ -22,7 +22,7 @@ use bitnet_harness::record::HarnessInfo;
 use sides::Sides;
 
 /// What a command wants compared.
-pub(crate) struct Plan {
+pub(crate) struct Comparing {
     pub(crate) command: &'static str,
     /// Prompts as they were given, and the name of their template.
     pub(crate) prompts: Vec<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
 
 /// A finished comparison.
 pub(crate) struct Done {
-    pub(crate) report: Report,
+    pub(crate) report: CrossvalReport,
     pub(crate) data: Vec<Option<BothLogits>>,
     pub(crate) ours: Ours,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Done {
 ///
 /// # Errors
 /// What the user must fix: our side cannot be had.
-pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
+pub(crate) fn compare(args: &SideArgs, plan: &Comparing) -> anyhow::Result<Done> {
     let Sides { mut ours, limits, model, tokenizer, reference_model } = args.ours(&plan.asked)?;
     let prompts =
         plan.prompts.iter().map(|text| wrap(&ours, text, &plan.template)).collect::<anyhow::Result<Vec<Prompt>>>()?;
@@ -59,7 +59,7 @@ pub(crate) fn compare(args: &SideArgs, plan: &Plan) -> anyhow::Result<Done> {
     let longest = longest + 1;
     // As llama.cpp rounds what it allocates.
     ours.context = longest.next_multiple_of(256);
-    let mut report = Report {
+    let mut report = CrossvalReport {
         schema: SCHEMA,
         command: plan.command.to_owned(),
         verdict: Verdict::Unavailable,
@@ -102,8 +102,8 @@ fn ask(
     ours: &mut Ours,
     reference: &mut dyn Reference,
     prompts: &[Prompt],
-    plan: &Plan,
-    report: &mut Report,
+    plan: &Comparing,
+    report: &mut CrossvalReport,
 ) -> Vec<Option<BothLogits>> {
     report.tokenizer_parity = match &plan.texts {
         Err(reason) => Section::not_run(reason),

@@ -16,7 +16,7 @@ mod live;
 #[path = "crossval/tool.rs"]
 mod tool;
 
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::roster::{Named, Roster};
 use bitnet_harness::verdict::Availability;

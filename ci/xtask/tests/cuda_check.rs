@@ -10,7 +10,7 @@
 //! they are `unavailable`.
 
 use bitnet_golden::cuda::{Cuda, read};
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::roster::{Named, Roster};

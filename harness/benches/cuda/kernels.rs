@@ -2,8 +2,8 @@
 
 use crate::{Card, Case, Work};
 use bitnet_golden::matrix::Shape;
+use bitnet_harness::Failure;
 use bitnet_harness::bench::inputs;
-use bitnet_harness::check::Failure;
 use bitnet_kernels::Rope;
 use bitnet_kernels::cuda::device::{Buffer, CudaError};
 use bitnet_kernels::cuda::head::{Output, ScreenedHead};

@@ -88,16 +88,12 @@ pub struct Cost {
 }
 
 impl Measured {
-    /// Begins.
-    #[must_use]
     pub fn start() -> Self {
         let held = HELD.load(Ordering::Relaxed);
         PEAK.store(held, Ordering::Relaxed);
         Self { held, start: CpuTime::process() }
     }
 
-    /// Ends.
-    #[must_use]
     pub fn end(&self) -> Cost {
         Cost { bytes: PEAK.load(Ordering::Relaxed).saturating_sub(self.held), time: self.start.elapsed() }
     }
@@ -105,7 +101,6 @@ impl Measured {
 
 impl Cost {
     /// What is too much of it for an input of so many bytes.
-    #[must_use]
     pub fn excess(&self, input: usize) -> Option<String> {
         let most = input.saturating_mul(4).saturating_add(MEMORY);
         if self.bytes > most {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use bitnet_fuzz::limits::Counting;
-use bitnet_fuzz::run::{Plan, corpus, corpus_folder, execute, run};
+use bitnet_fuzz::run::{FuzzPlan, corpus, corpus_folder, execute, run};
 use bitnet_fuzz::{ALL, FINDING, by_name};
 use clap::Parser;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let current = args.out.join("current");
-    let plan = Plan {
+    let plan = FuzzPlan {
         target,
         time: Duration::from_secs(args.seconds),
         executions: args.executions,

@@ -68,7 +68,6 @@ const PIECES: [&[u8]; 16] = [
 const LONGEST: usize = 1 << 18;
 
 /// A changed copy of `input`. `others` are inputs that parts may come from.
-#[must_use]
 pub fn mutate(r: &mut Random, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     // Often one change, which stays close to what is sound, seldom many.

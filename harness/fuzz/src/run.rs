@@ -19,10 +19,8 @@ const ENDLESS: Duration = Duration::from_secs(20);
 /// Inputs that are kept at most.
 const POOL: usize = 4000;
 
-/// A run.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    /// What is run.
+pub struct FuzzPlan<'a> {
     pub target: &'a Target,
     /// For how long.
     pub time: Duration,
@@ -38,8 +36,7 @@ pub struct Plan<'a> {
 
 /// What a run came to.
 #[derive(Debug, Default)]
-pub struct Outcome {
-    /// How often the target was run.
+pub struct FuzzOutcome {
     pub executions: u64,
     /// Inputs in the pool at the end.
     pub pool: usize,
@@ -52,15 +49,11 @@ pub struct Outcome {
 }
 
 /// Where the committed inputs of a target lie.
-#[must_use]
 pub fn corpus_folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
 }
 
 /// The files of a folder, in the order of their names; none if it is not there.
-///
-/// # Errors
-/// A file cannot be read.
 pub fn corpus(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -88,11 +81,8 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
 }
 
 /// Runs until the time is over or something breaks a limit.
-///
-/// # Errors
-/// The input of the moment cannot be written.
-pub fn run(plan: &Plan<'_>) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
+    let mut outcome = FuzzOutcome::default();
     let mut current =
         plan.current.map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let mut current = current.take().transpose()?;
@@ -206,9 +196,9 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
-    fn plan(target: &Target) -> Plan<'_> {
+    fn plan(target: &Target) -> FuzzPlan<'_> {
         let time = Duration::from_secs(20);
-        Plan { target, time, executions: 200_000, seed: 1, corpus: Vec::new(), current: None }
+        FuzzPlan { target, time, executions: 200_000, seed: 1, corpus: Vec::new(), current: None }
     }
 
     const PLANTED: Target = Target {

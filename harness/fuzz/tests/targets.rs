@@ -1,7 +1,7 @@
 //! Every target takes its seeds, what broke it before, and a few hundred changed inputs.
 
 use bitnet_fuzz::limits::Counting;
-use bitnet_fuzz::run::{Plan, corpus, corpus_folder, run};
+use bitnet_fuzz::run::{FuzzPlan, corpus, corpus_folder, run};
 use bitnet_fuzz::{ALL, Target};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn every_target_takes_its_seeds_and_survives_changes() {
         assert!(takes * 4 >= seeds.len(), "{} takes {takes} of its {} seeds: {said:#?}", target.name, seeds.len());
         let corpus = corpus(&corpus_folder(target)).expect("the corpus");
         let (time, executions) = (Duration::from_secs(2), seeds.len() as u64 + corpus.len() as u64 + 300);
-        let outcome = run(&Plan { target, time, executions, seed: 1, corpus, current: None }).expect("a run");
+        let outcome = run(&FuzzPlan { target, time, executions, seed: 1, corpus, current: None }).expect("a run");
         if let Some((input, why)) = outcome.finding {
             panic!("{}: {why}: {:?}", target.name, String::from_utf8_lossy(&input));
         }

@@ -65,9 +65,6 @@ impl List<'_> {
 }
 
 /// The cases of a kernel set that `wants` wants by their names.
-///
-/// # Errors
-/// Input cannot be packed, or the system gives no thread pool.
 pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
     let mut list = List { wants, cases: Vec::new() };
     for format in FORMATS {
@@ -94,9 +91,6 @@ pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::
 }
 
 /// What no kernel set computes: unpacking at load.
-///
-/// # Errors
-/// Input cannot be packed.
 pub fn of_none(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
     let mut list = List { wants, cases: Vec::new() };
     for tiled in TILED {

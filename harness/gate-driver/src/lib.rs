@@ -12,6 +12,8 @@
 //! The driver measures and judges nothing. `bitnet_harness::gate` runs it and holds the figures against `golden/gates/`. It is a
 //! program of its own, below the harness, so that the kernels alone are built in the release profile, as they are shipped.
 
+#![allow(missing_docs, reason = "a name that says it all has no comment")]
+
 pub mod cases;
 pub mod pairs;
 mod random;
@@ -29,20 +31,15 @@ pub const ANY: &str = "any";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Line {
-    /// The first line.
     Build(Build),
     /// A kernel set that was asked for and cannot run here.
     Unavailable {
-        /// The set.
         set: String,
-        /// Why.
         reason: String,
     },
     /// A case was counted. How many instructions it took stands in callgrind's dump with the trigger [`trigger`].
     Counted {
-        /// The set.
         set: String,
-        /// The case.
         case: String,
     },
     /// A case was timed.
@@ -59,7 +56,6 @@ pub struct Build {
     pub profile: String,
     /// RUSTFLAGS.
     pub flags: String,
-    /// Architecture of the build.
     pub arch: String,
     /// The C library, whose `malloc` and `memcpy` are counted where something allocates.
     pub libc: String,
@@ -77,9 +73,7 @@ pub struct Paired {
     pub set: String,
     /// The plainer one.
     pub against: String,
-    /// The case.
     pub case: String,
-    /// Pairs.
     pub rounds: usize,
     /// (Time of `against` / time of `set`), the median of the pairs of each place of the stack, and of those the geometric mean:
     /// so many times faster is `set`.
@@ -91,14 +85,12 @@ pub struct Paired {
 }
 
 /// The text that marks the dump of a case.
-#[must_use]
 pub fn trigger(set: &str, case: &str) -> String {
     format!("{set} {case}")
 }
 
 impl Build {
     /// Of this program, on this machine.
-    #[must_use]
     pub fn here() -> Self {
         Self {
             rustc: env!("GATE_RUSTC").to_owned(),

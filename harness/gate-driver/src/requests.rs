@@ -39,7 +39,6 @@ fn request(_code: usize, _argument: usize) -> usize {
 }
 
 /// Whether valgrind runs this program.
-#[must_use]
 pub fn under_valgrind() -> bool {
     request(RUNNING, 0) > 0
 }

@@ -8,10 +8,10 @@
 //! The driver is whatever profile the test is, so the baseline is its own first run: it is the gate that is proven here, not
 //! the kernels. `cargo xtask gate --self-test` does the same with the release build and the committed baselines.
 
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::gate::driver::{Driver, valgrind};
-use bitnet_harness::gate::{GateError, Outcome, proof, ratios};
+use bitnet_harness::gate::{GateError, GateOutcome, proof, ratios};
 use bitnet_harness::roster::{Named, Roster};
 use bitnet_harness::verdict::Availability;
 use std::path::PathBuf;
@@ -57,11 +57,11 @@ fn counts() -> Result<(), Failure> {
     let driver = driver(&["gemv/i2_s", "gemm/tq2_0", "int8-token", "rms-norm", "attention", "gemv/f16", "unpack/tl2"]);
     let proof = proof::of_counts(&driver, None, 10, proof::least_plant())?;
     println!("{proof:?}");
-    if proof.quiet != [Outcome::Green; 10] || proof.spread_percent >= 0.1 {
+    if proof.quiet != [GateOutcome::Green; 10] || proof.spread_percent >= 0.1 {
         return Err(Failure::new(format_args!("quiet runs differ: {proof:?}")));
     }
     // Every case is seen, not one of them.
-    if proof.planted != Outcome::Red || proof.seen != proof.cases || proof.cases < 7 {
+    if proof.planted != GateOutcome::Red || proof.seen != proof.cases || proof.cases < 7 {
         return Err(Failure::new(format_args!("a planted slowdown was not seen: {proof:?}")));
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A panel for each prompt, on the largest number of threads; both axes are logarithmic, medians are joined by lines.
 
-use super::peers::Report;
+use super::peers::PeersReport;
 use super::person::Wait;
 use super::plot::PlotError;
 use plotters::prelude::*;
@@ -24,10 +24,7 @@ const COLOURS: [RGBColor; 7] = [
 type Line = (String, Vec<(f64, f64)>);
 
 /// An SVG of the waits of a report.
-///
-/// # Errors
-/// There is nothing to draw.
-pub fn svg(report: &Report) -> Result<String, PlotError> {
+pub fn svg(report: &PeersReport) -> Result<String, PlotError> {
     let panels = panels(report);
     let height = SIZE.1.saturating_mul(u32::try_from(panels.len()).unwrap_or(u32::MAX));
     if panels.is_empty() {
@@ -76,7 +73,7 @@ fn panel<B: DrawingBackend>(
 }
 
 /// Of the largest number of threads: a title and its lines for each prompt.
-fn panels(report: &Report) -> Vec<(String, Vec<Line>)> {
+fn panels(report: &PeersReport) -> Vec<(String, Vec<Line>)> {
     let Some(threads) = report.waits.iter().map(|wait| wait.threads).max() else { return Vec::new() };
     let mut panels: Vec<(usize, Vec<Line>)> = Vec::new();
     for wait in report.waits.iter().filter(|wait| wait.threads == threads) {

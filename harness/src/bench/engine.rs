@@ -9,9 +9,7 @@ use std::time::Duration;
 /// What is measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
-    /// The GGUF file.
     pub model: PathBuf,
-    /// Threads of the computation.
     pub threads: usize,
     /// Tokens of the prompt whose rate is measured.
     pub prompt: usize,
@@ -34,27 +32,20 @@ pub struct Rates {
     pub peak_rss: Option<u64>,
 }
 
-/// Why an engine has no figures.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum EngineError {
-    /// It is not here.
     #[error("{what}")]
     Missing { what: String, command: String },
-    /// It is here and cannot do this.
     #[error("{0}")]
     Cannot(String),
-    /// A process failed.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// What it printed.
     #[error("{program}: {source}")]
     Output {
         program: String,
         #[source]
         source: llama_bench::ParseError,
     },
-    /// The C++ side.
     #[error(transparent)]
     Cpp(#[from] cpp_sys::CppError),
 }
@@ -83,16 +74,10 @@ pub trait Engine {
     fn measure(&mut self, ask: &Ask) -> Result<Rates, EngineError>;
 
     /// The time of a new process to the last of `answer` tokens after the text; `None` if there is no way to ask.
-    ///
-    /// # Errors
-    /// As [`Engine::measure`].
     fn whole(&mut self, ask: &Ask, answer: usize) -> Result<Option<Timed>, EngineError>;
 
     /// The time of [`Ask::generate`] tokens that come after `depth` others, without load, preparation and the others; `None` if there
     /// is no way to ask.
-    ///
-    /// # Errors
-    /// As [`Engine::measure`].
     fn deep(&mut self, _ask: &Ask, _depth: usize) -> Result<Option<Timed>, EngineError> {
         Ok(None)
     }
@@ -113,14 +98,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Another's program.
-    #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path, ours: false, settings: Vec::new() }
     }
 
     /// Ours: `bitnet`, with its commands `bench` and `infer`.
-    #[must_use]
     pub fn ours(path: PathBuf) -> Self {
         Self { path, ours: true, settings: Vec::new() }
     }

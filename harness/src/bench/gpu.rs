@@ -16,10 +16,9 @@ pub use page::page;
 use super::inputs::ids;
 use super::peers::ModelFile;
 use super::ratio::Spread;
-use crate::check::Failure;
-use crate::check::digest::digest;
+use crate::failure::Failure;
 use crate::golden::ORACLE_DEVICE;
-use crate::models;
+use crate::models::{self, digest};
 use crate::provenance::HostInfo;
 use bitnet_engine::device::{self, Opened};
 use bitnet_engine::inference::Want;
@@ -51,7 +50,6 @@ pub struct Ask {
     pub prompts: Vec<usize>,
     /// Prompt tokens that are computed together.
     pub chunk: usize,
-    /// How often each is measured.
     pub rounds: usize,
     /// Bytes of a copy for the bandwidth.
     pub copy: usize,
@@ -59,7 +57,6 @@ pub struct Ask {
     pub threads: usize,
 }
 
-/// The bits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bits {
@@ -75,7 +72,6 @@ pub struct Bits {
 
 impl Bits {
     /// Whether the card's are the oracle's.
-    #[must_use]
     pub fn equal(&self) -> bool {
         self.card.iter().all(|(_, digest)| *digest == self.oracle) && self.greedy[0] == self.greedy[1]
     }
@@ -95,9 +91,7 @@ pub struct Clock {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decode {
-    /// Tokens before it.
     pub context: usize,
-    /// New tokens a second.
     pub tokens_per_second: Spread,
     /// Without the host between them.
     pub card: Clock,
@@ -109,11 +103,9 @@ pub struct Decode {
     pub share: f64,
 }
 
-/// A prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prefill {
-    /// Its tokens.
     pub tokens: usize,
     /// Tokens a second, to what a greedy sampler needs of the last one's logits.
     pub tokens_per_second: Spread,
@@ -121,17 +113,13 @@ pub struct Prefill {
     pub card: Clock,
 }
 
-/// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct CardReport {
     /// `measured`; `different` if the bits are not the oracle's.
     pub outcome: String,
-    /// When.
     pub at: String,
-    /// Of this checkout.
     pub commit: Option<String>,
-    /// The machine.
     pub host: HostInfo,
     /// Whether the host's part was built with optimisation.
     pub optimised: bool,
@@ -139,30 +127,23 @@ pub struct Report {
     pub device: String,
     /// The card, its driver, the compiler.
     pub about: String,
-    /// The model.
     pub model: ModelFile,
-    /// The bits.
     pub bits: Bits,
     /// Bytes that the card reads and writes a second while it copies.
     pub copy_bytes_per_second: Spread,
-    /// Tokens of a generation.
     pub generate: usize,
-    /// By context.
     pub decode: Vec<Decode>,
     /// Prompt tokens that are computed together.
     pub chunk: usize,
-    /// By length.
     pub prefill: Vec<Prefill>,
 }
 
 /// Figures of a card.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
-    /// See [`Report::copy_bytes_per_second`].
+    /// See [`CardReport::copy_bytes_per_second`].
     pub copy: Spread,
-    /// By context.
     pub decode: Vec<Decode>,
-    /// By length.
     pub prefill: Vec<Prefill>,
 }
 

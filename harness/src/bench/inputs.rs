@@ -6,9 +6,6 @@ use bitnet_kernels::QuantError;
 use bitnet_kernels::quant::f16;
 
 /// A matrix of -s, 0 and s in equal parts, which every format takes, of `(rows, cols)`.
-///
-/// # Errors
-/// The format has no such shape.
 pub fn ternary(format: &Format, (rows, cols): (usize, usize)) -> Result<Vec<u8>, QuantError> {
     let mut noise = Noise(1);
     let scale = 1.0 / 32.0;
@@ -17,22 +14,17 @@ pub fn ternary(format: &Format, (rows, cols): (usize, usize)) -> Result<Vec<u8>,
 }
 
 /// Ids of tokens, spread over the vocabulary: those of `bitnet bench`.
-#[must_use]
 pub fn ids(vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 7919 + 1) % vocab.max(1)) as u32).collect()
 }
 
 /// Activations, from -1 to 1.
-#[must_use]
 pub fn values(n: usize) -> Vec<f32> {
     let mut noise = Noise(2);
     (0..n).map(|_| noise.next()).collect()
 }
 
 /// An output matrix, f16, of `(rows, cols)`. Packed row by row: that of a real model as f32 would be another 1.3 GB.
-///
-/// # Errors
-/// The format has no such shape.
 pub fn output((rows, cols): (usize, usize)) -> Result<Vec<u8>, QuantError> {
     let mut noise = Noise(3);
     let mut row = vec![0.0; cols];

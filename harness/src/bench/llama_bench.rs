@@ -14,11 +14,8 @@
 use super::engine::Rates;
 use serde::Deserialize;
 
-/// Why an output says nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ParseError {
-    /// Not JSON, or of another form.
     #[error("it printed no list of tests ({problem}): {start:?}")]
     Form { problem: String, start: String },
     /// The test that was asked for is not there.
@@ -59,9 +56,6 @@ pub fn parse(output: &str, prompt: usize, generate: usize, threads: usize) -> Re
 }
 
 /// The rate of a generation that comes after `depth` tokens.
-///
-/// # Errors
-/// As [`parse`].
 pub fn deep(output: &str, generate: usize, depth: usize, threads: usize) -> Result<f64, ParseError> {
     rate(&tests(output)?, (0, generate, depth), threads)
 }

@@ -1,7 +1,7 @@
 //! The models of the benches: the trained tiny one always, and one of real size where there is one.
 
-use crate::check::Failure;
 use crate::env::{self, Env};
+use crate::failure::Failure;
 use crate::models::pool;
 use crate::paths::Paths;
 use bitnet_engine::gguf::GgufFile;
@@ -16,7 +16,6 @@ pub const MAKE: &str = "cargo xtask make-model --shape 2b4t --as microsoft";
 const FILE: &str = "2b4t-i2_s-seed1-microsoft.gguf";
 
 /// The folder of generated models.
-#[must_use]
 pub fn folder(target: &Path) -> PathBuf {
     target.join("bench/models")
 }
@@ -40,7 +39,6 @@ pub fn large(paths: &Paths, env: &Env) -> Result<PathBuf, String> {
 
 /// The models of a bench with their names: the embedded one, and that of real size. Where there is none, stderr says how to
 /// make it.
-#[must_use]
 pub fn paths() -> Vec<(String, PathBuf)> {
     let env = Env::read();
     let paths = Paths::discover(&env);
@@ -52,22 +50,16 @@ pub fn paths() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The embedded one.
-#[must_use]
 pub fn embedded(paths: &Paths) -> PathBuf {
     paths.golden.join("models/tiny-bitnet.gguf")
 }
 
 /// A model with the name that a bench gives it.
-#[must_use]
 pub fn named(path: PathBuf) -> (String, PathBuf) {
     (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path)
 }
 
 /// A model of [`paths`], loaded. The layout that was found out once is remembered, as `bitnet` does: noise tells none.
-///
-/// # Errors
-/// It cannot be read or is none.
 pub fn open(path: &Path) -> Result<Loaded, Failure> {
     let layouts = layouts_from_env();
     let options = LoadOptions { layouts: layouts.as_deref(), ..LoadOptions::default() };

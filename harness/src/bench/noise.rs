@@ -25,7 +25,6 @@ pub struct Moment {
 
 impl Moment {
     /// Now; `None` where the system does not say.
-    #[must_use]
     pub fn now() -> Option<Self> {
         let own = own(&processes(), std::process::id());
         let (all, busy) = machine(&std::fs::read_to_string("/proc/stat").ok()?)?;
@@ -33,7 +32,6 @@ impl Moment {
     }
 
     /// The share of the machine, from 0 to 1, that went to others since then.
-    #[must_use]
     pub fn foreign(self, now: Self) -> f64 {
         let since = |then: u64, now: u64| now.saturating_sub(then);
         let foreign = since(self.busy, now.busy).saturating_sub(since(self.own, now.own));
@@ -58,9 +56,6 @@ impl Guard {
 
     /// Measures until a measurement is quiet; the quietest if none is. Beside it stands its foreign load, `None` where the
     /// system does not say.
-    ///
-    /// # Errors
-    /// That of the measurement.
     pub fn quiet<T, E>(&self, mut measure: impl FnMut() -> Result<T, E>) -> Result<(T, Option<f64>), E> {
         self.quietest(&mut || {
             let before = Moment::now();

@@ -14,11 +14,9 @@ use std::time::Duration;
 
 /// An engine that was asked for.
 pub struct Contender<'a> {
-    /// Its name.
     pub name: String,
     /// What it is and how it is run.
     pub about: String,
-    /// The engine, or why there is none.
     pub engine: Result<Box<dyn Engine + 'a>, EngineError>,
 }
 
@@ -26,9 +24,7 @@ pub struct Contender<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Series {
-    /// Of each round.
     pub samples: Vec<f64>,
-    /// Their middle and ends.
     pub spread: Spread,
     /// How many times better ours is, by round; absent for ours.
     pub ours_is: Option<Spread>,
@@ -38,9 +34,7 @@ pub struct Series {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// Threads.
     pub threads: usize,
-    /// The engine's name.
     pub engine: String,
     /// Prompt tokens a second.
     pub prefill: Option<Series>,
@@ -56,9 +50,7 @@ pub struct Row {
     pub foreign: Option<f64>,
     /// Measurements with more foreign load than the guard allows, after all repetitions.
     pub noisy: usize,
-    /// Why there are no figures.
     pub failure: Option<String>,
-    /// The command that fixes it.
     pub remedy: Option<String>,
 }
 
@@ -66,21 +58,17 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// Threads.
     pub threads: usize,
-    /// Bytes a second.
     pub bytes_per_second: Series,
     /// Tokens a second if all weights were read once a token, at the median.
     pub bound_tokens_per_second: f64,
 }
 
-/// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
     /// Its name, without folders.
     pub name: String,
-    /// Its length.
     pub bytes: u64,
     /// Bytes of weights that a token needs: all but an embedding that is not the output matrix too.
     pub weight_bytes: u64,
@@ -90,35 +78,26 @@ pub struct ModelFile {
     pub quant: String,
 }
 
-/// An engine of a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
-    /// Its name.
     pub name: String,
-    /// What it is and how it is run.
     pub about: String,
 }
 
 /// All that a run left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct PeersReport {
     /// When it ended, UTC.
     pub at: String,
     /// The checkout's commit, if known; it says nothing of changes that are not committed.
     pub commit: Option<String>,
-    /// The machine.
     pub host: HostInfo,
-    /// Its processor.
     pub cpu: String,
-    /// The file.
     pub model: ModelFile,
-    /// Tokens of the prompt.
     pub prompt: usize,
-    /// Tokens of the generation.
     pub generate: usize,
-    /// Rounds.
     pub rounds: usize,
     /// The engines, ours first.
     pub engines: Vec<Named>,
@@ -133,9 +112,8 @@ pub struct Report {
     pub depths: Vec<Wait>,
 }
 
-impl Report {
+impl PeersReport {
     /// Whether an engine has every figure that it was asked for, and one at least.
-    #[must_use]
     pub fn is_complete(&self, engine: &str) -> bool {
         let warmed = self.rows.iter().filter(|row| row.engine == engine);
         let warmed = warmed.map(|row| row.prefill.is_some() && row.decode.is_some());
@@ -148,16 +126,13 @@ impl Report {
 
 /// What is measured, apart from threads.
 #[derive(Debug)]
-pub struct Plan {
+pub struct PeersPlan {
     /// The question; its number of threads is each of `threads` in turn.
     pub ask: Ask,
-    /// Numbers of threads.
     pub threads: Vec<usize>,
-    /// Rounds.
     pub rounds: usize,
     /// Between two measurements: threads of the one before that still spin go to sleep.
     pub pause: Duration,
-    /// Against foreign load.
     pub guard: Guard,
     /// Bytes of weights a token.
     pub weight_bytes: u64,
@@ -188,7 +163,7 @@ impl Figures {
         *self = Self { failure: Some((error.to_string(), remedy)), ..Self::default() };
     }
 
-    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &Plan) -> Result<(), EngineError> {
+    fn measure(&mut self, engine: &mut dyn Engine, ask: &Ask, plan: &PeersPlan) -> Result<(), EngineError> {
         std::thread::sleep(plan.pause);
         let (rates, foreign) = plan.guard.quiet(|| engine.measure(ask))?;
         self.prefill.push(rates.prefill);
@@ -216,7 +191,7 @@ impl Figures {
 /// Memory could not be read: that is measured by our own program, without which there is nothing to compare.
 pub fn compare(
     contenders: &mut [Contender<'_>],
-    plan: &Plan,
+    plan: &PeersPlan,
     read_memory: &mut ReadMemory<'_>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Memory>, Vec<Row>), EngineError> {

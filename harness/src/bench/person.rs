@@ -10,18 +10,14 @@ use super::peers::{Contender, Series, series};
 use super::ratio::Spread;
 use serde::{Deserialize, Serialize};
 
-/// What is asked.
 #[derive(Debug, Clone)]
 pub struct Waits {
     /// Texts by how many tokens they have by our tokenizer.
     pub texts: Vec<(usize, String)>,
     /// Numbers of new tokens; 1 is the first token.
     pub answers: Vec<usize>,
-    /// Numbers of threads.
     pub threads: Vec<usize>,
-    /// Rounds.
     pub rounds: usize,
-    /// Against foreign load.
     pub guard: Guard,
 }
 
@@ -29,13 +25,10 @@ pub struct Waits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
-    /// Threads.
     pub threads: usize,
     /// Tokens of the text by our tokenizer.
     pub prompt: usize,
-    /// New tokens.
     pub answer: usize,
-    /// The engine's name.
     pub engine: String,
     /// Tokens of the text in this engine.
     pub prompt_tokens: Option<usize>,
@@ -45,7 +38,6 @@ pub struct Wait {
     pub foreign: Option<f64>,
     /// Runs with more foreign load than the guard allows, after all repetitions.
     pub noisy: usize,
-    /// Why there are no figures.
     pub failure: Option<String>,
 }
 
@@ -156,9 +148,6 @@ fn cell(
 }
 
 /// A text of at most so many tokens, and nearly as many, from words that are repeated; the last may be cut. `count` counts tokens.
-///
-/// # Errors
-/// That of `count`.
 pub fn text_of<E>(words: &str, tokens: usize, count: impl Fn(&str) -> Result<usize, E>) -> Result<(usize, String), E> {
     let all: Vec<&str> = words.split_ascii_whitespace().collect();
     let text = |n: usize| all.iter().cycle().take(n).copied().collect::<Vec<_>>().join(" ");

@@ -1,6 +1,6 @@
 //! A report as a drawing: ours against the others, in units of ours, so that one scale fits all.
 
-use super::peers::{Report, Row, Series};
+use super::peers::{PeersReport, Row, Series};
 use plotters::prelude::*;
 
 /// Why there is no drawing.
@@ -9,7 +9,6 @@ pub enum PlotError {
     /// No engine has figures.
     #[error("there is nothing to draw: no engine has figures beside ours")]
     Nothing,
-    /// The drawing library.
     #[error("cannot draw: {0}")]
     Draw(String),
 }
@@ -19,7 +18,6 @@ const SIZE: (u32, u32, u32) = (860, 22, 110);
 const OURS: RGBColor = RGBColor(0x1b, 0x6a, 0xa5);
 const THEIRS: RGBColor = RGBColor(0x9a, 0x9a, 0x9a);
 
-/// A bar.
 pub(super) struct Bar {
     pub(super) label: String,
     /// In units of ours.
@@ -29,10 +27,7 @@ pub(super) struct Bar {
 }
 
 /// An SVG with a bar for each engine and kind of work; ours has length 1.
-///
-/// # Errors
-/// There is nothing to draw.
-pub fn svg(report: &Report) -> Result<String, PlotError> {
+pub fn svg(report: &PeersReport) -> Result<String, PlotError> {
     draw(&format!("{}: tokens/s in units of ours", report.model.name), &bars(report))
 }
 
@@ -80,7 +75,7 @@ pub(super) fn draw(title: &str, bars: &[Bar]) -> Result<String, PlotError> {
     Ok(out)
 }
 
-fn bars(report: &Report) -> Vec<Bar> {
+fn bars(report: &PeersReport) -> Vec<Bar> {
     type Pick = fn(&Row) -> Option<&Series>;
     let kinds: [(String, Pick); 2] = [
         (format!("prompt {}", report.prompt), |row| row.prefill.as_ref()),

@@ -13,7 +13,6 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What a child left.
 #[derive(Debug)]
 pub struct Ran {
-    /// Its stdout.
     pub out: String,
     /// Seconds from before its start to after its end.
     pub seconds: f64,
@@ -23,19 +22,15 @@ pub struct Ran {
 
 /// Why a child left nothing.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ProcessError {
-    /// It cannot be started.
     #[error("cannot start {program}: {source}")]
     Start {
         program: String,
         #[source]
         source: std::io::Error,
     },
-    /// It ended with an error.
     #[error("{program} ended with {status}{}", tail(stderr))]
     Ended { program: String, status: String, stderr: String },
-    /// It took too long and was killed.
     #[error("{program} did not end within {} s and was killed{}", limit.as_secs(), tail(stderr))]
     TimedOut { program: String, limit: Duration, stderr: String },
 }
@@ -101,7 +96,6 @@ fn kill(child: &mut Child) {
 }
 
 /// The most memory that a running process has had (`VmHWM`), in bytes; `None` where the system does not say, or it is gone.
-#[must_use]
 pub fn peak_rss(process: u32) -> Option<u64> {
     bytes_of(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmHWM:")
 }

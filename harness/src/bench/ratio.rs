@@ -10,15 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct Spread {
     /// The middle one; of an even number the mean of the two in the middle.
     pub median: f64,
-    /// The smallest.
     pub least: f64,
-    /// The largest.
     pub most: f64,
 }
 
 impl Spread {
     /// Of values that are all finite; `None` of none, or if one is not.
-    #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         if !sorted.iter().all(|v| v.is_finite()) {
@@ -32,7 +29,6 @@ impl Spread {
     }
 
     /// Of `above[i] / below[i]`; `None` if they are not as many, none, or if one is not above zero.
-    #[must_use]
     pub fn of_ratios(above: &[f64], below: &[f64]) -> Option<Self> {
         let positive = |values: &[f64]| values.iter().all(|v| *v > 0.0);
         if above.len() != below.len() || !positive(above) || !positive(below) {
@@ -40,6 +36,11 @@ impl Spread {
         }
         Self::of(&above.iter().zip(below).map(|(a, b)| a / b).collect::<Vec<_>>())
     }
+}
+
+/// [`Spread::median`]; NaN of nothing, or if a value is not finite.
+pub fn median(values: &[f64]) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
 }
 
 #[cfg(test)]

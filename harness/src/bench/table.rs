@@ -1,14 +1,11 @@
 //! A report as one page of text.
 
-use super::peers::{Report, Row, Series};
+use super::peers::{PeersReport, Row, Series};
 use super::person::Wait;
 use super::ratio::Spread;
-use std::fmt::Write;
 
-/// The page.
-#[must_use]
-pub fn table(report: &Report) -> String {
-    let Report { model, prompt, generate, rounds, .. } = report;
+pub fn table(report: &PeersReport) -> String {
+    let PeersReport { model, prompt, generate, rounds, .. } = report;
     let commit = report.commit.as_deref().unwrap_or("unknown");
     let mut out = format!(
         "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token\n{}, commit {:.12}, {}\n{rounds} rounds in turn; \
@@ -23,21 +20,19 @@ pub fn table(report: &Report) -> String {
         report.at,
     );
     for engine in &report.engines {
-        line(&mut out, format_args!("- {}: {}", engine.name, engine.about));
+        line!(out, "- {}: {}", engine.name, engine.about);
     }
     for memory in &report.memory {
         let Spread { median, least, most } = memory.bytes_per_second.spread;
-        line(
-            &mut out,
-            format_args!(
-                "- memory is read at {:.1} GB/s ({:.1}..{:.1}) by {} threads: at most {:.2} tokens/s with all weights read \
+        line!(
+            out,
+            "- memory is read at {:.1} GB/s ({:.1}..{:.1}) by {} threads: at most {:.2} tokens/s with all weights read \
                  once (a screened head reads fewer)",
-                1e-9 * median,
-                1e-9 * least,
-                1e-9 * most,
-                memory.threads,
-                memory.bound_tokens_per_second,
-            ),
+            1e-9 * median,
+            1e-9 * least,
+            1e-9 * most,
+            memory.threads,
+            memory.bound_tokens_per_second
         );
     }
     person(&mut out, report);
@@ -45,42 +40,27 @@ pub fn table(report: &Report) -> String {
     if report.rows.is_empty() {
         return out;
     }
-    let head = [
-        "threads".to_owned(),
-        "engine".to_owned(),
-        format!("prompt {prompt}, tokens/s without load and preparation"),
-        "ours is".to_owned(),
-        format!("generate {generate}, tokens/s without load and preparation"),
-        "ours is".to_owned(),
-        "of the bound".to_owned(),
-        "first token, ms".to_owned(),
-        "ours is".to_owned(),
-        "peak RSS, MB".to_owned(),
-        "foreign load".to_owned(),
-    ];
-    line(&mut out, format_args!("\n| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())));
+    let rate = "tokens/s without load and preparation";
+    let measured = format!("prompt {prompt}, {rate} | ours is | generate {generate}, {rate} | ours is | of the bound");
+    let rest = "first token, ms | ours is | peak RSS, MB | foreign load";
+    line!(out, "\n| threads | engine | {measured} | {rest} |\n|{}", "---|".repeat(11));
     for row in &report.rows {
-        line(&mut out, format_args!("| {} |", cells(report, row).join(" | ")));
+        line!(out, "| {} |", cells(report, row).join(" | "));
     }
     for row in report.rows.iter().filter(|row| row.failure.is_some()) {
         let why = row.failure.as_deref().unwrap_or_default();
-        line(&mut out, format_args!("{}, {} threads: unavailable: {why}", row.engine, row.threads));
+        line!(out, "{}, {} threads: unavailable: {why}", row.engine, row.threads);
         if let Some(remedy) = &row.remedy {
-            line(&mut out, format_args!("  to fix it: {remedy}"));
+            line!(out, "  to fix it: {remedy}");
         }
     }
     if let Some(tokens) = report.rows.iter().find_map(|row| row.first_token_prompt) {
-        line(&mut out, format_args!("first token: of a text of {tokens} tokens, from the start of the process"));
+        line!(out, "first token: of a text of {tokens} tokens, from the start of the process");
     }
     out
 }
 
-pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a String does not fail.
-    let _ = writeln!(out, "{text}");
-}
-
-fn cells(report: &Report, row: &Row) -> Vec<String> {
+fn cells(report: &PeersReport, row: &Row) -> Vec<String> {
     let bound = report.memory.iter().find(|m| m.threads == row.threads).map(|m| m.bound_tokens_per_second);
     let share = row.decode.as_ref().zip(bound).map(|(decode, bound)| decode.spread.median / bound);
     let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -114,23 +94,18 @@ fn load(foreign: Option<f64>, noisy: usize) -> String {
     if noisy == 0 { share } else { format!("{share}: NOISY in {noisy}") }
 }
 
-/// What a person waits for.
-fn person(out: &mut String, report: &Report) {
+fn person(out: &mut String, report: &PeersReport) {
     if report.waits.is_empty() {
         return;
     }
-    line(
+    line!(
         out,
-        format_args!(
-            "\nFrom the start of a process to the last new token: nothing is left out (the file is in the system's cache)"
-        ),
+        "\nFrom the start of a process to the last new token: nothing is left out (the file is in the system's cache)"
     );
-    line(
+    line!(
         out,
-        format_args!(
-            "\n| threads | prompt | new tokens | engine | seconds | ours is | foreign load |\n|{}",
-            "---|".repeat(7)
-        ),
+        "\n| threads | prompt | new tokens | engine | seconds | ours is | foreign load |\n|{}",
+        "---|".repeat(7)
     );
     for wait in &report.waits {
         let [seconds, ratio] = spreads(wait, |seconds| seconds);
@@ -139,33 +114,34 @@ fn person(out: &mut String, report: &Report) {
             _ => wait.prompt.to_string(),
         };
         let load = load(wait.foreign, wait.noisy);
-        line(
+        line!(
             out,
-            format_args!(
-                "| {} | {prompt} | {} | {} | {seconds} | {ratio} | {load} |",
-                wait.threads, wait.answer, wait.engine
-            ),
+            "| {} | {prompt} | {} | {} | {seconds} | {ratio} | {load} |",
+            wait.threads,
+            wait.answer,
+            wait.engine
         );
     }
     unavailable(out, &report.waits);
 }
 
 /// Tokens a second by how many tokens came before.
-fn depths(out: &mut String, report: &Report) {
+fn depths(out: &mut String, report: &PeersReport) {
     if report.depths.is_empty() {
         return;
     }
     let columns = "threads | tokens before | new tokens | engine | tokens/s without load and preparation | ours is | foreign load";
-    line(out, format_args!("\n| {columns} |\n|{}", "---|".repeat(7)));
+    line!(out, "\n| {columns} |\n|{}", "---|".repeat(7));
     for wait in &report.depths {
         let [rate, ratio] = spreads(wait, |seconds| wait.answer as f64 / seconds);
         let load = load(wait.foreign, wait.noisy);
-        line(
+        line!(
             out,
-            format_args!(
-                "| {} | {} | {} | {} | {rate} | {ratio} | {load} |",
-                wait.threads, wait.prompt, wait.answer, wait.engine
-            ),
+            "| {} | {} | {} | {} | {rate} | {ratio} | {load} |",
+            wait.threads,
+            wait.prompt,
+            wait.answer,
+            wait.engine
         );
     }
     unavailable(out, &report.depths);
@@ -188,7 +164,7 @@ fn unavailable(out: &mut String, waits: &[Wait]) {
     for wait in waits {
         let why = wait.failure.as_deref().map(|why| (wait.engine.as_str(), why));
         if let Some(why) = why.filter(|why| !said.contains(why)) {
-            line(out, format_args!("{}: unavailable: {}", why.0, why.1));
+            line!(out, "{}: unavailable: {}", why.0, why.1);
             said.push(why);
         }
     }

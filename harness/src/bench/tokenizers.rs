@@ -17,30 +17,22 @@ use serde::{Deserialize, Serialize};
 pub const PROMPT: &str = "The history of computing is the story of machines that were built to count, then to calculate, and \
                           at last to answer questions that nobody had thought of asking before.";
 
-/// Name of our engine.
 const OURS: &str = "ours";
 
-/// The record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct TokenizersReport {
     /// When, in RFC 3339.
     pub at: String,
-    /// Of this checkout.
     pub commit: Option<String>,
-    /// The machine.
     pub host: HostInfo,
-    /// Its processor.
     pub cpu: String,
-    /// How often everything was measured.
     pub rounds: usize,
-    /// What was encoded.
     pub texts: Vec<Text>,
     /// Who was measured, ours first.
     pub engines: Vec<Peer>,
     /// Who could not be, and why.
     pub absent: Vec<Peer>,
-    /// The figures.
     pub vocabularies: Vec<Vocabulary>,
 }
 
@@ -56,19 +48,15 @@ pub struct Text {
     pub bytes: usize,
 }
 
-/// An engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Crate and version.
     pub name: String,
-    /// For people.
     pub about: String,
 }
 
 impl Peer {
-    /// From its parts.
-    #[must_use]
     pub fn new(name: &str, about: &str) -> Self {
         Self { name: name.to_owned(), about: about.to_owned() }
     }
@@ -78,13 +66,11 @@ impl Peer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vocabulary {
-    /// Its name.
     pub name: String,
-    /// What it is.
     pub about: String,
     /// Share of the machine that went to others meanwhile, from 0 to 1.
     pub foreign: Option<f64>,
-    /// In the order of [`Report::engines`].
+    /// In the order of [`TokenizersReport::engines`].
     pub engines: Vec<EngineReport>,
 }
 
@@ -92,27 +78,21 @@ pub struct Vocabulary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineReport {
-    /// Its name.
     pub engine: String,
-    /// Why it has no figures.
     pub failure: Option<String>,
     /// The first difference of its ids from the reference's.
     pub inexact: Option<String>,
     /// Loading and the first prompt, in milliseconds of CPU time.
     pub load_ms: Option<Spread>,
-    /// Encoding.
     pub rates: Vec<Rate>,
 }
 
 impl EngineReport {
-    /// Of which nothing is known yet.
-    #[must_use]
     pub fn new(engine: &str) -> Self {
         Self { engine: engine.to_owned(), failure: None, inexact: None, load_ms: None, rates: Vec::new() }
     }
 
     /// Its figures for a kind of text, a size of documents and a state.
-    #[must_use]
     pub fn rate(&self, text: &str, kib: u32, state: State) -> Option<&Rate> {
         self.rates.iter().find(|rate| rate.text == text && rate.kib == kib && rate.state == state)
     }
@@ -122,7 +102,6 @@ impl EngineReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// The kind.
     pub text: String,
     /// Of a document.
     pub kib: u32,
@@ -156,9 +135,8 @@ impl State {
     }
 }
 
-impl Report {
+impl TokenizersReport {
     /// Whether ours has figures and the reference's ids for every vocabulary.
-    #[must_use]
     pub fn ours_is_exact(&self) -> bool {
         let ours = |vocabulary: &Vocabulary| {
             let mut ours = vocabulary.engines.iter().filter(|engine| engine.engine.starts_with(OURS)).peekable();
@@ -193,7 +171,7 @@ impl Vocabulary {
 mod tests {
     use super::*;
 
-    pub(super) fn played() -> Report {
+    pub(super) fn played() -> TokenizersReport {
         let spread = |median: f64| Spread { median, least: median / 2.0, most: median * 2.0 };
         let rate = |state, rate, ours: Option<f64>| Rate {
             text: "mixed".into(),
@@ -220,7 +198,7 @@ mod tests {
             wrong,
             broken,
         ];
-        Report {
+        TokenizersReport {
             at: "2026-11-28T12:00:00Z".into(),
             commit: Some("abc".into()),
             host: HostInfo::here(),
@@ -263,6 +241,6 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let text = serde_json::to_string(&played()).expect("JSON");
-        assert_eq!(serde_json::from_str::<Report>(&text).expect("a record"), played());
+        assert_eq!(serde_json::from_str::<TokenizersReport>(&text).expect("a record"), played());
     }
 }

@@ -33,7 +33,6 @@ impl Worker {
     }
 
     /// What it was built from.
-    #[must_use]
     pub fn about(&self) -> String {
         let build = &self.installed.build;
         format!(

@@ -6,7 +6,6 @@ use crate::metrics::Metrics;
 use crate::references::{judge, live, questions, side};
 use bitnet_golden::thresholds;
 
-/// The check.
 pub struct Continuation;
 
 impl Check for Continuation {

@@ -2,8 +2,9 @@
 //!
 //! Every run is held against the one snapshot, so a run proves its own threads and chunk size and needs no other beside it.
 //! Each cell runs single tokens, chunks of seven, and either chunks of 64 or the whole text; the numbers of threads go round
-//! from cell to cell, so that the cells of a device together run every pair. The oracle runs one pair in a cell. Slow devices compute the beginning of the text, which has a snapshot
-//! of its own: the emulation of a card, and the oracle where `golden/texts/plan.toml` says so.
+//! from cell to cell, so that the cells of a device together run every pair. The oracle and the emulation of a card run one pair in
+//! a cell. Slow devices compute the beginning of the text, which has a snapshot of its own: the emulation, and the oracle where
+//! `golden/texts/plan.toml` says so.
 //!
 //! A cell that fails asks the oracle before anybody blesses: if `cpu-scalar` meets the golden bits, the device is wrong, and
 //! the first step of the plan whose bits differ is named ([`crate::check::place`]).
@@ -12,20 +13,14 @@ use super::{Check, Context, Failure, place};
 use crate::axes::Cell;
 use crate::golden::{Mode, ORACLE_DEVICE};
 use crate::metrics::Metrics;
-use crate::models;
+use crate::models::{self, digest, ids};
 use bitnet_engine::device::{self, Opened};
-use bitnet_engine::inference::Want;
 use bitnet_engine::load::Loaded;
-use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::texts;
-use sha2::{Digest as _, Sha256};
 
-/// The check.
 pub struct Digest;
 
-/// Numbers of threads that are run.
 pub const THREADS: [usize; 3] = [1, 2, 4];
-/// Chunk sizes that are run.
 pub const CHUNKS: [usize; 4] = [1, 7, 64, 512];
 
 /// The part of the snapshot that is about the beginning of the text.
@@ -46,7 +41,7 @@ impl Check for Digest {
         let blessing = ctx.golden.mode() == Mode::Bless;
         let mut runs = runs(cell, ids.len());
         let mut found = Vec::new();
-        let short = start.len() < ids.len() && (emulated || oracle && plan.oracle_start);
+        let short = start.len() < ids.len() && (emulated || oracle && plan.starts_only(&cell.quant));
         // The oracle writes what the emulation is held against.
         if short || oracle && start.len() < ids.len() && ctx.is_declared(cell, EMULATED) {
             found.push(held(ctx, cell, &Stage { loaded: &loaded, device: &opened, ids: start, part: START }, &runs)?);
@@ -73,7 +68,6 @@ impl Check for Digest {
 const EMULATED: &str = device::cuda::EMULATED;
 
 /// The pairs of threads and chunk that a cell runs over a text of so many tokens.
-#[must_use]
 pub fn runs(cell: &Cell, tokens: usize) -> Vec<(usize, usize)> {
     // Threads for each chunk size. Four threads for single tokens are slow on a small machine, so few cells run them.
     const ROUND: [[usize; 4]; 3] = [[1, 2, 4, 1], [2, 4, 1, 2], [4, 1, 2, 4]];
@@ -88,7 +82,8 @@ pub fn runs(cell: &Cell, tokens: usize) -> Vec<(usize, usize)> {
     let pairs =
         pairs.filter(|(_, chunk)| *chunk <= whole && (whole < CHUNKS[3] || *chunk < CHUNKS[2] || *chunk == other));
     match cell.device.as_str() {
-        EMULATED => vec![(1, 7), (1, 64)],
+        // A chunk and a rest, or all at once: the cells take turns.
+        EMULATED => vec![(1, if turn.is_multiple_of(2) { CHUNKS[1] } else { CHUNKS[2] })],
         // Its threads are none of ours.
         name if device::cuda::index(name).is_some() => pairs.map(|(_, chunk)| (1, chunk)).collect(),
         // Its threads do nothing of their own, and every device is held against what it gave.
@@ -142,22 +137,6 @@ fn held(ctx: &Context, cell: &Cell, stage: &Stage<'_>, runs: &[(usize, usize)]) 
     golden.ok_or_else(|| Failure::new("no run was asked for"))
 }
 
-/// The first `limit` tokens of a text, the beginning-of-sequence token included.
-///
-/// # Errors
-/// The text is shorter than that, or cannot be encoded.
-pub fn ids(loaded: &Loaded, text: &str, limit: usize) -> Result<Vec<u32>, Failure> {
-    let mut ids = loaded.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false })?;
-    ids.truncate(limit);
-    if ids.len() < limit || limit < 2 {
-        return Err(Failure::new(format_args!(
-            "the passage has {} tokens, {limit} (at least 2) are needed",
-            ids.len()
-        )));
-    }
-    Ok(ids)
-}
-
 /// The one digest that all runs of (threads, chunk) give.
 ///
 /// # Errors
@@ -177,19 +156,4 @@ pub fn consistent(loaded: &Loaded, device: &Opened, ids: &[u32], runs: &[(usize,
         }
     }
     first.map(|(digest, _)| digest).ok_or_else(|| Failure::new("no run was asked for"))
-}
-
-/// SHA-256 over the logits of every position, as little-endian f32.
-///
-/// # Errors
-/// The tokens cannot be computed.
-pub fn digest(loaded: &Loaded, device: &Opened, ids: &[u32], threads: usize, chunk: usize) -> Result<String, Failure> {
-    let mut session = models::session(loaded, device.clone(), threads, chunk, ids.len())?;
-    let mut hash = Sha256::new();
-    session.forward(ids, Want::All, &mut |_, logits| {
-        for logit in logits {
-            hash.update(logit.to_le_bytes());
-        }
-    })?;
-    Ok(hex::encode(hash.finalize()))
 }

@@ -24,7 +24,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The check.
 pub struct Discover;
 
 impl Check for Discover {
@@ -103,7 +102,6 @@ impl Scene {
     ];
 
     /// Its name in snapshots and messages.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",

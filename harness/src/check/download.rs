@@ -18,7 +18,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The check.
 pub struct Download;
 
 /// No fault may cost more than this, whatever it is.
@@ -51,9 +50,7 @@ impl Check for Download {
 /// Where what comes is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In our cache.
     Ours,
-    /// In HuggingFace's.
     HuggingFace,
 }
 
@@ -62,9 +59,7 @@ const HF: &str = "hf";
 
 /// What a client says of one request.
 pub struct Answer {
-    /// The bytes, or why there are none.
     pub result: Result<Arc<Vec<u8>>, HubError>,
-    /// The client's counters.
     pub metrics: HubMetrics,
 }
 
@@ -72,9 +67,6 @@ pub struct Answer {
 pub type Client<'a> = &'a dyn Fn(HubSettings, &Fault) -> Result<Answer, Failure>;
 
 /// The engine's client.
-///
-/// # Errors
-/// It cannot even be made.
 pub fn fetch(settings: HubSettings, fault: &Fault) -> Result<Answer, Failure> {
     let client = BlockingDownload::new(settings, None)?;
     let result = client.fetch(&fault.repo, &fault.revision, &fault.file).and_then(|file| file.read());
@@ -293,7 +285,6 @@ fn asked(fault: &Fault, rules: &[Rule], log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the client counted.
 fn counted(fault: &Fault, metrics: &HubMetrics) -> Result<(), Failure> {
     for (what, is, wanted) in
         [("bytes came over the network", metrics.bytes, fault.transferred), ("retries", metrics.retries, fault.retries)]

@@ -14,7 +14,6 @@ use bitnet_golden::texts;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
-/// The check.
 pub struct Greedy;
 
 /// What is held against the snapshot.
@@ -64,9 +63,6 @@ impl Check for Greedy {
 }
 
 /// The answer of a model to a prompt on a device.
-///
-/// # Errors
-/// The prompt cannot be encoded or computed.
 pub fn answer(loaded: &Loaded, device: &Opened, prompt: &str, new_tokens: usize) -> Result<Answer, Failure> {
     let tokenizer = &*loaded.tokenizer;
     let ids = tokenizer.encode(prompt, EncodeOptions { add_special: true, parse_special: false })?;

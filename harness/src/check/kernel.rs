@@ -8,7 +8,6 @@ use crate::models;
 use bitnet_kernels::quant::{self, Format};
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, by_name};
 
-/// The check.
 pub struct Kernel;
 
 impl Check for Kernel {

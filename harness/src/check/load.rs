@@ -11,7 +11,6 @@ use bitnet_golden::matrix::{Model as Declared, Source};
 use bitnet_kernels::best;
 use bitnet_kernels::quant;
 
-/// The check.
 pub struct Load;
 
 impl Check for Load {

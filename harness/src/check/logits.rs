@@ -6,7 +6,6 @@ use crate::metrics::Metrics;
 use crate::references::{judge, live, questions, side};
 use bitnet_golden::thresholds;
 
-/// The check.
 pub struct Logits;
 
 impl Check for Logits {
@@ -16,7 +15,7 @@ impl Check for Logits {
 
     fn run(&self, cell: &Cell, ctx: &Context) -> Result<Metrics, Failure> {
         let limits = thresholds::crossval(&ctx.paths.golden, &cell.backend, &cell.model, &cell.quant)?;
-        let subject = questions::subject(ctx, cell)?;
+        let subject = questions::asked(ctx, cell)?;
         let mut reference = live::reference(ctx, &cell.backend, &subject)?;
         let found = judge::logits(&side(ctx, cell)?, &subject.questions, &mut reference, &limits);
         live::witness(found, &reference, &subject)

@@ -3,11 +3,10 @@
 //! A format is read and written by its own code, whatever the other is. So a format's cell goes to I2_S and back, and the cell of I2_S to
 //! the formats that have no cell of their own: each is written and read, and all have the bits of I2_S.
 
-use super::digest::{digest, ids};
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
 use crate::metrics::Metrics;
-use crate::models;
+use crate::models::{self, digest, ids};
 use bitnet_engine::convert::convert_stored_to_vec;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::{LAYOUT_KEY, Loaded, load};
@@ -15,7 +14,6 @@ use bitnet_golden::texts;
 use bitnet_kernels::best;
 use bitnet_kernels::quant::{Storage, i2_s};
 
-/// The check.
 pub struct Lossless;
 
 impl Check for Lossless {

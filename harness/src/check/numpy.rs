@@ -1,9 +1,9 @@
 //! `numpy`: the logits or the embedding vectors that an implementation in numpy gave (`golden/train/families.py`), written from the papers'
 //! formulas and apart from this engine. It is the witness for what no C++ reference runs.
 
-use super::trainer::cosine;
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
+use crate::crossval::distance;
 use crate::metrics::Metrics;
 use crate::models;
 use crate::references::questions::CONTEXT;
@@ -17,7 +17,6 @@ const BACKEND: &str = "numpy";
 /// Tokens of the passages that are recorded: more than a window, in and behind one chunk.
 const LENGTHS: [usize; 2] = [24, 7];
 
-/// The check.
 pub struct Numpy;
 
 impl Check for Numpy {
@@ -53,10 +52,9 @@ impl Check for Numpy {
             }
             for (a, b) in ours.chunks_exact(width).zip(theirs.values.chunks_exact(width)) {
                 // Comparisons with NaN are false: `min` and `max` would drop it.
-                let cosine = cosine(a, b);
+                let cosine = distance::cosine(a, b);
                 least_cosine = if cosine < least_cosine || cosine.is_nan() { cosine } else { least_cosine };
-                let abs = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
-                largest_abs = largest_abs.max(abs);
+                largest_abs = largest_abs.max(distance::max_abs(a, b));
                 compared += 1;
             }
         }
@@ -104,12 +102,9 @@ fn pair<'a>(
 }
 
 /// What the numpy implementation is asked about a model: the arguments of `families.py` after `--model`.
-///
-/// # Errors
-/// The golden texts cannot be read or encoded.
 pub fn questions(ctx: &Context, cell: &Cell, loaded: &Loaded) -> Result<Vec<String>, Failure> {
     let text = bitnet_golden::texts::passage(&ctx.paths.golden)?;
-    let ids = super::digest::ids(loaded, &text, LENGTHS.iter().sum())?;
+    let ids = models::ids(loaded, &text, LENGTHS.iter().sum())?;
     let mut args = vec![
         "--activations".to_owned(),
         if loaded.model.weights.storages().any(|(_, s)| s.is_ternary()) {

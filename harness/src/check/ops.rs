@@ -7,7 +7,6 @@ use crate::models;
 use bitnet_engine::ops;
 use bitnet_kernels::Kernels;
 
-/// The check.
 pub struct Ops;
 
 impl Check for Ops {

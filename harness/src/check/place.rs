@@ -20,9 +20,6 @@ struct Step {
 /// The first step, in the order of the plan, that gives other bits on the second device than on the first, which is the oracle: its
 /// name, the token and the column, and the values of both. The device computes on `threads` and in chunks as in the run that
 /// failed, the oracle in the same chunks.
-///
-/// # Errors
-/// The text cannot be computed.
 pub fn first_difference(
     loaded: &Loaded,
     (oracle, device): (&Opened, &Opened),

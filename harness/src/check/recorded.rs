@@ -9,7 +9,6 @@ use crate::references::recorded::Recorded;
 use crate::references::{huggingface, judge, live, questions, side};
 use bitnet_golden::thresholds;
 
-/// The check.
 pub struct RecordedAnswers;
 
 impl Check for RecordedAnswers {

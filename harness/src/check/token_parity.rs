@@ -6,7 +6,6 @@ use crate::axes::Cell;
 use crate::metrics::Metrics;
 use crate::references::{huggingface, judge, live, questions};
 
-/// The check.
 pub struct TokenParity;
 
 impl Check for TokenParity {

@@ -13,7 +13,6 @@ use bitnet_kernels::text;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The check.
 pub struct Tokenize;
 
 #[derive(Serialize)]

@@ -14,7 +14,6 @@ use bitnet_golden::thresholds;
 /// Tokens of the passage that are traced.
 const TOKENS: usize = 8;
 
-/// The check.
 pub struct Trace;
 
 impl Check for Trace {

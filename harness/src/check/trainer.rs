@@ -6,6 +6,8 @@
 
 use super::{Check, Context, Failure};
 use crate::axes::Cell;
+use crate::crossval::distance;
+use crate::golden::ORACLE_DEVICE;
 use crate::metrics::Metrics;
 use crate::models;
 use bitnet_engine::inference::{Want, argmax, nll};
@@ -13,7 +15,6 @@ use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_golden::thresholds::{self, TrainerLimits};
 use bitnet_golden::trainer::TrainerReference;
 
-/// The check.
 pub struct Trainer;
 
 impl Check for Trainer {
@@ -34,7 +35,9 @@ impl Check for Trainer {
             )));
         }
         let mut found = Comparison::default();
-        for passage in &reference.passages {
+        // The oracle has the bits of the other devices and is slow: of it one passage is enough.
+        let asked = if cell.device == ORACLE_DEVICE { 1 } else { reference.passages.len() };
+        for passage in reference.passages.iter().take(asked) {
             let ids =
                 loaded.tokenizer.encode(&passage.text, EncodeOptions { add_special: true, parse_special: false })?;
             if ids != passage.ids {
@@ -62,7 +65,6 @@ impl Check for Trainer {
     }
 }
 
-/// What was found over all passages.
 #[derive(Debug, Default)]
 pub struct Comparison {
     positions: usize,
@@ -89,7 +91,7 @@ impl Comparison {
             }
         }
         // `min` would drop a NaN.
-        let cosine = if ours.len() == theirs.len() { cosine(ours, theirs) } else { f64::NAN };
+        let cosine = distance::cosine(ours, theirs);
         let cosine = if cosine.is_nan() { -1.0 } else { cosine };
         self.least_cosine = if self.positions == 0 { cosine } else { self.least_cosine.min(cosine) };
         self.positions += 1;
@@ -116,7 +118,6 @@ impl Comparison {
             .with("relative_loss_difference", self.relative_loss())
     }
 
-    /// What is wrong, if anything.
     #[must_use]
     pub fn verdict(&self, limits: &TrainerLimits) -> Option<String> {
         if self.clear == 0 {
@@ -135,12 +136,6 @@ impl Comparison {
         }
         None
     }
-}
-
-/// In f64; NaN for a row of zeros.
-pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 #[cfg(test)]

@@ -12,15 +12,11 @@ type Slot<T> = Arc<Mutex<Option<Arc<T>>>>;
 
 impl<T> Answers<T> {
     /// None yet.
-    #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
     /// The answer to `key`, from `make` if nobody has asked before.
-    ///
-    /// # Errors
-    /// Those of `make`, which are not kept.
     pub fn get<E>(&self, key: String, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let slot = {
             let mut slots = self.0.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);

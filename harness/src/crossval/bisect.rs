@@ -24,10 +24,8 @@ pub struct StepDistance {
     /// Largest error of a value, in units of the root mean square of its row.
     #[serde(with = "super::number")]
     pub peak: f64,
-    /// Largest error of a value.
     #[serde(with = "super::number")]
     pub max_abs: f64,
-    /// Cosine over all values.
     #[serde(with = "super::number")]
     pub cosine: f64,
 }
@@ -36,7 +34,6 @@ pub struct StepDistance {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepReport {
-    /// Its name in our plan.
     pub step: String,
     /// Tokens.
     pub rows: usize,
@@ -48,7 +45,6 @@ pub struct StepReport {
     pub own: Option<StepDistance>,
     /// The steps that it reads, as far as the reference shows them.
     pub inputs: Vec<String>,
-    /// Whether it is beyond the limit.
     pub diverges: bool,
 }
 
@@ -70,7 +66,6 @@ pub struct Element {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// Its name.
     pub step: String,
     /// Its layer, if it belongs to one.
     pub layer: Option<usize>,
@@ -92,13 +87,11 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bisection {
-    /// Tokens that were traced.
     pub tokens: usize,
     /// In the order of the plan.
     pub steps: Vec<StepReport>,
     /// Steps of ours that the reference does not show, or shows in another shape.
     pub not_shown: Vec<String>,
-    /// The first step that diverges.
     pub first: Option<Finding>,
     /// Whether something was compared and nothing diverges.
     pub agrees: bool,
@@ -127,7 +120,6 @@ impl Bisection {
 }
 
 /// Compares traces step by step, in our order. `replayed` may be empty.
-#[must_use]
 pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limits: &Thresholds) -> Bisection {
     let theirs: HashMap<&str, &Traced> = reference.iter().map(|t| (t.step.as_str(), t)).collect();
     let own: HashMap<&str, &Replayed> = replayed.iter().map(|r| (r.result.step.as_str(), r)).collect();
@@ -173,7 +165,6 @@ pub fn bisect(ours: &[Traced], reference: &[Traced], replayed: &[Replayed], limi
 }
 
 /// Whether a step diverges, from its distances; what is not a number does.
-#[must_use]
 pub fn diverges(step: &str, whole: &StepDistance, own: Option<&StepDistance>, limits: &Thresholds) -> bool {
     match own {
         Some(own) => exceeds(own.peak, limits.of_step(step)),
@@ -249,7 +240,6 @@ fn finding(
 }
 
 /// The layer in a step's name: 3 of `blk.3.attn_q`.
-#[must_use]
 pub fn layer(step: &str) -> Option<usize> {
     step.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
@@ -257,19 +247,7 @@ pub fn layer(step: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn limits() -> Thresholds {
-        Thresholds {
-            clear_gap: 0.25,
-            least_cosine: 0.99,
-            largest_kl: 0.05,
-            largest_abs: 0.5,
-            step_peak: 0.1,
-            attention_peak: None,
-            drift_peak: 0.1,
-            why: "test".to_owned(),
-        }
-    }
+    use crate::crossval::compare::tests::limits;
 
     fn step(name: &str, values: &[f32]) -> Traced {
         Traced { step: name.to_owned(), rows: 2, width: values.len() / 2, values: values.to_vec() }

@@ -31,7 +31,6 @@ pub enum Exceeded {
 
 impl Exceeded {
     /// As in reports.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Top1 => "top1",
@@ -49,11 +48,8 @@ impl Exceeded {
 pub struct PositionReport {
     /// The position: its logits come after token `position`.
     pub position: usize,
-    /// That token.
     pub token: u32,
-    /// Our most likely next token.
     pub top1_ours: Option<u32>,
-    /// The reference's.
     pub top1_reference: Option<u32>,
     /// By how much the reference's first logit leads its second.
     #[serde(with = "super::number")]
@@ -61,10 +57,8 @@ pub struct PositionReport {
     /// Cosine of the rows (of the recorded logits, where the reference is a recording).
     #[serde(with = "super::number")]
     pub cosine: f64,
-    /// Euclidean distance of the rows.
     #[serde(with = "super::number")]
     pub l2: f64,
-    /// Largest distance of one logit.
     #[serde(with = "super::number")]
     pub max_abs: f64,
     /// Divergence from the reference's distribution to ours, in nats.
@@ -79,7 +73,6 @@ pub struct PositionReport {
 
 impl PositionReport {
     /// Whether it is within all limits.
-    #[must_use]
     pub fn agrees(&self) -> bool {
         self.exceeded.is_empty()
     }
@@ -97,13 +90,10 @@ pub struct Comparison {
     pub top1_differs: usize,
     /// The first position that exceeds a limit.
     pub first_divergence: Option<usize>,
-    /// Least cosine of a position.
     #[serde(with = "super::number")]
     pub least_cosine: f64,
-    /// Largest divergence of a position.
     #[serde(with = "super::number")]
     pub largest_kl: f64,
-    /// Largest distance of a logit.
     #[serde(with = "super::number")]
     pub largest_abs: f64,
     /// Whether something was compared and everything agrees.
@@ -141,7 +131,6 @@ fn id(token: Option<u32>) -> String {
 }
 
 /// Compares our logits with the reference's at every position that either has. `tokens` is the sequence that both were fed.
-#[must_use]
 pub fn compare_logits(tokens: &[u32], ours: &Logits, reference: &Logits, limits: &Thresholds) -> Comparison {
     let mut wanted: Vec<usize> = ours.positions.iter().chain(&reference.positions).copied().collect();
     wanted.sort_unstable();
@@ -157,7 +146,6 @@ pub fn compare_logits(tokens: &[u32], ours: &Logits, reference: &Logits, limits:
 }
 
 /// The figures over all positions, from those of each: what a receipt is checked with.
-#[must_use]
 pub fn summary(positions: Vec<PositionReport>, limits: &Thresholds) -> Comparison {
     let over = |value: fn(&PositionReport) -> f64, worse: fn(f64, f64) -> f64| {
         positions.iter().map(value).reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { worse(a, b) })
@@ -188,7 +176,6 @@ struct Figures {
 }
 
 /// Compares one position.
-#[must_use]
 pub fn compare_rows(
     position: usize,
     token: u32,
@@ -234,7 +221,6 @@ pub fn compare_rows(
 }
 
 /// The limits that a position exceeds, from its figures; what is not a number exceeds its limit.
-#[must_use]
 pub fn exceeded(report: &PositionReport, limits: &Thresholds) -> Vec<Exceeded> {
     let mut out = Vec::new();
     let clear = report.gap > limits.clear_gap || report.gap.is_nan();
@@ -290,10 +276,10 @@ fn sampled(ours: &[f32], ids: &[u32], values: &[f32], top: usize, log_sum: f64) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn limits() -> Thresholds {
+    pub(crate) fn limits() -> Thresholds {
         Thresholds {
             clear_gap: 0.25,
             least_cosine: 0.99,

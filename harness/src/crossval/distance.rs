@@ -2,7 +2,6 @@
 //! numbers give NaN, which no limit accepts.
 
 /// Cosine of the angle between two vectors; 1 for two vectors of zeros.
-#[must_use]
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
@@ -12,8 +11,6 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if aa == 0.0 && bb == 0.0 { 1.0 } else { dot(a, b) / (aa * bb).sqrt() }
 }
 
-/// Euclidean distance.
-#[must_use]
 pub fn l2(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
@@ -22,7 +19,6 @@ pub fn l2(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Largest distance of one value.
-#[must_use]
 pub fn max_abs(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
@@ -33,14 +29,12 @@ pub fn max_abs(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Natural logarithm of the sum of exponentials.
-#[must_use]
 pub fn log_sum_exp(row: &[f32]) -> f64 {
     let most = row.iter().fold(f64::NEG_INFINITY, |m, &x| if x.is_nan() { f64::NAN } else { m.max(f64::from(x)) });
     most + row.iter().map(|&x| (f64::from(x) - most).exp()).sum::<f64>().ln()
 }
 
 /// Kullback-Leibler divergence between the distributions of two rows of logits, from `reference` to `ours`, in nats.
-#[must_use]
 pub fn kl(ours: &[f32], reference: &[f32]) -> f64 {
     if ours.len() != reference.len() {
         return f64::NAN;
@@ -52,7 +46,6 @@ pub fn kl(ours: &[f32], reference: &[f32]) -> f64 {
 /// The divergence where only some logits of the reference are known: the other tokens are one bucket, so this is a
 /// lower bound of [`kl`], and equal to it when nothing is left out. `pairs` are (ours, reference) of the known tokens;
 /// the logarithms are those of whole rows.
-#[must_use]
 pub fn kl_sampled(pairs: &[(f32, f32)], ours_log_sum: f64, reference_log_sum: f64) -> f64 {
     let wide = || pairs.iter().map(|(x, y)| (f64::from(*x), f64::from(*y)));
     let known = kl_terms(wide(), ours_log_sum, reference_log_sum);
@@ -80,7 +73,6 @@ fn kl_terms(pairs: impl Iterator<Item = (f64, f64)>, ours_log_sum: f64, referenc
 
 /// Indices of the `k` largest values, the largest first; of equal ones the smaller index first. A NaN is never among
 /// them.
-#[must_use]
 pub fn top(row: &[f32], k: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..u32::try_from(row.len()).unwrap_or(u32::MAX)).collect();
     order.retain(|&i| !row[i as usize].is_nan());
@@ -94,7 +86,6 @@ pub fn top(row: &[f32], k: usize) -> Vec<u32> {
 }
 
 /// By how much the largest value leads the second; 0 where there is no second.
-#[must_use]
 pub fn gap(row: &[f32]) -> f64 {
     match top(row, 2)[..] {
         [first, second] => f64::from(row[first as usize]) - f64::from(row[second as usize]),
@@ -103,7 +94,6 @@ pub fn gap(row: &[f32]) -> f64 {
 }
 
 /// Share of the one list that is in the other, whatever the order; NaN for empty lists.
-#[must_use]
 pub fn agreement(ours: &[u32], reference: &[u32]) -> f64 {
     reference.iter().filter(|id| ours.contains(id)).count() as f64 / reference.len() as f64
 }

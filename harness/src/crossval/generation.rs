@@ -13,11 +13,8 @@ use super::tokens::first_difference;
 pub struct GenerationParity {
     /// Most tokens that were asked for.
     pub max_tokens: usize,
-    /// Ours.
     pub ours: Continuation,
-    /// The reference's.
     pub reference: Continuation,
-    /// Our text.
     pub text: String,
     /// Whether the sequences and their ends are the same.
     pub equal: bool,
@@ -30,14 +27,12 @@ pub struct GenerationParity {
 }
 
 /// The tokens of a continuation that decided something: after the last one nobody was asked, unless it ended there.
-#[must_use]
 pub fn fed(continuation: &Continuation) -> &[u32] {
     let tokens = &continuation.tokens;
     if continuation.ended { tokens } else { &tokens[..tokens.len().saturating_sub(1)] }
 }
 
 /// The sequence whose logits a continuation depends on, and the first position of them that counts.
-#[must_use]
 pub fn forced(prompt: &[u32], made: &Continuation) -> (Vec<u32>, usize) {
     ([prompt, fed(made)].concat(), prompt.len().saturating_sub(1))
 }
@@ -48,7 +43,6 @@ pub fn leads(positions: &[PositionReport]) -> impl Fn(usize) -> Option<f64> {
 }
 
 /// The index at which two continuations part.
-#[must_use]
 pub fn parting(ours: &Continuation, reference: &Continuation) -> Option<usize> {
     let ends = (ours.ended != reference.ended).then_some(ours.tokens.len());
     first_difference(&ours.tokens, &reference.tokens).or(ends)
@@ -57,7 +51,6 @@ pub fn parting(ours: &Continuation, reference: &Continuation) -> Option<usize> {
 impl GenerationParity {
     /// Compares two continuations of a prompt of `prompt_len` tokens. `lead` is by how much the reference's first token led
     /// after a position of its own sequence, teacher-forced, where that is known.
-    #[must_use]
     pub fn of(
         max_tokens: usize,
         sides: (Continuation, Continuation),

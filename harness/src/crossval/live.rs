@@ -19,7 +19,6 @@ use super::report::Section;
 const CHUNK: usize = 512;
 
 /// What decides which reference runs a file.
-#[must_use]
 pub fn facts(file: &GgufFile, path: &Path) -> ModelFacts {
     let metadata = file.metadata();
     let mut tensor_types: Vec<u32> = file.tensors().iter().map(|t| t.ggml_type).collect();
@@ -36,9 +35,7 @@ pub fn facts(file: &GgufFile, path: &Path) -> ModelFacts {
 /// A reference that was chosen for a file.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Which one.
     pub backend: CppBackend,
-    /// Why.
     pub why: String,
     path: PathBuf,
     facts: ModelFacts,
@@ -65,7 +62,6 @@ impl NoReference {
     }
 
     /// As a part of a report.
-    #[must_use]
     pub fn section<T>(self) -> Section<T> {
         match self.failed {
             Some(side) => Section::Failed { side, reason: self.reason },
@@ -77,10 +73,8 @@ impl NoReference {
 /// A file for which no reference can be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum ChooseError {
-    /// The container.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The name.
     #[error("{0}")]
     Name(String),
 }
@@ -142,13 +136,11 @@ struct Open {
 
 impl Desk {
     /// The place of a worker; starts nothing.
-    #[must_use]
     pub fn new(installed: Installed, options: SessionOptions) -> Arc<Self> {
         Arc::new(Self { installed, options, open: Mutex::new(None) })
     }
 
     /// Whose worker it is.
-    #[must_use]
     pub fn backend(&self) -> CppBackend {
         self.installed.backend
     }
@@ -192,9 +184,7 @@ impl Desk {
 pub struct Asking {
     /// The name in reports and messages.
     pub name: &'static str,
-    /// The model file.
     pub path: PathBuf,
-    /// How it is loaded.
     pub load: LoadOptions,
     /// Tokens that are computed together.
     pub chunk: usize,
@@ -222,9 +212,6 @@ static TRACES: Answers<Vec<Traced>> = Answers::new();
 
 impl Live {
     /// A worker of its own, with the file loaded.
-    ///
-    /// # Errors
-    /// The worker cannot be started, refuses the file, or fails.
     pub fn start(
         installed: &Installed,
         options: SessionOptions,
@@ -239,15 +226,11 @@ impl Live {
     }
 
     /// A side of a worker that may have others.
-    #[must_use]
     pub fn at(desk: Arc<Desk>, asking: Asking) -> Self {
         Self { desk, asking }
     }
 
     /// What the worker said of itself, with the file loaded.
-    ///
-    /// # Errors
-    /// It cannot be started, refuses the file, or fails.
     pub fn hello(&self) -> Result<Hello, SideError> {
         self.ask("hello", |session| Ok(session.hello().clone()))
     }

@@ -3,9 +3,6 @@
 use serde::{Deserialize, Deserializer, Serializer};
 
 /// Writes a figure.
-///
-/// # Errors
-/// Those of the serializer.
 pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() {
         serializer.serialize_f64(*value)
@@ -17,9 +14,6 @@ pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::
 }
 
 /// Reads a figure.
-///
-/// # Errors
-/// It is neither a number nor one of the three words.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

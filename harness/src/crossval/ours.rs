@@ -23,11 +23,8 @@ use crate::provenance::HostInfo;
 
 /// A model, ready to be compared.
 pub struct Ours {
-    /// Model and tokenizer.
     pub loaded: Loaded,
-    /// What computes.
     pub kernels: &'static dyn Kernels,
-    /// Its threads.
     pub pool: Arc<Pool>,
     /// Tokens computed together.
     pub chunk: usize,
@@ -51,9 +48,6 @@ pub const NAME: &str = "ours";
 
 impl Ours {
     /// Opens a file; the tokenizer comes from `chain`.
-    ///
-    /// # Errors
-    /// As [`load_with`].
     pub fn open(
         path: &Path,
         layout: Option<I2sLayout>,
@@ -67,7 +61,6 @@ impl Ours {
     }
 
     /// A model that is loaded already.
-    #[must_use]
     pub fn new(loaded: Loaded, kernels: &'static dyn Kernels, pool: Arc<Pool>) -> Self {
         Self { loaded, kernels, pool, chunk: 128, context: 0, kept: false }
     }
@@ -90,21 +83,16 @@ impl Ours {
     }
 
     /// What a report says of our file; `path` as the user gave it.
-    #[must_use]
     pub fn facts(&self, path: &str) -> FileFacts {
         facts(&self.loaded.file, path, self.loaded.model.i2s_layout)
     }
 
     /// The same of a file that is not loaded.
-    ///
-    /// # Errors
-    /// It is not a GGUF.
     pub fn facts_of(path: &Path) -> Result<FileFacts, GgufError> {
         Ok(facts(&GgufFile::open(path)?, &path.to_string_lossy(), I2sLayout::default()))
     }
 
     /// What a report says of our tokenizer.
-    #[must_use]
     pub fn tokenizer_facts(&self) -> TokenizerFacts {
         let tokenizer = &self.loaded.tokenizer;
         TokenizerFacts {
@@ -117,24 +105,17 @@ impl Ours {
     }
 
     /// What is printed for a token: its bytes as text, control tokens by name.
-    #[must_use]
     pub fn piece(&self, token: u32) -> String {
         let bytes = self.loaded.tokenizer.token_bytes(token, true).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The ids of a prompt, as users get them.
-    ///
-    /// # Errors
-    /// The text cannot be encoded.
     pub fn prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, SideError> {
         prompt::encode(&*self.loaded.tokenizer, text, parse_special).map_err(|e| SideError::failed(NAME, "tokens", e))
     }
 
     /// The logits of a sequence at some positions.
-    ///
-    /// # Errors
-    /// The sequence cannot be computed.
     pub fn logits(&self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
         if !self.kept {
             return self.compute_logits(tokens, positions);
@@ -146,9 +127,6 @@ impl Ours {
     }
 
     /// The most likely tokens, one after the other, until one that ends a generation.
-    ///
-    /// # Errors
-    /// The prompt cannot be computed.
     pub fn generate(&self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
         if !self.kept {
             return self.compute_continuation(prompt, max_tokens);
@@ -159,9 +137,6 @@ impl Ours {
     }
 
     /// The results of all steps for a sequence.
-    ///
-    /// # Errors
-    /// The sequence cannot be computed.
     pub fn trace(&self, tokens: &[u32]) -> Result<Vec<Traced>, SideError> {
         let failed = |e| SideError::failed(NAME, "trace", e);
         let mut session = self.session(tokens.len()).map_err(failed)?;

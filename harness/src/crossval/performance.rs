@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Positions, Reference, SideError};
+use crate::bench::ratio::median;
 
 /// Seconds of one side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,13 +30,9 @@ pub struct Speed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Performance {
-    /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that were asked for.
     pub max_tokens: usize,
-    /// Ours.
     pub ours: Speed,
-    /// The reference's.
     pub reference: Speed,
     /// Our decoding rate in units of the reference's.
     #[serde(with = "super::number")]
@@ -47,7 +44,6 @@ pub struct Performance {
 
 impl Speed {
     /// The rates of these times; no number where there was nothing to time.
-    #[must_use]
     pub fn of(prefill_s: Vec<f64>, generate_s: Vec<f64>, generated: usize, prompt_tokens: usize) -> Self {
         let (prefill, whole) = (median(&prefill_s), median(&generate_s));
         let rate = |count: usize, seconds: f64| {
@@ -64,8 +60,6 @@ impl Speed {
 }
 
 impl Performance {
-    /// Both sides together.
-    #[must_use]
     pub fn of(prompt_tokens: usize, max_tokens: usize, ours: Speed, reference: Speed) -> Self {
         Self {
             prompt_tokens,
@@ -78,23 +72,7 @@ impl Performance {
     }
 }
 
-/// The middle value; of an even number of values the mean of the two in the middle. NaN of nothing.
-#[must_use]
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.as_slice() {
-        [] => f64::NAN,
-        values if values.len() % 2 == 1 => values[middle],
-        values => (values[middle - 1] + values[middle]) / 2.0,
-    }
-}
-
 /// Times both sides in turn, after one run of each that does not count.
-///
-/// # Errors
-/// A side gave no answer.
 pub fn measure<'a>(
     sides: (&'a mut dyn Reference, &'a mut dyn Reference),
     prompt: &[u32],

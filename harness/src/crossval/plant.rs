@@ -6,21 +6,15 @@ use bitnet_kernels::quant::{self, I2sLayout};
 
 /// Why a weight cannot be changed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum PlantError {
-    /// The container.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// Copying the file failed.
     #[error("the file cannot be copied: {0}")]
     Copy(#[from] std::io::Error),
-    /// No such tensor.
     #[error("there is no tensor `{tensor}`; `bitnet inspect --tensors` lists them")]
     NoTensor { tensor: String },
-    /// No such weight.
     #[error("`{tensor}` has {rows} rows of {cols} weights, and none at row {row}, column {column}")]
     Outside { tensor: String, rows: usize, cols: usize, row: usize, column: usize },
-    /// A format whose weights are not changed here.
     #[error("weights of {format} are not changed here; there are i2_s, f32, f16, bf16, q8_0, q4_0 and q4_1")]
     Format { format: String },
 }
@@ -28,11 +22,8 @@ pub enum PlantError {
 /// A changed weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planted {
-    /// The bytes of the changed file.
     pub bytes: Vec<u8>,
-    /// The weight before.
     pub before: f32,
-    /// The weight after.
     pub after: f32,
 }
 

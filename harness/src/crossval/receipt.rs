@@ -1,6 +1,6 @@
 //! Receipts: a report together with what it was computed from, so that anybody can compute it again.
 //!
-//! A receipt is one JSON file: the [`Report`], the logits of both sides as base64 of little-endian f32, and a seal. To
+//! A receipt is one JSON file: the [`CrossvalReport`], the logits of both sides as base64 of little-endian f32, and a seal. To
 //! check it, every figure that can be derived is derived again: distances, counts and divergences from the logits,
 //! rates from times, the verdict from the sections. What is a measurement itself (times, versions, distances of steps,
 //! whose values would be hundreds of megabytes) is covered by the seal alone: SHA-256 of the file's text with the seal
@@ -19,7 +19,7 @@ use super::compare::compare_logits;
 use super::generation::{GenerationParity, fed, leads};
 use super::performance::{Performance, Speed};
 use super::reference::{Logits, Row};
-use super::report::{LogitParity, PromptReport, Report, SCHEMA, Section};
+use super::report::{CrossvalReport, LogitParity, PromptReport, SCHEMA, Section};
 use super::run::BothLogits;
 use super::tokens::first_difference;
 use crate::atomic;
@@ -31,22 +31,18 @@ pub const KIND: &str = "bitnet.rs cross-validation";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowData {
-    /// The position.
     pub position: usize,
     /// Ours, base64 of little-endian f32.
     pub ours: String,
-    /// The reference's.
     pub reference: String,
 }
 
-/// A receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// [`KIND`].
     pub receipt: String,
-    /// The report.
-    pub report: Report,
+    pub report: CrossvalReport,
     /// The logits of each prompt; empty for one whose logits were not compared.
     pub data: Vec<Vec<RowData>>,
     /// SHA-256 of the file's text with 64 zeros in this place.
@@ -55,12 +51,9 @@ pub struct Receipt {
 
 /// Why a receipt cannot be written or is not valid.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ReceiptError {
-    /// The file cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    /// It is not a receipt of this version.
     #[error("{path} is not a receipt of schema {SCHEMA}: {problem}", path = path.display())]
     Malformed { path: PathBuf, problem: String },
     /// A figure does not follow from the data in the file.
@@ -93,16 +86,12 @@ const BLANK: &str = "00000000000000000000000000000000000000000000000000000000000
 
 impl Receipt {
     /// Puts a report and the logits of its prompts together.
-    #[must_use]
-    pub fn new(report: Report, data: &[Option<BothLogits>]) -> Self {
+    pub fn new(report: CrossvalReport, data: &[Option<BothLogits>]) -> Self {
         let data = data.iter().map(|both| both.as_ref().map_or_else(Vec::new, rows)).collect();
         Self { receipt: KIND.to_owned(), report, data, seal: BLANK.to_owned() }
     }
 
     /// Writes it, sealed.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ReceiptError> {
         let malformed =
             |e: serde_json::Error| ReceiptError::Malformed { path: path.to_owned(), problem: e.to_string() };
@@ -179,7 +168,7 @@ pub fn verify(path: &Path, model: Option<&Path>) -> Result<(Receipt, Verified), 
     Ok((receipt, verified))
 }
 
-fn files(report: &Report, model: Option<&Path>, verified: &mut Verified) -> Result<(), ReceiptError> {
+fn files(report: &CrossvalReport, model: Option<&Path>, verified: &mut Verified) -> Result<(), ReceiptError> {
     let facts = [
         ("report.model", Some(&report.model), model),
         ("report.reference_model", report.reference_model.as_ref(), None),
@@ -202,7 +191,7 @@ fn files(report: &Report, model: Option<&Path>, verified: &mut Verified) -> Resu
 }
 
 /// The report as it follows from the data in the file.
-fn derive(receipt: &Receipt) -> Result<Report, ReceiptError> {
+fn derive(receipt: &Receipt) -> Result<CrossvalReport, ReceiptError> {
     let mut report = receipt.report.clone();
     let impossible = |field: String, problem: &str| ReceiptError::Impossible { field, problem: problem.to_owned() };
     if receipt.data.len() != report.prompts.len() {
@@ -325,7 +314,7 @@ fn decode(data: &[RowData]) -> Result<BothLogits, String> {
 }
 
 /// The first field in which two reports differ.
-fn compare(stored: &Report, derived: &Report) -> Result<Option<ReceiptError>, serde_json::Error> {
+fn compare(stored: &CrossvalReport, derived: &CrossvalReport) -> Result<Option<ReceiptError>, serde_json::Error> {
     let (stored, derived) = (serde_json::to_value(stored)?, serde_json::to_value(derived)?);
     Ok(difference("report", &stored, &derived))
 }

@@ -14,7 +14,6 @@ pub enum Positions {
 
 impl Positions {
     /// The positions of a sequence of `len` tokens.
-    #[must_use]
     pub fn of(&self, len: usize) -> Vec<usize> {
         match self {
             Self::All => (0..len).collect(),
@@ -46,15 +45,12 @@ pub enum Row {
 pub struct Logits {
     /// Ascending.
     pub positions: Vec<usize>,
-    /// Tokens that the model knows.
     pub vocab: usize,
-    /// One row a position.
     pub rows: Vec<Row>,
 }
 
 impl Logits {
     /// The row of a position.
-    #[must_use]
     pub fn row(&self, position: usize) -> Option<&Row> {
         self.rows.get(self.positions.binary_search(&position).ok()?)
     }
@@ -85,7 +81,6 @@ pub struct Traced {
 
 /// Why a side gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SideError {
     /// It failed: it died, hung, refused, or could not compute.
     #[error("{side} gave no {what}: {message}")]
@@ -102,7 +97,6 @@ pub enum SideError {
 }
 
 impl SideError {
-    /// A failure.
     pub fn failed(side: &str, what: &'static str, why: impl std::fmt::Display) -> Self {
         Self::Failed { side: side.to_owned(), what, message: why.to_string() }
     }
@@ -122,26 +116,14 @@ pub trait Reference {
     fn version(&self) -> serde_json::Value;
 
     /// The tokens of a text.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn tokenize(&mut self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, SideError>;
 
     /// The logits of a sequence, teacher-forced from an empty cache.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError>;
 
     /// The most likely continuation, token by token, until a token ends it or `max_tokens` were made.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError>;
 
     /// The results of all steps, in the order in which they were computed; steps that it does not show are absent.
-    ///
-    /// # Errors
-    /// It failed, or cannot know.
     fn trace(&mut self, tokens: &[u32]) -> Result<Vec<Traced>, SideError>;
 }

@@ -16,7 +16,6 @@ use super::tokens::TokenParity;
 use crate::provenance::HostInfo;
 use crate::record::HarnessInfo;
 
-/// Version of the layout.
 pub const SCHEMA: u32 = 1;
 
 /// How a comparison ended; the exit codes of every command that compares.
@@ -36,8 +35,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The exit code.
-    #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Parity => 0,
@@ -48,8 +45,6 @@ impl Verdict {
         }
     }
 
-    /// In words.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Parity => "parity",
@@ -65,25 +60,20 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Section<T> {
-    /// It ran.
     Ran(T),
     /// It was not run.
     NotRun {
-        /// Why.
         reason: String,
     },
     /// It was begun and one side gave no answer.
     Failed {
-        /// Which side.
         side: String,
-        /// What happened.
         reason: String,
     },
 }
 
 impl<T> Section<T> {
     /// What was found, if it ran.
-    #[must_use]
     pub fn ran(&self) -> Option<&T> {
         match self {
             Self::Ran(result) => Some(result),
@@ -92,7 +82,6 @@ impl<T> Section<T> {
     }
 
     /// A part that is left out.
-    #[must_use]
     pub fn not_run(reason: impl Into<String>) -> Self {
         Self::NotRun { reason: reason.into() }
     }
@@ -104,7 +93,6 @@ impl<T> Section<T> {
 pub struct FileFacts {
     /// As it was given.
     pub path: String,
-    /// Its size.
     pub bytes: u64,
     /// SHA-256 of its bytes.
     pub sha256: String,
@@ -122,9 +110,7 @@ pub struct TokenizerFacts {
     pub source: String,
     /// `bpe`, `spm` or `huggingface`.
     pub kind: String,
-    /// Its pre-tokenizer.
     pub pre: Option<String>,
-    /// Its ids.
     pub tokens: usize,
     /// SHA-256 of its file, where it is one file and not the model's.
     pub sha256: Option<String>,
@@ -148,9 +134,7 @@ pub struct ReferenceFacts {
 pub struct Asked {
     /// Positions whose logits are compared: all, or these.
     pub positions: Option<Vec<usize>>,
-    /// Tokens to generate.
     pub max_tokens: usize,
-    /// Whether steps are compared.
     pub trace: bool,
     /// The `--cos-tol` that replaced the limit of the data.
     pub cos_tol: Option<f64>,
@@ -162,7 +146,6 @@ pub struct Asked {
 pub struct Prompt {
     /// As it was given.
     pub prompt: String,
-    /// The template that wraps it.
     pub template: String,
     /// What was tokenised.
     pub text: String,
@@ -188,13 +171,9 @@ pub struct LogitParity {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seconds {
-    /// Tokenising.
     pub tokens: Option<f64>,
-    /// Logits of the sequence.
     pub logits: Option<f64>,
-    /// The free run.
     pub generation: Option<f64>,
-    /// The trace.
     pub trace: Option<f64>,
 }
 
@@ -202,9 +181,7 @@ pub struct Seconds {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BothSeconds {
-    /// Ours.
     pub ours: Seconds,
-    /// The reference's.
     pub reference: Seconds,
 }
 
@@ -212,17 +189,13 @@ pub struct BothSeconds {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptReport {
-    /// The prompt.
     pub prompt: Prompt,
     /// The gate.
     pub tokens: Section<TokenParity>,
     /// Teacher-forced logits.
     pub logits: Section<LogitParity>,
-    /// Free runs.
     pub generation: Section<GenerationParity>,
-    /// Steps.
     pub trace: Section<Bisection>,
-    /// Times.
     pub seconds: BothSeconds,
 }
 
@@ -230,9 +203,7 @@ pub struct PromptReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextParity {
-    /// The text.
     pub text: String,
-    /// Its tokens.
     pub tokens: TokenParity,
 }
 
@@ -240,23 +211,17 @@ pub struct TextParity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerParity {
-    /// The texts.
     pub texts: Vec<TextParity>,
-    /// How many of them differ.
     pub differing: usize,
 }
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
-    /// Version of the layout, [`SCHEMA`].
+pub struct CrossvalReport {
     pub schema: u32,
-    /// The command that ran.
     pub command: String,
-    /// How it ended.
     pub verdict: Verdict,
-    /// The exit code that says so.
     pub exit_code: u8,
     /// In words.
     pub reason: String,
@@ -264,7 +229,6 @@ pub struct Report {
     pub made_at: String,
     /// What judged.
     pub harness: HarnessInfo,
-    /// Where.
     pub host: HostInfo,
     /// The file that we ran.
     pub model: FileFacts,
@@ -274,24 +238,19 @@ pub struct Report {
     pub tokenizer: TokenizerFacts,
     /// Our side: version, kernel that ran, threads.
     pub ours: serde_json::Value,
-    /// The other side.
     pub reference: Section<ReferenceFacts>,
-    /// What was asked for.
     pub asked: Asked,
-    /// The limits.
     pub limits: Thresholds,
     /// Tokens of many texts.
     pub tokenizer_parity: Section<TokenizerParity>,
-    /// The prompts.
     pub prompts: Vec<PromptReport>,
-    /// Speed of both.
     pub performance: Section<Performance>,
 }
 
 /// What a report comes to, from its sections alone: the worst thing that was found, and in its absence whether anything
 /// was compared at all.
 #[must_use]
-pub fn judge(report: &Report) -> (Verdict, String) {
+pub fn judge(report: &CrossvalReport) -> (Verdict, String) {
     let mut found: Vec<(Verdict, String)> = Vec::new();
     if let Some(reason) = missing(&report.reference) {
         found.push((Verdict::Unavailable, reason));
@@ -371,11 +330,11 @@ fn explained(prompt: &PromptReport, limits: &Thresholds) -> bool {
     !logits.comparison.agrees && !found.is_empty() && all_shown && all_near
 }
 
-fn longest(report: &Report) -> Option<usize> {
+fn longest(report: &CrossvalReport) -> Option<usize> {
     report.prompts.iter().filter_map(|p| p.logits.ran()).map(|l| l.sequence.len()).max()
 }
 
-fn parity_words(report: &Report) -> String {
+fn parity_words(report: &CrossvalReport) -> String {
     let mut words = Vec::new();
     if let Some(parity) = report.tokenizer_parity.ran() {
         words.push(format!("tokens of {} texts", parity.texts.len()));
@@ -417,7 +376,7 @@ fn failure<T>(section: &Section<T>) -> Option<(Verdict, String)> {
     }
 }
 
-impl Report {
+impl CrossvalReport {
     /// The report with its verdict.
     #[must_use]
     pub fn judged(mut self) -> Self {

@@ -19,9 +19,7 @@ use super::tokens::{Facts, TokenParity};
 /// Logits of both sides, for a receipt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BothLogits {
-    /// Ours.
     pub ours: Logits,
-    /// The reference's.
     pub reference: Logits,
 }
 

@@ -4,19 +4,15 @@ use std::fmt::Write as _;
 
 use super::bisect::{Bisection, StepReport};
 use super::compare::PositionReport;
-use super::report::{BothSeconds, PromptReport, Report, Section, Verdict};
+use super::report::{BothSeconds, CrossvalReport, PromptReport, Section, Verdict};
 use super::tokens::TokenParity;
 
 /// A column of figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
-    /// Cosine.
     Cosine,
-    /// Euclidean distance.
     L2,
-    /// Largest distance.
     MaxAbs,
-    /// Divergence.
     Kl,
     /// Agreement of the most likely tokens.
     TopK,
@@ -25,11 +21,9 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them.
     pub const ALL: [Self; 6] = [Self::Cosine, Self::L2, Self::MaxAbs, Self::Kl, Self::TopK, Self::Gap];
 
     /// As the command line has it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -57,7 +51,6 @@ impl Metric {
 pub struct Style<'a> {
     /// Whether the text goes to a terminal.
     pub colour: bool,
-    /// The columns.
     pub metrics: &'a [Metric],
     /// What a token looks like.
     pub piece: &'a dyn Fn(u32) -> String,
@@ -85,9 +78,7 @@ impl Style<'_> {
     }
 }
 
-/// The whole report.
-#[must_use]
-pub fn render(report: &Report, style: &Style<'_>) -> String {
+pub fn render(report: &CrossvalReport, style: &Style<'_>) -> String {
     let mut out = String::new();
     let reference =
         report.reference.ran().map_or_else(|| "no reference".to_owned(), |r| format!("{} ({})", r.backend, r.chosen));
@@ -155,7 +146,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> String {
     out
 }
 
-fn backend(report: &Report) -> &str {
+fn backend(report: &CrossvalReport) -> &str {
     report.reference.ran().map_or("reference", |r| &r.backend)
 }
 
@@ -177,7 +168,7 @@ fn absent<T>(out: &mut String, what: &str, section: &Section<T>) {
     }
 }
 
-fn write_prompt(out: &mut String, prompt: &PromptReport, report: &Report, style: &Style<'_>) {
+fn write_prompt(out: &mut String, prompt: &PromptReport, report: &CrossvalReport, style: &Style<'_>) {
     let _ = writeln!(out, "\nprompt {:?} ({})", prompt.prompt.prompt, prompt.prompt.template);
     match &prompt.tokens {
         Section::Ran(tokens) if tokens.equal => {

@@ -8,15 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenParity {
-    /// Our ids.
     pub ours: Vec<u32>,
-    /// The reference's.
     pub reference: Vec<u32>,
-    /// Whether they are the same.
     pub equal: bool,
     /// Index of the first id that differs, or at which one sequence ends.
     pub first_difference: Option<usize>,
-    /// What may be the cause.
     pub hints: Vec<Hint>,
 }
 
@@ -33,7 +29,6 @@ pub struct Hint {
 
 /// What is known of the side that is asked for hints.
 pub struct Facts<'a> {
-    /// Our tokenizer.
     pub tokenizer: &'a dyn Tokenizer,
     /// Whether it is the model's own, embedded one.
     pub embedded: bool,
@@ -41,13 +36,10 @@ pub struct Facts<'a> {
     pub pre_in_file: Option<&'a str>,
     /// Whether the file's tokenizer is a byte-level BPE, which needs a `pre`.
     pub byte_level: bool,
-    /// Whether control tokens were read in the text.
     pub parse_special: bool,
 }
 
 impl TokenParity {
-    /// Compares two sequences.
-    #[must_use]
     pub fn of(ours: Vec<u32>, reference: Vec<u32>) -> Self {
         let first_difference = first_difference(&ours, &reference);
         Self { equal: first_difference.is_none(), ours, reference, first_difference, hints: Vec::new() }
@@ -78,7 +70,6 @@ impl TokenParity {
 }
 
 /// The first index at which two sequences differ or one of them ends.
-#[must_use]
 pub fn first_difference(a: &[u32], b: &[u32]) -> Option<usize> {
     let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     (same < a.len() || same < b.len()).then_some(same)

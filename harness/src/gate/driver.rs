@@ -10,7 +10,6 @@ use std::process::Command;
 /// The program, and what to leave out or add.
 #[derive(Debug, Clone)]
 pub struct Driver {
-    /// Where it lies.
     pub program: PathBuf,
     /// Only cases that begin with one of these; all if empty.
     pub cases: Vec<String>,
@@ -21,9 +20,7 @@ pub struct Driver {
 /// Counts of one run.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    /// What the driver is.
     pub build: Build,
-    /// What counted.
     pub valgrind: String,
     /// Set, case, instructions of [`gate_driver::CALLS`] calls.
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
@@ -34,11 +31,8 @@ pub struct Counts {
 /// Ratios of one run.
 #[derive(Debug, Clone)]
 pub struct Timed {
-    /// What the driver is.
     pub build: Build,
-    /// The cases.
     pub paired: Vec<Paired>,
-    /// Sets that cannot run here, and why.
     pub unavailable: BTreeMap<String, String>,
 }
 
@@ -68,9 +62,6 @@ pub fn valgrind() -> Result<String, GateError> {
 
 impl Driver {
     /// What the program is.
-    ///
-    /// # Errors
-    /// It cannot be started, fails, or says what is not understood.
     pub fn build(&self) -> Result<Build, GateError> {
         Ok(self.plain(&[OsStr::new("build")])?.0)
     }

@@ -23,7 +23,6 @@ fn not_counted() -> Vec<Elsewhere> {
 }
 
 /// The sets to count: all of the table and `any`, but for those that the data say are held elsewhere.
-#[must_use]
 pub fn sets<'a>(build: &'a Build, elsewhere: &[Elsewhere]) -> Vec<&'a str> {
     let counted = |set: &&str| !elsewhere.iter().any(|e| e.set == *set);
     [ANY].into_iter().chain(build.sets.iter().map(String::as_str)).filter(counted).collect()
@@ -122,15 +121,11 @@ pub fn data(now: &Counts, before: Option<&Instructions>) -> Result<Instructions,
 }
 
 /// What a file that does not exist yet is taken to say of the sets.
-#[must_use]
 pub fn elsewhere(before: Option<&Instructions>) -> Vec<Elsewhere> {
     before.map_or_else(not_counted, |data| data.elsewhere.clone())
 }
 
 /// Writes the file.
-///
-/// # Errors
-/// It cannot be written.
 pub fn bless(golden: &Path, data: &Instructions, arch: &str) -> Result<(), GateError> {
     let head = format!(
         "# Instructions of {CALLS} calls of each case (harness/gate-driver/src/cases.rs) under callgrind, by kernel set; `any` is what no\n\
@@ -142,7 +137,7 @@ pub fn bless(golden: &Path, data: &Instructions, arch: &str) -> Result<(), GateE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Outcome, sample_build};
+    use crate::gate::{GateOutcome, sample_build};
 
     fn counts(of: &[(&str, &str, u64)]) -> Counts {
         let mut counts = BTreeMap::<String, BTreeMap<String, u64>>::new();
@@ -158,7 +153,7 @@ mod tests {
     }
 
     /// Findings that are not `Ok`, and the outcome.
-    fn found(now: &Counts, whole: bool) -> (Vec<(String, Finding)>, Outcome) {
+    fn found(now: &Counts, whole: bool) -> (Vec<(String, Finding)>, GateOutcome) {
         let judged = judge(&data(&base(), None).expect("data"), now, whole);
         let odd = judged.rows.iter().filter(|row| row.finding != Finding::Ok);
         (odd.map(|row| (format!("{} {}", row.set, row.case), row.finding.clone())).collect(), judged.outcome)
@@ -166,12 +161,12 @@ mod tests {
 
     #[test]
     fn the_limit_is_two_percent_on_either_side() {
-        assert_eq!(found(&base(), true), (vec![], Outcome::Green));
+        assert_eq!(found(&base(), true), (vec![], GateOutcome::Green));
         for (n, finding, outcome) in [
-            (1020, None, Outcome::Green),
-            (1021, Some(Finding::Regression), Outcome::Red),
-            (980, None, Outcome::Green),
-            (979, Some(Finding::Improved), Outcome::Green),
+            (1020, None, GateOutcome::Green),
+            (1021, Some(Finding::Regression), GateOutcome::Red),
+            (980, None, GateOutcome::Green),
+            (979, Some(Finding::Improved), GateOutcome::Green),
         ] {
             let mut now = base();
             now.counts.get_mut("scalar").expect("set").insert("add".to_owned(), n);
@@ -184,18 +179,18 @@ mod tests {
     fn cases_and_baselines_belong_together() {
         let mut more = base();
         more.counts.get_mut("avx2").expect("set").insert("new".to_owned(), 1);
-        assert_eq!(found(&more, true), (vec![("avx2 new".to_owned(), Finding::NoBaseline)], Outcome::Red));
+        assert_eq!(found(&more, true), (vec![("avx2 new".to_owned(), Finding::NoBaseline)], GateOutcome::Red));
         let mut less = base();
         less.counts.remove("avx2");
-        assert_eq!(found(&less, true), (vec![("avx2 add".to_owned(), Finding::NoCase)], Outcome::Red));
-        assert_eq!(found(&less, false), (vec![], Outcome::Green));
+        assert_eq!(found(&less, true), (vec![("avx2 add".to_owned(), Finding::NoCase)], GateOutcome::Red));
+        assert_eq!(found(&less, false), (vec![], GateOutcome::Green));
         let mut gone = base();
         gone.build.sets.retain(|set| set != "avx2");
-        assert_eq!(found(&gone, true), (vec![("avx2 ".to_owned(), Finding::NoCase)], Outcome::Red));
+        assert_eq!(found(&gone, true), (vec![("avx2 ".to_owned(), Finding::NoCase)], GateOutcome::Red));
         let mut set =
             counts(&[("any", "encode", 500), ("scalar", "add", 1000), ("avx2", "add", 100), ("new", "add", 9)]);
         set.build.sets.push("new".to_owned());
-        assert_eq!(found(&set, true), (vec![("new add".to_owned(), Finding::NoBaseline)], Outcome::Red));
+        assert_eq!(found(&set, true), (vec![("new add".to_owned(), Finding::NoBaseline)], GateOutcome::Red));
     }
 
     #[test]
@@ -207,20 +202,20 @@ mod tests {
         };
         let mut now = base();
         now.build.rustc = "rustc 2".to_owned();
-        assert_eq!(all(&now), (3, Outcome::Unavailable));
+        assert_eq!(all(&now), (3, GateOutcome::Unavailable));
         let mut now = base();
         now.build.flags = "-C target-cpu=native".to_owned();
-        assert_eq!(all(&now), (3, Outcome::Unavailable));
+        assert_eq!(all(&now), (3, GateOutcome::Unavailable));
         let mut now = base();
         now.build.libc = "glibc 3".to_owned();
-        assert_eq!(all(&now), (1, Outcome::Green));
+        assert_eq!(all(&now), (1, GateOutcome::Green));
         let mut now = base();
         now.build.cpu = "two".to_owned();
-        assert_eq!(all(&now), (0, Outcome::Green));
+        assert_eq!(all(&now), (0, GateOutcome::Green));
         let mut now = base();
         now.counts.remove("avx2");
         now.unavailable.insert("avx2".to_owned(), "this CPU has no AVX2".to_owned());
-        assert_eq!(all(&now), (1, Outcome::Green));
+        assert_eq!(all(&now), (1, GateOutcome::Green));
         assert!(data(&now, None).is_err(), "half of the sets must not be blessed");
         let mut now = base();
         now.build.profile = "debug".to_owned();

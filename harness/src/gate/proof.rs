@@ -1,7 +1,7 @@
 //! That the gate can be red, and is not by itself: quiet runs, which must be green, and a planted slowdown, which must not.
 
 use super::driver::{Counts, Driver};
-use super::{Finding, GateError, Judgement, Outcome, instructions, ratios};
+use super::{Finding, GateError, GateOutcome, Judgement, instructions, ratios};
 use bitnet_golden::gates::{Instructions, Ratios};
 use gate_driver::CALLS;
 use serde::Serialize;
@@ -9,14 +9,12 @@ use serde::Serialize;
 /// What the runs came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Proof {
-    /// The outcome of each quiet run.
-    pub quiet: Vec<Outcome>,
+    pub quiet: Vec<GateOutcome>,
     /// Largest difference between two quiet runs in one case, in percent.
     pub spread_percent: f64,
     /// Percent that were planted.
     pub planted_percent: u32,
-    /// The outcome of the planted run.
-    pub planted: Outcome,
+    pub planted: GateOutcome,
     /// Cases of the planted run, and how many of them were seen to be slower than their limit.
     pub cases: usize,
     /// See `cases`.
@@ -36,9 +34,8 @@ impl Proof {
     }
 
     /// Whether every quiet run is green and the planted one red.
-    #[must_use]
     pub fn holds(&self) -> bool {
-        self.quiet.iter().all(|outcome| *outcome == Outcome::Green) && self.planted == Outcome::Red
+        self.quiet.iter().all(|outcome| *outcome == GateOutcome::Green) && self.planted == GateOutcome::Red
     }
 }
 
@@ -55,9 +52,6 @@ fn spread(runs: &[Judgement]) -> f64 {
 
 /// Counts `runs` times, and once with `plant` percent more work, of which whole calls are done. Without data, the first run
 /// is the baseline.
-///
-/// # Errors
-/// As [`Driver::count`].
 pub fn of_counts(driver: &Driver, data: Option<&Instructions>, runs: usize, plant: u32) -> Result<Proof, GateError> {
     let elsewhere = instructions::elsewhere(data);
     let build = driver.build()?;
@@ -89,9 +83,6 @@ fn first(counts: &Counts, elsewhere: &[bitnet_golden::gates::Elsewhere]) -> Inst
 }
 
 /// The same with the clock, against the data.
-///
-/// # Errors
-/// As [`Driver::time`].
 pub fn of_ratios(driver: &Driver, data: &Ratios, runs: usize, plant: u32) -> Result<Proof, GateError> {
     let mut quiet = Vec::new();
     for _ in 0..runs {
@@ -102,7 +93,6 @@ pub fn of_ratios(driver: &Driver, data: &Ratios, runs: usize, plant: u32) -> Res
 }
 
 /// The least that can be planted: one call of all.
-#[must_use]
 pub fn least_plant() -> u32 {
     100 / CALLS
 }

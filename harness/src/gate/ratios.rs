@@ -40,22 +40,17 @@ fn not_timed() -> Vec<Elsewhere> {
 }
 
 /// Each set of the table with the one before it.
-#[must_use]
 pub fn pairs(build: &Build) -> Vec<(String, String)> {
     build.sets.iter().zip(build.sets.iter().skip(1)).map(|(against, set)| (set.clone(), against.clone())).collect()
 }
 
 /// As the driver takes them.
-#[must_use]
 pub fn arguments(pairs: &[(String, String)]) -> Vec<String> {
     pairs.iter().map(|(set, against)| format!("{set}:{against}")).collect()
 }
 
 /// Measures every case in [`RUNS`] processes, and what is beyond its limit in up to [`MOST`]. A run with foreign load is
 /// repeated; if it stays, the judgement says so.
-///
-/// # Errors
-/// As [`Driver::time`].
 pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), GateError> {
     let all = arguments(&pairs(&driver.build()?));
     let mut loudest = 0.0f64;
@@ -252,9 +247,6 @@ fn limit(found: Vec<f64>) -> Limit {
 }
 
 /// Writes the file, a line for each case.
-///
-/// # Errors
-/// It cannot be written.
 pub fn bless(golden: &Path, data: &Ratios, arch: &str) -> Result<(), GateError> {
     let mut text = String::from(
         "# How many times faster a kernel set is than a plainer one on the same work (harness/gate-driver/src/cases.rs), in wall time\n\
@@ -279,7 +271,7 @@ mod simulation;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Outcome, sample_build};
+    use crate::gate::{GateOutcome, sample_build};
 
     fn timed(ratios: &[(&str, &str, &str, f64)]) -> Timed {
         let text = str::to_owned;
@@ -303,7 +295,7 @@ mod tests {
         data(&[run(8.0, 2.0), run(8.1, 2.02), run(7.9, 1.98)], None).expect("data")
     }
 
-    fn outcome(now: &Timed) -> (Outcome, Vec<Finding>) {
+    fn outcome(now: &Timed) -> (GateOutcome, Vec<Finding>) {
         let judged = judge(&base(), now, true);
         (judged.outcome, judged.rows.into_iter().map(|row| row.finding).collect())
     }
@@ -325,11 +317,11 @@ mod tests {
     #[test]
     fn ten_percent_less_is_a_regression_and_noise_is_none() {
         use Finding::{Improved, NotHeld, Ok, Regression};
-        assert_eq!(outcome(&run(7.9, 1.95)), (Outcome::Green, vec![Ok, Ok]));
-        assert_eq!(outcome(&run(8.0, 2.0 / 1.1)), (Outcome::Red, vec![Ok, Regression]));
-        assert_eq!(outcome(&run(8.0 / 1.1, 2.0)), (Outcome::Red, vec![Regression, Ok]));
-        assert_eq!(outcome(&run(8.0, 2.12)), (Outcome::Green, vec![Ok, Improved]));
-        assert_eq!(outcome(&run(8.0, 2.3)), (Outcome::Red, vec![Ok, NotHeld]));
+        assert_eq!(outcome(&run(7.9, 1.95)), (GateOutcome::Green, vec![Ok, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.0 / 1.1)), (GateOutcome::Red, vec![Ok, Regression]));
+        assert_eq!(outcome(&run(8.0 / 1.1, 2.0)), (GateOutcome::Red, vec![Regression, Ok]));
+        assert_eq!(outcome(&run(8.0, 2.12)), (GateOutcome::Green, vec![Ok, Improved]));
+        assert_eq!(outcome(&run(8.0, 2.3)), (GateOutcome::Red, vec![Ok, NotHeld]));
     }
 
     #[test]
@@ -340,8 +332,8 @@ mod tests {
             outcome(&now)
         };
         let (green, rows) = elsewhere(1.2);
-        assert!(green == Outcome::Green && matches!(rows[2], Finding::Unavailable(_)), "{rows:?}");
-        assert_eq!(elsewhere(0.7).0, Outcome::Red);
+        assert!(green == GateOutcome::Green && matches!(rows[2], Finding::Unavailable(_)), "{rows:?}");
+        assert_eq!(elsewhere(0.7).0, GateOutcome::Red);
     }
 
     #[test]
@@ -350,15 +342,15 @@ mod tests {
         now.paired.pop();
         now.unavailable.insert("avx512".to_owned(), "this CPU has no AVX-512".to_owned());
         let (green, rows) = outcome(&now);
-        assert!(green == Outcome::Green && matches!(rows[1], Finding::Unavailable(_)), "{rows:?}");
+        assert!(green == GateOutcome::Green && matches!(rows[1], Finding::Unavailable(_)), "{rows:?}");
         assert!(data(&[now], None).is_err());
         let mut now = run(8.0, 2.0);
         now.paired.pop();
-        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::NoCase]));
+        assert_eq!(outcome(&now), (GateOutcome::Red, vec![Finding::Ok, Finding::NoCase]));
         let mut now =
             timed(&[("avx2", "scalar", "add", 8.0), ("avx512", "avx2", "add", 2.0), ("amx", "avx512", "add", 9.0)]);
         now.build.sets.push("amx".to_owned());
-        assert_eq!(outcome(&now), (Outcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
+        assert_eq!(outcome(&now), (GateOutcome::Red, vec![Finding::Ok, Finding::Ok, Finding::NoBaseline]));
         // Blessed where it cannot run, it is not a failure where it can, until it is blessed there.
         let mut lacking = run(8.0, 2.0);
         lacking.build.sets.push("amx".to_owned());
@@ -368,7 +360,7 @@ mod tests {
         bless(dir.path(), &without, "x86_64").expect("written");
         assert_eq!(bitnet_golden::gates::ratios(dir.path(), "x86_64").expect("read"), without);
         let judged = judge(&without, &now, true);
-        assert!(judged.outcome == Outcome::Green && matches!(judged.rows[2].finding, Finding::Unavailable(_)));
+        assert!(judged.outcome == GateOutcome::Green && matches!(judged.rows[2].finding, Finding::Unavailable(_)));
         let with = data(&[now], Some(&without)).expect("data");
         assert_eq!((with.pair.len(), with.elsewhere), (3, vec![]));
     }

@@ -16,13 +16,9 @@ use std::sync::Arc;
 
 /// What is changed in a sound file.
 enum Spoil {
-    /// A key is gone.
     Without(&'static str),
-    /// A key has another value.
     Key(&'static str, MetaValue),
-    /// A tensor is gone.
     NoTensor(&'static str),
-    /// A vector has one element more.
     Longer(&'static str),
 }
 

@@ -19,11 +19,9 @@ pub(super) enum Dim {
     Kv,
     /// Query, key and value heads, one behind the other.
     Fused,
-    /// One head.
     Head,
     /// The feed-forward part.
     Ffn,
-    /// The number of experts.
     Experts,
     /// The feed-forward part of one expert.
     ExpertFfn,
@@ -61,7 +59,6 @@ pub(super) enum Part {
     Bias(&'static str, Dim),
 }
 
-/// A family.
 #[derive(Debug)]
 pub(super) struct Family {
     /// `general.architecture`.
@@ -127,7 +124,6 @@ const BITNET: Family =
     Family { name: "bitnet", pre: "gpt-2", tied: true, block: &[ATTENTION, GATED, NORMS, SUB_NORMS], ..LLAMA };
 const QWEN: Family = Family { pre: "qwen2", rope_base: Some(1_000_000.0), ..LLAMA };
 
-/// Every family.
 static FAMILIES: &[Family] = &[
     LLAMA,
     BITNET,
@@ -148,9 +144,6 @@ static FAMILIES: &[Family] = &[
 ];
 
 /// The family of an architecture.
-///
-/// # Errors
-/// There is none of that name.
 pub(super) fn by_name(name: &str) -> Result<&'static Family, Failure> {
     let family = FAMILIES.iter().find(|family| family.name == name);
     family.ok_or_else(|| Failure::new(format_args!("no generator for the family `{name}`")))

@@ -1,7 +1,7 @@
 //! The tokenizer of a generated model: the beginning of the trained tiny model's vocabulary, or more than all of it.
 
 use super::Noise;
-use crate::check::Failure;
+use crate::failure::Failure;
 use bitnet_engine::gguf::{GgufFile, GgufWriter, MetaValue};
 use std::collections::HashSet;
 

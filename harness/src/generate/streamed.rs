@@ -25,10 +25,8 @@ use std::path::Path;
 /// Weights that one thread draws and packs at a time: 1 MiB as f32.
 const BAND: usize = 1 << 18;
 
-/// A shape with a name.
 #[derive(Debug)]
 pub struct NamedShape {
-    /// The name.
     pub name: &'static str,
     /// What has this shape.
     pub about: &'static str,
@@ -36,11 +34,9 @@ pub struct NamedShape {
     pub architecture: &'static str,
     /// The base of its rotary embedding.
     pub rope_base: f32,
-    /// The shape.
     pub shape: Shape,
 }
 
-/// Every shape.
 pub static SHAPES: &[NamedShape] = &[
     NamedShape {
         name: "tiny",
@@ -113,18 +109,14 @@ pub const ARCHITECTURES: [&str; 2] = ["bitnet-b1.58", "bitnet"];
 
 /// Why a model cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum MakeError {
-    /// No such shape.
     #[error("there is no shape `{name}`; there are {known}")]
     Shape { name: String, known: String },
-    /// No such architecture.
     #[error("no generator for the architecture `{name}`; there are {}", ARCHITECTURES.join(", "))]
     Architecture { name: String },
     /// Not what Microsoft's file is.
     #[error("Microsoft's file is of the architecture bitnet-b1.58 in i2_s, not {architecture} in {quant}")]
     Microsoft { architecture: String, quant: &'static str },
-    /// No such format.
     #[error(transparent)]
     Quant(#[from] QuantError),
     /// The shape does not fit the format.
@@ -214,7 +206,6 @@ impl Recipe {
     }
 
     /// What to call the file: everything that its bytes depend on.
-    #[must_use]
     pub fn file_name(&self) -> String {
         let own = if self.architecture == self.named.architecture { "" } else { &format!("-{}", self.architecture) };
         let writer = if self.writer == Writer::Microsoft { "-microsoft" } else { "" };
@@ -222,9 +213,6 @@ impl Recipe {
     }
 
     /// Parameters in matrices.
-    ///
-    /// # Errors
-    /// As [`Recipe::new`].
     pub fn parameters(&self) -> Result<u64, MakeError> {
         Ok(self.matrices()?.iter().map(|m| (m.rows * m.cols) as u64).sum())
     }

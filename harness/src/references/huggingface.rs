@@ -2,13 +2,12 @@
 //! published.
 
 use crate::axes::Cell;
-use crate::check::Context;
+use crate::context::Context;
 use crate::{models, vocabularies};
 use bitnet_golden::matrix::Source;
 use std::str::FromStr;
 
 /// The bare ids of a text, special tokens not read. `None` for models whose vocabulary is not a published one.
-#[must_use]
 pub fn ids(ctx: &Context, cell: &Cell, text: &str) -> Option<Vec<u32>> {
     let model = ctx.matrix.model(&cell.model)?;
     let vocabulary = match (&model.source, cell.model.as_str()) {

@@ -3,10 +3,10 @@
 //! reference is not clear; what comes after that says nothing.
 
 use super::questions::{Questions, Subject, options};
-use crate::check::Failure;
 use crate::crossval::generation::{GenerationParity, forced};
 use crate::crossval::reference::Continuation;
 use crate::crossval::{Comparison, Ours, Positions, Reference, Row, Thresholds, compare_logits, distance};
+use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 /// Ids shown of each side, around the first difference.

@@ -6,9 +6,10 @@
 
 use super::questions::{CONTEXT, Subject};
 use crate::atomic;
-use crate::check::{Context, Failure};
+use crate::context::Context;
 use crate::crossval::Reference;
 use crate::crossval::live::{Asking, Desk, Live};
+use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::verdict::Availability;
 use bitnet_engine::gguf::GgufFile;
@@ -26,7 +27,6 @@ const THREADS: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether the worker of a backend is built here.
-#[must_use]
 pub fn availability(backend: CppBackend, target: &Path) -> Availability {
     match Workers::new(target).preflight(backend) {
         Ok(_) => Availability::Available,
@@ -55,9 +55,6 @@ pub fn reference(ctx: &Context, backend: &str, subject: &Subject) -> Result<Live
 }
 
 /// The figures of a comparison with the name of the reference and the model, for the record.
-///
-/// # Errors
-/// That of the comparison.
 pub fn witness(
     found: Result<Metrics, Failure>,
     reference: &dyn Reference,

@@ -1,7 +1,8 @@
 //! What a reference is asked about a model: the same whoever answers, and whenever.
 
 use crate::axes::Cell;
-use crate::check::{Context, Failure, digest};
+use crate::context::Context;
+use crate::failure::Failure;
 use crate::golden::ORACLE_DEVICE;
 use crate::models;
 use bitnet_engine::gguf::GgufFile;
@@ -33,13 +34,10 @@ pub struct Questions {
 /// A model file and what is asked about it.
 #[derive(Clone)]
 pub struct Subject {
-    /// The file.
     pub file: GgufFile,
-    /// Its tokenizer.
     pub tokenizer: Arc<dyn Tokenizer>,
     /// Whether it is a vocabulary without weights.
     pub vocabulary_only: bool,
-    /// The questions.
     pub questions: Questions,
 }
 
@@ -49,21 +47,20 @@ impl std::fmt::Debug for Subject {
     }
 }
 
-/// What the checks of a cell ask: everything of [`subject`], but of the oracle one continuation alone where the model is slow on
-/// it. It has the bits of the other devices, so what it would say of the other prompts they say.
-///
-/// # Errors
-/// As [`subject`].
+/// What the checks of a cell ask: everything of [`subject`], but of the oracle, which is slow, one continuation and the beginnings of
+/// the others. It has the bits of the other devices (the check `digest`), so what it would say of the rest they say.
 pub fn asked(ctx: &Context, cell: &Cell) -> Result<Subject, Failure> {
     let mut subject = subject(ctx, cell)?;
-    if cell.device == ORACLE_DEVICE && texts::plan(&ctx.paths.golden, &cell.model)?.start_new_tokens > 0 {
-        subject.questions.prompts.truncate(1);
+    if cell.device == ORACLE_DEVICE {
+        let Questions { passages, prompts, new_tokens, .. } = &mut subject.questions;
+        passages.iter_mut().for_each(|ids| ids.truncate(2 * PROMPT));
+        prompts.truncate(1);
+        *new_tokens = PROMPT.min(*new_tokens);
     }
     Ok(subject)
 }
 
 /// How a text is encoded: bare, or with everything special.
-#[must_use]
 pub fn options(special: bool) -> EncodeOptions {
     EncodeOptions { add_special: special, parse_special: special }
 }
@@ -88,7 +85,7 @@ pub fn subject(ctx: &Context, cell: &Cell) -> Result<Subject, Failure> {
     }
     let loaded = models::loaded(ctx, cell)?;
     let plan = texts::plan(&ctx.paths.golden, &cell.model)?;
-    let ids = digest::ids(&loaded, &passage, plan.reference_tokens)?;
+    let ids = models::ids(&loaded, &passage, plan.reference_tokens)?;
     let mut prompts = vec![ids.iter().copied().take(PROMPT).collect::<Vec<u32>>()];
     for prompt in &plan.prompts {
         prompts.push(loaded.tokenizer.encode(prompt, EncodeOptions { add_special: true, parse_special: false })?);

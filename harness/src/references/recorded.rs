@@ -2,9 +2,10 @@
 
 use super::questions::Subject;
 use crate::axes::Cell;
-use crate::check::{Context, Failure};
+use crate::context::Context;
 use crate::crossval::reference::Continuation;
 use crate::crossval::{Logits, Positions, Reference, Row, SideError, Traced};
+use crate::failure::Failure;
 use bitnet_golden::reference::{Passage, Recording, file};
 use std::path::Path;
 
@@ -43,8 +44,6 @@ impl Recorded {
         Ok(Self { recording, name })
     }
 
-    /// The recording.
-    #[must_use]
     pub fn recording(&self) -> &Recording {
         &self.recording
     }
@@ -87,17 +86,18 @@ impl Reference for Recorded {
     fn logits(&mut self, tokens: &[u32], positions: &Positions) -> Result<Logits, SideError> {
         let positions = positions.of(tokens.len());
         let rows = |passage: &Passage| positions.iter().map(|&position| self.row(passage, position)).collect();
-        let passages = self.recording.passages.iter().filter(|passage| passage.ids == tokens);
+        // What comes behind a token changes nothing before it.
+        let passages = self.recording.passages.iter().filter(|passage| passage.ids.starts_with(tokens));
         // The vocabulary is not recorded; nobody compares that of a row that is a sample.
         let found: Option<Vec<Row>> = passages.map(rows).find(Option::is_some).flatten();
         found.map(|rows| Logits { positions: positions.clone(), vocab: 0, rows }).ok_or_else(|| self.absent("logits"))
     }
 
     fn generate(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Continuation, SideError> {
-        let found = self.recording.continuations.iter().find(|c| c.prompt == prompt && c.tokens.len() <= max_tokens);
-        found
-            .map(|c| Continuation { tokens: c.tokens.clone(), ended: c.ended })
-            .ok_or_else(|| self.absent("generation"))
+        let found = self.recording.continuations.iter().find(|c| c.prompt == prompt);
+        let found = found.ok_or_else(|| self.absent("generation"))?;
+        let count = found.tokens.len().min(max_tokens);
+        Ok(Continuation { tokens: found.tokens[..count].to_vec(), ended: found.ended && count == found.tokens.len() })
     }
 
     fn trace(&mut self, _: &[u32]) -> Result<Vec<Traced>, SideError> {

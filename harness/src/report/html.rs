@@ -17,8 +17,6 @@ use crate::verdict::Outcome;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page.
-#[must_use]
 pub fn html(report: &Report) -> String {
     let (verdict, class) = if report.is_red() { ("RED", "red") } else { ("GREEN", "green") };
     let mut out = String::from(

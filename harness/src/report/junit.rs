@@ -7,7 +7,6 @@ use crate::report::{Report, escape};
 use crate::verdict::Outcome;
 
 /// One test suite with one test case per record.
-#[must_use]
 pub fn junit(report: &Report) -> String {
     let account = report.account();
     let skipped = account.of(Outcome::Unavailable) + account.of(Outcome::Unsupported);

@@ -6,7 +6,6 @@ use crate::report::{Report, groups, verdict};
 use crate::verdict::Outcome;
 
 /// The accounting line, a table of checks by outcome, and every cell that is not green.
-#[must_use]
 pub fn markdown(report: &Report) -> String {
     let verdict_line = if report.is_red() { "red" } else { "green" };
     let mut out = format!("# The matrix is {verdict_line}\n\n`{}`\n", report.account());

@@ -8,7 +8,6 @@ const NAMED: usize = 10;
 
 /// What is missing, expected failures, reasons of what was not run, and the accounting line. Failures come with their
 /// whole message where the runner printed them already, so here they are only named.
-#[must_use]
 pub fn terminal(report: &Report) -> String {
     let mut out = String::from("matrix:\n");
     // One run is this one, and everybody knows where it was.

@@ -1,14 +1,14 @@
 //! Vocabularies of byte-level BPE.
 
-use super::{Vocabulary, added, odd, read, read_json};
-use crate::check::Failure;
+use super::{Vocabulary, odd, read, read_json};
+use crate::failure::Failure;
+use crate::tokenizer_files::{LLAMA3, TokenizerFiles, added, bpe_file};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::tokenizer::{TokenKind, VocabSource, byte_alphabet};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::PathBuf;
-
-/// The splitting expression of LLaMA-3.
-pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// `encoder.json` and `vocab.bpe`. OpenAI's code knows the one special token of the vocabulary without being told.
 pub(super) fn gpt2(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
@@ -22,7 +22,7 @@ pub(super) fn gpt2(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
         .collect();
     let end = vocab["<|endoftext|>"].as_u64().ok_or_else(|| odd("<|endoftext|>"))?;
     let added = vec![added(usize::try_from(end)?, "<|endoftext|>", true)];
-    let json = file("gpt-2", model(vocab, merges), added);
+    let json = bpe_file("gpt-2", vocab, merges.into(), added)?;
     let source =
         VocabSource { bos: Some(u32::try_from(end)?), eos: Some(u32::try_from(end)?), ..source(&json, "gpt-2")? };
     let files = vec![
@@ -53,22 +53,9 @@ fn ranks(tokens: &[Vec<u8>]) -> Result<String, Failure> {
     let mut text = String::new();
     for (rank, token) in tokens.iter().enumerate() {
         let bytes = byte_alphabet::decode(token).ok_or_else(|| odd("token in the byte alphabet"))?;
-        text.push_str(&format!("{} {rank}\n", base64(&bytes)));
+        text.push_str(&format!("{} {rank}\n", STANDARD.encode(&bytes)));
     }
     Ok(text)
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }
 
 /// The metadata of SmolLM2's GGUF.
@@ -83,26 +70,14 @@ pub(super) fn tiny(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
 
 fn from_gguf(name: &'static str, pre: &str, paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
     let [path] = paths else { return Err(odd("one file")) };
-    let file_ = GgufFile::open(path)?;
-    let metadata = file_.metadata();
-    let list = |key: &str| metadata.array(&format!("tokenizer.ggml.{key}"))?.ok_or_else(|| odd(key));
+    let file = GgufFile::open(path)?;
+    let metadata = file.metadata();
     if metadata.str("tokenizer.ggml.pre")? != Some(pre) {
         return Err(odd(&format!("pre-tokenizer {pre}")));
     }
-    let mut vocab = Map::new();
-    let mut specials = Vec::new();
-    let types: Vec<i32> = list("token_type")?.i32s()?.collect();
-    for (id, text) in list("tokens")?.strs()?.enumerate() {
-        let text = text?;
-        match types.get(id) {
-            Some(3) => specials.push(added(id, text, true)),
-            Some(4) => specials.push(added(id, text, false)),
-            _ => {}
-        }
-        vocab.insert(text.to_owned(), json!(id));
-    }
-    let merges = list("merges")?.strs()?.map(|merge| merge.map(|m| json!(m))).collect::<Result<_, _>>()?;
-    let json = file(pre, model(Value::Object(vocab), merges), specials);
+    let own = TokenizerFiles::read(metadata)?;
+    let mut json: Value = serde_json::from_slice(&own.tokenizer_json(own.len())?)?;
+    json["post_processor"] = Value::Null;
     let source = VocabSource {
         bos: metadata.u32("tokenizer.ggml.bos_token_id")?,
         eos: metadata.u32("tokenizer.ggml.eos_token_id")?,
@@ -110,28 +85,6 @@ fn from_gguf(name: &'static str, pre: &str, paths: &[PathBuf]) -> Result<Vocabul
     };
     let files = vec![("tokenizer-json", vec![("tokenizer.json", json.to_string().into_bytes())])];
     Ok(Vocabulary { name, json, source, files })
-}
-
-fn model(vocab: Value, merges: Vec<Value>) -> Value {
-    json!({
-        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-        "vocab": vocab, "merges": merges,
-    })
-}
-
-fn file(pre: &str, model: Value, added: Vec<Value>) -> Value {
-    let bytes =
-        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let digits = json!({"type": "Digits", "individual_digits": true});
-    let pre_tokenizer = match pre {
-        "smollm" => json!({"type": "Sequence", "pretokenizers": [digits, bytes(true)]}),
-        _ => bytes(true),
-    };
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": bytes(true), "model": model,
-    })
 }
 
 /// What a converter writes into a GGUF for this tokenizer.json.

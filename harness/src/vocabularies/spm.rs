@@ -1,19 +1,16 @@
 //! Vocabularies of SentencePiece BPE.
 //!
-//! HuggingFace has no scores, only an ordered list of merges. Its converter makes them of the scores: every cut of a
-//! piece into two pieces is a merge, best score first, of equal scores the longer left half first. Meta's own list (in
+//! HuggingFace has no scores, only an ordered list of merges, which its converter makes of the scores. Meta's own list (in
 //! LLaMA-2's file) has the same 61,249 merges in a slightly other order among equals.
 
 use super::byte_level::source;
-use super::{Vocabulary, added, odd, read, read_json};
-use crate::check::Failure;
+use super::{Vocabulary, odd, read, read_json};
+use crate::failure::Failure;
+use crate::tokenizer_files::{SPACE, added, merges_of_scores, spm_file};
 use bitnet_engine::tokenizer::{TokenKind, VocabSource};
-use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use serde_json::{Map, json};
 use std::path::PathBuf;
 
-/// SentencePiece's space.
-const SPACE: char = '\u{2581}';
 /// Score of the pieces of spaces only, which were added to the trained ones.
 const SPACES_SCORE: f32 = -1e9;
 
@@ -36,12 +33,15 @@ pub(super) fn mistral(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
             specials.push(added(id, &piece.text, true));
         }
     }
-    let json = file(vocab, merges(&pieces), specials);
+    let token_types = pieces.iter().map(|piece| piece.kind).collect();
+    let (tokens, scores): (Vec<String>, Vec<f32>) = pieces.into_iter().map(|piece| (piece.text, piece.score)).unzip();
+    let merges = json!(merges_of_scores(&tokens, &scores));
+    let json = spm_file(vocab, merges, specials, json!("<unk>"));
     let source = VocabSource {
         model: "llama".into(),
-        scores: pieces.iter().map(|piece| piece.score).collect(),
-        token_types: pieces.iter().map(|piece| piece.kind).collect(),
-        tokens: pieces.into_iter().map(|piece| piece.text.into_bytes()).collect(),
+        scores,
+        token_types,
+        tokens: tokens.into_iter().map(String::into_bytes).collect(),
         add_bos: Some(true),
         ..VocabSource::default()
     };
@@ -87,45 +87,6 @@ pub(super) fn llama2(paths: &[PathBuf]) -> Result<Vocabulary, Failure> {
     };
     let files = vec![("tokenizer-json", vec![("tokenizer.json", read(path)?)])];
     Ok(Vocabulary { name: "llama2", json, source, files })
-}
-
-/// The merges of HuggingFace's converter.
-fn merges(pieces: &[Piece]) -> Vec<Value> {
-    let ids: HashMap<&str, usize> = pieces.iter().enumerate().map(|(id, piece)| (piece.text.as_str(), id)).collect();
-    let mut found: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
-    for piece in pieces {
-        let mut local = Vec::new();
-        for (at, _) in piece.text.char_indices().skip(1) {
-            let (left, right) = piece.text.split_at(at);
-            if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
-                local.push((*l, *r, left, right));
-            }
-        }
-        local.sort_unstable();
-        found.extend(local.iter().map(|(_, _, l, r)| (piece.score, l.chars().count(), r.chars().count(), *l, *r)));
-    }
-    // Stable: of what is equal in all three the order above stays.
-    found.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
-    found.iter().map(|(.., left, right)| json!(format!("{left} {right}"))).collect()
-}
-
-fn file(vocab: Map<String, Value>, merges: Vec<Value>, added: Vec<Value>) -> Value {
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-        ]},
-        "pre_tokenizer": null, "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ]},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocab, "merges": merges,
-        },
-    })
 }
 
 /// The pieces of a `ModelProto`: field 1, each with text (1), score (2, float) and type (3, numbers as in a GGUF).

@@ -5,10 +5,11 @@ use bitnet_harness::check::download::{Answer, fetch, judge};
 use bitnet_harness::data::faults::{self, Fault, FaultOutcome};
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
-use bitnet_harness::{Check, Context, Failure};
+use bitnet_harness::{Check, Failure};
 use std::sync::Arc;
 
 use crate::cases::cases;
+use crate::lost::context;
 
 cases![
     the_faults_without_a_lie_are_green,
@@ -80,14 +81,10 @@ fn a_fault_that_nobody_understands() {
 }
 
 fn a_fault_without_a_cell() {
-    let env = Env::default();
-    let paths = Paths::discover(&env);
-    let mut matrix = bitnet_harness::setup::declare(&paths.golden).expect("golden folder").matrix;
-    for model in &mut matrix.models {
+    let mut ctx = context();
+    for model in &mut Arc::make_mut(&mut ctx.matrix).models {
         model.quants.retain(|quant| quant != "stall");
     }
-    let golden = bitnet_harness::golden::Golden::new(paths.snapshots(), &env);
-    let ctx = Context { golden, matrix: Arc::new(matrix), paths };
     let cell = "hub::none::cpu-scalar::native::download".parse().expect("cell");
     let failure = bitnet_harness::check::download::Download.run(&cell, &ctx).expect_err("a lost fault");
     assert!(failure.message.contains("`stall`, which is not a quant of `hub`"), "{failure:?}");

@@ -4,11 +4,9 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::check::discover::{Scene, Stage, same_ids};
 use bitnet_harness::data::texts;
 use bitnet_harness::env::Env;
-use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::tokenizer_files::TokenizerFiles;
 use bitnet_harness::{Cell, Context, models, setup};
-use std::sync::Arc;
 
 use crate::cases::cases;
 
@@ -20,11 +18,11 @@ cases![
     a_chain_that_tells_another_story,
 ];
 
-fn context() -> Context {
+pub(crate) fn context() -> Context {
     let env = Env::default();
     let paths = Paths::discover(&env);
     let matrix = setup::declare(&paths.golden).expect("golden folder").matrix;
-    Context { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::new(matrix), paths }
+    Context::new(matrix, paths, &env)
 }
 
 fn file(ctx: &Context, model: &str, quant: &str) -> GgufFile {

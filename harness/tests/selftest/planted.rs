@@ -5,16 +5,15 @@ use bitnet_engine::load::Loaded;
 use bitnet_harness::check::{digest, greedy, kernel, ops, place};
 use bitnet_harness::data::texts;
 use bitnet_harness::env::Env;
-use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::{Cell, Context, models, setup};
 use bitnet_kernels::quant::FORMATS;
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView, Rope, best};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::cases::cases;
+use crate::lost::context;
 
 cases![
     every_format_is_in_the_matrix,
@@ -209,10 +208,7 @@ fn a_wrong_operation_of_every_kind() {
 
 /// The real matrix's context and the trained model, as its cells see them.
 fn tiny(check: &str) -> (Context, Cell, Loaded) {
-    let env = Env::default();
-    let paths = Paths::discover(&env);
-    let declaration = setup::declare(&paths.golden).expect("golden folder");
-    let ctx = Context { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::new(declaration.matrix), paths };
+    let ctx = context();
     let cell: Cell = format!("tiny-bitnet::i2_s::cpu-scalar::native::{check}").parse().expect("cell");
     let loaded = models::loaded(&ctx, &cell).expect("tiny-bitnet");
     (ctx, cell, loaded)
@@ -235,7 +231,7 @@ fn a_wrong_bit_in_one_logit() {
     let (ctx, cell, loaded) = tiny("digest");
     let plan = texts::plan(&ctx.paths.golden, &cell.model).expect("plan");
     let passage = texts::passage(&ctx.paths.golden).expect("passage");
-    let ids = digest::ids(&loaded, &passage, plan.digest_tokens).expect("ids");
+    let ids = models::ids(&loaded, &passage, plan.digest_tokens).expect("ids");
     let text = |fault| {
         let digest = digest::consistent(&loaded, &Faulty::device(fault), &ids, &[(1, 1)]).expect("digest");
         format!("{} tokens: {digest}", ids.len())
@@ -248,7 +244,7 @@ fn a_wrong_bit_in_one_logit() {
 fn a_product_that_depends_on_the_chunk() {
     let (ctx, _, loaded) = tiny("digest");
     let passage = texts::passage(&ctx.paths.golden).expect("passage");
-    let ids = digest::ids(&loaded, &passage, 10).expect("ids");
+    let ids = models::ids(&loaded, &passage, 10).expect("ids");
     let runs = [(1, 1), (2, 7)];
     digest::consistent(&loaded, &Faulty::device(Fault::None), &ids, &runs).expect("the same bits without a fault");
     let failure = digest::consistent(&loaded, &Faulty::device(Fault::ProductOfMany), &ids, &runs).expect_err("chunks");
@@ -258,7 +254,7 @@ fn a_product_that_depends_on_the_chunk() {
 fn a_wrong_device_is_named_with_its_step() {
     let (ctx, _, loaded) = tiny("digest");
     let passage = texts::passage(&ctx.paths.golden).expect("passage");
-    let ids = digest::ids(&loaded, &passage, 10).expect("ids");
+    let ids = models::ids(&loaded, &passage, 10).expect("ids");
     let oracle: Opened = bitnet_engine::device::kernels("cpu-scalar").expect("oracle").into();
     let place =
         |fault, run| place::first_difference(&loaded, (&oracle, &Faulty::device(fault)), &ids, run).expect("computed");
@@ -287,7 +283,7 @@ fn every_pair_of_threads_and_chunk_is_run() {
         let chunks: BTreeSet<usize> = runs.iter().map(|(_, chunk)| *chunk).collect();
         match cell.device.as_str() {
             "cpu-scalar" => assert_eq!(runs.len(), 1, "{cell}"),
-            "cuda-emu" => assert_eq!(runs, [(1, 7), (1, 64)]),
+            "cuda-emu" => assert_eq!(runs.len(), 1, "{cell}"),
             // Single tokens, small chunks with a rest, and one that is large or the whole text.
             _ => {
                 assert!(chunks.len() == 3 && chunks.contains(&1) && chunks.contains(&7), "{cell}: {runs:?}");
@@ -296,6 +292,7 @@ fn every_pair_of_threads_and_chunk_is_run() {
         }
         pairs.entry(cell.device.clone()).or_default().extend(runs);
     }
+    assert_eq!(pairs["cuda-emu"], [(1, 7), (1, 64)].into());
     for (device, pairs) in pairs.iter().filter(|(device, _)| device.starts_with("cpu-") && *device != "cpu-scalar") {
         for threads in digest::THREADS {
             for chunk in digest::CHUNKS {

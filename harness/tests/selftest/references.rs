@@ -1,14 +1,13 @@
 //! Lies planted in a reference and in what was recorded of it: the checks must see each of them.
 
 use bitnet_engine::gguf::GgufFile;
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::crossval::generation::forced;
 use bitnet_harness::crossval::live::facts;
 use bitnet_harness::crossval::reference::Continuation;
 use bitnet_harness::crossval::{Logits, Ours, Positions, Reference, Row, SideError, Thresholds, Traced};
 use bitnet_harness::data::reference::{Recording, file};
 use bitnet_harness::env::Env;
-use bitnet_harness::golden::Golden;
 use bitnet_harness::host::Host;
 use bitnet_harness::metrics::Value;
 use bitnet_harness::paths::Paths;
@@ -20,9 +19,9 @@ use bitnet_kernels::best;
 use bitnet_kernels::quant::I2sLayout;
 use cpp_sys::CppBackend;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::cases::cases;
+use crate::lost::context;
 use crate::toy::Toy;
 
 cases![
@@ -175,10 +174,7 @@ impl Reference for Liar<'_> {
 
 /// The real matrix's context and the trained model on the best kernels.
 fn stage() -> (Context, Cell, Subject, Ours) {
-    let env = Env::default();
-    let paths = Paths::discover(&env);
-    let declaration = setup::declare(&paths.golden).expect("golden folder");
-    let ctx = Context { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::new(declaration.matrix), paths };
+    let ctx = context();
     let name = format!("tiny-bitnet-silu::i2_s::cpu-{}::bitnet::recorded", best().name());
     let cell: Cell = name.parse().expect("cell");
     let subject = questions::subject(&ctx, &cell).expect("subject");
@@ -322,11 +318,7 @@ fn what_a_backend_is_not_asked_is_what_it_refuses() {
     let paths = Paths::discover(&env);
     let declaration = setup::declare(&paths.golden).expect("golden folder");
     let survey = Host::here(env.clone(), &paths).survey(&declaration, &paths);
-    let ctx = Context {
-        golden: Golden::new(paths.snapshots(), &env),
-        matrix: Arc::new(declaration.matrix.clone()),
-        paths: paths.clone(),
-    };
+    let ctx = Context::new(declaration.matrix.clone(), paths, &env);
     let mut compared = 0;
     for model in declaration.matrix.models.iter().filter(|model| model.source.is_model()) {
         for quant in &model.quants {

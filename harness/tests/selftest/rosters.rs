@@ -2,7 +2,7 @@
 //! output of a green run.
 
 use bitnet_harness::Availability;
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::roster::{Named, Roster};
 use std::process::ExitCode;

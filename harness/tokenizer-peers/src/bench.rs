@@ -10,7 +10,7 @@ use crate::texts::{KINDS, Source, Texts};
 use anyhow::ensure;
 use bitnet_harness::bench::noise::{Guard, Moment};
 use bitnet_harness::bench::ratio::Spread;
-use bitnet_harness::bench::tokenizers::{EngineReport, PROMPT, Peer, Rate, Report, State, Vocabulary};
+use bitnet_harness::bench::tokenizers::{EngineReport, PROMPT, Peer, Rate, TokenizersReport, State, Vocabulary};
 use bitnet_harness::cpu_time::CpuTime;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
@@ -94,7 +94,7 @@ impl Args {
         let total = self.megabytes as usize * 1_000_000;
         let texts = Texts::read(&source, &paths, total)?;
         let folder = tempfile::tempdir()?;
-        let mut report = Report {
+        let mut report = TokenizersReport {
             at: provenance::now(),
             commit: provenance::commit(&paths.root, &env),
             host: HostInfo::here(),

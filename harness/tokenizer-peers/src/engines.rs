@@ -26,7 +26,6 @@ pub(crate) struct Engine {
     load: fn(&Staged) -> Result<Encode, String>,
 }
 
-/// Ours.
 pub(crate) const OURS: &str = "ours";
 /// The fast implementation whose ids all others are held against.
 pub(crate) const REFERENCE: &str = "tokenizers 1.0.0-rc.3";
@@ -73,7 +72,6 @@ impl Engine {
     }
 }
 
-/// The engine of a name.
 pub(crate) fn by_name(name: &str) -> Option<&'static Engine> {
     ALL.iter().find(|engine| engine.name == name)
 }

@@ -3,23 +3,16 @@
 use anyhow::{Context, ensure};
 use bitnet_engine::tokenizer::VocabSource;
 use bitnet_harness::paths::Paths;
+use bitnet_harness::tokenizer_files::LLAMA3;
 use bitnet_harness::verdict::Availability;
 use bitnet_harness::vocabularies::{self, ALL, Entry, gguf_bytes};
 use std::path::{Path, PathBuf};
 
-/// LLaMA-3's expression, as tiktoken has it.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
-/// The files.
 pub(crate) struct Staged {
-    /// One of the harness's.
     pub(crate) name: &'static str,
-    /// What it is, for people.
     pub(crate) about: &'static str,
     /// HuggingFace's `tokenizer.json`.
     pub(crate) json: PathBuf,
-    /// A GGUF with nothing else in it.
     pub(crate) gguf: PathBuf,
     /// What the GGUF says.
     pub(crate) source: VocabSource,

@@ -28,7 +28,6 @@ pub(crate) enum Source<'a> {
 }
 
 impl Texts {
-    /// Reads them.
     pub(crate) fn read(source: &Source<'_>, paths: &Paths, bytes: usize) -> anyhow::Result<Self> {
         let mut read = Vec::new();
         for kind in READ {

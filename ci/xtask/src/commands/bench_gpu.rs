@@ -6,14 +6,14 @@
 use super::bench_peers::{model_file, put};
 use super::make_model;
 use super::setup_cpp::UNAVAILABLE;
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use bitnet_engine::device::{self, DeviceError};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
 use bitnet_engine::settings::Settings;
 use bitnet_harness::Failure;
-use bitnet_harness::bench::gpu::{Ask, Figures, Report, bits, figures, page};
+use bitnet_harness::bench::gpu::{Ask, CardReport, Figures, bits, figures, page};
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::bench::ratio::Spread;
 use bitnet_harness::env::Env;
@@ -24,7 +24,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench-gpu\n  cargo run --release -p xtask -- bench-gpu --device cuda:1 --format json\n  cargo xtask bench-gpu --device cuda-emu --small\n\nExit codes: 0 measured, 1 other bits than the oracle's or an error, 4 the device is not here."
@@ -96,7 +95,7 @@ impl Args {
             Figures { copy: none, decode: Vec::new(), prefill: Vec::new() }
         };
         let Figures { copy, decode, prefill } = measured;
-        let report = Report {
+        let report = CardReport {
             outcome: if equal { "measured" } else { "different" }.to_owned(),
             at: provenance::now(),
             commit: provenance::commit(&root(), &Env::read()),
@@ -161,7 +160,7 @@ impl Args {
         Ok(ExitCode::from(UNAVAILABLE))
     }
 
-    fn write(&self, report: &Report) -> anyhow::Result<()> {
+    fn write(&self, report: &CardReport) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(report)?;
         let record = self.out.clone().unwrap_or_else(|| target().join("bench/gpu.json"));
         put(&record, &format!("{json}\n"))?;

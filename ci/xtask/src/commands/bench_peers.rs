@@ -10,6 +10,7 @@
 //! 1 ours has none.
 
 use super::setup_cpp::UNAVAILABLE;
+use crate::crossval::Format;
 use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::gguf::GgufFile;
@@ -17,7 +18,7 @@ use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_harness::bench::engine::{Ask, Engine, EngineError, Program};
 use bitnet_harness::bench::models::large;
 use bitnet_harness::bench::noise::Guard;
-use bitnet_harness::bench::peers::{Contender, ModelFile, Named, Plan, Report, compare};
+use bitnet_harness::bench::peers::{Contender, ModelFile, Named, PeersPlan, PeersReport, compare};
 use bitnet_harness::bench::person::{self, Waits};
 use bitnet_harness::bench::worker::Worker;
 use bitnet_harness::bench::{curve, plot, table};
@@ -33,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The name of our engine in the report.
 const OURS: &str = "ours";
 /// About 34 tokens for a vocabulary of 128,000; repeated for longer prompts.
 const TEXT: &str = "The history of computing is the story of machines that were built to count, then to calculate, and at \
@@ -47,7 +47,6 @@ const SETTINGS: [(&str, &[&str]); 4] = [
     ("ours, head screened, huge pages", &["--head", "screened", "--huge-pages", "on"]),
 ];
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask bench-peers --threads 1,2 --rounds 5\n  cargo xtask bench-peers --model model.gguf --peer bitnet --program ik=/opt/ik/llama-bench --plot peers.svg\n\nExit codes: 0 measured, 1 an error, 4 an engine that was named has no figures."
@@ -110,12 +109,6 @@ pub(crate) struct Args {
     /// A table for people, or the record as one JSON document.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -188,11 +181,11 @@ impl Args {
         let depths = once(self.depths.iter().map(|n| *n as usize));
         let depths = person::depths(&mut contenders, &ask, &depths, &deep, tell);
         let threads = if self.measure.contains(&Measure::Warmed) { threads } else { Vec::new() };
-        let plan = Plan { ask, threads, rounds, pause, guard, weight_bytes };
+        let plan = PeersPlan { ask, threads, rounds, pause, guard, weight_bytes };
         let reader = Program::ours(ours);
         let mut read = |threads| reader.bandwidth(threads, plan.ask.limit);
         let (memory, rows) = compare(&mut contenders, &plan, &mut read, tell)?;
-        let report = Report {
+        let report = PeersReport {
             at: provenance::now(),
             commit: provenance::commit(&root(), &Env::read()),
             host: HostInfo::here(),
@@ -262,7 +255,7 @@ impl Args {
         Ok(target().join("release").join(format!("bitnet{}", std::env::consts::EXE_SUFFIX)))
     }
 
-    fn write(&self, report: &Report) -> anyhow::Result<()> {
+    fn write(&self, report: &PeersReport) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(report)?;
         let record = self.out.clone().unwrap_or_else(|| target().join("bench/peers.json"));
         put(&record, &format!("{json}\n"))?;
@@ -272,7 +265,7 @@ impl Args {
             Format::Json => writeln!(out, "{json}")?,
             Format::Text => out.write_all(table::table(report).as_bytes())?,
         }
-        type Draw = fn(&Report) -> Result<String, plot::PlotError>;
+        type Draw = fn(&PeersReport) -> Result<String, plot::PlotError>;
         let drawings: [(&Option<PathBuf>, Draw); 2] = [(&self.plot, plot::svg), (&self.curve, curve::svg)];
         for (path, draw) in drawings {
             let Some(path) = path else { continue };
@@ -285,7 +278,7 @@ impl Args {
         Ok(())
     }
 
-    fn verdict(&self, report: &Report, named: &[String]) -> anyhow::Result<ExitCode> {
+    fn verdict(&self, report: &PeersReport, named: &[String]) -> anyhow::Result<ExitCode> {
         let warmed = report.rows.iter().filter(|row| row.engine == OURS).find_map(|row| row.failure.clone());
         let wait = report
             .waits

@@ -6,7 +6,7 @@
 //! load the model and continue a prompt. What discovery adds is the median of (walk - build); its share is the
 //! median over the runs of (walk - build) / inference.
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_engine::discovery::{DiscoverySettings, TokenizerDiscovery, TokenizerFallbackChain};
@@ -15,7 +15,7 @@ use bitnet_engine::inference::{GenerateOptions, generate};
 use bitnet_engine::load::load;
 use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_golden::overhead::{self, TokenizerDiscovery as Limits};
-use bitnet_harness::crossval::performance::median;
+use bitnet_harness::bench::ratio::median;
 use bitnet_harness::models;
 use std::hint::black_box;
 use std::io::Write;
@@ -24,7 +24,6 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask benchmark --tokenizer-discovery-overhead --format json\n\nExits with 1 above the limit of golden/overhead.toml. Times of a debug build are of a debug build."
@@ -48,7 +47,7 @@ pub(crate) struct Args {
 }
 
 #[derive(serde::Serialize)]
-struct Report {
+struct Overhead {
     goal_percent: f64,
     limit_percent: f64,
     optimised: bool,
@@ -90,7 +89,8 @@ impl Args {
         match self.format {
             Format::Json => {
                 let Limits { goal_percent, limit_percent, .. } = limits;
-                let report = Report { goal_percent, limit_percent, optimised: !cfg!(debug_assertions), models: lines };
+                let report =
+                    Overhead { goal_percent, limit_percent, optimised: !cfg!(debug_assertions), models: lines };
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             }
             Format::Text => {
@@ -140,7 +140,6 @@ impl Args {
 
 const ABOVE_LIMIT: &str = "ABOVE THE LIMIT";
 
-/// One run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
     build: Duration,

@@ -4,7 +4,6 @@ use crate::root::cargo;
 use anyhow::Context;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bless --model tiny-bitnet --quant i2_s --check greedy\n  cargo xtask bless\n\nLook at `git diff golden/snapshots` afterwards: what is written there is the truth from then on."

@@ -1,13 +1,12 @@
 //! `cargo xtask crossval`: parts of the cross-validation by themselves.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, finish, report_usage};
 use crate::root::root;
 use bitnet_golden::texts;
 use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask crossval --model golden/models/tiny-bitnet.gguf --tokenizer-parity\n  cargo xtask crossval --model model.gguf --performance --tokenizer-parity --format json\n\nExit codes: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable."
@@ -51,7 +50,7 @@ impl Args {
             true => Ok(texts::strings(&root().join("golden"))?),
             false => Err("--tokenizer-parity was not given".to_owned()),
         };
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts: if self.performance { vec![self.prompt.clone()] } else { Vec::new() },
             template: "raw".to_owned(),

@@ -1,12 +1,11 @@
 //! `cargo xtask crossval-per-token`: a prompt through our engine and through a C++ reference, token by token.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, finish, report_usage};
 use anyhow::{Context, ensure};
 use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask crossval-per-token --model golden/models/tiny-bitnet.gguf --prompt \"In the beginning\" --max-tokens 8\n  cargo xtask crossval-per-token --model model.gguf --cpp-backend llama --prompt \"Hello\" --trace --format json\n\nExit codes: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable."
@@ -47,7 +46,7 @@ impl Args {
     }
 
     fn go(&self) -> anyhow::Result<ExitCode> {
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts: self.prompt.clone(),
             template: self.prompt_template.clone(),

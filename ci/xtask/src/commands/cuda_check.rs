@@ -4,14 +4,14 @@
 //!
 //! Exit codes: 0 all is well; 1 something is not, or an error; 2 wrong usage; 4 nothing could be compiled (no NVRTC).
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::cuda::Cuda;
 use bitnet_kernels::cuda::architecture::Architecture;
 use bitnet_kernels::cuda::nvrtc::{Nvrtc, NvrtcError, OPTIONS};
 use bitnet_kernels::cuda::{HEADERS, sources};
-use judge::{Report, Unit};
+use judge::{Findings, Unit};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +27,6 @@ const UNAVAILABLE: u8 = 4;
 /// Makes NVRTC's log say registers, spills and shared memory of every entry.
 const VERBOSE: &str = "--ptxas-options=-v";
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask cuda-check\n  cargo xtask cuda-check --arch sm_90a --format json\n  cargo xtask cuda-check --source new.cu --entry bn_new\n\nExit codes: 0 all compiles and keeps its limits, 1 something does not, 4 NVRTC is not here."
@@ -84,7 +83,6 @@ impl Args {
         Ok(if report.green() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What is compiled.
     fn units(&self) -> anyhow::Result<Vec<Unit>> {
         let headers = HEADERS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect::<Vec<_>>();
         if let Some(path) = &self.source {
@@ -138,7 +136,7 @@ fn version(nvrtc: &Nvrtc) -> String {
 }
 
 /// The table, what is wrong, and a line that adds up.
-fn text(report: &Report) -> String {
+fn text(report: &Findings) -> String {
     let mut text = String::new();
     let width = report.rows.iter().map(|row| row.entry.len()).max().unwrap_or(0).max(8);
     text += &format!(

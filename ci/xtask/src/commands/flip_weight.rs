@@ -8,7 +8,6 @@ use bitnet_kernels::quant::I2sLayout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask flip-weight --model golden/models/tiny-bitnet.gguf --tensor blk.2.ffn_up.weight --row 7 --column 9 -o wrong.gguf\n  cargo xtask crossval-per-token --model golden/models/tiny-bitnet.gguf --cpp-model wrong.gguf --prompt \"In the beginning\" --trace"

@@ -1,13 +1,12 @@
 //! `cargo xtask full-crossval`: everything about a model, and one receipt of it.
 
-use crate::crossval::{OutArgs, Plan, SideArgs, compare, default_receipt, finish, report_usage};
+use crate::crossval::{Comparing, OutArgs, SideArgs, compare, default_receipt, finish, report_usage};
 use crate::root::root;
 use bitnet_golden::texts;
 use bitnet_harness::crossval::report::Asked;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask full-crossval --model golden/models/tiny-bitnet.gguf\n  BITNET_GGUF=model.gguf cargo xtask full-crossval --format json\n\nExit codes: 0 parity, 1 divergence, 2 token mismatch, 3 usage, 4 backend unavailable. The receipt is written in every case but 3."
@@ -50,7 +49,7 @@ impl Args {
     fn go(&self) -> anyhow::Result<ExitCode> {
         let golden = root().join("golden");
         let prompts = if self.prompt.is_empty() { PROMPTS.map(str::to_owned).to_vec() } else { self.prompt.clone() };
-        let plan = Plan {
+        let plan = Comparing {
             command: NAME,
             prompts,
             template: self.prompt_template.clone(),

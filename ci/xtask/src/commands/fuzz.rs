@@ -8,7 +8,6 @@ use std::process::{Command, ExitCode, Stdio};
 /// [`bitnet_fuzz::FINDING`] as the system tells it.
 const FINDING: i32 = bitnet_fuzz::FINDING as i32;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask fuzz gguf --seconds 60\n  cargo xtask fuzz all --seconds 2\n  cargo xtask fuzz hub --input target/fuzz/hub/finding-1\n\nA finding is kept in target/fuzz/TARGET/; put it into harness/fuzz/corpus/TARGET/ once it is fixed.\nExit codes: 0 nothing was found, 1 a finding or an error."

@@ -3,7 +3,7 @@
 //! Exit codes: 0 something was compared and nothing is worse; 1 something is, or an error; 2 wrong usage; 4 nothing could be
 //! compared (no valgrind, another compiler); with `--require` already if a kernel set could not.
 
-use super::soak::Format;
+use crate::crossval::Format;
 use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
 use bitnet_golden::GoldenError;
@@ -11,14 +11,13 @@ use bitnet_golden::gates::{self, Ratios};
 use bitnet_harness::bench::noise::Guard;
 use bitnet_harness::gate::driver::{Driver, valgrind};
 use bitnet_harness::gate::proof::{self, Proof};
-use bitnet_harness::gate::{BLESS, Finding, GateError, Judgement, Outcome, Row, instructions, ratios};
+use bitnet_harness::gate::{BLESS, Finding, GateError, GateOutcome, Judgement, Row, instructions, ratios};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const UNAVAILABLE: u8 = 4;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared."
@@ -142,8 +141,8 @@ impl Args {
             Format::Text => std::io::stdout().lock().write_all(text(what, judged, self.all).as_bytes())?,
         }
         Ok(match judged.outcome {
-            Outcome::Red => ExitCode::FAILURE,
-            Outcome::Green if !(self.require && judged.lacks_a_set()) => ExitCode::SUCCESS,
+            GateOutcome::Red => ExitCode::FAILURE,
+            GateOutcome::Green if !(self.require && judged.lacks_a_set()) => ExitCode::SUCCESS,
             _ => ExitCode::from(UNAVAILABLE),
         })
     }
@@ -165,7 +164,7 @@ impl Args {
                 writeln!(out, "{}", if proof.holds() { "the gate holds" } else { "THE GATE DOES NOT HOLD" })?;
             }
         }
-        let nothing = proof.quiet.iter().all(|outcome| *outcome == Outcome::Unavailable);
+        let nothing = proof.quiet.iter().all(|outcome| *outcome == GateOutcome::Unavailable);
         Ok(if proof.holds() { ExitCode::SUCCESS } else { ExitCode::from(if nothing { UNAVAILABLE } else { 1 }) })
     }
 

@@ -7,15 +7,12 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::env::Env;
 use bitnet_harness::generate::streamed::{ARCHITECTURES, Recipe, Writer};
-use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::{Context as HarnessContext, models, setup};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask make-model --shape 2b4t --as microsoft\n  cargo xtask make-model --shape 2b4t --quant tq2_0 --architecture bitnet\n  cargo xtask make-model --matrix gen-qwen3 --quant q2_0 --out qwen3.gguf\n\nllama.cpp runs the architecture `bitnet` in tq2_0, tq1_0 and f16; bitnet.cpp both in i2_s. `cargo xtask bench-peers` and `cargo bench` find the first of these files where it is written by default."
@@ -81,15 +78,14 @@ impl Args {
         let env = Env::read();
         let paths = Paths::below(root(), &env);
         let problems = |problems: Vec<_>| anyhow::anyhow!("the declaration of the matrix is wrong: {problems:?}");
-        let matrix = Arc::new(setup::declare(&paths.golden).map_err(problems)?.matrix);
-        let model = matrix.model(name).with_context(|| format!("golden/matrix.toml has no model `{name}`"))?;
+        let ctx = HarnessContext::new(setup::declare(&paths.golden).map_err(problems)?.matrix, paths, &env);
+        let model = ctx.matrix.model(name).with_context(|| format!("golden/matrix.toml has no model `{name}`"))?;
         anyhow::ensure!(
             model.quants.contains(&self.quant),
             "`{name}` has no format `{}`; it has {}",
             self.quant,
             model.quants.join(", ")
         );
-        let ctx = HarnessContext { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::clone(&matrix), paths };
         let file = models::file(&ctx, model, &self.quant).map_err(|failure| anyhow::anyhow!(failure.message))?;
         file.copy_to(&mut std::fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?)?;
         println!("{}", out.display());

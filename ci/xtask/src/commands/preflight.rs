@@ -2,6 +2,7 @@
 //! fixes it. Exit codes: 0 all that was asked for is there, 4 something is not.
 
 use super::setup_cpp::{Backends, UNAVAILABLE, backends};
+use crate::crossval::Format;
 use crate::root::target;
 use cpp_sys::{Session, SessionOptions, Workers};
 use serde_json::json;
@@ -9,7 +10,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `bitnet`, `llama` or `all`.
@@ -18,12 +18,6 @@ pub(crate) struct Args {
     /// A text for people, or one JSON document.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 impl Args {

@@ -2,12 +2,11 @@
 
 use crate::crossval::{Format, limits_of, print, report_usage};
 use bitnet_harness::crossval::receipt::{ReceiptError, verify};
-use bitnet_harness::crossval::report::Report;
+use bitnet_harness::crossval::report::CrossvalReport;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -72,7 +71,7 @@ impl Args {
 }
 
 /// A word of warning where the receipt was judged by other limits than this checkout would judge by.
-fn other_limits(report: &Report) -> Option<String> {
+fn other_limits(report: &CrossvalReport) -> Option<String> {
     let backend = &report.reference.ran()?.backend;
     let mut here = limits_of(&report.model, backend).ok()?;
     if let Some(least) = report.asked.cos_tol {

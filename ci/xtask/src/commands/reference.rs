@@ -2,21 +2,20 @@
 
 use crate::root::root;
 use anyhow::{Context as _, bail};
+use bitnet_harness::Failure;
 use bitnet_harness::axes::{Axis, Cell};
+use bitnet_harness::check::Check as _;
 use bitnet_harness::check::numpy::{self, Numpy};
 use bitnet_harness::check::recorded::RecordedAnswers;
-use bitnet_harness::check::{Check as _, Failure};
 use bitnet_harness::env::Env;
-use bitnet_harness::golden::{Golden, ORACLE_DEVICE};
+use bitnet_harness::golden::ORACLE_DEVICE;
 use bitnet_harness::host::Host;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::references::record::{self, Written};
 use bitnet_harness::verdict::Availability;
 use bitnet_harness::{Context, models, setup};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -83,11 +82,7 @@ impl Args {
             .filter(|declared| declared.unsupported.is_none() && wanted(&declared.cell))
             .map(|declared| &declared.cell)
             .collect();
-        let ctx = Context {
-            golden: Golden::new(paths.snapshots(), &Env::default()),
-            matrix: Arc::new(declaration.matrix.clone()),
-            paths: paths.clone(),
-        };
+        let ctx = Context::new(declaration.matrix.clone(), paths.clone(), &Env::default());
         if backend == "numpy" {
             return record_numpy(&ctx, &cells);
         }

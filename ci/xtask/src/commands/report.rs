@@ -7,7 +7,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask report --html matrix.html --junit matrix.xml shard-1/records shard-2/records\n\nExit codes: 0 green; 1 red: a cell failed, or was to be run by one of the runs and has no record, or a folder is not a run's."

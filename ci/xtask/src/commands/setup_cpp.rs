@@ -16,7 +16,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Exit code where a backend is not available, here as in `crossval-per-token`.
 pub(crate) const UNAVAILABLE: u8 = 4;
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Needs cmake, clang and libclang. BITNET_CPP_DIR and LLAMA_CPP_DIR build a checkout of yours in place of the crate's sources.\nExample: eval \"$(cargo xtask setup-cpp all --emit=sh)\""

@@ -8,6 +8,7 @@
 mod promises;
 mod worker;
 
+use crate::crossval::Format;
 use anyhow::{Context, ensure};
 use bitnet_engine::hub::Cache;
 use bitnet_engine::hub::blocking::BlockingDownload;
@@ -45,7 +46,6 @@ const FAULTS: &[&str] = &[
 /// If nobody has anything to report for this long, they hang.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --downloads 5000 --processes 16 --seed 7 --format json\n\nExits with 1 if a promise is broken, and says which."
@@ -76,15 +76,6 @@ pub(crate) struct Args {
     /// Expect other bytes of file 0 than the hub has, to prove that this turns the run red.
     #[arg(long, hide = true)]
     planted: bool,
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Text,
-    /// One JSON document.
-    Json,
 }
 
 impl Args {

@@ -5,9 +5,8 @@ use crate::root::root;
 use anyhow::Context;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_golden::matrix::Matrix;
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
-use bitnet_harness::golden::Golden;
 use bitnet_harness::paths::Paths;
 use bitnet_harness::posing::{Family, runnable};
 use bitnet_harness::tokenizer_files::TokenizerFiles;
@@ -15,12 +14,10 @@ use bitnet_harness::{Context as CheckContext, models};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// The model: noise, but with a real tokenizer and of a family that the hub knows.
 const MODEL: (&str, &str) = ("gen-llama3", "f16");
 
-/// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cargo xtask stage --to /tmp/stage\n  cargo run -p bitnet-mock-hub -- --dir /tmp/stage/hub --port 8000 &\n  HF_ENDPOINT=http://127.0.0.1:8000 cargo run -p bitnet-cli -- infer --model /tmp/stage/model.gguf --auto-download --prompt Moses"
@@ -59,7 +56,7 @@ fn model() -> Result<GgufFile, Failure> {
     let env = Env::default();
     let paths = Paths::below(root(), &env);
     let matrix = Matrix::read(&paths.golden.join("matrix.toml"))?;
-    let ctx = CheckContext { golden: Golden::new(paths.snapshots(), &env), matrix: Arc::new(matrix), paths };
+    let ctx = CheckContext::new(matrix, paths, &env);
     let (name, quant) = MODEL;
     let model = ctx.matrix.model(name).ok_or_else(|| Failure::new(format_args!("matrix.toml has no model {name}")))?;
     models::file(&ctx, model, quant)

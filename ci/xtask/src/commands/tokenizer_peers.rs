@@ -5,13 +5,12 @@ use super::bench_peers::put;
 use crate::root::{cargo_build, root, target};
 use anyhow::{Context, ensure};
 use bitnet_harness::bench::plot::PlotError;
-use bitnet_harness::bench::tokenizers::{Report, markdown, svg};
+use bitnet_harness::bench::tokenizers::{TokenizersReport, markdown, svg};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Where records of the repository lie.
 fn records() -> PathBuf {
     root().join("golden/records")
 }
@@ -32,7 +31,6 @@ fn run(command: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Arguments of the benchmark.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask fixtures fetch text-english text-code text-multilingual\n  cargo xtask bench-tokenizers --vocab llama3 --text mixed --rounds 5\n  cargo xtask bench-tokenizers --record\n\nFlags after -- go to the measuring program: --vocab, --text, --peer, --documents, --megabytes, --rounds, --noise, --corpus, --generated.\n\nExit codes: 0 measured, 1 an error, or ids of ours that are not the reference's."
@@ -60,7 +58,7 @@ impl Bench {
         let code = run("bench", &args)?;
         let text = std::fs::read_to_string(&out).with_context(|| format!("cannot read {}", out.display()))?;
         ensure!(!text.is_empty(), "nothing was measured");
-        let report: Report =
+        let report: TokenizersReport =
             serde_json::from_str(&text).with_context(|| format!("cannot understand {}", out.display()))?;
         let page = markdown(&report);
         eprintln!("record: {}", out.display());
@@ -71,7 +69,7 @@ impl Bench {
         Ok(code)
     }
 
-    fn keep(&self, report: &Report, text: &str, page: &str, folder: &Path) -> anyhow::Result<()> {
+    fn keep(&self, report: &TokenizersReport, text: &str, page: &str, folder: &Path) -> anyhow::Result<()> {
         put(&folder.join("tokenizers.json"), text)?;
         let head = "# Tokenizers\n\n`cargo xtask bench-tokenizers --record`; the figures are in `tokenizers.json`.\n\n";
         let drawing = match svg(report, &self.draw) {
@@ -86,7 +84,6 @@ impl Bench {
     }
 }
 
-/// Arguments of the fuzzer.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask fuzz-tokenizer --seconds 60 --seed 7\n  cargo xtask fuzz-tokenizer --vocab llama3 --text target/fuzz-tokenizer/llama3-7.txt\n\nExit codes: 0 all ids agree, 1 a difference or an error. Known differences: golden/tokenizer-peers.toml."
@@ -139,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_record_is_three_files() {
-        let report: Report = serde_json::from_value(serde_json::json!({
+        let report: TokenizersReport = serde_json::from_value(serde_json::json!({
             "at": "2026-11-28T12:00:00Z", "commit": null, "host": {"os": "linux", "arch": "x86_64", "features": []},
             "cpu": "a processor", "rounds": 1, "texts": [], "engines": [], "absent": [],
             "vocabularies": [{"name": "llama3", "about": "", "foreign": null, "engines": [

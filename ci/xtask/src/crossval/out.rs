@@ -111,9 +111,6 @@ pub(crate) fn report_usage(
 }
 
 /// The document of a command that was used wrongly, on stdout.
-///
-/// # Errors
-/// It cannot be written.
 pub(crate) fn print_usage(command: &str, exit_code: u8, reason: &str) -> anyhow::Result<()> {
     let verdict = Verdict::Usage;
     let document =

@@ -14,14 +14,13 @@ use bitnet_harness::crossval::report::{Asked, FileFacts, TokenizerFacts};
 use bitnet_harness::crossval::{Ours, Thresholds};
 use bitnet_kernels::Pool;
 use bitnet_kernels::quant::I2sLayout;
-use sha2::{Digest, Sha256};
+use cpp_sys::workers::sha256;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::root::{root, target};
 
-/// Which sides.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SideArgs {
     /// The GGUF file [default: $BITNET_GGUF].
@@ -127,8 +126,7 @@ impl SideArgs {
         }
         let mut tokenizer = ours.tokenizer_facts();
         // A folder has no hash.
-        tokenizer.sha256 =
-            self.tokenizer.as_ref().and_then(|path| std::fs::read(path).ok()).map(|b| hex::encode(Sha256::digest(b)));
+        tokenizer.sha256 = self.tokenizer.as_ref().and_then(|path| sha256(path).ok());
         Ok(Sides { ours, limits, model, tokenizer, reference_model })
     }
 

@@ -5,7 +5,7 @@
 #[path = "../../../../kernels/tests/play/mod.rs"]
 mod play;
 
-use bitnet_harness::bench::gpu::Report;
+use bitnet_harness::bench::gpu::CardReport;
 use std::path::Path;
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn bench_gpu(args: &[&str], folder: &Path) -> (Option<i32>, String, String) {
 }
 
 /// What a small run must have found.
-fn holds(report: &Report, device: &str) {
+fn holds(report: &CardReport, device: &str) {
     assert_eq!((report.outcome.as_str(), report.device.as_str()), ("measured", device));
     assert_eq!(report.model.name, "tiny-i2_s-seed1.gguf");
     let bits = &report.bits;
@@ -55,10 +55,10 @@ fn the_emulation_goes_all_the_way() {
     let dir = tempfile::tempdir().expect("a folder");
     let (code, out, err) = bench_gpu(&["--device", "cuda-emu", "--small", "--format", "json"], dir.path());
     assert_eq!(code, Some(0), "{err}");
-    let report: Report = serde_json::from_str(&out).expect("one JSON document");
+    let report: CardReport = serde_json::from_str(&out).expect("one JSON document");
     holds(&report, "cuda-emu");
     let record = std::fs::read(dir.path().join("bench/gpu.json")).expect("a record");
-    assert_eq!(serde_json::from_slice::<Report>(&record).expect("the same"), report);
+    assert_eq!(serde_json::from_slice::<CardReport>(&record).expect("the same"), report);
 }
 
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! `make-model` and `bench-peers` as a user runs them. Ours is xtask itself, whose `bench` and `infer` are those of `bitnet`:
 //! figures of such a build mean nothing, and none is looked at.
 
-use bitnet_harness::bench::peers::Report;
+use bitnet_harness::bench::peers::PeersReport;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -43,6 +43,12 @@ fn script(folder: &Path, name: &str, text: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// Rates of one thread, ours by xtask, whatever else the machine does.
+fn warmed(more: &str) -> Vec<&str> {
+    let words = "bench-peers --threads 1 --measure warmed --noise 100".split(' ');
+    words.chain(["--ours", XTASK]).chain(more.split(' ')).collect()
+}
+
 #[cfg(unix)]
 #[test]
 fn ours_and_a_program_take_turns() {
@@ -61,30 +67,16 @@ fn ours_and_a_program_take_turns() {
         (format!("fake={fake}"), format!("broken={}", script(dir.path(), "broken", "echo no memory >&2; exit 7")));
     let (record, plot) = (dir.path().join("record.json"), dir.path().join("plot.svg"));
     let paths = [&record, &plot].map(|path| path.to_string_lossy().into_owned());
-    let common = [
-        "bench-peers",
-        "--model",
-        &model,
-        "--ours",
-        XTASK,
-        "--threads",
-        "1",
-        "--measure",
-        "warmed",
-        "--noise",
-        "100",
-        "--prompt",
-        "16",
-        "--generate",
-        "4",
-        "--out",
-        &paths[0],
-    ];
+    let common = warmed("--prompt 16 --generate 4");
+    let common = [&common[..], &["--model", &model, "--out", &paths[0]]].concat();
     let more = ["--program", &named, "--rounds", "2", "--plot", &paths[1], "--format", "json"];
     let (code, out, err) = said(&[&common[..], &more].concat(), dir.path());
     assert_eq!(code, Some(0), "{err}");
-    let report: Report = serde_json::from_str(&out).expect("one JSON document");
-    assert_eq!(serde_json::from_slice::<Report>(&std::fs::read(&record).expect("a record")).expect("the same"), report);
+    let report: PeersReport = serde_json::from_str(&out).expect("one JSON document");
+    assert_eq!(
+        serde_json::from_slice::<PeersReport>(&std::fs::read(&record).expect("a record")).expect("the same"),
+        report
+    );
     let [ours, theirs] = report.rows.as_slice() else { panic!("{out}") };
     assert_eq!((ours.engine.as_str(), theirs.engine.as_str()), ("ours", "fake"));
     assert_eq!(theirs.prefill.as_ref().map(|s| s.samples.clone()), Some(vec![0.5, 0.5]));
@@ -115,25 +107,7 @@ fn ours_and_a_program_take_turns() {
 fn a_reference_that_is_not_built_or_cannot_is_said() {
     let dir = tempfile::tempdir().expect("a folder");
     let model = tiny(dir.path()).to_string_lossy().into_owned();
-    let common = [
-        "bench-peers",
-        "--model",
-        &model,
-        "--ours",
-        XTASK,
-        "--threads",
-        "1",
-        "--measure",
-        "warmed",
-        "--noise",
-        "100",
-        "--prompt",
-        "8",
-        "--generate",
-        "2",
-        "--rounds",
-        "1",
-    ];
+    let common = [&warmed("--prompt 8 --generate 2 --rounds 1")[..], &["--model", &model]].concat();
     let (code, out, err) = said(&common, dir.path());
     assert_eq!(code, Some(4), "neither of the two: {err}");
     assert!(out.contains("bitnet.cpp, 1 threads: unavailable: it was not built"), "{out}");
@@ -152,7 +126,7 @@ fn a_person_waits_from_the_start_of_a_process() {
     let more = ["--program", "none=/bin/true", "--rounds", "2", "--texts", "24", "--answers", "3", "--format", "json"];
     let (code, out, err) = said(&[&args[..], &more].concat(), dir.path());
     assert_eq!(code, Some(4), "the program was named and has no figures: {err}");
-    let report: Report = serde_json::from_str(&out).expect("one JSON document");
+    let report: PeersReport = serde_json::from_str(&out).expect("one JSON document");
     assert!(report.is_complete("ours") && !report.is_complete("none") && report.rows.is_empty(), "{out}");
     let [first, last] = report.waits.as_slice() else { panic!("{out}") };
     assert_eq!(((first.answer, last.answer), (&*first.engine, &*last.engine)), ((1, 3), ("ours", "ours")));

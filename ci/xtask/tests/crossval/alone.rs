@@ -3,7 +3,7 @@
 use crate::tool::{arg, golden, xtask};
 use crate::{check, trial};
 use bitnet_harness::Cell;
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::provenance::{self, HostInfo};
 use bitnet_harness::record::{self, HarnessInfo, Record};
 use bitnet_harness::roster::Named;

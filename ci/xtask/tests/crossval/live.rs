@@ -2,7 +2,7 @@
 
 use crate::tool::{Ran, arg, flipped, golden, paths, xtask};
 use crate::{check, trial};
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::{self, Env};
 use bitnet_harness::roster::Named;
 use bitnet_harness::verdict::Availability;

@@ -1,6 +1,6 @@
 //! Running xtask.
 
-use bitnet_harness::check::Failure;
+use bitnet_harness::Failure;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
 use serde_json::Value;

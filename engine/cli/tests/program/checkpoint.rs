@@ -1,4 +1,4 @@
-//! `bitnet convert FOLDER`: what a person sees. What the GGUF computes is shown by the harness (`--test checkpoints`).
+//! `bitnet convert FOLDER`: what a person sees. What the GGUF computes is shown by the harness (`--test suite`).
 
 use crate::support::*;
 use bitnet_engine::gguf::GgufFile;

@@ -4,7 +4,6 @@ use super::{files, said};
 use crate::Target;
 use bitnet_engine::chat::{Clock, Message, ModelTemplate, Origin, PromptTemplate, Surroundings};
 
-/// The target.
 pub const TARGET: Target = Target {
     name: "chat-template",
     about: "a Jinja template, rendered",

@@ -14,7 +14,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// The target.
 pub const TARGET: Target = Target {
     name: "checkpoint",
     about: "config.json, model.safetensors and tokenizer.json of a folder, converted",

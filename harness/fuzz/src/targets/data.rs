@@ -5,7 +5,6 @@ use crate::Target;
 use bitnet_golden::{differences, expect, faults, fixtures, gates, matrix, overhead, targets, texts, thresholds};
 use std::path::Path;
 
-/// The target.
 pub const TARGET: Target =
     Target { name: "matrix-data", about: "matrix.toml, expect.toml, thresholds, targets, gates", seeds, run };
 

@@ -11,7 +11,6 @@ use bitnet_kernels::{Pool, best};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-/// The target.
 pub const TARGET: Target =
     Target { name: "gguf", about: "a GGUF: metadata, tensors, the model, four tokens", seeds, run };
 

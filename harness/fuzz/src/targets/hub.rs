@@ -11,7 +11,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// The target.
 pub const TARGET: Target =
     Target { name: "hub", about: "HTTP answers of a hub: headers, ranges, JSON, bodies", seeds, run };
 

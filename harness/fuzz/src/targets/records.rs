@@ -6,7 +6,6 @@ use bitnet_harness::bench::{peers, tokenizers};
 use bitnet_harness::crossval::receipt;
 use bitnet_harness::record;
 
-/// The target.
 pub const TARGET: Target = Target {
     name: "records",
     about: "records of cells, receipts, reports of speed, answers recorded of references",
@@ -23,8 +22,8 @@ fn run(bytes: &[u8]) -> String {
     put(&path, bytes);
     let record = said(record::read(&path));
     let receipt = said(receipt::verify(&path, None));
-    let speed = said(serde_json::from_slice::<peers::Report>(bytes));
-    let tokenizers = match serde_json::from_slice::<tokenizers::Report>(bytes) {
+    let speed = said(serde_json::from_slice::<peers::PeersReport>(bytes));
+    let tokenizers = match serde_json::from_slice::<tokenizers::TokenizersReport>(bytes) {
         Ok(report) => {
             std::hint::black_box((tokenizers::markdown(&report), tokenizers::svg(&report, "llama3").is_ok()));
             "shown".to_owned()

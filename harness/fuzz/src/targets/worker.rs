@@ -10,7 +10,6 @@ use cpp_sys::wire::{
 };
 use std::path::Path;
 
-/// The target.
 pub const TARGET: Target = Target {
     name: "worker-frames",
     about: "the protocol of cpp-sys, as the worker reads it and as the client does",

@@ -1,6 +1,6 @@
 //! What a session's work takes by the clock of its card.
 
-use crate::check::Failure;
+use crate::failure::Failure;
 use bitnet_engine::inference::{Sampler, SamplerOptions, Session};
 use bitnet_kernels::cuda::device::Device;
 use bitnet_kernels::cuda::metered::Metered;
@@ -20,9 +20,6 @@ pub struct Alone {
 }
 
 /// Greedy steps from `position` on, beginning with `token`.
-///
-/// # Errors
-/// The session fails.
 pub fn steps(session: &mut Session, position: usize, token: u32, count: usize) -> Result<Vec<u32>, Failure> {
     let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, ..SamplerOptions::default() })?;
     session.truncate(position);
@@ -38,9 +35,6 @@ pub fn steps(session: &mut Session, position: usize, token: u32, count: usize) -
 }
 
 /// The tokens of a prompt, to what a greedy sampler needs of the last one's logits.
-///
-/// # Errors
-/// The session fails.
 pub fn prompt(session: &mut Session, ids: &[u32]) -> Result<(), Failure> {
     let sampler = Sampler::new(SamplerOptions::default())?;
     session.truncate(0);
@@ -50,9 +44,6 @@ pub fn prompt(session: &mut Session, ids: &[u32]) -> Result<(), Failure> {
 }
 
 /// How long `work` takes by the clock of the card.
-///
-/// # Errors
-/// The work's, or the clock's.
 pub fn by_its_clock(card: &dyn Device, work: &mut dyn FnMut() -> Result<(), Failure>) -> Result<Duration, Failure> {
     let mut done = Ok(());
     let time = card.time(&mut || {
@@ -65,9 +56,6 @@ pub fn by_its_clock(card: &dyn Device, work: &mut dyn FnMut() -> Result<(), Fail
 /// Generates [`BEFORE`] tokens after `position`, beginning with `token`, and then `count` by replaying the recording of a
 /// token, which feeds itself, on `card`, the session's. The cache needs room for all of them; the session is back at
 /// `position` then. A few tokens must have been generated before: the first ones record, and prepare the output matrix.
-///
-/// # Errors
-/// The session or the card fails.
 pub fn alone(
     session: &mut Session,
     card: &Metered,

@@ -1,48 +1,43 @@
 //! What was found about a card, for people.
 
-use super::{Clock, Report};
+use super::{CardReport, Clock};
 use crate::bench::ratio::Spread;
-use crate::bench::table::{digits, line};
+use crate::bench::table::digits;
 
 /// The report as one page of text.
-#[must_use]
-pub fn page(report: &Report) -> String {
-    let Report { model, bits, copy_bytes_per_second: copy, .. } = report;
+pub fn page(report: &CardReport) -> String {
+    let CardReport { model, bits, copy_bytes_per_second: copy, .. } = report;
     let mut out = String::new();
     let commit = report.commit.as_deref().unwrap_or("unknown");
-    line(&mut out, format_args!("{}: {}, commit {commit:.12}, {}", report.device, report.about, report.at));
+    line!(out, "{}: {}, commit {commit:.12}, {}", report.device, report.about, report.at);
     if !report.optimised {
-        line(&mut out, format_args!("the host's part is a debug build: `cargo run --release -p xtask -- bench-gpu`"));
+        line!(out, "the host's part is a debug build: `cargo run --release -p xtask -- bench-gpu`");
     }
-    line(
-        &mut out,
-        format_args!(
-            "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token",
-            model.name,
-            model.architecture,
-            model.quant,
-            1e-9 * model.bytes as f64,
-            1e-9 * model.weight_bytes as f64,
-        ),
+    line!(
+        out,
+        "{} ({}, {}), {:.2} GB, of which {:.2} GB are read a token",
+        model.name,
+        model.architecture,
+        model.quant,
+        1e-9 * model.bytes as f64,
+        1e-9 * model.weight_bytes as f64
     );
     for (chunk, digest) in &bits.card {
         let verdict = if *digest == bits.oracle { "the scalar oracle's" } else { "NOT the scalar oracle's" };
-        line(&mut out, format_args!("logits of {} tokens in chunks of {chunk}: {verdict}, {digest}", bits.tokens));
+        line!(out, "logits of {} tokens in chunks of {chunk}: {verdict}, {digest}", bits.tokens);
     }
     let verdict = if bits.greedy[0] == bits.greedy[1] { "the processor's" } else { "NOT the processor's" };
-    line(&mut out, format_args!("{} greedy tokens: {verdict}", bits.greedy[1].len()));
+    line!(out, "{} greedy tokens: {verdict}", bits.greedy[1].len());
     if report.decode.is_empty() && report.prefill.is_empty() {
-        line(&mut out, format_args!("not measured: other bits have no speed"));
+        line!(out, "not measured: other bits have no speed");
         return out;
     }
-    line(
-        &mut out,
-        format_args!(
-            "memory is copied at {} GB/s ({}..{}, read and written)",
-            digits(1e-9 * copy.median),
-            digits(1e-9 * copy.least),
-            digits(1e-9 * copy.most),
-        ),
+    line!(
+        out,
+        "memory is copied at {} GB/s ({}..{}, read and written)",
+        digits(1e-9 * copy.median),
+        digits(1e-9 * copy.least),
+        digits(1e-9 * copy.most)
     );
     let rate = |s: &Spread| format!("{} ({}..{})", digits(s.median), digits(s.least), digits(s.most));
     let clock = |card: &Clock| {
@@ -50,30 +45,22 @@ pub fn page(report: &Report) -> String {
         (tokens.map_or("a token is more than one recording".to_owned(), rate), card.launches)
     };
     let generate = report.generate;
-    line(
-        &mut out,
-        format_args!(
-            "\n| context | generate {generate}, tokens/s | without the host | launches a token | GB a token | bound, tokens/s | of the bound |"
-        ),
+    line!(
+        out,
+        "\n| context | generate {generate}, tokens/s | without the host | launches a token | GB a token | bound, tokens/s | of the bound |"
     );
-    line(&mut out, format_args!("|---|---|---|---|---|---|---|"));
+    line!(out, "|---|---|---|---|---|---|---|");
     for row in &report.decode {
         let (rate, bytes, share) = (rate(&row.tokens_per_second), 1e-9 * row.token_bytes as f64, 100.0 * row.share);
         let bound = digits(row.bound);
         let (alone, launches) = clock(&row.card);
-        line(
-            &mut out,
-            format_args!("| {} | {rate} | {alone} | {launches} | {bytes:.3} | {bound} | {share:.1} % |", row.context),
-        );
+        line!(out, "| {} | {rate} | {alone} | {launches} | {bytes:.3} | {bound} | {share:.1} % |", row.context);
     }
-    line(
-        &mut out,
-        format_args!("\n| prompt | tokens/s, in chunks of {} | by the card's clock | launches |", report.chunk),
-    );
-    line(&mut out, format_args!("|---|---|---|---|"));
+    line!(out, "\n| prompt | tokens/s, in chunks of {} | by the card's clock | launches |", report.chunk);
+    line!(out, "|---|---|---|---|");
     for row in &report.prefill {
         let (card, launches) = clock(&row.card);
-        line(&mut out, format_args!("| {} | {} | {card} | {launches} |", row.tokens, rate(&row.tokens_per_second)));
+        line!(out, "| {} | {} | {card} | {launches} |", row.tokens, rate(&row.tokens_per_second));
     }
     out
 }
@@ -85,9 +72,9 @@ mod tests {
     use crate::bench::peers::ModelFile;
     use crate::provenance::HostInfo;
 
-    fn report() -> Report {
+    fn report() -> CardReport {
         let one = |v| Spread { median: v, least: v / 2.0, most: v * 2.0 };
-        Report {
+        CardReport {
             outcome: "measured".to_owned(),
             at: "now".to_owned(),
             commit: Some("0123456789abcdef".to_owned()),

@@ -38,7 +38,7 @@ impl Engine for Player<'_> {
 
 /// A report of three engines in two rounds on one thread: ours, `peer` at half our rate, `mute` that says no first token
 /// and fails in the second round, `none` that is not there.
-pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
+pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> PeersReport {
     let player = |name, rates: &[f64]| -> Contender<'_> {
         let engine = Player { name, rates: rates.to_vec(), asked: 0, diary };
         Contender { name: name.to_owned(), about: format!("plays {name}"), engine: Ok(Box::new(engine)) }
@@ -60,7 +60,8 @@ pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
     };
     // Loads are real here and must not count.
     let guard = Guard { limit: 1.0, repeats: 0, pause: Duration::ZERO };
-    let plan = Plan { ask, threads: vec![1], rounds: 2, pause: Duration::ZERO, guard, weight_bytes: 2_000_000_000 };
+    let plan =
+        PeersPlan { ask, threads: vec![1], rounds: 2, pause: Duration::ZERO, guard, weight_bytes: 2_000_000_000 };
     let mut reads = [10e9, 14e9].into_iter();
     let mut read = |_| reads.next().ok_or_else(|| EngineError::Cannot("no memory".to_owned()));
     let (memory, rows) = compare(&mut contenders, &plan, &mut read, &mut |_| ()).expect("a run");
@@ -76,7 +77,7 @@ pub(crate) fn played(diary: &RefCell<Vec<&'static str>>) -> Report {
         failure: None,
     };
     let lost = Wait { seconds: None, failure: Some("out of memory".to_owned()), ..wait("mute", 64, 0.0, None) };
-    Report {
+    PeersReport {
         at: "2026-01-01T00:00:00Z".to_owned(),
         commit: Some("0123456789abcdef".to_owned()),
         host: HostInfo::here(),
@@ -124,5 +125,5 @@ fn engines_take_turns_and_ratios_are_paired() {
 fn a_report_is_read_back() {
     let report = played(&RefCell::default());
     let text = serde_json::to_string(&report).expect("JSON");
-    assert_eq!(serde_json::from_str::<Report>(&text).expect("the same"), report);
+    assert_eq!(serde_json::from_str::<PeersReport>(&text).expect("the same"), report);
 }

@@ -1,13 +1,13 @@
 //! The record as a drawing: the smallest documents, each kind of text that was measured, cold and warm, in units of ours.
 
 use super::super::plot::{Bar, PlotError, draw};
-use super::{OURS, Report, State, Vocabulary};
+use super::{OURS, State, TokenizersReport, Vocabulary};
 
 /// An SVG of one vocabulary: a bar for each exact engine and kind of text; ours has length 1.
 ///
 /// # Errors
 /// There is nothing to draw: no such vocabulary, or no peer has figures.
-pub fn svg(report: &Report, vocabulary: &str) -> Result<String, PlotError> {
+pub fn svg(report: &TokenizersReport, vocabulary: &str) -> Result<String, PlotError> {
     let found = report.vocabularies.iter().find(|v| v.name == vocabulary).ok_or(PlotError::Nothing)?;
     draw(&format!("{vocabulary}: MB/s of one thread in units of ours"), &bars(found))
 }

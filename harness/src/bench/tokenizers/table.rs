@@ -1,11 +1,9 @@
 //! The record as Markdown.
 
-use super::{EngineReport, Rate, Report, State, Vocabulary};
-use std::fmt::Write;
+use super::{EngineReport, Rate, State, TokenizersReport, Vocabulary};
 
 /// A page: what was measured, and a table for each vocabulary.
-#[must_use]
-pub fn markdown(report: &Report) -> String {
+pub fn markdown(report: &TokenizersReport) -> String {
     let commit = report.commit.as_deref().unwrap_or("unknown");
     let mut out = format!(
         "{}, commit {commit:.12}, {}. {} rounds in turn, medians. MB/s of CPU time on one thread; cold is the first pass over \
@@ -14,10 +12,10 @@ pub fn markdown(report: &Report) -> String {
     );
     for text in &report.texts {
         let size = if text.bytes == 0 { String::new() } else { format!(", {:.1} MB", 1e-6 * text.bytes as f64) };
-        line(&mut out, &format!("- {}: {}{size}", text.kind, text.about));
+        line!(out, "- {}: {}{size}", text.kind, text.about);
     }
     for peer in &report.absent {
-        line(&mut out, &format!("- {} is not measured: {}", peer.name, peer.about));
+        line!(out, "- {} is not measured: {}", peer.name, peer.about);
     }
     for vocabulary in &report.vocabularies {
         one(&mut out, vocabulary);
@@ -30,11 +28,11 @@ fn one(out: &mut String, vocabulary: &Vocabulary) {
     let foreign = vocabulary
         .foreign
         .map_or_else(String::new, |share| format!(" Others had {:.0} % of the machine meanwhile.", 100.0 * share));
-    line(out, &format!("\n### {}\n\n{}.{foreign}\n", vocabulary.name, vocabulary.about));
+    line!(out, "\n### {}\n\n{}.{foreign}\n", vocabulary.name, vocabulary.about);
     let titles = cells.iter().map(|(text, kib)| format!("{text} {kib}K cold / warm"));
     let head: Vec<String> = ["engine", "ids", "load"].map(str::to_owned).into_iter().chain(titles).collect();
     row(out, &head);
-    line(out, &format!("|{}", "---|".repeat(head.len())));
+    line!(out, "|{}", "---|".repeat(head.len()));
     for engine in &vocabulary.engines {
         let load = engine.load_ms.map_or_else(String::new, |ms| figure(ms.median));
         let rates =
@@ -53,7 +51,7 @@ fn one(out: &mut String, vocabulary: &Vocabulary) {
     row(out, &fields.into_iter().chain(best).collect::<Vec<_>>());
     for engine in &vocabulary.engines {
         if let Some(why) = engine.failure.as_ref().or(engine.inexact.as_ref()) {
-            line(out, &format!("\n{}: {why}", engine.engine));
+            line!(out, "\n{}: {why}", engine.engine);
         }
     }
 }
@@ -86,12 +84,7 @@ fn figure(value: f64) -> String {
 
 fn row(out: &mut String, fields: &[String]) {
     let fields: Vec<String> = fields.iter().map(|field| field.replace('|', "\\|")).collect();
-    line(out, &format!("| {} |", fields.join(" | ")));
-}
-
-fn line(out: &mut String, text: &str) {
-    // A string takes whatever is written.
-    let _ = writeln!(out, "{text}");
+    line!(out, "| {} |", fields.join(" | "));
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! in twenty is slowed by up to a half on top. That is more than an idle machine shows.
 
 use super::*;
-use crate::gate::{Outcome, sample_build};
+use crate::gate::{GateOutcome, sample_build};
 use bitnet_engine::random::SplitMix64;
 
 const CASES: usize = 40;
@@ -73,7 +73,7 @@ fn idle_is_green_fifty_times_of_fifty() {
     let data = machine.bless();
     for i in 0..50 {
         let judged = machine.gate(&data);
-        assert!(judged.outcome == Outcome::Green, "gate {i}: {:?}", red(&judged));
+        assert!(judged.outcome == GateOutcome::Green, "gate {i}: {:?}", red(&judged));
     }
     // Few were measured again: it costs what three runs cost.
     assert!(machine.asked < 20 + 50 * (RUNS + 4 * STEP), "{}", machine.asked);
@@ -116,6 +116,6 @@ fn a_case_of_two_speeds_is_no_regression() {
     for i in 0..50 {
         let mut time = |_: &[String], cases: &[String]| Ok(both(&mut machine, cases));
         let judged = repeated(&mut time, (&[], &[]), &data).expect("a gate").1;
-        assert!(judged.outcome == Outcome::Green, "gate {i}: {:?}", red(&judged));
+        assert!(judged.outcome == GateOutcome::Green, "gate {i}: {:?}", red(&judged));
     }
 }

@@ -4,7 +4,6 @@ use anyhow::Context;
 use serde::Deserialize;
 use std::path::Path;
 
-/// All of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Known {
@@ -15,7 +14,6 @@ pub(super) struct Known {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// In the record.
     name: String,
     /// The engines that differ from ours.
     engines: Vec<String>,
@@ -23,13 +21,11 @@ struct Entry {
     vocabularies: Vec<String>,
     /// Characters without which everybody agrees: first and last of each range.
     characters: Vec<(u32, u32)>,
-    /// For people.
     #[allow(dead_code)]
     why: String,
 }
 
 impl Known {
-    /// Reads it.
     pub(super) fn read(golden: &Path) -> anyhow::Result<Self> {
         let path = golden.join("tokenizer-peers.toml");
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

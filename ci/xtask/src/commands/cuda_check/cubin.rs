@@ -16,7 +16,6 @@ pub(super) struct Entry {
     pub(super) early: Option<u64>,
 }
 
-/// Entries by name.
 pub(super) fn entries(cubin: &[u8]) -> Result<BTreeMap<String, Entry>, object::Error> {
     let file = ElfFile::<FileHeader64<Endianness>>::parse(cubin)?;
     let mut constants = BTreeMap::<String, u64>::new();

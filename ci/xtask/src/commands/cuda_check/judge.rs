@@ -9,10 +9,8 @@ use serde::Serialize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One source.
 #[derive(Debug)]
 pub(super) struct Unit {
-    /// Its name in messages.
     pub(super) name: String,
     pub(super) text: String,
     /// The entries that it must have, and no others; none: whatever it has.
@@ -35,7 +33,6 @@ pub(super) struct Cost {
     pub(super) early: Option<u64>,
 }
 
-/// An entry on an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     pub(super) source: String,
@@ -47,9 +44,8 @@ pub(super) struct Row {
     pub(super) finding: Option<String>,
 }
 
-/// Everything that was found.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct Findings {
     pub(super) outcome: &'static str,
     pub(super) nvrtc: String,
     pub(super) library: String,
@@ -57,7 +53,6 @@ pub(super) struct Report {
     pub(super) architectures: Vec<String>,
     /// Architectures that this NVRTC does not offer.
     pub(super) left_out: Vec<String>,
-    /// How many sources.
     pub(super) sources: usize,
     pub(super) rows: Vec<Row>,
     /// What is wrong and belongs to no row: sources that do not compile, allowances that nothing needs.
@@ -66,7 +61,7 @@ pub(super) struct Report {
     pub(super) warnings: Vec<String>,
 }
 
-impl Report {
+impl Findings {
     /// Something was compiled and nothing is wrong.
     pub(super) fn green(&self) -> bool {
         self.outcome == "green"
@@ -81,7 +76,7 @@ pub(super) fn judge(
     architectures: &[Architecture],
     left_out: Vec<String>,
     all: bool,
-) -> Report {
+) -> Findings {
     let (mut rows, mut failures, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let jobs: Vec<(&Unit, Architecture)> =
         units.iter().flat_map(|unit| architectures.iter().map(move |architecture| (unit, *architecture))).collect();
@@ -108,7 +103,7 @@ pub(super) fn judge(
     }
     let green = failures.is_empty() && !rows.is_empty() && rows.iter().all(|row| row.finding.is_none());
     let (major, minor) = nvrtc.version();
-    Report {
+    Findings {
         outcome: if green { "green" } else { "red" },
         nvrtc: format!("{major}.{minor}"),
         library: nvrtc.place().to_owned(),

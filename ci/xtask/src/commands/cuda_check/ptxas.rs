@@ -27,13 +27,11 @@ pub(super) struct Function {
 /// The log, taken apart.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// By name.
     pub(super) functions: BTreeMap<String, Function>,
     /// What is neither ptxas's account nor empty: warnings, with file and line.
     pub(super) other: Vec<String>,
 }
 
-/// Reads a log.
 pub(super) fn read(log: &str) -> Log {
     let mut read = Log::default();
     let (mut entry, mut function) = (None::<String>, None::<String>);

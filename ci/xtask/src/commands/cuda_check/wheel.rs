@@ -1,10 +1,11 @@
 //! NVRTC out of its Python wheel, through pip, pinned by version and SHA-256. It is fetched into the build folder once, and
 //! never committed: it is NVIDIA's.
 
-use crate::commands::fixtures::{RemoveOnDrop, package, sha256};
+use crate::commands::fixtures::package;
 use anyhow::{Context, ensure};
 use bitnet_golden::cuda::{Cuda, Wheel};
 use bitnet_golden::fixtures::Package;
+use cpp_sys::workers::sha256;
 use std::path::{Path, PathBuf};
 
 /// Why there is no NVRTC, and what fixes it.
@@ -35,10 +36,11 @@ pub(super) fn library(golden: &Cuda, given: Option<&Path>, target: &Path) -> any
         return Ok(Ok(library));
     }
     // Beside the folder, so that the last step is a rename.
-    let work = target.join("nvrtc").join(format!(".fetch-{}", std::process::id()));
-    let _guard = RemoveOnDrop(work.clone());
-    std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    let unpacked = match package::fetch(&Package::Pip(wheel.pip.clone()), &work) {
+    let beside = target.join("nvrtc");
+    std::fs::create_dir_all(&beside).with_context(|| format!("cannot create {}", beside.display()))?;
+    let kept = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&beside)?;
+    let work = kept.path();
+    let unpacked = match package::fetch(&Package::Pip(wheel.pip.clone()), work) {
         Ok(unpacked) => unpacked,
         Err(error) => {
             return Ok(Err(Missing {

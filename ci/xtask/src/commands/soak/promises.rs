@@ -12,7 +12,6 @@ pub(super) struct Summary {
     pub(super) downloads: u64,
     /// Processes that wanted them.
     pub(super) processes: u64,
-    /// The seed.
     pub(super) seed: u64,
     /// Different files.
     pub(super) files: u64,
@@ -30,7 +29,6 @@ pub(super) struct Summary {
     pub(super) errors: u64,
     /// Processes that were to be killed.
     pub(super) kills_wanted: u64,
-    /// Processes that were killed.
     pub(super) kills: u64,
     /// Requests that the hub saw.
     pub(super) requests: u64,
@@ -48,7 +46,6 @@ pub(super) struct Summary {
     pub(super) wanted_bytes: u64,
     /// Bytes that really were sent, repetitions that faults and kills forced on us included.
     pub(super) sent_bytes: u64,
-    /// How long it took.
     pub(super) seconds: f64,
     /// Share of the bytes of duplicate downloads that were not sent, 0 to 1.
     pub(super) avoided: f64,

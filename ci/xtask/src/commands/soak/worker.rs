@@ -9,7 +9,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The repository.
 pub(super) const REPO: &str = "soak/repo";
 /// Errors that the network forced on us before we call a file lost.
 const TRIES: u32 = 40;
@@ -88,7 +87,6 @@ fn settled(line: &str) -> bool {
     ["sound ", "wrong ", "lost "].iter().any(|word| line.starts_with(word))
 }
 
-/// All notes so far.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) lines: u64,
