@@ -262,6 +262,15 @@ mod tests {
         assert_eq!(process.last_lines(), ["first", "last"]);
     }
 
+    #[test]
+    fn what_a_child_says_a_moment_later_is_heard() {
+        let (_dir, mut process) =
+            script("(sleep 0.3; echo late >&2) >/dev/null & head -c 12 /dev/zero; exec sleep 1000");
+        process.exchange(Vec::new(), Duration::from_secs(60)).expect("a frame");
+        process.end();
+        assert_eq!(process.last_lines(), ["late"]);
+    }
+
     /// A child that it leaves behind holds its stderr open.
     #[test]
     fn nobody_waits_for_a_grandchild() {

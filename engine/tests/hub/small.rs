@@ -54,11 +54,19 @@ fn a_checkpoint_is_here_with_all_its_files() {
     // Without an index a name that no index explains is not enough.
     put("model-00001-of-00002.safetensors", "1");
     assert_eq!(files(), None);
-    put("model.safetensors.index.json", r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#);
+    put(
+        "model.safetensors.index.json",
+        r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#,
+    );
     assert_eq!(files(), None);
     put("model-00002-of-00002.safetensors", "2");
     put("README.md", "no part of it");
-    let all = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
+    let all = [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ];
     assert_eq!(files().unwrap(), all);
     let here = checkpoints::cached(&settings, &wanted).unwrap();
     assert_eq!((here.commit.as_str(), &here.folder), (COMMIT, &folder));
@@ -111,7 +119,8 @@ fn models_of_a_cache_are_listed_once_with_their_commands() {
         std::os::unix::fs::symlink("nowhere", folder.join("gone.gguf")).unwrap();
     }
     let models = models::list_models(&[root]);
-    let found: Vec<_> = models.iter().map(|model| (model.path.as_str(), model.size, model.revisions.join(","))).collect();
+    let found: Vec<_> =
+        models.iter().map(|model| (model.path.as_str(), model.size, model.revisions.join(","))).collect();
     assert_eq!(found, [("a b/x.gguf", 3, "main".to_owned()), ("y.safetensors", 1, "main".to_owned())]);
     assert_eq!(models[0].command(), format!("bitnet download org/name --revision {COMMIT} --file 'a b/x.gguf'"));
 }

@@ -370,7 +370,11 @@ fn a_nan_among_the_logits_is_an_error_of_every_way_to_them() {
             assert_eq!(session.position(), if chunk == 1 { at } else { 0 });
         }
         nan(fresh().logits(&[1, 5]).map(drop), 1, "logits");
-        nan(fresh().logits_needed(&[1, 5], &Needs { count: 1, within: 0.0, also: Vec::new() }).map(drop), 1, "logits that a sampler needs");
+        nan(
+            fresh().logits_needed(&[1, 5], &Needs { count: 1, within: 0.0, also: Vec::new() }).map(drop),
+            1,
+            "logits that a sampler needs",
+        );
         let mut session = fresh();
         session.hold(&[1, 5], 2).unwrap();
         nan(session.held(1, None).map(drop), 1, "a held row");

@@ -186,7 +186,11 @@ fn a_window_of_a_perplexity_begins_with_its_context() {
                 before = if with_bos { bos } else { window[window.len() - 1] };
             }
             let what = format!("{context} positions, {}", if with_bos { "with BOS" } else { "without" });
-            assert_eq!((found.tokens, found.windows), (predicted.len(), predicted.len().div_ceil(context - 1)), "{what}");
+            assert_eq!(
+                (found.tokens, found.windows),
+                (predicted.len(), predicted.len().div_ceil(context - 1)),
+                "{what}"
+            );
             assert_eq!(found.nats, nats, "{what}");
         }
     }

@@ -45,9 +45,8 @@ fn looked_back(rows: &Rows, config: &Config, layer: usize, position: usize, head
     let dim = config.head_dim;
     // What the cache holds is rounded to f16.
     let kept = |x: f32| f64::from(f16_to_f32(f32_to_f16(x)));
-    let part = |step: &str, at: usize, head: usize| {
-        &rows.0[&format!("blk.{layer}.{step}")][at][head * dim..(head + 1) * dim]
-    };
+    let part =
+        |step: &str, at: usize, head: usize| &rows.0[&format!("blk.{layer}.{step}")][at][head * dim..(head + 1) * dim];
     let (query, shared) = (part("attn_q_rope", position, head), head / (config.heads / config.kv_heads));
     let seen = (position + 1).saturating_sub(window)..position + 1;
     let score = |at: usize| {

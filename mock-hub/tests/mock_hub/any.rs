@@ -47,8 +47,28 @@ fn parts(answer: &[u8]) -> (u16, String, &[u8]) {
 
 fn text() -> impl Strategy<Value = String> {
     const KNOWN: &[&str] = &[
-        "api", "models", "resolve", "resolve-cache", "main", "o", "n", "g", "old", "revision", "tree", "c", "a%20b", "%C3%BC.bin",
-        "%", "%zz", "%C3", "..", "", "_mock", "log", "hub",
+        "api",
+        "models",
+        "resolve",
+        "resolve-cache",
+        "main",
+        "o",
+        "n",
+        "g",
+        "old",
+        "revision",
+        "tree",
+        "c",
+        "a%20b",
+        "%C3%BC.bin",
+        "%",
+        "%zz",
+        "%C3",
+        "..",
+        "",
+        "_mock",
+        "log",
+        "hub",
     ];
     let part = prop_oneof![8 => prop::sample::select(KNOWN).prop_map(str::to_owned), 1 => "[ -~]{0,8}"];
     prop::collection::vec(part, 0..8).prop_map(|parts| parts.into_iter().map(|part| format!("/{part}")).collect())
