@@ -45,6 +45,7 @@ fn a_vocabulary_is_vouched_for_by_its_tokens_and_its_ids_are_repaired() {
         assert!(found.is_none_or(|repair| repair.old == Some(said.to_string()) && repair.new == "50256"));
     }
     // Another vocabulary of the same kind.
-    let other = TokenizerDiscovery::from_file(&open(&[arch("llama"), bpe_keys(700, None)].concat(), Some(700))).unwrap();
+    let other =
+        TokenizerDiscovery::from_file(&open(&[arch("llama"), bpe_keys(700, None)].concat(), Some(700))).unwrap();
     assert_eq!(repair::vouched(&other), None);
 }

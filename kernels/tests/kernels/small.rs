@@ -2,7 +2,8 @@
 
 use crate::common::{Random, matmul, pairs, weights};
 use bitnet_kernels::quant::I2sLayout;
-use bitnet_kernels::{Activations, Matrix, QuantError, kernel_sets, quant};
+use bitnet_kernels::screen::Screen;
+use bitnet_kernels::{ActKind, Activations, Matrix, Pool, QuantError, kernel_sets, quant};
 
 #[test]
 fn layouts_have_names() {
@@ -56,6 +57,60 @@ fn a_factor_beside_the_bytes_is_in_the_exact_values() {
         w.unpack_row(0, &mut out);
         assert_eq!((out[0], out[255]), (0.5 * factor, -0.5 * factor));
     }
+}
+
+/// What was prepared before, or in another way, is not read: a wrong answer would be silent.
+#[test]
+fn only_what_was_prepared_last_is_read() {
+    let set = bitnet_kernels::by_name("scalar").unwrap();
+    let refused = |x: &Activations, read: fn(&Activations)| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(x))).is_err()
+    };
+    for kind in [ActKind::I8, ActKind::Q8, ActKind::F32] {
+        let mut x = Activations::default();
+        set.prepare(kind, &[1.0; 3 * 256], 3, &mut x);
+        set.prepare(kind, &[2.0; 256], 1, &mut x);
+        for (other, first, second) in [
+            (
+                ActKind::I8,
+                (|x| assert_eq!(x.i8(0).q.len(), 256)) as fn(&Activations),
+                (|x| assert_eq!(x.i8(1).q.len(), 256)) as fn(&Activations),
+            ),
+            (ActKind::Q8, |x| assert_eq!(x.q8(0).q.len(), 256), |x| assert_eq!(x.q8(1).q.len(), 256)),
+            (ActKind::F32, |x| assert_eq!(x.f32(0).len(), 256), |x| assert_eq!(x.f32(1).len(), 256)),
+        ] {
+            assert_eq!(refused(&x, first), other != kind, "{kind:?} read as {other:?}");
+            assert!(refused(&x, second), "{kind:?}: a second token of {other:?}");
+        }
+    }
+}
+
+#[test]
+fn what_can_be_screened_and_what_it_holds() {
+    let (f32s, q8) = (quant::by_name("f32").unwrap(), quant::by_name("q8_0").unwrap());
+    let zeros = vec![0u8; 4 * 65_537];
+    let empty = |format, rows: usize, cols: usize| {
+        Screen::empty(
+            &Matrix::new(format, rows, cols, &zeros[..format.matrix_bytes(rows, cols).unwrap()]).unwrap(),
+            false,
+        )
+    };
+    assert!(empty(f32s, 1, 65_536).is_some() && empty(f32s, 1, 65_537).is_none());
+    assert!(empty(f32s, 0, 8).is_none(), "no rows");
+    assert!(empty(q8, 1, 32).is_none());
+    let w = Matrix::new(q8, 1, 32, &zeros[..34]).unwrap();
+    assert!(Screen::empty(&w.with_act(ActKind::F32), false).is_none());
+    let w = Matrix::new(f32s, 2, 8, &zeros[..64]).unwrap();
+    assert!(Screen::empty(&w.times(3.0), false).is_none() && Screen::empty(&w, false).is_some_and(|s| s.bytes() == 0));
+    // A byte for each weight, and a bound for each row.
+    let (set, pool) = (bitnet_kernels::by_name("scalar").unwrap(), Pool::new(1).unwrap());
+    let bytes = |rows: usize, cols: usize| {
+        let w = Matrix::new(f32s, rows, cols, &zeros[..4 * rows * cols]).unwrap();
+        Screen::new(&w, (set, &pool)).unwrap().bytes()
+    };
+    assert_eq!(bytes(3, 64) - bytes(3, 8), 3 * 56);
+    assert_eq!(bytes(6, 8), 2 * bytes(3, 8));
+    assert!(bytes(1, 8) > 8 && bytes(1, 8) < 64, "{}", bytes(1, 8));
 }
 
 /// Blocks of one row with scales of their own, each several times: every set adds up all of them.
