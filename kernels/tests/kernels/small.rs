@@ -1,7 +1,7 @@
 //! Small things that only a conversion or an error message shows.
 
 use crate::common::{Random, matmul, pairs, weights};
-use bitnet_kernels::quant::I2sLayout;
+use bitnet_kernels::quant::{I2sLayout, Storage};
 use bitnet_kernels::screen::Screen;
 use bitnet_kernels::{ActKind, Activations, Matrix, Pool, QuantError, kernel_sets, quant};
 
@@ -11,6 +11,32 @@ fn layouts_have_names() {
         assert_eq!((layout.name(), I2sLayout::from_name(name)), (name, Some(layout)));
     }
     assert_eq!(I2sLayout::from_name("X86"), None);
+}
+
+#[test]
+fn a_storage_is_its_format() {
+    for storage in Storage::all() {
+        let name = storage.name();
+        assert_eq!(Storage::by_name(name), Ok(storage));
+        assert_eq!(Storage::all().filter(|other| *other == storage).count(), 1, "{name}");
+        if let Storage::Rows(format) = storage {
+            let (rows, cols) = (3, format.block_len * 2);
+            assert_eq!((storage.ggml_type(), storage.file_type()), (format.ggml_type, format.file_type));
+            assert_eq!(storage.rows_are_independent(), format.trailer_bytes == 0, "{name}");
+            assert_eq!(
+                storage.pack(&vec![0.0; rows * cols], rows, cols),
+                (format.pack)(&vec![0.0; rows * cols], rows, cols)
+            );
+            assert_eq!(storage.matrix_bytes(rows, cols), format.matrix_bytes(rows, cols));
+        } else {
+            assert!(
+                storage.is_ternary() && !storage.rows_are_independent() && storage.computed_as().name == "i2_s-arm"
+            );
+            let too_large = |rows, cols| matches!(storage.matrix_bytes(rows, cols), Err(QuantError::TooLarge { .. }));
+            assert!(!too_large(1 << 24, 1 << 24) && too_large(1 << 24, (1 << 24) + 64), "{name}");
+        }
+    }
+    assert!(Storage::by_name("q9").is_err_and(|error| error.to_string().contains("tl2")));
 }
 
 /// Row, column and value of the element, wherever it lies.
