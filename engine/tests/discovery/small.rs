@@ -49,3 +49,32 @@ fn a_vocabulary_is_vouched_for_by_its_tokens_and_its_ids_are_repaired() {
         TokenizerDiscovery::from_file(&open(&[arch("llama"), bpe_keys(700, None)].concat(), Some(700))).unwrap();
     assert_eq!(repair::vouched(&other), None);
 }
+
+#[test]
+fn kinds_and_sizes_of_the_models_own_list() {
+    let of = |keys: &Keys, rows: usize| TokenizerDiscovery::from_file(&open(keys, Some(rows))).unwrap();
+    let keys = [arch("llama"), bpe_keys(700, None)].concat();
+    for (model, kind) in
+        [("gpt2", "bpe"), ("llama", "spm"), ("gemma4", "spm"), ("t5", "unigram"), ("bert", "huggingface")]
+    {
+        assert_eq!(of(&with(keys.clone(), "tokenizer.ggml.model", model), 700).kind(), Some(kind));
+    }
+    assert_eq!(of(&arch("llama"), 700).kind(), None);
+    // An empty list says nothing of the size.
+    let empty = of(&with(keys, "tokenizer.ggml.tokens", Vec::<String>::new()), 640);
+    assert_eq!((empty.vocab_size(), empty.sizes().tokens), (640, None));
+    // GPT-2's tokens with others behind them are another vocabulary.
+    let file = open(&gpt2_keys(), Some(50_257));
+    let mut tokens: Vec<String> = file
+        .metadata()
+        .array("tokenizer.ggml.tokens")
+        .unwrap()
+        .unwrap()
+        .strs()
+        .unwrap()
+        .map(|t| t.unwrap().to_owned())
+        .collect();
+    assert!(of(&gpt2_keys(), 50_257).recognised().is_some());
+    tokens.extend((0..40).map(|i| format!("another{i}")));
+    assert!(of(&with(gpt2_keys(), "tokenizer.ggml.tokens", tokens), 50_297).recognised().is_none());
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::*;
-use bitnet_engine::hub::{HubSettings, ModelRef, checkpoints, models};
+use bitnet_engine::hub::{HubError, HubSettings, ModelRef, checkpoints, models};
 use bitnet_mock_hub::{MockHub, Repo, Storage, sha256_hex};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -40,6 +40,19 @@ async fn an_old_list_is_asked_for_again() {
     assert_eq!(client.list(REPO, "main").await.unwrap().files.len(), 6);
     hub.put(Repo::new(REPO).file("new", "1", Storage::Git));
     assert_eq!(client.list(REPO, "main").await.unwrap().files, ["new"]);
+}
+
+/// A branch whose history was rewritten: what the hub does not have any more is not what the branch is.
+#[tokio::test]
+async fn a_commit_that_is_gone_is_forgotten() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    let (client, _) = client(&hub, dir.path());
+    let old = client.fetch(REPO, "main", "config.json").await.unwrap().commit;
+    hub.put(Repo::new(REPO).file("tokenizer.json", "new", Storage::Lfs));
+    let error = client.fetch(REPO, "main", "tokenizer.json").await.unwrap_err();
+    assert!(matches!(&error, HubError::RevisionNotFound { revision, .. } if *revision == old), "{error}");
+    let new = client.fetch(REPO, "main", "tokenizer.json").await.unwrap();
+    assert_eq!((&*new.read().unwrap(), new.commit != old), (&b"new".to_vec(), true));
 }
 
 #[test]
