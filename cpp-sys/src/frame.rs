@@ -86,17 +86,24 @@ fn part(from: &mut impl Read, into: &mut Vec<u8>, part: &'static str, want: u64)
 /// # Errors
 /// A header or body over its limit.
 pub fn encode(header: &[u8], body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let long = |part| std::io::Error::new(ErrorKind::InvalidInput, format!("the {part} is too long for a frame"));
-    let length = u32::try_from(header.len()).ok().filter(|n| *n <= MAX_HEADER).ok_or_else(|| long("header"))?;
-    let size = body.len() as u64;
-    if size > MAX_BODY {
-        return Err(long("body"));
-    }
     let mut bytes = Vec::with_capacity(12 + header.len() + body.len());
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(size.to_le_bytes());
+    bytes.extend(lengths(header.len() as u64, body.len() as u64)?);
     bytes.extend(header);
     bytes.extend(body);
+    Ok(bytes)
+}
+
+/// What a frame of these lengths begins with.
+fn lengths(header: u64, body: u64) -> std::io::Result<[u8; 12]> {
+    for (part, length, limit) in [("header", header, u64::from(MAX_HEADER)), ("body", body, MAX_BODY)] {
+        if length > limit {
+            let why = format!("the {part} is too long for a frame");
+            return Err(std::io::Error::new(ErrorKind::InvalidInput, why));
+        }
+    }
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&(header as u32).to_le_bytes());
+    bytes[4..].copy_from_slice(&body.to_le_bytes());
     Ok(bytes)
 }
 
@@ -168,6 +175,17 @@ mod tests {
         let mut long = 0_u32.to_le_bytes().to_vec();
         long.extend((MAX_BODY + 1).to_le_bytes());
         assert!(matches!(read(&mut long.as_slice()), Err(FrameError::TooLong { part: "body", .. })));
+    }
+
+    #[test]
+    fn a_frame_is_written_up_to_its_limits() {
+        let header = u64::from(MAX_HEADER);
+        let bytes = lengths(header, MAX_BODY).expect("the longest");
+        assert!(matches!(read(&mut bytes.as_slice()), Err(FrameError::Cut { part: "header", got: 0, .. })));
+        for (header, body, part) in [(header + 1, 0, "header"), (0, MAX_BODY + 1, "body"), (u64::MAX, 0, "header")] {
+            let error = lengths(header, body).expect_err(part);
+            assert!(error.to_string().contains(&format!("the {part} is too long")), "{error}");
+        }
     }
 
     #[test]

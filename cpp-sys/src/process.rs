@@ -17,7 +17,7 @@ use crate::frame::{self, Frame, FrameError};
 /// Lines of stderr that are kept, and bytes of each.
 const LINES: usize = 40;
 const LINE: usize = 400;
-/// How long a process that closed its stdout, or was told to go, may take to end.
+/// How long a process that closed its stdout, or was told to go, may take to end, and its stderr after it.
 const GRACE: Duration = Duration::from_millis(1500);
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Process {
         let _ = self.child.wait();
         // What the process said last is still in the pipe; a child of its own may hold that pipe open, so not for ever.
         let start = Instant::now();
-        while !self.listener.is_finished() && start.elapsed() < Duration::from_millis(300) {
+        while !self.listener.is_finished() && start.elapsed() < GRACE {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -225,6 +225,66 @@ mod tests {
         let tail = Mutex::default();
         listen(Interrupted(vec![fails(broken), Ok(b"two\n"), fails(interrupted), Ok(b"one\n")]), &tail);
         assert_eq!(tail.into_inner().unwrap_or_else(PoisonError::into_inner).lines(), ["one", "two"]);
+    }
+
+    /// A process that does what a script says.
+    fn script(text: &str) -> (tempfile::TempDir, Process) {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("script");
+        std::fs::write(&path, format!("#!/bin/sh\nPATH=/bin:/usr/bin\n{text}\n")).expect("script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        // Another test that starts a process at this moment has a copy of what is open for writing.
+        for _ in 0..100 {
+            match Process::start(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => return (dir, other.expect("it starts")),
+            }
+        }
+        panic!("the script stays busy");
+    }
+
+    #[test]
+    fn the_end_is_an_end_with_the_last_words() {
+        // Twelve zeros are a frame, which says that all else was written.
+        let said = "echo first >&2; echo last >&2; head -c 12 /dev/zero; exec sleep 1000";
+        let (_dir, mut process) = script(said);
+        process.exchange(Vec::new(), Duration::from_secs(60)).expect("a frame");
+        process.end();
+        assert!(process.listener.is_finished(), "its stderr was read to the end");
+        assert!(matches!(process.child.try_wait(), Ok(Some(_))), "it was killed");
+        assert_eq!(process.last_lines(), ["first", "last"]);
+    }
+
+    #[test]
+    fn what_a_child_says_a_moment_later_is_heard() {
+        let (_dir, mut process) =
+            script("(sleep 0.3; echo late >&2) >/dev/null & head -c 12 /dev/zero; exec sleep 1000");
+        process.exchange(Vec::new(), Duration::from_secs(60)).expect("a frame");
+        process.end();
+        assert_eq!(process.last_lines(), ["late"]);
+    }
+
+    /// A child that it leaves behind holds its stderr open.
+    #[test]
+    fn nobody_waits_for_a_grandchild() {
+        let (_dir, mut process) = script("sleep 30 >/dev/null </dev/null & head -c 12 /dev/zero; exec sleep 1000");
+        process.exchange(Vec::new(), Duration::from_secs(60)).expect("a frame");
+        let start = Instant::now();
+        process.end();
+        assert!(!process.listener.is_finished() && start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+
+    /// Its status is waited for where its stdout ends first.
+    #[test]
+    fn a_slow_end_has_its_status() {
+        let (_dir, mut process) = script("exec >&-; sleep 0.3; exit 7");
+        match process.exchange(Vec::new(), Duration::from_secs(60)) {
+            Err(Broken::Died(status)) => assert_eq!(status, "exit status: 7"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -311,8 +311,17 @@ mod tests {
         }
         put("usr/lib/llvm-14/lib/libclang.so.1");
         assert!(found(None));
-        // Of this machine, whatever it has.
+        // Of this machine, whatever it has, and of one without any.
         let here = missing_tools();
+        if std::env::var_os("NO_TOOLS").is_some() {
+            assert_eq!(here.iter().filter(|line| line.contains("`cmake` is missing")).count(), 1, "{here:?}");
+        } else {
+            let this = std::env::current_exe().expect("this program");
+            let mut again = std::process::Command::new(this);
+            again.args(["--exact", "workers::tests::tools_are_missing_until_they_are_there"]);
+            let again = again.env("NO_TOOLS", "1").env("PATH", "/nonexistent").output().expect("the same test");
+            assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+        }
         let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
         assert_eq!(
             here,
@@ -336,7 +345,9 @@ mod tests {
             assert!(flags.len() == 8 && flags.bytes().all(|byte| byte.is_ascii_hexdigit()), "{flags}");
         }
         assert_eq!(list(&["a".to_owned(), "b".to_owned()]), "\n  - a\n  - b");
-        assert_eq!(Workers::new("t".as_ref()).build_folder(), Path::new("t/cpp/build"));
+        let workers = Workers::new("t".as_ref());
+        assert_eq!(workers.build_folder(), Path::new("t/cpp/build"));
+        assert_eq!(workers.program(CppBackend::Llama), Path::new("t/cpp/llama/worker"));
         let (one, other) = (fingerprint(CppBackend::BitNet), fingerprint(CppBackend::Llama));
         assert!(one != other && one.len() == 64 && hex::decode(&one).is_ok(), "{one}");
     }

@@ -56,6 +56,8 @@ const CASES: &[Case] = &[
     ("a_frame_cut_short_is_a_death", cut),
     ("a_header_that_is_no_answer_is_a_protocol_error", garbage),
     ("an_answer_to_another_request_is_a_protocol_error", other_id),
+    ("requests_are_counted", counted),
+    ("a_load_has_a_limit_of_its_own", slow_load),
     ("a_body_of_the_wrong_length_is_a_protocol_error", wrong_body),
     ("another_version_or_backend_is_turned_away", strangers),
     ("a_worker_that_floods_stderr_stops_nobody", flood),
@@ -124,6 +126,7 @@ fn good() {
     assert_eq!(session.generate(&[250], 9).expect("ids").tokens, [251, 252, 253, 254, 255], "it may end before");
     assert!(format!("{session:?}").contains("llama"), "{session:?}");
     assert!(format!("{:?}", SessionOptions::default()).contains("timeout: 120s"));
+    assert_eq!((session.timings().of("generate").calls, session.timings().of("generate").tokens), (2, 14));
     let trace = session.trace(&[3, 5], &["output".to_owned()]).expect("trace");
     assert_eq!(trace.iter().map(|step| (step.rows, step.width, step.values.len())).collect::<Vec<_>>(), [(2, 3, 6)]);
     assert_eq!((session.timings().of("logits").calls, session.timings().of("logits").tokens), (2, 5));
@@ -155,6 +158,7 @@ fn refusals() {
     refused(session.logits(&[0; 513], &all, 1), "513 tokens");
     refused(session.logits(&[1], &Positions::List(vec![1]), 1), "positions must ascend");
     refused(session.logits(&[1, 2], &Positions::List(vec![1, 0]), 1), "positions must ascend");
+    refused(session.logits(&[1, 2], &Positions::List(vec![1, 1]), 1), "positions must ascend");
     refused(session.generate(&[1], 512), "513 tokens");
     refused(session.trace(&[300], &[]), "token 300");
     refused(session.provoke(Fault::Assert), "Assert is for real workers");
@@ -266,6 +270,17 @@ fn garbage() {
 
 fn other_id() {
     protocol("other-id", "an answer to request 999");
+}
+
+fn counted() {
+    let logits = loaded("third", SLACK).logits(&[1, 2], &Positions::All, 1).expect("the id that was sent");
+    assert_eq!(logits.values, [0.0; 2 * VOCAB]);
+}
+
+fn slow_load() {
+    let mut session = started("slow-load", SessionOptions { timeout: Duration::from_millis(100), ..patient() });
+    let session = session.as_mut().expect("hello");
+    session.load("toy.gguf".as_ref(), LoadOptions::default()).expect("longer than other requests may take");
 }
 
 fn wrong_body() {

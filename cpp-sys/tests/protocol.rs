@@ -11,7 +11,12 @@ const VOCAB: usize = 5;
 const CONTEXT: usize = 8;
 
 /// Answers with what it was asked, so that a request in the wrong place shows.
-struct Echo;
+#[derive(Default)]
+struct Echo {
+    largest: Option<usize>,
+    /// The chunks that logits were asked with.
+    chunks: Vec<usize>,
+}
 
 impl Reference for Echo {
     fn hello(&self) -> Hello {
@@ -35,7 +40,7 @@ impl Reference for Echo {
             bos: None,
             eos: None,
             add_bos: false,
-            largest_batch: None,
+            largest_batch: self.largest,
             threads,
             warnings: Vec::new(),
         })
@@ -49,7 +54,8 @@ impl Reference for Echo {
         Ok(tokens.iter().map(|id| *id as u8).collect())
     }
 
-    fn logits(&mut self, tokens: &[u32], positions: &[usize], _: usize) -> Result<Vec<f32>, Refusal> {
+    fn logits(&mut self, tokens: &[u32], positions: &[usize], chunk: usize) -> Result<Vec<f32>, Refusal> {
+        self.chunks.push(chunk);
         // Arguments were checked before.
         assert!(!tokens.is_empty() && tokens.len() <= CONTEXT && tokens.iter().all(|id| (*id as usize) < VOCAB));
         assert!(positions.is_sorted_by(|a, b| a < b) && positions.iter().all(|at| *at < tokens.len()));
@@ -147,7 +153,7 @@ proptest! {
     #[test]
     fn every_request_has_one_answer_in_its_order(asks in prop::collection::vec(request(), 0..12)) {
         let mut written = Vec::new();
-        serve(&mut Echo, &mut traffic(&asks).as_slice(), &mut written).expect("the stream ends between two frames");
+        serve(&mut Echo::default(), &mut traffic(&asks).as_slice(), &mut written).expect("the stream ends between two frames");
         let answers = answers(&written);
         prop_assert_eq!(answers.len(), asks.len());
         let mut loaded = false;
@@ -167,7 +173,7 @@ proptest! {
         let at = cut.index(bytes.len());
         let ends: Vec<usize> = (0..=asks.len()).map(|n| traffic(&asks[..n]).len()).collect();
         let mut written = Vec::new();
-        let served = serve(&mut Echo, &mut &bytes[..at], &mut written);
+        let served = serve(&mut Echo::default(), &mut &bytes[..at], &mut written);
         prop_assert_eq!(answers(&written).len(), ends.iter().filter(|end| **end <= at).count() - 1);
         match served {
             Ok(()) => prop_assert!(ends.contains(&at)),
@@ -190,7 +196,7 @@ proptest! {
         }
         let _ = frame::read(&mut bytes.as_slice());
         let mut written = Vec::new();
-        let _ = serve(&mut Echo, &mut bytes.as_slice(), &mut written);
+        let _ = serve(&mut Echo::default(), &mut bytes.as_slice(), &mut written);
         answers(&written);
     }
 }
@@ -198,7 +204,7 @@ proptest! {
 #[test]
 fn another_version_is_refused_by_the_worker_too() {
     let mut written = Vec::new();
-    serve(&mut Echo, &mut traffic(&[(Ask::Hello { protocol: 99 }, Vec::new())]).as_slice(), &mut written)
+    serve(&mut Echo::default(), &mut traffic(&[(Ask::Hello { protocol: 99 }, Vec::new())]).as_slice(), &mut written)
         .expect("served");
     match &answers(&written)[0].0.outcome {
         Outcome::Error(refusal) => assert!(refusal.message.contains("the client 99"), "{refusal:?}"),
@@ -222,4 +228,20 @@ fn lengths_are_met_to_the_byte() {
     let longest = vec![b' '; frame::MAX_HEADER as usize];
     assert!(frame::encode(&longest, b"").is_ok());
     assert!(frame::encode(&[longest.as_slice(), b" "].concat(), b"").is_err());
+}
+
+/// At least one token at once, and no more than the reference's kernels can do.
+#[test]
+fn a_chunk_is_cut_to_what_the_reference_can_do() {
+    let asked = |largest| {
+        let load = Ask::Load { path: "m.gguf".into(), options: LoadOptions::default(), threads: 1 };
+        let logits = |chunk| (Ask::Logits { positions: Positions::All, chunk }, frame::from_u32(&[1, 2]));
+        let asks = [(load, Vec::new()), logits(0), logits(1), logits(2), logits(9)];
+        let mut echo = Echo { largest, ..Echo::default() };
+        serve(&mut echo, &mut traffic(&asks).as_slice(), &mut Vec::new()).expect("served");
+        echo.chunks
+    };
+    assert_eq!(asked(None), [1, 1, 2, 9]);
+    assert_eq!(asked(Some(4)), [1, 1, 2, 4]);
+    assert_eq!(asked(Some(0)), [1, 1, 1, 1]);
 }

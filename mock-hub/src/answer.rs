@@ -65,6 +65,9 @@ pub(crate) struct Ask {
     if_range: Option<String>,
     pub(crate) token: Option<String>,
     corrupt: Vec<u64>,
+    /// Bytes by which a part begins too late.
+    late: u64,
+    other_commit: bool,
 }
 
 impl Ask {
@@ -77,7 +80,14 @@ impl Ask {
             if_range: header(request, "if-range"),
             token: header(request, "authorization").and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned)),
             corrupt,
+            late: faults.iter().map(|f| if let Fault::OtherRange { by } = f { *by } else { 0 }).sum(),
+            other_commit: faults.contains(&Fault::OtherCommit),
         }
+    }
+
+    /// The commit that the answer names.
+    fn said(&self, commit: String) -> String {
+        if self.other_commit { sha256_hex(commit.as_bytes())[..40].to_owned() } else { commit }
     }
 }
 
@@ -199,6 +209,7 @@ fn resolve(state: &State, name: &str, revision: &str, path: &str, ask: &Ask, may
     let Some((commit, files)) = repo.find(revision) else {
         return refusal(404, "RevisionNotFound", &format!("Invalid rev id: {revision}"));
     };
+    let commit = ask.said(commit);
     let Some(file) = files.get(path) else {
         let (status, answer) = refusal(404, "EntryNotFound", "Entry not found");
         return (status, answer.insert_header("X-Repo-Commit", commit));
@@ -291,6 +302,7 @@ fn contents(file: &File, etag: &str, ask: &Ask, headers: impl Fn(u16) -> Respons
         ),
         Slice::Unsatisfiable => (416, headers(416).insert_header("Content-Range", format!("bytes */{len}"))),
         Slice::Part { start, end } => {
+            let start = start.saturating_add(usize::try_from(ask.late).unwrap_or(usize::MAX)).min(end - 1);
             let answer = headers(206)
                 .insert_header("Content-Range", format!("bytes {start}-{}/{len}", end - 1))
                 .set_body_raw(&bytes[start..end], "application/octet-stream");

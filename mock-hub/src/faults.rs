@@ -65,6 +65,13 @@ pub enum Fault {
     Delay { pause: Duration },
     /// The server ignores `Range` and sends the whole file with 200.
     IgnoreRange,
+    /// A part begins so many bytes later than was asked for, and says so.
+    OtherRange {
+        /// Added to its first byte; one byte is sent at least.
+        by: u64,
+    },
+    /// The hub names another commit than that of its answer.
+    OtherCommit,
 }
 
 /// A fault and the requests that it strikes.
@@ -179,7 +186,7 @@ impl fmt::Display for FaultError {
         write!(
             f,
             "{}; a fault is one of cut=BYTES, drip=BYTES/PAUSE, stall=BYTES/PAUSE, length=DELTA, nolength, corrupt=BYTE, html=STATUS, \
-             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, moved=STATUS, refuse, delay=PAUSE, norange, followed by any of \
+             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, moved=STATUS, refuse, delay=PAUSE, norange, other-range=BYTES, other-commit, followed by any of \
              on=hub|cdn|elsewhere, method=GET|HEAD, path=SUFFIX, skip=N, times=N, chance=PERCENT; pauses are 10ms or 5s; \
              for example: cut=100,on=cdn,times=2",
             self.0
@@ -218,6 +225,8 @@ impl FromStr for Rule {
             "refuse" => Fault::Refuse,
             "delay" => Fault::Delay { pause: pause(name, value)? },
             "norange" => Fault::IgnoreRange,
+            "other-range" => Fault::OtherRange { by: number(name, value)? },
+            "other-commit" => Fault::OtherCommit,
             other => return Err(FaultError(format!("unknown fault `{other}`"))),
         };
         let mut rule = fault.always();
@@ -295,7 +304,9 @@ mod tests {
         assert_eq!(rule, wanted);
         let rule: Rule = "stall=10/5s".parse().unwrap();
         assert_eq!(rule.fault, Fault::Stall { at: 10, pause: Duration::from_secs(5) });
-        for bad in ["", "cut", "cut=x", "drip=5", "html=99", "cut=1,on=moon", "cut=1,foo=2", "delay=5"] {
+        assert_eq!("other-range=7".parse::<Rule>().unwrap().fault, Fault::OtherRange { by: 7 });
+        assert_eq!("other-commit".parse::<Rule>().unwrap().fault, Fault::OtherCommit);
+        for bad in ["", "cut", "cut=x", "other-range", "drip=5", "html=99", "cut=1,on=moon", "cut=1,foo=2", "delay=5"] {
             assert!(bad.parse::<Rule>().is_err(), "`{bad}` must be refused");
         }
     }

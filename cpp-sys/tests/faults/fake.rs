@@ -22,6 +22,8 @@ const BAD: &[(&str, Bad)] = &[
     ("no-outcome", |id| frame::encode(format!("{{\"id\":{id}}}").as_bytes(), b"").unwrap_or_default()),
     ("no-rows", |id| answer(id, "{\"rows\":1}", &[])),
     ("other-id", |_| answer(999, ROWS, &[])),
+    // The third request has the third id.
+    ("third", |_| answer(3, ROWS, &[0; 2048])),
     ("odd-body", |id| answer(id, ROWS, &[0; 5])),
     ("short-body", |id| answer(id, ROWS, &[0; 4])),
     ("too-many", |id| {
@@ -37,7 +39,7 @@ fn answer(id: u64, ok: &str, body: &[u8]) -> Vec<u8> {
 
 /// All roles.
 pub(crate) fn roles() -> impl Iterator<Item = &'static str> {
-    BAD.iter().map(|(name, _)| *name).chain(["good", "dies", "silent", "flood", "old", "bitnet"])
+    BAD.iter().map(|(name, _)| *name).chain(["good", "dies", "silent", "flood", "old", "bitnet", "slow-load"])
 }
 
 /// Is the worker of this role.
@@ -80,6 +82,9 @@ impl Reference for Toy {
     }
 
     fn load(&mut self, path: &Path, options: &LoadOptions, threads: usize) -> Result<LoadInfo, Refusal> {
+        if self.role == "slow-load" {
+            std::thread::sleep(Duration::from_millis(300));
+        }
         if !path.ends_with("toy.gguf") {
             return Err(Refusal { message: "no such file".to_owned(), log: vec!["error: open".to_owned()] });
         }

@@ -209,6 +209,8 @@ mod tests {
         let (gone, held) = (path(format!(".gguf-{dead}-0.part")), path(format!(".gguf-{dead}-1.part")));
         let kept = [
             path(format!(".gguf-{}-7.part", std::process::id())),
+            // The first name that the new file would have.
+            path(format!(".gguf-{}-0.part", std::process::id())),
             path(format!(".gguf-{dead}.part")),
             path(format!("x.gguf-{dead}-0.part")),
             held.clone(),

@@ -169,6 +169,16 @@ impl Cache {
         self.write(&self.ref_file(repo, revision), commit.as_bytes())
     }
 
+    /// No branch or tag is this commit any more: the hub does not have it. Whoever asks for one of them next asks the hub.
+    pub(crate) fn forget_commit(&self, repo: &str, commit: &str) {
+        for entry in fs::read_dir(self.root.join("refs").join(folder(repo))).into_iter().flatten().flatten() {
+            if fs::read_to_string(entry.path()).is_ok_and(|known| known.trim() == commit) {
+                // What stays is asked for again when it is old.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// A file of a commit, if it is here. Its contents are not looked at; [`Cache::read`] does that.
     pub fn find(&self, repo: &str, commit: &str, path: &str) -> Option<CacheEntry> {
         let record: Record = serde_json::from_slice(&fs::read(self.entry_file(repo, commit, path)).ok()?).ok()?;

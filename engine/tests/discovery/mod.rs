@@ -7,3 +7,4 @@ mod metadata;
 mod padding;
 mod pins;
 mod quantization;
+mod small;

@@ -1,7 +1,7 @@
 //! The small parts of reading: arrays step by step, integers of every width, copies.
 
-use crate::gguf_support::Raw;
-use bitnet_engine::gguf::{GgufFile, GgufWriter, Value};
+use crate::gguf_support::{ARRAY, BOOL, Raw};
+use bitnet_engine::gguf::{GgufError, GgufFile, GgufWriter, Value};
 use std::path::PathBuf;
 
 fn tiny() -> PathBuf {
@@ -53,8 +53,24 @@ fn a_copy_is_the_file_and_a_folder_is_none() {
     assert!(copy == bytes && file.is_mapped() && !file.metadata().is_empty());
     assert!(!GgufFile::from_vec(bytes).unwrap().is_mapped());
     assert!(Raw::header(3, 0, 0).open().unwrap().metadata().is_empty());
+    // Whatever lies behind the last tensor is copied too.
+    let more = [&std::fs::read(tiny()).unwrap()[..], b"12345"].concat();
+    let mut copy = Vec::new();
+    GgufFile::from_vec(more.clone()).unwrap().copy_to(&mut copy).unwrap();
+    assert!(copy == more);
     let folder = GgufFile::open(tiny().parent().unwrap()).unwrap_err().to_string();
     assert!(folder.contains("a directory"), "{folder}");
+}
+
+#[test]
+fn a_flag_that_is_none_is_named_with_its_place() {
+    let mut raw = Raw::header(3, 0, 1);
+    raw.key(0, "flags", ARRAY).u32("type of elements", BOOL).u64("count", 4).field("value", &[0, 1, 9, 0]);
+    let place = raw.bytes.len() as u64 - 2;
+    match raw.open() {
+        Err(GgufError::BadBool { at, found: 9, .. }) => assert_eq!(at, place),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -163,6 +163,34 @@ async fn a_server_without_ranges_starts_again() {
     assert!(events.iter().any(|event| matches!(event, Event::Restarted { .. })), "{events:?}");
 }
 
+/// The checksum would find the bytes in the end; the range is seen before any of them is kept.
+#[tokio::test]
+async fn another_range_than_the_one_that_was_asked_for_is_refused_by_its_header() {
+    let (hub, events, metrics) = survives([
+        Fault::Cut { at: 1000 }.always().on(Side::Cdn).times(1),
+        Fault::OtherRange { by: 7 }.always().on(Side::Cdn).skip(1).times(1),
+    ])
+    .await;
+    assert_eq!(gets(&hub), [None, Some("bytes=1000-".to_owned()), None]);
+    assert_eq!((metrics.checksum_failures, metrics.bytes), (0, 4000));
+    let told = |event: &Event| matches!(event, Event::Restarted { why, .. } if why.contains("another range"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_hub_that_answers_for_another_commit_is_refused() {
+    let (hub, dir, other) = (hub([]), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let commit = client(&hub, other.path()).0.fetch(REPO, "main", "config.json").await.unwrap().commit;
+    hub.log().clear();
+    hub.fault(Fault::OtherCommit.always().on(Side::Hub));
+    let error = client(&hub, dir.path()).0.fetch(REPO, &commit, FILE).await.unwrap_err();
+    let asked = format!("when asked for {commit}");
+    assert!(matches!(&error, HubError::BadAnswer { why, .. } if why.contains(&asked)), "{error}");
+    assert_eq!((hub.log().len(), cached(dir.path())), (1, Vec::new()), "it is not asked again, and nothing is kept");
+    hub.heal();
+    assert_eq!(*client(&hub, dir.path()).0.fetch(REPO, &commit, FILE).await.unwrap().read().unwrap(), body());
+}
+
 #[tokio::test]
 async fn a_stall_is_noticed_and_resumed() {
     let started = Instant::now();

@@ -6,4 +6,5 @@ mod down;
 mod download;
 mod faults;
 mod moved;
+mod small;
 mod snapshot;

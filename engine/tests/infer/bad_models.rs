@@ -3,11 +3,15 @@
 
 use crate::model_support::*;
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::inference::{Session, SessionOptions, Want};
+use bitnet_engine::inference::{
+    GenerateOptions, InferenceError, Needs, Session, SessionOptions, Want, generate, perplexity,
+};
 use bitnet_engine::load::LAYOUT_KEY;
+use bitnet_kernels::quant::I2sLayout;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// What is spoilt, how, and words of the message that must name what and where.
@@ -329,4 +333,55 @@ fn flipped_bytes_never_panic() {
     });
     result.unwrap();
     assert!(loads.get() > 100 && errors.get() > 100, "{} load, {} do not", loads.get(), errors.get());
+}
+
+/// A row of the output matrix whose sum is infinity minus infinity: every logit but one is a number, and that one is NaN.
+#[test]
+fn a_nan_among_the_logits_is_an_error_of_every_way_to_them() {
+    let mut small = Small::new();
+    small.add("output_norm.weight", &[HIDDEN as u64], "f32", &[1e6; HIDDEN]);
+    small.matrix("output.weight", "f32", VOCAB, HIDDEN);
+    let row = VOCAB - 3;
+    for (at, value) in (0..HIDDEN).map(|i| if i % 2 == 0 { 3e38f32 } else { -3e38 }).enumerate() {
+        let byte = 4 * (row * HIDDEN + at);
+        small.data("output.weight")[byte..byte + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let file = GgufFile::from_vec(small.bytes()).unwrap();
+    let loaded = bitnet_engine::load::load(file, Some(I2sLayout::X86), kernels(), &pool(1)).unwrap();
+    // Products of both signs are infinite.
+    session(&loaded.model, None, 8)
+        .hidden(&[1, 5], Want::All, &mut |_, row| {
+            let signed = |i: usize, x: f32| if i & 1 == 0 { x } else { -x };
+            let any = |sign: f32| row.iter().enumerate().any(|(i, x)| sign * signed(i, *x) > 1e3);
+            assert!(row.iter().all(|x| x.is_finite()) && any(1.0) && any(-1.0));
+        })
+        .unwrap();
+    let nan = |result: Result<(), InferenceError>, at: usize, what: &str| match result {
+        Err(InferenceError::NotFinite { position }) => assert_eq!(position, at, "{what}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    for chunk in [1, 8] {
+        let fresh = || session(&loaded.model, None, chunk);
+        for (want, at) in [(Want::All, 0), (Want::Last, 1)] {
+            let mut session = fresh();
+            let forward = session.forward(&[1, 5], want, &mut |_, _| panic!("logits that are no numbers"));
+            nan(forward, at, "forward");
+            // The chunk that failed does not count.
+            assert_eq!(session.position(), if chunk == 1 { at } else { 0 });
+        }
+        nan(fresh().logits(&[1, 5]).map(drop), 1, "logits");
+        nan(
+            fresh().logits_needed(&[1, 5], &Needs { count: 1, within: 0.0, also: Vec::new() }).map(drop),
+            1,
+            "logits that a sampler needs",
+        );
+        let mut session = fresh();
+        session.hold(&[1, 5], 2).unwrap();
+        nan(session.held(1, None).map(drop), 1, "a held row");
+        let text = perplexity(&mut fresh(), &*loaded.tokenizer, "abc", &mut |_, _| {});
+        nan(text.map(drop), 0, "perplexity");
+        let (options, cancel) = (GenerateOptions::default(), AtomicBool::new(false));
+        let made = generate(&mut fresh(), &*loaded.tokenizer, &[1, 5], &options, &cancel, &mut |_| {});
+        nan(made.map(drop), 1, "generate");
+    }
 }

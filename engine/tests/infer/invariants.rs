@@ -134,6 +134,67 @@ fn windows_of_a_perplexity() {
     assert!(message.contains("context") && message.contains("two tokens"), "{message}");
 }
 
+/// A tokenizer whose model wants no beginning-of-sequence token.
+struct NoBos;
+
+impl Tokenizer for NoBos {
+    fn encode_bytes(&self, bytes: &[u8], opts: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        tiny().tokenizer.encode_bytes(bytes, EncodeOptions { add_special: false, ..opts })
+    }
+    fn token_bytes(&self, id: u32, special: bool) -> Option<Cow<'_, [u8]>> {
+        tiny().tokenizer.token_bytes(id, special)
+    }
+    fn vocab_size(&self) -> usize {
+        tiny().tokenizer.vocab_size()
+    }
+    fn special(&self) -> &SpecialTokens {
+        static SPECIAL: OnceLock<SpecialTokens> = OnceLock::new();
+        SPECIAL.get_or_init(|| SpecialTokens { add_bos: false, ..*tiny().tokenizer.special() })
+    }
+    fn is_eog(&self, _: u32) -> bool {
+        false
+    }
+    fn kind(&self) -> &'static str {
+        "test"
+    }
+    fn pre(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Each window begins with what every other one of its tokens is predicted after: the beginning-of-sequence token, or else
+/// the last token of the window before.
+#[test]
+fn a_window_of_a_perplexity_begins_with_its_context() {
+    let text = "In the beginning God created the heaven and the earth.";
+    let options = EncodeOptions { add_special: false, parse_special: false };
+    let ids = tiny().tokenizer.encode(text, options).unwrap();
+    let bos = tiny().tokenizer.special().bos.unwrap();
+    for context in [2, 4, 7, 256] {
+        for (tokenizer, with_bos) in [(&*tiny().tokenizer, true), (&NoBos, false)] {
+            let mut session = session_with(tiny(), 1, Some(context), 16);
+            let found = perplexity(&mut session, tokenizer, text, &mut |_, _| {}).unwrap();
+            let predicted = if with_bos { &ids[..] } else { &ids[1..] };
+            let (mut nats, mut before) = (0.0, if with_bos { bos } else { ids[0] });
+            for window in predicted.chunks(context - 1) {
+                for n in 0..window.len() {
+                    let mut fresh = session_with(tiny(), 1, Some(context), 16);
+                    let seen: Vec<u32> = std::iter::once(before).chain(window[..n].iter().copied()).collect();
+                    nats += nll(fresh.logits(&seen).unwrap(), window[n] as usize);
+                }
+                before = if with_bos { bos } else { window[window.len() - 1] };
+            }
+            let what = format!("{context} positions, {}", if with_bos { "with BOS" } else { "without" });
+            assert_eq!(
+                (found.tokens, found.windows),
+                (predicted.len(), predicted.len().div_ceil(context - 1)),
+                "{what}"
+            );
+            assert_eq!(found.nats, nats, "{what}");
+        }
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     for threads in [1, 2, 3] {

@@ -2,6 +2,8 @@
 
 use crate::model_support::*;
 use bitnet_engine::inference::{Observer, Session, SessionOptions, StepResult, Want};
+use bitnet_engine::model::Config;
+use bitnet_engine::ops::Op;
 use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,6 +40,57 @@ fn apart(a: &[f64], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max)
 }
 
+/// Attention of a head at a position over the last `window` positions, itself included.
+fn looked_back(rows: &Rows, config: &Config, layer: usize, position: usize, head: usize, window: usize) -> Vec<f64> {
+    let dim = config.head_dim;
+    // What the cache holds is rounded to f16.
+    let kept = |x: f32| f64::from(f16_to_f32(f32_to_f16(x)));
+    let part =
+        |step: &str, at: usize, head: usize| &rows.0[&format!("blk.{layer}.{step}")][at][head * dim..(head + 1) * dim];
+    let (query, shared) = (part("attn_q_rope", position, head), head / (config.heads / config.kv_heads));
+    let seen = (position + 1).saturating_sub(window)..position + 1;
+    let score = |at: usize| {
+        let key = part("attn_k_rope", at, shared);
+        let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * kept(*k)).sum();
+        dot / (dim as f64).sqrt()
+    };
+    let scores: Vec<f64> = seen.clone().map(score).collect();
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut out = vec![0.0; dim];
+    for (at, weight) in seen.zip(&weights) {
+        out.iter_mut().zip(part("attn_v", at, shared)).for_each(|(out, v)| *out += weight / total * kept(*v));
+    }
+    out
+}
+
+/// A position sees the last `window` positions, itself included: no more and no less.
+#[test]
+fn a_window_is_as_long_as_it_says() {
+    let tokens: Vec<u32> = (0..CONTEXT as u32).map(|i| 3 + i * 37 % 280).collect();
+    for window in [1, 2, 5, 16, 63, 64, 100] {
+        let mut loaded = Small::new().load().unwrap();
+        let model = Arc::get_mut(&mut loaded.model).unwrap();
+        for step in &mut model.plan {
+            if let Op::Attention(attention) = &mut step.op {
+                attention.window = Some(window);
+            }
+        }
+        for chunk in [1, 7, 64] {
+            let mut rows = Rows::default();
+            let mut session = session(&loaded.model, None, chunk);
+            session.forward_observed(&tokens, Want::All, &mut |_, _| {}, Some(&mut rows)).unwrap();
+            let config = &loaded.model.config;
+            for (position, head) in (0..CONTEXT).flat_map(|at| (0..config.heads).map(move |head| (at, head))) {
+                let own = &rows.0["blk.0.attn"][position][head * config.head_dim..(head + 1) * config.head_dim];
+                let off = apart(&looked_back(&rows, config, 0, position, head, window), own);
+                assert!(off < 1e-4, "a window of {window}, chunks of {chunk}, position {position}: {off} off");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_token_turns_and_looks_back_by_its_absolute_position() {
     let loaded = tiny();
@@ -70,28 +123,11 @@ fn a_token_turns_and_looks_back_by_its_absolute_position() {
             let off = worst(true).min(worst(false));
             assert!(off < 2e-4, "chunks of {chunk}, layer {layer}: a rotation is {off} off");
 
-            // What the cache holds is rounded to f16.
-            let kept = |x: f32| f64::from(f16_to_f32(f32_to_f16(x)));
-            let group = config.heads / config.kv_heads;
             for position in [0, 1, 6, 7, 8, 63, 64, 65, 127, 128, 129, TOKENS - 1] {
                 for head in 0..config.heads {
-                    let part = |row: &'static str, at: usize, head: usize| &of(row)[at][head * dim..(head + 1) * dim];
-                    let query = part("attn_q_rope", position, head);
-                    let score = |at: usize| {
-                        let key = part("attn_k_rope", at, head / group);
-                        let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * kept(*k)).sum();
-                        dot / (dim as f64).sqrt()
-                    };
-                    let scores: Vec<f64> = (0..=position).map(score).collect();
-                    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
-                    let total: f64 = weights.iter().sum();
-                    let mut out = vec![0.0; dim];
-                    for (at, weight) in weights.iter().enumerate() {
-                        let value = part("attn_v", at, head / group);
-                        out.iter_mut().zip(value).for_each(|(out, v)| *out += weight / total * kept(*v));
-                    }
-                    let off = apart(&out, part("attn", position, head));
+                    let out = looked_back(&rows, config, layer, position, head, usize::MAX);
+                    let own = &of("attn")[position][head * dim..(head + 1) * dim];
+                    let off = apart(&out, own);
                     assert!(
                         off < 1e-4,
                         "chunks of {chunk}, layer {layer}, position {position}: attention is {off} off"

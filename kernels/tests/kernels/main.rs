@@ -10,6 +10,7 @@ mod matmul;
 mod numerics;
 mod rows;
 mod screen;
+mod small;
 mod strips;
 mod ternary;
 mod tiled;

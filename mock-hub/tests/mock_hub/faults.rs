@@ -140,3 +140,24 @@ async fn faults_compose_and_range_can_be_ignored() {
     assert_eq!((bytes.len(), whole, bytes[5] == body()[5]), (100, false, false));
     assert_eq!(hub.log().entries()[0].range.as_deref(), Some("bytes=50-"), "the log has what was asked");
 }
+
+#[tokio::test]
+async fn a_part_begins_elsewhere_and_says_so() {
+    let hub = hub([Fault::OtherRange { by: 7 }.always()]);
+    let url = format!("{}/o/n/{}", hub.origin(Side::Cdn), sha256_hex(&body()));
+    for (asked, first) in [("bytes=1000-", 1007), ("bytes=2998-", 2999)] {
+        let part = client().get(&url).header("Range", asked).send().await.unwrap();
+        assert_eq!(part.headers()["content-range"], format!("bytes {first}-2999/3000").as_str());
+        assert_eq!(part.bytes().await.unwrap(), body()[first..]);
+    }
+    assert_eq!(read(get(&hub).await.unwrap()).await, (body(), true), "the whole is whole");
+}
+
+#[tokio::test]
+async fn another_commit_is_named() {
+    let hub = hub([Fault::OtherCommit.always().times(1)]);
+    let commit = |answer: Response| answer.headers()["x-repo-commit"].to_str().unwrap().to_owned();
+    let ask = || client().head(format!("{}/o/n/resolve/main/big.bin", hub.endpoint())).send();
+    let (other, own) = (commit(ask().await.unwrap()), commit(ask().await.unwrap()));
+    assert!(other != own && other.len() == own.len(), "{other} {own}");
+}

@@ -1,5 +1,6 @@
 //! The mock hub from outside, as a library and as a program.
 
+mod any;
 mod faults;
 mod program;
 mod protocol;

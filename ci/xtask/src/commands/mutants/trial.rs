@@ -167,6 +167,9 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
             command.args(["check", "--lib"]);
         }
         command.args(["--quiet", "--message-format=json", "--package", package]).args(cargo_args);
+        // Cargo names what it builds by the profile and the folder below the workspace: without a profile of its own, what has
+        // mutants inside would lie in the place of what other commands build, and be taken for it.
+        command.arg("--config").arg(format!("profile.dev.package.{package}.codegen-units=255"));
         let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
         let messages: Vec<Message> =
             output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
