@@ -4,10 +4,11 @@
 //! the table of merged pieces is asked for, and only then looked at; then the same in the table of all words. What is new is merged,
 //! several pieces at once.
 
-use super::lanes::{self, Lane};
+use super::lanes::{self, Lane, Lanes};
 use super::merge::PairTable;
 use super::recent::{Asked, Key, Recent, WRITTEN};
 use super::words::WordMap;
+use bitnet_kernels::text::TextSet;
 
 /// Pieces of a batch.
 const BATCH: usize = 256;
@@ -26,6 +27,8 @@ pub(super) trait Merging {
 
 /// Turns pieces into ids.
 pub(super) struct Batch<'a, M> {
+    /// Whose instructions are used.
+    pub(super) set: &'static TextSet,
     /// The pieces that are one token.
     pub(super) words: &'a WordMap,
     /// What was met lately.
@@ -53,6 +56,7 @@ pub(super) struct Room {
     many: Vec<u32>,
     /// Index in `rest`, and a range of `many`.
     merged: Vec<(usize, usize, usize)>,
+    lanes: Lanes,
 }
 
 /// A piece that the table of recent ones does not have.
@@ -89,6 +93,22 @@ impl<M: Merging> Batch<'_, M> {
     /// Adds the ids of the pieces that start at `from` in `text` and end so far behind it.
     #[inline]
     pub(super) fn encode(&mut self, text: &[u8], from: usize, ends: &[u32], ids: &mut Vec<u32>) {
+        #[cfg(target_arch = "x86_64")]
+        if self.set.wide() {
+            // SAFETY: the CPU has the features.
+            return unsafe { self.encode_wide(text, from, ends, ids) };
+        }
+        self.encode_any(text, from, ends, ids);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    fn encode_wide(&mut self, text: &[u8], from: usize, ends: &[u32], ids: &mut Vec<u32>) {
+        self.encode_any(text, from, ends, ids);
+    }
+
+    #[inline(always)]
+    fn encode_any(&mut self, text: &[u8], from: usize, ends: &[u32], ids: &mut Vec<u32>) {
         self.room.asked.resize(BATCH, Asked::default());
         self.room.found.resize(BATCH * WRITTEN, 0);
         self.room.missed.resize(BATCH, (0, 0));
@@ -116,7 +136,7 @@ impl<M: Merging> Batch<'_, M> {
     }
 
     /// Looks all up among the recent ones; asks for the slots of the rest among the merged ones. Gives how many ids were found.
-    #[inline]
+    #[inline(always)]
     fn recent(&mut self, text: &[u8], first: usize, ends: &[u32]) -> usize {
         let Room { asked, found, missed, rest, .. } = &mut self.room;
         let asked = &mut asked[..ends.len()];
@@ -136,6 +156,7 @@ impl<M: Merging> Batch<'_, M> {
     }
 
     /// Looks up what is known of the rest.
+    #[inline(always)]
     fn known(&mut self, text: &[u8]) {
         let Room { rest, unknown, many, .. } = &mut self.room;
         unknown.clear();
@@ -181,13 +202,15 @@ impl<M: Merging> Batch<'_, M> {
     }
 
     /// Merges the new ones.
+    #[inline(always)]
     fn merge(&mut self, text: &[u8]) {
-        let Room { rest, unknown, many, merged, .. } = &mut self.room;
+        let Room { rest, unknown, many, merged, lanes, .. } = &mut self.room;
         let merging = &self.merging;
         merged.clear();
         let piece_of = |rest: &Rest| &text[rest.start..rest.end];
         lanes::merge(
             merging.table(),
+            lanes,
             unknown.len(),
             |piece, lane| merging.fill(piece_of(&rest[unknown[piece]]), lane),
             |piece, symbols| {

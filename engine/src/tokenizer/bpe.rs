@@ -134,17 +134,18 @@ impl BpeTokenizer {
     fn encode_text(&self, text: &[u8], work: &mut Work) {
         let Work { ids, recent, symbols, scratch } = work;
         let mut merging = Bytes { tokenizer: self, symbols, scratch };
+        let set = text::best();
         match recent {
             Some(recent) => {
                 let (mut windows, room) = (mem::take(&mut recent.windows), mem::take(&mut recent.room));
-                let mut batch = Batch { words: &self.words, recent, merging, room };
-                self.pre.pre.batches(text::best(), text, &mut windows, &mut |from, ends| {
+                let mut batch = Batch { set, words: &self.words, recent, merging, room };
+                self.pre.pre.batches(set, text, &mut windows, &mut |from, ends| {
                     batch.encode(text, from, ends, ids);
                 });
                 let Batch { recent, room, .. } = batch;
                 (recent.windows, recent.room) = (windows, room);
             }
-            None => self.pre.pre.batches(text::best(), text, &mut Windows::default(), &mut |from, ends| {
+            None => self.pre.pre.batches(set, text, &mut Windows::default(), &mut |from, ends| {
                 let mut start = from;
                 for end in ends.iter().map(|end| from + *end as usize) {
                     let piece = &text[start..end];

@@ -20,6 +20,8 @@ unsafe impl Pod for u8 {}
 // SAFETY: as above.
 unsafe impl Pod for u32 {}
 // SAFETY: as above.
+unsafe impl Pod for u64 {}
+// SAFETY: as above.
 unsafe impl Pod for f64 {}
 
 /// Where a table may begin in a file.

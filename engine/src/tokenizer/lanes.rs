@@ -2,10 +2,10 @@
 //!
 //! The order of merges is that of [`super::merge`], piece by piece: of all pairs the one of lowest rank, of equal ranks the leftmost.
 
-use super::merge::{Merge, NONE, PairTable};
+use super::merge::{Asked, Merge, NONE, PairTable};
 
 /// Most symbols of a piece.
-pub(super) const MOST: usize = 32;
+pub(super) const MOST: usize = 64;
 /// Pieces at once.
 const LANES: usize = 16;
 
@@ -14,8 +14,12 @@ pub(super) const RANKS: u32 = (i32::MAX as usize / MOST) as u32;
 /// No merge.
 const NEVER: i32 = i32::MAX;
 
+/// Memory of [`merge`], to be used again.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Vec<Lane>);
+
 /// A piece that is being merged.
-#[derive(Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Lane {
     /// Which piece.
     piece: usize,
@@ -26,20 +30,10 @@ pub(super) struct Lane {
     becomes: [u32; MOST],
     len: usize,
     /// Which places still have a symbol.
-    live: u32,
-    /// Places whose merge with the next symbol is to be looked up.
-    asked: [Option<(u8, u8)>; 2],
+    live: u64,
+    /// Merges that are being looked up, and the places of their left symbols.
+    asked: [(Asked, u8); 2],
 }
-
-const IDLE: Lane = Lane {
-    piece: usize::MAX,
-    symbols: [0; MOST],
-    ranks: [NEVER; MOST],
-    becomes: [0; MOST],
-    len: 0,
-    live: 0,
-    asked: [None; 2],
-};
 
 impl Lane {
     /// Adds a symbol, and what the one before becomes with it.
@@ -58,12 +52,12 @@ impl Lane {
         self.becomes[at] = merge.id;
     }
 
-    /// One merge, if there is one. What its neighbours become is asked for, and looked at with the next.
-    #[inline]
+    /// One merge, if there is one. What its neighbours become is asked for, and looked at with the next. There is hardly a branch: which
+    /// way one goes, no CPU can guess.
+    #[inline(always)]
     fn step(&mut self, table: &PairTable) -> bool {
-        for (left, right) in std::mem::take(&mut self.asked).into_iter().flatten() {
-            let (left, right) = (usize::from(left) % MOST, usize::from(right) % MOST);
-            self.note(left, table.find(self.symbols[left], self.symbols[right]));
+        for (asked, place) in self.asked {
+            self.note(usize::from(place) % MOST, table.answer(asked));
         }
         let (ranks, _) = self.ranks.as_chunks::<8>();
         let mut least = ranks[0];
@@ -84,32 +78,41 @@ impl Lane {
         self.note(gone, NONE);
         self.note(at, NONE);
         let above = above & above.wrapping_sub(1);
-        if above != 0 {
-            self.ask(0, table, at, above.trailing_zeros() as usize % MOST);
-        }
         let below = self.live & ((1 << at) - 1);
-        if below != 0 {
-            self.ask(1, table, below.ilog2() as usize, at);
-        }
+        let after = above.trailing_zeros() as usize % MOST;
+        let before = if below == 0 { gone } else { below.ilog2() as usize % MOST };
+        let [one, two, three] = [before, at, after].map(|place| self.symbols[place]);
+        self.asked = [
+            (table.ask(two, three, above != 0), at as u8),
+            (table.ask(one, two, below != 0), before as u8),
+        ];
         true
-    }
-
-    #[inline]
-    fn ask(&mut self, which: usize, table: &PairTable, left: usize, right: usize) {
-        table.prefetch(self.symbols[left], self.symbols[right]);
-        self.asked[which] = Some((left as u8, right as u8));
     }
 }
 
 /// Merges so many pieces. `fill` puts the symbols of a piece, [`MOST`] at most, into an empty lane; `done` gets what is left of it. The
 /// pieces are done in any order.
+#[inline(always)]
 pub(super) fn merge(
     table: &PairTable,
+    lanes: &mut Lanes,
     pieces: usize,
     mut fill: impl FnMut(usize, &mut Lane),
     mut done: impl FnMut(usize, &[u32]),
 ) {
-    let mut lanes = [IDLE; LANES];
+    if pieces == 0 {
+        return;
+    }
+    let lanes = &mut lanes.0;
+    lanes.resize_with(LANES, || Lane {
+        piece: usize::MAX,
+        symbols: [0; MOST],
+        ranks: [NEVER; MOST],
+        becomes: [0; MOST],
+        len: 0,
+        live: 0,
+        asked: [(table.nothing(), 0); 2],
+    });
     let mut next = 0;
     let mut start = |lane: &mut Lane| {
         if next == pieces {
@@ -119,7 +122,9 @@ pub(super) fn merge(
         lane.len = 0;
         lane.piece = next;
         fill(next, lane);
-        lane.live = ((1u64 << lane.len) - 1) as u32;
+        lane.live = ((1u128 << lane.len) - 1) as u64;
+        // The last place has no neighbour behind it.
+        lane.asked = [(table.nothing(), MOST as u8 - 1); 2];
         next += 1;
         true
     };

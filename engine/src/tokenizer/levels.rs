@@ -194,6 +194,7 @@ mod tests {
             let mut found = vec![None; pieces.len()];
             lanes::merge(
                 &table,
+                &mut lanes::Lanes::default(),
                 pieces.len(),
                 |index, lane| {
                     let mut last = None;

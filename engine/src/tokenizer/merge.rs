@@ -32,9 +32,22 @@ unsafe impl Pod for Merge {}
 /// (left, right) -> [`Merge`], open addressing, 16 bytes an entry.
 #[derive(Debug, Clone)]
 pub struct PairTable {
-    /// A power of two, at least two.
+    /// A power of two, at least two; one is empty.
     entries: Flat<Pair>,
     shift: u32,
+    /// Eight bits an entry: that of a hash is set if some pair has it. Most pairs that are asked for are in no entry, and this is so small
+    /// that it stays in a core's cache.
+    some: Flat<u64>,
+    /// Index of an empty entry.
+    empty: u32,
+}
+
+/// A pair that is looked up, while its entry is on the way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    key: u64,
+    /// Of the first entry.
+    at: u32,
 }
 
 /// Pairs that become a [`PairTable`].
@@ -65,11 +78,27 @@ fn key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// Where a key is looked for first, of `2^(64 - shift)` slots.
-#[inline]
-fn slot(key: u64, shift: u32) -> usize {
+#[inline(always)]
+fn hash(key: u64) -> u64 {
     let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> shift) as usize
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
+/// Where a key is looked for first, of `2^(64 - shift)` slots.
+#[inline(always)]
+fn slot(key: u64, shift: u32) -> usize {
+    (hash(key) >> shift) as usize
+}
+
+/// The bit of a hash among eight for each slot.
+#[inline(always)]
+fn bit(hash: u64, shift: u32) -> usize {
+    (hash >> (shift - 3)) as usize
+}
+
+/// Words of eight bits for each of so many slots.
+fn words_of(slots: usize) -> usize {
+    (slots * 8).div_ceil(64)
 }
 
 fn shift_of(slots: usize) -> u32 {
@@ -77,14 +106,15 @@ fn shift_of(slots: usize) -> u32 {
 }
 
 impl PairTable {
-    /// Of entries that lie in a file; `None` where their number is none that a table has.
-    pub(super) fn of(entries: Flat<Pair>) -> Option<Self> {
-        let sound = entries.len() >= 2 && entries.len().is_power_of_two();
-        sound.then(|| Self { shift: shift_of(entries.len()), entries })
+    /// Of tables that lie in a file; `None` where they have lengths that they cannot have, or no entry is empty.
+    pub(super) fn of(entries: Flat<Pair>, some: Flat<u64>) -> Option<Self> {
+        let sound = entries.len() >= 2 && entries.len().is_power_of_two() && some.len() == words_of(entries.len());
+        let empty = entries.iter().position(|pair| pair.key == EMPTY.key).filter(|_| sound)?;
+        Some(Self { shift: shift_of(entries.len()), empty: empty as u32, entries, some })
     }
 
-    pub(super) fn parts(&self) -> &Flat<Pair> {
-        &self.entries
+    pub(super) fn parts(&self) -> (&Flat<Pair>, &Flat<u64>) {
+        (&self.entries, &self.some)
     }
 
     /// Its entries as they lie, for a device: right, left (both `u32::MAX`: empty), rank, id. A search there ends at an empty
@@ -95,12 +125,35 @@ impl PairTable {
         ends.then(|| self.entries.iter().map(entry).collect())
     }
 
-    /// Asks for the memory that [`PairTable::find`] will look at first.
-    #[inline]
-    pub(super) fn prefetch(&self, left: u32, right: u32) {
-        if let Some(entry) = self.entries.get(slot(key(left, right), self.shift)) {
+    /// Asks for the memory that [`PairTable::answer`] will look at; there is no such pair unless it is `wanted`.
+    #[inline(always)]
+    pub(super) fn ask(&self, left: u32, right: u32, wanted: bool) -> Asked {
+        let key = key(left, right);
+        let hash = hash(key);
+        let bit = bit(hash, self.shift);
+        let some = self.some.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0);
+        let at = if some & wanted { (hash >> self.shift) as u32 } else { self.empty };
+        if let Some(entry) = self.entries.get(at as usize) {
             bitnet_kernels::text::prefetch(entry);
         }
+        Asked { key, at }
+    }
+
+    /// No pair.
+    pub(super) fn nothing(&self) -> Asked {
+        Asked { key: EMPTY.key - 1, at: self.empty }
+    }
+
+    /// What was asked for. Nearly always its first entry says it.
+    #[inline(always)]
+    pub(super) fn answer(&self, asked: Asked) -> Merge {
+        let entries: &[Pair] = &self.entries;
+        let pair = entries[asked.at as usize & (entries.len() - 1)];
+        let same = pair.key == asked.key;
+        if !same & (pair.key != EMPTY.key) {
+            return self.from(asked.key, asked.at as usize + 1);
+        }
+        Merge { rank: if same { pair.merge.rank } else { NO_RANK }, id: pair.merge.id }
     }
 
     /// What `left` and `right` become, if they merge.
@@ -111,13 +164,17 @@ impl PairTable {
         (merge.rank != NO_RANK).then_some(merge)
     }
 
-    /// As many steps at most as there are entries, whatever these say.
     #[inline]
     pub(super) fn find(&self, left: u32, right: u32) -> Merge {
         let key = key(left, right);
+        self.from(key, slot(key, self.shift))
+    }
+
+    /// As many steps at most as there are entries, whatever these say.
+    #[inline]
+    fn from(&self, key: u64, first: usize) -> Merge {
         let entries: &[Pair] = &self.entries;
         let mask = entries.len() - 1;
-        let first = slot(key, self.shift);
         for at in first..first + entries.len() {
             let pair = entries[at & mask];
             if pair.key == key {
@@ -168,7 +225,17 @@ impl PairTableBuilder {
                 entries[at] = pair;
             }
         }
-        (PairTable { entries: entries.into(), shift }, duplicates)
+        let mut some = vec![0; words_of(slots)];
+        let mut empty = 0;
+        for (at, pair) in (0..).zip(&entries) {
+            if pair.key == EMPTY.key {
+                empty = at;
+            } else {
+                let bit = bit(hash(pair.key), shift);
+                some[bit / 64] |= 1 << (bit % 64);
+            }
+        }
+        (PairTable { entries: entries.into(), shift, some: some.into(), empty }, duplicates)
     }
 }
 

@@ -156,7 +156,7 @@ impl Recent {
 
     /// Makes the keys of pieces, `start` is that of the first, `ends` are all their ends; and asks for the memory that
     /// [`Recent::probe`] will look at.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ask(&self, text: &[u8], mut start: usize, ends: &[u32], asked: &mut [Asked]) {
         for (&end, asked) in ends.iter().zip(asked) {
             let end = end as usize;
@@ -170,7 +170,7 @@ impl Recent {
 
     /// Looks pieces up, without a branch. `found` gets the ids of those that are known, one behind the other, and `missed` for each of
     /// the others its index and how many ids are in front of it. Gives how many ids there are, and how many pieces missed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn probe(&self, asked: &[Asked], found: &mut [u32], missed: &mut [(u32, u32)]) -> (usize, usize) {
         let (mut filled, mut count) = (0, 0);
         for (index, asked) in (0..).zip(asked) {

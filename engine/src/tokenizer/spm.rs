@@ -194,8 +194,9 @@ impl SpmTokenizer {
             let Work { ids, symbols, scratch, .. } = work;
             let (mut windows, room) = (mem::take(&mut recent.windows), mem::take(&mut recent.room));
             let merging = Chars { tokenizer: self, symbols, scratch };
-            let mut batch = Batch { words: &self.words, recent, merging, room };
-            self.joints().batches(text::best(), text, start, &mut windows, &mut |from, ends| {
+            let set = text::best();
+            let mut batch = Batch { set, words: &self.words, recent, merging, room };
+            self.joints().batches(set, text, start, &mut windows, &mut |from, ends| {
                 batch.encode(text, from, ends, ids);
             });
             let Batch { recent, room, .. } = batch;
@@ -270,18 +271,15 @@ impl Merging for Chars<'_> {
     #[inline]
     fn fill(&self, piece: &[u8], lane: &mut Lane) {
         let pairs = &self.tokenizer.pairs;
-        let mut parts = [0; lanes::MOST];
-        let mut count = 0;
+        let mut parts = [(0, pairs.nothing()); lanes::MOST];
+        let (mut count, mut last) = (0, 0);
         each_symbol(piece, &self.tokenizer.chars, |symbol| {
-            parts[count] = symbol;
-            if count > 0 {
-                pairs.prefetch(parts[count - 1], symbol);
-            }
+            parts[count] = (symbol, pairs.ask(last, symbol, count > 0));
+            last = symbol;
             count += 1;
         });
-        let mut last = None;
-        for &symbol in &parts[..count] {
-            lane.push(symbol, last.replace(symbol).map_or(NONE, |last| pairs.find(last, symbol)));
+        for &(symbol, with_last) in &parts[..count] {
+            lane.push(symbol, pairs.answer(with_last));
         }
     }
 

@@ -41,7 +41,7 @@ const EMPTY: Entry = Entry { key: 0, len_plus_1: 0, value: 0 };
 const SHORT: usize = 8;
 pub(super) const K: u64 = 0x9E37_79B9_7F4A_7C15;
 
-#[inline]
+#[inline(always)]
 pub(super) fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ ((wide >> 64) as u64)

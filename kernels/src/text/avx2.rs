@@ -9,11 +9,23 @@ static SET: TextSet = TextSet {
     // SAFETY: only `detect` gives the set away, where the CPU has the features.
     classify: |text, out| unsafe { run(text, out) },
     places,
+    wide: true,
 };
 
 /// The set, or the name of what is missing.
 pub(super) fn detect() -> Result<&'static TextSet, &'static str> {
-    if is_x86_feature_detected!("avx2") { Ok(&SET) } else { Err("AVX2") }
+    if !is_x86_feature_detected!("avx2") {
+        return Err("AVX2");
+    }
+    if bits() { Ok(&SET) } else { Err("BMI1, BMI2, LZCNT or POPCNT") }
+}
+
+/// Whether the CPU has the instructions for bits that all but very few CPUs with AVX2 have.
+pub(super) fn bits() -> bool {
+    is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// # Safety

@@ -10,14 +10,13 @@ static SET: TextSet = TextSet {
     classify: |text, out| unsafe { run(text, out) },
     // SAFETY: as above.
     places: |words, out| unsafe { places(words, out) },
+    wide: true,
 };
 
 /// The set, or the name of what is missing.
 pub(super) fn detect() -> Result<&'static TextSet, &'static str> {
-    match (
-        is_x86_feature_detected!("avx512f"),
-        is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("popcnt"),
-    ) {
+    super::avx2::detect()?;
+    match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx512bw")) {
         (true, true) => Ok(&SET),
         (false, _) => Err("AVX512F"),
         (true, false) => Err("AVX512BW"),

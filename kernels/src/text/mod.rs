@@ -60,9 +60,17 @@ pub struct TextSet {
     pub name: &'static str,
     classify: fn(&[u8], &mut Vec<Masks>),
     places: fn(&[u64], &mut Vec<u32>),
+    /// See [`TextSet::wide`].
+    wide: bool,
 }
 
 impl TextSet {
+    /// Whether the CPU has AVX2, BMI1, BMI2, LZCNT and POPCNT: what is compiled for these may be called where this set is used.
+    #[must_use]
+    pub fn wide(&self) -> bool {
+        self.wide
+    }
+
     /// The masks of all blocks of `text`, in order, in place of what `out` has. The last block may be short.
     pub fn classify(&self, text: &[u8], out: &mut Vec<Masks>) {
         (self.classify)(text, out);

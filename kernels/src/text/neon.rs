@@ -5,7 +5,7 @@ use super::{BLOCK, TextSet};
 use std::arch::aarch64::*;
 
 /// NEON is part of aarch64.
-pub(super) static SET: TextSet = TextSet { name: "neon", classify: classify::<Four>, places };
+pub(super) static SET: TextSet = TextSet { name: "neon", classify: classify::<Four>, places, wide: false };
 
 #[derive(Clone, Copy)]
 struct Four([uint8x16_t; 4]);

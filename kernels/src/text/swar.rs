@@ -3,7 +3,7 @@
 use super::lanes::{Lanes, classify, places};
 use super::{BLOCK, TextSet};
 
-pub(super) static SET: TextSet = TextSet { name: "scalar", classify: classify::<Words>, places };
+pub(super) static SET: TextSet = TextSet { name: "scalar", classify: classify::<Words>, places, wide: false };
 
 #[derive(Clone, Copy)]
 struct Words([u64; 8]);

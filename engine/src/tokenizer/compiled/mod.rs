@@ -44,7 +44,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Number of the form and of what the tables mean. It must grow when either changes; a test holds the bytes of a compiled vocabulary.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A hash of everything that a program knows by name and that decides what a source becomes: pre-tokenizers, fingerprints, checksums.
 /// A tokenizer that was compiled by a program with other rules is built again.

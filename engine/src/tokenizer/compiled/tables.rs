@@ -35,11 +35,13 @@ impl Stored for WordMap {
 
 impl Stored for PairTable {
     fn store(&self, out: &mut Writer) {
-        out.table(self.parts());
+        let (entries, some) = self.parts();
+        out.table(entries);
+        out.table(some);
     }
 
     fn open(from: &mut Reader<'_>) -> Result<Self, Unusable> {
-        Self::of(from.table()?).ok_or(LENGTH)
+        Self::of(from.table()?, from.table()?).ok_or(LENGTH)
     }
 }
 

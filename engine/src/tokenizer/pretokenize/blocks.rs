@@ -66,7 +66,7 @@ fn letters(m: &Masks) -> (u64, u64) {
 
 /// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of. With `cases`,
 /// letters beyond ASCII are in the masks of cases.
-#[inline]
+#[inline(always)]
 pub(super) fn read(
     set: &TextSet,
     (text, from, to): (&[u8], usize, usize),

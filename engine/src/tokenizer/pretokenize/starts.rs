@@ -192,12 +192,13 @@ impl Stretch<'_> {
 
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`, where
     /// letters are what words are made of.
+    #[inline(always)]
     pub(super) fn llama(&self, numbers: Numbers, starts: &mut [u64]) {
         self.words::<false>(numbers, starts, &mut |_, _| {});
     }
 
     /// Both; `odd` gets the places of what [`Stretch::cased`] has to look at, and whether it is an apostrophe.
-    #[inline]
+    #[inline(always)]
     fn words<const CASED: bool>(&self, numbers: Numbers, starts: &mut [u64], odd: &mut impl FnMut(usize, bool)) {
         let mut before = Block::default();
         let (mut symbol_before, mut in_first, mut in_breaks) = (0, false, false);
@@ -256,6 +257,7 @@ impl Stretch<'_> {
 
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`; or, if numbers are `APART`, between them, which
     /// are one character each.
+    #[inline(always)]
     pub(super) fn gpt2<const APART: bool>(&self, starts: &mut [u64]) {
         let mut before = Block::default();
         let mut short_before = 0;
@@ -292,6 +294,7 @@ impl Stretch<'_> {
     }
 
     /// Runs of punctuation apart, then [`Stretch::gpt2`] between, then numbers as `digits` says.
+    #[inline(always)]
     pub(super) fn punctuation(&self, digits: Digits, starts: &mut [u64]) {
         let hit = |b: &Block| if digits == Digits::ApartInThrees { b.punct & !b.grave } else { b.punct };
         let mut before = Block::default();

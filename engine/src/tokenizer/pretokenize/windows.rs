@@ -38,6 +38,7 @@ impl Scan {
         matches!(self, Self::Tekken | Self::Gpt4o)
     }
 
+    #[inline(always)]
     fn starts(self, stretch: &Stretch<'_>, starts: &mut [u64]) {
         match self {
             Self::Gpt2 => stretch.gpt2::<false>(starts),
@@ -70,6 +71,34 @@ pub(crate) struct Windows {
 /// Calls `batch` with where pieces start and the end of each behind that; the pieces cover the text.
 #[inline]
 pub(super) fn split(
+    scan: Scan,
+    set: &TextSet,
+    text: &[u8],
+    windows: &mut Windows,
+    batch: &mut dyn FnMut(usize, &[u32]),
+) {
+    #[cfg(target_arch = "x86_64")]
+    if set.wide() {
+        // SAFETY: the CPU has the features.
+        return unsafe { split_wide(scan, set, text, windows, batch) };
+    }
+    split_any(scan, set, text, windows, batch);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn split_wide(
+    scan: Scan,
+    set: &TextSet,
+    text: &[u8],
+    windows: &mut Windows,
+    batch: &mut dyn FnMut(usize, &[u32]),
+) {
+    split_any(scan, set, text, windows, batch);
+}
+
+#[inline(always)]
+fn split_any(
     scan: Scan,
     set: &TextSet,
     text: &[u8],
