@@ -19,6 +19,21 @@ fn a_sixteenth_may_be_missing_and_no_more() {
     }
 }
 
+/// Where the model has a list of its own, a tokenizer of more tokens is another one, whatever room the embedding has.
+#[test]
+fn no_more_tokens_than_the_models_own_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = without([arch("llama"), bpe_keys(700, None)].concat(), "tokenizer.ggml.merges");
+    let model = write(dir.path(), "model.gguf", gguf(&broken, Some(750)));
+    for (tokens, outcome) in [(700, StepOutcome::Won), (720, StepOutcome::Rejected), (699, StepOutcome::Rejected)] {
+        write(dir.path(), "tokenizer.json", tokenizer_json(tokens));
+        let chain = TokenizerFallbackChain::new(DiscoverySettings::default());
+        let walked = chain.run(&TokenizerDiscovery::from_gguf(&model).unwrap());
+        let step = walked.chain.step(StepKind::Beside).unwrap();
+        assert_eq!(step.outcome, outcome, "{tokens}: {}", step.why);
+    }
+}
+
 #[test]
 fn names_are_those_of_the_json() {
     use StepOutcome::{Absent, Doubtful, NotAllowed, NotNeeded, Rejected, Won};

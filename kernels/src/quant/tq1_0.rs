@@ -79,7 +79,7 @@ impl Trits for Weights {
         let mut values = [0u8; D];
         // Rising i meets the trits of a byte in rising n: the first becomes the most significant.
         for (i, code) in codes.iter().enumerate() {
-            let value = &mut values[place(i).0];
+            let value = &mut values[place(i)];
             *value = *value * 3 + code;
         }
         values[THIRD..].iter_mut().for_each(|v| *v *= 3);
@@ -95,12 +95,12 @@ impl Trits for Weights {
     }
 }
 
-/// Where weight `i` of a block lies: the byte, and which of its trits.
-fn place(i: usize) -> (usize, u32) {
+/// The byte in which weight `i` of a block lies.
+fn place(i: usize) -> usize {
     match i {
-        0..160 => (i % 32, i as u32 / 32),
-        160..240 => (SECOND + i % 16, (i as u32 - 160) / 16),
-        _ => (THIRD + i % 4, (i as u32 - 240) / 4),
+        0..160 => i % 32,
+        160..240 => SECOND + i % 16,
+        _ => THIRD + i % 4,
     }
 }
 
