@@ -82,10 +82,7 @@ impl Lane {
         let after = above.trailing_zeros() as usize % MOST;
         let before = if below == 0 { gone } else { below.ilog2() as usize % MOST };
         let [one, two, three] = [before, at, after].map(|place| self.symbols[place]);
-        self.asked = [
-            (table.ask(two, three, above != 0), at as u8),
-            (table.ask(one, two, below != 0), before as u8),
-        ];
+        self.asked = [(table.ask(two, three, above != 0), at as u8), (table.ask(one, two, below != 0), before as u8)];
         true
     }
 }

@@ -9,8 +9,9 @@ use bitnet_engine::inference::{
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::ops::{Op, Slot};
-use bitnet_engine::tokenizer::EncodeOptions;
+use bitnet_engine::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer, TokenizerError};
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;

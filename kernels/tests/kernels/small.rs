@@ -121,15 +121,18 @@ fn what_can_be_screened_and_what_it_holds() {
     let empty = |format, rows: usize, cols: usize| {
         Screen::empty(
             &Matrix::new(format, rows, cols, &zeros[..format.matrix_bytes(rows, cols).unwrap()]).unwrap(),
-            false,
+            Some(false),
         )
     };
     assert!(empty(f32s, 1, 65_536).is_some() && empty(f32s, 1, 65_537).is_none());
     assert!(empty(q8, 1, 32).is_none());
     let w = Matrix::new(q8, 1, 32, &zeros[..34]).unwrap();
-    assert!(Screen::empty(&w.with_act(ActKind::F32), false).is_none());
+    assert!(Screen::empty(&w.with_act(ActKind::F32), Some(false)).is_none());
     let w = Matrix::new(f32s, 2, 8, &zeros[..64]).unwrap();
-    assert!(Screen::empty(&w.times(3.0), false).is_none() && Screen::empty(&w, false).is_some_and(|s| s.bytes() == 0));
+    assert!(
+        Screen::empty(&w.times(3.0), Some(false)).is_none()
+            && Screen::empty(&w, Some(false)).is_some_and(|s| s.bytes() == 0)
+    );
     // A byte for each weight, and a bound for each row.
     let (set, pool) = (bitnet_kernels::by_name("scalar").unwrap(), Pool::new(1).unwrap());
     let bytes = |rows: usize, cols: usize| {
