@@ -82,10 +82,7 @@ impl Lane {
         let after = above.trailing_zeros() as usize % MOST;
         let before = if below == 0 { gone } else { below.ilog2() as usize % MOST };
         let [one, two, three] = [before, at, after].map(|place| self.symbols[place]);
-        self.asked = [
-            (table.ask(two, three, above != 0), at as u8),
-            (table.ask(one, two, below != 0), before as u8),
-        ];
+        self.asked = [(table.ask(two, three, above != 0), at as u8), (table.ask(one, two, below != 0), before as u8)];
         true
     }
 }
@@ -129,14 +126,16 @@ pub(super) fn merge(
         true
     };
     let mut busy = lanes.iter_mut().map(&mut start).filter(|started| *started).count();
+    // Those that are busy in front.
+    let mut order: [usize; LANES] = std::array::from_fn(|lane| lane);
     while busy > 0 {
         let mut at = 0;
         while at < busy {
-            if lanes[at].step(table) {
+            let lane = &mut lanes[order[at]];
+            if lane.step(table) {
                 at += 1;
                 continue;
             }
-            let lane = &mut lanes[at];
             let (mut live, mut left, mut count) = (lane.live, [0; MOST], 0);
             while live != 0 {
                 left[count % MOST] = lane.symbols[live.trailing_zeros() as usize % MOST];
@@ -146,7 +145,7 @@ pub(super) fn merge(
             done(lane.piece, &left[..count]);
             if !start(lane) {
                 busy -= 1;
-                lanes.swap(at, busy);
+                order.swap(at, busy);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::compiled::{Reader, Stored, Tables, Unusable, Writer};
 use super::error::{Diagnostic, TokenizerError};
 use super::joints::Joints;
 use super::lanes::{self, Lane};
-use super::merge::{NONE, PairTable, Scratch, merge_all};
+use super::merge::{PairTable, Scratch, merge_all};
 use super::normalize::Normalizer;
 use super::recent::{self, Recent};
 use super::special::Part;

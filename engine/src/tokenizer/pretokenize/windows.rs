@@ -87,24 +87,12 @@ pub(super) fn split(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-fn split_wide(
-    scan: Scan,
-    set: &TextSet,
-    text: &[u8],
-    windows: &mut Windows,
-    batch: &mut dyn FnMut(usize, &[u32]),
-) {
+fn split_wide(scan: Scan, set: &TextSet, text: &[u8], windows: &mut Windows, batch: &mut dyn FnMut(usize, &[u32])) {
     split_any(scan, set, text, windows, batch);
 }
 
 #[inline(always)]
-fn split_any(
-    scan: Scan,
-    set: &TextSet,
-    text: &[u8],
-    windows: &mut Windows,
-    batch: &mut dyn FnMut(usize, &[u32]),
-) {
+fn split_any(scan: Scan, set: &TextSet, text: &[u8], windows: &mut Windows, batch: &mut dyn FnMut(usize, &[u32])) {
     let Windows { masks, blocks, starts, ends } = windows;
     let (mut from, mut size) = (0, WINDOW);
     while from < text.len() {
