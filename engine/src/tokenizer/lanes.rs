@@ -126,14 +126,16 @@ pub(super) fn merge(
         true
     };
     let mut busy = lanes.iter_mut().map(&mut start).filter(|started| *started).count();
+    // Those that are busy in front.
+    let mut order: [usize; LANES] = std::array::from_fn(|lane| lane);
     while busy > 0 {
         let mut at = 0;
         while at < busy {
-            if lanes[at].step(table) {
+            let lane = &mut lanes[order[at]];
+            if lane.step(table) {
                 at += 1;
                 continue;
             }
-            let lane = &mut lanes[at];
             let (mut live, mut left, mut count) = (lane.live, [0; MOST], 0);
             while live != 0 {
                 left[count % MOST] = lane.symbols[live.trailing_zeros() as usize % MOST];
@@ -143,7 +145,7 @@ pub(super) fn merge(
             done(lane.piece, &left[..count]);
             if !start(lane) {
                 busy -= 1;
-                lanes.swap(at, busy);
+                order.swap(at, busy);
             }
         }
     }

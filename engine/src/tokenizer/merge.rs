@@ -131,8 +131,10 @@ impl PairTable {
         let key = key(left, right);
         let hash = hash(key);
         let bit = bit(hash, self.shift);
-        let some = self.some.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0);
-        let at = if some & wanted { (hash >> self.shift) as u32 } else { self.empty };
+        let some = self.some.get(bit / 64).copied().unwrap_or_default() >> (bit % 64) & u64::from(wanted);
+        // No branch: nobody can guess it, and the bit may be on the way.
+        let mask = (some as u32).wrapping_neg();
+        let at = (hash >> self.shift) as u32 & mask | self.empty & !mask;
         if let Some(entry) = self.entries.get(at as usize) {
             bitnet_kernels::text::prefetch(entry);
         }

@@ -9,9 +9,26 @@ use bitnet_engine::tokenizer::{TokenKind, VocabSource};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::str::FromStr;
+use std::time::Duration;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+/// What `work` gives, and the time that this thread computed: other processes do not count. Wall time where the system does not say.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    #[cfg(unix)]
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    #[cfg(not(unix))]
+    let started = std::time::Instant::now();
+    #[cfg(not(unix))]
+    let now = || started.elapsed();
+    let start = now();
+    let made = work();
+    (made, now() - start)
+}
 
 pub const GPT2_REGEX: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 pub const LLAMA3_REGEX: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

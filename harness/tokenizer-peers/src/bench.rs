@@ -34,11 +34,11 @@ pub(crate) struct Args {
     /// A peer; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// Bytes of a document, in KiB.
+    /// Bytes of a document, in KiB. Sizes but the first are those of mixed text, unless --text is given.
     #[arg(long, value_delimiter = ',', default_value = "4,100", value_parser = clap::value_parser!(u32).range(1..=1024))]
     documents: Vec<u32>,
     /// Text of each kind, in MB.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     megabytes: u32,
     /// Rounds, in each of which every engine is measured once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -110,6 +110,9 @@ impl Args {
             let works: Vec<Work<'_>> = kinds
                 .iter()
                 .flat_map(|kind| self.documents.iter().map(move |kib| (*kind, *kib)))
+                .filter(|(kind, kib)| {
+                    !self.text.is_empty() || *kind == "mixed" || self.documents.first() == Some(kib)
+                })
                 .map(|(kind, kib)| Work { kind, kib, documents: texts.documents(kind, kib as usize * 1024, total) })
                 .collect();
             report.vocabularies.push(self.measure(&staged, &works, &engines));
