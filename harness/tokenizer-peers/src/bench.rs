@@ -110,9 +110,7 @@ impl Args {
             let works: Vec<Work<'_>> = kinds
                 .iter()
                 .flat_map(|kind| self.documents.iter().map(move |kib| (*kind, *kib)))
-                .filter(|(kind, kib)| {
-                    !self.text.is_empty() || *kind == "mixed" || self.documents.first() == Some(kib)
-                })
+                .filter(|(kind, kib)| !self.text.is_empty() || *kind == "mixed" || self.documents.first() == Some(kib))
                 .map(|(kind, kib)| Work { kind, kib, documents: texts.documents(kind, kib as usize * 1024, total) })
                 .collect();
             report.vocabularies.push(self.measure(&staged, &works, &engines));
