@@ -21,8 +21,8 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
-pub(crate) use ternary::exact_f16;
 use ternary::{Packing, packing};
+pub(crate) use ternary::{exact_f16, pack_rows};
 
 /// What to write.
 #[derive(Debug, Clone, Copy)]

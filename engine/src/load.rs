@@ -43,6 +43,11 @@ pub enum LoadError {
     Vocabulary(#[from] QuantizationError),
     #[error("`{LAYOUT_KEY}` is `{value}`, expected x86, arm or rows4; say --i2s-layout")]
     LayoutKey { value: String },
+    #[error(
+        "the file says in `{LAYOUT_KEY}` that its I2_S tensors are laid out as {}, not {}; leave --i2s-layout out, or correct the key: bitnet convert FILE --set {LAYOUT_KEY}={} -o CORRECTED",
+        recorded.name(), asked.name(), asked.name()
+    )]
+    OtherLayout { asked: I2sLayout, recorded: I2sLayout },
 }
 
 impl From<TokenizerDiscoveryError> for LoadError {
@@ -113,6 +118,19 @@ pub fn load(
     load_with(file, LoadOptions { layout, ..LoadOptions::default() }, kernels, pool)
 }
 
+/// The layout of I2_S tensors that the caller names or the file records.
+///
+/// # Errors
+/// The file records another one than the caller names, or none that there is.
+pub fn told_layout(file: &GgufFile, asked: Option<I2sLayout>) -> Result<Option<I2sLayout>, LoadError> {
+    let Some(value) = file.metadata().str(LAYOUT_KEY)? else { return Ok(asked) };
+    let recorded = I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?;
+    match asked {
+        Some(asked) if asked != recorded => Err(LoadError::OtherLayout { asked, recorded }),
+        _ => Ok(Some(recorded)),
+    }
+}
+
 /// Loads a model: finds and builds the tokenizer, checks it against the weights, validates every tensor, and settles
 /// the I2_S layout (the option, or by metadata, or as it was found out before, or by the prompt or a short probe).
 ///
@@ -127,18 +145,13 @@ pub fn load_with(
     // An unknown architecture is named before anything else that may be odd about its file.
     family_of(&file)?;
     let layout = options.layout;
-    let recorded = match file.metadata().str(LAYOUT_KEY)? {
-        None => None,
-        Some(value) => {
-            Some(I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?)
-        }
-    };
+    let said = told_layout(&file, layout)?;
     // Rows of an odd number of 64s fill no block of the x86 layout: nothing has to be probed.
     let is_i2s = |t: &&TensorInfo| t.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type;
     let odd = file.tensors().iter().filter(is_i2s).find(|t| t.cols() % 128 == 64);
     let only =
         odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
-    let told = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout));
+    let told = said.or(only.as_ref().map(|(layout, _)| *layout));
     let nothing_tells = told.is_none() && file.tensors().iter().any(|t| is_i2s(&t));
     let memory = options.layouts.filter(|_| nothing_tells).and_then(|folder| Memory::of(folder, &file));
     let mut remembered = memory.as_ref().and_then(Memory::read);
@@ -178,7 +191,7 @@ pub fn load_with(
         None
     } else if let Some(layout) = layout {
         Some(LayoutReport { layout: layout.name(), decided: true, why: "chosen by the caller".into() })
-    } else if let Some(layout) = recorded {
+    } else if let Some(layout) = said {
         Some(LayoutReport { layout: layout.name(), decided: true, why: format!("recorded in `{LAYOUT_KEY}`") })
     } else if let Some((layout, why)) = only {
         Some(LayoutReport { layout: layout.name(), decided: true, why })

@@ -15,7 +15,8 @@ pub enum QuantError {
     #[error("a {format} matrix of {rows} x {cols} holds nothing; both sides must be at least 1")]
     Empty { format: &'static str, rows: usize, cols: usize },
     #[error(
-        "{format} stores blocks of {block_len} weights, so {cols} columns do not fit; keep this tensor as f16 instead"
+        "{format} stores blocks of {block_len} weights, so {cols} columns do not fit; choose a format that fits, such as {}",
+        fitting(*cols)
     )]
     Columns { format: &'static str, cols: usize, block_len: usize },
     #[error("a {format} matrix of {rows} x {cols} is larger than this machine can address; the header is damaged")]
@@ -43,19 +44,39 @@ pub enum QuantError {
     )]
     NotTernary { format: &'static str, unit: &'static str, row: usize, col: usize, value: f32, scale: f32 },
     #[error(
+        "{format} has a sign for each weight and no zero, but the weights are ternary and the one at row {row}, column {col} is zero; choose a format that has zeros, such as i2_s, tq2_0 or q2_0"
+    )]
+    Zero { format: &'static str, row: usize, col: usize },
+    #[error(
         "{format} keeps scales as f16, and {value} (row {row}, from column {col}) is none, {rounded} is the nearest; pack the signs and keep the scale beside them, as `bitnet convert` does in a tensor `.scale`"
     )]
     InexactScale { format: &'static str, row: usize, col: usize, value: f32, rounded: f32 },
-    #[error("{format} stores {multiple} rows together, so {rows} rows do not fit; use another format for this tensor")]
+    #[error("{format} stores {multiple} rows together, so {rows} rows do not fit; choose another format")]
     Rows { format: &'static str, rows: usize, multiple: usize },
     #[error(
-        "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; use i2_s or tq2_0 for this tensor"
+        "{format} cuts matrices into tiles of 32 rows and 64 columns at least and wants 256 columns, so {rows} x {cols} does not fit; choose another format, such as {}",
+        fitting_ternary(*cols)
     )]
     Tiles { format: &'static str, rows: usize, cols: usize },
     #[error(
         "activations of {n_tokens} x {cols}: {what} has {got} entries where {expected} belong, or a value beyond +-127"
     )]
     Activations { what: &'static str, n_tokens: usize, cols: usize, expected: usize, got: usize },
+}
+
+/// A format for so many columns, of floats or of small blocks.
+fn fitting(cols: usize) -> &'static str {
+    if cols.is_multiple_of(crate::quant::q8_0::FORMAT.block_len) { "q8_0 or f16" } else { "f16" }
+}
+
+/// The same of the ternary formats, if one of them fits.
+fn fitting_ternary(cols: usize) -> &'static str {
+    use crate::quant::{i2_s, tq2_0};
+    match (cols.is_multiple_of(i2_s::FORMAT.block_len), cols.is_multiple_of(tq2_0::FORMAT.block_len)) {
+        (true, true) => "i2_s or tq2_0",
+        (true, false) => "i2_s",
+        (false, _) => "f16",
+    }
 }
 
 impl QuantError {
@@ -68,6 +89,7 @@ impl QuantError {
             | Self::NotFinite { row, .. }
             | Self::Overflow { row, .. }
             | Self::NotTernary { row, .. }
+            | Self::Zero { row, .. }
             | Self::InexactScale { row, .. } => *row += first,
             _ => {}
         }

@@ -269,7 +269,8 @@ pub(crate) fn settle(loaded: &mut Loaded, session: Session, prompt: &[u32]) -> a
 /// The error with the name of the model, which errors of its file begin with anyway.
 pub(crate) fn cannot_use(name: &str, error: anyhow::Error) -> anyhow::Error {
     let named = error.to_string().strip_prefix(name).is_some_and(|rest| rest.starts_with(": "));
-    if named { error } else { error.context(format!("cannot use {name}")) }
+    let other = if name == embedded::NAME { ", the model that is used where -m names none" } else { "" };
+    if named { error } else { error.context(format!("cannot use {name}{other}")) }
 }
 
 /// What to call the model in messages.

@@ -1,6 +1,7 @@
 //! What the commands that make text share: the template, how tokens are chosen, what ends a text.
 
 use crate::common;
+use crate::output::counted;
 use bitnet_engine::chat::source::{self, Wanted};
 use bitnet_engine::chat::{PromptTemplate, prompt};
 use bitnet_engine::inference::{
@@ -135,11 +136,11 @@ fn drafts(text: &str) -> Result<usize, String> {
 /// Times of a generation, for people.
 pub(crate) fn timings(t: &Timings) -> String {
     format!(
-        "prompt {} tokens, {:.1} ms, {:.0} tokens/s | {} new tokens, {:.1} ms, {:.0} tokens/s{}{}",
-        t.prompt_tokens,
+        "prompt {}, {:.1} ms, {:.0} tokens/s | {}, {:.1} ms, {:.0} tokens/s{}{}",
+        counted(t.prompt_tokens, "token"),
         t.prefill.as_secs_f64() * 1e3,
         t.prefill_rate(),
-        t.generated_tokens,
+        counted(t.generated_tokens, "new token"),
         t.decode.as_secs_f64() * 1e3,
         t.decode_rate(),
         match t.screening {

@@ -39,6 +39,8 @@ pub fn main() -> ExitCode {
         _ => tracing::Level::TRACE,
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time();
+    // It would panic where stderr cannot be written.
+    let log = log.log_internal_errors(false);
     // Its default asks NO_COLOR, but not whether anybody sees the colours.
     if std::io::stderr().is_terminal() {
         log.init()
@@ -57,12 +59,7 @@ pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::SUCCESS;
             }
-            // Many texts name their cause already; it is added only where they do not.
-            let text = error.chain().skip(1).fold(error.to_string(), |text, cause| {
-                let cause = cause.to_string();
-                if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-            });
-            output::say(format_args!("error: {text}"));
+            output::say(format_args!("error: {}", output::with_causes(&error)));
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::commands::download::observer;
 use crate::embedded;
-use crate::output::{line, say};
+use crate::output::{line, murmur, say};
 use anyhow::{Context, bail};
 use bitnet_engine::gguf::{GgufError, GgufFile};
 use bitnet_engine::hub::blocking::BlockingDownload;
@@ -268,7 +268,7 @@ fn question(reference: &ModelRef, ModelPlan { choice, plan }: &ModelPlan) -> Str
 
 /// Asks on the terminal. Enter means yes, the end of the input no.
 fn confirmed(question: &str) -> anyhow::Result<bool> {
-    eprint!("{} [Y/n] ", line(question));
+    murmur(format_args!("{} [Y/n] ", line(question)));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
     Ok(agrees(&answer))

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::io::Write;
 
 /// Whether a terminal acts on it instead of showing it: control characters of both sets, separators of lines, marks that turn
 /// the direction of text around.
@@ -42,9 +43,22 @@ pub(crate) fn counted(count: impl Display + PartialEq + From<u8>, thing: &str) -
     format!("{count} {thing}{s}")
 }
 
-/// A line on stderr.
+/// A line on stderr. That nobody can read it (closed, or the disk is full) changes nothing of what a command does.
 pub(crate) fn say(text: impl Display) {
-    eprintln!("{}", plain(&text.to_string()));
+    murmur(format_args!("{}\n", plain(&text.to_string())));
+}
+
+/// A text on stderr, as [`say`].
+pub(crate) fn murmur(text: impl Display) {
+    let _unread = write!(std::io::stderr(), "{text}");
+}
+
+/// An error with its causes. Many texts name their cause already; it is added only where they do not.
+pub(crate) fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// JSON in which no character acts on a terminal; serde_json leaves those beyond ASCII as they are.

@@ -2,7 +2,7 @@
 //! have it.
 
 use super::Message;
-use crate::hub::write_whole;
+use crate::gguf::write_file;
 use std::path::{Path, PathBuf};
 
 /// Longest file that is read.
@@ -36,16 +36,13 @@ pub fn read(path: &Path) -> Result<Vec<Message>, TranscriptError> {
         .map_err(|error| wrong(format!("it is not a JSON list of messages with `role` and `content`: {error}")))
 }
 
-/// Writes messages, so that the file is seen whole or not at all.
+/// Writes messages, so that the file is seen whole or not at all. A link is followed, and no folder is created.
 ///
 /// # Errors
 /// Something else than a file is there, or the file cannot be written.
 pub fn write(path: &Path, messages: &[Message]) -> Result<(), TranscriptError> {
     let wrong = |why: String| TranscriptError::Write { path: path.to_owned(), why };
-    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
-        return Err(wrong("what is there is not a regular file".to_owned()));
-    }
     let mut text = serde_json::to_string_pretty(messages).map_err(|error| wrong(error.to_string()))?;
     text.push('\n');
-    write_whole(path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
+    write_file(path, text.as_bytes()).map_err(wrong)
 }

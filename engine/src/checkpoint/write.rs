@@ -7,6 +7,7 @@ use super::tokens::{self, Tokens};
 use super::{Checkpoint, CheckpointError, Content, Role, Source};
 use crate::convert::{
     Comparison, ConvertError, ConvertReport, Failed, Progress, Steps, exact_f16, floats, layout_of, linear_keys,
+    pack_rows,
 };
 use crate::discovery::quantization as sizes;
 use crate::gguf::{GgufFile, GgufWriter, same_file};
@@ -231,7 +232,7 @@ impl Checkpoint {
             if signs {
                 part.iter_mut().filter(|value| **value != 0.0).for_each(|value| *value = value.signum());
             }
-            let bytes = format.pack(part, rows, source.cols).map_err(|error| error.below(first))?;
+            let bytes = pack_rows(format, part, rows, source.cols).map_err(|error| error.below(first))?;
             match format {
                 Storage::Rows(format) if format.trailer_bytes > 0 => {
                     let (codes, end) = bytes.split_at(bytes.len() - format.trailer_bytes);

@@ -8,7 +8,7 @@
 //! a matrix of nothing but zeros: it has no scale to keep.
 
 use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
-use bitnet_kernels::quant::{Storage, iq1_bn, tq1_0, tq2_0};
+use bitnet_kernels::quant::{Storage, iq1_bn, q1_0, tq1_0, tq2_0};
 use bitnet_kernels::{Matrix, QuantError};
 
 /// How a matrix is packed.
@@ -27,6 +27,29 @@ pub(super) struct Packing<'m> {
 /// Whether the format's scales are f16 that packing refuses to round.
 pub(crate) fn exact_f16(format: Storage) -> bool {
     [&tq1_0::FORMAT, &tq2_0::FORMAT, &iq1_bn::FORMAT].into_iter().any(|f| format == Storage::Rows(f))
+}
+
+/// Packs rows, unless ternary weights would lose their zeros: Q1_0 has none. Other weights are rounded, as everywhere.
+pub(crate) fn pack_rows(format: Storage, values: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    if format == Storage::Rows(&q1_0::FORMAT) {
+        signs_alone(values, cols)?;
+    }
+    format.pack(values, rows, cols)
+}
+
+/// Refuses blocks with a zero whose other weights have one magnitude. A block of zeros stays one: its scale is zero.
+fn signs_alone(values: &[f32], cols: usize) -> Result<(), QuantError> {
+    let q1_0 = &q1_0::FORMAT;
+    for (i, block) in values.chunks(q1_0.block_len).enumerate() {
+        let Some(zero) = block.iter().position(|w| *w == 0.0) else { continue };
+        let mut others = block.iter().map(|w| w.abs()).filter(|w| *w != 0.0);
+        let Some(scale) = others.next() else { continue };
+        if others.all(|w| w == scale) {
+            let at = i * q1_0.block_len + zero;
+            return Err(QuantError::Zero { format: q1_0.name, row: at / cols, col: at % cols });
+        }
+    }
+    Ok(())
 }
 
 /// Decides for one matrix. Reads weights up to the first that is not zero.
@@ -64,7 +87,7 @@ impl Packing<'_> {
                 self.take_signs(first + row, target)?;
             }
         }
-        self.format.pack(values, rows, cols).map_err(|error| error.below(first))
+        pack_rows(self.format, values, rows, cols).map_err(|error| error.below(first))
     }
 
     fn take_signs(&self, row: usize, values: &mut [f32]) -> Result<(), QuantError> {
@@ -76,5 +99,30 @@ impl Packing<'_> {
             *value = value.signum();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ternary_weights_keep_their_zeros_or_are_refused() {
+        let q1_0 = Storage::Rows(&q1_0::FORMAT);
+        let pack = |values: &[f32]| pack_rows(q1_0, values, 2, 128);
+        let signs: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { 0.5 } else { -0.5 }).collect();
+        assert!(pack(&signs).is_ok());
+        let mut zero = signs.clone();
+        zero[128 + 7] = 0.0;
+        let error = pack(&zero).unwrap_err();
+        assert_eq!(error, QuantError::Zero { format: "q1_0", row: 1, col: 7 });
+        assert!(error.to_string().contains("row 1, column 7 is zero"), "{error}");
+        // Weights that are not ternary are rounded; zeros alone stay zeros.
+        zero[130] = 0.25;
+        assert!(pack(&zero).is_ok());
+        zero[128..].fill(0.0);
+        assert!(pack(&zero).is_ok());
+        let tq = vec![0.0; 256];
+        assert!(pack_rows(Storage::Rows(&tq2_0::FORMAT), &tq, 1, 256).is_ok());
     }
 }

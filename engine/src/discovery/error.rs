@@ -38,7 +38,7 @@ pub enum TokenizerDiscoveryError {
     #[error("{} does not exist; name a tokenizer.json, tokenizer.model, vocab.json (with merges.txt beside it) or a folder", path.display())]
     MissingFile { path: PathBuf },
     #[error(
-        "it has {found} tokens, the model {expected}{}: it belongs to another model",
+        "the tokenizer has {found} tokens and the model {expected}{}: they do not belong together",
         family.map(|name| format!(" (as {name})")).unwrap_or_default()
     )]
     WrongVocabulary { found: usize, expected: usize, rows: Option<usize>, family: Option<&'static str> },

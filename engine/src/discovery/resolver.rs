@@ -327,7 +327,10 @@ impl Resolver<'_> {
 
 fn is_gguf(path: &Path) -> bool {
     let mut magic = [0u8; 4];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == crate::gguf::MAGIC
+    // Asked before opening, because to open a named pipe would wait for its writer.
+    path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == crate::gguf::MAGIC
 }
 
 /// Behind the wrapper of its family, where the roles are not those of the family already. A tokenizer that is right as it is

@@ -60,6 +60,7 @@ pub use file::{GgufFile, Part};
 pub(crate) use identity::Identity;
 pub use metadata::Metadata;
 pub use output::same_file;
+pub(crate) use output::write_file;
 pub use tensor::{TensorInfo, TensorView};
 pub(crate) use types::with_numbers;
 pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, TYPE_42, ValueType, ggml_type, tensor_size};

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
@@ -17,6 +17,22 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
         }
     }
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Writes a file that a user named: through a link to its target, never in the place of a folder, a device or a pipe, and into a
+/// folder that is there. It appears whole or not at all.
+///
+/// # Errors
+/// Why it cannot be written, without the path itself.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let write = |file: &mut File| file.write_all(bytes).map_err(|e| io_error(path, "write", e));
+    replace_file(path, write, |_| Ok(())).map_err(|error| match error {
+        GgufError::NotAFile { kind, .. } => format!("what is there is {kind}, not a regular file"),
+        GgufError::PermissionDenied { .. } => "permission denied".to_owned(),
+        GgufError::Io { path, action, source } => format!("cannot {action} {}: {source}", path.display()),
+        GgufError::CannotWrite { why, .. } => why,
+        other => other.to_string(),
+    })
 }
 
 /// Calls `write` with a new file in the folder of `path`, forces it to the disk, calls `check` with its name, then renames it to
@@ -162,11 +178,37 @@ mod tests {
     use super::*;
 
     fn put(path: &Path) -> Result<(), GgufError> {
-        replace_file(
-            path,
-            |file| io::Write::write_all(file, b"new").map_err(|e| io_error(path, "write", e)),
-            |_| Ok(()),
-        )
+        replace_file(path, |file| file.write_all(b"new").map_err(|e| io_error(path, "write", e)), |_| Ok(()))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_user_names_is_written_through_links_and_nothing_else_is_replaced() {
+        use std::os::unix::fs::FileTypeExt;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (file, link, pipe, folder) = (at("file"), at("link"), at("pipe"), at("folder"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+
+        write_file(&link, b"new").unwrap();
+        assert!(link.is_symlink() && fs::read(&file).unwrap() == b"new");
+        write_file(&at("fresh"), b"fresh").unwrap();
+        assert_eq!(fs::read(at("fresh")).unwrap(), b"fresh");
+
+        assert_eq!(write_file(&pipe, b"new").unwrap_err(), "what is there is a special file, not a regular file");
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        let to_pipe = at("to pipe");
+        std::os::unix::fs::symlink(&pipe, &to_pipe).unwrap();
+        assert!(write_file(&to_pipe, b"new").unwrap_err().contains("a special file"));
+        assert!(to_pipe.is_symlink() && fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        assert!(write_file(&folder, b"new").unwrap_err().contains("a directory"));
+        let missing = at("missing");
+        let error = write_file(&missing.join("file"), b"new").unwrap_err();
+        assert!(error.contains(&missing.display().to_string()) && !missing.exists(), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 6, "nothing unfinished stays");
     }
 
     #[cfg(unix)]

@@ -349,7 +349,8 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
     write_whole(path, bytes).map_err(|cause| HubError::io("write", path, cause))
 }
 
-/// [`write_atomic`] for what has nothing to do with the hub.
+/// [`write_atomic`] for our caches that have nothing to do with the hub. It makes folders and replaces what is there: a file that a user
+/// names is written by `gguf::write_file`.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     publish(&Temp::beside(path), path, bytes)
 }

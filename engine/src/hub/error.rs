@@ -82,7 +82,7 @@ pub enum HubError {
     Token { place: String, why: String },
     #[error(
         "offline, and no cache has a sound copy of {path} of {repo} ({revision}) ({tried}); go online (unset BITNET_OFFLINE HF_HUB_OFFLINE \
-         TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {} --files {}",
+         TRANSFORMERS_OFFLINE) and run: bitnet download {repo} --revision {} --file {}",
         quoted(Path::new(revision)),
         quoted(Path::new(path))
     )]

@@ -73,7 +73,14 @@ impl SmartTokenizerDownload {
         wanted: &[&str],
         welcome: &[&str],
     ) -> Result<Listing, HubError> {
-        let Listing { commit, files } = self.list(repo, revision).await?;
+        let listed = self.list(repo, revision).await.map_err(|error| match (error, wanted.first()) {
+            // What is missing is what was asked for.
+            (HubError::Offline { repo, revision, tried, .. }, Some(pattern)) => {
+                HubError::Offline { repo, revision, path: (*pattern).to_owned(), tried }
+            }
+            (error, _) => error,
+        });
+        let Listing { commit, files } = listed?;
         let fits = |pattern: &str, file: &str| pattern == file || glob::matches(pattern, file);
         if let Some(pattern) = wanted.iter().find(|pattern| !files.iter().any(|file| fits(pattern, file))) {
             return Err(HubError::NoMatch {

@@ -29,6 +29,10 @@ fn open(path: &Path) -> Result<File, HubError> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|cause| HubError::io("create", dir, cause))?;
     }
+    // asked before opening, because to open a named pipe would wait for its reader
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(HubError::io("open", path, "it is not a regular file"));
+    }
     // never truncated, never removed: two processes must meet at one inode
     OpenOptions::new()
         .create(true)

@@ -107,7 +107,7 @@ impl Sampler {
         } else {
             return None;
         };
-        Some(Needs { count: count + also.len(), within, also })
+        Some(Needs { count: count.saturating_add(also.len()), within, also })
     }
 
     fn window<'a>(&self, recent: &'a [u32]) -> &'a [u32] {
@@ -245,6 +245,14 @@ mod tests {
         let ones = tokens.iter().filter(|&&t| t == 1).count();
         assert!((2850..3150).contains(&ones), "3 of 4 expected, got {ones} of 4000");
         assert!(!tokens.contains(&2));
+    }
+
+    /// As many as there can be, and more are penalised: all of them, not none.
+    #[test]
+    fn the_largest_count_has_no_successor() {
+        let options =
+            SamplerOptions { temperature: 1.0, top_k: usize::MAX, repetition_penalty: 1.5, ..Default::default() };
+        assert_eq!(sampler(options).needs(&[3, 4]).map(|needs| needs.count), Some(usize::MAX));
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub enum TokenizerError {
         remedy: String,
     },
     /// The file is of a known kind and damaged.
-    #[error("`{file}` is damaged: {reason}. Download it again: `bitnet download REPO --files {file}`")]
+    #[error("`{file}` is damaged: {reason}. Download it again: `bitnet download REPO --file {file}`")]
     BadFile { file: String, reason: String },
     /// The file is of a known kind and whole, but nothing here can run it.
     #[error("`{file}` cannot be used: {reason}")]
@@ -116,7 +116,7 @@ pub enum TokenizerError {
     /// A folder (or a set of files) without any tokenizer file.
     #[error(
         "no tokenizer file in {place}; looked for tokenizer.json, tokenizer.model, vocab.json with merges.txt, and \
-         encoder.json with vocab.bpe; found: {found}. Download one: `bitnet download REPO --files tokenizer.json`"
+         encoder.json with vocab.bpe; found: {found}. Download one: `bitnet download REPO --file tokenizer.json`"
     )]
     NoTokenizerFile {
         place: String,

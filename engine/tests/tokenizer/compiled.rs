@@ -151,7 +151,8 @@ fn damage_anywhere_is_noticed() {
     for len in [0, 1, 7, 8, 63, 64, 1023, 1024, 1025, bytes.len() / 2, bytes.len() - 64, bytes.len() - 1] {
         assert!(opened(&bytes[..len]).is_err(), "cut to {len}");
     }
-    assert!(opened(&[&bytes[..], &[0; 64]].concat()).is_err(), "longer than it says");
+    assert_eq!(reason(&[&bytes[..], &[0; 64]].concat()).to_string(), "it is longer than its header says");
+    assert_eq!(reason(&bytes[..bytes.len() - 1]).to_string(), "it is cut off");
     assert_eq!(reason(b"#!/bin/sh"), Unusable::NotCompiled);
 }
 

@@ -163,7 +163,26 @@ fn a_folder_that_cannot_be_written_costs_one_diagnostic() {
     let said: Vec<_> = built.diagnostics.iter().filter(|d| d.code == NOT_KEPT).collect();
     assert_eq!(said.len(), 1, "{built:?}");
     assert!(said[0].message.contains("a file"), "{}", said[0]);
+    // The folder of downloads is another one.
+    assert!(said[0].hint.contains("BITNET_COMPILED_TOKENIZERS=DIR"), "{}", said[0]);
+    assert!(!said[0].to_string().contains("BITNET_TOKENIZER_CACHE"), "{}", said[0]);
     same(&place.load().0, &built, "not kept");
+}
+
+/// To open it would wait for its reader.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_the_lock_costs_one_diagnostic() {
+    use std::os::unix::fs::FileTypeExt;
+    let place = Place::new();
+    let lock = place.dir.path().join("cache/lock");
+    std::fs::create_dir(place.dir.path().join("cache")).unwrap();
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    let (built, _) = place.load();
+    let said: Vec<_> = built.diagnostics.iter().filter(|d| d.code == NOT_KEPT).collect();
+    assert_eq!(said.len(), 1, "{built:?}");
+    assert!(said[0].message.contains("lock: it is not a regular file"), "{}", said[0]);
+    assert!(std::fs::symlink_metadata(&lock).unwrap().file_type().is_fifo());
 }
 
 #[test]

@@ -146,6 +146,9 @@ fn four_rows_to_a_byte() {
     assert_eq!(error, QuantError::Rows { format: "i2_s-rows4", rows: 6, multiple: 4 });
     let error = (rows4.matrix_bytes)(8, 96).unwrap_err();
     assert_eq!(error, QuantError::Columns { format: "i2_s-rows4", cols: 96, block_len: 64 });
+    assert!(error.to_string().ends_with("such as q8_0 or f16"), "{error}");
+    let error = (rows4.matrix_bytes)(8, 72).unwrap_err();
+    assert!(error.to_string().ends_with("such as f16"), "{error}");
 }
 
 #[test]
@@ -154,6 +157,9 @@ fn shapes_that_have_no_tiles() {
         for (rows, cols) in [(48, 256), (32, 96), (32, 192), (32, 288)] {
             let error = (format.matrix_bytes)(rows, cols).unwrap_err();
             assert!(matches!(error, QuantError::Tiles { .. }), "{rows}x{cols}: {error}");
+            // What is named instead fits the columns.
+            let fits = if cols == 256 { "such as i2_s or tq2_0" } else { "such as f16" };
+            assert!(error.to_string().ends_with(fits), "{rows}x{cols}: {error}");
             assert_eq!((format.pack)(&vec![0.0; rows * cols], rows, cols), Err(error));
         }
         assert!(matches!((format.matrix_bytes)(0, 256), Err(QuantError::Empty { .. })));

@@ -2,12 +2,12 @@
 
 use crate::common::{self, ComputeArgs};
 use crate::model::{FetchArgs, source};
-use crate::output::say;
+use crate::output::{counted, say};
 use anyhow::Context;
 use bitnet_engine::checkpoint::{self, CheckpointError, ToGguf};
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::load::load;
+use bitnet_engine::load::{load, told_layout};
 use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::pretokenize::known_names;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 fn after_help() -> String {
     let ternary: Vec<_> = Storage::all().filter(|storage| storage.is_ternary()).map(Storage::name).collect();
     format!(
-        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o repaired.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.\n\nPre-tokenizers, for --set tokenizer.ggml.pre=NAME: {}.",
+        "Examples:\n  bitnet convert model.gguf --to i2_s-arm -o model-arm.gguf\n  bitnet convert model.gguf --to q8_0 --embedding q8_0 -o model-q8.gguf\n  bitnet convert model.gguf --set tokenizer.ggml.pre=llama-bpe -o repaired.gguf\n  bitnet convert model-00001-of-00003.gguf --merge -o model.gguf\n  bitnet convert ./bitnet-b1.58-2B-4T --to i2_s --verify -o model.gguf\n\nA folder is a checkpoint as HuggingFace has it: config.json, model.safetensors (or parts with their index), tokenizer files. Packed and master weights of BitNet become the ternary weights that the model was trained with; other weights stay what they are, or are rounded to the format. Its embedding and output matrix keep their format without --embedding.\n\nTernary formats ({}) can only be made from weights that are ternary already, and nothing is lost from one to another. q1_0 has signs alone: ternary weights with zeros are refused. A split model is read from any of its parts and written as one file, unless --split-max-tensors asks for parts. Without --to and --embedding every tensor is copied byte for byte, and the file need not be one that loads.\n\nPre-tokenizers, for --set tokenizer.ggml.pre=NAME: {}.",
         ternary.join(", "),
         known_names()
     )
@@ -66,8 +66,8 @@ pub struct Args {
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let format = |name: &String| {
-            Storage::by_name(name)
-                .with_context(|| format!("unknown format `{name}`; there are {}", targets().join(", ")))
+            let known = || anyhow::anyhow!("unknown format `{name}`; there are {}", targets().join(", "));
+            Storage::by_name(name).map_err(|_| known())
         };
         let linear = self.to.as_ref().map(format).transpose()?;
         let embedding = self.embedding.as_ref().map(format).transpose()?;
@@ -106,10 +106,10 @@ impl Args {
             say(format_args!("set {text}"));
         }
         say(format_args!(
-            "{}{}: {} tensors converted, {} copied, {} bytes ({:.1} % of the original)",
+            "{}{}: {} converted, {} copied, {} bytes ({:.1} % of the original)",
             self.output.display(),
-            self.split_max_tensors.map_or_else(String::new, |n| format!(" in parts of {n} tensors")),
-            report.converted,
+            self.split_max_tensors.map_or_else(String::new, |n| format!(" in parts of {}", counted(n, "tensor"))),
+            counted(report.converted, "tensor"),
             report.copied,
             report.bytes,
             100.0 * report.bytes as f64 / before as f64
@@ -149,11 +149,11 @@ impl Args {
             say(format_args!("the logits are those of the checkpoint: {comparison}"));
         }
         say(format_args!(
-            "{}: {} of architecture {}, {} tensors converted, {} copied, {} bytes",
+            "{}: {} of architecture {}, {} converted, {} copied, {} bytes",
             self.output.display(),
             linear.name(),
             checkpoint.architecture(),
-            written.report.converted,
+            counted(written.report.converted, "tensor"),
             written.report.copied,
             written.report.bytes
         ));
@@ -175,6 +175,7 @@ impl Args {
     ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
         let compute = self.compute.start(settings)?;
         let (layout, i2s) = (self.compute.layout(), quant::i2_s::FORMAT.ggml_type);
+        told_layout(&file, layout).with_context(|| format!("cannot use {}", self.model.display()))?;
         // Weights are rewritten without a tokenizer, unless a text must tell how they are laid out.
         let told = layout.is_some() || !file.tensors().iter().any(|tensor| tensor.ggml_type == i2s);
         if told && !file.metadata().contains("tokenizer.ggml.model") {

@@ -2,7 +2,7 @@
 
 use super::{Format, print_json};
 use crate::model::{not_here_offline, tell};
-use crate::output::{self, say};
+use crate::output::{self, counted, say};
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::checkpoints::{self, convert_command};
@@ -103,9 +103,9 @@ impl Args {
         let commit = fetched.first().map_or("", |f| f.commit.as_str());
         let metrics = client.metrics();
         let summary = format!(
-            "{} at {commit}: {} files, {} downloaded, {} bytes over the network, {} bytes from caches",
+            "{} at {commit}: {}, {} downloaded, {} bytes over the network, {} bytes from caches",
             repo,
-            files.len(),
+            counted(files.len(), "file"),
             metrics.downloads,
             metrics.bytes,
             metrics.avoided_bytes
@@ -218,16 +218,25 @@ fn tokenizer(client: &BlockingDownload, repo: &str, revision: &str) -> anyhow::R
                 revision.clone_from(&file.commit);
                 found.push(file);
             }
-            Err(error @ (HubError::EntryNotFound { .. } | HubError::Offline { .. })) => missing = Some(error),
+            Err(error @ (HubError::EntryNotFound { .. } | HubError::Offline { .. })) => {
+                // Offline, the first that is not here says enough.
+                if !matches!(missing, Some(HubError::Offline { .. })) {
+                    missing = Some(error);
+                }
+            }
             Err(error) => return Err(error.into()),
         }
     }
+    let names = TOKENIZER_FILES.join(", ");
     match missing {
+        Some(error @ HubError::Offline { .. }) if found.is_empty() => Err(error).with_context(|| {
+            format!("none of {names} of {repo} is in a cache, and the hub was not asked, because this run is offline")
+        }),
         Some(error) if found.is_empty() => Err(error).with_context(|| {
             let list = client.list(repo, &revision).ok();
             let model = list.and_then(|list| checkpoints::command(&asked, &list.files));
             let model = model.map_or_else(String::new, |command| format!(", or fetch its model ({command})"));
-            format!("there is none of {}; name what you want with --file{model}", TOKENIZER_FILES.join(", "))
+            format!("there is none of {names}; name what you want with --file{model}")
         }),
         _ => Ok(found),
     }

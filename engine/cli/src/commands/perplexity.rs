@@ -2,6 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common::{self, RunArgs};
+use crate::output::counted;
 use bitnet_engine::inference::{Head, Perplexity, perplexity};
 use bitnet_engine::settings::Settings;
 use std::io::Write;
@@ -51,12 +52,12 @@ impl Args {
         let r = &result;
         writeln!(
             std::io::stdout().lock(),
-            "{model} on {device}: {} tokens in {} characters, {} windows\n\
+            "{model} on {device}: {} in {}, {}\n\
              perplexity          {:.4}\nbits per token      {:.4}\nbits per character  {:.4}\n\
              first choice right  {:.2} %",
-            r.tokens,
-            r.characters,
-            r.windows,
+            counted(r.tokens, "token"),
+            counted(r.characters, "character"),
+            counted(r.windows, "window"),
             r.perplexity,
             r.bits_per_token,
             r.bits_per_character,

@@ -3,7 +3,7 @@
 use super::{Format, print_json};
 use crate::common;
 use crate::model::{FetchArgs, locate};
-use crate::output::{plain, say};
+use crate::output::{counted, plain, say};
 use anyhow::Context;
 use bitnet_engine::convert::{ConvertError, set};
 use bitnet_engine::discovery::TokenizerDiscovery;
@@ -83,7 +83,8 @@ impl Args {
             left.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
         );
         self.print(&repairs, Some(&self.output))?;
-        say(format_args!("{}: {} tensors copied, {} bytes", self.output.display(), report.copied, report.bytes));
+        let copied = counted(report.copied, "tensor");
+        say(format_args!("{}: {copied} copied, {} bytes", self.output.display(), report.bytes));
         Ok(ExitCode::SUCCESS)
     }
 

@@ -1,7 +1,7 @@
 //! `bitnet tokenizer`
 
 use crate::common::print_diagnostics;
-use crate::output::say;
+use crate::output::{counted, say};
 use anyhow::Context;
 use bitnet_engine::gguf::{GgufFile, MAGIC, same_file};
 use bitnet_engine::tokenizer::files::{Hints, load_path};
@@ -46,10 +46,10 @@ impl Args {
         let tokenizer = &loaded.tokenizer;
         let pre = tokenizer.pre().map_or_else(String::new, |pre| format!(", pre-tokenizer {pre}"));
         say(format_args!(
-            "{}: {}{pre}, {} tokens, {bytes} bytes",
+            "{}: {}{pre}, {}, {bytes} bytes",
             output.display(),
             tokenizer.kind(),
-            tokenizer.vocab_size()
+            counted(tokenizer.vocab_size(), "token")
         ));
         Ok(ExitCode::SUCCESS)
     }

@@ -2,7 +2,7 @@
 
 use super::{Format, print_json};
 use crate::common::{self, ModelArgs, TokenizerArgs};
-use crate::output::line;
+use crate::output::{line, with_causes};
 use anyhow::{Context, ensure};
 use bitnet_engine::discovery::{Resolved, TokenizerDiscovery};
 use bitnet_engine::gguf::GgufFile;
@@ -73,7 +73,7 @@ impl Args {
         let failed = self.steps(settings, &pool, other, &mut lines).err();
         if let Some(error) = &failed {
             let step = STEPS[lines.len()];
-            lines.push(Line { step, ok: Some(false), text: format!("{error:#}") });
+            lines.push(Line { step, ok: Some(false), text: with_causes(error) });
             let rest = &STEPS[lines.len()..];
             lines.extend(rest.iter().map(|step| Line { step, ok: None, text: "not looked at".to_owned() }));
         }
@@ -98,7 +98,8 @@ impl Args {
     /// The set to compare with.
     fn other(&self) -> anyhow::Result<&'static dyn Kernels> {
         if let Some(name) = &self.against {
-            return Ok(by_name(name)?);
+            // `bitnet devices` lists them as cpu-NAME.
+            return Ok(by_name(name.strip_prefix("cpu-").unwrap_or(name))?);
         }
         let mut sets = kernel_sets().iter().rev().filter_map(|set| (set.detect)().ok());
         match sets.find(|set| set.name() == best().name()).and(sets.next()) {

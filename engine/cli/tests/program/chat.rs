@@ -73,7 +73,11 @@ fn what_cannot_be_done_is_said_and_the_conversation_goes_on() {
     let bad = dir.path().join("bad.json");
     std::fs::write(&bad, "[{\"role\": \"assistant\", \"content\": \"\"}]").unwrap();
     let long = "Who was Moses? ".repeat(100);
-    let lines = format!("/exit\n/load no/such.json\n/load {}\n/save {}\n{long}\nWhy?\n", text(&bad), text(dir.path()));
+    let lines = format!(
+        "/exit\n/load no/such.json\n/load {}\n/save {}\n/save no/such/talk.json\n{long}\nWhy?\n",
+        text(&bad),
+        text(dir.path())
+    );
     let run = chat(&lines, &[]).code(1);
     assert_eq!(answers(&run).len(), 1, "{}", run.out);
     for words in [
@@ -81,11 +85,12 @@ fn what_cannot_be_done_is_said_and_the_conversation_goes_on() {
         "no/such.json",
         "bad.json: message 1: its role is `assistant`, expected `user`",
         "cannot save to ",
+        "cannot save to no/such/talk.json: cannot create a file in the folder no/such",
         "the context has room for 255",
     ] {
         assert!(run.err.contains(words), "no `{words}` in: {}", run.err);
     }
-    assert_eq!(run.err.matches("error: ").count(), 5, "{}", run.err);
+    assert_eq!(run.err.matches("error: ").count(), 6, "{}", run.err);
     let run = run_with(b"Who \xFF?\nWhy?\n", CHAT).code(1);
     assert!(run.err.contains("not UTF-8") && answers(&run).len() == 1, "{}", run.err);
 

@@ -486,3 +486,14 @@ fn an_error_of_a_model_names_its_file_once() {
         assert_eq!(run.err.matches("broken.gguf").count(), 1, "{}", run.err);
     }
 }
+
+/// Nobody reads stderr, or it cannot be written: commands do what they do, and end as they end.
+#[cfg(target_os = "linux")]
+#[test]
+fn stderr_that_cannot_be_written_changes_nothing() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let with = |args: &[&str]| finish(bitnet(args).stderr(full()));
+    let infer = ["infer", "--prompt", "In the beginning", "-n", "4", "--seed", "1", "-vv"];
+    assert_eq!(with(&infer).ok().out, run(&infer).ok().out);
+    with(&["infer", "--model", "no-such-file.gguf", "--prompt", "a"]).code(1);
+}

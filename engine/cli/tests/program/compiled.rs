@@ -36,6 +36,28 @@ fn a_compiled_tokenizer_is_named_like_any_other() {
     let nowhere = dir.path().join("file/new");
     std::fs::write(dir.path().join("file"), "").unwrap();
     run(&["tokenizer", "compile", text(&model), "-o", text(&nowhere)]).fails_with(&["cannot write", "-o"]);
+    let missing = dir.path().join("missing");
+    run(&["tokenizer", "compile", text(&model), "-o", text(&missing.join("new"))]).fails_with(&[text(&missing)]);
+    assert!(!missing.exists(), "no folder is made");
+}
+
+/// To open a pipe would wait for the other side.
+#[cfg(unix)]
+#[test]
+fn pipes_are_neither_replaced_nor_read() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (model, pipe, link, file) =
+        (model(dir.path()), dir.path().join("pipe"), dir.path().join("link"), dir.path().join("file"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    run(&["tokenizer", "compile", text(&model), "-o", text(&pipe)]).fails_with(&[text(&pipe), "not a regular file"]);
+    let named = ["tokenize", "--model", text(&model), "--text", TEXT, "--tokenizer", text(&pipe)];
+    run(&named).fails_with(&[text(&pipe), "not a regular file"]);
+    assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    std::fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    run(&["tokenizer", "compile", text(&model), "-o", text(&link)]).ok();
+    assert!(link.is_symlink() && std::fs::read(&file).unwrap().starts_with(b"\x89BNTOK"));
 }
 
 #[test]

@@ -167,6 +167,11 @@ fn formats() {
     std::fs::remove_file(&again).unwrap();
     std::fs::remove_file(&tq).unwrap();
 
+    // Signs alone would make another model of it.
+    let signs = path("signs.gguf");
+    run(&["convert", text(&model), "--to", "q1_0", "-o", text(&signs)]).fails_with(&["tensor `blk.", "q1_0", "zero"]);
+    assert!(!signs.exists());
+
     // The embedding alone: nothing else changes, and the metadata only gains the layout that was found.
     let small = path("small.gguf");
     run(&["convert", text(&model), "--embedding", "q8_0", "-o", text(&small)]).ok();

@@ -128,7 +128,7 @@ fn a_wrong_vocabulary() {
     let model = write(dir.path(), "model.gguf", bare(CODELLAMA));
     write(dir.path(), "tokenizer.json", tokenizer_json(700));
     let run = at(dir.path(), None, &[], &["discover", text(&model)]).code(1);
-    assert!(run.out.contains("it has 700 tokens, the model 32016 (as CodeLlama)"), "{}", run.out);
+    assert!(run.out.contains("the tokenizer has 700 tokens and the model 32016 (as CodeLlama)"), "{}", run.out);
     assert!(run.out.contains("nothing usable"), "{}", run.out);
     for way in
         ["bitnet infer --auto-download --model", "bitnet download codellama/CodeLlama-7b-hf --to", "--tokenizer FILE"]

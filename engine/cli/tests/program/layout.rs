@@ -49,3 +49,18 @@ fn the_prompt_tells_the_layout_and_it_is_remembered() {
     assert_eq!(asked("file"), (true, false));
     assert_eq!(asked("file"), (true, false));
 }
+
+/// What a file records is not overruled by an argument: the weights would be scrambled, for good in what `convert` writes.
+#[test]
+fn another_layout_than_the_recorded_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = tiny();
+    let to = dir.path().join("to.gguf");
+    let model = ["--model", text(&tiny)];
+    let wrong = ["--i2s-layout", "arm"];
+    let words = ["`bitnet.i2_s.layout`", "x86, not arm", "leave --i2s-layout out"];
+    run(&[&["infer", "--prompt", "a", "-n", "1"], &model[..], &wrong].concat()).fails_with(&words);
+    run(&[&["convert", text(&tiny), "--to", "tq2_0", "-o", text(&to)], &wrong[..]].concat()).fails_with(&words);
+    assert!(!to.exists());
+    run(&[&["infer", "--prompt", "a", "-n", "1", "--i2s-layout", "x86"], &model[..]].concat()).ok();
+}

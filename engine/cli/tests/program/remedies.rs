@@ -112,8 +112,15 @@ fn revisions_and_tokenizers_that_are_not_there() {
     assert_eq!(command, "bitnet download hf:o/tiny");
     remedy(&m, command).ok();
     // Offline, files by a pattern.
-    let said = m.run_env(&[("BITNET_OFFLINE", "1")], &["download", "o/ck", "--file", "*"]).fails_with(&["--files '*'"]);
+    let said = m.run_env(&[("BITNET_OFFLINE", "1")], &["download", "o/ck", "--file", "*"]).fails_with(&["--file '*'"]);
     remedy(&m, &said.err).ok();
+    // What is shown is the pattern that was given.
+    m.run_env(&[("BITNET_OFFLINE", "1")], &["download", "o/none", "--file", "["])
+        .fails_with(&["of [ of", "--file '['"]);
+    // Offline nobody knows what a repository has.
+    let said = m.run_env(&[("BITNET_OFFLINE", "1")], &["download", "o/none"]);
+    let said = said.fails_with(&["tokenizer.json", "is in a cache", "was not asked", "offline"]);
+    assert!(!said.err.contains("there is none"), "{}", said.err);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::form::{Key, checksum};
 use super::mark::{self, Mark};
 use super::{check, made_of, map, named, tokenizer};
 use crate::gguf::{GgufFile, Identity};
-use crate::hub::{try_lock, write_whole};
+use crate::hub::{HubError, try_lock, write_whole};
 use crate::tokenizer::files::{self, FileSet, Hints};
 use crate::tokenizer::{Diagnostic, Loaded, TokenizerError, from_gguf};
 use std::path::{Path, PathBuf};
@@ -207,7 +207,7 @@ impl CompiledCache {
                 Err(reason) => loaded.diagnostics.push(Diagnostic::info(
                     "tokenizer_not_kept",
                     format!("its compiled form is not kept in {}: {reason}", self.folder.display()),
-                    "",
+                    "export BITNET_COMPILED_TOKENIZERS=DIR names another folder, and `off` keeps none",
                 )),
             }
         }
@@ -216,7 +216,12 @@ impl CompiledCache {
 
     /// `false` where somebody else writes just now.
     fn write(&self, key: Key, bytes: &[u8]) -> Result<bool, String> {
-        let Some(_lock) = try_lock(&self.folder.join("lock")).map_err(|error| error.to_string())? else {
+        // The remedy of the hub's error is for its own caches.
+        let failed = |error: HubError| match error {
+            HubError::Io { doing, path, why } => format!("cannot {doing} {}: {why}", path.display()),
+            other => other.to_string(),
+        };
+        let Some(_lock) = try_lock(&self.folder.join("lock")).map_err(failed)? else {
             return Ok(false);
         };
         write_whole(&self.path(key, "tokenizer"), bytes).map_err(|error| error.to_string())?;

@@ -21,6 +21,7 @@ use super::super::flat::{ALIGN, Flat, Pod, bytes_of};
 use super::super::words::{K, fold, load};
 use super::Unusable;
 use crate::gguf::{FileBytes, Identity};
+use std::cmp::Ordering;
 use std::ops::Range;
 
 pub(super) const MAGIC: &[u8; 8] = b"\x89BNTOK\r\n";
@@ -159,8 +160,10 @@ impl Form {
         if checksum(&unsigned) != u64_at(32) {
             return Err(Unusable::Damaged("the checksum of its head is wrong"));
         }
-        if u64_at(24) != bytes.len() as u64 {
-            return Err(cut());
+        match u64_at(24).cmp(&(bytes.len() as u64)) {
+            Ordering::Less => return Err(Unusable::Damaged("it is longer than its header says")),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(cut()),
         }
         let count = u32_at(20) as usize;
         if count == 0 || count > MOST_SECTIONS {

@@ -36,8 +36,7 @@ pub(super) use tables::Stored;
 use super::error::TokenizerError;
 use super::words::fold;
 use super::{Loaded, Tokenizer, bpe, checksum, fingerprint, pretokenize, spm, unigram};
-use crate::gguf::FileBytes;
-use crate::hub::write_whole;
+use crate::gguf::{FileBytes, write_file};
 use form::Form;
 use std::io::Read;
 use std::path::Path;
@@ -115,17 +114,15 @@ pub fn compile(loaded: &Loaded) -> Result<Vec<u8>, TokenizerError> {
     made_of(loaded, &form::Key::default())
 }
 
-/// Compiles a tokenizer into a file, which appears whole or not at all; gives its size in bytes.
+/// Compiles a tokenizer into a file, which appears whole or not at all; gives its size in bytes. A link is followed, what is not a
+/// regular file stays, and no folder is created.
 ///
 /// # Errors
 /// As [`compile`]; [`TokenizerError::Unwritten`].
 pub fn write(loaded: &Loaded, path: &Path) -> Result<usize, TokenizerError> {
     let bytes = compile(loaded)?;
-    let failed = |error: std::io::Error| TokenizerError::Unwritten {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    };
-    write_whole(path, &bytes).map_err(failed)?;
+    let failed = |reason| TokenizerError::Unwritten { path: path.display().to_string(), reason };
+    write_file(path, &bytes).map_err(failed)?;
     Ok(bytes.len())
 }
 

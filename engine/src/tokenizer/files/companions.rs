@@ -70,7 +70,7 @@ fn object(files: &FileSet, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Val
     diagnostics.push(Diagnostic::warning(
         "companion_unreadable",
         format!("{problem}; what it says about special tokens is not known"),
-        format!("bitnet download REPO --files {name}"),
+        format!("bitnet download REPO --file {name}"),
     ));
     Value::Null
 }

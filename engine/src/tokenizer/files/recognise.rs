@@ -176,7 +176,7 @@ fn by_name(name: &str) -> FileKind {
 pub(super) fn what_else(name: &str, bytes: &[u8]) -> TokenizerError {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
-    let again = format!("Download it again: `bitnet download REPO --files {name}`");
+    let again = format!("Download it again: `bitnet download REPO --file {name}`");
     let (what, remedy) = if bytes.is_empty() {
         ("the file is empty".to_owned(), again)
     } else if text.is_empty() {
@@ -186,7 +186,7 @@ pub(super) fn what_else(name: &str, bytes: &[u8]) -> TokenizerError {
     } else if is_lfs(text) {
         (
             "this is a Git LFS pointer, not the file".to_owned(),
-            format!("Fetch the file itself: `git lfs pull`, or `bitnet download REPO --files {name}`"),
+            format!("Fetch the file itself: `git lfs pull`, or `bitnet download REPO --file {name}`"),
         )
     } else if let Some(message) = json_error(text) {
         (format!("this is a JSON error answer of a server ({message})"), again)

@@ -3,6 +3,7 @@
 //! While an answer is made, Ctrl-C ends the answer. Otherwise it empties the line that is typed, and ends a program that waits
 //! for a pipe, as it ends any other.
 
+use crate::output::say;
 use anyhow::Context;
 use rustyline::config::{Behavior, Config};
 use rustyline::error::ReadlineError;
@@ -99,7 +100,7 @@ impl Input {
                 // The editor drops what it has read with the byte; it says nothing of where it was.
                 Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
                     // The cursor is behind the line that was typed.
-                    eprintln!();
+                    say("");
                     Next::Wrong("what was typed is not UTF-8; it is dropped, type it again".to_owned())
                 }
                 // What cannot be read once cannot be read again.
