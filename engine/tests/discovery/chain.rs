@@ -92,7 +92,7 @@ fn a_tokenizer_of_another_model_is_refused_and_the_chain_goes_on() {
         let step = walked.chain.step(StepKind::Beside).unwrap();
         assert_eq!(step.outcome, outcome, "{n}: {}", step.why);
         if outcome == StepOutcome::Rejected {
-            assert!(step.why.contains(&format!("it has {n} tokens, the model 700")), "{}", step.why);
+            assert!(step.why.contains(&format!("the tokenizer has {n} tokens and the model 700")), "{}", step.why);
         }
     }
     // A family of the table has a number that nothing else will do for.
@@ -193,7 +193,7 @@ fn a_named_tokenizer_ends_the_chain() {
     // What is wrong with it is the error; nothing else is tried.
     let small = write(dir.path(), "small.json", tokenizer_json(300));
     let found = TokenizerDiscovery::from_gguf(&model).unwrap();
-    for (path, word) in [(small, "it has 300 tokens, the model 700"), (dir.path().join("none.json"), "does not exist")]
+    for (path, word) in [(small, "the tokenizer has 300 tokens and the model 700"), (dir.path().join("none.json"), "does not exist")]
     {
         let error = TokenizerFallbackChain::new(named(&path)).resolve(&found).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
