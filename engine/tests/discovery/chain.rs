@@ -193,7 +193,8 @@ fn a_named_tokenizer_ends_the_chain() {
     // What is wrong with it is the error; nothing else is tried.
     let small = write(dir.path(), "small.json", tokenizer_json(300));
     let found = TokenizerDiscovery::from_gguf(&model).unwrap();
-    for (path, word) in [(small, "the tokenizer has 300 tokens and the model 700"), (dir.path().join("none.json"), "does not exist")]
+    for (path, word) in
+        [(small, "the tokenizer has 300 tokens and the model 700"), (dir.path().join("none.json"), "does not exist")]
     {
         let error = TokenizerFallbackChain::new(named(&path)).resolve(&found).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

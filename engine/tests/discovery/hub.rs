@@ -144,7 +144,10 @@ fn what_the_hub_sends_must_fit_the_model() {
     let (hub, dir) = (hub(CODELLAMA.2, 500), tempfile::tempdir().unwrap());
     let chain = TokenizerFallbackChain::new(allowed(&hub, dir.path()));
     let error = chain.resolve(&codellama()).unwrap_err().to_string();
-    assert!(error.contains("tried download") && error.contains("the tokenizer has 500 tokens and the model 32016"), "{error}");
+    assert!(
+        error.contains("tried download") && error.contains("the tokenizer has 500 tokens and the model 32016"),
+        "{error}"
+    );
     // The next run finds it in the cache, refuses it there, and does not stop at that.
     let walked = chain.run(&codellama());
     assert_eq!(walked.chain.step(StepKind::Cache).unwrap().outcome, StepOutcome::Rejected);
