@@ -118,16 +118,20 @@ pub fn load(
     load_with(file, LoadOptions { layout, ..LoadOptions::default() }, kernels, pool)
 }
 
-/// The layout of I2_S tensors that the caller names or the file records.
+fn recorded_layout(file: &GgufFile) -> Result<Option<I2sLayout>, LoadError> {
+    let Some(value) = file.metadata().str(LAYOUT_KEY)? else { return Ok(None) };
+    I2sLayout::from_name(value).map(Some).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })
+}
+
+/// The layout that a person asks for. [`load_with`] leaves the last word to its caller, and weights that are read in another layout than
+/// their own are scrambled.
 ///
 /// # Errors
-/// The file records another one than the caller names, or none that there is.
-pub fn told_layout(file: &GgufFile, asked: Option<I2sLayout>) -> Result<Option<I2sLayout>, LoadError> {
-    let Some(value) = file.metadata().str(LAYOUT_KEY)? else { return Ok(asked) };
-    let recorded = I2sLayout::from_name(value).ok_or_else(|| LoadError::LayoutKey { value: value.to_owned() })?;
-    match asked {
-        Some(asked) if asked != recorded => Err(LoadError::OtherLayout { asked, recorded }),
-        _ => Ok(Some(recorded)),
+/// The file records another one, or none that there is.
+pub fn agreed_layout(file: &GgufFile, asked: Option<I2sLayout>) -> Result<Option<I2sLayout>, LoadError> {
+    match (asked, recorded_layout(file)?) {
+        (Some(asked), Some(recorded)) if asked != recorded => Err(LoadError::OtherLayout { asked, recorded }),
+        _ => Ok(asked),
     }
 }
 
@@ -145,13 +149,13 @@ pub fn load_with(
     // An unknown architecture is named before anything else that may be odd about its file.
     family_of(&file)?;
     let layout = options.layout;
-    let said = told_layout(&file, layout)?;
+    let recorded = recorded_layout(&file)?;
     // Rows of an odd number of 64s fill no block of the x86 layout: nothing has to be probed.
     let is_i2s = |t: &&TensorInfo| t.ggml_type == bitnet_kernels::quant::i2_s::FORMAT.ggml_type;
     let odd = file.tensors().iter().filter(is_i2s).find(|t| t.cols() % 128 == 64);
     let only =
         odd.map(|t| (I2sLayout::Arm, format!("the rows of `{}` have {} weights, x86 wants 128s", t.name, t.cols())));
-    let told = said.or(only.as_ref().map(|(layout, _)| *layout));
+    let told = layout.or(recorded).or(only.as_ref().map(|(layout, _)| *layout));
     let nothing_tells = told.is_none() && file.tensors().iter().any(|t| is_i2s(&t));
     let memory = options.layouts.filter(|_| nothing_tells).and_then(|folder| Memory::of(folder, &file));
     let mut remembered = memory.as_ref().and_then(Memory::read);
@@ -191,7 +195,7 @@ pub fn load_with(
         None
     } else if let Some(layout) = layout {
         Some(LayoutReport { layout: layout.name(), decided: true, why: "chosen by the caller".into() })
-    } else if let Some(layout) = said {
+    } else if let Some(layout) = recorded {
         Some(LayoutReport { layout: layout.name(), decided: true, why: format!("recorded in `{LAYOUT_KEY}`") })
     } else if let Some((layout, why)) = only {
         Some(LayoutReport { layout: layout.name(), decided: true, why })

@@ -149,33 +149,16 @@ pub fn huge_pages_are_given() -> bool {
     })
 }
 
-/// What memory costs when it is first touched, in seconds a byte on one thread. On a bare machine huge pages are the cheaper ones; a virtual
-/// one may have to ask its host for each.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PageCost {
-    /// In small pages.
-    pub small: f64,
-    /// Where huge pages are asked for.
-    pub huge: f64,
-}
-
-impl PageCost {
-    /// Measured once a process, on a few MiB; `None` where the system gives no huge pages to who asks.
-    pub fn measured() -> Option<Self> {
-        static COST: OnceLock<Option<PageCost>> = OnceLock::new();
-        *COST.get_or_init(|| {
-            if !huge_pages_are_given() {
-                return None;
-            }
-            let touch = |huge| -> Option<f64> {
-                let mut pages = Pages::new(PROBE, huge).ok()?;
-                let started = Instant::now();
-                pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-                Some(started.elapsed().as_secs_f64() / PROBE as f64)
-            };
-            Some(Self { small: touch(false)?, huge: touch(true)? })
-        })
-    }
+/// What memory costs when it is first touched, in seconds a byte on one thread, where huge pages are asked for. A virtual machine may have
+/// to ask its host for each. Measured once a process, on a few MiB; `None` where the system gives no huge pages to who asks.
+pub fn cost_of_huge_pages() -> Option<f64> {
+    static COST: OnceLock<Option<f64>> = OnceLock::new();
+    *COST.get_or_init(|| {
+        let mut pages = huge_pages_are_given().then(|| Pages::new(PROBE, true).ok()).flatten()?;
+        let started = Instant::now();
+        pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        Some(started.elapsed().as_secs_f64() / PROBE as f64)
+    })
 }
 
 /// Bytes that are touched to measure: three huge pages at least, wherever the mapping begins.
@@ -204,11 +187,10 @@ mod tests {
 
     #[test]
     fn pages_cost_something() {
-        if let Some(cost) = PageCost::measured() {
+        if let Some(cost) = cost_of_huge_pages() {
             // From a memory of 1 TB/s to a page fault of a millisecond.
-            let plausible = 1e-12..1e-3 / 4096.0;
-            assert!(plausible.contains(&cost.small) && plausible.contains(&cost.huge), "{cost:?}");
-            assert_eq!(PageCost::measured(), Some(cost), "measured once");
+            assert!((1e-12..1e-3 / 4096.0).contains(&cost), "{cost}");
+            assert_eq!(cost_of_huge_pages(), Some(cost), "measured once");
         }
     }
 

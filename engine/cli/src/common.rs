@@ -9,7 +9,7 @@ use bitnet_engine::device;
 use bitnet_engine::discovery::{DiscoverySettings, Resolved, TokenizerDiscovery, TokenizerFallbackChain};
 use bitnet_engine::gguf::{GgufFile, same_file};
 use bitnet_engine::inference::{Head, Session, SessionOptions, self_check, self_check_card};
-use bitnet_engine::load::{LoadOptions, Loaded, Settled, TokenizerSource, load_with};
+use bitnet_engine::load::{LoadOptions, Loaded, Settled, TokenizerSource, agreed_layout, load_with};
 use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::{Settings, discovery_from_env, layouts_from_env};
 use bitnet_engine::tokenizer::{Diagnostic, Severity};
@@ -224,7 +224,7 @@ impl RunArgs {
             .open()
             .and_then(|file| {
                 let options = LoadOptions {
-                    layout: self.compute.layout(),
+                    layout: agreed_layout(&file, self.compute.layout())?,
                     tokenizer: TokenizerSource::Discover(&chain),
                     huge_pages: self.compute.huge_pages,
                     layouts: layouts.as_deref(),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use bitnet_engine::checkpoint::{self, CheckpointError, ToGguf};
 use bitnet_engine::convert::{ConvertError, ConvertReport, Output, Progress, convert_stored, set, targets};
 use bitnet_engine::gguf::GgufFile;
-use bitnet_engine::load::{load, told_layout};
+use bitnet_engine::load::{agreed_layout, load};
 use bitnet_engine::model::Model;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::pretokenize::known_names;
@@ -175,7 +175,7 @@ impl Args {
     ) -> anyhow::Result<Result<ConvertReport, ConvertError>> {
         let compute = self.compute.start(settings)?;
         let (layout, i2s) = (self.compute.layout(), quant::i2_s::FORMAT.ggml_type);
-        told_layout(&file, layout).with_context(|| format!("cannot use {}", self.model.display()))?;
+        agreed_layout(&file, layout).with_context(|| format!("cannot use {}", self.model.display()))?;
         // Weights are rewritten without a tokenizer, unless a text must tell how they are laid out.
         let told = layout.is_some() || !file.tensors().iter().any(|tensor| tensor.ggml_type == i2s);
         if told && !file.metadata().contains("tokenizer.ggml.model") {

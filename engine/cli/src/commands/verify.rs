@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use bitnet_engine::discovery::{Resolved, TokenizerDiscovery};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, Want, nll};
-use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, load_with};
+use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, agreed_layout, load_with};
 use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::EncodeOptions;
@@ -149,7 +149,7 @@ impl Args {
 
     fn load(&self, file: GgufFile, resolved: Resolved, pool: &Arc<Pool>) -> anyhow::Result<(Loaded, String)> {
         let options = LoadOptions {
-            layout: I2sLayout::from_name(&self.i2s_layout),
+            layout: agreed_layout(&file, I2sLayout::from_name(&self.i2s_layout))?,
             tokenizer: TokenizerSource::Given(Box::new(resolved)),
             huge_pages: HugePages::Off,
             ..LoadOptions::default()

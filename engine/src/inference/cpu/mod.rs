@@ -94,7 +94,7 @@ impl Cpu {
             return;
         }
         let threads = self.pool.threads() as f64;
-        if self.passes.pay(self.body, |pages| 2.0 * pages.huge / threads) {
+        if self.passes.pay(self.body, |huge| 2.0 * huge / threads) {
             let copied = model.copy_hot(HugePages::Auto, &self.pool);
             tracing::debug!(?copied, "weights into huge pages");
             self.hot = true;

@@ -1,7 +1,7 @@
 //! When copies into huge pages pay: what they cost is measured on this machine, what they gain is known of the passes so far,
 //! and how many passes may still come was said by the caller.
 
-use bitnet_kernels::pages::PageCost;
+use bitnet_kernels::pages::cost_of_huge_pages;
 use std::time::Duration;
 
 /// A run of more tokens is bound by arithmetic, not by reading the weights.
@@ -44,13 +44,13 @@ impl Passes {
         self.expected.map_or(self.runs, |left| left.max(self.runs / 2))
     }
 
-    /// Whether it pays to spend `cost` (seconds a byte, by what the system's pages cost) on bytes that each pass reads; a pass reads
+    /// Whether it pays to spend `cost` (seconds a byte, by what a huge page costs) on bytes that each pass reads; a pass reads
     /// `read` bytes in all.
-    pub(super) fn pay(&self, read: usize, cost: impl Fn(PageCost) -> f64) -> bool {
+    pub(super) fn pay(&self, read: usize, cost: impl Fn(f64) -> f64) -> bool {
         let left = self.left();
         let Some(pass) = self.shortest.filter(|_| left >= LEAST) else { return false };
         let gain = pass.as_secs_f64() / read.max(1) as f64 * GAIN;
-        PageCost::measured().is_some_and(|pages| MARGIN * cost(pages) <= gain * left as f64)
+        cost_of_huge_pages().is_some_and(|huge| MARGIN * cost(huge) <= gain * left as f64)
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     fn copies_that_the_passes_to_come_pay_for() {
         let pays = |expected, runs, cost: f64| passes(expected, runs).pay(800, |_| cost);
         // Where the system has no huge pages, nothing pays.
-        let there = PageCost::measured().is_some();
+        let there = cost_of_huge_pages().is_some();
         assert_eq!(pays(100, 1, 0.00062), there);
         assert!(!pays(100, 1, 0.00063), "more than half of what a hundred passes gain");
         assert!(!pays(63, 1, 0.0) && !pays(100, 0, 0.0), "too few, or none timed");
