@@ -30,7 +30,13 @@ impl SplitMix64 {
     }
 }
 
-/// FNV-1a of a text: a seed that is its own.
+/// A text's seed of its own: [`fnv1a`].
 pub fn seed_of(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
+    fnv1a(text.bytes())
+}
+
+/// The hash FNV-1a of 64 bits (Fowler, Noll, Vo). It finds what changed by accident, not what was made to collide.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    bytes.into_iter().fold(0xCBF2_9CE4_8422_2325, step)
 }

@@ -10,7 +10,7 @@ use crate::convert::{
     pack_rows,
 };
 use crate::discovery::quantization as sizes;
-use crate::gguf::{GgufFile, GgufWriter, same_file};
+use crate::gguf::{GgufFile, GgufWriter, is_gguf, same_file};
 use crate::load::{LAYOUT_KEY, LoadError};
 use crate::model::{ACTIVATIONS_KEY, FAMILIES, Model, ModelError, Rounding, scale_name};
 use crate::ops::MatrixId;
@@ -19,7 +19,7 @@ use bitnet_kernels::numerics::{f16_to_f32, f32_to_f16};
 use bitnet_kernels::quant::{self, I2sLayout, Storage};
 use bitnet_kernels::{ActKind, Kernels, Pool, QuantError};
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl Checkpoint {
 
     /// Refuses an output that is a file of the folder, by whatever name, unless that is a GGUF: no checkpoint has one.
     fn not_an_input(&self, output: &Path) -> Result<(), CheckpointError> {
-        if !output.is_file() || starts_as_gguf(output) {
+        if !output.is_file() || is_gguf(output) {
             return Ok(());
         }
         let why = "it is a file of the checkpoint, which is never overwritten; choose another name";
@@ -253,11 +253,6 @@ impl Checkpoint {
 fn in_folder(folder: &Path, depth: usize, found: &dyn Fn(&Path) -> bool) -> bool {
     let mut paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     paths.any(|path| if path.is_dir() { depth > 0 && in_folder(&path, depth - 1, found) } else { found(&path) })
-}
-
-fn starts_as_gguf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
 }
 
 /// The name of a model: that of its folder, or of the repository where it lies in HuggingFace's cache

@@ -9,11 +9,10 @@ use super::quantization;
 use super::remote;
 use super::settings::DiscoverySettings;
 use super::strategy::{TokenizerDownloadInfo, TokenizerStrategy};
-use crate::gguf::GgufFile;
+use crate::gguf::{GgufFile, is_gguf};
 use crate::hub::{HubMetrics, HubSettings, Observer, check_repo_name};
 use crate::tokenizer::files::{self, FileSet, Hints, Look};
 use crate::tokenizer::{self, Diagnostic, Loaded, Tokenizer, TokenizerError, compiled};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -323,14 +322,6 @@ impl Resolver<'_> {
         };
         Ok(Resolved { tokenizer, diagnostics, strategy, family: line.map(|line| line.family), hub })
     }
-}
-
-fn is_gguf(path: &Path) -> bool {
-    let mut magic = [0u8; 4];
-    // Asked before opening, because to open a named pipe would wait for its writer.
-    path.is_file()
-        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && magic == crate::gguf::MAGIC
 }
 
 /// Behind the wrapper of its family, where the roles are not those of the family already. A tokenizer that is right as it is

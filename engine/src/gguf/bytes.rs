@@ -1,12 +1,19 @@
 //! Where the bytes of a file live: mapped, static or owned; shared by everything that views them.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::GgufError;
 use super::identity::Identity;
+
+/// Whether a regular file begins with these bytes. No other is opened: a named pipe would wait for its writer.
+pub(crate) fn begins_with<const N: usize>(path: &Path, magic: &[u8; N]) -> bool {
+    let mut start = [0; N];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *magic
+}
 
 /// The bytes of one file. Clones share them.
 #[derive(Clone)]

@@ -53,7 +53,7 @@ mod types;
 mod value;
 mod writer;
 
-pub(crate) use bytes::FileBytes;
+pub(crate) use bytes::{FileBytes, begins_with};
 pub use encode::MetaValue;
 pub use error::GgufError;
 pub use file::{GgufFile, Part};
@@ -69,6 +69,12 @@ pub use writer::GgufWriter;
 
 /// First four bytes of a file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
+
+/// Whether a file begins as GGUF does. A folder, or what is shorter, does not.
+pub fn is_gguf(path: &std::path::Path) -> bool {
+    begins_with(path, &MAGIC)
+}
+
 /// Alignment of a file that does not name one.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 /// The key that names another.

@@ -121,11 +121,12 @@ impl SmartTokenizerDownload {
         let job = self.job(label, Instant::now() + limit, Arc::default());
         let tried = job.tried.clone();
         match tokio::time::timeout(limit, work(job)).await {
-            Ok(Err(HubError::RevisionNotFound { repo, revision, example })) => {
-                self.0.cache.forget_commit(&repo, &revision);
-                Err(HubError::RevisionNotFound { repo, revision, example })
+            Ok(result) => {
+                if let Err(HubError::RevisionNotFound { repo, revision, .. }) = &result {
+                    self.0.cache.forget_commit(repo, revision);
+                }
+                result
             }
-            Ok(result) => result,
             Err(_) => {
                 let tried = tried.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
                 Err(HubError::Deadline { what, limit, tried: Tried(tried) })

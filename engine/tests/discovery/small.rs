@@ -4,19 +4,26 @@ use crate::discovery_support::*;
 use bitnet_engine::discovery::{
     DiscoverySettings, StepKind, StepOutcome, TokenizerDiscovery, TokenizerFallbackChain, repair,
 };
+use std::path::Path;
+
+/// What comes of a tokenizer of so many tokens beside a model.
+#[track_caller]
+fn beside(model: &Path, cases: [(usize, StepOutcome); 3]) {
+    for (tokens, outcome) in cases {
+        write(model.parent().unwrap(), "tokenizer.json", tokenizer_json(tokens));
+        let chain = TokenizerFallbackChain::new(DiscoverySettings::default());
+        let walked = chain.run(&TokenizerDiscovery::from_gguf(model).unwrap());
+        let step = walked.chain.step(StepKind::Beside).unwrap();
+        assert_eq!(step.outcome, outcome, "{tokens}: {}", step.why);
+    }
+}
 
 /// Embeddings are padded by a sixteenth at most, where nothing says how many tokens there are.
 #[test]
 fn a_sixteenth_may_be_missing_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let model = write(dir.path(), "model.gguf", gguf(&arch("llama"), Some(4800)));
-    for (tokens, outcome) in [(4800, StepOutcome::Won), (4500, StepOutcome::Won), (4499, StepOutcome::Rejected)] {
-        write(dir.path(), "tokenizer.json", tokenizer_json(tokens));
-        let chain = TokenizerFallbackChain::new(DiscoverySettings::default());
-        let walked = chain.run(&TokenizerDiscovery::from_gguf(&model).unwrap());
-        let step = walked.chain.step(StepKind::Beside).unwrap();
-        assert_eq!(step.outcome, outcome, "{tokens}: {}", step.why);
-    }
+    beside(&model, [(4800, StepOutcome::Won), (4500, StepOutcome::Won), (4499, StepOutcome::Rejected)]);
 }
 
 /// Where the model has a list of its own, a tokenizer of more tokens is another one, whatever room the embedding has.
@@ -25,13 +32,7 @@ fn no_more_tokens_than_the_models_own_list() {
     let dir = tempfile::tempdir().unwrap();
     let broken = without([arch("llama"), bpe_keys(700, None)].concat(), "tokenizer.ggml.merges");
     let model = write(dir.path(), "model.gguf", gguf(&broken, Some(750)));
-    for (tokens, outcome) in [(700, StepOutcome::Won), (720, StepOutcome::Rejected), (699, StepOutcome::Rejected)] {
-        write(dir.path(), "tokenizer.json", tokenizer_json(tokens));
-        let chain = TokenizerFallbackChain::new(DiscoverySettings::default());
-        let walked = chain.run(&TokenizerDiscovery::from_gguf(&model).unwrap());
-        let step = walked.chain.step(StepKind::Beside).unwrap();
-        assert_eq!(step.outcome, outcome, "{tokens}: {}", step.why);
-    }
+    beside(&model, [(700, StepOutcome::Won), (720, StepOutcome::Rejected), (699, StepOutcome::Rejected)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::Target;
 use crate::limits::{Cost, Measured, SEEMS_LATE};
 use crate::mutate::mutate;
 use anyhow::Context;
+use bitnet_engine::random::fnv1a;
 use bitnet_harness::strings::Random;
 use std::collections::HashSet;
 use std::fs::File;
@@ -151,17 +152,12 @@ pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
 
 /// What is said, without what differs from input to input: numbers, and what stands in quotes.
 fn shape(said: &str) -> u64 {
-    // FNV-1a, 64 bits.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut quoted = false;
-    for byte in said.bytes().take(400) {
-        if matches!(byte, b'`' | b'"' | b'\'') {
-            quoted = !quoted;
-        } else if !quoted && !byte.is_ascii_digit() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
+    fnv1a(said.bytes().take(400).filter(|byte| {
+        let quote = matches!(byte, b'`' | b'"' | b'\'');
+        quoted ^= quote;
+        !quote && !quoted && !byte.is_ascii_digit()
+    }))
 }
 
 /// Ends the process when an execution never ends.

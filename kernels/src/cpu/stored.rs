@@ -1,6 +1,8 @@
 //! Weights that are numbers themselves: what the vector sets share of them.
 
 use crate::numerics::f16_to_f32;
+#[cfg(target_arch = "x86_64")]
+use crate::{Matrix, quant::f16};
 
 /// A stored number that widens to f32.
 pub(super) trait Stored {
@@ -38,6 +40,12 @@ impl Stored for F16 {
     fn one(row: &[u8], i: usize) -> f32 {
         f16_to_f32(u16::from_le_bytes([row[2 * i], row[2 * i + 1]]))
     }
+}
+
+/// Whether the bytes of a matrix are its values, as f16.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn plain_f16(w: &Matrix<'_>) -> bool {
+    std::ptr::eq(w.format, &raw const f16::FORMAT) && w.multiplier == 1.0
 }
 
 /// bf16 weights.

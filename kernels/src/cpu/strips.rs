@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::own;
-use super::ternary::{Arm, Iq1Bn, Iq2Bn, LEN, Scales, Tq1, Tq2, X86};
+use super::ternary::{Arm, Iq1Bn, Iq2Bn, LEN, Tq1, Tq2, X86, scales_up_to};
 use crate::quant::{i2_s, i2_s_arm, iq1_bn, iq2_bn, tq1_0, tq2_0};
 use crate::{Activations, Format, I8Token, Matrix, OutView};
 
@@ -68,21 +68,13 @@ type RowScales = fn(&Matrix<'_>, Range<usize>) -> Option<[f32; ROWS]>;
 
 /// The formats that are multiplied in strips.
 static FORMATS: &[(&Format, RowScales)] = &[
-    (&i2_s::FORMAT, scales::<X86>),
-    (&i2_s_arm::FORMAT, scales::<Arm>),
-    (&tq2_0::FORMAT, scales::<Tq2>),
-    (&tq1_0::FORMAT, scales::<Tq1>),
-    (&iq1_bn::FORMAT, scales::<Iq1Bn>),
-    (&iq2_bn::FORMAT, scales::<Iq2Bn>),
+    (&i2_s::FORMAT, scales_up_to::<X86, ROWS>),
+    (&i2_s_arm::FORMAT, scales_up_to::<Arm, ROWS>),
+    (&tq2_0::FORMAT, scales_up_to::<Tq2, ROWS>),
+    (&tq1_0::FORMAT, scales_up_to::<Tq1, ROWS>),
+    (&iq1_bn::FORMAT, scales_up_to::<Iq1Bn, ROWS>),
+    (&iq2_bn::FORMAT, scales_up_to::<Iq2Bn, ROWS>),
 ];
-
-fn scales<L: Scales>(w: &Matrix<'_>, rows: Range<usize>) -> Option<[f32; ROWS]> {
-    let mut out = [0.0; ROWS];
-    for (out, row) in out.iter_mut().zip(rows) {
-        *out = L::scale(w, row)?;
-    }
-    Some(out)
-}
 
 /// How matrices of a format are multiplied in strips.
 #[derive(Clone, Copy)]

@@ -3,10 +3,9 @@
 use crate::common::print_diagnostics;
 use crate::output::{counted, say};
 use anyhow::Context;
-use bitnet_engine::gguf::{GgufFile, MAGIC, same_file};
+use bitnet_engine::gguf::{GgufFile, is_gguf, same_file};
 use bitnet_engine::tokenizer::files::{Hints, load_path};
 use bitnet_engine::tokenizer::{Loaded, compiled, from_gguf};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -56,10 +55,8 @@ impl Args {
 }
 
 fn load(source: &Path) -> anyhow::Result<Loaded> {
-    let mut magic = [0u8; 4];
-    let begins = |magic: &mut [u8]| std::fs::File::open(source).and_then(|mut file| file.read_exact(magic)).is_ok();
     // A folder, or what is shorter, is for others to complain about.
-    if source.is_file() && begins(&mut magic) && magic == MAGIC {
+    if is_gguf(source) {
         return Ok(from_gguf(GgufFile::open(source)?.metadata())?);
     }
     Ok(load_path(source, &Hints::default())?)

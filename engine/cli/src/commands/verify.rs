@@ -9,6 +9,7 @@ use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{Session, SessionOptions, Want, nll};
 use bitnet_engine::load::{LoadOptions, Loaded, TokenizerSource, agreed_layout, load_with};
 use bitnet_engine::model::HugePages;
+use bitnet_engine::random::fnv1a;
 use bitnet_engine::settings::Settings;
 use bitnet_engine::tokenizer::EncodeOptions;
 use bitnet_kernels::quant::I2sLayout;
@@ -211,7 +212,6 @@ fn compare(loaded: &Loaded, ids: &[u32], pool: &Arc<Pool>, other: &'static dyn K
             "{best} and {other} differ at position {position}, token {token}: {mine:?} and {its:?}; `cargo test --test matrix -- --check ops` names the operation"
         );
     }
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let digest = all.iter().flat_map(|logit| logit.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, fnv);
+    let digest = fnv1a(all.iter().flat_map(|logit| logit.to_le_bytes()));
     Ok((digest, nats / (ids.len() - 1) as f64))
 }

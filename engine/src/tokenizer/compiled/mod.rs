@@ -36,9 +36,8 @@ pub(super) use tables::Stored;
 use super::error::TokenizerError;
 use super::words::fold;
 use super::{Loaded, Tokenizer, bpe, checksum, fingerprint, pretokenize, spm, unigram};
-use crate::gguf::{FileBytes, write_file};
+use crate::gguf::{FileBytes, begins_with, write_file};
 use form::Form;
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -168,10 +167,7 @@ fn map(path: &Path) -> Result<Form, Unusable> {
 /// Whether a file begins as a compiled tokenizer does.
 #[must_use]
 pub fn is_compiled(path: &Path) -> bool {
-    let mut magic = [0u8; form::MAGIC.len()];
-    path.is_file()
-        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && magic == *form::MAGIC
+    begins_with(path, form::MAGIC)
 }
 
 /// Opens a compiled tokenizer and checks all of it.

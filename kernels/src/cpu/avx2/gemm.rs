@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::layouts::Layout;
 use super::ternary::{mixed, widen};
-use crate::cpu::ternary::{LEN, tail};
+use crate::cpu::ternary::{LEN, scales_up_to, tail};
 use crate::{Activations, I8Token, Matrix, OutView};
 
 /// Rows of a register.
@@ -47,7 +47,7 @@ pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
         let tokens = first..x.n_tokens().min(first + TOKENS);
         for row in rows.clone().step_by(ROWS) {
             let rows = row..rows.end.min(row + ROWS);
-            let Some(scales) = scales::<L>(w, rows.clone()) else {
+            let Some(scales) = scales_up_to::<L, ROWS>(w, rows.clone()) else {
                 mixed::<L>(w, x, tokens.clone(), rows, y);
                 continue;
             };
@@ -63,16 +63,6 @@ pub(super) fn matmul<L: Layout>(w: &Matrix<'_>, x: &Activations, rows: Range<usi
             }
         }
     }
-}
-
-/// The scales of up to [`ROWS`] rows, if each has one.
-#[inline]
-fn scales<L: Layout>(w: &Matrix<'_>, rows: Range<usize>) -> Option<[f32; ROWS]> {
-    let mut out = [0.0; ROWS];
-    for (out, row) in out.iter_mut().zip(rows) {
-        *out = L::scale(w, row)?;
-    }
-    Some(out)
 }
 
 /// Writes the codes of `rows` from step `first` of [`LEN`] weights on, as many as the piece has room for. Lanes of rows that are not there

@@ -5,8 +5,7 @@ use std::arch::x86_64::*;
 use super::dense::Dense;
 use crate::Matrix;
 use crate::cpu::ahead::Ahead;
-use crate::cpu::stored::{F16, Stored};
-use crate::quant::f16;
+use crate::cpu::stored::{F16, Stored, plain_f16};
 use crate::screen::{self, Bound};
 
 /// Values of a register of int16.
@@ -67,7 +66,7 @@ fn rows<const R: usize>(w: &[i8], x: &[i16]) -> [i32; R] {
 /// See [`crate::Kernels::narrow`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn narrow(w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
-    if std::ptr::eq(w.format, &raw const f16::FORMAT) && w.multiplier == 1.0 {
+    if plain_f16(w) {
         let bytes = w.row(row);
         let eights = values.len() / 8;
         for i in 0..eights {

@@ -151,7 +151,7 @@ impl Kernels for Avx512 {
     }
 
     fn narrow(&self, w: &Matrix<'_>, row: usize, values: &mut [f32], q: &mut [i8]) -> Bound {
-        if std::ptr::eq(w.format, &raw const f16::FORMAT) && w.multiplier == 1.0 {
+        if stored::plain_f16(w) {
             check_narrow(w, row, values, q);
             // SAFETY: `self` proves the features.
             return unsafe { screen::narrow_f16(w.row(row), q) };
