@@ -88,25 +88,36 @@ pub fn kernels(name: &str) -> Result<&'static dyn Kernels, DeviceError> {
     if name == "auto" || name == CPU {
         return Ok(best());
     }
-    let unknown = || DeviceError::Unknown {
-        name: name.to_owned(),
-        known: devices()
-            .into_iter()
-            .map(|d| d.name)
-            .chain([format!("{0}, {0}:N", cuda::NAME)])
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
-    if name == cuda::EMULATED || cuda::index(name).is_some() {
+    if is_card(name) {
         return Err(DeviceError::ProcessorOnly { name: name.to_owned() });
     }
-    let set = name.strip_prefix("cpu-").ok_or_else(unknown)?;
+    let set = name.strip_prefix("cpu-").ok_or_else(|| unknown(name))?;
     by_name(set).map_err(|error| match error {
         KernelError::Unavailable(Unavailable { reason, .. }) => {
             DeviceError::Unavailable { name: name.to_owned(), reason: reason.to_string() }
         }
-        _ => unknown(),
+        _ => unknown(name),
     })
+}
+
+fn is_card(name: &str) -> bool {
+    name == cuda::EMULATED || cuda::index(name).is_some()
+}
+
+fn unknown(name: &str) -> DeviceError {
+    let known = devices().into_iter().map(|d| d.name).chain([format!("{0}, {0}:N", cuda::NAME)]);
+    DeviceError::Unknown { name: name.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
+}
+
+/// Whether a name means a device of this build, here or on another machine.
+///
+/// # Errors
+/// [`DeviceError::Unknown`].
+pub fn check_name(name: &str) -> Result<(), DeviceError> {
+    match kernels(name) {
+        Err(error @ DeviceError::Unknown { .. }) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a device. `auto` is the processor: [`open_for`] knows a model.

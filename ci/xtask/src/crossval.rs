@@ -5,7 +5,7 @@
 mod out;
 mod sides;
 
-pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, print_usage, report_usage, wants_json};
+pub(crate) use out::{Format, OutArgs, default_receipt, finish, print, print_usage, report_usage};
 pub(crate) use sides::{SideArgs, limits_of};
 
 use bitnet_engine::chat::Message;

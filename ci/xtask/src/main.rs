@@ -23,14 +23,13 @@ fn main() -> ExitCode {
         Err(error) => {
             // What cannot be printed has nobody to read it.
             let _ = error.print();
-            let args: Vec<String> = std::env::args().skip(1).collect();
-            let command = args.first().map(String::as_str);
-            let code = commands::usage_code(command);
-            if crossval::wants_json(&args) {
-                let _ = crossval::print_usage(command.unwrap_or_default(), code, error.to_string().trim());
+            let command = std::env::args().nth(1);
+            let code = commands::usage_code(command.as_deref());
+            if bitnet_cli::wants_json() {
+                let _ = crossval::print_usage(&command.unwrap_or_default(), code, error.to_string().trim());
             }
             return ExitCode::from(code);
         }
     };
-    bitnet_cli::report(cli.command.run())
+    bitnet_cli::report(cli.command.run(), bitnet_cli::wants_json())
 }

@@ -96,11 +96,16 @@ pub(crate) fn tokenizer(model: &ModelArgs, args: &TokenizerArgs, settings: &Sett
     Ok(resolved)
 }
 
+/// The name of a device that is known, here or elsewhere.
+pub(crate) fn device_name(name: &str) -> Result<String, device::DeviceError> {
+    device::check_name(name).map(|()| name.to_owned())
+}
+
 /// Where and how to compute.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
     /// auto, cpu, cuda, cuda:N, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
-    #[arg(long)]
+    #[arg(long, value_parser = device_name)]
     pub device: Option<String>,
     /// Threads [default: $BITNET_THREADS, else one per processor].
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -1,7 +1,8 @@
 //! The command line of BitNet.rs: thin commands over the engine.
 //!
 //! stdout carries results only; progress, diagnostics and timings go to stderr. Exit codes: 0 done, 1 an error (on
-//! stderr), 2 wrong usage, 130 ended by Ctrl-C.
+//! stderr), 2 wrong usage (arguments that are wrong whatever the model is), 130 ended by Ctrl-C. Where JSON was asked for, an error is a
+//! document on stdout too: `{"error": TEXT}`.
 
 pub mod commands;
 mod common;
@@ -32,7 +33,17 @@ pub struct Cli {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let json = wants_json();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors.
+            if json && error.use_stderr() {
+                print_error(error.to_string().trim().trim_start_matches("error: "));
+            }
+            error.exit()
+        }
+    };
     let level = match cli.verbose {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
@@ -47,11 +58,46 @@ pub fn main() -> ExitCode {
     } else {
         log.with_ansi(false).init()
     }
-    report(cli.command.run())
+    report(cli.command.run(), json)
 }
 
-/// Turns a command's result into an exit code, the error with its causes on stderr.
-pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
+/// Whether the process's arguments ask for JSON. They may be wrong otherwise.
+pub fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // `-o` is a file elsewhere.
+    let bench = args.iter().any(|arg| arg == "bench");
+    let names: &[&str] = if bench { &["--format", "--output", "-o"] } else { &["--format"] };
+    let joined = |arg: &str| {
+        names.iter().any(|name| arg.strip_prefix(name).is_some_and(|v| v.trim_start_matches('=') == "json"))
+    };
+    args.windows(2).any(|pair| names.contains(&pair[0].as_str()) && pair[1] == "json")
+        || args.iter().any(|arg| joined(arg))
+}
+
+fn print_error(text: &str) {
+    // Who cannot be written to reads nothing.
+    let _unread = commands::print_json(&serde_json::json!({ "error": text }));
+}
+
+/// Arguments that do not go together.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Ends with exit code 2.
+pub(crate) fn usage<T>(why: impl Into<String>) -> anyhow::Result<T> {
+    Err(Usage(why.into()).into())
+}
+
+/// Turns a command's result into an exit code, the error with its causes on stderr; also on stdout, as a document, for `json`.
+pub fn report(result: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -59,8 +105,12 @@ pub fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::SUCCESS;
             }
-            output::say(format_args!("error: {}", output::with_causes(&error)));
-            ExitCode::FAILURE
+            let text = output::with_causes(&error);
+            output::say(format_args!("error: {text}"));
+            if json {
+                print_error(&text);
+            }
+            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

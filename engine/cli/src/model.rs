@@ -181,7 +181,7 @@ fn whole(reference: &ModelRef, found: ModelFiles, hub: HubSettings, allow: Allow
 
 /// What `bitnet convert` reads: as [`locate`]; but of a repository without a GGUF the folder of its checkpoint.
 pub(crate) fn source(model: &Path, allow: Allow) -> anyhow::Result<PathBuf> {
-    if model.join("config.json").is_file() {
+    if model.join("config.json").exists() {
         return Ok(model.to_owned());
     }
     let Some(Ok(reference)) = ModelRef::of(model).filter(|r| r.as_ref().is_ok_and(|r| r.pick == Pick::Auto)) else {

@@ -11,7 +11,7 @@
 
 use super::jinja::MAX_TEMPLATE;
 use super::{ChatError, PromptTemplate};
-use crate::gguf::Metadata;
+use crate::gguf::{Metadata, read_regular};
 use crate::tokenizer::Diagnostic;
 use std::path::{Path, PathBuf};
 
@@ -162,7 +162,7 @@ fn beside(model: &Path, name: &str) -> Result<Option<ModelTemplate>, ChatError> 
 
 /// Names of the templates of a folder, `default` first; what cannot be read is left to [`in_folder`].
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
-    let config = std::fs::read(folder.join("tokenizer_config.json")).ok();
+    let config = read_regular(&folder.join("tokenizer_config.json")).ok();
     let json: serde_json::Value = config.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let listed = json.get("chat_template").and_then(|list| list.as_array()).into_iter().flatten();
     let mut names: Vec<String> = listed.filter_map(|one| Some(one.get("name")?.as_str()?.to_owned())).collect();

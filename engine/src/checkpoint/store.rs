@@ -7,7 +7,7 @@
 
 use super::CheckpointError;
 use super::error::tensor;
-use crate::gguf::FileBytes;
+use crate::gguf::{FileBytes, read_regular};
 use crate::tokenizer::Diagnostic;
 use bitnet_kernels::numerics::f16_to_f32;
 use safetensors::{Dtype, SafeTensors};
@@ -47,7 +47,7 @@ pub(super) fn json(path: &Path) -> Result<Value, CheckpointError> {
     if length > MAX_JSON {
         return Err(wrong(path, format!("it has {length} bytes, more than {MAX_JSON}")));
     }
-    let bytes = std::fs::read(path).map_err(|error| wrong(path, error.to_string()))?;
+    let bytes = read_regular(path).map_err(|error| wrong(path, error.to_string()))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(path, error.to_string()))?;
     if value.is_object() { Ok(value) } else { Err(wrong(path, "it is not a JSON object")) }
 }

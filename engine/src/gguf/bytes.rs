@@ -15,6 +15,14 @@ pub(crate) fn begins_with<const N: usize>(path: &Path, magic: &[u8; N]) -> bool 
     path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *magic
 }
 
+/// The contents of a regular file. No other is opened, as in [`begins_with`].
+pub(crate) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    fs::read(path)
+}
+
 /// The bytes of one file. Clones share them.
 #[derive(Clone)]
 pub(crate) struct FileBytes(Arc<Source>);

@@ -53,14 +53,14 @@ mod types;
 mod value;
 mod writer;
 
-pub(crate) use bytes::{FileBytes, begins_with};
+pub(crate) use bytes::{FileBytes, begins_with, read_regular};
 pub use encode::MetaValue;
 pub use error::GgufError;
 pub use file::{GgufFile, Part};
 pub(crate) use identity::Identity;
 pub use metadata::Metadata;
 pub use output::same_file;
-pub(crate) use output::write_file;
+pub(crate) use output::{write_file, write_file_by};
 pub use tensor::{TensorInfo, TensorView};
 pub(crate) use types::with_numbers;
 pub use types::{GGML_TYPES, Geometry, GgmlType, TYPE_39, TYPE_42, ValueType, ggml_type, tensor_size};

@@ -25,7 +25,12 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
 /// # Errors
 /// Why it cannot be written, without the path itself.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let write = |file: &mut File| file.write_all(bytes).map_err(|e| io_error(path, "write", e));
+    write_file_by(path, |file| file.write_all(bytes))
+}
+
+/// [`write_file`] of what `write` writes.
+pub(crate) fn write_file_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), String> {
+    let write = |file: &mut File| write(file).map_err(|e| io_error(path, "write", e));
     replace_file(path, write, |_| Ok(())).map_err(|error| match error {
         GgufError::NotAFile { kind, .. } => format!("what is there is {kind}, not a regular file"),
         GgufError::PermissionDenied { .. } => "permission denied".to_owned(),

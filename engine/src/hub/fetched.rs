@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cache::{Cache, Temp, write_atomic};
+use super::cache::Cache;
 use super::digest::Digest;
 use super::error::HubError;
+use crate::gguf::{write_file, write_file_by};
 
 /// Where a file was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -75,28 +76,37 @@ impl Fetched {
         (!self.compressed).then_some(self.file.as_path())
     }
 
-    /// Writes the contents to `to`, at once or not at all. A model is copied piece by piece, and verified on the way.
+    /// Writes the contents to `to`, at once or not at all, as [`write_file_by`]; its folder is made. A model is copied piece by piece,
+    /// and verified on the way.
     pub fn export(&self, to: &Path) -> Result<(), HubError> {
-        if !self.foreign {
-            return write_atomic(to, &self.read()?);
-        }
         let fail = |cause| HubError::io("write", to, cause);
         if let Some(dir) = to.parent() {
             std::fs::create_dir_all(dir).map_err(fail)?;
         }
-        let temp = Temp::beside(to);
-        let mut out = std::fs::File::create(&temp.0).map_err(fail)?;
+        if !self.foreign {
+            return write_file(to, &self.read()?).map_err(|why| HubError::io("write", to, why));
+        }
         let source = std::fs::File::open(&self.file).map_err(|cause| HubError::io("read", &self.file, cause))?;
-        let mut written = Ok(());
-        let checked = self.digest.check(source, self.size, |part| {
-            if written.is_ok() {
-                written = out.write_all(part);
-            }
+        let mut bad = None;
+        let written = write_file_by(to, |out| {
+            let mut written = Ok(());
+            let checked = self.digest.check(source, self.size, |part| {
+                if written.is_ok() {
+                    written = out.write_all(part);
+                }
+            });
+            written?;
+            let refused = std::io::Error::other("its contents are not what they should be");
+            bad = match checked {
+                Ok(None) => return Ok(()),
+                Ok(Some(why)) => Some(HubError::Corrupt { path: self.file.clone(), why }),
+                Err(cause) => Some(HubError::io("read", &self.file, cause)),
+            };
+            Err(refused)
         });
-        written.and_then(|()| out.sync_all()).map_err(fail)?;
-        match checked.map_err(|cause| HubError::io("read", &self.file, cause))? {
-            None => temp.publish(to).map_err(fail),
-            Some(why) => Err(HubError::Corrupt { path: self.file.clone(), why }),
+        match (written, bad) {
+            (_, Some(error)) => Err(error),
+            (written, None) => written.map_err(|why| HubError::io("write", to, why)),
         }
     }
 }

@@ -118,12 +118,6 @@ pub(crate) fn print_usage(command: &str, exit_code: u8, reason: &str) -> anyhow:
     print(&(serde_json::to_string_pretty(&document)? + "\n"))
 }
 
-/// Whether a command line that clap refused asks for JSON.
-pub(crate) fn wants_json(args: &[String]) -> bool {
-    let joined = args.iter().any(|arg| arg == "--format=json");
-    joined || args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
-}
-
 /// Where a receipt goes by default.
 pub(crate) fn default_receipt(model: &Path) -> PathBuf {
     let name = model.file_stem().unwrap_or_default().to_string_lossy();

@@ -11,7 +11,8 @@ use super::{Format, print_json};
 use crate::common::{Compute, ComputeArgs, ModelArgs, RunArgs, TokenizerArgs};
 use crate::memory;
 use crate::model::FetchArgs;
-use anyhow::{Context, ensure};
+use crate::usage;
+use anyhow::Context;
 use bitnet_engine::inference::{Head, Sampler, SamplerOptions, Session, WARM_STEPS};
 use bitnet_engine::model::HugePages;
 use bitnet_engine::settings::Settings;
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// auto, cpu, or one that `bitnet devices` lists [default: $BITNET_DEVICE, else auto].
-    #[arg(long)]
+    #[arg(long, value_parser = crate::common::device_name)]
     device: Option<String>,
     /// Prompt tokens computed together.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -116,7 +117,9 @@ impl Args {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        ensure!(self.prompt > 0 || self.generate > 0, "nothing to measure: give -p or -n more than 0");
+        if self.prompt == 0 && self.generate == 0 {
+            return usage("nothing to measure: give -p or -n more than 0");
+        }
         let tests = self.measure(settings, &threads)?;
         match self.output {
             Format::Json => print_json(&tests)?,

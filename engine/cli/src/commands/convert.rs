@@ -37,11 +37,11 @@ pub struct Args {
     #[command(flatten)]
     fetch: FetchArgs,
     /// Format of the linear layers.
-    #[arg(long, value_name = "FORMAT", help = format!("Format of the linear layers [default: as they are]: {}", targets().join(", ")))]
-    to: Option<String>,
+    #[arg(long, value_name = "FORMAT", help = format!("Format of the linear layers [default: as they are]: {}", targets().join(", ")), value_parser = storage)]
+    to: Option<Storage>,
     /// Format of the embedding and the output matrix [default: as they are].
-    #[arg(long, value_name = "FORMAT")]
-    embedding: Option<String>,
+    #[arg(long, value_name = "FORMAT", value_parser = storage)]
+    embedding: Option<Storage>,
     /// Set a metadata key, several times if need be. A key that is there keeps its type; a new one of the tokenizer gets the
     /// type that it must have, any other is a bool, an integer, a float or a string by its looks.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -63,14 +63,13 @@ pub struct Args {
     compute: ComputeArgs,
 }
 
+fn storage(name: &str) -> Result<Storage, String> {
+    Storage::by_name(name).map_err(|_| format!("unknown format `{name}`; there are {}", targets().join(", ")))
+}
+
 impl Args {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let format = |name: &String| {
-            let known = || anyhow::anyhow!("unknown format `{name}`; there are {}", targets().join(", "));
-            Storage::by_name(name).map_err(|_| known())
-        };
-        let linear = self.to.as_ref().map(format).transpose()?;
-        let embedding = self.embedding.as_ref().map(format).transpose()?;
+        let (linear, embedding) = (self.to, self.embedding);
         let model = source(&self.model, self.fetch.allow())?;
         if model.is_dir() {
             return self.convert_checkpoint(&model, linear, embedding, settings);

@@ -3,6 +3,7 @@
 use super::{Format, print_json};
 use crate::model::{not_here_offline, tell};
 use crate::output::{self, counted, say};
+use crate::usage;
 use anyhow::Context;
 use bitnet_engine::hub::blocking::BlockingDownload;
 use bitnet_engine::hub::checkpoints::{self, convert_command};
@@ -23,7 +24,7 @@ const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "
 
 fn after_help() -> String {
     format!(
-        "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download hf:microsoft/bitnet-b1.58-2B-4T-gguf\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  bitnet download org/name --file '*.safetensors' --file '*.json'\n  BITNET_OFFLINE=1 bitnet download gpt2 --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command. Models (GGUF, safetensors) and what is fetched with them are kept in HuggingFace's cache, where other tools find them too. Of several models of a repository the one is taken whose name has the first of these quantizations: {}.",
+        "Examples:\n  bitnet download HuggingFaceTB/SmolLM2-135M-Instruct\n  bitnet download hf:microsoft/bitnet-b1.58-2B-4T-gguf\n  bitnet download microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --to models\n  bitnet download org/name --file '*.safetensors' --file '*.json'\n  bitnet download gpt2 --offline --format json\n\nFiles are verified and kept in the cache (see `bitnet cache`); an interrupted download is resumed by the same command. Models (GGUF, safetensors) and what is fetched with them are kept in HuggingFace's cache, where other tools find them too. Of several models of a repository the one is taken whose name has the first of these quantizations: {}.",
         ORDER.join(", ")
     )
 }
@@ -45,6 +46,9 @@ pub struct Args {
     /// Also put the files into this folder.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// Send no packet; take what the caches have [also: $BITNET_OFFLINE, $HF_HUB_OFFLINE].
+    #[arg(long)]
+    offline: bool,
     /// Output.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -81,7 +85,8 @@ struct Line<'a> {
 
 impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let settings = hub_from_env()?;
+        let mut settings = hub_from_env()?;
+        settings.offline |= self.offline;
         let client = BlockingDownload::new(settings.clone(), Some(observer()))?;
         let Job { repo, revision, model } = &self.job()?;
         let (repo, revision) = (repo.as_str(), revision.as_str());
@@ -131,13 +136,14 @@ impl Args {
         let mut reference: ModelRef = self.repo.parse()?;
         if let Some(revision) = &self.revision {
             let other = reference.revision != MAIN && reference.revision != *revision;
-            anyhow::ensure!(!other, "{reference} and --revision {revision} name two revisions; give one of them");
+            if other {
+                return usage(format!("{reference} and --revision {revision} name two revisions; give one of them"));
+            }
             reference.revision.clone_from(revision);
         }
-        anyhow::ensure!(
-            self.files.is_empty() || reference.pick == Pick::Auto,
-            "{reference} names a model and --file names files; give one of them"
-        );
+        if !self.files.is_empty() && reference.pick != Pick::Auto {
+            return usage(format!("{reference} names a model and --file names files; give one of them"));
+        }
         let model = self.files.is_empty().then(|| reference.clone());
         Ok(Job { repo: reference.repo, revision: reference.revision, model })
     }

@@ -3,6 +3,7 @@
 use super::print_json;
 use crate::common::{self, AUTO, ModelArgs, TextArgs, TokenizerArgs};
 use crate::output::say;
+use crate::usage;
 use anyhow::Context;
 use bitnet_engine::device;
 use bitnet_engine::settings::Settings;
@@ -37,7 +38,7 @@ pub struct Args {
     lines: bool,
     /// Where lines are encoded: auto (a card where there is enough text for it), cpu, cuda, cuda:N, or one that `bitnet devices`
     /// lists; the ids are the same [default: $BITNET_DEVICE, else auto].
-    #[arg(long, requires = "lines")]
+    #[arg(long, requires = "lines", value_parser = common::device_name)]
     device: Option<String>,
     /// Threads that encode lines [default: $BITNET_THREADS, else one per processor].
     #[arg(short, long, requires = "lines", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -106,7 +107,9 @@ impl Args {
         options: EncodeOptions,
         settings: &Settings,
     ) -> anyhow::Result<ExitCode> {
-        anyhow::ensure!(self.format != Output::Pieces, "--lines has no --format pieces; take ids or json");
+        if self.format == Output::Pieces {
+            return usage("--lines has no --format pieces; take ids or json");
+        }
         let texts: Vec<&str> = text.lines().collect();
         let threads = common::threads(self.threads, settings);
         let pool = Pool::new(threads).with_context(|| format!("cannot start {threads} threads"))?;

@@ -75,3 +75,26 @@ fn what_a_folder_is_not() {
     std::fs::remove_file(dir.path().join("config.json")).unwrap();
     convert(&["--to", "f16"]).fails_with(&["config.json"]);
 }
+
+/// A named pipe would wait for its writer: the one file that must be there is refused, others are as if they were not there.
+#[cfg(unix)]
+#[test]
+fn pipes_of_a_folder_are_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path(), None);
+    let out = dir.path().join("model.gguf");
+    let pipe = |name: &str| {
+        let path = dir.path().join(name);
+        let _absent = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    };
+    let convert = || run(&["convert", text(dir.path()), "--to", "f16", "-o", text(&out)]);
+    for name in ["generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"] {
+        pipe(name);
+    }
+    convert().ok();
+    std::fs::remove_file(&out).unwrap();
+    pipe("config.json");
+    convert().fails_with(&["config.json", "not a regular file"]);
+    assert!(!out.exists());
+}

@@ -52,12 +52,40 @@ fn exit_codes_of_wrong_usage() {
         &["download"],
         &["cache"],
         &["devices", "--format", "yaml"],
+        &["infer", "--device", "bogus"],
+        &["bench", "--device", "cpu-"],
+        &["convert", "model.gguf", "--to", "f17", "-o", "out.gguf"],
+        &["convert", "model.gguf", "--embedding", "q9_0", "-o", "out.gguf"],
         &conflicting,
     ] {
         let run = run(args).code(2);
         assert!(run.out.is_empty() && run.err.contains("--help"), "{args:?}: {}{}", run.out, run.err);
     }
     assert!(run(&["--version"]).ok().out.starts_with("bitnet "));
+    run(&["bench", "-p", "0", "-n", "0"]).refused_with(&["nothing to measure"]);
+}
+
+/// Who asked for JSON gets JSON, whatever goes wrong, with the words of stderr.
+#[test]
+fn errors_are_documents_where_json_was_asked_for() {
+    for (code, args) in [
+        (1, &["inspect", "nowhere.gguf", "--format", "json"][..]),
+        (1, &["infer", "--model", "nowhere.gguf", "--prompt", "a", "--format=json"]),
+        (1, &["bench", "--model", "nowhere.gguf", "-o", "json"]),
+        (1, &["bench", "--model", "nowhere.gguf", "-ojson"]),
+        (2, &["infer", "--device", "bogus", "--format", "json"]),
+        (2, &["devices", "--format", "json", "--bogus"]),
+        (2, &["bench", "-p", "0", "-n", "0", "--output=json"]),
+    ] {
+        let run = run(args).code(code);
+        let document = run.json();
+        let error = document["error"].as_str().unwrap_or_else(|| panic!("{args:?}: {document}"));
+        assert!(!error.is_empty() && run.err.contains(error) && !error.starts_with("error"), "{args:?}: {error}");
+    }
+    // A file of that name is not a format.
+    let run = run(&["convert", "nowhere.gguf", "--to", "f16", "-o", "json"]).code(1);
+    assert_eq!(run.out, "");
+    assert!(run_with(b"", &["devices", "--format", "json", "--help"]).ok().out.contains("Usage"));
 }
 
 #[test]
@@ -283,8 +311,8 @@ fn tokens_and_back_through_pipes() {
         let json = run_with(text.as_bytes(), &[&args[..], &["--format", "json"]].concat()).ok().json();
         assert_eq!(json["ids"].as_array().map(Vec::len), Some(4));
     }
-    run_with(b"a", &["tokenize", "--lines", "--format", "pieces"]).fails_with(&["--lines has no --format pieces"]);
-    run_with(b"a", &["tokenize", "--lines", "--device", "gpu"]).fails_with(&["unknown device `gpu`"]);
+    run_with(b"a", &["tokenize", "--lines", "--format", "pieces"]).refused_with(&["--lines has no --format pieces"]);
+    run_with(b"a", &["tokenize", "--lines", "--device", "gpu"]).refused_with(&["unknown device `gpu`"]);
 
     run(&["detokenize", "1", "two"]).fails_with(&["`two` is not a token id"]);
     run(&["detokenize", "999999"]).fails_with(&["token 999999", "2048"]);
@@ -372,7 +400,7 @@ fn a_file_without_permission() {
 
 #[test]
 fn devices_by_name() {
-    run(&infer(&["--device", "nonsense"])).fails_with(&["`nonsense`", "auto", "cpu-scalar", "cpu-avx2"]);
+    run(&infer(&["--device", "nonsense"])).refused_with(&["`nonsense`", "auto", "cpu-scalar", "cpu-avx2"]);
     let listed = run(&["devices"]).ok().out;
     assert!(listed.contains("cpu-scalar") && listed.contains("chosen by auto"), "{listed}");
     let scalar = run(&infer(&["--seed", "1", "--device", "cpu-scalar", "--threads", "2"])).ok();

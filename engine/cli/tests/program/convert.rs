@@ -209,7 +209,7 @@ fn formats() {
     assert!(generate(&both).starts_with("And"));
     assert_eq!(files(dir.path()).len(), 5, "no temporary file is left: {:?}", files(dir.path()));
 
-    run(&["convert", text(&model), "--to", "iq3_s", "-o", text(&path("x.gguf"))]).fails_with(&["`iq3_s`", "q8_0"]);
+    run(&["convert", text(&model), "--to", "iq3_s", "-o", text(&path("x.gguf"))]).refused_with(&["`iq3_s`", "q8_0"]);
     let q8 = path("q8.gguf");
     run(&["convert", text(&model), "--to", "q4_0", "-o", text(&q8)]).ok();
     run(&["convert", text(&model), "--embedding", "i2_s", "-o", text(&q8)])

@@ -42,13 +42,28 @@ fn once_downloaded_never_fetched_again() {
     assert_eq!(report["commit"].as_str().unwrap().len(), 40);
     assert_eq!(std::fs::read_to_string(out.join("tokenizer.json")).unwrap(), TOKENIZER.repeat(500));
 
-    m.hub.log().clear();
-    let offline = m.run_env(&[("BITNET_OFFLINE", "1")], &["download", REPO, "--format", "json"]).ok();
-    assert!(m.hub.log().is_empty(), "{:?}", m.hub.log().entries());
+    let offline = m.silent(&[], &["download", REPO, "--offline", "--format", "json"]).ok();
+    assert_eq!(m.silent(&[("BITNET_OFFLINE", "1")], &["download", REPO, "--format", "json"]).ok().out, offline.out);
     let report = offline.json();
     assert_eq!(report["metrics"]["requests"], 0);
     assert_eq!(report["files"].as_array().unwrap().len(), 2);
     assert!(Path::new(report["files"][0]["file"].as_str().unwrap()).is_file());
+}
+
+/// Files that the user named are written as everywhere: through a link, and never in the place of what is not a file.
+#[cfg(unix)]
+#[test]
+fn links_and_pipes_of_a_folder_stay() {
+    let m = machine();
+    let (out, file) = (m.path("out"), m.path("file"));
+    std::fs::create_dir(&out).unwrap();
+    let [link, pipe] = ["tokenizer.json", "tokenizer_config.json"].map(|name| out.join(name));
+    std::fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    m.run(&["download", REPO, "--to", text(&out)]).fails_with(&[text(&pipe), "a special file"]);
+    assert!(link.is_symlink() && !pipe.is_file(), "{:?}", std::fs::metadata(&pipe));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), TOKENIZER.repeat(500));
 }
 
 #[test]

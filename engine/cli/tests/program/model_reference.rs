@@ -201,8 +201,8 @@ fn what_the_repository_does_not_have() {
     fails("hf:org/tiny-gguf:", &["does not name a model", "hf:ORG/REPO"]);
     fails("hf:../up", &["does not name a model", "repository"]);
     m.run(&["download", REPO, "--file", "*.bin"]).fails_with(&["no file of org/tiny-gguf", "*.bin", FILE]);
-    m.run(&["download", &format!("{REF}@dev"), "--revision", "v2"]).fails_with(&["two revisions"]);
-    m.run(&["download", &format!("{REF}:f16"), "--file", "x"]).fails_with(&["--file names files"]);
+    m.run(&["download", &format!("{REF}@dev"), "--revision", "v2"]).refused_with(&["two revisions"]);
+    m.run(&["download", &format!("{REF}:f16"), "--file", "x"]).refused_with(&["--file names files"]);
     assert!(!m.home(REPO).join("snapshots").exists(), "nothing was kept");
     // A file that is missing is a path, and not asked for on the network.
     m.silent(&[], &[&ASK[..], &["--auto-download", "--model", "models/absent.gguf"]].concat())

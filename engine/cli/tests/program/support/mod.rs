@@ -39,8 +39,20 @@ impl Run {
     /// An error: code 1, nothing on stdout, all of `words` on stderr, no panic.
     #[track_caller]
     pub fn fails_with(self, words: &[&str]) -> Self {
-        let run = self.code(1);
-        assert_eq!(run.out, "", "stdout is for results");
+        self.ends_with(1, words)
+    }
+
+    /// Arguments that are wrong: as [`Run::fails_with`], with code 2.
+    #[track_caller]
+    pub fn refused_with(self, words: &[&str]) -> Self {
+        self.ends_with(2, words)
+    }
+
+    #[track_caller]
+    fn ends_with(self, code: i32, words: &[&str]) -> Self {
+        let run = self.code(code);
+        // stdout is for results; where these are JSON, for the error too.
+        assert!(run.out.is_empty() || run.json()["error"].is_string(), "{}", run.out);
         assert!(run.err.contains("error: "), "{}", run.err);
         for word in words {
             assert!(run.err.contains(word), "no `{word}` in: {}", run.err);
