@@ -6,6 +6,9 @@ use bitnet_kernels::parallel::SERIAL_WORK;
 use bitnet_kernels::Kernels as _;
 use std::cell::RefCell;
 
+/// With fewer groups for a thread than this, groups are divided: one thread more or less to wait for would be a large part.
+const FEW_GROUPS: usize = 8;
+
 /// Attention over a layer's cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
@@ -45,22 +48,32 @@ impl Operation for Attention {
         let &Self { layer, heads, kv_heads, dim, scale, window } = self;
         let (kernels, caches, spans) = (state.kernels, &state.memory.caches, state.spans());
         // Heads that share their keys and values, side by side in a token's row.
-        let width = heads / kv_heads * dim;
+        let group = heads / kv_heads;
         let last = spans.iter().map(|span| span.position + span.tokens).max().unwrap_or(1);
         let mut spare = std::mem::take(&mut state.work.spare);
         let query = &state.work.slots[Slot::Query.index()];
         spare.resize(query.len(), 0.0);
-        state.pool.for_rows(&mut spare, width, SERIAL_WORK / (last * width), &|i, out| {
-            let (sequence, position) = state.place(i / kv_heads);
-            let (keys, values) = caches[sequence].head(layer, i % kv_heads);
-            let end = position + 1;
-            let n = window.map_or(end, |window| end.min(window));
-            let seen = (end - n) * dim;
-            SCORES.with_borrow_mut(|scores| {
-                scores.resize(scores.len().max(width / dim * n), 0.0);
-                let query = &query[i * width..(i + 1) * width];
-                kernels.attention_group(query, dim, &keys[seen..], &values[seen..], dim, n, scale, scores, out);
-            });
+        // Heads that a thread takes at once: a group, or where there are few of these the same number for every thread.
+        let (all, threads) = (query.len() / dim, state.pool.threads());
+        let taken = if all / group < FEW_GROUPS * threads { all.div_ceil(threads) } else { group };
+        state.pool.for_rows(&mut spare, taken * dim, SERIAL_WORK / (last * taken * dim), &|i, mut out| {
+            let mut head = i * taken;
+            while !out.is_empty() {
+                let (token, shared) = (head / heads, head % heads / group);
+                let count = (group - head % group).min(out.len() / dim);
+                let (sequence, position) = state.place(token);
+                let (keys, values) = caches[sequence].head(layer, shared);
+                let end = position + 1;
+                let n = window.map_or(end, |window| end.min(window));
+                let seen = (end - n) * dim;
+                let (here, later) = out.split_at_mut(count * dim);
+                SCORES.with_borrow_mut(|scores| {
+                    scores.resize(scores.len().max(count * n), 0.0);
+                    let query = &query[head * dim..(head + count) * dim];
+                    kernels.attention_group(query, dim, &keys[seen..], &values[seen..], dim, n, scale, scores, here);
+                });
+                (head, out) = (head + count, later);
+            }
         });
         state.work.spare = std::mem::replace(&mut state.work.slots[Slot::Query.index()], spare);
     }

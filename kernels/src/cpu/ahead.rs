@@ -6,12 +6,19 @@
 //! pieces that a thread takes. Lines go to L2. There is more room than in L1 for lines that are on their way: on a Zen 4 of
 //! 31 GB/s a thread got 8 GB/s of rows of 640 bytes with no prefetch or one into L1 of the same place in the next rows, and 25 so.
 
+use crate::numerics::PV_CHUNK;
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Bytes between what is asked for and what is read. What a memory delivers while a line is on its way is about 2 KiB for a thread.
 const DISTANCE: usize = 6144;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+
+/// Cache lines of so many f16.
+#[inline(always)]
+pub(super) fn lines(halves: usize) -> usize {
+    (2 * halves).div_ceil(LINE)
+}
 
 /// How far memory was asked, for rows that are read together.
 pub(super) struct Ahead {
@@ -27,6 +34,16 @@ impl Ahead {
         let read = (rows - 1) * size_of_val(row);
         let from = row.as_ptr().cast::<u8>().wrapping_add(read + DISTANCE);
         Self { from, next: from }
+    }
+
+    /// Of attention's values: a chunk is read in several passes, each some elements of all its positions, and the next one is to be
+    /// asked for meanwhile. The first one is asked for here.
+    #[inline(always)]
+    pub(super) fn of_chunks(values: &[u16], stride: usize, positions: usize) -> Self {
+        let from = values.as_ptr().cast::<u8>();
+        let mut ahead = Self { from, next: from };
+        ahead.ask(lines(stride) * positions.min(PV_CHUNK));
+        ahead
     }
 
     /// The next so many lines, as many as are being read. Lines beyond what a loop reads are those of the next one.

@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 
 use super::super::avx2;
 use super::lanes::{load, load_f16, store, tail64, tree64};
+use crate::cpu::ahead::{Ahead, lines};
 use crate::numerics::{PV_CHUNK, f16_to_f32};
 
 /// See [`crate::Kernels::attention`]; `e` has one element per position.
@@ -110,27 +111,28 @@ pub(super) fn group<const G: usize>(
     out: &mut [f32],
 ) {
     let (dim, n) = (q.len() / G, e.len() / G);
-    let mut t = 0;
-    while t < n {
+    let mut ahead = Ahead::of(&k[..dim], 4);
+    for t in (0..n).step_by(4) {
+        ahead.ask(4 * lines(stride));
         // The last positions may come alone; what stands in their places then is not kept.
-        let count = (n - t).min(4);
-        let mut partial = [[_mm512_setzero_ps(); 4]; 4];
-        for p in 0..count {
-            let halves = group_dots::<G>(q, dim, &k[(t + p) * stride..][..dim]);
-            for g in 0..G {
-                partial[g][p] = halves[g];
-            }
+        let mut sums = [_mm512_setzero_ps(); 4];
+        for p in 0..4.min(n - t) {
+            sums[p] = group_dots::<G>(q, dim, &k[(t + p) * stride..][..dim]);
         }
         let mut scores = [[0.0f32; 4]; 4];
         store(
             scores.as_flattened_mut().as_mut_array().expect("sixteen"),
-            _mm512_mul_ps(trees(partial), _mm512_set1_ps(scale)),
+            _mm512_mul_ps(last_levels(sums), _mm512_set1_ps(scale)),
         );
         for g in 0..G {
-            e[g * n + t..][..count].copy_from_slice(&scores[g][..count]);
+            let e = &mut e[g * n + t..(g + 1) * n];
+            match e.first_chunk_mut() {
+                Some(e) => *e = scores[g],
+                None => e.copy_from_slice(&scores[g][..e.len()]),
+            }
         }
-        t += count;
     }
+    let mut ahead = Ahead::of_chunks(v, stride, n);
     let mut z = [0.0; G];
     for g in 0..G {
         z[g] = avx2::softmax_parts(&mut e[g * n..(g + 1) * n]);
@@ -141,6 +143,7 @@ pub(super) fn group<const G: usize>(
         for d in (0..dim).step_by(64) {
             let mut acc = [[_mm512_setzero_ps(); 4]; G];
             for t in positions.clone() {
+                ahead.ask(lines(64));
                 let v = v[t * stride + d..][..64].as_chunks::<16>().0;
                 for j in 0..4 {
                     let v = load_f16(&v[j]);
@@ -164,10 +167,10 @@ pub(super) fn group<const G: usize>(
     }
 }
 
-/// The dots of `G` heads with one key, the tree's first two levels added: 16 lanes are left.
+/// The dots of `G` heads with one key, but for the last two levels of their trees: lane `4 * g + i` holds what is left of head `g`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")]
-fn group_dots<const G: usize>(q: &[f32], dim: usize, key: &[u16]) -> [__m512; G] {
+fn group_dots<const G: usize>(q: &[f32], dim: usize, key: &[u16]) -> __m512 {
     let mut acc = [[_mm512_setzero_ps(); 4]; G];
     let mut heads = [&q[..dim]; G];
     for g in 1..G {
@@ -183,33 +186,27 @@ fn group_dots<const G: usize>(q: &[f32], dim: usize, key: &[u16]) -> [__m512; G]
             }
         }
     }
-    let mut out = [_mm512_setzero_ps(); G];
+    let mut x = [_mm512_setzero_ps(); 4];
     for g in 0..G {
         let [a, b, c, d] = acc[g];
-        out[g] = _mm512_add_ps(_mm512_add_ps(a, c), _mm512_add_ps(b, d));
+        x[g] = _mm512_add_ps(_mm512_add_ps(a, c), _mm512_add_ps(b, d));
     }
-    out
-}
-
-/// The last four levels of sixteen trees: the sum of `x[g][p]` comes out in lane `4 * g + p`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")]
-fn trees(x: [[__m512; 4]; 4]) -> __m512 {
     // Lanes j and j + 8, of two registers at a time; then j and j + 4.
     let eight =
         |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
-    let four =
-        |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
-    // Each of `y[p]` has four lanes of every head, in the order of the heads.
-    let mut y = [_mm512_setzero_ps(); 4];
-    for p in 0..4 {
-        y[p] = four(eight(x[0][p], x[1][p]), eight(x[2][p], x[3][p]));
-    }
+    let (a, b) = (eight(x[0], x[1]), eight(x[2], x[3]));
+    _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+}
+
+/// The last two levels of sixteen trees: the sum of position `p` and head `g` comes out in lane `4 * g + p`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c,fma")]
+fn last_levels(x: [__m512; 4]) -> __m512 {
     // Lanes j and j + 2 of two positions; then the last two of all four.
     let two = |a, b| {
         let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
         _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
     };
-    let (a, b) = (two(y[0], y[1]), two(y[2], y[3]));
+    let (a, b) = (two(x[0], x[1]), two(x[2], x[3]));
     _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
 }
