@@ -16,8 +16,11 @@ use std::hint::black_box;
 const ROWS: usize = 64;
 /// Inputs: a multiple of every format's block, and of no power of two above 256.
 const COLS: usize = 768;
-/// Tokens of a GEMM.
+/// Tokens of a GEMM: more than one, and few enough for the kernels that read weights as they lie.
 const TOKENS: usize = 8;
+/// Rows and tokens of a prompt: as many as the kernels want that unpack weights first, with tokens left over.
+const PROMPT_ROWS: usize = 32;
+const PROMPT: usize = 30;
 /// Elements of a head, and positions in the cache.
 const HEAD: usize = 128;
 const POSITIONS: usize = 192;
@@ -70,12 +73,13 @@ pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::
     for format in FORMATS {
         let name = format.name;
         // `gemv/f16` is a model's output matrix, the head.
-        list.add(format!("gemv/{name}"), || product(k, format, |_| 0.5, 1))?;
-        list.add(format!("gemm/{name}"), || product(k, format, |_| 0.5, TOKENS))?;
+        list.add(format!("gemv/{name}"), || product(k, format, |_| 0.5, (ROWS, 1)))?;
+        list.add(format!("gemm/{name}"), || product(k, format, |_| 0.5, (ROWS, TOKENS)))?;
+        list.add(format!("prompt/{name}"), || product(k, format, |_| 0.5, (PROMPT_ROWS, PROMPT)))?;
         // Scales that differ from block to block, or row to row, are another way through the kernels.
         if format.is_ternary() && format.trailer_bytes == 0 {
             let scale = |block: usize| [0.5, 0.25, 1.0][block % 3];
-            list.add(format!("gemv/{name}-scales"), || product(k, format, scale, 1))?;
+            list.add(format!("gemv/{name}-scales"), || product(k, format, scale, (ROWS, 1)))?;
         }
     }
     for (name, kind) in [("int8-token", ActKind::I8), ("int8-block", ActKind::Q8)] {
@@ -107,11 +111,11 @@ pub fn of_none(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Case>> {
     Ok(list.cases)
 }
 
-fn weights(format: &Format, scale: impl Fn(usize) -> f32) -> Vec<f32> {
+fn weights(format: &Format, scale: impl Fn(usize) -> f32, rows: usize) -> Vec<f32> {
     let r = &mut Random::new(1);
     // Weights that have one scale.
     let together = if format.row_head == 0 { format.block_len } else { COLS };
-    if format.is_ternary() { r.ternary(ROWS * COLS, together, scale) } else { r.floats(ROWS * COLS) }
+    if format.is_ternary() { r.ternary(rows * COLS, together, scale) } else { r.floats(rows * COLS) }
 }
 
 /// One token is a GEMV, several are a GEMM.
@@ -119,15 +123,15 @@ fn product(
     k: &'static dyn Kernels,
     format: &'static Format,
     scale: impl Fn(usize) -> f32,
-    tokens: usize,
+    (rows, tokens): (usize, usize),
 ) -> anyhow::Result<impl FnMut() + 'static> {
-    let bytes = (format.pack)(&weights(format, scale), ROWS, COLS)?;
-    Matrix::new(format, ROWS, COLS, &bytes)?;
-    let (mut x, mut y) = (Activations::default(), vec![0.0; tokens * ROWS]);
+    let bytes = (format.pack)(&weights(format, scale, rows), rows, COLS)?;
+    Matrix::new(format, rows, COLS, &bytes)?;
+    let (mut x, mut y) = (Activations::default(), vec![0.0; tokens * rows]);
     k.prepare(format.act, &Random::new(2).floats(tokens * COLS), tokens, &mut x);
     Ok(move || {
-        let w = Matrix { format, rows: ROWS, cols: COLS, data: black_box(&bytes), multiplier: 1.0, act: format.act };
-        k.matmul(&w, black_box(&x), 0..ROWS, OutView::new(&mut y, tokens, ROWS));
+        let w = Matrix { format, rows, cols: COLS, data: black_box(&bytes), multiplier: 1.0, act: format.act };
+        k.matmul(&w, black_box(&x), 0..rows, OutView::new(&mut y, tokens, rows));
         black_box(&y);
     })
 }

@@ -16,10 +16,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// What a slice of the faster side takes at least: far more than the clock's step, far less than a time slice of the system.
-const SLICE: Duration = Duration::from_micros(300);
+const SLICE: Duration = Duration::from_micros(100);
 /// What a case may take, and how many pairs it has at least and at most.
 const BUDGET: Duration = Duration::from_millis(400);
-const ROUNDS: std::ops::RangeInclusive<usize> = 24..=152;
+const ROUNDS: std::ops::RangeInclusive<usize> = 16..=152;
 
 /// Moves the stack down and does the work there.
 type Place = fn(&mut dyn FnMut());
