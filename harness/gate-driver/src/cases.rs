@@ -7,6 +7,7 @@
 
 use crate::random::Random;
 use anyhow::Context;
+use bitnet_kernels::cpu::scalar::Scalar;
 use bitnet_kernels::quant::{FORMATS, TILED};
 use bitnet_kernels::screen::{Scratch, Screen, Wanted};
 use bitnet_kernels::{ActKind, Activations, Format, Kernels, Matrix, OutView, Pool, Rope};
@@ -75,7 +76,10 @@ pub fn of_set(k: &'static dyn Kernels, wants: &dyn Fn(&str) -> bool) -> anyhow::
         // `gemv/f16` is a model's output matrix, the head.
         list.add(format!("gemv/{name}"), || product(k, format, |_| 0.5, (ROWS, 1)))?;
         list.add(format!("gemm/{name}"), || product(k, format, |_| 0.5, (ROWS, TOKENS)))?;
-        list.add(format!("prompt/{name}"), || product(k, format, |_| 0.5, (PROMPT_ROWS, PROMPT)))?;
+        // The plain set has one way for any number of tokens.
+        if k.name() != Scalar.name() {
+            list.add(format!("prompt/{name}"), || product(k, format, |_| 0.5, (PROMPT_ROWS, PROMPT)))?;
+        }
         // Scales that differ from block to block, or row to row, are another way through the kernels.
         if format.is_ternary() && format.trailer_bytes == 0 {
             let scale = |block: usize| [0.5, 0.25, 1.0][block % 3];

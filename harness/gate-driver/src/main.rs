@@ -96,8 +96,11 @@ fn count(cli: &Cli, sets: &[String]) -> anyhow::Result<()> {
 fn time(cli: &Cli, set: &str, against: &str) -> anyhow::Result<()> {
     let (Some(fast), Some(plain)) = (kernels(set)?, kernels(against)?) else { return Ok(()) };
     let wants = |case: &str| cli.wants(case);
-    for (mut case, mut yardstick) in cases::of_set(fast, &wants)?.into_iter().zip(cases::of_set(plain, &wants)?) {
-        print(&Line::Paired(pairs::run((set, &mut case), (against, &mut yardstick), cli.plant)))?;
+    let mut yardsticks = cases::of_set(plain, &wants)?;
+    for mut case in cases::of_set(fast, &wants)? {
+        if let Some(yardstick) = yardsticks.iter_mut().find(|yardstick| yardstick.name == case.name) {
+            print(&Line::Paired(pairs::run((set, &mut case), (against, yardstick), cli.plant)))?;
+        }
     }
     Ok(())
 }
