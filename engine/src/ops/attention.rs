@@ -2,8 +2,8 @@
 //! (arXiv:2305.13245). A window lets a position see only the last so many positions, itself included.
 
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit};
-use bitnet_kernels::parallel::SERIAL_WORK;
 use bitnet_kernels::Kernels as _;
+use bitnet_kernels::parallel::SERIAL_WORK;
 use std::cell::RefCell;
 
 /// Attention over a layer's cache.

@@ -80,7 +80,8 @@ impl Operation for Experts {
         let shares = choose(state.slot(Slot::Router), self.experts.len(), self.used);
         let mut terms = vec![0.0; rows * self.used * width];
         for (expert, shares) in self.experts.iter().zip(&shares).filter(|(_, shares)| !shares.is_empty()) {
-            let input: Vec<f32> = shares.iter().flat_map(|s| &src[s.token * width..(s.token + 1) * width]).copied().collect();
+            let input: Vec<f32> =
+                shares.iter().flat_map(|s| &src[s.token * width..(s.token + 1) * width]).copied().collect();
             let output = self.compute(expert, &input, shares.len(), state);
             for (share, row) in shares.iter().zip(output.chunks_exact(width)) {
                 let at = (share.token * self.used + share.rank) * width;
