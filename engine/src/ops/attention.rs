@@ -1,9 +1,9 @@
 //! Causal attention of [`Slot::Query`] over a layer's cache; the result replaces the queries. Query heads share key heads in groups
 //! (arXiv:2305.13245). A window lets a position see only the last so many positions, itself included.
 
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit};
 use bitnet_kernels::Kernels as _;
-use bitnet_kernels::parallel::SERIAL_WORK;
 use std::cell::RefCell;
 
 /// Attention over a layer's cache.
@@ -45,19 +45,20 @@ impl Operation for Attention {
         let &Self { layer, heads, kv_heads, dim, scale, window } = self;
         let (kernels, caches, spans) = (state.kernels, &state.memory.caches, state.spans());
         // Heads that share their keys and values, side by side in a token's row.
-        let width = heads / kv_heads * dim;
+        let group = heads / kv_heads;
+        let width = group * dim;
         let last = spans.iter().map(|span| span.position + span.tokens).max().unwrap_or(1);
         let mut spare = std::mem::take(&mut state.work.spare);
         let query = &state.work.slots[Slot::Query.index()];
         spare.resize(query.len(), 0.0);
-        state.pool.for_rows(&mut spare, width, SERIAL_WORK / (last * width), &|i, out| {
+        state.pool.for_rows(&mut spare, width, serial(last, width), &|i, out| {
             let (sequence, position) = state.place(i / kv_heads);
             let (keys, values) = caches[sequence].head(layer, i % kv_heads);
             let end = position + 1;
             let n = window.map_or(end, |window| end.min(window));
             let seen = (end - n) * dim;
             SCORES.with_borrow_mut(|scores| {
-                scores.resize(scores.len().max(width / dim * n), 0.0);
+                scores.resize(scores.len().max(group * n), 0.0);
                 let query = &query[i * width..(i + 1) * width];
                 kernels.attention_group(query, dim, &keys[seen..], &values[seen..], dim, n, scale, scores, out);
             });

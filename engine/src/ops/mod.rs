@@ -19,6 +19,8 @@ mod cache;
 mod cases;
 mod shapes;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub mod add;
 pub mod attention;

@@ -74,7 +74,7 @@ pub(super) fn try_all(
     told: &mut dyn FnMut(&Room, &Mutant, &Verdict),
 ) -> anyhow::Result<Vec<Vec<Verdict>>> {
     let (mut apart, binaries, asked_as) = build(tasks, cargo_args, tree)?;
-    let tests = record(&binaries)?;
+    let tests = record(&binaries, |name| tasks.iter().any(|task| task.room.judged_by(name)))?;
     eprintln!(
         "{} mutants inside, {} tests, {:.0} s for all tests one by one",
         asked_as.len(),
@@ -85,7 +85,10 @@ pub(super) fn try_all(
     let mut all = Vec::new();
     for Task { room, mutants } in tasks {
         let targets = targets(room);
-        let mine = |test: &&Test| targets.is_empty() || targets.contains(binaries[test.binary].name.as_str());
+        let mine = |test: &&Test| {
+            let binary = binaries[test.binary].name.as_str();
+            (targets.is_empty() || targets.contains(binary)) && room.judged_by(&test.name)
+        };
         let mut verdicts = Vec::new();
         for (mutant, number) in mutants.iter().zip(numbers.by_ref()) {
             let verdict = match asked_as.get(&number) {
@@ -298,15 +301,15 @@ fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<bool>> {
     Ok(None)
 }
 
-/// All tests, each run once by itself.
-fn record(binaries: &[Binary]) -> anyhow::Result<Vec<Test>> {
+/// The tests that judge a room, each run once by itself.
+fn record(binaries: &[Binary], judges: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Test>> {
     let folder = tempfile::tempdir()?;
     let mut tests = Vec::new();
     for (index, binary) in binaries.iter().enumerate() {
         let output =
             Command::new(&binary.path).args(["--list", "--format", "terse"]).current_dir(&binary.folder).output()?;
         let listed = String::from_utf8(output.stdout)?;
-        for name in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
+        for name in listed.lines().filter_map(|line| line.strip_suffix(": test")).filter(|name| judges(name)) {
             let file = folder.path().join(tests.len().to_string());
             let begin = Instant::now();
             let reached = [("MUTANTS_REACHED", file.to_str().context("a path that is not text")?)];
