@@ -328,24 +328,30 @@ fn experts_give_their_share() {
     let experts = Experts { src: Hidden, dst: Side, experts: (0..3).map(expert).collect(), used: 2, limit: 3.0 };
     let input = [1.0, 2.0, -1.0, 0.5, 4.0, -3.0];
     let router = [0.0, 1.0, -9.0, 2.0, 1.0, -9.0, 0.5, 0.25, -9.0];
-    let mut expected = Vec::new();
-    for (x, p) in input.chunks_exact(2).zip(router.chunks_exact(3)) {
-        let mut out = [0.0f32; 2];
-        for n in 0..2u8 {
-            let weight = exp(p[usize::from(n)]) / (exp(p[0]) + exp(p[1]));
-            let n = f32::from(n);
-            let gate = [(1.0 + n) * x[0], x[1], 2.0 * x[1] - x[0]];
-            let up = [n * x[0] + x[1], x[0] - 3.0 * x[1], 0.5 * x[0] + 0.5 * x[1]];
-            let h: Vec<f32> = gate.iter().zip(up).map(|(g, u)| silu(g.min(3.0)) * u.clamp(-3.0, 3.0)).collect();
-            out[0] += weight * (h[0] + 2.0 * h[2]);
-            out[1] += weight * (n * h[0] + h[1] - h[2]);
+    for used in [1, 2] {
+        let experts = Experts { used, ..experts.clone() };
+        let mut expected = Vec::new();
+        for (x, p) in input.chunks_exact(2).zip(router.chunks_exact(3)) {
+            let mut out = [0.0f32; 2];
+            for n in 0..2usize {
+                let weight = match used {
+                    1 => f32::from(u8::from(p[n] > p[1 - n])),
+                    _ => exp(p[n]) / (exp(p[0]) + exp(p[1])),
+                };
+                let n = n as f32;
+                let gate = [(1.0 + n) * x[0], x[1], 2.0 * x[1] - x[0]];
+                let up = [n * x[0] + x[1], x[0] - 3.0 * x[1], 0.5 * x[0] + 0.5 * x[1]];
+                let h: Vec<f32> = gate.iter().zip(up).map(|(g, u)| silu(g.min(3.0)) * u.clamp(-3.0, 3.0)).collect();
+                out[0] += weight * (h[0] + 2.0 * h[2]);
+                out[1] += weight * (n * h[0] + h[1] - h[2]);
+            }
+            expected.extend(out);
         }
-        expected.extend(out);
+        let slots: &[(Slot, &[f32])] = &[(Hidden, &input), (Router, &router)];
+        near(&one(experts.clone(), &tensors, slots, Side), &expected);
+        near(&one(Experts { dst: Hidden, ..experts.clone() }, &tensors, slots, Hidden), &expected);
+        assert_eq!(one(experts, &tensors, slots, Hidden), input, "the input stays");
     }
-    let slots: &[(Slot, &[f32])] = &[(Hidden, &input), (Router, &router)];
-    near(&one(experts.clone(), &tensors, slots, Side), &expected);
-    near(&one(Experts { dst: Hidden, ..experts.clone() }, &tensors, slots, Hidden), &expected);
-    assert_eq!(one(experts, &tensors, slots, Hidden), input, "the input stays");
 }
 
 /// What an operation reads and writes, and which widths it takes: `fits` and what it is then wide, or what it says.
@@ -514,6 +520,21 @@ fn every_operation_with_a_kernel_has_examples() {
             assert!(names.insert(what.to_owned()), "{} {what} twice", unit.name);
             let found = run(oracle);
             assert!(!found.is_empty() && found.iter().all(|value| value.is_finite()), "{} {what}", unit.name);
+            // Rows of one bias, and what is too large and too small for a plain f16.
+            assert!(unit.name != "bias" || found.len() % 3 == 0, "three rows");
+            if unit.name == "cache_append" && found.len() > 100 {
+                let has =
+                    |bits: std::ops::Range<u32>| found.iter().any(|value| bits.contains(&(value.to_bits() & 0x7fff)));
+                assert!(has(1..0x400) && has(0x7c00..0x7c01), "{what}");
+            }
+            let most = found.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            // Gates where their exponentials under- and overflow, and integers that f32 holds exactly.
+            assert!(
+                !["gelu", "gate"].contains(&unit.name) || found.len() < 500 || most > 100.0,
+                "{} {what}",
+                unit.name
+            );
+            assert!(!what.ends_with("int8 by int16") || (1000.0..16_777_216.0).contains(&most), "{what}: {most}");
             // A product of few small integers may be zero, a row of values is not.
             assert!(found.len() < 8 || found.iter().any(|value| *value != 0.0), "{} {what}", unit.name);
             Ok(())
@@ -538,6 +559,35 @@ fn every_operation_with_a_kernel_has_examples() {
     for unit in UNITS {
         assert_eq!((count(unit, false), count(unit, true)), (few(unit.name), all(unit.name)), "{}", unit.name);
     }
+}
+
+/// Ternary examples have each of their three values.
+#[test]
+fn examples_of_weights_differ() {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut cases = |what: &str, run: Run<'_>| {
+        if what == "i2_s times I8" {
+            seen.extend(run(bitnet_kernels::by_name("scalar").unwrap()).iter().map(|value| value.to_bits()));
+        }
+        Ok(())
+    };
+    cases::show(&linear::UNIT, false, &mut cases);
+    // Three tokens times five rows: fifteen sums without a pattern.
+    assert_eq!(seen.len(), 15);
+}
+
+#[test]
+fn examples_are_as_large_as_they_were_asked_to_be() {
+    let mut take = |what: &str, run: Run<'_>| {
+        let largest =
+            run(bitnet_kernels::by_name("scalar").unwrap()).into_iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        assert!(
+            what != "of 512" || (0.0..=8.0 * 0.197).contains(&largest) && largest > 7.9 * 0.197,
+            "{what}: {largest}"
+        );
+        Ok(())
+    };
+    cases::show(&scale::UNIT, false, &mut take);
 }
 
 /// Formats with every rounding that they take.

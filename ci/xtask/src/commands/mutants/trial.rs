@@ -186,7 +186,8 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
         let before = verdicts.len();
         let shift = "#![allow(warnings)]\n".len();
         for error in messages.into_iter().filter_map(|message| message.message).filter(|m| m.level == "error") {
-            for span in &error.spans {
+            // What a macro of another crate wrote is where it was called.
+            for span in error.spans.iter().flat_map(Place::and_callers) {
                 let Some(embedded) = texts.get(span.file_name.as_str()) else { continue };
                 let by = if span.file_name == crate_root { shift } else { 0 };
                 if error.code.as_ref().is_some_and(|code| code.code == "E0004") {
@@ -252,6 +253,19 @@ struct Place {
     file_name: String,
     byte_start: usize,
     byte_end: usize,
+    /// The call of the macro that it is in.
+    expansion: Option<Box<Expansion>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Expansion {
+    span: Place,
+}
+
+impl Place {
+    fn and_callers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |place| place.expansion.as_ref().map(|expansion| &expansion.span))
+    }
 }
 
 impl Message {
