@@ -275,6 +275,24 @@ fn no_bound_no_answer() {
     assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), set).is_none(), "not a matrix of floats");
 }
 
+/// Values whose three roundings (of the scale, of its inverse and of the product) all hide a part of what is left out.
+#[test]
+fn what_roundings_hide_is_in_the_bound() {
+    for (most, value) in [(1.922_679f32, 1.907_539_2f32), (1.854_052_1, 1.839_452_9), (1.975_527_5, 1.975_527)] {
+        let row: Vec<f32> = std::iter::once(most).chain([value; 255]).collect();
+        let format = quant::by_name("f32").unwrap();
+        let bytes = (format.pack)(&row, 1, row.len()).unwrap();
+        let w = Matrix::new(format, 1, row.len(), &bytes).unwrap();
+        for k in sets() {
+            let mut q = vec![0; row.len()];
+            let bound = k.narrow(&w, 0, &mut vec![0.0; row.len()], &mut q);
+            let rest = row.iter().zip(&q).map(|(w, q)| f64::from(*w) - f64::from(bound.scale) * f64::from(*q));
+            let rest = rest.map(|e| e * e).sum::<f64>().sqrt();
+            assert!(f64::from(bound.rest) >= rest, "{} {most} {value}: {bound:?}, {rest}", k.name());
+        }
+    }
+}
+
 /// How far a copy is, in a log.
 #[test]
 fn a_copy_shows_how_far_it_is() {
