@@ -2,11 +2,12 @@
 
 use crate::model_support::*;
 use bitnet_engine::inference::{
-    Head, InferenceError, Needs, Pooling, Sampler, SamplerOptions, Screening, Session, SessionOptions, Timings, Want,
-    argmax, embed, nll,
+    GenerateOptions, Head, InferenceError, Needs, Pooling, Sampler, SamplerOptions, Screening, Session, SessionOptions,
+    StopReason, Timings, Want, argmax, embed, generate, nll,
 };
 use bitnet_kernels::by_name;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 #[test]
@@ -39,14 +40,12 @@ fn a_text_as_one_vector() {
         session.hidden(&tokens, Want::Nothing, &mut |_, _| panic!("nothing was wanted")).unwrap();
         assert!(matches!(embed(&mut session, &[], Pooling::Mean), Err(InferenceError::EmptyPrompt)));
     }
-    // No direction: zeros, and more than f32 holds.
-    for weight in [0.0, 3e38] {
-        let mut small = Small::new();
-        small.add("output_norm.weight", &[HIDDEN as u64], "f32", &[weight; HIDDEN]);
-        let mut session = session(&small.load().unwrap().model, None, 8);
-        let error = embed(&mut session, &tokens, Pooling::Last).unwrap_err();
-        assert!(matches!(error, InferenceError::NotFinite { position: 4 }), "{weight}: {error}");
-    }
+    // Zeros have no direction.
+    let mut small = Small::new();
+    small.add("output_norm.weight", &[HIDDEN as u64], "f32", &[0.0; HIDDEN]);
+    let mut session = session(&small.load().unwrap().model, None, 8);
+    let error = embed(&mut session, &tokens, Pooling::Last).unwrap_err();
+    assert!(matches!(error, InferenceError::NotFinite { position: 4 }), "{error}");
 }
 
 #[test]
@@ -163,4 +162,47 @@ fn what_samplers_draw() {
         let ones = (0..3000).filter(|_| sampler.sample(&logits, &[]) == 1).count();
         assert!((ones as f64 / 3000.0 - share).abs() < 0.03, "{ones} at {temperature}");
     }
+}
+
+/// What is looked at of a prompt is what comes before the output matrix, and its last row is held.
+#[test]
+fn a_prompt_that_is_looked_at_holds_its_last_row() {
+    let loaded = Small::new().load().unwrap();
+    let tokens = [5, 9, 200, 31, 8];
+    let mut seen = session(&loaded.model, None, 5);
+    let mut rows = Vec::new();
+    seen.hold_seen(&tokens, &mut rows).unwrap();
+    let mut expected = Vec::new();
+    let mut other = session(&loaded.model, None, 5);
+    other.hidden(&tokens, Want::All, &mut |_, row| expected.extend_from_slice(row)).unwrap();
+    assert_eq!((rows.len(), rows == expected), (5 * HIDDEN, true));
+    other.truncate(0);
+    assert_eq!(seen.held(0, None).unwrap(), other.logits(&tokens).unwrap());
+    assert!(seen.held(1, None).is_err(), "one row is held");
+    assert_eq!((seen.position(), seen.computed(), other.computed()), (5, 5, 10));
+    assert!(matches!(seen.hold_seen(&[], &mut rows), Err(InferenceError::EmptyPrompt)));
+    let message = seen.hold_seen(&[1; 6], &mut rows).unwrap_err().to_string();
+    assert!(message.contains("more tokens than a chunk"), "{message}");
+    // What cannot be held is refused before anything is computed.
+    for (tokens, held) in [(&[1, 2][..], 0), (&[1, 2], 3)] {
+        assert!(seen.hold(tokens, held).unwrap_err().to_string().contains("at most one for each token"));
+    }
+    assert!(matches!(seen.hold(&[], 1), Err(InferenceError::EmptyPrompt)));
+    assert_eq!(seen.computed(), 5);
+}
+
+#[test]
+fn nothing_is_computed_of_a_prompt_that_was_cancelled() {
+    let loaded = tiny();
+    let mut session = session(&loaded.model, Some(64), 4);
+    let made = generate(
+        &mut session,
+        &*loaded.tokenizer,
+        &[5; 20],
+        &GenerateOptions::default(),
+        &AtomicBool::new(true),
+        &mut |text| panic!("{text}"),
+    );
+    let made = made.unwrap();
+    assert_eq!((made.stop, made.tokens.len(), session.computed()), (StopReason::Cancelled, 0, 0));
 }
