@@ -3,8 +3,9 @@
 use crate::model_support::*;
 use bitnet_engine::inference::{
     GenerateOptions, Head, InferenceError, Needs, Pooling, Sampler, SamplerOptions, Screening, Session, SessionOptions,
-    StopReason, Timings, Want, argmax, embed, generate, nll,
+    Stepwise, StopReason, Timings, Want, argmax, embed, generate, nll,
 };
+use bitnet_engine::ops::Slot;
 use bitnet_kernels::by_name;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -155,6 +156,7 @@ fn what_samplers_draw() {
     (wide[300], wide[301], wide[900], wide[901]) = (1.0, 1.5, 1.5, 1.5);
     assert_eq!((argmax(&wide), drawn(warm(1.0), &wide, 400)), (301, vec![300, 301, 900, 901]));
     assert_eq!(argmax(&[]), 0);
+    assert_eq!(drawn(warm(0.5), &[90.0, 89.0], 200), [0, 1], "weights are those of the distance to the likeliest");
     // With the temperature a distribution is flat or sharp: shares of 4/5 and 2/3, of 3,000.
     let logits = [0.0, 4f32.ln()];
     for (temperature, share) in [(1.0, 0.8), (2.0, 2.0 / 3.0), (0.5, 16.0 / 17.0)] {
@@ -205,4 +207,17 @@ fn nothing_is_computed_of_a_prompt_that_was_cancelled() {
     );
     let made = made.unwrap();
     assert_eq!((made.stop, made.tokens.len(), session.computed()), (StopReason::Cancelled, 0, 0));
+}
+
+#[test]
+fn a_plan_that_is_run_step_by_step_is_a_session() {
+    let loaded = Small::new().load().unwrap();
+    let (tokens, pool) = ([5, 9, 200], pool(1));
+    let mut steps = Stepwise::new(&loaded.model, kernels(), &pool, &tokens, 0).unwrap();
+    loaded.model.plan.iter().for_each(|step| steps.run(step));
+    let bits: Vec<u32> = steps.slot(Slot::Logits).iter().map(|x| x.to_bits()).collect();
+    assert_eq!(bits, logits_bits(&mut session(&loaded.model, None, 8), &tokens).concat());
+    let other: Vec<f32> = (0..3 * VOCAB).map(|i| i as f32).collect();
+    steps.replace(Slot::Logits, &other);
+    assert_eq!(steps.slot(Slot::Logits), other);
 }
