@@ -174,6 +174,6 @@ mod tests {
         assert_eq!([gap(&[]), gap(&[4.0]), gap(&[f32::NAN, 4.0])], [0.0; 3]);
         assert_eq!(cosine(&[0.0, 0.0], &[3.0, 4.0]).to_string(), "NaN", "a side of zeros has no direction");
         assert_eq!(agreement(&[1, 2, 3, 4], &[4, 9, 1, 7, 8]), 0.4);
-        assert_eq!((l2(&[1.0, -2.0], &[4.0, 2.0]), max_abs(&[1.0, -2.0], &[4.0, 2.0])), (5.0, 4.0));
+        assert_eq!((l2(&[1.0, -2.0], &[4.0, -6.0]), max_abs(&[1.0, -2.0], &[4.0, -6.0])), (5.0, 4.0));
     }
 }
