@@ -90,6 +90,9 @@ mod tests {
                 assert!(golden.join("..").join(fixed).exists(), "{file}");
             }
         }
+        let judged = |room: &str, test| mutants.rooms.iter().find(|r| r.name == room).expect("a room").judged_by(test);
+        assert!(judged("engine/ops", "ops::tests::x") && !judged("engine/ops", "tokenizer::ops::x"));
+        assert!(judged("kernels/quant", "anything"), "a room that names no tests is judged by all");
         for survivor in &mutants.survivors {
             assert!(survivor.reason.len() > 10 && survivor.mutant.contains(": "), "{survivor:?}");
         }
