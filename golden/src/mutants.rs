@@ -36,8 +36,19 @@ pub struct Room {
     pub files: Vec<String>,
     /// Arguments of `cargo test`.
     pub tests: Vec<String>,
+    /// How the names of those tests begin that judge; all of them if there are none.
+    #[serde(default)]
+    pub only: Vec<String>,
     /// Seconds after which a test run counts as a hang.
     pub timeout: u32,
+}
+
+impl Room {
+    /// Whether a test of this name judges the room.
+    #[must_use]
+    pub fn judged_by(&self, test: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|start| test.starts_with(start.as_str()))
+    }
 }
 
 /// A mutant that changes nothing that can be seen.
@@ -79,6 +90,9 @@ mod tests {
                 assert!(golden.join("..").join(fixed).exists(), "{file}");
             }
         }
+        let judged = |room: &str, test| mutants.rooms.iter().find(|r| r.name == room).expect("a room").judged_by(test);
+        assert!(judged("engine/ops", "ops::tests::x") && !judged("engine/ops", "tokenizer::ops::x"));
+        assert!(judged("kernels/quant", "anything"), "a room that names no tests is judged by all");
         for survivor in &mutants.survivors {
             assert!(survivor.reason.len() > 10 && survivor.mutant.contains(": "), "{survivor:?}");
         }

@@ -328,4 +328,88 @@ mod tests {
         drafts.judge(0, 0, Duration::from_millis(1));
         assert!(drafts.draft(&history, 8, &mut out) > 0);
     }
+
+    fn near(found: [f64; 3], expected: [f64; 3]) {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn a_draft_is_as_long_as_its_last_token_is_worth() {
+        let pace = |right, tried, cost| Pace { right, tried, cost, ..Pace::default() };
+        // Powers of 3/4 are more than a quarter up to the fourth; the second power of 1/2 is a quarter.
+        assert_eq!((pace(3.0, 4.0, 0.25).worth(16), pace(3.0, 4.0, 0.25).worth(2)), (4, 2));
+        assert_eq!((pace(2.0, 4.0, 0.25).worth(16), pace(1.0, 5.0, 0.25).worth(16)), (2, 0));
+        assert_eq!((pace(4.0, 4.0, 1.0).worth(16), pace(0.0, 4.0, 0.02).worth(16)), (16, 0));
+        // Not worth it: one is tried. At rest: none, until it is over.
+        let mut pace = Pace { rest: 2, ..pace(1.0, 5.0, 0.25) };
+        assert_eq!([pace.length(16), pace.length(16), pace.length(16)], [0, 0, 1]);
+        let first = Pace::measuring();
+        near([first.right, first.tried, first.cost], [1.0, 2.0, COST]);
+        assert!(first.measures && first.plain.is_none() && !Pace::default().measures);
+    }
+
+    #[test]
+    fn luck_is_counted_and_fades() {
+        let mut pace = Pace { right: 8.0, tried: 16.0, ..Pace::default() };
+        // Two of four are right, and the third was wrong: what came after it could not be.
+        pace.judge(4, 2);
+        near([pace.right, pace.tried, 0.0], [9.0, 17.0, 0.0]);
+        pace.judge(2, 2);
+        near([pace.right, pace.tried, 0.0], [9.875, 16.875, 0.0]);
+        assert_eq!((pace.rest, pace.pause), (0, REST));
+        let mut unlucky = Pace { right: 0.0, tried: 8.0, ..Pace::default() };
+        unlucky.judge(1, 0);
+        near([unlucky.right, unlucky.tried, 0.0], [0.0, 8.0, 0.0]);
+        assert_eq!((unlucky.rest, unlucky.pause), (REST, REST), "without a clock pauses do not grow");
+        let mut timed = Pace { right: 0.0, tried: 8.0, ..Pace::measuring() };
+        let pauses: Vec<usize> = std::iter::from_fn(|| {
+            timed.judge(1, 0);
+            Some(timed.rest)
+        })
+        .take(6)
+        .collect();
+        assert_eq!(pauses, [32, 64, 128, 256, 512, 512]);
+        // Luck comes back: tries cost a hundredth of what passes between them, and 32 passes lie between them at least.
+        for (cost, pause) in [(0.5, 50), (0.1, 32)] {
+            let mut lucky = Pace { right: 8.0, tried: 8.0, cost, pause: 512, ..Pace::measuring() };
+            lucky.judge(1, 1);
+            assert_eq!((lucky.rest, lucky.pause), (0, pause));
+        }
+    }
+
+    #[test]
+    fn costs_are_measured_by_and_by() {
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
+        let mut pace = Pace::measuring();
+        pace.took(3, ms(90.0));
+        assert_eq!((pace.plain, pace.cost), (None, COST), "there is nothing to compare with yet");
+        pace.took(0, ms(10.0));
+        pace.took(0, ms(18.0));
+        let plain = pace.plain.unwrap();
+        near([plain, pace.cost, 0.0], [0.011, COST, 0.0]);
+        pace.took(3, Duration::from_secs_f64(1.6 * plain));
+        near([pace.plain.unwrap(), pace.cost, 0.0], [plain, 0.875 * COST + 0.125 * 0.2, 0.0]);
+        // What cannot be is bounded: less than nothing, and more than a pass.
+        for (time, bound) in [(0.5, 0.02), (99.0, 1.0)] {
+            let mut pace = Pace { plain: Some(1.0), ..Pace::measuring() };
+            pace.took(2, Duration::from_secs_f64(time));
+            near([pace.cost, 0.0, 0.0], [0.875 * COST + 0.125 * bound, 0.0, 0.0]);
+        }
+        let mut zero = Pace { plain: Some(0.0), ..Pace::measuring() };
+        zero.took(2, ms(1.0));
+        assert_eq!(zero.cost, COST, "a clock that stood still tells nothing");
+        let mut untimed = Pace::default();
+        untimed.took(0, ms(10.0));
+        untimed.took(2, ms(90.0));
+        assert_eq!((untimed.plain, untimed.cost), (None, COST));
+    }
+
+    #[test]
+    fn passes_with_drafts_are_counted() {
+        let mut drafts = Drafts::new(8).unwrap();
+        for (drafted, accepted) in [(4, 3), (0, 0), (2, 0)] {
+            drafts.judge(drafted, accepted, Duration::ZERO);
+        }
+        assert_eq!(drafts.speculation, Speculation { batches: 2, drafted: 6, accepted: 3 });
+    }
 }

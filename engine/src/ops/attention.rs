@@ -1,8 +1,8 @@
 //! Causal attention of [`Slot::Query`] over a layer's cache; the result replaces the queries. Query heads share key heads in groups
 //! (arXiv:2305.13245). A window lets a position see only the last so many positions, itself included.
 
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit};
-use bitnet_kernels::parallel::SERIAL_WORK;
 use bitnet_kernels::Kernels as _;
 use std::cell::RefCell;
 
@@ -56,7 +56,7 @@ impl Operation for Attention {
         // Heads that a thread takes at once: a group, or where there are few of these the same number for every thread.
         let (all, threads) = (query.len() / dim, state.pool.threads());
         let taken = if all / group < FEW_GROUPS * threads { all.div_ceil(threads) } else { group };
-        state.pool.for_rows(&mut spare, taken * dim, SERIAL_WORK / (last * taken * dim), &|i, mut out| {
+        state.pool.for_rows(&mut spare, taken * dim, serial(last, taken * dim), &|i, mut out| {
             let mut head = i * taken;
             while !out.is_empty() {
                 let (token, shared) = (head / heads, head % heads / group);

@@ -1,8 +1,8 @@
 //! `slot += bias`, the same for every token.
 
 use super::cases::LENGTHS;
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit, VectorId};
-use bitnet_kernels::parallel::SERIAL_WORK;
 
 /// Adds a bias to every row.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,7 @@ impl Operation for Bias {
     fn run(&self, state: &mut State<'_>) {
         let (kernels, bias) = (state.kernels, state.tensors.vector(self.bias));
         let (pool, width) = (state.pool, bias.len());
-        pool.for_rows(state.slot_mut(self.slot), width, SERIAL_WORK / width, &|_, row| kernels.add(row, bias));
+        pool.for_rows(state.slot_mut(self.slot), width, serial(1, width), &|_, row| kernels.add(row, bias));
     }
 }
 

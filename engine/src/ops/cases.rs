@@ -25,9 +25,9 @@ pub struct BrokenContract {
 }
 
 /// An example: what it computes with a kernel set.
-type Run<'r> = &'r dyn Fn(&dyn Kernels) -> Vec<f32>;
+pub(super) type Run<'r> = &'r dyn Fn(&dyn Kernels) -> Vec<f32>;
 /// Compares the results of an example, which it names.
-type Compare<'a> = &'a mut dyn FnMut(&str, Run<'_>) -> Result<(), BrokenContract>;
+pub(super) type Compare<'a> = &'a mut dyn FnMut(&str, Run<'_>) -> Result<(), BrokenContract>;
 
 /// What the examples of an operation are given: values, and somebody who compares results.
 pub struct Cases<'a> {
@@ -96,6 +96,13 @@ pub fn compare(kernels: &dyn Kernels, thorough: bool, seed: u64) -> Result<usize
         }
     }
     Ok(compared)
+}
+
+/// Gives the examples of an operation to `compare`.
+#[cfg(test)]
+pub(super) fn show(unit: &super::Unit, thorough: bool, compare: Compare<'_>) {
+    let mut cases = Cases { thorough, noise: SplitMix64(1), compare, first: None };
+    (unit.cases)(&mut cases);
 }
 
 /// Around vector lengths, and longer than any.

@@ -80,7 +80,8 @@ impl Operation for Experts {
         let shares = choose(state.slot(Slot::Router), self.experts.len(), self.used);
         let mut terms = vec![0.0; rows * self.used * width];
         for (expert, shares) in self.experts.iter().zip(&shares).filter(|(_, shares)| !shares.is_empty()) {
-            let input: Vec<f32> = shares.iter().flat_map(|s| &src[s.token * width..(s.token + 1) * width]).copied().collect();
+            let input: Vec<f32> =
+                shares.iter().flat_map(|s| &src[s.token * width..(s.token + 1) * width]).copied().collect();
             let output = self.compute(expert, &input, shares.len(), state);
             for (share, row) in shares.iter().zip(output.chunks_exact(width)) {
                 let at = (share.token * self.used + share.rank) * width;
@@ -169,10 +170,19 @@ mod tests {
         assert!(of(0)[0].2 > 0.9 && of(1)[1].1 == 1);
     }
 
+    /// Where probabilities are tiny they are not made large.
+    #[test]
+    fn shares_of_next_to_nothing_stay_small() {
+        let many = 20_000;
+        let shares = choose(&vec![1.0; many], many, 1);
+        assert!((shares[0][0].weight - 5e-5 / LEAST).abs() < 1e-4, "{}", shares[0][0].weight);
+    }
+
     #[test]
     fn limits_bound_both_sides() {
         assert_eq!([at_most(9.0, 7.0), at_most(-9.0, 7.0), at_most(-9.0, -7.0)], [7.0, -9.0, -7.0]);
         assert_eq!(at_most(9.0, f32::INFINITY), 9.0);
         assert!(at_most(f32::NAN, 7.0).is_nan());
+        assert_eq!([at_most(5.0, 0.0), at_most(-5.0, 0.0)], [0.0, -5.0]);
     }
 }

@@ -1,8 +1,8 @@
 //! `dst = (src - mean) / sqrt(variance + eps) * weight + bias` (arXiv:1607.06450), the population's variance.
 
 use super::cases::LENGTHS;
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit, VectorId};
-use bitnet_kernels::parallel::SERIAL_WORK;
 
 /// Layer norm.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,7 @@ impl Operation for LayerNorm {
         let (kernels, eps) = (state.kernels, self.eps);
         let [weight, bias] = [self.weight, self.bias].map(|id| state.tensors.vector(id));
         let width = weight.len();
-        state.map_rows(self.src, self.dst, width, SERIAL_WORK / width / 4, &|_, x, y| {
+        state.map_rows(self.src, self.dst, width, serial(4, width), &|_, x, y| {
             kernels.layer_norm(x, weight, bias, eps, y);
         });
     }

@@ -116,7 +116,7 @@ fn cases(cases: &mut Cases<'_>) {
 }
 
 fn weights(cases: &mut Cases<'_>, format: &Format, n: usize) -> Vec<f32> {
-    let ternary = |v: f32| if v.abs() < 1.0 { 0.0 } else { 0.5f32.copysign(v) };
+    let ternary = |v: f32| 0.5 * v.clamp(-1.0, 1.0).trunc();
     let values = cases.values(n, 3.0);
     if format.takes(ActKind::I8) { values.into_iter().map(ternary).collect() } else { values }
 }

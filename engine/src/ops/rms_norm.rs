@@ -2,8 +2,8 @@
 //! every head by itself.
 
 use super::cases::LENGTHS;
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit, VectorId};
-use bitnet_kernels::parallel::SERIAL_WORK;
 
 /// Root mean square norm.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ impl Operation for RmsNorm {
     fn run(&self, state: &mut State<'_>) {
         let (kernels, weight, eps) = (state.kernels, state.tensors.vector(self.weight), self.eps);
         let width = weight.len();
-        state.map_rows(self.src, self.dst, width, SERIAL_WORK / width / 4, &|_, x, y| {
+        state.map_rows(self.src, self.dst, width, serial(4, width), &|_, x, y| {
             kernels.rms_norm(x, weight, eps, y);
         });
     }

@@ -3,8 +3,8 @@
 //! All scalings come down to a [`RopeSpec`]: pair `i` of `n` turns by `position * theta^(-2i/dims) / factors[i]`, and cosine and
 //! sine are multiplied with one magnitude. The tables are computed once, on the host, by our own sine and cosine.
 
+use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit};
-use bitnet_kernels::parallel::SERIAL_WORK;
 use bitnet_kernels::{Rope, rope_table};
 
 /// Index of a rotation of a model: most have one, some another in blocks with a window.
@@ -68,7 +68,7 @@ impl Operation for Rotate {
         let width = self.heads * self.dim;
         let mut values = std::mem::take(state.slot_mut(self.slot));
         let (kernels, rope) = (state.kernels, state.rope(self.rope));
-        state.pool.for_rows(&mut values, width, SERIAL_WORK / width, &|row, values| {
+        state.pool.for_rows(&mut values, width, serial(1, width), &|row, values| {
             let (cos, sin) = rope.at(state.place(row).1);
             for head in values.chunks_exact_mut(self.dim) {
                 kernels.rope(self.kind, head, cos, sin);

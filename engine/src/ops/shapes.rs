@@ -38,12 +38,17 @@ impl<'a> Shapes<'a> {
     /// # Errors
     /// The first step that does not fit.
     pub fn check(plan: &'a [Step], tensors: &'a dyn Tensors) -> Result<Widths, ShapeError> {
-        let mut shapes = Self { tensors, step: "", now: Widths::default(), most: Widths::default() };
+        let mut shapes = Self::new(tensors, "");
         for step in plan {
             shapes.step = &step.name;
             step.op.as_operation().check(&mut shapes)?;
         }
         Ok(shapes.most)
+    }
+
+    /// Before a step, with nothing in any slot.
+    pub(super) fn new(tensors: &'a dyn Tensors, step: &'a str) -> Self {
+        Self { tensors, step, now: Widths::default(), most: Widths::default() }
     }
 
     /// The error that the step does not fit.

@@ -129,6 +129,12 @@ impl<'a> State<'a> {
 /// Takes the index of a row, the row, and where its result goes.
 pub(crate) type RowMap<'f> = &'f (dyn Fn(usize, &[f32], &mut [f32]) + Sync);
 
+/// How many rows of `width` elements one thread should at least take, with `work` multiplications for each element. Any number gives the
+/// same bits.
+pub(super) fn serial(work: usize, width: usize) -> usize {
+    SERIAL_WORK / (work * width)
+}
+
 /// Elements that one thread takes of a step that treats each by itself: any split gives the same bits.
 const PIECE: usize = 4096;
 
@@ -145,7 +151,7 @@ impl State<'_> {
     /// `f` of the pieces of a slot.
     pub(crate) fn each_piece(&mut self, slot: Slot, f: &(dyn Fn(&mut [f32]) + Sync)) {
         let pool = self.pool;
-        pool.for_rows(self.slot_mut(slot), PIECE, SERIAL_WORK / PIECE, &|_, part| f(part));
+        pool.for_rows(self.slot_mut(slot), PIECE, serial(1, PIECE), &|_, part| f(part));
     }
 
     /// `f(dst, src)` for pieces of two slots of one size.
@@ -153,7 +159,7 @@ impl State<'_> {
         let work = &mut *self.work;
         let mut values = std::mem::take(&mut work.slots[dst.index()]);
         let other = &work.slots[src.index()];
-        self.pool.for_rows(&mut values, PIECE, SERIAL_WORK / PIECE, &|i, part| {
+        self.pool.for_rows(&mut values, PIECE, serial(1, PIECE), &|i, part| {
             f(part, &other[i * PIECE..i * PIECE + part.len()]);
         });
         work.slots[dst.index()] = values;

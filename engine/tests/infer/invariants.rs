@@ -4,8 +4,8 @@ use crate::model_support::*;
 use bitnet_engine::convert::{ConvertOptions, convert_to_vec};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::inference::{
-    GenerateOptions, Generation, Sampler, SamplerOptions, Session, SessionOptions, StepResult, StopReason, Want,
-    generate, nll, perplexity,
+    GenerateOptions, Generation, InferenceError, Sampler, SamplerOptions, Session, SessionOptions, StepResult,
+    StopReason, Want, argmax, generate, nll, perplexity,
 };
 use bitnet_engine::load::{LAYOUT_KEY, Loaded};
 use bitnet_engine::ops::{Op, Slot};
@@ -176,12 +176,14 @@ fn a_window_of_a_perplexity_begins_with_its_context() {
             let mut session = session_with(tiny(), 1, Some(context), 16);
             let found = perplexity(&mut session, tokenizer, text, &mut |_, _| {}).unwrap();
             let predicted = if with_bos { &ids[..] } else { &ids[1..] };
-            let (mut nats, mut before) = (0.0, if with_bos { bos } else { ids[0] });
+            let (mut nats, mut hits, mut before) = (0.0, 0, if with_bos { bos } else { ids[0] });
             for window in predicted.chunks(context - 1) {
                 for n in 0..window.len() {
                     let mut fresh = session_with(tiny(), 1, Some(context), 16);
                     let seen: Vec<u32> = std::iter::once(before).chain(window[..n].iter().copied()).collect();
-                    nats += nll(fresh.logits(&seen).unwrap(), window[n] as usize);
+                    let logits = fresh.logits(&seen).unwrap();
+                    nats += nll(logits, window[n] as usize);
+                    hits += usize::from(argmax(logits) == window[n]);
                 }
                 before = if with_bos { bos } else { window[window.len() - 1] };
             }
@@ -192,8 +194,29 @@ fn a_window_of_a_perplexity_begins_with_its_context() {
                 "{what}"
             );
             assert_eq!(found.nats, nats, "{what}");
+            // Without one the first token is context, and so are its characters.
+            let first = tiny().tokenizer.decode(&ids[..1], false);
+            let characters = text.chars().count() - if with_bos { 0 } else { first.len() };
+            let bits = nats / std::f64::consts::LN_2;
+            assert_eq!((found.characters, found.bits_per_character), (characters, bits / characters as f64), "{what}");
+            assert_eq!(found.bits_per_token, bits / predicted.len() as f64, "{what}");
+            assert_eq!(found.perplexity, (nats / predicted.len() as f64).exp(), "{what}");
+            assert_eq!(found.top1, hits as f64 / predicted.len() as f64, "{what}");
         }
     }
+}
+
+#[test]
+fn a_text_of_one_token_is_too_short() {
+    let too_short = |tokenizer: &dyn Tokenizer, text: &str| {
+        let mut session = session_with(tiny(), 1, Some(8), 16);
+        match perplexity(&mut session, tokenizer, text, &mut |_, _| {}) {
+            Err(InferenceError::TextTooShort { tokens }) => Some(tokens),
+            other => other.map(|_| None).unwrap(),
+        }
+    };
+    assert_eq!((too_short(&*tiny().tokenizer, ""), too_short(&NoBos, "")), (Some(0), Some(0)));
+    assert_eq!((too_short(&*tiny().tokenizer, "a"), too_short(&NoBos, "a")), (None, Some(1)));
 }
 
 #[test]

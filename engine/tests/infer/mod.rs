@@ -9,4 +9,5 @@ mod layout;
 mod memory;
 mod positions;
 mod screened;
+mod small;
 mod speculate;

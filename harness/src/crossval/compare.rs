@@ -347,4 +347,47 @@ pub(crate) mod tests {
         let bad = compare_rows(0, 7, Some(&ours), Some(&recorded([4.0, 3.0, 0.9])), &limits());
         assert_eq!(bad.exceeded, [Exceeded::Cosine, Exceeded::MaxAbs]);
     }
+
+    #[test]
+    fn a_problem_in_words() {
+        let ours = logits(&[&[4.0, 1.0, 0.0], &[1.0, 2.0, 0.5], &[0.0, 1.0, 3.0]]);
+        let reference = Logits { positions: vec![0, 1], ..logits(&[&[4.0, 1.0, 0.0], &[3.0, 1.0, 0.5]]) };
+        let found = compare_logits(&[7, 8, 9], &ours, &reference, &limits());
+        assert_eq!((found.clear, found.top1_differs, found.first_divergence), (2, 1, Some(1)));
+        assert_eq!(found.positions.iter().map(|p| p.token).collect::<Vec<_>>(), [7, 8, 9]);
+        let words = "2 of 3 positions differ, first position 1 (top1, cosine, kl, max_abs): token 1 against 0, gap 2.000, \
+                     cosine 0.715678, KL ";
+        let problem = found.problem().unwrap_or_default();
+        assert!(problem.starts_with(words) && problem.ends_with(", max abs 2.0000"), "{problem}");
+        let last = summary(found.positions[2..].to_vec(), &limits()).problem().unwrap_or_default();
+        assert!(last.contains("position 2 (missing): token none against none, gap NaN"), "{last}");
+    }
+
+    /// Of the limits themselves: a lead of `clear_gap` is not clear yet, and a distance of a limit is within it.
+    #[test]
+    fn limits_are_within() {
+        let at = PositionReport {
+            top1_ours: Some(3),
+            gap: 0.25,
+            cosine: 0.99,
+            max_abs: 0.5,
+            kl: 0.05,
+            ..only(&[5.0, 1.0], &[5.0, 1.0])
+        };
+        assert_eq!(exceeded(&at, &limits()), []);
+        assert_eq!(summary(vec![at.clone()], &limits()).clear, 0);
+        // A lead that is no number counts as a clear one.
+        assert_eq!(exceeded(&PositionReport { gap: f64::NAN, ..at.clone() }, &limits()), [Exceeded::Top1]);
+        let none = PositionReport { top1_ours: None, top1_reference: None, ..at };
+        assert_eq!(exceeded(&none, &limits()), [Exceeded::Top1], "nothing is no token");
+    }
+
+    #[test]
+    fn a_lead_needs_two_of_the_most_likely_tokens() {
+        let ours = Row::Full(vec![0.0, 4.0, 1.0, 3.0]);
+        let of = |top| Row::Sampled { ids: vec![1, 3], values: vec![4.0, 3.5], top, log_sum: 5.0 };
+        let gap = |top| compare_rows(0, 7, Some(&ours), Some(&of(top)), &limits()).gap;
+        assert_eq!((gap(2), gap(3)), (0.5, 0.5));
+        assert!(gap(1).is_nan(), "the second value is that of any token");
+    }
 }

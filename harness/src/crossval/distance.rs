@@ -141,4 +141,39 @@ mod tests {
         let part = kl_sampled(&pairs[..3], a, b);
         assert!(part > 0.0 && part < whole, "{part} {whole}");
     }
+
+    #[test]
+    fn what_is_left_out_is_one_bucket() {
+        // Shares of 1/8, 1/8 and 3/4, and of 1/2, 1/4 and 1/4.
+        let (ours, reference) = ([0.0f32, 0.0, 6f32.ln()], [2f32.ln(), 0.0, 0.0]);
+        let (a, b) = (log_sum_exp(&ours), log_sum_exp(&reference));
+        assert!((a - 8f64.ln()).abs() < 1e-6 && (b - 4f64.ln()).abs() < 1e-6, "{a} {b}");
+        // No sum of exponentials overflows.
+        assert_eq!(log_sum_exp(&[-2000.0, 700.0, 1000.0]), 1000.0);
+        let two = |p: f64, q: f64| p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
+        for (token, p, q) in [(0, 0.5, 0.125), (1, 0.25, 0.125), (2, 0.25, 0.75)] {
+            let found = kl_sampled(&[(ours[token], reference[token])], a, b);
+            assert!((found - two(p, q)).abs() < 1e-6, "{token}: {found} {}", two(p, q));
+        }
+        assert_eq!(kl_sampled(&[], 1.0, 2.0), 0.0, "all of both is left out");
+        // The token has no share in the reference, but what we have is no number.
+        assert!(kl_sampled(&[(f32::NAN, -9000.0)], 1.0, 1.0).is_nan());
+    }
+
+    #[test]
+    fn rounding_gives_no_divergence_below_zero() {
+        // Of equal rows the sum of the bucket and the known tokens may be a little less than nothing.
+        assert_eq!([-1e-17, -3.0, 0.0, 2.0].map(not_negative), [0.0, 0.0, 0.0, 2.0]);
+        assert!(not_negative(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn as_many_as_there_are_and_none() {
+        assert_eq!(top(&[1.0, 3.0, 2.0], 3), [1, 2, 0]);
+        assert_eq!(top(&[1.0, 3.0, 2.0], 0), [] as [u32; 0]);
+        assert_eq!([gap(&[]), gap(&[4.0]), gap(&[f32::NAN, 4.0])], [0.0; 3]);
+        assert_eq!(cosine(&[0.0, 0.0], &[3.0, 4.0]).to_string(), "NaN", "a side of zeros has no direction");
+        assert_eq!(agreement(&[1, 2, 3, 4], &[4, 9, 1, 7, 8]), 0.4);
+        assert_eq!((l2(&[1.0, -2.0], &[4.0, -6.0]), max_abs(&[1.0, -2.0], &[4.0, -6.0])), (5.0, 4.0));
+    }
 }

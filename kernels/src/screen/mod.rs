@@ -387,3 +387,17 @@ impl Token {
         error * (1.0 + 1e-6) + 1e-30
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of both parts, with room for the roundings of itself and of products below the normal f32.
+    #[test]
+    fn an_error_is_rounded_up() {
+        let token = Token { step: 1.0, of_norm: 2.0, of_rest: 3.0 };
+        let error = |norm, rest| token.error(&Bound { scale: 1.0, norm, rest });
+        assert!((31.000_03..31.000_04).contains(&error(5.0, 7.0)), "{}", error(5.0, 7.0));
+        assert!((0.9e-30..1.1e-30).contains(&error(0.0, 0.0)), "{}", error(0.0, 0.0));
+    }
+}

@@ -275,6 +275,38 @@ fn no_bound_no_answer() {
     assert!(Screen::new(&Matrix::new(ternary, 1, 128, &bytes).unwrap(), set).is_none(), "not a matrix of floats");
 }
 
+/// Values whose three roundings (of the scale, of its inverse and of the product) all hide a part of what is left out.
+#[test]
+fn what_roundings_hide_is_in_the_bound() {
+    for (most, value) in [(1.922_679f32, 1.907_539_2f32), (1.854_052_1, 1.839_452_9), (1.975_527_5, 1.975_527)] {
+        let row: Vec<f32> = std::iter::once(most).chain([value; 255]).collect();
+        let format = quant::by_name("f32").unwrap();
+        let bytes = (format.pack)(&row, 1, row.len()).unwrap();
+        let w = Matrix::new(format, 1, row.len(), &bytes).unwrap();
+        for k in sets() {
+            let mut q = vec![0; row.len()];
+            let bound = k.narrow(&w, 0, &mut vec![0.0; row.len()], &mut q);
+            let rest = row.iter().zip(&q).map(|(w, q)| f64::from(*w) - f64::from(bound.scale) * f64::from(*q));
+            let rest = rest.map(|e| e * e).sum::<f64>().sqrt();
+            assert!(f64::from(bound.rest) >= rest, "{} {most} {value}: {bound:?}, {rest}", k.name());
+        }
+    }
+}
+
+/// How far a copy is, in a log.
+#[test]
+fn a_copy_shows_how_far_it_is() {
+    let format = quant::by_name("f32").unwrap();
+    let bytes = (format.pack)(&[1.0; 12], 3, 4).unwrap();
+    let w = Matrix::new(format, 3, 4, &bytes).unwrap();
+    let (pool, k) = (Pool::new(1).unwrap(), bitnet_kernels::best());
+    let mut screen = Screen::empty(&w, Some(false)).unwrap();
+    let x = prepared(k, ActKind::F32, &[1.0; 4], 1);
+    screen.read_on((k, &pool), (&w, 2), &x, &|_| {}, &mut Scratch::default());
+    assert_eq!(format!("{screen:?}"), "Screen { rows: 3, cols: 4, copied: 2, .. }");
+    assert_eq!((screen.is_whole(), screen.bytes()), (false, 2 * (4 + size_of::<bitnet_kernels::screen::Bound>())));
+}
+
 /// What the int8 copy leaves out of a row points where the input points, which is the worst that a bound must cover: the row with
 /// the largest product is 55 steps behind by the copy, of the 57 that the bounds of both rows allow.
 #[test]

@@ -2,7 +2,7 @@
 //! two tiles of sixteen, and the tokens that share an unpacked strip. `matmul` has the ordinary shapes.
 
 use crate::common::{Fill, Random, assert_bits, matrix, models, sets_for, ternary};
-use bitnet_kernels::{Activations, Matrix, OutView, quant};
+use bitnet_kernels::{Activations, Kernels, Matrix, OutView, by_name, quant};
 use proptest::prelude::*;
 
 /// Any int8, -128 too, with tokens at their limits among them.
@@ -116,4 +116,32 @@ fn tiles_are_among_the_sets() {
     let names: Vec<_> = models().iter().map(|k| k.name()).collect();
     let wide = bitnet_kernels::by_name("avx512").is_ok();
     assert_eq!(names, ["amx-model", "amx-model-avx512"][..1 + usize::from(wide)]);
+}
+
+/// What tiles do not compute is that of the set beside them.
+#[test]
+fn the_rest_of_a_set_with_tiles_is_the_oracles() {
+    let (r, scalar) = (&mut Random::new(9), by_name("scalar").unwrap());
+    let (rows, cols) = (3, 100);
+    let format = &quant::f32::FORMAT;
+    let bytes = matrix(format, rows, cols, Fill::Packed, r);
+    let w = Matrix::new(format, rows, cols, &bytes).unwrap();
+    let ints: Vec<i16> = r.floats(cols, 9000.0).iter().map(|x| *x as i16).collect();
+    let (dim, n, heads) = (20, 7, 3);
+    let queries = r.floats(heads * dim, 2.0);
+    let cache: Vec<u16> = r.floats(2 * n * dim, 2.0).iter().map(|x| bitnet_kernels::numerics::f32_to_f16(*x)).collect();
+    let (keys, values) = cache.split_at(n * dim);
+    let of = |k: &dyn Kernels| {
+        let mut q = vec![0; rows * cols];
+        let narrow = |(row, q)| k.narrow(&w, row, &mut vec![0.0; cols], q);
+        let bounds: Vec<_> = q.chunks_exact_mut(cols).enumerate().map(narrow).collect();
+        let (mut dots, mut scratch, mut out) = (vec![1; rows], vec![0.0; heads * n], vec![0.0; heads * dim]);
+        k.dots_i8_i16(&q, &ints, &mut dots);
+        k.attention_group(&queries, dim, keys, values, dim, n, 0.25, &mut scratch, &mut out);
+        (bounds, q, dots, out)
+    };
+    let expected = of(scalar);
+    for k in models() {
+        assert_eq!(of(*k), expected, "{}", k.name());
+    }
 }

@@ -81,4 +81,19 @@ mod tests {
         assert_eq!((unsaid(100), unsaid(98)), (there, false));
         assert_eq!((pays(1, 200, 0.00062), pays(1, 198, 0.00062)), (there, false));
     }
+
+    #[test]
+    fn passes_of_few_tokens_are_counted_and_timed() {
+        let mut passes = Passes::default();
+        for (tokens, time) in [(15, 5), (16, 1), (3, 9)] {
+            passes.ran(tokens, Duration::from_millis(time));
+        }
+        assert_eq!((passes.left(), passes.shortest), (2, Some(Duration::from_millis(5))));
+        passes.expect(10);
+        assert_eq!(passes.left(), 10);
+        (0..7).for_each(|_| passes.ran(1, Duration::from_millis(6)));
+        assert_eq!((passes.left(), passes.runs), (4, 9), "three of ten are left, but half of what came is more");
+        (0..90).for_each(|_| passes.ran(1, Duration::from_millis(6)));
+        assert_eq!(passes.left(), 49);
+    }
 }
