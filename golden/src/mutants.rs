@@ -36,8 +36,18 @@ pub struct Room {
     pub files: Vec<String>,
     /// Arguments of `cargo test`.
     pub tests: Vec<String>,
+    /// How the names of those tests begin that judge, if not all do: a program has the tests of several rooms.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// Seconds after which a test run counts as a hang.
     pub timeout: u32,
+}
+
+impl Room {
+    /// Whether a test of this name is one of the room's.
+    pub fn judges(&self, test: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| test.starts_with(name))
+    }
 }
 
 /// A mutant that changes nothing that can be seen.

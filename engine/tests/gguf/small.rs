@@ -81,3 +81,11 @@ fn names_have_a_longest_length() {
     assert!(error.contains("65536 bytes, 65535 are the limit"), "{error}");
     assert!(writer.meta("", 1u32).is_err());
 }
+
+/// Zeros that no page stands for: a text may have 256 MiB.
+#[test]
+fn a_text_has_a_longest_length() {
+    let text = String::from_utf8(vec![0; (256 << 20) + 1]).unwrap();
+    let error = GgufWriter::new(3, 32).unwrap().meta("k", text).map(drop).unwrap_err().to_string();
+    assert!(error.contains("256 MiB at most"), "{error}");
+}

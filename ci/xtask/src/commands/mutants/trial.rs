@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Address space of a test run: a mutant may ask for all memory that there is.
-const MEMORY_KIB: u64 = 12 << 20;
+const MEMORY_KIB: u64 = 6 << 20;
 /// Tests are run shortest first, in groups of about so much time.
 const GROUP: Duration = Duration::from_millis(400);
 
@@ -74,7 +74,12 @@ pub(super) fn try_all(
     told: &mut dyn FnMut(&Room, &Mutant, &Verdict),
 ) -> anyhow::Result<Vec<Vec<Verdict>>> {
     let (mut apart, binaries, asked_as) = build(tasks, cargo_args, tree)?;
-    let tests = record(&binaries)?;
+    let judges = |room: &Room, binary: &Binary, name: &str| {
+        let targets = targets(room);
+        (targets.is_empty() || targets.contains(binary.name.as_str())) && room.judges(name)
+    };
+    let wanted = |binary: &Binary, name: &str| tasks.iter().any(|task| judges(task.room, binary, name));
+    let tests = record(&binaries, &wanted)?;
     eprintln!(
         "{} mutants inside, {} tests, {:.0} s for all tests one by one",
         asked_as.len(),
@@ -84,8 +89,7 @@ pub(super) fn try_all(
     let mut numbers = 0..;
     let mut all = Vec::new();
     for Task { room, mutants } in tasks {
-        let targets = targets(room);
-        let mine = |test: &&Test| targets.is_empty() || targets.contains(binaries[test.binary].name.as_str());
+        let mine = |test: &&Test| judges(room, &binaries[test.binary], &test.name);
         let mut verdicts = Vec::new();
         for (mutant, number) in mutants.iter().zip(numbers.by_ref()) {
             let verdict = match asked_as.get(&number) {
@@ -292,7 +296,8 @@ fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<bool>> {
         }
         let begin = Instant::now();
         std::thread::sleep(pause);
-        waited += begin.elapsed().min(pause * 2);
+        // A longer one is that of a machine that was stopped.
+        waited += begin.elapsed().min(Duration::from_secs(1));
         pause = (pause * 2).min(Duration::from_millis(20));
     }
     // What it started is in its group.
@@ -309,15 +314,16 @@ fn delayed(process: u32) -> Duration {
     Duration::from_nanos(delays.max().unwrap_or(0))
 }
 
-/// All tests, each run once by itself.
-fn record(binaries: &[Binary]) -> anyhow::Result<Vec<Test>> {
+/// The tests that are wanted, each run once by itself.
+fn record(binaries: &[Binary], wanted: &dyn Fn(&Binary, &str) -> bool) -> anyhow::Result<Vec<Test>> {
     let folder = tempfile::tempdir()?;
     let mut tests = Vec::new();
     for (index, binary) in binaries.iter().enumerate() {
         let output =
             Command::new(&binary.path).args(["--list", "--format", "terse"]).current_dir(&binary.folder).output()?;
         let listed = String::from_utf8(output.stdout)?;
-        for name in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
+        let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+        for name in names.filter(|name| wanted(binary, name)) {
             let file = folder.path().join(tests.len().to_string());
             let begin = Instant::now();
             let reached = [("MUTANTS_REACHED", file.to_str().context("a path that is not text")?)];
@@ -354,7 +360,7 @@ fn judge(number: u32, tests: &[&Test], binaries: &[Binary], room: &Room) -> anyh
         for (index, names) in runs(group, binaries) {
             let binary = &binaries[index];
             let arguments: Vec<&str> = std::iter::once("--exact").chain(names).collect();
-            let limit = (sum * 6 + Duration::from_secs(10)).min(Duration::from_secs(room.timeout.into()));
+            let limit = (sum * 4 + Duration::from_secs(5)).min(Duration::from_secs(room.timeout.into()));
             let mut child = start(binary, &arguments, &[("MUTANTS_CHOSEN", &chosen)])?;
             match wait(&mut child, limit)? {
                 None => return Ok(Verdict::Hung),
