@@ -129,6 +129,43 @@ fn roles_are_those_of_the_family() {
     }
 }
 
+/// What the model says of its frame is about its own tokenizer, not about one that was named.
+#[test]
+fn a_named_tokenizer_has_the_frame_of_the_family() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = [key("tokenizer.ggml.bos_token_id", 50_256u32), key("tokenizer.ggml.eos_token_id", 50_256u32)];
+    let framed = [key("tokenizer.ggml.add_bos_token", true)];
+    let named = [with(gpt2_keys(), "tokenizer.ggml.pre", "gpt-2"), ids.to_vec(), framed.to_vec()].concat();
+    let exact = write(dir.path(), "named.gguf", gguf(&named, None));
+    let settings = DiscoverySettings { exact: Some(exact), ..DiscoverySettings::default() };
+    let discovery =
+        TokenizerDiscovery::from_file(&open(&[arch("gpt2"), framed.to_vec()].concat(), Some(50_257))).unwrap();
+    let resolved = TokenizerFallbackChain::new(settings.clone()).resolve(&discovery).unwrap();
+    assert!(!resolved.tokenizer.special().add_bos);
+    assert!(resolved.diagnostics.iter().any(|d| d.code == "family_ids_set"), "{:?}", resolved.diagnostics);
+    // Looking alone tells the same of it.
+    let chain = discovery.chain(&settings);
+    assert_eq!(chain.step(StepKind::Named).map(|step| step.outcome), Some(StepOutcome::Won), "{chain}");
+}
+
+/// The size of a family and its ids, but another token there.
+#[test]
+fn a_tokenizer_of_the_familys_size_alone_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for (end, told) in [("<|endoftext|>", false), ("<|end|>", true)] {
+        let mut tokens = bpe_tokens(50_257);
+        tokens[50_256] = end.to_owned();
+        let mut named = with(bpe_keys(50_257, Some("gpt-2")), "tokenizer.ggml.tokens", tokens);
+        named.push(key("tokenizer.ggml.bos_token_id", 50_256u32));
+        let exact = write(dir.path(), "named.gguf", gguf(&named, None));
+        let settings = DiscoverySettings { exact: Some(exact), ..DiscoverySettings::default() };
+        let discovery = TokenizerDiscovery::from_file(&open(&arch("gpt2"), Some(50_257))).unwrap();
+        let resolved = TokenizerFallbackChain::new(settings).resolve(&discovery).unwrap();
+        let codes: Vec<_> = resolved.diagnostics.iter().map(|d| d.code).collect();
+        assert_eq!(codes.contains(&"not_of_family"), told, "{codes:?}");
+    }
+}
+
 /// Files that do not say how text is split are read as the model's family does it.
 #[test]
 fn files_are_read_as_the_models_family() {

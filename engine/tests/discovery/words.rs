@@ -163,8 +163,11 @@ fn guesses_are_called_so() {
         &format!("embedded won {keys}: bpe, 50257 tokens, pre-tokenizer `gpt-2` (from the vocabulary's fingerprint)"),
     );
     // A guess beside a guess is no better, and what is embedded is better than the network.
-    let guess = case(bpe_keys(700, None), 700);
-    let chain = guess.discovery().chain(&plain);
+    let guess = case(bpe_keys(700, None), 700).beside("tokenizer.model", gguf(&bpe_keys(700, None), None));
+    let chain = TokenizerFallbackChain::new(plain).run(&guess.discovery()).chain;
+    assert_eq!(chain.winner, Some(StepKind::Embedded));
+    let beside = r#"beside rejected ["DIR/tokenizer.model"]: DIR/tokenizer.model: its pre-tokenizer is a guess too"#;
+    assert_eq!(guess.steps(&chain)[1], beside);
     let step = chain.step(StepKind::Download).unwrap();
     assert_eq!((step.outcome, step.why.as_str()), (StepOutcome::NotNeeded, "what is embedded is better than that"));
 }

@@ -8,5 +8,6 @@ mod invariants;
 mod layout;
 mod memory;
 mod positions;
+mod read;
 mod screened;
 mod speculate;
