@@ -36,17 +36,18 @@ pub struct Room {
     pub files: Vec<String>,
     /// Arguments of `cargo test`.
     pub tests: Vec<String>,
-    /// How the names of those tests begin that judge, if not all do: a program has the tests of several rooms.
+    /// How the names of those tests begin that judge; all of them if there are none.
     #[serde(default)]
-    pub names: Vec<String>,
+    pub only: Vec<String>,
     /// Seconds after which a test run counts as a hang.
     pub timeout: u32,
 }
 
 impl Room {
-    /// Whether a test of this name is one of the room's.
-    pub fn judges(&self, test: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|name| test.starts_with(name))
+    /// Whether a test of this name judges the room.
+    #[must_use]
+    pub fn judged_by(&self, test: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|start| test.starts_with(start.as_str()))
     }
 }
 

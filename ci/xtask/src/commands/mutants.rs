@@ -467,7 +467,7 @@ mod tests {
             package: String::new(),
             files: Vec::new(),
             tests: Vec::new(),
-            names: Vec::new(),
+            only: Vec::new(),
             timeout: 1,
         };
         let (a, b) = (room("a"), room("b"));

@@ -74,12 +74,7 @@ pub(super) fn try_all(
     told: &mut dyn FnMut(&Room, &Mutant, &Verdict),
 ) -> anyhow::Result<Vec<Vec<Verdict>>> {
     let (mut apart, binaries, asked_as) = build(tasks, cargo_args, tree)?;
-    let judges = |room: &Room, binary: &Binary, name: &str| {
-        let targets = targets(room);
-        (targets.is_empty() || targets.contains(binary.name.as_str())) && room.judges(name)
-    };
-    let wanted = |binary: &Binary, name: &str| tasks.iter().any(|task| judges(task.room, binary, name));
-    let tests = record(&binaries, &wanted)?;
+    let tests = record(&binaries, |name| tasks.iter().any(|task| task.room.judged_by(name)))?;
     eprintln!(
         "{} mutants inside, {} tests, {:.0} s for all tests one by one",
         asked_as.len(),
@@ -89,7 +84,11 @@ pub(super) fn try_all(
     let mut numbers = 0..;
     let mut all = Vec::new();
     for Task { room, mutants } in tasks {
-        let mine = |test: &&Test| judges(room, &binaries[test.binary], &test.name);
+        let targets = targets(room);
+        let mine = |test: &&Test| {
+            let binary = binaries[test.binary].name.as_str();
+            (targets.is_empty() || targets.contains(binary)) && room.judged_by(&test.name)
+        };
         let mut verdicts = Vec::new();
         for (mutant, number) in mutants.iter().zip(numbers.by_ref()) {
             let verdict = match asked_as.get(&number) {
@@ -187,7 +186,8 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
         let before = verdicts.len();
         let shift = "#![allow(warnings)]\n".len();
         for error in messages.into_iter().filter_map(|message| message.message).filter(|m| m.level == "error") {
-            for span in &error.spans {
+            // What a macro of another crate wrote is where it was called.
+            for span in error.spans.iter().flat_map(Place::and_callers) {
                 let Some(embedded) = texts.get(span.file_name.as_str()) else { continue };
                 let by = if span.file_name == crate_root { shift } else { 0 };
                 if error.code.as_ref().is_some_and(|code| code.code == "E0004") {
@@ -253,6 +253,19 @@ struct Place {
     file_name: String,
     byte_start: usize,
     byte_end: usize,
+    /// The call of the macro that it is in.
+    expansion: Option<Box<Expansion>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Expansion {
+    span: Place,
+}
+
+impl Place {
+    fn and_callers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |place| place.expansion.as_ref().map(|expansion| &expansion.span))
+    }
 }
 
 impl Message {
@@ -314,16 +327,15 @@ fn delayed(process: u32) -> Duration {
     Duration::from_nanos(delays.max().unwrap_or(0))
 }
 
-/// The tests that are wanted, each run once by itself.
-fn record(binaries: &[Binary], wanted: &dyn Fn(&Binary, &str) -> bool) -> anyhow::Result<Vec<Test>> {
+/// The tests that judge a room, each run once by itself.
+fn record(binaries: &[Binary], judges: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Test>> {
     let folder = tempfile::tempdir()?;
     let mut tests = Vec::new();
     for (index, binary) in binaries.iter().enumerate() {
         let output =
             Command::new(&binary.path).args(["--list", "--format", "terse"]).current_dir(&binary.folder).output()?;
         let listed = String::from_utf8(output.stdout)?;
-        let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
-        for name in names.filter(|name| wanted(binary, name)) {
+        for name in listed.lines().filter_map(|line| line.strip_suffix(": test")).filter(|name| judges(name)) {
             let file = folder.path().join(tests.len().to_string());
             let begin = Instant::now();
             let reached = [("MUTANTS_REACHED", file.to_str().context("a path that is not text")?)];
