@@ -51,6 +51,7 @@ fn a_copy_is_the_file_and_a_folder_is_none() {
     let mut copy = Vec::new();
     file.copy_to(&mut copy).unwrap();
     assert!(copy == bytes && file.is_mapped() && !file.metadata().is_empty());
+    assert!(file.part_of(&file.tensors()[0]).is_none(), "there is only one file");
     assert!(!GgufFile::from_vec(bytes).unwrap().is_mapped());
     assert!(Raw::header(3, 0, 0).open().unwrap().metadata().is_empty());
     // Whatever lies behind the last tensor is copied too.
