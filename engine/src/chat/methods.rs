@@ -31,17 +31,15 @@ pub(super) fn modulo(a: &Value, b: &Value) -> Result<Value, Error> {
         };
         return printf(&represent(text, &mut values), &values).map(Value::from);
     }
-    let zero = || wrong("division by zero");
     match (a.is_number() && b.is_number(), i64::try_from(a.clone()), i64::try_from(b.clone())) {
         (true, Ok(a), Ok(b)) if b != 0 => {
             let (a, b) = (i128::from(a), i128::from(b));
             Ok(Value::from(((a % b + b) % b) as i64))
         }
-        (true, Ok(_), Ok(_)) => Err(zero()),
         (true, ..) => {
             let (a, b) = (f64::try_from(a.clone())?, f64::try_from(b.clone())?);
             let rest = a - b * (a / b).floor();
-            if b == 0.0 { Err(zero()) } else { Ok(Value::from(rest)) }
+            if b == 0.0 { Err(wrong("division by zero")) } else { Ok(Value::from(rest)) }
         }
         _ => Err(wrong(format!("`%` is not defined for {} and {}", a.kind(), b.kind()))),
     }

@@ -12,6 +12,7 @@
 use super::jinja::MAX_TEMPLATE;
 use super::{ChatError, PromptTemplate};
 use crate::gguf::{Metadata, read_regular};
+use crate::shell::folder_of;
 use crate::tokenizer::Diagnostic;
 use std::path::{Path, PathBuf};
 
@@ -157,7 +158,7 @@ fn in_metadata<'a>(name: &str, metadata: &'a Metadata) -> Result<Option<&'a str>
 
 /// A template in the folder of a model. What is there and cannot be read is an error: another template would be a guess.
 fn beside(model: &Path, name: &str) -> Result<Option<ModelTemplate>, ChatError> {
-    in_folder(model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")), name)
+    in_folder(folder_of(model), name)
 }
 
 /// Names of the templates of a folder, `default` first; what cannot be read is left to [`in_folder`].

@@ -73,8 +73,11 @@ fn copy_until<'a>(text: &'a str, end: &str, out: &mut String) -> &'a str {
 /// Bytes from behind `{%` to behind the `{% endraw %}` of a raw block, or to the end if it has none.
 fn raw_block(body: &str) -> Option<usize> {
     let begun = tag(body, "raw")?;
-    let ends = |(at, _): (usize, &str)| Some(at + 2 + tag(&body[at + 2..], "endraw")?);
-    Some(body[begun..].match_indices("{%").find_map(|(at, text)| ends((begun + at, text))).unwrap_or(body.len()))
+    let ends = |(at, open): (usize, &str)| {
+        let inside = begun + at + open.len();
+        Some(inside + tag(&body[inside..], "endraw")?)
+    };
+    Some(body[begun..].match_indices("{%").find_map(ends).unwrap_or(body.len()))
 }
 
 /// Bytes to behind the `%}` of a tag that consists of `name` alone.

@@ -4,6 +4,7 @@
 //! models and only one `tokenizer.json`. Of a split model (`model-00001-of-00003.gguf`) both that name and `model` count. A merges file alone is not a tokenizer (it has ranks but no ids), and is named as such.
 
 use crate::gguf::split::PartName;
+use crate::shell::folder_of;
 use std::path::{Path, PathBuf};
 
 /// What lies beside a model.
@@ -21,7 +22,7 @@ const PAIRS: [(&str, &str); 2] = [("vocab.json", "merges.txt"), ("encoder.json",
 
 /// Looks beside `model`. Only names are looked at; nothing is opened.
 pub fn colocated(model: &Path) -> Colocated {
-    let folder = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(model);
     let mut out = Colocated { folder: folder.to_owned(), ..Colocated::default() };
     let mut stems = vec![String::new()];
     if let Some(part) = PartName::parse(model) {

@@ -164,7 +164,7 @@ impl TokenizerDiscovery {
         match (exact, missing) {
             // What fills up a list is not in the tokenizer's files.
             (Some(expected), _)
-                if tokens < expected && self.sizes.tokens == exact && tokens >= expected - self.padding() =>
+                if tokens <= expected && self.sizes.tokens == exact && tokens >= expected - self.padding() =>
             {
                 Ok(())
             }

@@ -7,7 +7,7 @@
 use crate::gguf::{ArrayView, Metadata};
 use crate::tokenizer::fingerprint::{self, Fingerprint};
 use crate::tokenizer::from_gguf::{NO_ID, source};
-use crate::tokenizer::vocab::{MAX_TOKENS, VocabSource, key};
+use crate::tokenizer::vocab::{VocabSource, check_size, key};
 use crate::tokenizer::{TokenizerError, bpe, pretokenize};
 use std::collections::HashSet;
 
@@ -79,9 +79,7 @@ fn check(source: &VocabSource<&[u8]>) -> Result<Embedded, TokenizerError> {
     let (model, said) = (source.model.as_str(), source.pre.as_deref());
     let VocabSource { tokens, scores, merges, .. } = source;
     let n = tokens.len();
-    if n == 0 || n > MAX_TOKENS {
-        return Err(TokenizerError::BadVocabSize { found: n, limit: MAX_TOKENS });
-    }
+    check_size(n)?;
     for (name, found) in [("scores", scores.len()), ("token_type", source.token_types.len())] {
         if found != 0 && found != n {
             return Err(TokenizerError::LengthMismatch { key: key(name), found, expected: n });
@@ -109,7 +107,7 @@ fn check(source: &VocabSource<&[u8]>) -> Result<Embedded, TokenizerError> {
     }
     let pieces = said.and_then(pretokenize::by_name).is_some_and(|spec| spec.pre == pretokenize::Pre::Pieces);
     if said == Some("kimi-k2") && merges.is_empty() {
-        return sound("bpe", pre(said, tokens)?);
+        return if pairs(source) { sound("bpe", pre(said, tokens)?) } else { Err(bpe::no_pairs()) };
     }
     let first = merges.first().ok_or(TokenizerError::NoMerges)?;
     for (index, merge) in merges.iter().enumerate() {
@@ -136,15 +134,22 @@ fn joins(source: &VocabSource<&[u8]>, merges: &[&[u8]]) -> bool {
     };
     let triples: Vec<_> = merges.iter().map(split).collect();
     let wanted = |text: &[u8]| triples.len() > 1 || triples.iter().flatten().any(|part| text == part.as_slice());
-    let is_text = |id: usize| source.token_types.get(id).is_none_or(|kind| kind.is_text());
-    let ordinary: HashSet<&[u8]> = source
-        .tokens
-        .iter()
-        .enumerate()
-        .filter(|(id, text)| is_text(*id) && wanted(text))
-        .map(|(_, text)| *text)
-        .collect();
+    let ordinary: HashSet<&[u8]> = ordinary(source).filter(|text| wanted(text)).collect();
     triples.iter().any(|parts| parts.iter().all(|part| ordinary.contains(part.as_slice())))
+}
+
+/// Whether an ordinary token is made of two others, where ids are the ranks of merges.
+fn pairs(source: &VocabSource<&[u8]>) -> bool {
+    let all: HashSet<&[u8]> = ordinary(source).collect();
+    // Texts are in GPT-2's alphabet: a character is a byte.
+    let starts = |text: &[u8]| (1..text.len()).filter(|&at| text[at] & 0xC0 != 0x80).collect::<Vec<_>>();
+    all.iter().any(|text| starts(text).into_iter().any(|at| all.contains(&text[..at]) && all.contains(&text[at..])))
+}
+
+/// The texts of the tokens that text can become.
+fn ordinary<'a>(source: &VocabSource<&'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    let is_text = |id: usize| source.token_types.get(id).is_none_or(|kind| kind.is_text());
+    source.tokens.iter().enumerate().filter(move |(id, _)| is_text(*id)).map(|(_, text)| *text)
 }
 
 /// What [`fingerprint::resolve`] comes to.
@@ -166,6 +171,7 @@ pub(super) fn identify(tokens: &ArrayView<'_>) -> Option<&'static Fingerprint> {
 mod tests {
     use super::*;
     use crate::gguf::{GgufFile, GgufWriter, MetaValue};
+    use crate::tokenizer::vocab::MAX_TOKENS;
 
     fn file(keys: &[(&str, MetaValue)]) -> GgufFile {
         let mut writer = GgufWriter::new(3, 32).unwrap();
@@ -177,6 +183,13 @@ mod tests {
 
     fn texts(list: &[&str]) -> MetaValue {
         list.iter().map(|t| (*t).to_owned()).collect::<Vec<String>>().into()
+    }
+
+    #[test]
+    fn a_vocabulary_has_a_token_and_not_too_many() {
+        for (tokens, sound) in [(0, false), (1, true), (MAX_TOKENS, true), (MAX_TOKENS + 1, false)] {
+            assert_eq!(check_size(tokens).is_ok(), sound, "{tokens}");
+        }
     }
 
     /// Every spoiled list must be seen by the look as by the build, with the same error.
@@ -209,6 +222,7 @@ mod tests {
             ("tokens", Some(texts(&[]))),
             ("scores", Some(vec![0f32].into())),
             ("scores", Some(vec![0f32, f32::NAN, 0.0, 0.0].into())),
+            ("scores", Some(vec![0f32, f32::INFINITY, 0.0, 0.0].into())),
             ("scores", Some(vec![1u32, 2, 3, 4].into())),
             ("token_type", Some(vec![1i32].into())),
             ("token_type", Some(texts(&["a", "b", "c", "d"]))),
@@ -231,6 +245,7 @@ mod tests {
             ("pre", Some("gemma4".into())),
             ("pre", Some("falcon_e".into())),
             ("pre", Some("default".into())),
+            ("pre", Some("kimi-k2".into())),
             ("pre", None),
             ("pre", Some(3u32.into())),
             ("eot_token_id", Some("three".into())),
@@ -240,7 +255,12 @@ mod tests {
         let mut errors = 0;
         let unigram = || [vec![("model", "t5".into())], spm().split_off(1)].concat();
         let pieces = || [vec![("model", "gemma4".into())], bpe().split_off(2)].concat();
-        for base in [bpe(), spm(), unigram(), pieces()] {
+        let kimi = || {
+            let mut keys = bpe();
+            keys.retain(|(name, _)| !["pre", "merges"].contains(name));
+            [keys, vec![("pre", "kimi-k2".into())]].concat()
+        };
+        for base in [bpe(), spm(), unigram(), pieces(), kimi()] {
             let mut cases = vec![("nothing".to_owned(), base.clone())];
             for (name, value) in &spoils {
                 let mut keys = base.clone();

@@ -6,7 +6,7 @@ use super::quantization::QuantizationError;
 use super::strategy::TokenizerDownloadInfo;
 use crate::gguf::GgufError;
 use crate::hub::HubError;
-use crate::shell::quoted;
+use crate::shell::{folder_of, quoted};
 use crate::tokenizer::{self, TokenizerError};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ impl Ways {
         offline: bool,
     ) -> Self {
         let model = path.map_or_else(String::new, |path| format!(" --model {}", quoted(path)));
-        let dir = path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = path.map_or(Path::new("."), folder_of);
         let no_fetch = info.is_none().then(|| {
             let known: Vec<String> = COMPATIBILITY.iter().map(|c| format!("{} {}", c.family, c.vocab_size)).collect();
             format!("{} (known: {})", no_repository(architecture, tokens), known.join(", "))

@@ -104,7 +104,7 @@ fn said(metadata: &Metadata, key: &str, tokens: usize) -> (Option<String>, bool)
         None => (None, false),
         Some(value) => match value.as_integer() {
             // A negative number says "none" on purpose.
-            Some(number) => (Some(number.to_string()), number < 0 || usize::try_from(number).is_ok_and(|n| n < tokens)),
+            Some(number) => (Some(number.to_string()), usize::try_from(number).ok().is_none_or(|n| n < tokens)),
             None => (Some(value.describe()), true),
         },
     }

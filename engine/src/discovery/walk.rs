@@ -392,13 +392,16 @@ impl Walk<'_> {
     }
 }
 
+/// Diagnostics which say that the pre-tokenizer is a guess.
+const GUESSES: [&str; 2] = ["pre_unknown", "pre_is_a_guess"];
+
 /// What a resolved strategy comes to.
 fn works(strategy: TokenizerStrategy, resolved: Result<Resolved, TokenizerDiscoveryError>) -> Found {
     let resolved = match resolved {
         Ok(resolved) => resolved,
         Err(error) => return Found::Rejected(error),
     };
-    let doubt = resolved.diagnostics.iter().any(|d| ["pre_unknown", "pre_is_a_guess"].contains(&d.code));
+    let doubt = resolved.diagnostics.iter().any(|d| GUESSES.contains(&d.code));
     Found::Works(Box::new(Works { strategy, why: words(&resolved), doubt, resolved: Some(resolved) }))
 }
 
@@ -406,12 +409,15 @@ fn works(strategy: TokenizerStrategy, resolved: Result<Resolved, TokenizerDiscov
 fn words(resolved: &Resolved) -> String {
     let t = &resolved.tokenizer;
     let pre = t.pre().map_or_else(String::new, |pre| format!(", pre-tokenizer `{pre}`"));
-    let by = match resolved.diagnostics.iter().find(|d| matches!(d.code, "pre_from_fingerprint" | "pre_unknown")) {
-        Some(d) if d.code == "pre_unknown" => " (a guess)",
-        Some(_) => " (from the vocabulary's fingerprint)",
-        None => "",
+    let told = |code: &str| resolved.diagnostics.iter().any(|d| d.code == code);
+    let by = if GUESSES.into_iter().any(told) {
+        " (a guess)"
+    } else if told("pre_from_fingerprint") {
+        " (from the vocabulary's fingerprint)"
+    } else {
+        ""
     };
-    let form = if resolved.diagnostics.iter().any(|d| d.code == compiled::USED) { ", compiled before" } else { "" };
+    let form = if told(compiled::USED) { ", compiled before" } else { "" };
     format!("{}, {} tokens{pre}{by}{form}", t.kind(), t.vocab_size())
 }
 

@@ -108,3 +108,67 @@ impl FileBytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{GgufFile, GgufWriter, is_gguf};
+
+    #[test]
+    fn a_file_begins_as_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for (bytes, gguf) in [("GGUF", true), ("GGUF and more", true), ("GGU", false), ("gguf", false), ("", false)] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(is_gguf(&path), gguf, "{bytes}");
+        }
+        assert!(!is_gguf(dir.path()) && !is_gguf(&dir.path().join("missing")));
+    }
+
+    #[test]
+    fn a_mapping_knows_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "bytes").unwrap();
+        let mapped = FileBytes::map(&path).unwrap();
+        assert_eq!(mapped.identity(), Identity::of(&fs::metadata(&path).unwrap()));
+        assert!(mapped.is_mapped() && (!cfg!(unix) || mapped.identity().is_some()));
+        let model = dir.path().join("m.gguf");
+        GgufWriter::new(3, 32).unwrap().write_file(&model).unwrap();
+        let opened = GgufFile::open(&model).unwrap();
+        assert_eq!(opened.identity(), Identity::of(&fs::metadata(&model).unwrap()));
+        for other in [FileBytes::from_vec(b"bytes".to_vec()), FileBytes::from_static(b"bytes")] {
+            assert!(other.identity().is_none() && !other.is_mapped() && other.as_slice() == mapped.as_slice());
+        }
+    }
+
+    /// Kilobytes of a mapping that are in memory, by what the kernel says of the address.
+    #[cfg(target_os = "linux")]
+    fn resident(bytes: &[u8]) -> usize {
+        let text = fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{:x}-", bytes.as_ptr() as usize);
+        let rest = &text[text.find(&format!("\n{start}")).unwrap()..];
+        let line = rest.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pages_are_given_back_and_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![7; 1 << 20]).unwrap();
+        let mapped = FileBytes::map(&path).unwrap();
+        let sum = || mapped.as_slice().iter().map(|b| u64::from(*b)).sum::<u64>();
+        assert_eq!((sum(), resident(mapped.as_slice())), (7 << 20, 1024));
+        // Beyond the end and of no bytes: nothing happens.
+        mapped.release(0..(1 << 20) + 1);
+        mapped.release(4096..4096);
+        assert_eq!(resident(mapped.as_slice()), 1024);
+        mapped.release(256 << 10..512 << 10);
+        assert_eq!(resident(mapped.as_slice()), 768);
+        mapped.release(0..1 << 20);
+        assert_eq!(resident(mapped.as_slice()), 0);
+        assert_eq!(sum(), 7 << 20);
+    }
+}

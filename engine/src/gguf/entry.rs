@@ -142,3 +142,20 @@ fn check_bools(ty: ValueType, bytes: &[u8], at: u64, what: fmt::Arguments<'_>) -
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_text_of_a_header_has_a_largest_size() {
+        let mut budget = TextBudget { used: MAX_HEADER_TEXT - 3 };
+        budget.add("abc", 7, format_args!("key 1")).unwrap();
+        match budget.add("d", 9, format_args!("key 2")) {
+            Err(GgufError::StringTooLong { what, at: 9, len, limit: MAX_HEADER_TEXT }) => {
+                assert_eq!((what.as_str(), len), ("all text of the header up to key 2", MAX_HEADER_TEXT + 1));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

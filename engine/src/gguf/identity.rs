@@ -56,3 +56,23 @@ impl Identity {
         [self.device, self.inode, self.size, self.modified as u64, self.changed as u64]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn what_changed_two_seconds_ago_has_settled() {
+        let ago = |seconds| {
+            let time = SystemTime::now() - Duration::from_secs(seconds);
+            time.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
+        };
+        for (modified, changed, settled) in [(3, 3, true), (1, 3, false), (3, 1, false), (60, 60, true)] {
+            let identity = Identity { modified: ago(modified), changed: ago(changed), ..Identity::default() };
+            assert_eq!(identity.settled(), settled, "{modified} {changed}");
+        }
+        let identity = Identity { device: 1, inode: 2, size: 3, modified: 4, changed: 5 };
+        assert_eq!((identity.place(), identity.numbers()), ([1, 2], [1, 2, 3, 4, 5]));
+    }
+}

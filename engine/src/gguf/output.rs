@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
+use crate::shell::folder_of;
 
 /// Whether two paths name one file: by another way, through links, or by a second name (hard link).
 pub fn same_file(a: &Path, b: &Path) -> bool {
@@ -48,12 +49,9 @@ pub(super) fn replace_file<T>(
     check: impl FnOnce(&Path) -> Result<(), GgufError>,
 ) -> Result<T, GgufError> {
     let target = resolve(path)?;
-    let folder = match target.parent() {
-        Some(p) if p != Path::new("") => p.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    remove_abandoned(&folder);
-    let (mut file, temp) = create_beside(&folder)?;
+    let folder = folder_of(&target);
+    remove_abandoned(folder);
+    let (mut file, temp) = create_beside(folder)?;
     let result = write(&mut file)?;
     file.sync_all().map_err(|e| io_error(path, "force to the disk", e))?;
     // Elsewhere an open or locked file can be neither read nor renamed.
@@ -65,7 +63,7 @@ pub(super) fn replace_file<T>(
     // The rename itself reaches the disk with its folder. Some file systems cannot sync a folder; the
     // file is whole under either name, so that this is not a failure.
     #[cfg(unix)]
-    let _ = File::open(&folder).and_then(|f| f.sync_all());
+    let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(result)
 }
 
@@ -96,8 +94,7 @@ fn resolve(path: &Path) -> Result<PathBuf, GgufError> {
 
 /// Whether a path lies in the folder `blobs` of a cached repository (`models--ORG--NAME/blobs`).
 fn is_blob(target: &Path) -> bool {
-    let folder = target.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let Ok(folder) = fs::canonicalize(folder) else { return false };
+    let Ok(folder) = fs::canonicalize(folder_of(target)) else { return false };
     let name = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     folder.ends_with("blobs") && ["models--", "datasets--", "spaces--"].iter().any(|start| name.starts_with(start))
 }

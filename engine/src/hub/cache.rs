@@ -28,6 +28,7 @@ use super::digest::Digest;
 use super::error::HubError;
 use super::names::{encode, folder, is_commit};
 use super::partial::Slot;
+use crate::shell::folder_of;
 
 /// Bigger files are stored as they are: they are models, which do not compress and want to be mapped.
 const COMPRESS_UP_TO: u64 = 64 << 20;
@@ -325,11 +326,7 @@ impl Temp {
 
     pub(super) fn publish(&self, path: &Path) -> io::Result<()> {
         fs::rename(&self.0, path)?;
-        match path.parent() {
-            Some(dir) if dir.as_os_str().is_empty() => sync_dir(Path::new(".")),
-            Some(dir) => sync_dir(dir),
-            None => Ok(()),
-        }
+        sync_dir(folder_of(path))
     }
 }
 
@@ -363,4 +360,52 @@ fn publish(temp: &Temp, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     temp.publish(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::digest::Algorithm;
+    use sha2::Digest as _;
+
+    fn stored(cache: &Cache, contents: &[u8]) -> (Digest, bool) {
+        let digest = Digest { algorithm: Algorithm::Sha256, hex: hex::encode(sha2::Sha256::digest(contents)) };
+        let arrived = cache.root().with_file_name("arrived");
+        fs::write(&arrived, contents).unwrap();
+        cache.store(&arrived, &digest, contents.len() as u64).unwrap();
+        assert!(!arrived.exists());
+        let (_, compressed) = cache.blob(&digest).unwrap();
+        (digest, compressed)
+    }
+
+    /// Bytes of which zstd saves the zeros and nothing else.
+    fn contents(noise: usize, zeros: usize) -> Vec<u8> {
+        let mut random = crate::random::SplitMix64(7);
+        let mut bytes: Vec<u8> = (0..noise).map(|_| random.bits() as u8).collect();
+        bytes.resize(noise + zeros, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_twentieth_must_be_won_and_what_is_copied_is_sound() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cache"));
+        for (noise, zeros, compressed) in [(2_900, 100, false), (2_700, 300, true), (3_000, 0, false)] {
+            let bytes = contents(noise, zeros);
+            let (digest, packed) = stored(&cache, &bytes);
+            assert_eq!(packed, compressed, "{noise} + {zeros}");
+            let (size, copy) = (bytes.len() as u64, dir.path().join("copy"));
+            assert!(cache.copy_blob(&digest, size, &copy).unwrap());
+            assert_eq!(fs::read(&copy).unwrap(), bytes);
+            fs::remove_file(&copy).unwrap();
+            let (file, _) = cache.blob(&digest).unwrap();
+            fs::write(&file, b"damaged").unwrap();
+            assert!(!cache.copy_blob(&digest, size, &copy).unwrap());
+            assert!(!copy.exists() && fs::read_dir(dir.path()).unwrap().count() == 1, "not a byte of it");
+            fs::remove_file(file).unwrap();
+            assert!(!cache.copy_blob(&digest, size, &copy).unwrap());
+        }
+        sync_dir(dir.path()).unwrap();
+        assert!(!cfg!(unix) || sync_dir(&dir.path().join("missing")).is_err());
+    }
 }

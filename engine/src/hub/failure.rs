@@ -71,3 +71,31 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        #[source]
+        cause: Option<Box<Told>>,
+    }
+
+    #[test]
+    fn causes_stand_on_one_line_each_once() {
+        let told = |text, cause: Option<Told>| Told { text, cause: cause.map(Box::new) };
+        let deep =
+            told("cannot send", Some(told("connect: refused", Some(told("refused", Some(told("by whom", None)))))));
+        assert_eq!(causes(&deep), "cannot send: connect: refused: by whom");
+        assert_eq!(causes(&told("alone", None)), "alone");
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        let url = Url::parse("https://user:secret@host:8080/a/b?signature=1#part").unwrap();
+        assert_eq!(shown(&url), "https://host:8080/a/b");
+    }
+}

@@ -68,7 +68,7 @@ async fn attempt(
     partial: &mut Partial,
     transferred: &mut u64,
 ) -> Result<(), Failure> {
-    if partial.done == meta.size && (meta.size > 0 || partial.mixed) {
+    if partial.done == meta.size && partial.mixed {
         return Ok(()); // the last run died between the last byte and the rename
     }
     let (mut response, permit, url) =

@@ -88,3 +88,24 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 pub(crate) fn add_time(counter: &AtomicU64, time: Duration) {
     add(counter, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_those_of_the_counts() {
+        let counters = Counters::default();
+        let none = counters.snapshot();
+        assert_eq!((none.bandwidth, none.hit_rate, none.waited_ms, none.transfer_ms), (0, 0.0, 0, 0.0));
+        add(&counters.bytes, 3_000);
+        add_time(&counters.transfer_us, Duration::from_millis(1500));
+        add_time(&counters.waited_us, Duration::from_micros(7_900));
+        add(&counters.files, 8);
+        for (hits, count) in [(&counters.cache_hits, 1), (&counters.hf_cache_hits, 2), (&counters.shared_hits, 3)] {
+            add(hits, count);
+        }
+        let some = counters.snapshot();
+        assert_eq!((some.bandwidth, some.hit_rate, some.waited_ms, some.transfer_ms), (2_000, 0.75, 7, 1500.0));
+    }
+}

@@ -101,6 +101,15 @@ mod tests {
             assert!(check_revision(revision).is_err(), "{revision:?}");
         }
         check_revision("refs/pr/1").unwrap();
+        // To the byte, as they are written in a file's name.
+        let long = |n: usize| "a".repeat(n);
+        assert!(check_repo(&long(96)).is_ok() && check_repo(&long(97)).is_err());
+        for check in [check_revision, check_path] {
+            assert!(check(&long(LONGEST)).is_ok() && check(&long(LONGEST + 1)).is_err());
+            assert!(check(&"/".repeat(3)).is_err() && check(&"ü".repeat(LONGEST / 6 + 1)).is_err());
+        }
+        let Err(HubError::Name { value, .. }) = check_path(&long(1000)) else { panic!() };
+        assert_eq!(value.len(), 100, "a message names the beginning");
     }
 
     #[test]

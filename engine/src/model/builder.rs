@@ -168,7 +168,7 @@ impl<'s, 'f> Builder<'s, 'f> {
     pub fn rotate(&mut self, kind: Rope, rope: RopeId) {
         let Config { heads, kv_heads, head_dim: dim, .. } = *self.config();
         for (part, slot, heads) in [("attn_q_rope", Slot::Query, heads), ("attn_k_rope", Slot::Key, kv_heads)] {
-            self.push(part, Rotate { slot, heads, dim, kind, rope }, (slot, heads * dim));
+            self.push(part, Rotate { slot, heads, dim, kind, rope }, (slot, self.width(slot)));
         }
     }
 
@@ -181,9 +181,9 @@ impl<'s, 'f> Builder<'s, 'f> {
     pub fn attend_with(&mut self, scale: f32, window: Option<usize>) {
         let Config { heads, kv_heads, head_dim: dim, .. } = *self.config();
         let layer = self.layer;
-        self.push("cache", CacheAppend { layer }, (Slot::Key, kv_heads * dim));
+        self.push("cache", CacheAppend { layer }, (Slot::Key, self.width(Slot::Key)));
         let attention = Attention { layer, heads, kv_heads, dim, scale, window };
-        self.push("attn", attention, (Slot::Query, heads * dim));
+        self.push("attn", attention, (Slot::Query, self.width(Slot::Query)));
     }
 
     /// `attn_output` of the attention's result.

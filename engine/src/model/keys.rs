@@ -128,3 +128,52 @@ impl<'m> Keys<'m> {
         Ok(Some(values))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{GgufFile, GgufWriter, MetaValue};
+
+    fn file(value: impl Into<MetaValue>) -> GgufFile {
+        let mut writer = GgufWriter::new(3, 32).unwrap();
+        writer.meta("general.architecture", "a").unwrap();
+        writer.meta("a.k", value).unwrap();
+        GgufFile::from_vec(writer.into_vec().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn values_are_in_range_or_named() {
+        for (value, sound) in [(1u32, false), (2, true), (5, true), (6, false)] {
+            let file = file(value);
+            let keys = Keys::of(file.metadata()).unwrap();
+            assert_eq!(keys.count("k", 2, 5).ok(), sound.then_some(Some(value as usize)));
+            assert_eq!(keys.required("k", 5).is_ok(), value <= 5);
+            assert!(keys.text("k").is_err() && keys.floats("k", 2).is_err());
+            assert_eq!((keys.flags("k", 1).ok(), keys.architecture(), keys.name("x")), (Some(None), "a", "a.x".into()));
+        }
+        for (value, sound) in [(0.4, false), (0.5, true), (2.0, true), (2.1, false), (f32::NAN, false)] {
+            let file = file(value);
+            let keys = Keys::of(file.metadata()).unwrap();
+            assert_eq!(keys.float("k", 0.5, 2.0).is_ok(), sound, "{value}");
+            assert_eq!(keys.required_float("k", 0.5, 2.0).ok(), sound.then_some(value), "{value}");
+            assert_eq!(keys.floats("k", 3).ok(), (!value.is_nan()).then(|| Some(vec![value; 3])));
+        }
+        let (list, text) = (file(vec![1f32, 2.0]), file("text"));
+        let keys = Keys::of(list.metadata()).unwrap();
+        assert_eq!(keys.floats("k", 2).unwrap(), Some(vec![1.0, 2.0]));
+        assert!(
+            keys.floats("k", 3).unwrap_err().to_string().contains("`a.k` has 2 elements, expected a finite number")
+        );
+        assert!(Keys::of(file(vec![1f32, f32::NAN]).metadata()).unwrap().floats("k", 2).is_err());
+        assert_eq!(Keys::of(text.metadata()).unwrap().text("k").unwrap(), Some("text"));
+        // What is not there is nothing, or missing.
+        assert!(matches!(
+            (keys.count("x", 0, 1), keys.float("x", 0.0, 1.0), keys.text("x")),
+            (Ok(None), Ok(None), Ok(None))
+        ));
+        assert!(matches!((keys.flags("x", 1), keys.floats("x", 1)), (Ok(None), Ok(None))));
+        for error in [keys.required("x", 1).unwrap_err(), keys.required_float("x", 0.0, 1.0).unwrap_err()] {
+            assert!(error.to_string().contains("lacks `a.x`"), "{error}");
+        }
+    }
+}

@@ -43,3 +43,62 @@ impl Windows {
         self.local.contains(&true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{GgufFile, GgufWriter, MetaValue};
+
+    fn read(window: Option<u32>, pattern: Option<MetaValue>, default: Option<usize>) -> Result<Windows, ModelError> {
+        let mut writer = GgufWriter::new(3, 32).unwrap();
+        writer.meta("general.architecture", "a").unwrap();
+        if let Some(window) = window {
+            writer.meta("a.attention.sliding_window", window).unwrap();
+        }
+        if let Some(pattern) = pattern {
+            writer.meta("a.attention.sliding_window_pattern", pattern).unwrap();
+        }
+        let file = GgufFile::from_vec(writer.into_vec().unwrap()).unwrap();
+        Windows::read(Keys::of(file.metadata())?, 7, default)
+    }
+
+    /// A letter for each block: `w` with the window, `-` without.
+    fn blocks(windows: &Windows, window: usize) -> String {
+        let letter = |block| match windows.of(block) {
+            Some(found) => {
+                assert_eq!(found, window);
+                'w'
+            }
+            None => '-',
+        };
+        (0..7).map(letter).collect()
+    }
+
+    #[test]
+    fn patterns_are_flags_or_numbers() {
+        let flags = [true, true, false, true, false, false, false];
+        let number = |n: u32| Some(MetaValue::from(n));
+        for (window, pattern, default, expected) in [
+            (Some(4), Some(MetaValue::from(flags.to_vec())), None, "ww-w---"),
+            (Some(4), number(3), None, "ww-ww-w"),
+            (Some(4), number(3), Some(2), "ww-ww-w"),
+            (Some(4), None, Some(6), "wwwww-w"),
+            (Some(4), number(1), None, "-------"),
+            (Some(0), number(3), None, "-------"),
+            (None, Some(MetaValue::from(flags.to_vec())), None, "-------"),
+        ] {
+            let windows = read(window, pattern, default).unwrap();
+            assert_eq!(blocks(&windows, 4), expected);
+            assert_eq!(windows.any(), expected.contains('w'), "{expected}");
+        }
+        for (pattern, words) in [
+            (None, "`a.attention.sliding_window_pattern`"),
+            (number(0), "is 0, expected 1 to"),
+            (Some(MetaValue::from(vec![true; 6])), "has 6 elements, expected true or false for each of 7 blocks"),
+            (Some(MetaValue::from(vec![1u32; 7])), "has 7 elements, expected true or false"),
+        ] {
+            let error = read(Some(4), pattern, None).map(drop).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -340,6 +340,11 @@ pub(crate) fn useless(merges: usize, first: &[u8]) -> TokenizerError {
     TokenizerError::UselessMerges { what }
 }
 
+/// The error of tokens without merges, none of which is made of two.
+pub(crate) fn no_pairs() -> TokenizerError {
+    TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() }
+}
+
 /// The tokens that text can become as pieces, with their bytes.
 fn ordinary(vocab: &Vocab) -> impl Iterator<Item = (u32, &[u8])> {
     vocab.texts(|kind| matches!(kind, TokenKind::Normal | TokenKind::Unused))
@@ -361,7 +366,7 @@ fn rank_pairs(vocab: &Vocab) -> Result<PairTable, TokenizerError> {
         }
     }
     if table.is_empty() {
-        return Err(TokenizerError::UselessMerges { what: "no two of its tokens make a third".to_owned() });
+        return Err(no_pairs());
     }
     Ok(table.finish().0)
 }

@@ -219,6 +219,14 @@ impl Kinds {
     }
 }
 
+/// A vocabulary has a token at least, and [`MAX_TOKENS`] at most.
+pub(crate) fn check_size(tokens: usize) -> Result<(), TokenizerError> {
+    if (1..=MAX_TOKENS).contains(&tokens) {
+        return Ok(());
+    }
+    Err(TokenizerError::BadVocabSize { found: tokens, limit: MAX_TOKENS })
+}
+
 impl<'a> Draft<'a> {
     /// Checks `source` (its tokens are moved out) and works out the roles.
     pub(crate) fn new(
@@ -228,9 +236,7 @@ impl<'a> Draft<'a> {
     ) -> Result<Self, TokenizerError> {
         let tokens = std::mem::take(&mut source.tokens);
         let n = tokens.len();
-        if n == 0 || n > MAX_TOKENS {
-            return Err(TokenizerError::BadVocabSize { found: n, limit: MAX_TOKENS });
-        }
+        check_size(n)?;
         let bytes = tokens.iter().fold(0usize, |sum, t| sum.saturating_add(t.len() + 4));
         if bytes > MAX_BYTES {
             return Err(TokenizerError::TextTooLong { bytes, limit: MAX_BYTES });

@@ -29,9 +29,7 @@ pub(super) struct Bert {
 /// UTF-8; what the crate says.
 pub(super) fn load(source: &VocabSource<&[u8]>, bert: Bert) -> Result<Loaded, TokenizerError> {
     let n = source.tokens.len();
-    if n == 0 || n > super::vocab::MAX_TOKENS {
-        return Err(TokenizerError::BadVocabSize { found: n, limit: super::vocab::MAX_TOKENS });
-    }
+    super::vocab::check_size(n)?;
     if !source.token_types.is_empty() && source.token_types.len() != n {
         let (key, found) = (key("token_type"), source.token_types.len());
         return Err(TokenizerError::LengthMismatch { key, found, expected: n });

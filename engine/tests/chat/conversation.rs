@@ -138,6 +138,34 @@ fn whole_turns_are_left_out_the_oldest_first() {
     assert_eq!(ask(&mut talk, "Why?", &options).0.generation.tokens, fresh(&template, &expected, CONTEXT, &options));
 }
 
+/// Without a limit the answer has a quarter of the context, and the turns have the rest.
+#[test]
+fn turns_are_kept_as_far_as_they_leave_room() {
+    let template = PromptTemplate::Instruct;
+    let turn = [Message::user("Why?"), Message::assistant("So.")];
+    let (two, last) = ([turn.clone(), turn].concat(), Message::user("And?"));
+    let all = ids(&template, &[two.clone(), vec![last.clone()]].concat()).len();
+    // The smallest context of which three quarters hold all of it.
+    let context = (all..).find(|n| n - n / 4 >= all).unwrap();
+    for (context, dropped) in [(context, None), (context - 1, Some((1, 1)))] {
+        let mut talk = conversation(&template, context);
+        talk.set_messages(two.clone()).unwrap();
+        assert_eq!(
+            ask(&mut talk, "And?", &GenerateOptions { max_tokens: None, ..options(0, 0.0) }).1,
+            dropped,
+            "{context}"
+        );
+    }
+    // A question that fills the context to the last token is refused, and nothing is said to be left out for it.
+    let full = ids(&template, &[last]).len();
+    let mut talk = conversation(&template, full);
+    talk.set_messages(two).unwrap();
+    let refused =
+        talk.ask(&*tiny().tokenizer, "And?", &options(1, 0.0), &AtomicBool::new(false), &mut |_| panic!("an event"));
+    let Err(ConversationError::Inference(InferenceError::PromptTooLong { prompt, room })) = refused else { panic!() };
+    assert_eq!((prompt, room, talk.turns()), (full, full, (2, 0)));
+}
+
 #[test]
 fn a_cancelled_answer_is_a_turn_if_it_has_any_text() {
     let (template, options) = (PromptTemplate::Instruct, options(40, 0.0));

@@ -120,6 +120,18 @@ fn json_as_python_writes_it() {
     assert!(with("{{ v|tojson }}", &[("v", nested(129))]).is_err_and(|error| error.contains("nested too deeply")));
 }
 
+/// Up to the end of the block, and no further.
+#[test]
+fn a_raw_block_stays_as_it_is() {
+    for (template, text) in [
+        ("{% raw %}{{7%4}}{{7%4}}{% endraw %}{{7%4}}", "{{7%4}}{{7%4}}3"),
+        ("{%- raw -%} {{ 7 % 4 }} {%+ endraw +%}{{ 'a%s' % 7 }}", "{{ 7 % 4 }} a7"),
+        ("{% raw %}{% set a = 7 % 4 %}{%endraw%}{% if 7 % 4 %}b{% endif %}", "{% set a = 7 % 4 %}b"),
+    ] {
+        assert_eq!(with(template, &[]).as_deref(), Ok(text), "{template}");
+    }
+}
+
 #[test]
 fn limits_are_met_to_the_byte() {
     let long = " ".repeat(1 << 20);

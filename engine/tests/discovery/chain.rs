@@ -219,7 +219,8 @@ fn a_mock_is_made_only_where_it_was_asked_for_and_never_in_strict_mode() {
     }
     let resolved = TokenizerFallbackChain::new(asked.clone()).resolve(&found).unwrap();
     assert_eq!(resolved.strategy, TokenizerStrategy::Mock);
-    assert_eq!(resolved.tokenizer.kind(), "mock");
+    assert_eq!((resolved.tokenizer.kind(), resolved.tokenizer.pre()), ("mock", None));
+    assert!((0..=256).all(|id| !resolved.tokenizer.is_eog(id)), "no byte ends a text");
     assert!(resolved.diagnostics[0].message.contains("MOCK"), "{}", resolved.diagnostics[0]);
     assert_eq!(resolved.tokenizer.encode("aé", EncodeOptions::default()).unwrap(), [0x61, 0xc3, 0xa9]);
     assert_eq!(resolved.tokenizer.decode(&[0x61, 0xc3, 0xa9, 256], true), "aé".as_bytes());
@@ -259,6 +260,8 @@ fn counters_add_up() {
     assert_eq!((embedded.tried, embedded.won, embedded.rejected), (12, 4, 0));
     let beside = &counters.steps[&StepKind::Beside];
     assert_eq!((beside.tried, beside.won), (8, 4));
+    let tried: Vec<StepKind> = counters.steps.keys().copied().collect();
+    assert_eq!(tried, [StepKind::Embedded, StepKind::Beside, StepKind::Download], "what was not allowed was not tried");
     let json = serde_json::to_value(&counters).unwrap();
     assert_eq!(json["steps"]["beside"]["success_rate"], 0.5);
 }

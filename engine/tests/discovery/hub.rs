@@ -152,6 +152,9 @@ fn what_the_hub_sends_must_fit_the_model() {
     let walked = chain.run(&codellama());
     assert_eq!(walked.chain.step(StepKind::Cache).unwrap().outcome, StepOutcome::Rejected);
     assert!(walked.resolved.is_none());
+    let mock = DiscoverySettings { allow_mock: true, ..allowed(&hub, dir.path()) };
+    let resolved = TokenizerFallbackChain::new(mock).resolve(&codellama()).unwrap();
+    assert!(resolved.diagnostics.iter().any(|d| d.code == "cached_tokenizer_refused"), "{:?}", resolved.diagnostics);
 }
 
 #[test]

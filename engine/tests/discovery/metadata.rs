@@ -83,6 +83,8 @@ fn test_llama3_vocab_size_extraction() {
     let mut keys = llama3.clone();
     keys.extend(spm_keys(1000));
     assert!(discover(&keys, Some(900)).disagreements()[0].harmful);
+    assert!(discover(&with(keys.clone(), "llama.vocab_size", 900u32), None).disagreements()[0].harmful);
+    assert!(!discover(&with(keys, "llama.vocab_size", 1100u32), None).disagreements()[0].harmful);
 
     let none = TokenizerDiscovery::from_file(&open(&llama3, None)).unwrap_err();
     assert!(matches!(none, TokenizerDiscoveryError::NoVocabularySize { .. }), "{none}");

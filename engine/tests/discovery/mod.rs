@@ -8,3 +8,4 @@ mod padding;
 mod pins;
 mod quantization;
 mod small;
+mod words;

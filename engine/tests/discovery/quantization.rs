@@ -16,7 +16,10 @@ fn file(architecture: &str, ggml_type: u32) -> GgufFile {
     // TL1 and TL2 leave their size to the writer; bitnet.cpp's is n/4 + 32 for TL1.
     let size = tensor_size("w", 0, ggml_type, &dims).unwrap().unwrap_or(256 * 256 / 4 + 32);
     writer.tensor("blk.0.ffn_up.weight", &dims, ggml_type, vec![0u8; size as usize]).unwrap();
-    writer.tensor("blk.0.attn_norm.weight", &[256], 0, vec![0u8; 1024]).unwrap();
+    // The type of most weights counts.
+    writer.tensor("blk.0.ffn_gate_inp.weight", &[256, 2], 1, vec![0u8; 1024]).unwrap();
+    // A vector is no weight, however long it is.
+    writer.tensor("blk.0.attn_norm.weight", &[70_000], 0, vec![0u8; 280_000]).unwrap();
     GgufFile::from_vec(writer.into_vec().unwrap()).unwrap()
 }
 
@@ -33,13 +36,14 @@ fn test_quantization_compatibility() {
         (2, "q4_0"),
         (1, "f16"),
         (30, "bf16"),
+        (16, "iq2_xxs"),
     ] {
         let file = file("bitnet-b1.58", ggml_type);
         let report = check(&file, ROWS).unwrap();
         assert_eq!((report.format, report.embedding), (name, "f16"));
         assert_eq!((report.tokens, report.rows, report.padding), (ROWS, ROWS, 0));
         let computable = bitnet_kernels::quant::Storage::all().any(|s| s.ggml_type() == ggml_type);
-        assert_eq!(report.computable, computable, "{name}");
+        assert_eq!((report.computable, computable), (computable, name != "iq2_xxs"), "{name}");
         assert_eq!(check(&file, ROWS - 100).unwrap().padding, 100, "padding is not a fault");
         let error = check(&file, ROWS + 1).unwrap_err();
         let expected = QuantizationError::MoreTokensThanRows { tokens: 513, rows: 512, embedding: "f16", format: name };

@@ -51,6 +51,7 @@ fn a_copy_is_the_file_and_a_folder_is_none() {
     let mut copy = Vec::new();
     file.copy_to(&mut copy).unwrap();
     assert!(copy == bytes && file.is_mapped() && !file.metadata().is_empty());
+    assert!(file.part_of(&file.tensors()[0]).is_none(), "there is only one file");
     assert!(!GgufFile::from_vec(bytes).unwrap().is_mapped());
     assert!(Raw::header(3, 0, 0).open().unwrap().metadata().is_empty());
     // Whatever lies behind the last tensor is copied too.
@@ -80,4 +81,12 @@ fn names_have_a_longest_length() {
     let error = writer.meta(&"k".repeat(65_536), 1u32).map(drop).unwrap_err().to_string();
     assert!(error.contains("65536 bytes, 65535 are the limit"), "{error}");
     assert!(writer.meta("", 1u32).is_err());
+}
+
+/// Zeros that no page stands for: a text may have 256 MiB.
+#[test]
+fn a_text_has_a_longest_length() {
+    let text = String::from_utf8(vec![0; (256 << 20) + 1]).unwrap();
+    let error = GgufWriter::new(3, 32).unwrap().meta("k", text).map(drop).unwrap_err().to_string();
+    assert!(error.contains("256 MiB at most"), "{error}");
 }

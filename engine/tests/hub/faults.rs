@@ -61,6 +61,9 @@ async fn row_2_get_answers_500_with_html() {
     let (_, error, metrics) = fails([Fault::Html { status: 500 }.always().on(Side::Cdn)]).await;
     assert!(matches!(&error, HubError::Status { status: 500, tried, .. } if tried.0.len() == 5), "{error}");
     assert_eq!(metrics.retries, 5);
+    let HubError::Status { tried, .. } = &error else { panic!() };
+    let counted = (1..).zip(&tried.0).all(|(n, line)| line.starts_with(&format!("{n}: status 500 from 127.0.0.1")));
+    assert!(counted, "{tried:?}");
 }
 
 #[tokio::test]
@@ -160,7 +163,16 @@ async fn a_server_without_ranges_starts_again() {
         survives([Fault::Cut { at: 1000 }.always().on(Side::Cdn).times(1), Fault::IgnoreRange.always().on(Side::Cdn)])
             .await;
     assert_eq!((gets(&hub).len(), metrics.bytes), (2, 4000));
-    assert!(events.iter().any(|event| matches!(event, Event::Restarted { .. })), "{events:?}");
+    let why = events.iter().filter_map(|event| match event {
+        Event::Restarted { why, .. } => Some(why.as_str()),
+        _ => None,
+    });
+    assert_eq!(why.collect::<Vec<_>>(), ["the server sends the whole file instead of the missing part"]);
+    // A file that comes at once, or goes on where it was, is not begun again.
+    for rules in [vec![], vec![Fault::Cut { at: 1000 }.always().on(Side::Cdn).times(1)]] {
+        let (_, events, _) = survives(rules).await;
+        assert!(!events.iter().any(|event| matches!(event, Event::Restarted { .. })), "{events:?}");
+    }
 }
 
 /// The checksum would find the bytes in the end; the range is seen before any of them is kept.

@@ -25,11 +25,16 @@ async fn a_mirror_that_sends_us_to_the_hub_is_followed() {
 async fn a_private_repository_over_there_says_where_the_token_did_not_go() {
     let hub = builder().repo(private()).rule(Fault::Moved { status: 307 }.always().on(Side::Hub)).start().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let settings = HubSettings { token: token("good"), ..settings(&hub, dir.path()) };
+    let settings = HubSettings { token: token("good"), ..self::settings(&hub, dir.path()) };
     let error = client_with(settings).0.fetch("org/private", "main", "a").await.unwrap_err();
     assert!(matches!(&error, HubError::RepoNotFound { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains(hub.origin(Side::Elsewhere)) && text.contains("gets no token"), "{text}");
+    // At home it went along: there the token is not the right one.
+    let hub = builder().repo(private()).start().unwrap();
+    let settings = HubSettings { token: token("bad"), ..self::settings(&hub, dir.path()) };
+    let text = client_with(settings).0.fetch("org/private", "main", "a").await.unwrap_err().to_string();
+    assert!(text.contains("whether HF_TOKEN may read it") && !text.contains("redirects"), "{text}");
 }
 
 #[tokio::test]

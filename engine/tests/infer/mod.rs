@@ -8,6 +8,7 @@ mod invariants;
 mod layout;
 mod memory;
 mod positions;
+mod read;
 mod screened;
 mod small;
 mod speculate;

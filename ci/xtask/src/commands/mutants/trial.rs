@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Address space of a test run: a mutant may ask for all memory that there is.
-const MEMORY_KIB: u64 = 12 << 20;
+const MEMORY_KIB: u64 = 6 << 20;
 /// Tests are run shortest first, in groups of about so much time.
 const GROUP: Duration = Duration::from_millis(400);
 
@@ -299,20 +299,32 @@ impl Binary {
     }
 }
 
-/// Whether it was green; none if it did not end in time.
+/// Whether it was green; none if it did not end in time. On a machine that is busy or was stopped, time in which the test
+/// waited for a processor does not count: it would make a mutant that is missed look as if it hung.
 fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<bool>> {
-    let (begin, mut pause) = (Instant::now(), Duration::from_micros(500));
-    while begin.elapsed() < limit {
+    let (mut waited, mut pause) = (Duration::ZERO, Duration::from_micros(500));
+    while waited < limit || waited < limit + delayed(child.id()) {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status.success()));
         }
+        let begin = Instant::now();
         std::thread::sleep(pause);
+        // A longer one is that of a machine that was stopped.
+        waited += begin.elapsed().min(Duration::from_secs(1));
         pause = (pause * 2).min(Duration::from_millis(20));
     }
     // What it started is in its group.
     Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]).status()?;
     child.wait()?;
     Ok(None)
+}
+
+/// How long the thread of a process that waited most was ready and had no processor; nothing where the kernel does not tell.
+fn delayed(process: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    let delays = texts.filter_map(|text| text.split(' ').nth(1)?.parse().ok());
+    Duration::from_nanos(delays.max().unwrap_or(0))
 }
 
 /// The tests that judge a room, each run once by itself.
@@ -360,7 +372,7 @@ fn judge(number: u32, tests: &[&Test], binaries: &[Binary], room: &Room) -> anyh
         for (index, names) in runs(group, binaries) {
             let binary = &binaries[index];
             let arguments: Vec<&str> = std::iter::once("--exact").chain(names).collect();
-            let limit = (sum * 6 + Duration::from_secs(10)).min(Duration::from_secs(room.timeout.into()));
+            let limit = (sum * 4 + Duration::from_secs(5)).min(Duration::from_secs(room.timeout.into()));
             let mut child = start(binary, &arguments, &[("MUTANTS_CHOSEN", &chosen)])?;
             match wait(&mut child, limit)? {
                 None => return Ok(Verdict::Hung),
@@ -435,7 +447,19 @@ pub(super) fn missed_file(room: &Room) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::{delayed, wait, words};
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[test]
+    fn a_test_that_sleeps_too_long_hangs() {
+        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        assert_eq!(wait(&mut child, Duration::from_millis(50)).unwrap(), None);
+        let mut child = Command::new("true").process_group(0).spawn().unwrap();
+        assert_eq!(wait(&mut child, Duration::from_secs(60)).unwrap(), Some(true));
+        assert_eq!(delayed(u32::MAX), Duration::ZERO);
+    }
 
     #[test]
     fn the_first_red_test_is_named_with_its_words() {
