@@ -12,6 +12,21 @@ pub struct Targets {
     pub encode: Encode,
     /// Finding a tokenizer.
     pub discovery: Discovery,
+    /// Encoding beside other tokenizers.
+    pub peers: Vec<Beside>,
+}
+
+/// Least speed as a multiple of the fastest other tokenizer that has the same ids, in one process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    pub vocabulary: String,
+    /// A kind of text.
+    pub text: String,
+    /// The first time.
+    pub cold: f64,
+    /// The second time.
+    pub warm: f64,
 }
 
 /// Most milliseconds of wall time.

@@ -11,7 +11,7 @@ use super::words::WordMap;
 use bitnet_kernels::text::TextSet;
 
 /// Pieces of a batch.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 
 /// How pieces that are not words are merged.
 pub(super) trait Merging {

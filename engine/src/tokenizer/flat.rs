@@ -5,6 +5,7 @@
 //! (`compiled`).
 
 use crate::gguf::FileBytes;
+use bitnet_kernels::pages::Pages;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
@@ -27,11 +28,23 @@ unsafe impl Pod for f64 {}
 /// Where a table may begin in a file.
 pub(super) const ALIGN: usize = 64;
 
+/// Bytes of a table that is asked for in huge pages: its entries are all over it, and each of 4 KiB would be looked up by itself.
+const LARGE: usize = 2 << 20;
+
 /// Items side by side: owned, or a part of a mapped file that stays mapped as long.
 pub(super) struct Flat<T: Pod> {
     items: NonNull<[T]>,
-    /// The owner, if it is not this table.
-    file: Option<FileBytes>,
+    owner: Owner,
+}
+
+/// Whose memory the items are.
+enum Owner {
+    /// The table's: a box that was leaked.
+    Table,
+    /// The table's: a mapping.
+    #[expect(dead_code, reason = "only keeps it mapped")]
+    Pages(Pages),
+    File(FileBytes),
 }
 
 // SAFETY: the items are plain values that nobody changes while they are shared: a table gives them out by `&` only.
@@ -48,7 +61,38 @@ impl<T: Pod> Flat<T> {
             return None;
         }
         let items = NonNull::slice_from_raw_parts(NonNull::new(start.cast_mut())?, bytes.len() / size_of::<T>());
-        Some(Self { items, file: Some(file.clone()) })
+        Some(Self { items, owner: Owner::File(file.clone()) })
+    }
+
+    /// So many items of zeros. Those of a large table are the system's own: pages that nobody needs are never touched.
+    pub(super) fn zeroed(n: usize) -> Self {
+        let bytes = n.saturating_mul(size_of::<T>());
+        if bytes >= LARGE
+            && let Ok(mut pages) = Pages::new(bytes, true)
+            && let Some(start) = NonNull::new(pages.as_mut_ptr().cast::<T>()).filter(|start| start.is_aligned())
+        {
+            return Self { items: NonNull::slice_from_raw_parts(start, n), owner: Owner::Pages(pages) };
+        }
+        // SAFETY: zeros are a value of `T`, as all bytes are.
+        let items: Box<[T]> = unsafe { Box::new_zeroed_slice(n).assume_init() };
+        Self { items: NonNull::from(Box::leak(items)), owner: Owner::Table }
+    }
+
+    /// So many of an item.
+    pub(super) fn filled(item: T, n: usize) -> Self {
+        let mut table = Self::zeroed(n);
+        table.items_mut().fill(item);
+        table
+    }
+
+    /// The items of a table that lies in no file (there are none to be changed in one that does).
+    #[inline]
+    pub(super) fn items_mut(&mut self) -> &mut [T] {
+        match self.owner {
+            // SAFETY: the memory is this table's alone, which is borrowed, and its items are as in `deref`.
+            Owner::Table | Owner::Pages(_) => unsafe { self.items.as_mut() },
+            Owner::File(_) => &mut [],
+        }
     }
 }
 
@@ -63,15 +107,14 @@ impl<T: Pod> Deref for Flat<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the items are those of a leaked box that only `drop` takes back, or lie in a file that `file` keeps mapped; they are
-        // aligned, and any bytes are values of `T`. (That a file is not written in place is the invariant of `FileBytes::map`.)
+        // SAFETY: the items are those of a leaked box that only `drop` takes back, or lie in what `owner` keeps mapped; they are aligned, and any bytes are values of `T`. (That a file is not written in place is the invariant of `FileBytes::map`.)
         unsafe { self.items.as_ref() }
     }
 }
 
 impl<T: Pod> From<Vec<T>> for Flat<T> {
     fn from(items: Vec<T>) -> Self {
-        Self { items: NonNull::from(Box::leak(items.into_boxed_slice())), file: None }
+        Self { items: NonNull::from(Box::leak(items.into_boxed_slice())), owner: Owner::Table }
     }
 }
 
@@ -89,17 +132,17 @@ impl<T: Pod> Default for Flat<T> {
 
 impl<T: Pod> Clone for Flat<T> {
     fn clone(&self) -> Self {
-        match &self.file {
-            Some(file) => Self { items: self.items, file: Some(file.clone()) },
-            None => self.to_vec().into(),
+        match &self.owner {
+            Owner::File(file) => Self { items: self.items, owner: Owner::File(file.clone()) },
+            Owner::Table | Owner::Pages(_) => self.to_vec().into(),
         }
     }
 }
 
 impl<T: Pod> Drop for Flat<T> {
     fn drop(&mut self) {
-        if self.file.is_none() {
-            // SAFETY: without a file the items are the box that `From<Vec<T>>` leaked, and nobody else has them.
+        if let Owner::Table = self.owner {
+            // SAFETY: the items are the box that was leaked when the table was made, and nobody else has them.
             drop(unsafe { Box::from_raw(self.items.as_ptr()) });
         }
     }
@@ -107,7 +150,7 @@ impl<T: Pod> Drop for Flat<T> {
 
 impl<T: Pod> fmt::Debug for Flat<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = if self.file.is_some() { "mapped" } else { "built" };
+        let of = if let Owner::File(_) = self.owner { "mapped" } else { "built" };
         write!(f, "{} {of} items", self.len())
     }
 }
@@ -208,6 +251,20 @@ mod tests {
         }
         assert!(Flat::<f64>::mapped(&file, 4..12).is_none());
         assert_eq!(Flat::<u32>::mapped(&file, 8..8).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_table_is_filled_whatever_its_memory() {
+        for n in [0, 1, 100, LARGE / 8 + 3] {
+            let mut table = Flat::<u64>::zeroed(n);
+            assert!(table.len() == n && table.iter().all(|item| *item == 0));
+            if let Some(last) = table.items_mut().last_mut() {
+                *last = 7;
+            }
+            let again = table.clone();
+            assert_eq!((&*table, table.iter().sum::<u64>()), (&*again, 7 * u64::from(n > 0)));
+            assert!(Flat::filled(5u32, n).iter().all(|item| *item == 5));
+        }
     }
 
     #[test]

@@ -213,7 +213,8 @@ impl PairTableBuilder {
     pub fn finish(self) -> (PairTable, usize) {
         // At most three fifths full: most pairs that are asked for are not there, and of a fuller table they would cross many entries.
         let slots = (self.pairs.len().max(4) * 5).div_ceil(3).next_power_of_two();
-        let (mut entries, mut duplicates) = (vec![EMPTY; slots], 0);
+        let (mut table, mut duplicates) = (Flat::filled(EMPTY, slots), 0);
+        let entries = table.items_mut();
         let (shift, small) = (shift_of(slots), bucket_shift(slots));
         // In the order of the slots, so that the table is filled from front to back and not all over the memory.
         for pair in by_bucket(&self.pairs, slots >> small, |pair| slot(pair.key, shift) >> small) {
@@ -229,7 +230,7 @@ impl PairTableBuilder {
         }
         let mut some = vec![0; words_of(slots)];
         let mut empty = 0;
-        for (at, pair) in (0..).zip(&entries) {
+        for (at, pair) in (0..).zip(&*entries) {
             if pair.key == EMPTY.key {
                 empty = at;
             } else {
@@ -237,7 +238,7 @@ impl PairTableBuilder {
                 some[bit / 64] |= 1 << (bit % 64);
             }
         }
-        (PairTable { entries: entries.into(), shift, some: some.into(), empty }, duplicates)
+        (PairTable { entries: table, shift, some: some.into(), empty }, duplicates)
     }
 }
 

@@ -3,6 +3,7 @@
 //! They lie one behind the other, and a table of hashes says where: 8 MiB at most. When there is no room, those that are there stay (a text
 //! that comes again and again finds them), until as many others were met.
 
+use super::flat::Flat;
 use super::words::{K, fold, same};
 
 /// Slots of the table, of 4 bytes.
@@ -24,9 +25,9 @@ const ID: usize = 3;
 #[derive(Default)]
 pub(super) struct Merged {
     /// A tag, and above it where the piece lies, plus 1; 0 is a free slot.
-    slots: Vec<u32>,
+    slots: Flat<u32>,
     /// For each piece its length and number of ids (a byte each), the ids, and the piece.
-    kept: Vec<u8>,
+    kept: Flat<u8>,
     /// Of `kept`, how much is used.
     used: usize,
     /// Bytes for which there was no room.
@@ -42,7 +43,7 @@ fn place(key: u64, len: usize) -> (usize, u32) {
 
 impl Merged {
     pub(super) fn clear(&mut self) {
-        self.slots.fill(0);
+        self.slots.items_mut().fill(0);
         (self.used, self.refused) = (0, 0);
     }
 
@@ -97,8 +98,7 @@ impl Merged {
             return;
         }
         if self.slots.is_empty() {
-            // The system's own zeros: pages that no text needs are never touched.
-            (self.slots, self.kept) = (vec![0; SLOTS], vec![0; MOST]);
+            (self.slots, self.kept) = (Flat::zeroed(SLOTS), Flat::zeroed(MOST));
         }
         // The same may come twice before the first is noted.
         if self.get(key, piece).is_some() {
@@ -113,7 +113,7 @@ impl Merged {
             self.clear();
         }
         let at = self.used;
-        let Some(room) = self.kept.get_mut(at..at + size + 1) else { return };
+        let Some(room) = self.kept.items_mut().get_mut(at..at + size + 1) else { return };
         (room[0], room[1]) = (piece.len() as u8, ids.len() as u8);
         for (at, id) in (2..).step_by(ID).zip(ids) {
             // A byte more, which what comes next takes.
@@ -123,7 +123,7 @@ impl Merged {
         self.used += size;
         let (first, tag) = place(key, piece.len());
         let free = (first..first + PROBES).find(|at| self.slots[at & (SLOTS - 1)] == 0);
-        self.slots[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;
+        self.slots.items_mut()[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;
     }
 }
 

@@ -262,7 +262,8 @@ impl WordMapBuilder {
     pub fn finish_with_duplicates(self) -> (WordMap, Vec<(u32, u32)>) {
         let Self { entries: added, arena } = self;
         let slots = (added.len().max(4) * 2).next_power_of_two();
-        let (mut entries, mut duplicates, shift) = (vec![EMPTY; slots], Vec::new(), bucket_shift(slots));
+        let (mut table, mut duplicates, shift) = (Flat::filled(EMPTY, slots), Vec::new(), bucket_shift(slots));
+        let entries = table.items_mut();
         let first = |entry: &Entry| slot(entry.key, entry.len_plus_1 as usize - 1, slots - 1);
         let text = |entry: &Entry| {
             let at = entry.value as usize;
@@ -291,7 +292,7 @@ impl WordMapBuilder {
                 at = (at + 1) & (slots - 1);
             }
         }
-        (WordMap { entries: entries.into(), arena: arena.into() }, duplicates)
+        (WordMap { entries: table, arena: arena.into() }, duplicates)
     }
 }
 

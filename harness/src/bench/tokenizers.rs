@@ -11,6 +11,7 @@ pub use table::markdown;
 
 use super::ratio::Spread;
 use crate::provenance::HostInfo;
+use bitnet_golden::targets::Beside;
 use serde::{Deserialize, Serialize};
 
 /// The first prompt: 34 tokens or so.
@@ -144,6 +145,28 @@ impl TokenizersReport {
         };
         !self.vocabularies.is_empty() && self.vocabularies.iter().all(ours)
     }
+
+    /// What is slower than its floor, in words. What was not measured is not.
+    pub fn below(&self, floors: &[Beside]) -> Vec<String> {
+        let mut below = Vec::new();
+        for floor in floors {
+            let Some(vocabulary) = self.vocabularies.iter().find(|found| found.name == floor.vocabulary) else {
+                continue;
+            };
+            let Some((_, kib)) = vocabulary.cells().into_iter().find(|(text, _)| *text == floor.text) else { continue };
+            for (state, least) in [(State::Cold, floor.cold), (State::Warm, floor.warm)] {
+                let Some((peer, rate)) = vocabulary.fastest(&floor.text, kib, state) else { continue };
+                if let Some(ours) = rate.ours_is.map(|ratio| ratio.median).filter(|ours| *ours < least) {
+                    let Beside { vocabulary, text, .. } = floor;
+                    let state = state.title();
+                    below.push(format!(
+                        "{vocabulary}, {text}, {state}: {ours:.2} times {peer}, where {least:.2} was reached"
+                    ));
+                }
+            }
+        }
+        below
+    }
 }
 
 impl Vocabulary {
@@ -214,6 +237,27 @@ mod tests {
                 engines,
             }],
         }
+    }
+
+    #[test]
+    fn what_is_below_its_floor_is_named() {
+        let floor = |text: &str, cold, warm| Beside { vocabulary: "v".into(), text: text.into(), cold, warm };
+        assert!(played().below(&[floor("mixed", 2.0, 1.5), floor("code", 9.0, 9.0)]).is_empty());
+        let below = played().below(&[floor("mixed", 2.1, 1.6)]);
+        assert_eq!(below.len(), 2);
+        assert_eq!(below[1], "v, mixed, warm: 1.50 times fast, where 1.60 was reached");
+    }
+
+    #[test]
+    fn the_committed_record_reaches_its_floors() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden");
+        let text = std::fs::read_to_string(golden.join("records/tokenizers.json")).expect("the record");
+        let record: TokenizersReport = serde_json::from_str(&text).expect("a record");
+        assert!(record.ours_is_exact());
+        let floors = bitnet_golden::targets::read(&golden).expect("targets.toml").peers;
+        let measured = |floor: &Beside| record.vocabularies.iter().any(|found| found.name == floor.vocabulary);
+        assert!(!floors.is_empty() && floors.iter().all(measured));
+        assert_eq!(record.below(&floors), [""; 0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::texts::{KINDS, Source, Texts};
 use anyhow::ensure;
 use bitnet_harness::bench::noise::{Guard, Moment};
 use bitnet_harness::bench::ratio::Spread;
-use bitnet_harness::bench::tokenizers::{EngineReport, PROMPT, Peer, Rate, TokenizersReport, State, Vocabulary};
+use bitnet_harness::bench::tokenizers::{EngineReport, PROMPT, Peer, Rate, State, TokenizersReport, Vocabulary};
 use bitnet_harness::cpu_time::CpuTime;
 use bitnet_harness::env::Env;
 use bitnet_harness::paths::Paths;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// A peer; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// Bytes of a document, in KiB. Sizes but the first are those of mixed text, unless --text is given.
+    /// Bytes of a document, in KiB. Sizes but the first are those of mixed text and of the first vocabulary, unless --text is given.
     #[arg(long, value_delimiter = ',', default_value = "4,100", value_parser = clap::value_parser!(u32).range(1..=1024))]
     documents: Vec<u32>,
     /// Text of each kind, in MB.
@@ -105,12 +105,15 @@ impl Args {
             absent: engines::ABSENT.iter().map(|(name, why)| Peer::new(name, why)).collect(),
             vocabularies: Vec::new(),
         };
-        for entry in choose(&self.vocab, &paths)? {
+        for (number, entry) in choose(&self.vocab, &paths)?.into_iter().enumerate() {
             let staged = Staged::write(entry, &paths, folder.path())?;
             let works: Vec<Work<'_>> = kinds
                 .iter()
                 .flat_map(|kind| self.documents.iter().map(move |kib| (*kind, *kib)))
-                .filter(|(kind, kib)| !self.text.is_empty() || *kind == "mixed" || self.documents.first() == Some(kib))
+                .filter(|(kind, kib)| {
+                    let more = !self.text.is_empty() || number == 0 && *kind == "mixed";
+                    more || self.documents.first() == Some(kib)
+                })
                 .map(|(kind, kib)| Work { kind, kib, documents: texts.documents(kind, kib as usize * 1024, total) })
                 .collect();
             report.vocabularies.push(self.measure(&staged, &works, &engines));

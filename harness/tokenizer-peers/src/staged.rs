@@ -8,6 +8,9 @@ use bitnet_harness::verdict::Availability;
 use bitnet_harness::vocabularies::{self, ALL, Entry, gguf_bytes};
 use std::path::{Path, PathBuf};
 
+/// GPT-2's splitting expression, as tiktoken has it.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
 pub(crate) struct Staged {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,

@@ -33,7 +33,7 @@ fn run(command: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask fixtures fetch text-english text-code text-multilingual\n  cargo xtask bench-tokenizers --vocab llama3 --text mixed --rounds 5\n  cargo xtask bench-tokenizers --record\n\nFlags after -- go to the measuring program: --vocab, --text, --peer, --documents, --megabytes, --rounds, --noise, --corpus, --generated.\n\nExit codes: 0 measured, 1 an error, or ids of ours that are not the reference's."
+    after_help = "Examples:\n  cargo xtask fixtures fetch text-english text-code text-multilingual\n  cargo xtask bench-tokenizers --vocab llama3 --text mixed --rounds 5\n  cargo xtask bench-tokenizers --record\n\nFlags after -- go to the measuring program: --vocab, --text, --peer, --documents, --megabytes, --rounds, --noise, --corpus, --generated.\n\nExit codes: 0 measured, 1 an error, ids of ours that are not the reference's, or a ratio below golden/targets.toml."
 )]
 pub(crate) struct Bench {
     /// Write the table, the record and the drawing into golden/records/.
@@ -66,7 +66,9 @@ impl Bench {
         if self.record {
             self.keep(&report, &text, &page, &records())?;
         }
-        Ok(code)
+        let below = report.below(&bitnet_golden::targets::read(&root().join("golden"))?.peers);
+        below.iter().for_each(|line| eprintln!("below golden/targets.toml: {line}"));
+        Ok(if below.is_empty() { code } else { ExitCode::FAILURE })
     }
 
     fn keep(&self, report: &TokenizersReport, text: &str, page: &str, folder: &Path) -> anyhow::Result<()> {
