@@ -91,9 +91,12 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Ends with exit code 2.
-pub(crate) fn usage<T>(why: impl Into<String>) -> anyhow::Result<T> {
-    Err(Usage(why.into()).into())
+/// An error that ends with exit code 2.
+///
+/// # Errors
+/// Always.
+pub fn usage<T>(why: impl std::fmt::Display) -> anyhow::Result<T> {
+    Err(Usage(why.to_string()).into())
 }
 
 /// Turns a command's result into an exit code, the error with its causes on stderr; also on stdout, as a document, for `json`.

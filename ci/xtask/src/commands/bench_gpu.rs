@@ -8,6 +8,7 @@ use super::make_model;
 use super::setup_cpp::UNAVAILABLE;
 use crate::crossval::Format;
 use crate::root::{root, target};
+use bitnet_cli::usage;
 use bitnet_engine::device::{self, DeviceError};
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::load::load;
@@ -69,13 +70,13 @@ impl Args {
         let opened = match device::open(&self.device, settings) {
             Ok(opened) => opened,
             Err(error @ DeviceError::Unavailable { .. }) => return self.unavailable(&error),
-            Err(error) => return Err(error.into()),
+            Err(error) => return usage(error),
         };
         let Some(card) = &opened.card else {
-            anyhow::bail!(
+            return usage(format!(
                 "`{}` is not a card: `cargo xtask benchmark` and `bitnet bench` measure processors",
                 self.device
-            );
+            ));
         };
         eprintln!("{}: {}", card.name(), card.describe());
         let path = self.model()?;

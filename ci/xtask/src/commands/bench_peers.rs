@@ -13,6 +13,7 @@ use super::setup_cpp::UNAVAILABLE;
 use crate::crossval::Format;
 use crate::root::{cargo, root, target};
 use anyhow::{Context, ensure};
+use bitnet_cli::usage;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_engine::tokenizer::{self, EncodeOptions};
 use bitnet_harness::bench::engine::{Ask, Engine, EngineError, Program};
@@ -138,11 +139,9 @@ impl Args {
         };
         let file = GgufFile::open(&model)?;
         let named = self.named();
-        ensure!(
-            named.iter().enumerate().all(|(i, name)| !named[..i].contains(name)),
-            "two peers have one name: {}",
-            named.join(", ")
-        );
+        if named.iter().enumerate().any(|(i, name)| named[..i].contains(name)) {
+            return usage(format!("two peers have one name: {}", named.join(", ")));
+        }
         let ours = self.our_program()?;
         let model_file = model_file(&file, &model);
         let ask = Ask {

@@ -3,6 +3,7 @@
 
 use crate::root::{root, target};
 use anyhow::Context;
+use bitnet_cli::usage;
 use bitnet_engine::gguf::GgufFile;
 use bitnet_harness::bench::models::folder;
 use bitnet_harness::env::Env;
@@ -63,8 +64,8 @@ impl Args {
             return self.of_matrix(model, out);
         }
         let shape = self.shape.as_deref().unwrap_or_default();
-        let recipe = Recipe::new(shape, &self.quant, self.seed, self.architecture.as_deref())?;
-        let recipe = recipe.written_as(self.written_as.into())?;
+        let recipe = Recipe::new(shape, &self.quant, self.seed, self.architecture.as_deref());
+        let recipe = recipe.and_then(|recipe| recipe.written_as(self.written_as.into())).or_else(usage)?;
         let out = self.out.clone().unwrap_or_else(|| folder(&target()).join(recipe.file_name()));
         write(&recipe, &out)?;
         println!("{}", out.display());
@@ -80,12 +81,9 @@ impl Args {
         let problems = |problems: Vec<_>| anyhow::anyhow!("the declaration of the matrix is wrong: {problems:?}");
         let ctx = HarnessContext::new(setup::declare(&paths.golden).map_err(problems)?.matrix, paths, &env);
         let model = ctx.matrix.model(name).with_context(|| format!("golden/matrix.toml has no model `{name}`"))?;
-        anyhow::ensure!(
-            model.quants.contains(&self.quant),
-            "`{name}` has no format `{}`; it has {}",
-            self.quant,
-            model.quants.join(", ")
-        );
+        if !model.quants.contains(&self.quant) {
+            return usage(format!("`{name}` has no format `{}`; it has {}", self.quant, model.quants.join(", ")));
+        }
         let file = models::file(&ctx, model, &self.quant).map_err(|failure| anyhow::anyhow!(failure.message))?;
         file.copy_to(&mut std::fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?)?;
         println!("{}", out.display());

@@ -100,7 +100,7 @@ fn without_a_card_it_is_unavailable() {
 fn a_processor_is_no_card() {
     let dir = tempfile::tempdir().expect("a folder");
     let (code, _, err) = bench_gpu(&["--device", "cpu", "--small"], dir.path());
-    assert!(code == Some(1) && err.contains("`cpu` is not a card"), "{code:?} {err}");
+    assert!(code == Some(2) && err.contains("`cpu` is not a card"), "{code:?} {err}");
     let (code, _, err) = bench_gpu(&["--device", "cuda:x", "--small"], dir.path());
-    assert!(code == Some(1) && err.contains("unknown device `cuda:x`"), "{code:?} {err}");
+    assert!(code == Some(2) && err.contains("unknown device `cuda:x`"), "{code:?} {err}");
 }

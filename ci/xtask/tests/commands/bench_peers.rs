@@ -162,12 +162,12 @@ fn wrong_arguments_are_refused() {
         (&["bench-peers"], 1, "cargo xtask make-model --shape 2b4t --as microsoft"),
         (&["bench-peers", "--model", "/no/such.gguf"], 1, "/no/such.gguf"),
         (&["make-model"], 2, "--shape"),
-        (&["make-model", "--shape", "9b"], 1, "there is no shape `9b`; there are tiny"),
-        (&["make-model", "--shape", "tiny", "--quant", "i9"], 1, "i2_s"),
+        (&["make-model", "--shape", "9b"], 2, "there is no shape `9b`; there are tiny"),
+        (&["make-model", "--shape", "tiny", "--quant", "i9"], 2, "i2_s"),
         (&["make-model", "--shape", "tiny", "--architecture", "llama"], 2, "bitnet-b1.58"),
-        (&["make-model", "--shape", "tiny", "--as", "microsoft", "--quant", "tq2_0"], 1, "not bitnet-b1.58 in tq2_0"),
-        (&["make-model", "--shape", "700m", "--as", "microsoft"], 1, "not bitnet in i2_s"),
-        (&["bench", "-p", "0", "-n", "0"], 1, "nothing to measure"),
+        (&["make-model", "--shape", "tiny", "--as", "microsoft", "--quant", "tq2_0"], 2, "not bitnet-b1.58 in tq2_0"),
+        (&["make-model", "--shape", "700m", "--as", "microsoft"], 2, "not bitnet in i2_s"),
+        (&["bench", "-p", "0", "-n", "0"], 2, "nothing to measure"),
         (&["bench", "--bandwidth", "-p", "5"], 2, "cannot be used with"),
     ] {
         let (found, out, err) = said(args, dir.path());
@@ -177,7 +177,7 @@ fn wrong_arguments_are_refused() {
     let model = tiny(dir.path()).to_string_lossy().into_owned();
     let twice = ["bench-peers", "--model", &model, "--program", "a=/bin/true", "--program", "a=/bin/false"];
     let (code, _, err) = said(&twice, dir.path());
-    assert!(code == Some(1) && err.contains("two peers have one name: a, a"), "{err}");
+    assert!(code == Some(2) && err.contains("two peers have one name: a, a"), "{err}");
 }
 
 #[cfg(unix)]
