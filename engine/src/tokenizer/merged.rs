@@ -10,6 +10,8 @@ use super::words::{K, fold, same};
 const SLOTS: usize = 1 << 19;
 /// Bytes of all pieces and ids: where one lies fits above a tag.
 const MOST: usize = 6 << 20;
+/// Bytes of pieces and ids from which on a text is long enough for large pages.
+const FEW: usize = 64 << 10;
 /// Bytes of the longest piece that is kept, and most ids.
 const LONGEST: usize = 255;
 /// Slots that are looked at.
@@ -32,6 +34,8 @@ pub(super) struct Merged {
     used: usize,
     /// Bytes for which there was no room.
     refused: usize,
+    /// Whether the tables lie in large pages, of which the first one alone takes a short text's time.
+    large: bool,
 }
 
 /// Hash of a word's key to where it is looked for first, and its tag.
@@ -98,7 +102,14 @@ impl Merged {
             return;
         }
         if self.slots.is_empty() {
-            (self.slots, self.kept) = (Flat::zeroed(SLOTS), Flat::zeroed(MOST));
+            // The system's own zeros: pages that no text needs are never touched.
+            (self.slots, self.kept) = (vec![0; SLOTS].into(), vec![0; MOST].into());
+        } else if self.used >= FEW && !self.large {
+            self.large = true;
+            let (mut slots, mut kept) = (Flat::zeroed(SLOTS), Flat::zeroed(MOST));
+            slots.items_mut().copy_from_slice(&self.slots);
+            kept.items_mut()[..self.used].copy_from_slice(&self.kept[..self.used]);
+            (self.slots, self.kept) = (slots, kept);
         }
         // The same may come twice before the first is noted.
         if self.get(key, piece).is_some() {
