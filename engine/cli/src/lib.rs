@@ -12,6 +12,8 @@ mod memory;
 mod model;
 mod output;
 
+pub use output::with_causes;
+
 use clap::Parser;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -108,7 +110,7 @@ pub fn report(result: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::SUCCESS;
             }
-            let text = output::with_causes(&error);
+            let text = with_causes(&error);
             output::say(format_args!("error: {text}"));
             if json {
                 print_error(&text);

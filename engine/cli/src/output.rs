@@ -54,7 +54,7 @@ pub(crate) fn murmur(text: impl Display) {
 }
 
 /// An error with its causes. Many texts name their cause already; it is added only where they do not.
-pub(crate) fn with_causes(error: &anyhow::Error) -> String {
+pub fn with_causes(error: &anyhow::Error) -> String {
     error.chain().skip(1).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
         if text.contains(&cause) { text } else { format!("{text}: {cause}") }

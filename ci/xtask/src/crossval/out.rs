@@ -97,11 +97,7 @@ pub(crate) fn report_usage(
         Ok(code) => return Ok(code),
         Err(error) => error,
     };
-    // Some texts name their cause already.
-    let reason = error.chain().skip(1).fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    });
+    let reason = bitnet_cli::with_causes(&error);
     eprintln!("error: {reason}");
     let code = Verdict::Usage.exit_code();
     if format == Format::Json {

@@ -97,51 +97,13 @@ impl Kernels for Wrong {
     fn name(&self) -> &'static str {
         "wrong"
     }
-    fn prepare(&self, kind: ActKind, x: &[f32], n_tokens: usize, out: &mut bitnet_kernels::Activations) {
-        self.0.prepare(kind, x, n_tokens, out);
-    }
-    fn matmul(
-        &self,
-        w: &Matrix<'_>,
-        x: &bitnet_kernels::Activations,
-        rows: std::ops::Range<usize>,
-        y: bitnet_kernels::OutView<'_>,
-    ) {
-        self.0.matmul(w, x, rows, y);
-    }
-    fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-        self.0.rms_norm(x, w, eps, y);
-    }
-    fn rope(&self, kind: Rope, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        self.0.rope(kind, x, cos, sin);
-    }
-    fn attention(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        stride: usize,
-        n: usize,
-        scale: f32,
-        scratch: &mut [f32],
-        out: &mut [f32],
-    ) {
-        self.0.attention(q, k, v, stride, n, scale, scratch, out);
-    }
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.relu2_gate(gate, up);
-    }
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        self.0.silu_gate(gate, up);
-    }
+    bitnet_kernels::forward!(self, self.0; prepare matmul rms_norm rope attention relu2_gate silu_gate f32_to_f16);
+
     fn add(&self, x: &mut [f32], y: &[f32]) {
         self.0.add(x, y);
         if let Some(last) = x.get_mut(300) {
             *last = -*last;
         }
-    }
-    fn f32_to_f16(&self, x: &[f32], out: &mut [u16]) {
-        self.0.f32_to_f16(x, out);
     }
 }
 
