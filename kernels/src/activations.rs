@@ -14,6 +14,7 @@
 use std::ops::Range;
 
 use crate::QuantError;
+use crate::lines::Lines;
 
 /// Weights per block of [`ActKind::Q8`].
 pub const Q8_BLOCK: usize = 32;
@@ -42,9 +43,9 @@ pub struct Activations {
     n_tokens: usize,
     cols: usize,
     /// F32: `[n_tokens][cols]`.
-    values: Vec<f32>,
+    values: Lines<f32>,
     /// I8, Q8: `[n_tokens][cols]`.
-    q: Vec<i8>,
+    q: Lines<i8>,
     /// I8: `[n_tokens]`, the factor that was applied. Q8: `[n_tokens][cols / 32]`, the step d.
     scale: Vec<f32>,
     /// I8: `[n_tokens]`.
@@ -96,8 +97,8 @@ impl Default for Activations {
             kind: ActKind::F32,
             n_tokens: 0,
             cols: 0,
-            values: Vec::new(),
-            q: Vec::new(),
+            values: Lines::default(),
+            q: Lines::default(),
             scale: Vec::new(),
             isum: Vec::new(),
             bsum: Vec::new(),
@@ -119,8 +120,8 @@ impl Activations {
             ActKind::I8 => (0, all, n_tokens, n_tokens, 0),
             ActKind::Q8 => (0, all, all / Q8_BLOCK, 0, all / Q8_BLOCK),
         };
-        self.values.resize(values, 0.0);
-        self.q.resize(q, 0);
+        self.values.resize(values);
+        self.q.resize(q);
         self.scale.resize(scale, 0.0);
         self.isum.resize(isum, 0);
         self.bsum.resize(bsum, 0.0);

@@ -38,6 +38,7 @@ pub mod cuda;
 pub mod dispatch;
 pub mod error;
 mod forward;
+pub mod lines;
 pub mod numerics;
 pub mod pages;
 pub mod parallel;

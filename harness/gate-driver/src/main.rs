@@ -1,9 +1,10 @@
 //! `gate-driver count|pairs`: see the crate's documentation. `cargo xtask gate` starts it.
 
 use anyhow::{Context, ensure};
+use bitnet_kernels::cpu::scalar::Scalar;
 use bitnet_kernels::{Kernels, by_name};
 use clap::Parser;
-use gate_driver::cases;
+use gate_driver::cases::{self, Case};
 use gate_driver::{ANY, Build, CALLS, Line, pairs, requests, trigger};
 use std::io::Write;
 use std::process::ExitCode;
@@ -74,35 +75,27 @@ fn count(cli: &Cli, sets: &[String]) -> anyhow::Result<()> {
     ensure!(requests::SUPPORTED, "valgrind's client requests are written for x86_64, not {}", std::env::consts::ARCH);
     ensure!(requests::under_valgrind(), "`count` means something under valgrind only: cargo xtask gate");
     let calls = CALLS + CALLS * cli.plant / 100;
+    let wants = |case: &str| cli.wants(case);
     for set in sets {
-        let cases = if set == ANY {
-            cases::of_none(&|case| cli.wants(case))?
-        } else {
-            match kernels(set)? {
-                Some(kernels) => cases::of_set(kernels, &|case| cli.wants(case))?,
-                None => continue,
-            }
-        };
-        for mut case in cases {
+        let of_none = set == ANY;
+        // Any will do for what no set computes.
+        let Some(kernels) = kernels(if of_none { Scalar.name() } else { set })? else { continue };
+        let each = &mut |mut case: Case| {
             // Buffers grow and tables are made on the first call.
-            case.call(1);
-            requests::count(&trigger(set, &case.name), || case.call(calls));
-            print(&Line::Counted { set: set.clone(), case: case.name })?;
-        }
+            case.call(kernels, 1);
+            requests::count(&trigger(set, &case.name), || case.call(kernels, calls));
+            print(&Line::Counted { set: set.clone(), case: case.name })
+        };
+        if of_none { cases::of_none(&wants, each)? } else { cases::of_set(kernels, &wants, each)? }
     }
     Ok(())
 }
 
 fn time(cli: &Cli, set: &str, against: &str) -> anyhow::Result<()> {
     let (Some(fast), Some(plain)) = (kernels(set)?, kernels(against)?) else { return Ok(()) };
-    let wants = |case: &str| cli.wants(case);
-    let mut yardsticks = cases::of_set(plain, &wants)?;
-    for mut case in cases::of_set(fast, &wants)? {
-        if let Some(yardstick) = yardsticks.iter_mut().find(|yardstick| yardstick.name == case.name) {
-            print(&Line::Paired(pairs::run((set, &mut case), (against, yardstick), cli.plant)))?;
-        }
-    }
-    Ok(())
+    cases::of_set(plain, &|case| cli.wants(case), &mut |mut case| {
+        print(&Line::Paired(pairs::run(&mut case, (set, fast), (against, plain), cli.plant)))
+    })
 }
 
 /// The set, or a line that says why it is not here.

@@ -12,14 +12,15 @@
 
 use crate::cases::Case;
 use crate::{CALLS, Paired};
+use bitnet_kernels::Kernels;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// What a slice of the faster side takes at least: far more than the clock's step, far less than a time slice of the system.
-const SLICE: Duration = Duration::from_micros(100);
-/// What a case may take, and how many pairs it has at least and at most.
-const BUDGET: Duration = Duration::from_millis(400);
-const ROUNDS: std::ops::RangeInclusive<usize> = 16..=152;
+/// What a slice takes at least: far more than the clock's step, far less than a time slice of the system.
+const SLICE: Duration = Duration::from_micros(60);
+/// What a case may take, and how many pairs it has at least and at most at each place.
+const BUDGET: Duration = Duration::from_millis(60);
+const ROUNDS: std::ops::RangeInclusive<usize> = 2..=14;
 
 /// Moves the stack down and does the work there.
 type Place = fn(&mut dyn FnMut());
@@ -37,45 +38,62 @@ fn below<const BYTES: usize>(work: &mut dyn FnMut()) {
     black_box(&taken);
 }
 
-fn time(case: &mut Case, calls: u32) -> Duration {
-    let start = Instant::now();
-    case.call(calls);
-    start.elapsed()
+/// A side of a pair.
+struct Side {
+    set: &'static dyn Kernels,
+    /// Of a slice.
+    calls: u32,
+    /// A slice, about.
+    slice: Duration,
 }
 
-/// How often both sides are called for a slice: a multiple of [`CALLS`], so that a tenth can be planted.
-fn calls(under_test: &mut Case) -> (u32, Duration) {
-    let mut calls = CALLS;
-    loop {
-        // The better of two: the first may find cold caches.
-        let slice = time(under_test, calls).min(time(under_test, calls));
-        if slice >= SLICE || calls >= 1 << 20 {
-            return (calls, slice);
+impl Side {
+    /// The calls of a slice: a multiple of `step`.
+    fn new(case: &mut Case, set: &'static dyn Kernels, step: u32) -> Self {
+        let mut side = Self { set, calls: step, slice: Duration::ZERO };
+        loop {
+            // The better of two: the first may find cold caches.
+            side.slice = side.time(case, 0).min(side.time(case, 0));
+            if side.slice >= SLICE || side.calls >= 1 << 20 {
+                return side;
+            }
+            side.calls *= 2;
         }
-        calls *= 2;
+    }
+
+    fn time(&self, case: &mut Case, more: u32) -> Duration {
+        let start = Instant::now();
+        case.call(self.set, self.calls + more);
+        start.elapsed()
     }
 }
 
-/// Runs both in turns, `under_test` with `plant` percent more work.
-pub fn run((set, under_test): (&str, &mut Case), (against, yardstick): (&str, &mut Case), plant: u32) -> Paired {
-    let (calls, slice) = calls(under_test);
-    let more = calls + calls * plant / 100;
-    let pair = slice + time(yardstick, calls);
-    let fit = usize::try_from(BUDGET.as_nanos() / pair.as_nanos().max(1)).unwrap_or(usize::MAX);
-    let rounds = fit.clamp(*ROUNDS.start(), *ROUNDS.end()) / PLACES.len();
+/// Runs a case by both sets in turns, by the first with `plant` percent more work.
+pub fn run(
+    case: &mut Case,
+    (set, fast): (&str, &'static dyn Kernels),
+    (against, plain): (&str, &'static dyn Kernels),
+    plant: u32,
+) -> Paired {
+    // So that a tenth can be planted. Slices of the other side need not have as many calls.
+    let (ours, theirs) = (Side::new(case, fast, CALLS), Side::new(case, plain, 1));
+    let more = ours.calls * plant / 100;
+    let calls = f64::from(ours.calls) / f64::from(theirs.calls);
+    let fit = (BUDGET.as_nanos() / (ours.slice + theirs.slice).as_nanos().max(1)) as usize / PLACES.len();
+    let rounds = fit.clamp(*ROUNDS.start(), *ROUNDS.end());
     let (mut all, mut log) = (Vec::with_capacity(rounds * PLACES.len()), 0.0);
     for place in PLACES {
         let mut ratios = Vec::with_capacity(rounds);
         for round in 0..rounds {
             place(&mut || {
                 let (ours, theirs) = if round % 2 == 0 {
-                    let ours = time(under_test, more);
-                    (ours, time(yardstick, calls))
+                    let ours = ours.time(case, more);
+                    (ours, theirs.time(case, 0))
                 } else {
-                    let theirs = time(yardstick, calls);
-                    (time(under_test, more), theirs)
+                    let theirs = theirs.time(case, 0);
+                    (ours.time(case, more), theirs)
                 };
-                ratios.push(theirs.as_secs_f64().max(1e-9) / ours.as_secs_f64().max(1e-9));
+                ratios.push(calls * theirs.as_secs_f64().max(1e-9) / ours.as_secs_f64().max(1e-9));
             });
         }
         log += part(&mut ratios, 2).ln();
@@ -84,7 +102,7 @@ pub fn run((set, under_test): (&str, &mut Case), (against, yardstick): (&str, &m
     Paired {
         set: set.to_owned(),
         against: against.to_owned(),
-        case: under_test.name.clone(),
+        case: case.name.clone(),
         rounds: all.len(),
         ratio: (log / PLACES.len() as f64).exp(),
         lower: part(&mut all, 1),

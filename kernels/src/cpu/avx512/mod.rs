@@ -8,7 +8,8 @@
 //!   bytes. `dense`: f32, f16, bf16 weights.
 //! * `attention`.
 //! * `screen`: int8 copies of f16 rows.
-//! * AVX2: block formats, IQ1_BN times up to three tokens, products with int8 rows (memory is their limit), and what runs over single rows.
+//! * AVX2: block formats, IQ1_BN times up to three tokens, attention of one head or of heads that are no multiple of 64, products
+//!   with int8 rows (memory is their limit), and what runs over single rows.
 
 // Register tiles are arrays of arrays indexed by row and token; iterators would hide the tile.
 #![allow(clippy::needless_range_loop)]
@@ -71,7 +72,7 @@ impl Kernels for Avx512 {
         "avx512"
     }
 
-    crate::forward!(self, self.0; prepare rms_norm layer_norm gelu rope relu2_gate silu_gate add f32_to_f16);
+    crate::forward!(self, self.0; prepare rms_norm layer_norm gelu rope attention relu2_gate silu_gate add f32_to_f16);
 
     fn matmul(&self, w: &Matrix<'_>, x: &Activations, rows: Range<usize>, mut y: OutView<'_>) {
         let few = packed::of(w).filter(|_| x.n_tokens() <= packed::TOKENS);
@@ -98,22 +99,6 @@ impl Kernels for Avx512 {
         }
     }
 
-    fn attention(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        stride: usize,
-        n: usize,
-        scale: f32,
-        scratch: &mut [f32],
-        out: &mut [f32],
-    ) {
-        check_attention((q, k, v), stride, n, scratch, out);
-        // SAFETY: `self` proves the features.
-        unsafe { attention::attention(q, k, v, stride, scale, &mut scratch[..n], out) }
-    }
-
     fn attention_group(
         &self,
         q: &[f32],
@@ -127,17 +112,21 @@ impl Kernels for Avx512 {
         out: &mut [f32],
     ) {
         assert!(dim > 0 && q.len().is_multiple_of(dim) && q.len() == out.len(), "q and out must be [heads][{dim}]");
-        // Rows with a tail of less than 64 go alone.
-        let together = if dim.is_multiple_of(64) { 4 * dim } else { dim };
-        for (q, out) in q.chunks(together).zip(out.chunks_mut(together)) {
+        if !dim.is_multiple_of(64) {
+            return self.0.attention_group(q, dim, k, v, stride, n, scale, scratch, out);
+        }
+        for (q, out) in q.chunks(4 * dim).zip(out.chunks_mut(4 * dim)) {
             let count = q.len() / dim;
+            if count == 1 {
+                self.0.attention(q, k, v, stride, n, scale, scratch, out);
+                continue;
+            }
             check_attention((&q[..dim], k, v), stride, n, &scratch[..], &out[..dim]);
             assert!(scratch.len() >= count * n, "scratch of {} floats for {count} heads, {n} positions", scratch.len());
             let e = &mut scratch[..count * n];
             // SAFETY: `self` proves the features.
             unsafe {
                 match count {
-                    1 => attention::attention(q, k, v, stride, scale, e, out),
                     2 => attention::group::<2>(q, (k, v), stride, scale, e, out),
                     3 => attention::group::<3>(q, (k, v), stride, scale, e, out),
                     _ => attention::group::<4>(q, (k, v), stride, scale, e, out),
