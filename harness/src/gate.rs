@@ -60,6 +60,8 @@ pub enum Finding {
     /// Better by so much that the data do not hold it: its loss would not be seen before it is blessed.
     NotHeld,
     Regression,
+    /// Beyond its limit in some processes and not in others, however often it was measured.
+    TooNoisy,
     /// The case is not in the data.
     NoBaseline,
     /// The data have a case that is not run any more.
@@ -81,6 +83,7 @@ impl Finding {
             Self::Improved => format!("improved: {BLESS}"),
             Self::NotHeld => format!("A GAIN THAT IS NOT HELD: {BLESS}"),
             Self::Regression => "REGRESSION".to_owned(),
+            Self::TooNoisy => "too noisy to say: run it again in quiet".to_owned(),
             Self::NoBaseline => format!("NO BASELINE: {BLESS}"),
             Self::NoCase => format!("A BASELINE WITHOUT A CASE: {BLESS}"),
             Self::Unavailable(reason) => format!("unavailable: {reason}"),
@@ -113,7 +116,7 @@ pub enum GateOutcome {
     Green,
     /// Something is.
     Red,
-    /// Nothing could be compared.
+    /// Nothing could be compared, or noise hides whether something is worse.
     Unavailable,
 }
 
@@ -130,7 +133,9 @@ impl Judgement {
     pub fn new(rows: Vec<Row>, notes: Vec<String>) -> Self {
         let outcome = if rows.iter().any(|row| row.finding.is_red()) {
             GateOutcome::Red
-        } else if rows.iter().any(|row| matches!(row.finding, Finding::Ok | Finding::Improved)) {
+        } else if rows.iter().all(|row| row.finding != Finding::TooNoisy)
+            && rows.iter().any(|row| matches!(row.finding, Finding::Ok | Finding::Improved))
+        {
             GateOutcome::Green
         } else {
             GateOutcome::Unavailable

@@ -75,13 +75,15 @@ pub struct Paired {
     pub against: String,
     pub case: String,
     pub rounds: usize,
-    /// (Time of `against` / time of `set`), the median of the pairs of each place of the stack, and of those the geometric mean:
+    /// (Time of `against` / time of `set`), the median of the faster half of the pairs of each place of the stack, and of those the geometric mean:
     /// so many times faster is `set`.
     pub ratio: f64,
-    /// The quarter of the pairs that are lowest lies below.
+    /// The quarter of these pairs that are lowest lies below.
     pub lower: f64,
     /// The quarter that are highest lies above.
     pub upper: f64,
+    /// What a call takes at least, of `set` and of `against`.
+    pub nanoseconds: [f64; 2],
 }
 
 /// The text that marks the dump of a case.

@@ -38,6 +38,9 @@ enum Command {
         /// Pairs such as `avx512:avx2`.
         #[arg(required = true, value_parser = pair)]
         pairs: Vec<(String, String)>,
+        /// Have the plainer set do the work of both, as if the one under test had lost its kernels.
+        #[arg(long)]
+        fall_back: bool,
     },
 }
 
@@ -61,7 +64,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Build => Ok(()),
         Command::Count { sets } => count(cli, sets),
-        Command::Pairs { pairs } => pairs.iter().try_for_each(|(set, against)| time(cli, set, against)),
+        Command::Pairs { pairs, fall_back } => {
+            let all = || pairs.iter().try_for_each(|(set, against)| time(cli, set, against, *fall_back));
+            // The system moves the first thread's stack and heap by some bytes in each process. Those of another begin at a page, and its
+            // heap (of glibc) at a multiple of 64 MiB.
+            std::thread::scope(|scope| scope.spawn(all).join())
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that times panicked")))
+        }
     }
 }
 
@@ -91,8 +100,9 @@ fn count(cli: &Cli, sets: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn time(cli: &Cli, set: &str, against: &str) -> anyhow::Result<()> {
+fn time(cli: &Cli, set: &str, against: &str, fall_back: bool) -> anyhow::Result<()> {
     let (Some(fast), Some(plain)) = (kernels(set)?, kernels(against)?) else { return Ok(()) };
+    let fast = if fall_back { plain } else { fast };
     cases::of_set(plain, &|case| cli.wants(case), &mut |mut case| {
         print(&Line::Paired(pairs::run(&mut case, (set, fast), (against, plain), cli.plant)))
     })

@@ -49,6 +49,7 @@ fn driver(cases: &[&str]) -> Driver {
         program: PathBuf::from(env!("CARGO_BIN_EXE_gate-driver")),
         cases: cases.iter().map(|case| (*case).to_owned()).collect(),
         plant: 0,
+        fall_back: false,
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Driver {
     pub cases: Vec<String>,
     /// Percent of the work to do once more.
     pub plant: u32,
+    /// Time the plainer set in place of the one under test, as if that had lost its kernels.
+    pub fall_back: bool,
 }
 
 /// Counts of one run.
@@ -107,6 +109,7 @@ impl Driver {
     /// The driver fails; an answer is not understood; no case was selected.
     pub fn time(&self, pairs: &[String]) -> Result<Timed, GateError> {
         let mut arguments = vec![OsStr::new("pairs")];
+        arguments.extend(self.fall_back.then_some(OsStr::new("--fall-back")));
         arguments.extend(pairs.iter().map(OsStr::new));
         let (build, lines, unavailable) = self.plain(&arguments)?;
         let paired: Vec<Paired> = lines

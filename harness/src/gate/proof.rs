@@ -19,7 +19,14 @@ pub struct Proof {
     pub cases: usize,
     /// See `cases`.
     pub seen: usize,
+    /// Of ratios: cases that gain a tenth at least, and how many of them were seen to have lost it where the plainer set did the work.
+    pub gains: usize,
+    /// See `gains`.
+    pub lost: usize,
 }
+
+/// How many times faster what gains is.
+const GAIN: f64 = 1.1;
 
 impl Proof {
     fn of(quiet: &[Judgement], plant: u32, planted: &Judgement) -> Self {
@@ -30,12 +37,16 @@ impl Proof {
             planted: planted.outcome,
             cases: planted.count(|finding| !matches!(finding, Finding::Unavailable(_))),
             seen: planted.count(|finding| *finding == Finding::Regression),
+            gains: 0,
+            lost: 0,
         }
     }
 
-    /// Whether every quiet run is green and the planted one red.
+    /// Whether every quiet run is green and the planted one red, and no gain is lost unseen.
     pub fn holds(&self) -> bool {
-        self.quiet.iter().all(|outcome| *outcome == GateOutcome::Green) && self.planted == GateOutcome::Red
+        self.quiet.iter().all(|outcome| *outcome == GateOutcome::Green)
+            && self.planted == GateOutcome::Red
+            && self.gains == self.lost
     }
 }
 
@@ -89,7 +100,12 @@ pub fn of_ratios(driver: &Driver, data: &Ratios, runs: usize, plant: u32) -> Res
         quiet.push(ratios::measure(driver, data)?.1);
     }
     let planted = Driver { plant, ..driver.clone() };
-    Ok(Proof::of(&quiet, plant, &ratios::measure(&planted, data)?.1))
+    let planted = ratios::measure(&planted, data)?.1;
+    let fallen = Driver { fall_back: true, ..driver.clone() };
+    let fallen = ratios::measure(&fallen, data)?.1;
+    let gains: Vec<_> = fallen.rows.iter().filter(|row| row.baseline.is_some_and(|ratio| ratio >= GAIN)).collect();
+    let lost = gains.iter().filter(|row| row.finding == Finding::Regression).count();
+    Ok(Proof { gains: gains.len(), lost, ..Proof::of(&quiet, plant, &planted) })
 }
 
 /// The least that can be planted: one call of all.

@@ -5,7 +5,8 @@
 //! slower than the plainer one should not exist.
 //!
 //! A case is judged by the median over several processes, because most of the spread is between processes. One that is beyond
-//! its limit gets more runs until it is not, or until [`MOST`] agree: noise goes, a slowdown stays. A regression is a loss of
+//! its limit is measured again until it is not, until [`AGREED`] processes all say so, or until three of four of [`MOST`] do: noise goes, a
+//! slowdown stays. What is still undecided after [`UTMOST`] is [`Finding::TooNoisy`], which is neither green nor red. A regression is a loss of
 //! more than [`LOSS_PERCENT`], and of more than three times the distance that three of four blessed runs keep from their median. A gain of
 //! more than [`GAIN_PERCENT`], and of more than twice that limit, is red as well: its loss would not be seen.
 
@@ -17,6 +18,7 @@ use bitnet_golden::gates::{Elsewhere, Limit, Pair, Ratios, SCHEMA, ratios_path};
 use gate_driver::{Build, Paired};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 /// A loss that is never a regression, in percent: half of a slowdown of 10 %.
 pub const LOSS_PERCENT: f64 = 5.0;
@@ -26,12 +28,16 @@ pub const GAIN_PERCENT: f64 = 10.0;
 const FLOOR: f64 = 0.8;
 /// Runs of every case.
 const RUNS: usize = 3;
-/// Runs of a case that is beyond its limit.
+/// Runs, all of them beyond the limit, that decide.
+pub const AGREED: usize = 7;
+/// Runs, three of four of them beyond the limit, that decide.
 pub const MOST: usize = 15;
+/// Runs of a case after which it is too noisy.
+pub const UTMOST: usize = 35;
 /// Runs that are added at once.
 const STEP: usize = 2;
-/// A run is half a minute: one repetition is enough.
-const GUARD: Guard = Guard { repeats: 1, ..Guard::USUAL };
+/// A run is some seconds: one repetition is enough.
+const GUARD: Guard = Guard { repeats: 1, pause: Duration::from_millis(500), ..Guard::USUAL };
 
 /// Kernel sets that a new file may lack if they cannot run where it is made.
 fn not_timed() -> Vec<Elsewhere> {
@@ -49,7 +55,7 @@ pub fn arguments(pairs: &[(String, String)]) -> Vec<String> {
     pairs.iter().map(|(set, against)| format!("{set}:{against}")).collect()
 }
 
-/// Measures every case in [`RUNS`] processes, and what is beyond its limit in up to [`MOST`]. A run with foreign load is
+/// Measures every case in [`RUNS`] processes, and what is beyond its limit in more. A run with foreign load is
 /// repeated; if it stays, the judgement says so.
 pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), GateError> {
     let all = arguments(&pairs(&driver.build()?));
@@ -63,7 +69,7 @@ pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), Gat
     let (timed, mut judged) = repeated(&mut time, (&all, &driver.cases), data)?;
     if loudest > GUARD.limit {
         judged.notes.push(format!(
-            "others took up to {:.0} % of the machine during a run: a red case may be noise, run it again in quiet",
+            "others took up to {:.0} % of the machine during a run",
             100.0 * loudest
         ));
     }
@@ -83,20 +89,51 @@ fn repeated(
     for _ in 0..RUNS {
         runs.push(time(pairs, cases)?);
     }
+    let mut repeated = BTreeSet::new();
     loop {
         let timed = medians(&runs);
-        let judged = judge(data, &timed, whole);
-        let beyond = |row: &&Row| matches!(row.finding, Finding::Regression | Finding::NotHeld);
-        let again: Vec<&Row> = judged.rows.iter().filter(beyond).collect();
-        if again.is_empty() || runs.len() >= MOST {
-            return Ok((timed, judged));
+        let mut judged = judge(data, &timed, whole);
+        let alone: Vec<Judgement> = runs.iter().map(|run| judge(data, run, false)).collect();
+        let mut again = Vec::new();
+        for row in judged.rows.iter_mut().filter(|row| beyond(row)) {
+            match decided(row, &alone) {
+                Some(true) => {}
+                Some(false) => row.finding = Finding::TooNoisy,
+                None => again.push((row.set.clone(), row.case.clone())),
+            }
         }
-        let sets: Vec<String> = again.iter().map(|row| row.set.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let names: Vec<String> =
-            again.iter().map(|row| row.case.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        if again.is_empty() {
+            let mut notes = std::mem::take(&mut judged.notes);
+            if !repeated.is_empty() {
+                let names: Vec<String> = repeated.into_iter().map(|(set, case)| format!("{set} {case}")).collect();
+                notes.push(format!("beyond the limit at first and measured again: {}", names.join(", ")));
+            }
+            return Ok((timed, Judgement::new(judged.rows, notes)));
+        }
+        let sets: BTreeSet<String> = again.iter().map(|(set, _)| set.clone()).collect();
+        let names: BTreeSet<String> = again.iter().map(|(_, case)| case.clone()).collect();
+        repeated.extend(again);
+        let (sets, names) = (Vec::from_iter(sets), Vec::from_iter(names));
         for _ in 0..STEP {
             runs.push(time(&sets, &names)?);
         }
+    }
+}
+
+fn beyond(row: &Row) -> bool {
+    matches!(row.finding, Finding::Regression | Finding::NotHeld)
+}
+
+/// Whether a row that is beyond its limit is so for certain, by what each run says alone; `None` if more runs have to say.
+fn decided(row: &Row, alone: &[Judgement]) -> Option<bool> {
+    let same = |other: &&Row| (&other.set, &other.case) == (&row.set, &row.case);
+    let found: Vec<&Row> = alone.iter().filter_map(|run| run.rows.iter().find(same)).collect();
+    let agree = found.iter().filter(|other| other.finding == row.finding).count();
+    match found.len() {
+        n if n >= AGREED && agree == n => Some(true),
+        n if n >= MOST && 4 * agree >= 3 * n => Some(true),
+        n if n >= UTMOST => Some(false),
+        _ => None,
     }
 }
 
@@ -283,6 +320,7 @@ mod tests {
             ratio: *ratio,
             lower: *ratio,
             upper: *ratio,
+            nanoseconds: [1.0, *ratio],
         });
         Timed { build: sample_build(), paired: paired.collect(), unavailable: BTreeMap::new() }
     }

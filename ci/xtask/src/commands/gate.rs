@@ -20,7 +20,7 @@ const UNAVAILABLE: u8 = 4;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared."
+    after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --paired --runs 50  fifty of them in a row, a line each\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared."
 )]
 pub(crate) struct Args {
     /// Wall time of kernel sets against plainer ones, instead of instructions.
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Prove that the gate is green without a slowdown and red with one.
     #[arg(long)]
     self_test: bool,
-    /// Runs of --self-test (10), and of --paired --bless (20).
+    /// Runs in a row, a line each; of --self-test (10), and of --paired --bless (20).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: Option<u16>,
     /// Do so many percent of the work once more, in steps of 10.
@@ -64,7 +64,7 @@ impl Args {
         }
         let program = self.driver.clone().map_or_else(build, Ok)?;
         let plant = if self.self_test { 0 } else { self.plant.unwrap_or(0) };
-        let driver = Driver { program, cases: self.case.clone(), plant };
+        let driver = Driver { program, cases: self.case.clone(), plant, fall_back: false };
         let arch = driver.build()?.arch;
         if self.paired { self.ratios(&driver, &arch) } else { self.instructions(&driver, &arch) }
     }
@@ -85,8 +85,10 @@ impl Args {
             return written(&gates::instructions_path(&golden, arch), &build.rustc);
         }
         let Some(data) = data else { return self.no_file(&gates::instructions_path(&golden, arch)) };
-        let counts = driver.count(&instructions::sets(&build, &elsewhere))?;
-        self.tell("instructions", &instructions::judge(&data, &counts, self.case.is_empty()))
+        self.tell("instructions", || {
+            let counts = driver.count(&instructions::sets(&build, &elsewhere))?;
+            Ok(instructions::judge(&data, &counts, self.case.is_empty()))
+        })
     }
 
     fn ratios(&self, driver: &Driver, arch: &str) -> anyhow::Result<ExitCode> {
@@ -109,7 +111,7 @@ impl Args {
         if self.self_test {
             return self.prove(&proof::of_ratios(driver, &data, self.runs(10), self.planted())?);
         }
-        self.tell("paired ratios", &ratios::measure(driver, &data)?.1)
+        self.tell("paired ratios", || Ok(ratios::measure(driver, &data)?.1))
     }
 
     fn runs(&self, default: u16) -> usize {
@@ -135,16 +137,50 @@ impl Args {
         Ok(ExitCode::from(UNAVAILABLE))
     }
 
-    fn tell(&self, what: &str, judged: &Judgement) -> anyhow::Result<ExitCode> {
-        match self.format {
-            Format::Json => self.json(judged)?,
-            Format::Text => std::io::stdout().lock().write_all(text(what, judged, self.all).as_bytes())?,
+    fn tell(&self, what: &str, measure: impl Fn() -> Result<Judgement, GateError>) -> anyhow::Result<ExitCode> {
+        if let Some(runs) = self.runs {
+            return self.in_a_row(what, runs, &measure);
         }
-        Ok(match judged.outcome {
-            GateOutcome::Red => ExitCode::FAILURE,
-            GateOutcome::Green if !(self.require && judged.lacks_a_set()) => ExitCode::SUCCESS,
-            _ => ExitCode::from(UNAVAILABLE),
-        })
+        let judged = measure()?;
+        match self.format {
+            Format::Json => self.json(&judged)?,
+            Format::Text => std::io::stdout().lock().write_all(text(what, &judged, self.all).as_bytes())?,
+        }
+        Ok(ExitCode::from(self.code(&judged)))
+    }
+
+    /// Several runs, of each what is worth a look and a line. Green is what is green each time.
+    fn in_a_row(
+        &self,
+        what: &str,
+        runs: u16,
+        measure: &dyn Fn() -> Result<Judgement, GateError>,
+    ) -> anyhow::Result<ExitCode> {
+        let mut all = Vec::new();
+        for run in 1..=runs {
+            let (start, judged) = (std::time::Instant::now(), measure()?);
+            if self.format == Format::Text {
+                let what = format!("{what}, run {run} of {runs}, {:.0} s", start.elapsed().as_secs_f64());
+                std::io::stdout().lock().write_all(text(&what, &judged, self.all).as_bytes())?;
+            }
+            all.push(judged);
+        }
+        let of = |code: u8| all.iter().filter(|judged| self.code(judged) == code).count();
+        match self.format {
+            Format::Json => self.json(&all)?,
+            Format::Text => {
+                writeln!(std::io::stdout().lock(), "{what}: {} of {runs} runs green, {} red", of(0), of(1))?;
+            }
+        }
+        Ok(ExitCode::from(if of(1) > 0 { 1 } else if of(0) == all.len() { 0 } else { UNAVAILABLE }))
+    }
+
+    fn code(&self, judged: &Judgement) -> u8 {
+        match judged.outcome {
+            GateOutcome::Red => 1,
+            GateOutcome::Green if !(self.require && judged.lacks_a_set()) => 0,
+            _ => UNAVAILABLE,
+        }
     }
 
     fn prove(&self, proof: &Proof) -> anyhow::Result<ExitCode> {
@@ -161,6 +197,9 @@ impl Args {
                     "planted {} %: {:?}, seen in {} of {} cases",
                     proof.planted_percent, proof.planted, proof.seen, proof.cases
                 )?;
+                if proof.gains > 0 {
+                    writeln!(out, "the plainer set in its place: seen in {} of {} gains", proof.lost, proof.gains)?;
+                }
                 writeln!(out, "{}", if proof.holds() { "the gate holds" } else { "THE GATE DOES NOT HOLD" })?;
             }
         }
@@ -196,12 +235,13 @@ fn text(what: &str, judged: &Judgement, all: bool) -> String {
     let worst =
         if worst.is_finite() { format!("; the largest change for the worse is {worst:+.2} %") } else { String::new() };
     text += &format!(
-        "{what}: {:?}: {} rows = {} ok + {} improved + {} red + {} unavailable{worst}\n",
+        "{what}: {:?}: {} rows = {} ok + {} improved + {} red + {} too noisy + {} unavailable{worst}\n",
         judged.outcome,
         judged.rows.len(),
         judged.count(|finding| *finding == Finding::Ok),
         judged.count(|finding| *finding == Finding::Improved),
         judged.count(Finding::is_red),
+        judged.count(|finding| *finding == Finding::TooNoisy),
         judged.count(|finding| matches!(finding, Finding::Unavailable(_))),
     );
     text
@@ -290,7 +330,7 @@ mod tests {
         let few = text("instructions", &judged, false);
         assert!(few.contains("rope") && few.contains("+10.00 %  REGRESSION") && !few.contains("add "), "{few}");
         assert!(few.contains("not counted: avx512\n"), "{few}");
-        assert!(few.contains("Red: 2 rows = 1 ok + 0 improved + 1 red + 0 unavailable; the largest"), "{few}");
+        assert!(few.contains("Red: 2 rows = 1 ok + 0 improved + 1 red + 0 too noisy + 0 unavailable; the largest"), "{few}");
         assert!(text("instructions", &judged, true).contains("add "));
     }
 }

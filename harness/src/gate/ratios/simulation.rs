@@ -44,7 +44,8 @@ impl Machine {
             let ratio = self.ratios[i] * noise.max(0.1) * slow;
             if cases.is_empty() || cases.contains(&name) {
                 let (set, against) = ("avx2".to_owned(), "scalar".to_owned());
-                paired.push(Paired { set, against, case: name, rounds: 1, ratio, lower: ratio, upper: ratio });
+                let nanoseconds = [1.0, ratio];
+                paired.push(Paired { set, against, case: name, rounds: 1, ratio, lower: ratio, upper: ratio, nanoseconds });
             }
         }
         let mut build = sample_build();
