@@ -63,6 +63,18 @@ impl Pages {
         // SAFETY: as in `as_i8`; the mapping is borrowed as a whole.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len()) }
     }
+
+    /// The bytes as numbers of two, of the machine's order; a last odd byte is left out.
+    pub fn as_u16(&self) -> &[u16] {
+        // SAFETY: any two bytes are a u16, and a mapping begins at a page.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() / 2) }
+    }
+
+    /// [`Pages::as_u16`] to be written.
+    pub fn as_u16_mut(&mut self) -> &mut [u16] {
+        // SAFETY: as in `as_u16`; the mapping is borrowed as a whole.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() / 2) }
+    }
 }
 
 /// Bytes that are backed together: a huge page.
@@ -230,6 +242,8 @@ mod tests {
             assert_eq!(pages.len(), 5 << 20);
             assert!(pages.iter().all(|b| *b == 0));
             pages.as_i8_mut()[3 << 20] = -2;
+            pages.as_u16_mut()[7] = u16::MAX;
+            assert_eq!((pages[13], pages[14], pages[15], pages.as_u16()[7]), (0, 255, 255, u16::MAX));
             assert_eq!((pages[3 << 20], pages.as_i8()[3 << 20]), (254, -2));
         }
         assert!(Pages::new(usize::MAX / 4, true).is_err(), "more than there can be");
