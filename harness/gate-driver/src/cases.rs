@@ -109,10 +109,7 @@ pub fn of_set(
 }
 
 /// What no kernel set computes: unpacking at load.
-pub fn of_none(
-    wants: &dyn Fn(&str) -> bool,
-    each: &mut dyn FnMut(Case) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub fn of_none(wants: &dyn Fn(&str) -> bool, each: &mut dyn FnMut(Case) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut list = List { wants, each };
     for tiled in TILED {
         list.add(format!("unpack/{}", tiled.name), || {

@@ -26,8 +26,16 @@ const ROUNDS: std::ops::RangeInclusive<usize> = 6..=14;
 type Place = fn(&mut dyn FnMut());
 
 /// Every alignment that a stack can have within two cache lines (a call keeps 16 bytes), in eight parts of a page.
-const PLACES: [Place; 8] =
-    [below::<16>, below::<544>, below::<1072>, below::<1600>, below::<2128>, below::<2656>, below::<3184>, below::<3712>];
+const PLACES: [Place; 8] = [
+    below::<16>,
+    below::<544>,
+    below::<1072>,
+    below::<1600>,
+    below::<2128>,
+    below::<2656>,
+    below::<3184>,
+    below::<3712>,
+];
 
 #[inline(never)]
 fn below<const BYTES: usize>(work: &mut dyn FnMut()) {

@@ -68,10 +68,7 @@ pub fn measure(driver: &Driver, data: &Ratios) -> Result<(Timed, Judgement), Gat
     };
     let (timed, mut judged) = repeated(&mut time, (&all, &driver.cases), data)?;
     if loudest > GUARD.limit {
-        judged.notes.push(format!(
-            "others took up to {:.0} % of the machine during a run",
-            100.0 * loudest
-        ));
+        judged.notes.push(format!("others took up to {:.0} % of the machine during a run", 100.0 * loudest));
     }
     Ok((timed, judged))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask gate`: what the kernels cost, against `golden/gates/`. The work is done by `bitnet_harness::gate`.
 //!
 //! Exit codes: 0 something was compared and nothing is worse; 1 something is, or an error; 2 wrong usage; 4 nothing could be
-//! compared (no valgrind, another compiler); with `--require` already if a kernel set could not.
+//! compared (no valgrind, another compiler) or noise hid the answer; with `--require` already if a kernel set could not.
 
 use crate::crossval::Format;
 use crate::root::{cargo, root, target};
@@ -20,7 +20,7 @@ const UNAVAILABLE: u8 = 4;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --paired --runs 50  fifty of them in a row, a line each\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared."
+    after_help = "Examples:\n  cargo xtask gate                     instructions, under valgrind\n  cargo xtask gate --paired            kernel sets against plainer ones, in wall time\n  cargo xtask gate --paired --runs 50  fifty of them in a row, a line each\n  cargo xtask gate --self-test         ten quiet runs and a planted slowdown\n  cargo xtask gate --bless             write the baselines; read the diff before you commit it\n\nExit codes: 0 nothing is worse, 1 something is, 4 nothing could be compared, or noise hid the answer."
 )]
 pub(crate) struct Args {
     /// Wall time of kernel sets against plainer ones, instead of instructions.
@@ -172,7 +172,13 @@ impl Args {
                 writeln!(std::io::stdout().lock(), "{what}: {} of {runs} runs green, {} red", of(0), of(1))?;
             }
         }
-        Ok(ExitCode::from(if of(1) > 0 { 1 } else if of(0) == all.len() { 0 } else { UNAVAILABLE }))
+        Ok(ExitCode::from(if of(1) > 0 {
+            1
+        } else if of(0) == all.len() {
+            0
+        } else {
+            UNAVAILABLE
+        }))
     }
 
     fn code(&self, judged: &Judgement) -> u8 {
@@ -330,7 +336,10 @@ mod tests {
         let few = text("instructions", &judged, false);
         assert!(few.contains("rope") && few.contains("+10.00 %  REGRESSION") && !few.contains("add "), "{few}");
         assert!(few.contains("not counted: avx512\n"), "{few}");
-        assert!(few.contains("Red: 2 rows = 1 ok + 0 improved + 1 red + 0 too noisy + 0 unavailable; the largest"), "{few}");
+        assert!(
+            few.contains("Red: 2 rows = 1 ok + 0 improved + 1 red + 0 too noisy + 0 unavailable; the largest"),
+            "{few}"
+        );
         assert!(text("instructions", &judged, true).contains("add "));
     }
 }

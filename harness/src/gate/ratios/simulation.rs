@@ -45,7 +45,16 @@ impl Machine {
             if cases.is_empty() || cases.contains(&name) {
                 let (set, against) = ("avx2".to_owned(), "scalar".to_owned());
                 let nanoseconds = [1.0, ratio];
-                paired.push(Paired { set, against, case: name, rounds: 1, ratio, lower: ratio, upper: ratio, nanoseconds });
+                paired.push(Paired {
+                    set,
+                    against,
+                    case: name,
+                    rounds: 1,
+                    ratio,
+                    lower: ratio,
+                    upper: ratio,
+                    nanoseconds,
+                });
             }
         }
         let mut build = sample_build();
