@@ -110,7 +110,7 @@ impl FileBytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::gguf::{GgufFile, GgufWriter, is_gguf};
 
@@ -142,13 +142,18 @@ mod tests {
         }
     }
 
-    /// Kilobytes of a mapping that are in memory, by what the kernel says of the address.
+    /// Kilobytes of the mapping of these bytes that are in memory, by what the kernel says of the address.
     #[cfg(target_os = "linux")]
-    fn resident(bytes: &[u8]) -> usize {
+    pub(crate) fn resident(bytes: &[u8]) -> usize {
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
-        let start = format!("{:x}-", bytes.as_ptr() as usize);
-        let rest = &text[text.find(&format!("\n{start}")).unwrap()..];
-        let line = rest.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        let holds = |line: &&str| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let range = range.and_then(|(start, end)| Some(number(start)?..number(end)?));
+            range.is_some_and(|range| range.contains(&(bytes.as_ptr() as usize)))
+        };
+        let mut lines = text.lines().skip_while(|line| !holds(line));
+        let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
