@@ -240,6 +240,10 @@ mod tests {
             assert_eq!(fs::read_to_string(&blob).unwrap(), "old");
             assert!(same_file(path, &blob));
         }
+        for path in [repository.join("other/file"), dir.path().join("blobs/file")] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            put(&path).unwrap();
+        }
         let (file, own) = (dir.path().join("file"), dir.path().join("own"));
         fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink(&file, &own).unwrap();

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn a_count_is_bounded_by_the_file_or_by_the_limit() {
         let check = |count, limit, room| check_count("key count", 16, count, limit, room).map_err(|e| e.to_string());
-        for (limit, room, why) in [(4, 3, "the rest of the file"), (4, 4, "no model has more"), (4, 5, "no model has more")]
+        for (limit, room, why) in
+            [(4, 3, "the rest of the file"), (4, 4, "no model has more"), (4, 5, "no model has more")]
         {
             let most = room.min(limit);
             assert_eq!(check(most, limit, room), Ok(()));

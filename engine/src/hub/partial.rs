@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use super::cache::write_atomic;
@@ -67,7 +68,8 @@ impl Partial {
         let validator = fs::read(&note)
             .ok()
             .and_then(|text| serde_json::from_slice::<Note>(&text).ok())
-            .and_then(|note| note.validator);
+            .and_then(|note| note.validator)
+            .filter(|validator| HeaderValue::from_str(validator).is_ok());
         Ok(Self { file, fresh, hasher, done, mixed: done > 0, validator: validator.filter(|_| done > 0), part, note })
     }
 
