@@ -24,3 +24,24 @@ fn free(dir: &Path) -> Option<u64> {
 fn free(_: &Path) -> Option<u64> {
     None
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_disk_has_room_for_all() {
+        let dir = tempfile::tempdir().unwrap();
+        // A folder that is not there yet is on the disk of the one above.
+        for dir in [dir.path().to_owned(), dir.path().join("a/b")] {
+            check(&dir, 1).unwrap();
+            match check(&dir, u64::MAX) {
+                Err(HubError::Space { path, needed: u64::MAX, free }) => {
+                    assert_eq!(path, dir);
+                    assert!((1 << 20..1 << 60).contains(&free), "{free}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

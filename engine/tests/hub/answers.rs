@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::*;
-use bitnet_engine::hub::{BreakerPolicy, Event, HubError};
+use bitnet_engine::hub::{BreakerPolicy, BreakerState, Event, HubError};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage};
 
 /// A header of the answer, or none of that name.
@@ -62,6 +62,22 @@ async fn transfers_that_die_early_open_the_circuit() {
             other => assert!(!dead && *other.unwrap().read().unwrap() == body(), "{bytes}"),
         }
     }
+}
+
+/// Failures in a row are those without an answer between them.
+#[tokio::test]
+async fn an_answer_ends_a_row_of_failures() {
+    let down = || Fault::Status { status: 503 }.always().on(Side::Hub);
+    let (hub, dir) = (hub([down().times(1), down().skip(2).times(1)]), tempfile::tempdir().unwrap());
+    let mut settings = settings(&hub, dir.path());
+    settings.breaker = BreakerPolicy { threshold: 2, cooldown: Duration::from_secs(60) };
+    settings.ref_ttl = Duration::ZERO;
+    let (client, events) = client_with(settings);
+    for _ in 0..2 {
+        assert_eq!(client.list(REPO, "main").await.unwrap().files.len(), 6);
+    }
+    assert_eq!((hub.log().len(), client.breaker()), (3, BreakerState::Closed));
+    assert!(events.all().iter().any(|event| matches!(event, Event::Stale { .. })));
 }
 
 /// What a HEAD must say of a file that the hub has itself.
