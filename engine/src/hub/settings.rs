@@ -364,6 +364,7 @@ mod tests {
     fn a_token_is_never_printed() {
         let s = from(&[("HOME", "/h"), ("HF_TOKEN", "hf_secret")]).unwrap();
         assert!(!format!("{s:?} {s:#?}").contains("secret"));
+        assert!(format!("{s:?}").contains("token: Value(Token(redacted))"));
     }
 
     #[test]
