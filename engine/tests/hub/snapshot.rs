@@ -7,7 +7,7 @@ use bitnet_engine::hub::models::list_models;
 use bitnet_engine::hub::{Event, HubError, HubSettings, Listing, SmartTokenizerDownload, Snapshot, Source};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Rule, Side, Storage};
 
-use crate::common::{Events, REPO, client_with, noise, settings};
+use crate::common::{Events, REPO, client_with, hub, noise, settings};
 
 const WANTED: [&str; 2] = ["config.json", "*.safetensors"];
 const WELCOME: [&str; 2] = ["tokenizer*", "*.jinja"];
