@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::*;
-use bitnet_engine::hub::{HubError, HubSettings, ModelRef, checkpoints, models};
+use bitnet_engine::hub::{HubError, HubSettings, ModelRef, Source, checkpoints, models};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage, sha256_hex};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -250,4 +250,15 @@ async fn a_model_comes_with_what_lies_beside_it() {
     assert_eq!(found.verify().unwrap(), None);
     fs::write(fs::canonicalize(&here.file).unwrap(), noise(3000, 2)).unwrap();
     assert!(found.verify().unwrap().unwrap().starts_with("sha256 "));
+}
+
+/// What was verified from the cache is in memory: it does not go away with the cache.
+#[tokio::test]
+async fn a_small_file_is_read_once() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap();
+    let file = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap();
+    assert_eq!(file.source, Source::Cache);
+    fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(*file.read().unwrap(), body());
 }

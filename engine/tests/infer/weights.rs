@@ -76,3 +76,16 @@ fn trailing_dimensions_of_one_mean_nothing() {
         assert!(error.contains(&format!("`output_norm.weight` has dimensions {dims:?}")), "{error}");
     }
 }
+
+/// The type's number is that of I2_S in every layout; other tensors are what they say.
+#[test]
+fn a_layout_is_of_i2_s_alone() {
+    let file = GgufFile::from_vec(Small::new().bytes()).unwrap();
+    for (layout, name) in [(I2sLayout::X86, "i2_s"), (I2sLayout::Rows4, "i2_s-rows4")] {
+        let model = Model::open(&file, layout).unwrap();
+        for (tensor, storage) in model.weights.storages() {
+            let expected = if tensor == "token_embd.weight" { "f16" } else { name };
+            assert_eq!(storage.name(), expected, "{tensor}");
+        }
+    }
+}
