@@ -472,6 +472,7 @@ mod tests {
             files: Vec::new(),
             tests: Vec::new(),
             only: Vec::new(),
+            except: Vec::new(),
             timeout: 1,
         };
         let (a, b) = (room("a"), room("b"));
