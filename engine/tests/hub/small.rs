@@ -262,3 +262,17 @@ async fn a_small_file_is_read_once() {
     fs::remove_dir_all(dir.path()).unwrap();
     assert_eq!(*file.read().unwrap(), body());
 }
+
+/// What cannot be read may be sound: it is neither removed nor fetched again. The kernel refuses to read what is at address 0.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_of_the_cache_that_cannot_be_read_is_an_error() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    let blob = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap().file;
+    fs::remove_file(&blob).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &blob).unwrap();
+    hub.log().clear();
+    let error = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap_err();
+    assert!(matches!(&error, HubError::Io { doing: "read", path, .. } if *path == blob), "{error}");
+    assert!(blob.is_symlink() && hub.log().is_empty());
+}
