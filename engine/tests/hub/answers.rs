@@ -139,6 +139,10 @@ async fn who_is_not_let_in_hears_why() {
     let error = client_with(settings).0.fetch("org/private", "main", "a").await.unwrap_err();
     assert!(matches!(&error, HubError::RepoNotFound { authenticated: true, .. }), "{error}");
     assert!(!error.to_string().contains("gets no token"), "{error}");
+    // The hub's own words, without what would move a terminal's cursor.
+    hub.fault(header("x-error-message", "no\tway").always());
+    let error = client(&hub, dir.path()).0.fetch("org/private", "main", "a").await.unwrap_err();
+    assert!(matches!(&error, HubError::RepoNotFound { message, .. } if message == "noway"), "{error}");
 }
 
 #[test]
