@@ -39,6 +39,9 @@ pub struct Room {
     /// How the names of those tests begin that judge; all of them if there are none.
     #[serde(default)]
     pub only: Vec<String>,
+    /// How the names of those begin that do not, since they take long.
+    #[serde(default)]
+    pub except: Vec<String>,
     /// Seconds after which a test run counts as a hang.
     pub timeout: u32,
 }
@@ -47,7 +50,8 @@ impl Room {
     /// Whether a test of this name judges the room.
     #[must_use]
     pub fn judged_by(&self, test: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|start| test.starts_with(start.as_str()))
+        let begins = |names: &[String]| names.iter().any(|start| test.starts_with(start.as_str()));
+        (self.only.is_empty() || begins(&self.only)) && !begins(&self.except)
     }
 }
 
@@ -92,6 +96,10 @@ mod tests {
         }
         let judged = |room: &str, test| mutants.rooms.iter().find(|r| r.name == room).expect("a room").judged_by(test);
         assert!(judged("engine/ops", "ops::tests::x") && !judged("engine/ops", "tokenizer::ops::x"));
+        assert!(
+            judged("engine/tokenizer", "tokenizer::spm::any_x")
+                && !judged("engine/tokenizer", "tokenizer::spm::nasty_x")
+        );
         assert!(judged("kernels/quant", "anything"), "a room that names no tests is judged by all");
         for survivor in &mutants.survivors {
             assert!(survivor.reason.len() > 10 && survivor.mutant.contains(": "), "{survivor:?}");

@@ -72,6 +72,13 @@ pub enum Fault {
     },
     /// The hub names another commit than that of its answer.
     OtherCommit,
+    /// A header of the answer has another value.
+    Header {
+        /// Its name.
+        name: String,
+        /// What stands there instead; without a value there is no such header.
+        value: String,
+    },
 }
 
 /// A fault and the requests that it strikes.
@@ -186,7 +193,7 @@ impl fmt::Display for FaultError {
         write!(
             f,
             "{}; a fault is one of cut=BYTES, drip=BYTES/PAUSE, stall=BYTES/PAUSE, length=DELTA, nolength, corrupt=BYTE, html=STATUS, \
-             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, moved=STATUS, refuse, delay=PAUSE, norange, other-range=BYTES, other-commit, followed by any of \
+             status=STATUS, retry-after=SECONDS, ratelimit=SECONDS, loop, away, moved=STATUS, refuse, delay=PAUSE, norange, other-range=BYTES, other-commit, header=NAME:VALUE, followed by any of \
              on=hub|cdn|elsewhere, method=GET|HEAD, path=SUFFIX, skip=N, times=N, chance=PERCENT; pauses are 10ms or 5s; \
              for example: cut=100,on=cdn,times=2",
             self.0
@@ -227,6 +234,11 @@ impl FromStr for Rule {
             "norange" => Fault::IgnoreRange,
             "other-range" => Fault::OtherRange { by: number(name, value)? },
             "other-commit" => Fault::OtherCommit,
+            "header" => {
+                let (name, value) =
+                    value.split_once(':').ok_or_else(|| FaultError(format!("`header={value}` needs NAME:VALUE")))?;
+                Fault::Header { name: name.trim().to_owned(), value: value.trim().to_owned() }
+            }
             other => return Err(FaultError(format!("unknown fault `{other}`"))),
         };
         let mut rule = fault.always();
@@ -306,7 +318,20 @@ mod tests {
         assert_eq!(rule.fault, Fault::Stall { at: 10, pause: Duration::from_secs(5) });
         assert_eq!("other-range=7".parse::<Rule>().unwrap().fault, Fault::OtherRange { by: 7 });
         assert_eq!("other-commit".parse::<Rule>().unwrap().fault, Fault::OtherCommit);
-        for bad in ["", "cut", "cut=x", "other-range", "drip=5", "html=99", "cut=1,on=moon", "cut=1,foo=2", "delay=5"] {
+        let header = Fault::Header { name: "etag".to_owned(), value: "W/\"x\"".to_owned() };
+        assert_eq!("header=etag: W/\"x\"".parse::<Rule>().unwrap().fault, header);
+        for bad in [
+            "",
+            "header=etag",
+            "cut",
+            "cut=x",
+            "other-range",
+            "drip=5",
+            "html=99",
+            "cut=1,on=moon",
+            "cut=1,foo=2",
+            "delay=5",
+        ] {
             assert!(bad.parse::<Rule>().is_err(), "`{bad}` must be refused");
         }
     }

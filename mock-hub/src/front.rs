@@ -86,6 +86,12 @@ async fn rewrite(head: &str, faults: &[Fault], client: &mut TcpStream) -> io::Re
             }
             Fault::Delay { pause } => tokio::time::sleep(*pause).await,
             Fault::NoLength => lines.retain(|line| !is_field(line, "content-length")),
+            Fault::Header { name, value } => {
+                lines.retain(|line| !is_field(line, name));
+                if !value.is_empty() {
+                    lines.push(format!("{name}: {value}"));
+                }
+            }
             Fault::WrongLength { delta } => {
                 for line in &mut lines {
                     if let Some(length) = field(line, "content-length").and_then(|value| value.parse::<i64>().ok()) {

@@ -110,7 +110,7 @@ impl FileBytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::gguf::{GgufFile, GgufWriter, is_gguf};
 
@@ -122,7 +122,13 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             assert_eq!(is_gguf(&path), gguf, "{bytes}");
         }
-        assert!(!is_gguf(dir.path()) && !is_gguf(&dir.path().join("missing")));
+        let missing = dir.path().join("missing");
+        assert!(!is_gguf(dir.path()) && !is_gguf(&missing));
+        assert_eq!(read_regular(&path).unwrap(), b"");
+        fs::write(&path, "bytes").unwrap();
+        assert_eq!(read_regular(&path).unwrap(), b"bytes");
+        assert_eq!(read_regular(dir.path()).unwrap_err().to_string(), "it is not a regular file");
+        assert_eq!(read_regular(&missing).unwrap_err().kind(), std::io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -132,7 +138,15 @@ mod tests {
         fs::write(&path, "bytes").unwrap();
         let mapped = FileBytes::map(&path).unwrap();
         assert_eq!(mapped.identity(), Identity::of(&fs::metadata(&path).unwrap()));
-        assert!(mapped.is_mapped() && (!cfg!(unix) || mapped.identity().is_some()));
+        assert!(mapped.is_mapped());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let (about, numbers) = (fs::metadata(&path).unwrap(), mapped.identity().unwrap().numbers());
+            assert_eq!(numbers[..3], [about.dev(), about.ino(), 5]);
+            assert_eq!(numbers[3] / 1_000_000_000, about.mtime() as u64);
+            assert_eq!(numbers[4] % 1_000_000_000, about.ctime_nsec() as u64);
+        }
         let model = dir.path().join("m.gguf");
         GgufWriter::new(3, 32).unwrap().write_file(&model).unwrap();
         let opened = GgufFile::open(&model).unwrap();
@@ -142,13 +156,18 @@ mod tests {
         }
     }
 
-    /// Kilobytes of a mapping that are in memory, by what the kernel says of the address.
+    /// Kilobytes of the mapping of these bytes that are in memory, by what the kernel says of the address.
     #[cfg(target_os = "linux")]
-    fn resident(bytes: &[u8]) -> usize {
+    pub(crate) fn resident(bytes: &[u8]) -> usize {
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
-        let start = format!("{:x}-", bytes.as_ptr() as usize);
-        let rest = &text[text.find(&format!("\n{start}")).unwrap()..];
-        let line = rest.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        let holds = |line: &&str| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let range = range.and_then(|(start, end)| Some(number(start)?..number(end)?));
+            range.is_some_and(|range| range.contains(&(bytes.as_ptr() as usize)))
+        };
+        let mut lines = text.lines().skip_while(|line| !holds(line));
+        let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -170,5 +189,16 @@ mod tests {
         mapped.release(0..1 << 20);
         assert_eq!(resident(mapped.as_slice()), 0);
         assert_eq!(sum(), 7 << 20);
+        // Of a model as of any file.
+        let model = dir.path().join("m.gguf");
+        let mut writer = GgufWriter::new(3, 4096).unwrap();
+        writer.tensor("t", &[1 << 20], 24, vec![7; 1 << 20]).unwrap();
+        writer.write_file(&model).unwrap();
+        let model = GgufFile::open(&model).unwrap();
+        let data = model.tensor("t").unwrap().data;
+        assert_eq!(data.iter().map(|b| u64::from(*b)).sum::<u64>(), 7 << 20);
+        let before = resident(data);
+        model.release(&data[256 << 10..512 << 10]);
+        assert_eq!(before - resident(data), 256);
     }
 }

@@ -1,9 +1,9 @@
 //! Metadata values to be written, and their bytes.
 
+use super::MAX_ARRAY_DEPTH;
 use super::error::GgufError;
 use super::types::{ValueType, with_numbers};
 use super::value::{Value, values};
-use super::{MAX_ARRAY_DEPTH, MAX_HEADER_TEXT};
 
 with_numbers! { values
     /// A metadata value that owns its data. Made `From` numbers, bools, strings and vectors of them.
@@ -72,11 +72,6 @@ impl MetaValue {
     pub(super) fn encode(&self, key: &str) -> Result<Vec<u8>, GgufError> {
         if let MetaValue::Bytes(_) = self {
             return Err(refuse(key, "bytes that need not be UTF-8 are allowed inside arrays only"));
-        }
-        if let MetaValue::Str(s) = self
-            && s.len() as u64 > MAX_HEADER_TEXT
-        {
-            return Err(refuse(key, "a string outside arrays may have 256 MiB at most"));
         }
         let mut out = (self.value_type() as u32).to_le_bytes().to_vec();
         self.payload(key, 0, &mut out)?;

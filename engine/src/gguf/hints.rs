@@ -72,3 +72,22 @@ pub(super) fn magic_hint(found: &[u8]) -> &'static str {
         _ => "; give the path of a .gguf file",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_sorted() {
+        let told = |kind: io::ErrorKind| GgufError::from_io(Path::new("m"), "open", kind.into()).to_string();
+        for (kind, words) in [
+            (io::ErrorKind::NotFound, "m: no such file"),
+            (io::ErrorKind::PermissionDenied, "m: permission denied"),
+            (io::ErrorKind::IsADirectory, "m: this is a directory"),
+            (io::ErrorKind::StorageFull, "m: cannot open: "),
+        ] {
+            assert!(told(kind).starts_with(words), "{}", told(kind));
+            assert_eq!(told(kind).contains("free space on that disk"), kind == io::ErrorKind::StorageFull);
+        }
+    }
+}

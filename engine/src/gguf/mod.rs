@@ -53,6 +53,8 @@ mod types;
 mod value;
 mod writer;
 
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use bytes::tests::resident;
 pub(crate) use bytes::{FileBytes, begins_with, read_regular};
 pub use encode::MetaValue;
 pub use error::GgufError;

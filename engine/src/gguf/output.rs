@@ -179,6 +179,13 @@ impl Drop for Temp {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_denies_is_told_from_what_fails() {
+        let told = |kind: io::ErrorKind| io_error(Path::new("m"), "write", kind.into()).to_string();
+        assert!(told(io::ErrorKind::PermissionDenied).starts_with("m: permission denied"));
+        assert!(told(io::ErrorKind::StorageFull).starts_with("m: cannot write: "));
+    }
+
     fn put(path: &Path) -> Result<(), GgufError> {
         replace_file(path, |file| file.write_all(b"new").map_err(|e| io_error(path, "write", e)), |_| Ok(()))
     }
@@ -210,6 +217,7 @@ mod tests {
         let missing = at("missing");
         let error = write_file(&missing.join("file"), b"new").unwrap_err();
         assert!(error.contains(&missing.display().to_string()) && !missing.exists(), "{error}");
+        assert!(!error.contains(".part"), "the folder is not full: {error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 6, "nothing unfinished stays");
     }
 
@@ -231,6 +239,10 @@ mod tests {
             assert!(error.contains("HuggingFace cache"), "{error}");
             assert_eq!(fs::read_to_string(&blob).unwrap(), "old");
             assert!(same_file(path, &blob));
+        }
+        for path in [repository.join("other/file"), dir.path().join("blobs/file")] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            put(&path).unwrap();
         }
         let (file, own) = (dir.path().join("file"), dir.path().join("own"));
         fs::write(&file, "old").unwrap();

@@ -97,3 +97,22 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_bounded_by_the_file_or_by_the_limit() {
+        let check = |count, limit, room| check_count("key count", 16, count, limit, room).map_err(|e| e.to_string());
+        for (limit, room, why) in
+            [(4, 3, "the rest of the file"), (4, 4, "no model has more"), (4, 5, "no model has more")]
+        {
+            let most = room.min(limit);
+            assert_eq!(check(most, limit, room), Ok(()));
+            let error = check(most + 1, limit, room).unwrap_err();
+            let words = format!("key count at byte 16 says {}, but at most {most} are possible here: {why}", most + 1);
+            assert!(error.starts_with(&words), "{error}");
+        }
+    }
+}

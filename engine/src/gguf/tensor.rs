@@ -177,8 +177,9 @@ pub(super) fn place(
             let name = |i: usize| tensors.get(i).map(|t| t.info.name.clone()).unwrap_or_default();
             return Err(GgufError::Overlap { first: name(i), first_end: end, second: name(next_i), start: next_start });
         }
-        if end > file_len && furthest.is_none_or(|(f, _)| end > f) {
-            furthest = Some((end, i));
+        if end > file_len {
+            // None before it reaches further, as they do not overlap.
+            furthest.get_or_insert((end, i));
         }
         next = Some((start, i));
     }

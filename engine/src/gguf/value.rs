@@ -339,3 +339,17 @@ impl<T: Number> Iterator for NumberIter<'_, T> {
 }
 
 impl<T: Number> ExactSizeIterator for NumberIter<'_, T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that somebody changes under the map must not take all of the stack.
+    #[test]
+    fn arrays_lie_four_deep_at_most() {
+        let bytes = [ValueType::U8 as u32 as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let read = |depth| Value::read(&mut Cursor::new(&bytes, 0), ValueType::Array, "k", depth);
+        assert!(matches!(read(3), Some(Value::Array(ArrayView { count: 0, depth: 4, .. }))));
+        assert_eq!(read(4), None);
+    }
+}

@@ -347,3 +347,23 @@ fn shape_problem(e: &GgufError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_text_has_a_largest_size() {
+        let written = |before: u64| {
+            let mut writer = GgufWriter::new(3, 32).unwrap();
+            writer.text = before;
+            writer.meta("key", "text").unwrap();
+            writer.tensor("name", &[1], 24, vec![0]).unwrap();
+            writer.into_vec()
+        };
+        let left = MAX_HEADER_TEXT - 11;
+        written(left).unwrap();
+        let error = written(left + 1).unwrap_err().to_string();
+        assert!(error.contains("268435457 bytes of text: keys, names and strings may have 268435456"), "{error}");
+    }
+}

@@ -408,4 +408,48 @@ mod tests {
         sync_dir(dir.path()).unwrap();
         assert!(!cfg!(unix) || sync_dir(&dir.path().join("missing")).is_err());
     }
+
+    #[test]
+    fn each_file_has_its_place() {
+        let cache = Cache::new("root");
+        let digest = Digest::from_etag(&"a".repeat(40)).unwrap();
+        let slot = cache.partial(&digest);
+        let name = format!("git-sha1-{}", "a".repeat(40));
+        for (file, place) in [
+            (cache.lock_file("x"), "locks/x.lock"),
+            (slot.part, &format!("partial/{name}.part")),
+            (slot.note, &format!("partial/{name}.json")),
+            (cache.entry_file("o/n", "c", "d/t.json"), "entries/o--n/c/d%2Ft.json.json"),
+            (cache.absent_file("o/n", "c", "d/t.json"), "absent/o--n/c/d%2Ft.json"),
+            (cache.list_file("o/n", "c"), "lists/o--n/c.json"),
+            (cache.ref_file("o/n", "refs/pr/1"), "refs/o--n/refs%2Fpr%2F1"),
+            (cache.pin_file("o/n", "main"), "pins/o--n/main.json"),
+        ] {
+            assert_eq!(file, Path::new("root").join(place));
+        }
+    }
+
+    /// What cannot be read may be sound: only what was read and is wrong is damage.
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = |file: &Path, compressed| CacheEntry {
+            repo: "o/n".to_owned(),
+            commit: "c".to_owned(),
+            path: "p".to_owned(),
+            digest: Digest::from_etag(&"a".repeat(64)).unwrap(),
+            size: 3,
+            stored: 3,
+            compressed,
+            file: file.to_owned(),
+            last_used: SystemTime::UNIX_EPOCH,
+        };
+        let file = dir.path().join("file");
+        fs::write(&file, "abc").unwrap();
+        for compressed in [true, false] {
+            assert!(inspect(&entry(dir.path(), compressed), |_| {}).is_err(), "a folder");
+            assert!(matches!(inspect(&entry(&file, compressed), |_| {}), Ok(Some(_))));
+        }
+    }
 }

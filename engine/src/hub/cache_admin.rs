@@ -255,3 +255,47 @@ fn remove(file: &Path) -> Result<(), HubError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_dead_left_is_removed_when_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let minute = Duration::from_secs(60);
+        let ages = [("tmp", TEMP_AGE), ("partial", PARTIAL_AGE)];
+        for (folder, age) in ages {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            for (name, age) in [("old", age + minute), ("young", age - minute)] {
+                let file = fs::File::create(dir.path().join(folder).join(name)).unwrap();
+                file.set_modified(SystemTime::now() - age).unwrap();
+            }
+        }
+        // One that somebody fetches is not old, whatever its time says.
+        let held = dir.path().join("partial/held");
+        fs::File::create(&held).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let _lock = try_lock(&cache.lock_file("held")).unwrap().unwrap();
+        cache.verify().unwrap();
+        let left = |folder: &str| files(&dir.path().join(folder)).unwrap();
+        assert_eq!(left("tmp"), [dir.path().join("tmp/young")]);
+        assert_eq!(left("partial"), [held, dir.path().join("partial/young")]);
+    }
+
+    #[test]
+    fn only_what_is_missing_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(files(&dir.path().join("missing")).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(files(&file).unwrap(), [""; 0].map(PathBuf::from));
+        let error = files(&dir.path().join("x".repeat(300))).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read "), "{error}");
+        remove(&dir.path().join("missing")).unwrap();
+        let error = remove(dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot remove "), "{error}");
+        remove(&file).unwrap();
+        assert!(!file.exists());
+    }
+}

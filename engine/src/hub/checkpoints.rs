@@ -107,3 +107,47 @@ fn indexed(folder: &Path, there: &[String]) -> bool {
     let map = index.as_ref().and_then(|index| index.get("weight_map")?.as_object());
     map.is_some_and(|map| map.values().all(|file| file.as_str().is_some_and(has)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn the_command_that_converts_is_one_for_a_shell() {
+        let source = Path::new("hf:o/n");
+        let end = "--to i2_s -o FILE (--to f16 if its weights are not ternary)";
+        assert_eq!(convert_command(source, true), format!("bitnet convert hf:o/n --auto-download {end}"));
+        assert_eq!(convert_command(Path::new("a b"), false), format!("bitnet convert 'a b' {end}"));
+    }
+
+    /// A list that is known says what belongs to the checkpoint.
+    #[test]
+    fn all_files_of_the_list_must_be_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = HubSettings::new(dir.path().join("ours"));
+        settings.hf_caches = vec![dir.path().join("hf")];
+        let folder = dir.path().join("hf/models--o--n/snapshots").join(COMMIT);
+        fs::create_dir_all(&folder).unwrap();
+        let reference: ModelRef = format!("hf:o/n@{COMMIT}").parse().unwrap();
+        let here = |listed: &[&str], there: &[&str]| {
+            for file in files_of(&folder) {
+                fs::remove_file(folder.join(file)).unwrap();
+            }
+            there.iter().for_each(|file| fs::write(folder.join(file), "").unwrap());
+            let listed: Vec<String> = listed.iter().map(|file| (*file).to_owned()).collect();
+            Cache::new(&settings.cache_dir).set_files("o/n", COMMIT, &listed).unwrap();
+            cached(&settings, &reference).map(|here| here.files)
+        };
+        let (one, two) = ("model-1.safetensors", "model-2.safetensors");
+        assert_eq!(here(&["config.json", one, two], &["config.json", one]), None);
+        assert_eq!(here(&["config.json"], &["config.json"]), None);
+        assert_eq!(here(&["config.json", one, "README.md"], &["config.json", one]).unwrap(), ["config.json", one]);
+        // Of one that is not listed the folder says it.
+        fs::remove_file(dir.path().join("ours/lists/o--n").join(format!("{COMMIT}.json"))).unwrap();
+        assert!(cached(&settings, &reference).is_none());
+        fs::write(folder.join("model.safetensors"), "").unwrap();
+        assert!(cached(&settings, &reference).is_some());
+    }
+}

@@ -230,6 +230,14 @@ mod tests {
         fails("hf:o/n:q4_k", &["m-Q4_K_M.gguf"], &["q4_k", "m-Q4_K_M.gguf"]);
         fails("hf:o/n:x.gguf", &["m.gguf"], &["x.gguf", "m.gguf"]);
         fails("hf:o/n", &["config.json"], &["no GGUF"]);
+        let checkpoint = ["config.json", "model.safetensors"];
+        fails("hf:o/n:q4_0", &checkpoint, &["it is a checkpoint", "bitnet convert hf:o/n --auto-download"]);
+        for (reference, files) in
+            [("hf:o/n", &["config.json"][..]), ("hf:o/n:q4_0", &[&checkpoint[..], &["m.gguf"]].concat())]
+        {
+            let error = pick(reference, files).unwrap_err();
+            assert!(!error.contains("checkpoint"), "{error}");
+        }
         fails("hf:o/n@v1", &["a-i2_s.gguf", "b-i2_s.gguf"], &["hf:o/n@v1:a-i2_s.gguf", "hf:o/n@v1:b-i2_s.gguf"]);
         fails("hf:o/n", &["a.gguf", "b.gguf"], &["hf:o/n:a.gguf", "hf:o/n:b.gguf"]);
     }

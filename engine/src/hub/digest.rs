@@ -149,6 +149,18 @@ mod tests {
             assert!(digest.check(&b"hello!"[..], 5, |_| {}).unwrap().is_some());
             assert_eq!(Digest::from_name(&digest.to_string()), Some(digest));
         }
+        // In several pieces; of what is too long not a byte more than was promised is handed on.
+        let long = vec![7; 300 << 10];
+        let digest = Digest { algorithm: Algorithm::Sha256, hex: hex::encode(Sha256::digest(&long)) };
+        let mut seen = 0;
+        assert_eq!(digest.check(&long[..], 300 << 10, |part| seen += part.len()).unwrap(), None);
+        assert_eq!(seen, 300 << 10);
+        let mut seen = 0;
+        let wrong = digest.check(&long[..], 200 << 10, |part| seen += part.len()).unwrap().unwrap();
+        assert_eq!(wrong, "more than the 204800 bytes that were stored");
+        assert!(seen <= 200 << 10, "{seen}");
+        let wrong = digest.check(&long[..], 400 << 10, |_| {}).unwrap().unwrap();
+        assert_eq!(wrong, "307200 bytes instead of 409600");
         for no in ["", "\"of-the-redirect\"", "B6FC4C620B67D95F953A5C1C1230AAAB5DB5A1B0", "123"] {
             assert_eq!(Digest::from_etag(no), None, "{no}");
         }

@@ -188,3 +188,39 @@ impl HubError {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_long_is_cut() {
+        let names = |n: usize| (1..=n).map(|i| i.to_string()).collect::<Vec<_>>();
+        assert_eq!(some(&names(3)), "1, 2, 3");
+        assert!(some(&names(20)).ends_with("19, 20"));
+        assert!(some(&names(22)).ends_with("19, 20 and 2 more"));
+        assert_eq!(
+            (there_is("its files", &[]), there_is("its files", &names(2))),
+            ("its files: none".to_owned(), "its files: 1, 2".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_network_is_to_blame_or_the_request() {
+        let (text, tried, limit) = (String::new, Tried::default, Duration::ZERO);
+        let status = |status| HubError::Status { url: text(), status, message: text(), tried: tried() };
+        for (error, network) in [
+            (HubError::Network { url: text(), why: text(), tried: tried() }, true),
+            (HubError::Deadline { what: text(), limit, tried: tried() }, true),
+            (HubError::CircuitOpen { origin: text(), failures: 1, retry_in: limit, last: text() }, true),
+            (HubError::RateLimited { url: text(), wait: limit, limit, tried: tried() }, true),
+            (HubError::BadAnswer { url: text(), why: text(), tried: tried() }, true),
+            (status(500), true),
+            (status(499), false),
+            (HubError::Size { url: text(), expected: 1, got: 2, tried: tried() }, false),
+            (HubError::io("read", Path::new("x"), "why"), false),
+        ] {
+            assert_eq!(error.is_network(), network, "{error:?}");
+        }
+    }
+}

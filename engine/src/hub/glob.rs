@@ -110,6 +110,16 @@ mod tests {
             ("*[", "a[", true),
             ("Q4*", "q4_0", false),
             ("**/**", "a/b", true),
+            ("m[a-c0-2]x", "mbx", true),
+            ("m[a-c0-2]x", "m2x", true),
+            ("m[a-c0-2]x", "m3x", false),
+            ("m[ab]", "mb", true),
+            ("m[a-]", "m-", true),
+            ("m[a-]", "mb", false),
+            ("[!]x]", "y", true),
+            ("[!]x]", "]", false),
+            ("[]", "[]", true),
+            ("[ü]b", "üb", true),
         ] {
             assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
         }

@@ -88,3 +88,56 @@ fn verify(file: PathBuf, wanted: Option<&Digest>) -> Look {
         Err(cause) => Look::Damaged { file, why: format!("it cannot be read: {cause}") },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn files_are_found_under_their_commit_or_branch() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let put = |path: &str, text: &str| {
+            let file = home(root, "o/n").join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, text).unwrap();
+            file
+        };
+        let file = put(&format!("snapshots/{COMMIT}/d/f"), "text");
+        put("refs/main", &format!("{COMMIT}\n"));
+        put("refs/odd", "no commit");
+        put(&format!(".no_exist/{COMMIT}/gone"), "");
+        for revision in ["main", COMMIT] {
+            assert_eq!(present(root, "o/n", revision, "d/f"), Some((COMMIT.to_owned(), file.clone())));
+            assert_eq!(present(root, "o/n", revision, "d"), None, "a folder");
+        }
+        assert_eq!((present(root, "o/n", "odd", "d/f"), present(root, "o/other", "main", "d/f")), (None, None));
+        let absent = ["gone", "d/f"].map(|path| is_absent(root, "o/n", COMMIT, path));
+        assert_eq!(absent, [true, false]);
+    }
+
+    /// A file whose name says another checksum than the one that is wanted is none, sound or not.
+    #[test]
+    fn a_name_that_is_a_checksum_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let digests = ["a", "b"].map(|digit| Digest::from_etag(&digit.repeat(64)).unwrap());
+        let file = |name: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, "text").unwrap();
+            file
+        };
+        let named = || file(&digests[0].hex);
+        assert!(matches!(verify(named(), None), Look::Damaged { .. }));
+        assert!(matches!(verify(named(), Some(&digests[0])), Look::Damaged { .. }));
+        assert!(matches!(verify(named(), Some(&digests[1])), Look::Nothing));
+        assert!(matches!(verify(file("f"), None), Look::Nothing));
+        assert!(matches!(verify(file("f"), Some(&digests[1])), Look::Damaged { .. }));
+        let sound = Digest::from_etag("982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1").unwrap();
+        for (name, wanted) in [("f", Some(&sound)), (&*sound.hex, Some(&sound)), (&*sound.hex, None)] {
+            let Look::Found(found) = verify(file(name), wanted) else { panic!("{name} {wanted:?}") };
+            assert_eq!((found.digest, found.size), (sound.clone(), 4));
+        }
+    }
+}

@@ -122,12 +122,59 @@ impl HfStore {
     }
 }
 
-#[cfg(unix)]
 fn symlink(target: &Path, at: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, at)
+    #[cfg(unix)]
+    use std::os::unix::fs::symlink;
+    #[cfg(windows)]
+    use std::os::windows::fs::symlink_file as symlink;
+    symlink(target, at)
 }
 
-#[cfg(windows)]
-fn symlink(target: &Path, at: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, at)
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn a_file_of_a_commit_leads_to_its_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        for links in [true, false] {
+            let store = HfStore::new(&dir.path().join(links.to_string()), "o/n", links);
+            let digests = ["a", "b"].map(|digit| Digest::from_etag(&digit.repeat(64)).unwrap());
+            fs::create_dir_all(store.home().join("blobs")).unwrap();
+            for digest in &digests {
+                fs::write(store.blob(digest), &digest.hex[..1]).unwrap();
+            }
+            let file = store.file(COMMIT, "d/f");
+            // One that leads elsewhere is replaced, one that is right stays.
+            for digest in [&digests[0], &digests[1], &digests[1]] {
+                store.link(digest, COMMIT, "d/f").unwrap();
+                assert_eq!(fs::read_to_string(&file).unwrap(), digest.hex[..1]);
+                let target = PathBuf::from(format!("../../../blobs/{}", digest.hex));
+                assert_eq!(fs::read_link(&file).ok(), links.then_some(target));
+            }
+            assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "nothing unfinished stays");
+        }
+    }
+
+    #[test]
+    fn a_branch_is_noted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = HfStore::new(dir.path(), "o/n", true);
+        let file = dir.path().join("models--o--n/refs/main");
+        store.set_ref("main", COMMIT).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), COMMIT);
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        File::options().append(true).open(&file).unwrap().set_modified(old).unwrap();
+        store.set_ref("main", COMMIT).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), old, "it is not written again");
+        let other = COMMIT.replace('0', "f");
+        store.set_ref("main", &other).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), other);
+        // A commit is no branch.
+        store.set_ref(COMMIT, COMMIT).unwrap();
+        assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+    }
 }

@@ -23,7 +23,8 @@ use super::reference::MAIN;
 use super::retry::asked_wait;
 use super::settings::{HubSettings, Token};
 
-const MAX_HOPS: usize = 10;
+/// Addresses that one request goes to, the first included.
+const MAX_ADDRESSES: usize = 10;
 
 /// What a HEAD tells about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,10 +132,6 @@ impl Http {
                 Ok((response, None))
             }
             Ok(response) => Ok((response, Some(permit))),
-            Err(cause) if cause.is_builder() => {
-                let why = format!("no request for {} can be made: {}", shown(url), causes(&cause.without_url()));
-                Err(Failure::fatal(HubError::Client { why }))
-            }
             Err(cause) => {
                 let mut why = causes(&cause.without_url());
                 if let Some(proxy) = self.routes.of(url) {
@@ -156,17 +153,10 @@ impl Http {
         let Some(to) = text(response.headers(), "location").and_then(|location| url.join(location).ok()) else {
             return Err(Failure::bad_answer(url, "a redirect that leads nowhere"));
         };
-        let refuse = |why| Failure::fatal(HubError::Redirect { url: shown(url), to: shown(&to), why });
-        if !matches!(to.scheme(), "http" | "https") || (url.scheme() == "https" && to.scheme() == "http") {
-            return Err(refuse("we do not leave HTTPS"));
+        match refused(url, &to, seen) {
+            None => Ok(to),
+            Some(why) => Err(Failure::fatal(HubError::Redirect { url: shown(url), to: shown(&to), why })),
         }
-        if !seen.insert(to.to_string()) {
-            return Err(refuse("the redirects go round in a circle"));
-        }
-        if seen.len() > MAX_HOPS {
-            return Err(refuse("too many redirects"));
-        }
-        Ok(to)
     }
 
     /// One HEAD for a file's metadata, for no longer than `patience` and the setting.
@@ -354,6 +344,17 @@ impl Http {
     }
 }
 
+/// Why a redirect is not followed; it is noted in `seen`.
+fn refused(url: &Url, to: &Url, seen: &mut HashSet<String>) -> Option<&'static str> {
+    if !matches!(to.scheme(), "http" | "https") || (url.scheme() == "https" && to.scheme() == "http") {
+        return Some("we do not leave HTTPS");
+    }
+    if !seen.insert(to.to_string()) {
+        return Some("the redirects go round in a circle");
+    }
+    (seen.len() > MAX_ADDRESSES).then_some("too many redirects")
+}
+
 /// The origin answered.
 fn settle(permit: Option<Permit>) {
     if let Some(permit) = permit {
@@ -364,4 +365,48 @@ fn settle(permit: Option<Permit>) {
 /// A header as text.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet_mock_hub::{MockHub, Repo, Storage};
+
+    #[test]
+    fn a_redirect_stays_with_https_and_ends() {
+        let refused_at_once = |from: &str, to: &str| {
+            let [from, to] = [from, to].map(|url| Url::parse(url).unwrap());
+            refused(&from, &to, &mut HashSet::from([from.to_string()]))
+        };
+        let leaves = Some("we do not leave HTTPS");
+        for (from, to, why) in [
+            ("https://a/x", "https://b/x", None),
+            ("http://a/x", "https://b/x", None),
+            ("http://a/x", "http://b/x", None),
+            ("https://a/x", "http://a/x", leaves),
+            ("https://a/x", "ftp://b/x", leaves),
+            ("http://a/x", "file:///x", leaves),
+            ("http://a/x", "http://a/x", Some("the redirects go round in a circle")),
+        ] {
+            assert_eq!(refused_at_once(from, to), why, "{from} {to}");
+        }
+        let url = |n: usize| Url::parse(&format!("http://a/{n}")).unwrap();
+        let mut seen = HashSet::from([url(0).to_string()]);
+        let answers: Vec<_> = (1..=10).map(|n| refused(&url(n - 1), &url(n), &mut seen)).collect();
+        assert!(answers[..9].iter().all(Option::is_none) && answers[9] == Some("too many redirects"), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_json_has_a_largest_size() {
+        let hub = MockHub::builder().repo(Repo::new("o/n").file("f", "1", Storage::Git)).start().unwrap();
+        let mut settings = HubSettings::new("unused");
+        settings.endpoint = hub.endpoint().to_owned();
+        let (http, counters) = (Http::new(&settings).unwrap(), Counters::default());
+        let target = Target { repo: "o/n", revision: "main", path: "*" };
+        let ask = async |limit| http.json(&counters, "api/models/o/n/revision/main", target, limit).await;
+        let size = ask(1 << 20).await.unwrap().len();
+        assert_eq!(ask(size).await.unwrap().len(), size);
+        let failure = ask(size - 1).await.unwrap_err();
+        assert_eq!(failure.cause, "its list is absurdly long");
+    }
 }

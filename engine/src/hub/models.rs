@@ -229,3 +229,22 @@ pub(super) fn files_of(dir: &Path) -> Vec<String> {
     out.sort();
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_looked_into_to_a_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = |n: usize| format!("{}file", "d/".repeat(n));
+        for n in [0, 1, DEPTH, DEPTH + 1] {
+            let file = dir.path().join(deep(n));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("d", dir.path().join("link")).unwrap();
+        assert_eq!(files_of(dir.path()), [deep(DEPTH), deep(1), deep(0)]);
+    }
+}

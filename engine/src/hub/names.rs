@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_is_forty_hex_digits() {
+        assert!(is_commit("0123456789abcdef0123456789abcdef01234567"));
+        for no in ["", "0123abc", &"a".repeat(39), &"a".repeat(41), &"A".repeat(40), &"g".repeat(40)] {
+            assert!(!is_commit(no), "{no}");
+        }
+    }
+
+    #[test]
     fn encoding() {
         assert_eq!(encode("refs/pr/1", false), "refs%2Fpr%2F1");
         assert_eq!(encode("a b/ü?.json", true), "a%20b/%C3%BC%3F.json");

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use super::cache::write_atomic;
@@ -67,7 +68,8 @@ impl Partial {
         let validator = fs::read(&note)
             .ok()
             .and_then(|text| serde_json::from_slice::<Note>(&text).ok())
-            .and_then(|note| note.validator);
+            .and_then(|note| note.validator)
+            .filter(|validator| HeaderValue::from_str(validator).is_ok());
         Ok(Self { file, fresh, hasher, done, mixed: done > 0, validator: validator.filter(|_| done > 0), part, note })
     }
 
@@ -91,5 +93,33 @@ impl Partial {
         self.hasher.update(bytes);
         self.done += bytes.len() as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::digest::Digest;
+
+    #[test]
+    fn what_an_earlier_run_left_is_known_with_its_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = Slot { part: dir.path().join("part"), note: dir.path().join("note") };
+        fs::write(&slot.note, r#"{"validator": "\"x\""}"#).unwrap();
+        // SHA-1 of git's blobs of five bytes: "hello".
+        let digest = Digest::from_etag("b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0").unwrap();
+        let meta = Metadata { commit: String::new(), digest: digest.clone(), size: 5 };
+        for (there, done) in [(None, 0), (Some(""), 0), (Some("hel"), 3), (Some("hello"), 5), (Some("hello!"), 0)] {
+            let _ = fs::remove_file(&slot.part);
+            if let Some(there) = there {
+                fs::write(&slot.part, there).unwrap();
+            }
+            let mut partial = Partial::open(slot.clone(), &meta).unwrap();
+            assert_eq!((partial.done, partial.mixed), (done, done > 0), "{there:?}");
+            assert_eq!(partial.validator.as_deref(), (done > 0).then_some("\"x\""), "{there:?}");
+            partial.write(&b"hello"[done as usize..]).unwrap();
+            assert_eq!((partial.done, partial.hasher.hex()), (5, digest.hex.clone()));
+            assert_eq!(fs::read(&slot.part).unwrap(), b"hello");
+        }
     }
 }

@@ -240,6 +240,11 @@ mod tests {
             let error = proxies(&[("HTTPS_PROXY", bad)]).routes().err().unwrap().to_string();
             assert!(error.contains("HTTPS_PROXY") && !error.contains("secret"), "{bad}: {error}");
         }
-        assert!(!format!("{:?}", proxies(&all)).contains("u:p"));
+        let shown = format!("{:?}", proxies(&all));
+        assert_eq!(shown, r#"Proxies { http: None, https: Some("set"), all: Some("set"), none: None }"#);
+        assert!(Routes::default().is_empty() && proxies(&[("NO_PROXY", "*")]).routes().unwrap().is_empty());
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            assert!(!proxies(&[(name, "a:1")]).routes().unwrap().is_empty(), "{name}");
+        }
     }
 }

@@ -97,6 +97,12 @@ mod tests {
             assert!(*wait >= full / 2 && *wait <= full, "{wait:?} of {full:?}");
         }
         assert!(waits("a").iter().all(|wait| *wait <= policy.cap));
+        let mut backoff = Backoff::new(&policy, "a");
+        for _ in 0..3 {
+            backoff.next();
+        }
+        backoff.reset();
+        assert!(backoff.next() <= policy.base, "the first wait again");
         assert_eq!(waits("a"), waits("a"));
         assert_ne!(waits("a"), waits("b"));
     }

@@ -364,5 +364,74 @@ mod tests {
     fn a_token_is_never_printed() {
         let s = from(&[("HOME", "/h"), ("HF_TOKEN", "hf_secret")]).unwrap();
         assert!(!format!("{s:?} {s:#?}").contains("secret"));
+        assert!(format!("{s:?}").contains("token: Value(Token(redacted))"));
+    }
+
+    #[test]
+    fn times_and_sizes_have_units_and_limits() {
+        for (text, expected) in [
+            ("3", Some(3)),
+            ("2K", Some(2 << 10)),
+            ("2k", Some(2 << 10)),
+            ("5M", Some(5 << 20)),
+            ("7g", Some(7 << 30)),
+            ("", None),
+            ("K", None),
+            ("-1", None),
+            ("1T", None),
+            ("18014398509481984K", None),
+        ] {
+            assert_eq!(bytes("X", text).ok(), expected, "{text}");
+        }
+        let longest = Duration::from_secs(10_000_000);
+        for (text, expected) in [
+            ("0.5", Some(Duration::from_millis(500))),
+            ("inf", Some(longest)),
+            ("10000001", Some(longest)),
+            ("0", None),
+            ("-1", None),
+            ("nan", None),
+        ] {
+            assert_eq!(seconds("X", text).ok(), expected, "{text}");
+        }
+        let time = |slowest, bytes| Timeouts { slowest, ..Timeouts::default() }.for_bytes(bytes).as_secs();
+        assert_eq!([time(None, 1 << 30), time(Some(1 << 20), 0), time(Some(1 << 20), 5 << 20)], [600, 600, 605]);
+        assert_eq!(time(Some(0), 7), 607);
+    }
+
+    #[test]
+    fn variables_set_what_they_say() {
+        let s = |pairs: &[(&str, &str)]| from(&[&[("HOME", "/h")], pairs].concat()).unwrap();
+        let plain = s(&[]);
+        assert_eq!((plain.hf_links, plain.retry.seed, plain.timeouts.clone()), (true, None, Timeouts::default()));
+        assert_eq!(plain.endpoint, "https://huggingface.co");
+        let other = s(&[
+            ("HF_HUB_DISABLE_SYMLINKS", "1"),
+            ("BITNET_SEED", "7"),
+            ("HF_ENDPOINT", "http://mirror"),
+            ("HF_HUB_ETAG_TIMEOUT", "3"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "4"),
+        ]);
+        assert_eq!((other.hf_links, other.retry.seed, other.endpoint.as_str()), (false, Some(7), "http://mirror"));
+        let seconds = Duration::from_secs;
+        let expected = Timeouts { metadata: seconds(3), stall: seconds(4), ..Timeouts::default() };
+        assert_eq!(other.timeouts, expected);
+        // Whoever sets a limit means it.
+        let limited = s(&[("BITNET_DOWNLOAD_TIMEOUT", "5")]).timeouts;
+        assert_eq!(limited, Timeouts { overall: seconds(5), slowest: None, ..Timeouts::default() });
+    }
+
+    #[test]
+    fn a_token_file_that_somebody_named_must_be_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, missing) = (dir.path().join("token"), dir.path().join("missing"));
+        std::fs::write(&file, "hf_x\n").unwrap();
+        for source in [TokenSource::File, TokenSource::Implicit] {
+            assert_eq!(source(file.clone()).load().unwrap(), Token::new("hf_x"));
+            assert_eq!(source(missing.clone()).load().unwrap(), None);
+        }
+        let folder = dir.path().to_owned();
+        assert!(TokenSource::File(folder.clone()).load().unwrap_err().to_string().starts_with("cannot read "));
+        assert_eq!(TokenSource::Implicit(folder).load().unwrap(), None);
     }
 }

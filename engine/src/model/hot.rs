@@ -89,7 +89,7 @@ impl Model {
         if wish == HugePages::Off {
             return Copied::Nothing;
         }
-        let (parts, needed) = self.hot();
+        let (parts, needed) = self.hot(SCREENED);
         if wish == HugePages::Auto && self.weights.hot.get().is_none() && !self.worth_copying(needed) {
             return Copied::Nothing;
         }
@@ -113,7 +113,7 @@ impl Model {
 
     /// Bytes of the matrices of the layers, which every pass reads.
     pub(crate) fn body_bytes(&self) -> usize {
-        self.hot().1
+        self.hot(SCREENED).1
     }
 
     fn worth_copying(&self, bytes: usize) -> bool {
@@ -138,13 +138,13 @@ impl Model {
         });
     }
 
-    /// Where the copies would lie, by matrix and one after the other, and their bytes.
-    fn hot(&self) -> (Vec<Option<Range<usize>>>, usize) {
+    /// Where the copies would lie, by matrix and one after the other, and their bytes. `screened` is [`SCREENED`].
+    fn hot(&self, screened: usize) -> (Vec<Option<Range<usize>>>, usize) {
         let mut wanted = vec![false; self.weights.matrices().count()];
         for step in &self.plan {
             let Op::Linear(Linear { dst, weight, .. }) = step.op else { continue };
             let matrix = self.weights.matrix(weight);
-            let cold = dst == Slot::Logits && matrix.act == ActKind::F32 && matrix.data.len() >= SCREENED;
+            let cold = dst == Slot::Logits && matrix.act == ActKind::F32 && matrix.data.len() >= screened;
             // What was unpacked is in memory of its own already.
             wanted[weight.0] = !cold && self.weights.in_file(weight);
         }
@@ -172,4 +172,65 @@ fn available_memory() -> Option<usize> {
     };
     let limited = figure("max").zip(figure("current")).map(|(max, current)| max.saturating_sub(current));
     Some(limited.map_or(bytes, |limit| limit.min(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::GgufFile;
+    use bitnet_kernels::quant::I2sLayout;
+
+    const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/models/tiny-bitnet.gguf");
+
+    fn tiny() -> Model {
+        Model::open(&GgufFile::open(TINY).unwrap(), I2sLayout::X86).unwrap()
+    }
+
+    #[test]
+    fn large_weights_of_a_mapped_file_are_copied_unasked() {
+        let (mapped, given) = (tiny(), huge_pages_are_given());
+        assert!(!mapped.worth_copying(LEAST_BYTES - 1) && !mapped.may_copy(LEAST_BYTES - 1));
+        assert_eq!((mapped.worth_copying(LEAST_BYTES), mapped.may_copy(LEAST_BYTES)), (given, given));
+        let owned = Model::open(&GgufFile::from_vec(std::fs::read(TINY).unwrap()).unwrap(), I2sLayout::X86).unwrap();
+        assert!(!owned.worth_copying(LEAST_BYTES));
+        // Once is enough.
+        assert_eq!(mapped.copy_hot(HugePages::On, &Pool::new(1).unwrap()), Copied::Bytes(mapped.body_bytes()));
+        assert!(!mapped.may_copy(LEAST_BYTES));
+    }
+
+    #[test]
+    fn a_large_output_matrix_of_floats_is_cold() {
+        let mut model = tiny();
+        let output = model.output().unwrap().weight;
+        let size = model.weights.matrix(output).data.len();
+        let copied = |model: &Model, screened: usize| -> Vec<usize> {
+            let (parts, bytes) = model.hot(screened);
+            assert_eq!(parts.iter().flatten().map(|part| part.end).max(), Some(bytes));
+            (0..parts.len()).filter(|at| parts[*at].is_some()).collect()
+        };
+        let (all, some) = (copied(&model, size + 1), copied(&model, size));
+        assert!(all.contains(&output.0) && all.len() > 1, "{all:?}");
+        assert_eq!(some, all.iter().copied().filter(|at| *at != output.0).collect::<Vec<_>>());
+        assert_eq!(copied(&model, 0), some);
+        // The layers are not, whatever they are multiplied with.
+        model.weights.without_rounding();
+        assert!(model.weights.matrices().all(|(_, matrix)| matrix.act == ActKind::F32));
+        assert_eq!(copied(&model, 0), some);
+        assert_eq!((model.body_bytes(), copied(&model, SCREENED)), (model.hot(size + 1).1, all));
+    }
+
+    #[test]
+    fn wishes_have_names() {
+        let named = ["auto", "on", "off"].map(str::parse);
+        assert_eq!(named, [Ok(HugePages::Auto), Ok(HugePages::On), Ok(HugePages::Off)]);
+        assert_eq!("yes".parse::<HugePages>(), Err("`yes` is none of: auto, on, off".to_owned()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_that_can_be_had_is_less_than_all() {
+        let all = bytes_of(&std::fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal:").unwrap();
+        let available = available_memory().unwrap() as u64;
+        assert!((1 << 20..all).contains(&available), "{available} of {all}");
+    }
 }

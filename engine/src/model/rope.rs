@@ -111,4 +111,12 @@ mod tests {
         assert!(divisors.iter().any(|d| *d > 1.0 && *d < 4.0));
         assert!(yarn(64, 10_000.0, 1.0, 2048.0).iter().all(|d| *d == 1.0));
     }
+
+    /// All pairs turn less than once: as in llama.cpp the ramp ends at the last dimension, of which there are twice as many.
+    #[test]
+    fn the_ramp_of_yarn_ends_at_the_last_dimension() {
+        let divisors = yarn(16, 5.0, 4.0, 170.0);
+        let expected = (0..8).map(|i| 1.0 / (1.0 - 0.75 * i as f32 / 15.0));
+        assert!(divisors.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{divisors:?}");
+    }
 }

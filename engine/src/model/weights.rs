@@ -428,3 +428,28 @@ fn check_shape(view: &TensorView<'_>, expected: &[u64]) -> Result<(), ModelError
     }
     Err(ModelError::Shape { name: view.info.name.clone(), expected: expected.to_vec(), found: found.clone() })
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::gguf::resident;
+    use crate::model::Model;
+
+    /// The pages of the embedding's rows, and no others.
+    #[test]
+    fn rows_are_given_back() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/models/tiny-bitnet.gguf");
+        let model = Model::open(&GgufFile::open(path).unwrap(), I2sLayout::X86).unwrap();
+        let table = model.weights.matrix(MatrixId(0));
+        let row = table.data.len() / table.rows;
+        let rows = table.rows / 4..table.rows / 2;
+        assert!(row * rows.len() >= 64 << 10, "enough to be told from the pages at both ends");
+        let touch = || model.weights.file().views().flat_map(|view| view.data).map(|b| u64::from(*b)).sum::<u64>();
+        let sum = touch();
+        let before = resident(table.data);
+        model.weights.release(MatrixId(0), rows.clone());
+        let freed = (before - resident(table.data)) << 10;
+        assert!(freed.abs_diff(row * rows.len()) <= 8 << 10, "{freed} bytes of rows of {row}");
+        assert_eq!(touch(), sum);
+    }
+}

@@ -184,3 +184,24 @@ fn type_39_is_sized_and_explained() {
         assert!(note.contains(why), "{note}");
     }
 }
+
+/// 64 x 32 weights are 1,088 bytes as MXFP4. As TL2 they have half of that at most, a scale and padding.
+#[test]
+fn a_truncated_mxfp4_is_no_tl2() {
+    let file = |bytes: usize| {
+        let mut raw = Raw::header(3, 1, 0);
+        raw.tensor(0, "t", &[64, 32], 39, 0).pad(32).data(bytes);
+        raw.open()
+    };
+    let most = 1088 / 2 + 32 + 64;
+    for (bytes, name, size) in [(64, "tl2", 64), (most, "tl2", most), (1088, "mxfp4", 1088), (1100, "mxfp4", 1088)] {
+        let file = file(bytes).unwrap();
+        assert_eq!((file.type_name(&file.tensors()[0]), file.tensors()[0].size), (name, size as u64), "{bytes}");
+    }
+    for bytes in [most + 1, 1087] {
+        match file(bytes) {
+            Err(GgufError::TensorOutside { missing, .. }) => assert_eq!(missing, 1088 - bytes as u64),
+            other => panic!("{bytes}: {other:?}"),
+        }
+    }
+}

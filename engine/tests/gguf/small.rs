@@ -81,12 +81,41 @@ fn names_have_a_longest_length() {
     let error = writer.meta(&"k".repeat(65_536), 1u32).map(drop).unwrap_err().to_string();
     assert!(error.contains("65536 bytes, 65535 are the limit"), "{error}");
     assert!(writer.meta("", 1u32).is_err());
+    let file = GgufFile::from_vec(writer.into_vec().unwrap()).unwrap();
+    assert_eq!(file.metadata().u32(&"k".repeat(65_535)).unwrap(), Some(1));
 }
 
-/// Zeros that no page stands for: a text may have 256 MiB.
 #[test]
-fn a_text_has_a_longest_length() {
-    let text = String::from_utf8(vec![0; (256 << 20) + 1]).unwrap();
-    let error = GgufWriter::new(3, 32).unwrap().meta("k", text).map(drop).unwrap_err().to_string();
-    assert!(error.contains("256 MiB at most"), "{error}");
+fn keys_have_a_largest_number() {
+    let written = |keys: u32| {
+        let mut writer = GgufWriter::new(3, 32).unwrap();
+        for key in 0..keys {
+            writer.meta(&key.to_string(), true).unwrap();
+        }
+        writer.into_vec()
+    };
+    assert_eq!(GgufFile::from_vec(written(65_536).unwrap()).unwrap().metadata().len(), 65_536);
+    let error = written(65_537).unwrap_err().to_string();
+    assert!(error.contains("65537 keys: 65536 is the most"), "{error}");
+}
+
+#[test]
+fn values_are_described_by_their_beginning() {
+    let text = |n: usize| Value::Str(&"é".repeat(n)).describe();
+    assert_eq!(text(40), format!("string {:?}", "é".repeat(40)));
+    assert_eq!(text(41), format!("string {:?}...", "é".repeat(40)));
+    assert_eq!(Value::Bytes(b"ab").describe(), "string of 2 bytes");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_with_its_place() {
+    let mut raw = Raw::header(3, 0, 2);
+    raw.key_u32(0, "first", 1).key(1, "second", BOOL).field("value", &[1]);
+    let place = raw.bytes.len() as u64 - 5;
+    let file = raw.open().unwrap();
+    assert_eq!((file.metadata().file_offset("second"), file.metadata().file_offset("third")), (Some(place), None));
+    match file.metadata().u32("second") {
+        Err(GgufError::WrongType { at, .. }) => assert_eq!(at, place),
+        other => panic!("{other:?}"),
+    }
 }

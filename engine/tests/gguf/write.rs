@@ -163,6 +163,10 @@ fn streams_must_give_what_they_promised() {
             "{given}: {e}"
         );
     }
+    // In pieces, of which the second is too long.
+    let mut w = GgufWriter::new(3, 32).unwrap();
+    w.tensor_with("t", &[100], 24, 100, |out| (0..2).try_for_each(|_| out.write_all(&[1; 60]))).unwrap();
+    assert!(matches!(w.write_to(io::sink()), Err(GgufError::WrongDataSize { expected: 100, found: 120, .. })));
     // Even if the closure hides the refusal.
     let mut w = GgufWriter::new(3, 32).unwrap();
     w.tensor_with("t", &[4], 24, 4, |out| {

@@ -4,10 +4,11 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitnet_engine::hub::{
-    Event, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts, Token, TokenSource,
+    Event, HubError, HubMetrics, HubSettings, Observer, RetryPolicy, SmartTokenizerDownload, Timeouts, Token,
+    TokenSource,
 };
 use bitnet_mock_hub::{Access, MockHub, MockHubBuilder, Repo, Rule, Side, Storage};
 
@@ -130,4 +131,43 @@ pub fn files_under(dir: &Path) -> Vec<String> {
 /// Blobs and entries: what counts as cached.
 pub fn cached(dir: &Path) -> Vec<String> {
     files_under(dir).into_iter().filter(|name| name.starts_with("blobs") || name.starts_with("entries")).collect()
+}
+
+pub const FILE: &str = "tokenizer.json";
+
+/// Fetches under faults and expects the right bytes; returns the hub for questions.
+pub async fn survives(rules: impl IntoIterator<Item = Rule>) -> (MockHub, Vec<Event>, HubMetrics) {
+    let (hub, dir) = (hub(rules), tempfile::tempdir().unwrap());
+    let (client, events) = client(&hub, dir.path());
+    let file = client.fetch(REPO, "main", FILE).await.unwrap();
+    assert_eq!(*file.read().unwrap(), body());
+    assert_eq!(client.cache().verify().unwrap().sound.len(), 1);
+    let left: Vec<_> = files_under(dir.path()).into_iter().filter(|name| name.starts_with("partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    (hub, events.all(), client.metrics())
+}
+
+/// Fetches under faults that do not end and expects an error, and nothing in the cache; when the faults end, all is well.
+pub async fn fails(rules: impl IntoIterator<Item = Rule>) -> (MockHub, HubError, HubMetrics) {
+    let (hub, dir) = (hub(rules), tempfile::tempdir().unwrap());
+    let (client, _) = client(&hub, dir.path());
+    let started = Instant::now();
+    let error = client.fetch(REPO, "main", FILE).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(cached(dir.path()), [""; 0], "nothing may be cached");
+    let text = error.to_string();
+    assert!(!text.contains("Signature"), "the signed part of an address is shown: {text}");
+    assert!(
+        text.contains("run") || text.contains("check") || text.contains("export") || text.contains("curl"),
+        "no way out is named: {text}"
+    );
+    let metrics = client.metrics();
+    hub.heal();
+    let (client, _) = client_with(settings(&hub, dir.path()));
+    assert_eq!(*client.fetch(REPO, "main", FILE).await.unwrap().read().unwrap(), body());
+    (hub, error, metrics)
+}
+
+pub fn gets(hub: &MockHub) -> Vec<Option<String>> {
+    hub.log().entries().into_iter().filter(|entry| entry.side == Side::Cdn).map(|entry| entry.range).collect()
 }

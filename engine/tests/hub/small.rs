@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::*;
-use bitnet_engine::hub::{HubError, HubSettings, ModelRef, checkpoints, models};
-use bitnet_mock_hub::{MockHub, Repo, Storage, sha256_hex};
+use bitnet_engine::hub::{HubError, HubSettings, ModelRef, Source, checkpoints, models};
+use bitnet_mock_hub::{Fault, MockHub, Repo, Side, Storage, sha256_hex};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -40,6 +40,18 @@ async fn an_old_list_is_asked_for_again() {
     assert_eq!(client.list(REPO, "main").await.unwrap().files.len(), 6);
     hub.put(Repo::new(REPO).file("new", "1", Storage::Git));
     assert_eq!(client.list(REPO, "main").await.unwrap().files, ["new"]);
+    // Also where the clock was put back since.
+    let seen = dir.path().join("refs/org--name/main");
+    for (path, listed) in [("newer", true), ("newest", false)] {
+        hub.put(Repo::new(REPO).file(path, "1", Storage::Git));
+        let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+        fs::File::options().append(true).open(&seen).unwrap().set_modified(later).unwrap();
+        if listed {
+            assert_eq!(client.list(REPO, "main").await.unwrap().files, [path]);
+        } else {
+            assert_eq!(*client.fetch(REPO, "main", path).await.unwrap().read().unwrap(), b"1");
+        }
+    }
 }
 
 /// A branch whose history was rewritten: what the hub does not have any more is not what the branch is.
@@ -159,4 +171,108 @@ async fn a_model_of_the_cache_says_what_comes_before_it() {
     let found = models::cached(&settings, &wanted).unwrap().unwrap();
     assert_eq!((found.choice.first(), found.choice.why.as_str()), ("m-i2_s.gguf", "i2_s comes first"));
     assert_eq!(found.choice.others, ["m-q8_0.gguf"]);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, packets) in [("../up", 2), ("up", 1)] {
+        let hub = MockHub::builder().repo(Repo::new(REPO).file(path, "1", Storage::Git)).start().unwrap();
+        let (client, _) = client(&hub, &dir.path().join(packets.to_string()));
+        for _ in 0..2 {
+            assert_eq!(client.list(REPO, "main").await.unwrap().files, [path]);
+        }
+        assert_eq!(hub.log().len(), packets);
+    }
+}
+
+/// What is known stands in for a hub that is down, and for none that has an answer.
+#[tokio::test]
+async fn a_list_is_known_or_asked_for() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    let mut settings = settings(&hub, dir.path());
+    (settings.ref_ttl, settings.retry.retries) = (Duration::ZERO, 0);
+    let (client, _) = client_with(settings);
+    let down = || Fault::Status { status: 503 }.always().on(Side::Hub);
+    hub.fault(down());
+    let error = client.list(REPO, "main").await.unwrap_err();
+    assert!(matches!(error, HubError::Status { status: 503, .. }), "{error}");
+    hub.heal();
+    let known = client.list(REPO, "main").await.unwrap();
+    hub.fault(down());
+    assert_eq!(client.list(REPO, "main").await.unwrap(), known);
+    hub.heal();
+    hub.fault(Fault::Status { status: 404 }.always().on(Side::Hub));
+    let error = client.list(REPO, "main").await.unwrap_err();
+    assert!(matches!(error, HubError::Status { status: 404, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn parts_that_are_there_are_selected_once() {
+    let part = |n: u32| format!("m-0000{n}-of-00003.gguf");
+    let repo = Repo::new(REPO).file("a.json", "1", Storage::Git);
+    let repo = [1, 3].into_iter().fold(repo, |repo, n| repo.file(&part(n), "1", Storage::Git));
+    let (hub, dir) = (MockHub::builder().repo(repo).start().unwrap(), tempfile::tempdir().unwrap());
+    let (client, _) = client(&hub, dir.path());
+    let selected = client.select(REPO, "main", &["*.gguf", &part(3)], &["*.json"]).await.unwrap();
+    assert_eq!(selected.files, ["a.json".to_owned(), part(1), part(3)]);
+}
+
+#[tokio::test]
+async fn a_model_comes_with_what_lies_beside_it() {
+    let repo = ["sub/tokenizer.json", "sub/README.md", "tokenizer.json", "sub/more/tokenizer.json"].into_iter();
+    let repo = repo.fold(Repo::new(REPO), |repo, path| repo.file(path, "1234", Storage::Git));
+    let model = noise(3000, 1);
+    let repo = repo.file("sub/m.gguf", model.clone(), Storage::Lfs);
+    let (hub, dir) = (MockHub::builder().repo(repo).start().unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&hub, &dir.path().join("ours"));
+    settings.hf_caches = vec![dir.path().join("hf")];
+    let (client, _) = client_with(settings);
+    let wanted = reference("hf:org/name");
+    let blobs = dir.path().join("hf/models--org--name/blobs");
+    let part = blobs.join(format!("{}.incomplete", sha256_hex(&model)));
+    // What an earlier run left need not come again, but for what is too long.
+    fs::create_dir_all(&blobs).unwrap();
+    for (left, missing) in [(0, 3004), (1000, 2004), (3000, 4), (3001, 3004)] {
+        fs::write(&part, vec![0; left]).unwrap();
+        let plan = client.plan_model(&wanted).await.unwrap();
+        assert_eq!(plan.plan.missing_files().collect::<Vec<_>>(), ["sub/m.gguf", "sub/tokenizer.json"]);
+        assert_eq!(plan.plan.missing_bytes(), missing, "{left}");
+    }
+    fs::write(&part, &model[..1000]).unwrap();
+    let plan = client.plan_model(&wanted).await.unwrap();
+    assert_eq!((plan.plan.commit().len(), plan.choice.first()), (40, "sub/m.gguf"));
+    let (here, snapshot) = client.fetch_model(plan).await.unwrap();
+    assert_eq!((fs::read(&here.file).unwrap(), snapshot.files.len()), (model, 2));
+    assert_eq!(client.metrics().resumed_bytes, 1000);
+    let [found] = models::list_models(&[dir.path().join("hf")]).try_into().unwrap();
+    assert_eq!((&found.file, found.commit.as_str()), (&here.file, here.commit.as_str()));
+    assert_eq!(found.verify().unwrap(), None);
+    fs::write(fs::canonicalize(&here.file).unwrap(), noise(3000, 2)).unwrap();
+    assert!(found.verify().unwrap().unwrap().starts_with("sha256 "));
+}
+
+/// What was verified from the cache is in memory: it does not go away with the cache.
+#[tokio::test]
+async fn a_small_file_is_read_once() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap();
+    let file = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap();
+    assert_eq!(file.source, Source::Cache);
+    fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(*file.read().unwrap(), body());
+}
+
+/// What cannot be read may be sound: it is neither removed nor fetched again. The kernel refuses to read what is at address 0.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_of_the_cache_that_cannot_be_read_is_an_error() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    let blob = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap().file;
+    fs::remove_file(&blob).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &blob).unwrap();
+    hub.log().clear();
+    let error = client(&hub, dir.path()).0.fetch(REPO, "main", FILE).await.unwrap_err();
+    assert!(matches!(&error, HubError::Io { doing: "read", path, .. } if *path == blob), "{error}");
+    assert!(blob.is_symlink() && hub.log().is_empty());
 }

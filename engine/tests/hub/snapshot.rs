@@ -7,7 +7,7 @@ use bitnet_engine::hub::models::list_models;
 use bitnet_engine::hub::{Event, HubError, HubSettings, Listing, SmartTokenizerDownload, Snapshot, Source};
 use bitnet_mock_hub::{Fault, MockHub, Repo, Rule, Side, Storage};
 
-use crate::common::{Events, REPO, client_with, noise, settings};
+use crate::common::{Events, REPO, client_with, hub, noise, settings};
 
 const WANTED: [&str; 2] = ["config.json", "*.safetensors"];
 const WELCOME: [&str; 2] = ["tokenizer*", "*.jinja"];
@@ -198,5 +198,60 @@ async fn the_same_contents_under_two_names_come_once_and_wait_for_nobody() {
         let metrics = client.metrics();
         assert_eq!((metrics.downloads, metrics.bytes, metrics.lock_waits), (1, 3000, 0));
         assert!(!events.all().iter().any(|event| matches!(event, Event::Waiting { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_passed_over_offline_and_replaced_online() {
+    let (hub, dir) = (start([]), tempfile::tempdir().unwrap());
+    let snapshot = |offline: bool| {
+        let events = Events::default();
+        let settings = HubSettings { offline, ..at(&hub, dir.path()) };
+        (SmartTokenizerDownload::with_observer(settings, events.observer()).unwrap(), events)
+    };
+    let first = get(&snapshot(false).0).await.unwrap();
+    let blob = std::fs::canonicalize(first.folder.join("tokenizer.json")).unwrap();
+    std::fs::write(&blob, "damaged").unwrap();
+    let (client, events) = snapshot(true);
+    let error = get(&client).await.unwrap_err();
+    let words = format!("{} is damaged", blob.display());
+    assert!(matches!(error, HubError::Offline { .. }) && error.to_string().contains(&words), "{error}");
+    assert!(events.all().iter().any(|event| matches!(event, Event::PassedOver { file, .. } if *file == blob)));
+    assert_eq!((std::fs::read(&blob).unwrap(), client.metrics().damaged), (b"damaged".to_vec(), 0));
+    let (client, events) = snapshot(false);
+    sound(&get(&client).await.unwrap());
+    let damaged = events.all().iter().filter(|event| matches!(event, Event::Damaged { .. })).count();
+    assert_eq!((damaged, client.metrics().damaged, client.metrics().downloads), (1, 1, 1));
+}
+
+/// Files that are no links do not say their checksum; offline they are taken for what they are.
+#[tokio::test]
+async fn files_without_links_are_read_offline() {
+    let (hub, dir) = (start([]), tempfile::tempdir().unwrap());
+    let settings = |offline| HubSettings { offline, hf_links: false, ..at(&hub, dir.path()) };
+    let first = get(&client_with(settings(false)).0).await.unwrap();
+    assert!(!first.files[0].file.is_symlink());
+    let again = get(&client_with(settings(true)).0).await.unwrap();
+    assert_eq!(names(&again), names(&first));
+    for (file, before) in again.files.iter().zip(&first.files) {
+        let bytes = before.read().unwrap();
+        assert_eq!((file.size, &file.read().unwrap()), (before.size, &bytes));
+        assert_eq!(file.digest.to_string(), format!("sha256-{}", bitnet_mock_hub::sha256_hex(&bytes)));
+    }
+    std::fs::remove_file(&again.files[0].file).unwrap();
+    assert!(matches!(get(&client_with(settings(true)).0).await, Err(HubError::Offline { .. })));
+}
+
+#[tokio::test]
+async fn what_our_own_cache_has_is_no_download() {
+    let (hub, dir) = (hub([]), tempfile::tempdir().unwrap());
+    for (path, fetched, downloads) in [("tokenizer.json", true, 0), ("config.json", false, 1), ("empty", false, 1)] {
+        let settings = at(&hub, &dir.path().join(path));
+        if fetched {
+            client_with(settings.clone()).0.fetch(REPO, "main", path).await.unwrap();
+        }
+        let (client, _) = client_with(settings);
+        client.snapshot(REPO, "main", &[path]).await.unwrap();
+        assert_eq!(client.metrics().downloads, downloads, "{path}");
     }
 }

@@ -4,6 +4,7 @@ mod bad_models;
 mod bad_requests;
 #[cfg(feature = "cuda-emu")]
 mod cuda;
+mod families;
 mod invariants;
 mod layout;
 mod memory;
@@ -12,3 +13,4 @@ mod read;
 mod screened;
 mod small;
 mod speculate;
+mod weights;

@@ -335,6 +335,7 @@ mod tests {
             Planted::IgnoreRange => "norange",
             Planted::OtherRange { .. } => "other-range",
             Planted::OtherCommit => "other-commit",
+            Planted::Header { .. } => "header",
         }
     }
 
@@ -345,7 +346,7 @@ mod tests {
         let rules = faults.iter().flat_map(|fault| &fault.faults);
         let used: std::collections::BTreeSet<&str> =
             rules.map(|text| name(&text.parse::<Rule>().expect(text).fault)).collect();
-        let all = "corrupt cut delay drip html length loop moved nolength norange other-commit other-range ratelimit refuse retry-after stall status away";
+        let all = "corrupt cut delay drip header html length loop moved nolength norange other-commit other-range ratelimit refuse retry-after stall status away";
         let mut all: Vec<&str> = all.split(' ').collect();
         all.sort_unstable();
         assert_eq!(used.into_iter().collect::<Vec<_>>(), all);

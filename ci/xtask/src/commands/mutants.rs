@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Only these rooms of golden/mutants.toml [default: all].
     #[arg(long, value_name = "NAME")]
     room: Vec<String>,
+    /// Only mutants of files whose path contains this.
+    #[arg(long, value_name = "TEXT")]
+    file: Vec<String>,
     /// Only so many mutants over all rooms, drawn by the commit's hash.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
@@ -155,8 +158,9 @@ impl Args {
         }
         let mut listed = Vec::new();
         for room in &rooms {
-            let all = list(room)?;
+            let mut all = list(room)?;
             ensure!(!all.is_empty(), "golden/mutants.toml: room {} has no mutants: are its files right?", room.name);
+            all.retain(|mutant| self.file.is_empty() || self.file.iter().any(|text| mutant.file.contains(text)));
             listed.push((*room, all));
         }
         if let Some(count) = self.sample {
@@ -182,7 +186,7 @@ impl Args {
         if self.planted {
             listed.iter_mut().for_each(|(_, all)| all.clear());
         }
-        if self.sample.is_none() && !self.missed && !self.one_by_one {
+        if self.sample.is_none() && self.file.is_empty() && !self.missed && !self.one_by_one {
             for fault in planted::read(&root().join("golden"))? {
                 if let Some((_, all)) = listed.iter_mut().find(|(room, _)| room.name == fault.room) {
                     all.push(Mutant::planted(fault));
@@ -251,7 +255,7 @@ impl Args {
         for argument in data.cargo_args.iter().chain(&room.tests) {
             command.arg(format!("--cargo-arg={argument}"));
         }
-        if self.sample.is_some() || self.missed || self.shard.is_some() {
+        if self.sample.is_some() || self.missed || self.shard.is_some() || !self.file.is_empty() {
             let names: Vec<String> = chosen.iter().map(|mutant| escaped(&mutant.name)).collect();
             command.arg("--re").arg(format!("^({})$", names.join("|")));
         }
@@ -468,6 +472,7 @@ mod tests {
             files: Vec::new(),
             tests: Vec::new(),
             only: Vec::new(),
+            except: Vec::new(),
             timeout: 1,
         };
         let (a, b) = (room("a"), room("b"));

@@ -136,6 +136,7 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
     let all = tasks.iter().map(|task| targets(task.room)).collect::<Vec<_>>();
     let names: BTreeSet<&str> = all.iter().flatten().copied().filter(|_| !all.iter().any(BTreeSet::is_empty)).collect();
     let package = tasks.first().map(|task| task.room.package.as_str()).context("no rooms")?;
+    let members = members(tree)?;
     let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
     let mut tests = false;
     loop {
@@ -170,9 +171,11 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
             command.args(["check", "--lib"]);
         }
         command.args(["--quiet", "--message-format=json", "--package", package]).args(cargo_args);
-        // Cargo names what it builds by the profile and the folder below the workspace: without a profile of its own, what has
-        // mutants inside would lie in the place of what other commands build, and be taken for it.
-        command.arg("--config").arg(format!("profile.dev.package.{package}.codegen-units=255"));
+        // Cargo names what it builds by the profile and the folder below the workspace: without a profile of its own, what is built
+        // here would lie in the place of what other commands build, and be taken for it, whatever is changed there later.
+        for name in &members {
+            command.arg("--config").arg(format!("profile.dev.package.{name}.codegen-units=255"));
+        }
         let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
         let messages: Vec<Message> =
             output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
@@ -212,6 +215,23 @@ fn build(tasks: &[Task<'_>], cargo_args: &[String], tree: &Path) -> anyhow::Resu
         }
         ensure!(verdicts.len() > before, "{package} does not build with its mutants, and not because of one");
     }
+}
+
+/// Names of the packages of a workspace.
+fn members(tree: &Path) -> anyhow::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Workspace {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+    }
+    let mut command = cargo();
+    let output = command.current_dir(tree).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let Workspace { packages } = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    Ok(packages.into_iter().map(|package| package.name).collect())
 }
 
 /// A line of `--message-format=json`.
