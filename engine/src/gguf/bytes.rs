@@ -38,7 +38,7 @@ impl FileBytes {
         FileBytes(Arc::new(Source::Static(bytes)))
     }
 
-    pub(super) fn from_vec(bytes: Vec<u8>) -> Self {
+    pub(crate) fn from_vec(bytes: Vec<u8>) -> Self {
         FileBytes(Arc::new(Source::Owned(bytes)))
     }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`targets`] | the targets, a file each, and their seeds |
 //! | [`mutate`] | changed inputs |
+//! | [`pool`] | the inputs that are changed |
 //! | [`limits`] | memory and time of one execution |
 //! | [`run`] | the loop |
 //!
@@ -17,6 +18,7 @@
 
 pub mod limits;
 pub mod mutate;
+pub mod pool;
 pub mod run;
 pub mod targets;
 
@@ -38,16 +40,19 @@ pub const FINDING: u8 = 3;
 
 pub static ALL: &[Target] = &[
     targets::gguf::TARGET,
+    targets::gguf::HEADER,
     targets::tokenizers::TOKENIZER_JSON,
     targets::tokenizers::SENTENCEPIECE,
     targets::tokenizers::TIKTOKEN,
     targets::tokenizers::VOCAB_MERGES,
     targets::chat::TARGET,
     targets::hub::TARGET,
-    targets::worker::TARGET,
+    targets::worker::REQUESTS,
+    targets::worker::ANSWERS,
     targets::records::TARGET,
     targets::data::TARGET,
     targets::checkpoint::TARGET,
+    targets::compiled::TARGET,
 ];
 
 pub fn by_name(name: &str) -> Option<&'static Target> {

@@ -2,10 +2,14 @@
 //!
 //! [`Counting`] is the program's allocator: it counts what is held, and gives nothing beyond [`CEILING`], which ends the process.
 //! Whoever started it finds the input where it was written before ([`crate::run`]).
+//!
+//! A thread counts for itself and tells the others every [`STEP`] bytes: an atomic for each allocation would take longer than many an
+//! execution. The thread that measures tells when it begins and ends, so that what one thread holds is exact.
 
 use bitnet_harness::cpu_time::CpuTime;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Processor time that one execution may take.
@@ -14,32 +18,67 @@ pub const TIME: Duration = Duration::from_secs(1);
 pub(crate) const SEEMS_LATE: Duration = Duration::from_millis(100);
 /// Bytes that may be held beside four times the input.
 const MEMORY: usize = 64 << 20;
-/// Bytes that the process may hold at all.
+/// Bytes that one execution may hold at all.
 const CEILING: usize = 2 << 30;
+/// Bytes that a thread may have taken, or given back, without telling.
+const STEP: isize = 64 << 10;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// Told since the execution began. Below zero where more was given back than taken.
+static HELD: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+thread_local! {
+    /// Taken by this thread, less what it gave back, since it told.
+    static UNTOLD: Cell<isize> = const { Cell::new(0) };
+    /// The most that [`UNTOLD`] was.
+    static CREST: Cell<isize> = const { Cell::new(0) };
+}
 
 /// The system's allocator, counted.
 #[derive(Debug)]
 pub struct Counting;
 
+/// Whether there may be so many bytes more. They are counted if so.
+#[inline]
 fn took(size: usize) -> bool {
-    let held = HELD.fetch_add(size, Ordering::Relaxed).saturating_add(size);
-    PEAK.fetch_max(held, Ordering::Relaxed);
-    held <= CEILING
+    if size > CEILING {
+        return false;
+    }
+    let untold = UNTOLD.get() + size as isize;
+    UNTOLD.set(untold);
+    if untold > CREST.get() {
+        CREST.set(untold);
+    }
+    if untold >= STEP && tell() > CEILING as isize {
+        gave(size);
+        return false;
+    }
+    true
 }
 
+#[inline]
 fn gave(size: usize) {
-    HELD.fetch_sub(size, Ordering::Relaxed);
+    let untold = UNTOLD.get() - size as isize;
+    UNTOLD.set(untold);
+    if untold <= -STEP {
+        tell();
+    }
+}
+
+/// Adds what this thread did to what is held; gives the sum.
+#[cold]
+fn tell() -> isize {
+    let (untold, crest) = (UNTOLD.replace(0), CREST.replace(0));
+    let before = HELD.fetch_add(untold, Ordering::Relaxed);
+    PEAK.fetch_max(before + crest, Ordering::Relaxed);
+    before + untold
 }
 
 // SAFETY: every call that is let through goes to the system's allocator unchanged; a null pointer is how an allocator refuses.
-// Counting touches atomics only.
+// Counting touches atomics and cells of the thread, which need neither memory nor a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !took(layout.size()) {
-            gave(layout.size());
             return std::ptr::null_mut();
         }
         // SAFETY: the caller's promise is passed on.
@@ -48,7 +87,6 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !took(layout.size()) {
-            gave(layout.size());
             return std::ptr::null_mut();
         }
         // SAFETY: as above. The system's own zeroing touches no pages that nobody uses.
@@ -63,7 +101,6 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !took(size) {
-            gave(size);
             return std::ptr::null_mut();
         }
         // SAFETY: as above.
@@ -73,24 +110,20 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// One execution that is being measured.
+/// One execution that is being measured: by the wall while all is well, which costs little; by the process when it seems late.
 #[derive(Debug)]
-pub struct Measured {
-    held: usize,
-    start: Clock,
-}
-
-/// By the wall while all is well, which costs nothing; by the process when it seems late.
-#[derive(Debug)]
-enum Clock {
+pub enum Measured {
+    /// Wall time.
     Wall(Instant),
+    /// Processor time of all threads.
     Process(CpuTime),
 }
 
 /// What one execution took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Bytes held at most, beyond what was held before; 0 in a program with another allocator.
+    /// Bytes held at most, beyond what was held before; 0 in a program with another allocator. What other threads hold may lack up to
+    /// 64 KiB each.
     pub bytes: usize,
     /// Processor time of the process if it may have been too much, else wall time.
     pub time: Duration,
@@ -99,27 +132,32 @@ pub struct Cost {
 impl Measured {
     /// Begins, by the wall.
     pub fn start() -> Self {
-        Self::by(Clock::Wall(Instant::now()))
+        forget();
+        Self::Wall(Instant::now())
     }
 
     /// Begins, by the processor time of the process.
     pub fn start_exactly() -> Self {
-        Self::by(Clock::Process(CpuTime::process()))
-    }
-
-    fn by(start: Clock) -> Self {
-        let held = HELD.load(Ordering::Relaxed);
-        PEAK.store(held, Ordering::Relaxed);
-        Self { held, start }
+        forget();
+        Self::Process(CpuTime::process())
     }
 
     pub fn end(&self) -> Cost {
-        let time = match &self.start {
-            Clock::Wall(start) => start.elapsed(),
-            Clock::Process(start) => start.elapsed(),
+        let time = match self {
+            Self::Wall(start) => start.elapsed(),
+            Self::Process(start) => start.elapsed(),
         };
-        Cost { bytes: PEAK.load(Ordering::Relaxed).saturating_sub(self.held), time }
+        tell();
+        Cost { bytes: usize::try_from(PEAK.load(Ordering::Relaxed)).unwrap_or(0), time }
     }
+}
+
+/// What was held before is not counted.
+fn forget() {
+    UNTOLD.set(0);
+    CREST.set(0);
+    HELD.store(0, Ordering::Relaxed);
+    PEAK.store(0, Ordering::Relaxed);
 }
 
 impl Cost {

@@ -65,23 +65,23 @@ const PIECES: [&[u8]; 16] = [
 ];
 
 /// The longest input that is made.
-const LONGEST: usize = 1 << 18;
+pub const LONGEST: usize = 1 << 18;
 
-/// A changed copy of `input`. `others` are inputs that parts may come from.
-pub fn mutate(r: &mut Random, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = input.to_vec();
+/// Makes `bytes` a changed copy of `input`, of at most `most` bytes. `others` are inputs that parts may come from.
+pub fn mutate(r: &mut Random, input: &[u8], others: &[Vec<u8>], most: usize, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.extend_from_slice(input);
     // Often one change, which stays close to what is sound, seldom many.
     for _ in 0..1 << r.below(4) {
-        one(r, &mut bytes, others);
+        one(r, bytes, others, most);
+        bytes.truncate(most);
         if r.below(2) == 0 {
             break;
         }
     }
-    bytes.truncate(LONGEST);
-    bytes
 }
 
-fn one(r: &mut Random, bytes: &mut Vec<u8>, others: &[Vec<u8>]) {
+fn one(r: &mut Random, bytes: &mut Vec<u8>, others: &[Vec<u8>], most: usize) {
     let n = bytes.len();
     if n == 0 {
         bytes.extend_from_slice(PIECES[r.below(PIECES.len())]);
@@ -100,14 +100,14 @@ fn one(r: &mut Random, bytes: &mut Vec<u8>, others: &[Vec<u8>]) {
         6 => {
             let copy = bytes[at..(at + length(r, n)).min(n)].to_vec();
             let count = 1 << r.below(10);
-            put(bytes, at, &copy.repeat(count.min(LONGEST / copy.len().max(1))));
+            put(bytes, at, &copy.repeat(count.min(most / copy.len().max(1))));
         }
         7 => bytes.truncate(at),
         8 => put(bytes, at, PIECES[r.below(PIECES.len())]),
         9 => splice(r, bytes, at, others),
         10 | 11 => written(r, bytes, at),
         12 => quoted(r, bytes, at),
-        13 => bracketed(r, bytes, at),
+        13 => bracketed(r, bytes, at, most),
         14 => line(r, bytes, at),
         _ => {
             let end = (at + length(r, 16)).min(n);
@@ -183,7 +183,7 @@ fn quoted(r: &mut Random, bytes: &mut Vec<u8>, at: usize) {
 }
 
 /// A stretch from a bracket to its partner is gone, doubled, or nested in itself.
-fn bracketed(r: &mut Random, bytes: &mut Vec<u8>, at: usize) {
+fn bracketed(r: &mut Random, bytes: &mut Vec<u8>, at: usize, most: usize) {
     let open = |byte: u8| matches!(byte, b'{' | b'[' | b'(');
     let Some(start) = bytes[at..].iter().position(|byte| open(*byte)).map(|n| at + n) else { return };
     let (mut depth, mut end) = (0_usize, bytes.len());
@@ -203,7 +203,7 @@ fn bracketed(r: &mut Random, bytes: &mut Vec<u8>, at: usize) {
         0 => drop(bytes.drain(start..end)),
         1 => put(bytes, start, &part),
         2 if part.len() > 1 => {
-            let count = (1 << r.below(12)).min(LONGEST / 2);
+            let count = (1 << r.below(12)).min(most / 2);
             let inner = [vec![part[0]; count], part.clone(), vec![part[part.len() - 1]; count]].concat();
             bytes.splice(start..end, inner);
         }
@@ -231,18 +231,24 @@ mod tests {
     #[test]
     fn changes_are_many_bounded_and_the_same_from_a_seed() {
         let input = b"{\"a\": [1, 22, {\"b\": \"text\"}], \"c\": null}\nline two\n".to_vec();
-        let run = |seed: &str| {
-            let mut r = Random::new(seed);
-            (0..5000).map(|_| mutate(&mut r, &input, std::slice::from_ref(&input))).collect::<Vec<_>>()
+        let run = |seed: &str, most: usize| {
+            let (mut r, mut bytes) = (Random::new(seed), Vec::new());
+            let mut changed = |_| {
+                mutate(&mut r, &input, std::slice::from_ref(&input), most, &mut bytes);
+                bytes.clone()
+            };
+            (0..5000).map(&mut changed).collect::<Vec<_>>()
         };
-        let made = run("a");
-        assert_eq!(made, run("a"));
-        assert!(made.iter().all(|bytes| bytes.len() <= LONGEST));
+        let made = run("a", LONGEST);
+        assert_eq!(made, run("a", LONGEST));
+        assert!(made.iter().all(|bytes| bytes.len() <= LONGEST) && made.iter().any(|bytes| bytes.len() > 4096));
+        assert!(run("a", 100).iter().all(|bytes| bytes.len() <= 100));
         assert!(made.iter().collect::<HashSet<_>>().len() > 2500, "most are new");
         assert!(made.iter().any(|bytes| bytes.windows(19).any(|w| w == b"9223372036854775807")), "numbers are written");
         let (mut r, mut empty) = (Random::new("b"), Vec::new());
         for _ in 0..200 {
-            empty = mutate(&mut r, &empty, &[]);
+            let input = empty.clone();
+            mutate(&mut r, &input, &[], LONGEST, &mut empty);
         }
     }
 }

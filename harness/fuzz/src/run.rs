@@ -1,23 +1,27 @@
 //! The loop: an input out of the pool, changed, executed under limits; what brings new words joins the pool.
+//!
+//! What is not the target's own work is kept small: an execution has two looks at the clock, its input is copied twice, and nothing is
+//! asked of the system.
 
 use crate::Target;
 use crate::limits::{Cost, Measured, SEEMS_LATE};
-use crate::mutate::mutate;
+use crate::mutate::{LONGEST, mutate};
+use crate::pool::Pool;
 use anyhow::Context;
-use bitnet_engine::random::fnv1a;
 use bitnet_harness::strings::Random;
-use std::collections::HashSet;
+use memmap2::MmapMut;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Wall time after which an execution is taken for endless.
-const ENDLESS: Duration = Duration::from_secs(20);
-/// Inputs that are kept at most.
-const POOL: usize = 4000;
+/// How often the watch looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks during which one execution may go on. They are counted, since a process that was stopped for a while is not to blame.
+const ENDLESS: u32 = 40;
+/// Inputs grow to twice the length of what they were made of, or to this if that is less; seldom to [`LONGEST`].
+const SHORT: usize = 1024;
 
 #[derive(Debug)]
 pub struct FuzzPlan<'a> {
@@ -88,113 +92,126 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
 /// Runs until the time is over or something breaks a limit.
 pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
     let mut outcome = FuzzOutcome::default();
-    let mut current =
-        plan.current.map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
-    let (mut current, mut written) = (current.take().transpose()?, 0);
-    let (mut pool, mut heard): (Vec<Vec<u8>>, _) = (Vec::new(), HashSet::new());
-    let mut r = Random::new(&format!("{} {}", plan.target.name, plan.seed));
-    let end = Instant::now() + plan.time;
-    let begin = (plan.target.seeds)().into_iter().chain(plan.corpus.iter().cloned());
-    let seeds: Vec<Vec<u8>> = begin.collect();
-    let (watch, seeded) = (Watch::start(), seeds.len());
-    let mut next = seeds.into_iter();
-    while outcome.executions < plan.executions && (Instant::now() < end || next.len() > 0) {
-        let (input, sound) = match next.next() {
-            Some(seed) => (seed, true),
-            None if pool.is_empty() => (mutate(&mut r, &[], &[]), false),
+    let (mut pool, mut r) = (Pool::default(), Random::new(&format!("{} {}", plan.target.name, plan.seed)));
+    let seeds: Vec<Vec<u8>> = (plan.target.seeds)().into_iter().chain(plan.corpus.iter().cloned()).collect();
+    let longest = seeds.iter().map(Vec::len).max().unwrap_or_default().max(LONGEST);
+    let mut current = plan.current.map(|path| Current::create(path, longest)).transpose()?;
+    let (mut next, mut input) = (seeds.into_iter(), Vec::new());
+    let (mut now, watch) = (Instant::now(), Watch::start());
+    let end = now + plan.time;
+    while outcome.executions < plan.executions && (now < end || next.len() > 0) {
+        let seed = next.next();
+        let sound = seed.is_some();
+        match seed {
+            Some(seed) => input = seed,
             None => {
-                // The seeds are changed as often as what was kept.
-                let among = if r.below(2) == 0 { pool.len().min(seeded.max(1)) } else { pool.len() };
-                // Short ones more often: they cost less.
-                let (one, other) = (r.below(among), r.below(among));
-                let index = if pool[one].len() <= pool[other].len() { one } else { other };
-                (mutate(&mut r, &pool[index], &pool), false)
+                let from = pool.pick(&mut r);
+                let most = if r.below(64) == 0 { LONGEST } else { (2 * from.len()).clamp(SHORT, LONGEST) };
+                mutate(&mut r, from, pool.inputs(), most, &mut input);
             }
-        };
-        if let Some(file) = &mut current {
-            file.write_all_at(&input, 0)?;
-            if input.len() < written {
-                file.set_len(input.len() as u64)?;
-            }
-            written = input.len();
         }
-        watch.begin();
-        let executed = execute(plan.target, &input);
-        watch.end();
+        if let Some(current) = &mut current {
+            current.put(&input);
+        }
         outcome.executions += 1;
-        match executed {
+        watch.executes(outcome.executions);
+        match execute(plan.target, &input) {
             Err(why) => {
                 outcome.finding = Some((input, why));
                 break;
             }
             Ok((said, cost)) => {
-                let new = heard.insert(shape(&said));
                 if outcome.most.is_none_or(|(most, _)| cost.time > most.time) {
                     outcome.most = Some((cost, input.len()));
                 }
-                if sound || new {
-                    if pool.len() < POOL {
-                        pool.push(input);
-                    } else {
-                        // The seeds stay.
-                        let index = seeded + r.below(POOL.saturating_sub(seeded).max(1));
-                        if let Some(old) = pool.get_mut(index) {
-                            *old = input;
-                        }
-                    }
+                if sound {
+                    pool.begin_with(&input, &said);
+                } else {
+                    pool.consider(&mut r, &input, &said);
                 }
             }
         }
+        now = Instant::now();
     }
-    (outcome.pool, outcome.words) = (pool.len(), heard.len());
+    (outcome.pool, outcome.words) = (pool.inputs().len(), pool.heard());
     Ok(outcome)
 }
 
-/// What is said, without what differs from input to input: numbers, and what stands in quotes.
-fn shape(said: &str) -> u64 {
-    let mut quoted = false;
-    fnv1a(said.bytes().take(400).filter(|byte| {
-        let quote = matches!(byte, b'`' | b'"' | b'\'');
-        quoted ^= quote;
-        !quote && !quoted && !byte.is_ascii_digit()
-    }))
+/// The input of the moment in a file that is mapped: it is left however the process ends, and costs a copy. The file begins with the
+/// length of the input, a `u64` in the machine's order.
+struct Current(MmapMut);
+
+const LENGTH: usize = size_of::<u64>();
+
+impl Current {
+    fn create(path: &Path, longest: usize) -> anyhow::Result<Self> {
+        let make = || {
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+            file.set_len((LENGTH + longest) as u64)?;
+            // SAFETY: the file is the runner's own, in the folder of the target; nobody cuts it while the runner lives.
+            unsafe { MmapMut::map_mut(&file) }
+        };
+        make().map(Self).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn put(&mut self, input: &[u8]) {
+        if let Some(place) = self.0.get_mut(LENGTH..LENGTH + input.len()) {
+            place.copy_from_slice(input);
+            self.0[..LENGTH].copy_from_slice(&(input.len() as u64).to_ne_bytes());
+        }
+    }
+}
+
+/// The input that a process was executing when it ended.
+///
+/// # Errors
+/// The file cannot be read, or no runner wrote it.
+pub fn left(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let input = bytes.split_first_chunk::<LENGTH>().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_ne_bytes(*length)).ok()?;
+        rest.get(..length)
+    });
+    Ok(input.with_context(|| format!("{} is shorter than the input in it", path.display()))?.to_vec())
 }
 
 /// Ends the process when an execution never ends.
-struct Watch(&'static AtomicU64);
+struct Watch;
 
-/// Milliseconds since the start of the watch at which the execution began; 0 between executions.
-static BEGAN: AtomicU64 = AtomicU64::new(0);
+/// The number of the execution that goes on; 0 where none does.
+static EXECUTION: AtomicU64 = AtomicU64::new(0);
 
 impl Watch {
     fn start() -> Self {
-        BEGAN.store(0, Ordering::Relaxed);
+        static THREAD: std::sync::Once = std::sync::Once::new();
         // A thread that outlives the run only looks at an atomic.
-        std::thread::spawn(|| {
-            loop {
-                std::thread::sleep(Duration::from_millis(500));
-                let began = BEGAN.load(Ordering::Relaxed);
-                if began != 0 && now().saturating_sub(began) > ENDLESS.as_millis() as u64 {
-                    eprintln!("an execution did not end within {} s", ENDLESS.as_secs());
-                    std::process::abort();
-                }
-            }
-        });
-        Self(&BEGAN)
+        THREAD.call_once(|| drop(std::thread::spawn(watch)));
+        Self
     }
 
-    fn begin(&self) {
-        self.0.store(now().max(1), Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.0.store(0, Ordering::Relaxed);
+    fn executes(&self, number: u64) {
+        EXECUTION.store(number, Ordering::Relaxed);
     }
 }
 
-fn now() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+impl Drop for Watch {
+    fn drop(&mut self) {
+        EXECUTION.store(0, Ordering::Relaxed);
+    }
+}
+
+fn watch() {
+    let (mut seen, mut looks) = (0, 0);
+    loop {
+        std::thread::sleep(LOOK);
+        let goes_on = EXECUTION.load(Ordering::Relaxed);
+        looks = if goes_on != 0 && goes_on == seen { looks + 1 } else { 0 };
+        seen = goes_on;
+        if looks > ENDLESS {
+            eprintln!("an execution did not end within {} s", (LOOK * ENDLESS).as_secs());
+            std::process::abort();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -244,8 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn words_without_numbers_and_quotes_are_the_same() {
-        assert_eq!(shape("byte 12 of `a`"), shape("byte 7 of `bc`"));
-        assert_ne!(shape("byte 12"), shape("bytes 12"));
+    fn an_input_is_left_as_it_was_written_last() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("current");
+        let mut current = Current::create(&path, 10).expect("a file");
+        for input in [&b"0123456789"[..], b"short", b""] {
+            current.put(input);
+            assert_eq!(left(&path).expect("an input"), input);
+        }
+        std::fs::write(&path, [&9_u64.to_ne_bytes()[..], b"only"].concat()).expect("written");
+        assert!(left(&path).expect_err("cut").to_string().contains("shorter"));
+        assert!(left(dir.path()).is_err());
     }
 }

@@ -77,18 +77,23 @@ impl Args {
             command.arg("--input").arg(input);
         }
         let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
-        let left = match status.code() {
+        let found = out.join("finding");
+        match status.code() {
             Some(0) => return Ok(true),
             Some(FINDING) if self.input.is_some() => return Ok(false),
-            Some(FINDING) => out.join("finding"),
+            Some(FINDING) => (),
             Some(_) => bail!("{command:?} ended with {status}"),
             // A signal: the stack or the memory ran out, or the watch ended it. What it executed is on disk.
-            None => out.join("current"),
-        };
-        if status.code().is_none() {
-            println!("{name}: the process died: {status}");
+            None => {
+                println!("{name}: the process died: {status}");
+                if self.input.is_some() {
+                    return Ok(false);
+                }
+                let input = bitnet_fuzz::run::left(&out.join("current"))?;
+                std::fs::write(&found, input).with_context(|| format!("cannot write {}", found.display()))?;
+            }
         }
-        let kept = keep(&left, &out)?;
+        let kept = keep(&found, &out)?;
         println!("again: cargo xtask fuzz {name} --input {}", kept.display());
         Ok(false)
     }

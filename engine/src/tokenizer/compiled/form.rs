@@ -109,24 +109,31 @@ impl Writer {
         self.section(&values);
         let Self { mut file, sections, .. } = self;
         debug_assert!(sections.len() <= MOST_SECTIONS);
-        let (len, body) = (file.len() as u64, checksum(&file[HEAD..]));
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, MAGIC);
         put(8, &ORDER.to_ne_bytes());
         put(12, &super::VERSION.to_ne_bytes());
         put(16, &super::rules().to_ne_bytes());
         put(20, &(sections.len() as u32).to_ne_bytes());
-        put(24, &len.to_ne_bytes());
-        put(40, &body.to_ne_bytes());
         put(48, key);
         for (i, section) in sections.iter().enumerate() {
             put(TABLE + 16 * i, &(section.start as u64).to_ne_bytes());
             put(TABLE + 16 * i + 8, &(section.len() as u64).to_ne_bytes());
         }
-        let head = checksum(&file[..HEAD]);
-        file[32..40].copy_from_slice(&head.to_ne_bytes());
+        seal(&mut file);
         file
     }
+}
+
+/// Writes the length of a file and its checksums into its head. A file shorter than a head stays as it is.
+pub(super) fn seal(file: &mut [u8]) {
+    let len = file.len() as u64;
+    let Some((head, body)) = file.split_at_mut_checked(HEAD) else { return };
+    head[24..32].copy_from_slice(&len.to_ne_bytes());
+    head[40..48].copy_from_slice(&checksum(body).to_ne_bytes());
+    head[32..40].fill(0);
+    let sum = checksum(head);
+    head[32..40].copy_from_slice(&sum.to_ne_bytes());
 }
 
 /// A file whose head is right.

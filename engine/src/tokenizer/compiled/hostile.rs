@@ -1,20 +1,12 @@
 //! Compiled files that somebody wrote on purpose: nonsense with the right checksums. They may give wrong ids or an error, nothing else.
 
-use super::form::{Form, HEAD, checksum};
+use super::form::{Form, HEAD, seal};
 use super::{compile, tokenizer};
 use crate::gguf::FileBytes;
 use crate::tokenizer::normalize::Normalizing;
 use crate::tokenizer::{EncodeOptions, Loaded, TokenKind, VocabSource, from_source};
 use proptest::prelude::*;
 use std::sync::OnceLock;
-
-fn seal(bytes: &mut [u8]) {
-    let body = checksum(&bytes[HEAD..]);
-    bytes[40..48].copy_from_slice(&body.to_ne_bytes());
-    bytes[32..40].fill(0);
-    let head = checksum(&bytes[..HEAD]);
-    bytes[32..40].copy_from_slice(&head.to_ne_bytes());
-}
 
 fn opened(bytes: &[u8]) -> Option<Loaded> {
     let path = tempfile::NamedTempFile::new().expect("a temporary file").into_temp_path();

@@ -17,5 +17,7 @@ fn run(bytes: &[u8]) -> String {
     let messages =
         [Message::system("Be kind."), Message::user("Hello"), Message::assistant("Hi"), Message::user("12?")];
     let with = Surroundings { bos: Some("<s>"), eos: Some("</s>"), clock: Clock::pinned() };
-    said(template.render(&messages, with))
+    let said = said(template.render(&messages, with));
+    // A word of the template's own is no word.
+    said.split_once("unknown statement").map_or(said.clone(), |(before, _)| before.to_owned())
 }

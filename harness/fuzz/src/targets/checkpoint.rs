@@ -11,7 +11,6 @@ use bitnet_kernels::quant::Storage;
 use bitnet_kernels::{Pool, best};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 pub const TARGET: Target = Target {
@@ -30,10 +29,10 @@ fn run(bytes: &[u8]) -> String {
     for file in FILES {
         let _ = std::fs::remove_file(folder.join(file));
     }
-    for (file, part) in FILES.iter().zip(parts(bytes)) {
-        put(&folder.join(file), part);
+    for (i, (file, part)) in FILES.iter().zip(parts(bytes)).enumerate() {
+        let filled = if i == 1 { filled(part) } else { None };
+        put(&folder.join(file), filled.as_deref().unwrap_or(part));
     }
-    fill(&folder.join(FILES[1]));
     let plain = |text: String| text.replace(folder.to_string_lossy().as_ref(), "");
     let checkpoint = match open(&folder) {
         Ok(checkpoint) => checkpoint,
@@ -49,18 +48,19 @@ fn run(bytes: &[u8]) -> String {
     }
 }
 
-/// Makes a file that is a header and nothing else as long as the header says.
-fn fill(path: &Path) {
-    let Ok(bytes) = std::fs::read(path) else { return };
-    let Some((length, header)) = bytes.split_first_chunk::<8>() else { return };
+/// A file that is a header and nothing else, made as long as the header says.
+fn filled(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (length, header) = bytes.split_first_chunk::<8>()?;
     if u64::from_le_bytes(*length) != header.len() as u64 {
-        return;
+        return None;
     }
-    let Ok(Value::Object(tensors)) = serde_json::from_slice::<Value>(header) else { return };
+    let Ok(Value::Object(tensors)) = serde_json::from_slice::<Value>(header) else { return None };
     let end = tensors.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max().unwrap_or(0);
     // Small numbers of every type, codes that a packed ternary matrix has.
-    let weights = vec![0x11; usize::try_from(end.min(MOST_WEIGHTS)).unwrap_or_default()];
-    put(path, &[bytes, weights].concat());
+    let weights = usize::try_from(end.min(MOST_WEIGHTS)).unwrap_or_default();
+    let mut file = bytes.to_vec();
+    file.resize(bytes.len() + weights, 0x11);
+    Some(file)
 }
 
 /// The recorded checkpoints without their weights.

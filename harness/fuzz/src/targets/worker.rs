@@ -8,13 +8,23 @@ use cpp_sys::wire::{
     Answer, Ask, Fault, Generated, GeneratedHeader, Hello, LoadInfo, LoadOptions, Outcome, Positions, Refusal, Request,
     Rows, StepHeader, TraceHeader, TraceStep,
 };
+use std::io::Write;
 use std::path::Path;
 
-pub const TARGET: Target = Target {
+/// What a worker reads.
+pub const REQUESTS: Target = Target {
     name: "worker-frames",
-    about: "the protocol of cpp-sys, as the worker reads it and as the client does",
-    seeds,
-    run,
+    about: "requests of the protocol of cpp-sys, served by a small worker",
+    seeds: || seeds().0,
+    run: requests,
+};
+
+/// What a client reads.
+pub const ANSWERS: Target = Target {
+    name: "worker-answers",
+    about: "answers of the protocol of cpp-sys, of a worker that may be anything",
+    seeds: || seeds().1,
+    run: answers,
 };
 
 /// A worker with a vocabulary of four.
@@ -85,51 +95,83 @@ fn info() -> LoadInfo {
     }
 }
 
-fn run(bytes: &[u8]) -> String {
-    let mut answers = Vec::new();
-    let mut words = said(serve(&mut Small, &mut &*bytes, &mut answers));
-    for stream in [&answers[..], bytes] {
-        let mut from = stream;
-        while let Ok(Frame { header, body }) = frame::read(&mut from) {
-            std::hint::black_box((frame::to_u32(&body), frame::to_f32(&body)));
-            match serde_json::from_slice::<Answer>(&header) {
-                Ok(Answer { outcome: Outcome::Ok(value), .. }) => words.push_str(&kinds(&value)),
-                Ok(Answer { outcome: Outcome::Error(refusal), .. }) => words.push_str(&refusal.message),
-                Err(error) => words.push_str(&error.to_string()),
-            }
+fn requests(mut bytes: &[u8]) -> String {
+    let mut heard = Refusals(String::new());
+    let ended = said(serve(&mut Small, &mut bytes, &mut heard));
+    heard.0 + without_start(&ended)
+}
+
+/// What is said of a frame that is too long, but for the bytes that it begins with.
+fn without_start(said: &str) -> &str {
+    said.split_once("; the frame begins with").map_or(said, |(why, _)| why)
+}
+
+/// Takes answers for what they refuse.
+struct Refusals(String);
+
+impl Write for Refusals {
+    fn write(&mut self, frame: &[u8]) -> std::io::Result<usize> {
+        const REFUSED: &[u8] = br#""error":{"message":""#;
+        match frame.windows(REFUSED.len()).position(|window| window == REFUSED) {
+            // Quotes are left out, for words in quotes are no words.
+            Some(at) => self
+                .0
+                .extend(frame[at + REFUSED.len()..].iter().filter(|byte| **byte != b'"').map(|byte| char::from(*byte))),
+            None => self.0.push('.'),
+        }
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn answers(mut bytes: &[u8]) -> String {
+    let (mut words, mut last) = (String::new(), String::new());
+    loop {
+        let Frame { header, body } = match frame::read(&mut bytes) {
+            Ok(frame) => frame,
+            Err(frame::FrameError::Ended) => return words,
+            Err(error) => return words + without_start(&error.to_string()),
+        };
+        std::hint::black_box((frame::to_u32(&body), frame::to_f32(&body)));
+        let said = match serde_json::from_slice::<Answer>(&header) {
+            Ok(Answer { outcome: Outcome::Ok(value), .. }) => kinds(&value),
+            Ok(Answer { outcome: Outcome::Error(refusal), .. }) => refusal.message,
+            Err(error) => error.to_string(),
+        };
+        if said != last {
+            words.push_str(&said);
+            last = said;
         }
     }
-    words
 }
 
 /// As which of the answers a value can be read.
 fn kinds(value: &serde_json::Value) -> String {
-    fn is<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> bool {
-        T::deserialize(value).is_ok()
+    fn is<T: serde::de::DeserializeOwned>(value: &serde_json::Value, name: char) -> char {
+        if T::deserialize(value).is_ok() { name } else { '-' }
     }
     let found = [
-        is::<Hello>(value),
-        is::<LoadInfo>(value),
-        is::<Rows>(value),
-        is::<GeneratedHeader>(value),
-        is::<TraceHeader>(value),
-        is::<StepHeader>(value),
+        is::<Hello>(value, 'h'),
+        is::<LoadInfo>(value, 'l'),
+        is::<Rows>(value, 'r'),
+        is::<GeneratedHeader>(value, 'g'),
+        is::<TraceHeader>(value, 't'),
+        is::<StepHeader>(value, 's'),
     ];
-    format!("{found:?}")
+    found.iter().collect()
 }
 
-fn seeds() -> Vec<Vec<u8>> {
+/// Requests and answers, each followed by what comes after it.
+fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let frame = |header: Result<Vec<u8>, serde_json::Error>, body: &[u8]| {
         frame::encode(&header.unwrap_or_default(), body).unwrap_or_default()
     };
     let ask = |ask: Ask, body: &[u8]| frame(serde_json::to_vec(&Request { id: 1, ask }), body);
     let ids = frame::from_u32(&[1, 2, 3]);
-    let load = || ask(Ask::Load { path: "m.gguf".into(), options: LoadOptions::default(), threads: 1 }, b"");
-    let outcomes = [
-        Outcome::Ok(serde_json::to_value(info()).unwrap_or_default()),
-        Outcome::Ok(serde_json::json!({"steps": [{"step": "a", "tensor": "b", "op": "c", "rows": 3, "width": 1}]})),
-        Outcome::Error(Refusal { message: "no".to_owned(), log: vec!["line".to_owned()] }),
-    ];
+    let load = ask(Ask::Load { path: "m.gguf".into(), options: LoadOptions::default(), threads: 1 }, b"");
     let requests = [
         ask(Ask::Hello { protocol: 1 }, b""),
         ask(Ask::Tokenize { add_special: true, parse_special: false }, b"text"),
@@ -139,7 +181,17 @@ fn seeds() -> Vec<Vec<u8>> {
         ask(Ask::Generate { max_tokens: 4 }, &ids),
         ask(Ask::Trace { steps: vec!["blk.0.attn_norm".to_owned()] }, &ids),
     ];
-    let answers = outcomes.map(|outcome| frame(serde_json::to_vec(&Answer { id: 1, seconds: 0.5, outcome }), &ids));
-    let loaded = requests.iter().map(|request| [load(), request.clone()].concat());
-    loaded.chain([[load(), requests.concat()].concat()]).chain(answers).collect()
+    let mut loaded: Vec<Vec<u8>> = requests.iter().map(|request| [&load[..], request].concat()).collect();
+    loaded.push([load, requests.concat()].concat());
+    // What the small worker answers to all of them, one by one and together, and a refusal.
+    let mut answered = Vec::new();
+    for stream in &loaded {
+        let mut answers = Vec::new();
+        if serve(&mut Small, &mut &stream[..], &mut answers).is_ok() {
+            answered.push(answers);
+        }
+    }
+    let outcome = Outcome::Error(Refusal { message: "no".to_owned(), log: vec!["line".to_owned()] });
+    answered.push(frame(serde_json::to_vec(&Answer { id: 1, seconds: 0.5, outcome }), &ids));
+    (loaded, answered)
 }
