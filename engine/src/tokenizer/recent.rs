@@ -174,7 +174,8 @@ impl Recent {
 
     /// Makes the keys of pieces, `start` is that of the first, `ends` are all their ends; and asks for the memory that
     /// [`Recent::probe`] will look at.
-    #[inline(always)]
+    // Not inlined: it needs all registers for itself.
+    #[inline(never)]
     pub(super) fn ask(&self, text: &[u8], mut start: usize, ends: &[u32], asked: &mut [Asked]) {
         let (sets, mask) = (&*self.sets, self.mask);
         for (&end, asked) in ends.iter().zip(asked) {
@@ -191,7 +192,7 @@ impl Recent {
 
     /// Looks pieces up, without a branch. `found` gets the ids of those that are known, one behind the other, and `missed` for each of
     /// the others its index and how many ids are in front of it. Gives how many ids there are, and how many pieces missed.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn probe(&self, asked: &[Asked], found: &mut [u32], missed: &mut [(u32, u32)]) -> (usize, usize) {
         assert!(found.len() >= asked.len() * WRITTEN && missed.len() >= asked.len(), "no room for so many pieces");
         let sets = &*self.sets;
