@@ -1,15 +1,15 @@
 //! The pieces of a thread that had to be merged, with their ids.
 //!
-//! They lie one behind the other, and a table of hashes says where: 8 MiB at most. When there is no room, those that are there stay (a text
+//! They lie one behind the other, and a table of hashes says where: 5 MiB at most. When there is no room, those that are there stay (a text
 //! that comes again and again finds them), until as many others were met.
 
 use super::flat::Flat;
 use super::words::{K, fold, key_of, same};
 
 /// Slots of a table, of 4 bytes: it grows when half of them are taken. A short text has a small one, and no page for each piece.
-const SIZES: [usize; 3] = [1 << 14, 1 << 16, 1 << 19];
+const SIZES: [usize; 3] = [1 << 14, 1 << 16, 1 << 18];
 /// Bytes of all pieces and ids: where one lies fits above a tag.
-const MOST: usize = 6 << 20;
+const MOST: usize = 4 << 20;
 /// Bytes of pieces and ids from which on a text is long enough for large pages: the first one alone takes a short text's time.
 const FEW: usize = 512 << 10;
 /// Bytes of the longest piece that is kept, and most ids.
