@@ -2,7 +2,7 @@
 //!
 //! The order of merges is that of [`super::merge`], piece by piece: of all pairs the one of lowest rank, of equal ranks the leftmost.
 
-use super::merge::{Asked, Merge, NONE, PairTable};
+use super::merge::{Asked, Merge, PairTable};
 
 /// Most symbols of a piece.
 pub(super) const MOST: usize = 64;
