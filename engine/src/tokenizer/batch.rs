@@ -291,3 +291,24 @@ impl<M: Merging> Batch<'_, M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_those_of_their_group() {
+        let mut seen = Seen::default();
+        seen.start(0);
+        assert_eq!(
+            [seen.swap(5, 0), seen.swap(5, 1), seen.swap(6, 2), seen.swap(5, 3)],
+            [None, Some(0), None, Some(1)]
+        );
+        seen.start(4);
+        assert_eq!([seen.swap(5, 0), seen.swap(5, 1), seen.swap(6, 2)], [None, Some(0), None]);
+        // The numbers begin anew before they end.
+        seen.start(u32::MAX as usize / 2);
+        assert_eq!([seen.base, seen.slots.iter().copied().max().unwrap()], [1, 0]);
+        assert_eq!([seen.swap(5, 7), seen.swap(5, 8)], [None, Some(7)]);
+    }
+}

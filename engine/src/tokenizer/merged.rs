@@ -173,3 +173,31 @@ impl Merged {
 fn offset(slot: u32) -> usize {
     ((slot >> TAG_BITS) as usize).wrapping_sub(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_stays_while_the_table_grows() {
+        let pieces: Vec<Vec<u8>> =
+            (0..60_000u32).map(|n| format!(" {}", n.wrapping_mul(2_654_435_761)).into_bytes()).collect();
+        let ids = |n: usize| [n as u32, 70_000 + n as u32 % 7];
+        let mut merged = Merged::default();
+        let found = |merged: &Merged, n: usize| {
+            let piece = &pieces[n];
+            merged.get(key_of(piece), piece).map(Iterator::collect::<Vec<u32>>)
+        };
+        for (n, piece) in pieces.iter().enumerate() {
+            assert_eq!(found(&merged, n), None);
+            merged.note(key_of(piece), piece, &ids(n)[..1 + n % 2]);
+        }
+        assert_eq!((merged.slots.len(), merged.large), (SIZES[2], true));
+        // Of places that are full a piece may have been taken.
+        let there = (0..pieces.len()).filter_map(|n| found(&merged, n).map(|ids| (n, ids))).collect::<Vec<_>>();
+        assert!(there.len() > pieces.len() * 99 / 100, "{}", there.len());
+        assert!(there.iter().all(|(n, found)| *found == ids(*n)[..1 + n % 2]));
+        merged.clear();
+        assert!((0..pieces.len()).all(|n| found(&merged, n).is_none()));
+    }
+}

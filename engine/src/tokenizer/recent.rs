@@ -248,3 +248,52 @@ impl Recent {
         self.mask = sets - 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_stays_while_the_table_grows() {
+        let mut recent = Recent::take(owner());
+        // Pieces of 1 to 20 bytes; those of more than 15 are not kept.
+        let pieces: Vec<String> = (0..20_000usize).map(|n| format!("{n:0>width$}", width = 1 + n % 20)).collect();
+        let text = pieces.concat();
+        let ends: Vec<u32> = pieces
+            .iter()
+            .scan(0, |end, piece| {
+                *end += piece.len() as u32;
+                Some(*end)
+            })
+            .collect();
+        let mut start = 0;
+        for (n, &end) in ends.iter().enumerate() {
+            let key = Key::of(text.as_bytes(), start, end as usize);
+            recent.note(key, end as usize - start, &[n as u32, 1, 2, 3][..1 + n % 4]);
+            start = end as usize;
+        }
+        assert_eq!(recent.mask + 1, SIZES[2]);
+        let kept = |n: usize| pieces[n].len() <= LONGEST && n % 4 < IDS;
+        let (mut asked, mut found, mut missed) = (vec![Asked::default(); 100], vec![0; 400], vec![(0, 0); 100]);
+        let (mut known, mut wanted) = (0, 0);
+        for (batch, ends) in ends.chunks(100).enumerate() {
+            let first = (100 * batch).checked_sub(1).map_or(0, |last| ends_before(&pieces, last));
+            recent.ask(text.as_bytes(), first, ends, &mut asked);
+            let (filled, count) = recent.probe(&asked, &mut found, &mut missed);
+            let missed: Vec<usize> = missed[..count].iter().map(|(index, _)| 100 * batch + *index as usize).collect();
+            let here = (100 * batch..100 * (batch + 1)).filter(|n| !missed.contains(n));
+            let ids: Vec<u32> = here.clone().flat_map(|n| [n as u32, 1, 2].into_iter().take(1 + n % 4)).collect();
+            assert_eq!(found[..filled], ids);
+            assert!(here.clone().all(kept));
+            known += here.count();
+            wanted += (100 * batch..100 * (batch + 1)).filter(|n| kept(*n)).count();
+        }
+        // Of three pieces for two places one is gone.
+        assert!(known > wanted * 4 / 5, "{known} of {wanted}");
+    }
+
+    /// Where the piece `last` ends.
+    fn ends_before(pieces: &[String], last: usize) -> usize {
+        pieces[..=last].iter().map(String::len).sum()
+    }
+}
