@@ -2,7 +2,7 @@
 //!
 //! The order of merges is that of [`super::merge`], piece by piece: of all pairs the one of lowest rank, of equal ranks the leftmost.
 
-use super::merge::{Asked, Merge, NONE, PairTable};
+use super::merge::{Asked, Merge, PairTable};
 
 /// Most symbols of a piece.
 pub(super) const MOST: usize = 64;
@@ -46,41 +46,60 @@ impl Lane {
         self.len += 1;
     }
 
-    #[inline]
-    fn note(&mut self, at: usize, merge: Merge) {
-        self.ranks[at] = if merge.rank < RANKS { (merge.rank as usize * MOST + at) as i32 } else { NEVER };
+    /// The key of a merge at a place, and keeps what it makes.
+    #[inline(always)]
+    fn key(&mut self, at: usize, merge: Merge) -> i32 {
         self.becomes[at] = merge.id;
+        if merge.rank < RANKS { (merge.rank as usize * MOST + at) as i32 } else { NEVER }
     }
 
-    /// One merge, if there is one. What its neighbours become is asked for, and looked at with the next. There is hardly a branch: which
-    /// way one goes, no CPU can guess.
+    #[inline]
+    fn note(&mut self, at: usize, merge: Merge) {
+        self.ranks[at] = self.key(at, merge);
+    }
+
+    /// The least of all keys.
     #[inline(always)]
-    fn step(&mut self, table: &PairTable) -> bool {
-        for (asked, place) in self.asked {
-            self.note(usize::from(place) % MOST, table.answer(asked));
-        }
-        let (ranks, _) = self.ranks.as_chunks::<8>();
+    fn least(&self) -> i32 {
+        const WIDE: usize = 16;
+        let (ranks, _) = self.ranks.as_chunks::<WIDE>();
         let mut least = ranks[0];
-        for ranks in &ranks[1..self.len.div_ceil(8).max(1)] {
+        for ranks in &ranks[1..self.len.div_ceil(WIDE).max(1)] {
             for (least, rank) in least.iter_mut().zip(ranks) {
                 *least = (*least).min(*rank);
             }
         }
-        let best = least.into_iter().fold(NEVER, i32::min);
-        let at = best as usize % MOST;
+        least.into_iter().fold(NEVER, i32::min)
+    }
+
+    /// One merge, if there is one. What its neighbours become is asked for, and looked at with the next. There is hardly a branch: which
+    /// way one goes, no CPU can guess. And no key is read together with others just after it was written, for which a CPU would wait: those
+    /// of the neighbours are [`NEVER`] until they are known.
+    #[inline(always)]
+    fn step(&mut self, table: &PairTable) -> bool {
+        let fresh = self.asked.map(|(asked, place)| {
+            let place = usize::from(place) % MOST;
+            (place, self.key(place, table.answer(asked)))
+        });
+        let best = fresh.iter().fold(self.least(), |least, (_, key)| least.min(*key));
         if best == NEVER {
             return false;
         }
+        for (place, key) in fresh {
+            self.ranks[place] = key;
+        }
+        let at = best as usize % MOST;
         let above = self.live & (!1 << at);
         let gone = above.trailing_zeros() as usize % MOST;
         self.symbols[at] = self.becomes[at];
         self.live &= !(1 << gone);
-        self.note(gone, NONE);
-        self.note(at, NONE);
         let above = above & above.wrapping_sub(1);
         let below = self.live & ((1 << at) - 1);
         let after = above.trailing_zeros() as usize % MOST;
         let before = if below == 0 { gone } else { below.ilog2() as usize % MOST };
+        for place in [gone, at, before] {
+            self.ranks[place] = NEVER;
+        }
         let [one, two, three] = [before, at, after].map(|place| self.symbols[place]);
         self.asked = [(table.ask(two, three, above != 0), at as u8), (table.ask(one, two, below != 0), before as u8)];
         true
@@ -136,14 +155,18 @@ pub(super) fn merge(
                 at += 1;
                 continue;
             }
-            let (mut live, mut left, mut count) = (lane.live, [0; MOST], 0);
+            let (mut live, mut count) = (lane.live, 0);
             while live != 0 {
-                left[count % MOST] = lane.symbols[live.trailing_zeros() as usize % MOST];
+                // Each moves to a place in front of it, or stays.
+                lane.symbols[count % MOST] = lane.symbols[live.trailing_zeros() as usize % MOST];
                 live &= live - 1;
                 count += 1;
             }
-            done(lane.piece, &left[..count]);
-            if !start(lane) {
+            done(lane.piece, &lane.symbols[..count]);
+            if start(lane) {
+                // What was written for it is on its way to the cache.
+                at += 1;
+            } else {
                 busy -= 1;
                 order.swap(at, busy);
             }

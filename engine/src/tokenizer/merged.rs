@@ -1,17 +1,17 @@
 //! The pieces of a thread that had to be merged, with their ids.
 //!
-//! They lie one behind the other, and a table of hashes says where: 8 MiB at most. When there is no room, those that are there stay (a text
+//! They lie one behind the other, and a table of hashes says where: 5 MiB at most. When there is no room, those that are there stay (a text
 //! that comes again and again finds them), until as many others were met.
 
 use super::flat::Flat;
-use super::words::{K, fold, same};
+use super::words::{K, fold, key_of, same};
 
-/// Slots of the table, of 4 bytes.
-const SLOTS: usize = 1 << 19;
+/// Slots of a table, of 4 bytes: it grows when half of them are taken. A short text has a small one, and no page for each piece.
+const SIZES: [usize; 3] = [1 << 14, 1 << 16, 1 << 18];
 /// Bytes of all pieces and ids: where one lies fits above a tag.
-const MOST: usize = 6 << 20;
-/// Bytes of pieces and ids from which on a text is long enough for large pages.
-const FEW: usize = 64 << 10;
+const MOST: usize = 4 << 20;
+/// Bytes of pieces and ids from which on a text is long enough for large pages: the first one alone takes a short text's time.
+const FEW: usize = 512 << 10;
 /// Bytes of the longest piece that is kept, and most ids.
 const LONGEST: usize = 255;
 /// Slots that are looked at.
@@ -32,29 +32,31 @@ pub(super) struct Merged {
     kept: Flat<u8>,
     /// Of `kept`, how much is used.
     used: usize,
+    /// How many pieces there are.
+    count: usize,
     /// Bytes for which there was no room.
     refused: usize,
-    /// Whether the tables lie in large pages, of which the first one alone takes a short text's time.
+    /// Whether `kept` lies in large pages.
     large: bool,
 }
 
-/// Hash of a word's key to where it is looked for first, and its tag.
+/// Hash of a word's key to where it is looked for first, of any number of slots, and its tag.
 #[inline]
 fn place(key: u64, len: usize) -> (usize, u32) {
     let hash = fold(key ^ len as u64, K.rotate_left(17));
-    ((hash >> 20) as usize & (SLOTS - 1), hash as u32 & TAG)
+    ((hash >> 20) as usize, hash as u32 & TAG)
 }
 
 impl Merged {
     pub(super) fn clear(&mut self) {
         self.slots.items_mut().fill(0);
-        (self.used, self.refused) = (0, 0);
+        (self.used, self.count, self.refused) = (0, 0, 0);
     }
 
     /// Asks for the first slot of a piece, by its [`super::words::key_of`].
     #[inline]
     pub(super) fn prefetch_slot(&self, key: u64, len: usize) {
-        if let Some(slot) = self.slots.get(place(key, len).0) {
+        if let Some(slot) = self.slots.get(place(key, len).0 & self.mask()) {
             bitnet_kernels::text::prefetch(slot);
         }
     }
@@ -63,7 +65,7 @@ impl Merged {
     #[inline]
     pub(super) fn prefetch(&self, key: u64, len: usize) -> bool {
         let (first, tag) = place(key, len);
-        match self.slots.get(first) {
+        match self.slots.get(first & self.mask()) {
             Some(&slot) if slot != 0 && slot & TAG == tag => {
                 if let Some(kept) = self.kept.get(offset(slot)) {
                     bitnet_kernels::text::prefetch(kept);
@@ -79,7 +81,7 @@ impl Merged {
     pub(super) fn get(&self, key: u64, piece: &[u8]) -> Option<impl Iterator<Item = u32>> {
         let (first, tag) = place(key, piece.len());
         for at in first..first + PROBES {
-            let slot = *self.slots.get(at & (SLOTS - 1))?;
+            let slot = *self.slots.get(at & self.mask())?;
             if slot == 0 {
                 return None;
             }
@@ -101,15 +103,19 @@ impl Merged {
         if piece.len() > LONGEST || ids.len() > LONGEST {
             return;
         }
-        if self.slots.is_empty() {
+        if self.kept.is_empty() {
             // The system's own zeros: pages that no text needs are never touched.
-            (self.slots, self.kept) = (vec![0; SLOTS].into(), vec![0; MOST].into());
+            self.kept = vec![0; MOST].into();
         } else if self.used >= FEW && !self.large {
             self.large = true;
-            let (mut slots, mut kept) = (Flat::zeroed(SLOTS), Flat::zeroed(MOST));
-            slots.items_mut().copy_from_slice(&self.slots);
+            let mut kept = Flat::zeroed(MOST);
             kept.items_mut()[..self.used].copy_from_slice(&self.kept[..self.used]);
-            (self.slots, self.kept) = (slots, kept);
+            self.kept = kept;
+        }
+        if 2 * self.count >= self.slots.len()
+            && let Some(&slots) = SIZES.iter().find(|slots| **slots > self.slots.len())
+        {
+            self.grow(slots);
         }
         // The same may come twice before the first is noted.
         if self.get(key, piece).is_some() {
@@ -132,9 +138,33 @@ impl Merged {
         }
         room[2 + ID * ids.len()..size].copy_from_slice(piece);
         self.used += size;
-        let (first, tag) = place(key, piece.len());
-        let free = (first..first + PROBES).find(|at| self.slots[at & (SLOTS - 1)] == 0);
-        self.slots.items_mut()[free.unwrap_or(first) & (SLOTS - 1)] = (at as u32 + 1) << TAG_BITS | tag;
+        self.put(key, piece.len(), at);
+    }
+
+    /// Puts a piece into the table that lies at a place of `kept`.
+    #[inline]
+    fn put(&mut self, key: u64, len: usize, at: usize) {
+        let ((first, tag), mask) = (place(key, len), self.mask());
+        let free = (first..first + PROBES).find(|at| self.slots[at & mask] == 0);
+        self.slots.items_mut()[free.unwrap_or(first) & mask] = (at as u32 + 1) << TAG_BITS | tag;
+        self.count += 1;
+    }
+
+    #[cold]
+    fn grow(&mut self, slots: usize) {
+        (self.slots, self.count) = (Flat::zeroed(slots), 0);
+        let mut at = 0;
+        while let Some(&[len, count]) = self.kept[..self.used].get(at..).and_then(|rest| rest.first_chunk()) {
+            let start = at + 2 + ID * usize::from(count);
+            let end = start + usize::from(len);
+            let key = key_of(&self.kept[start..end]);
+            self.put(key, usize::from(len), at);
+            at = end;
+        }
+    }
+
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
     }
 }
 
@@ -142,4 +172,32 @@ impl Merged {
 #[inline]
 fn offset(slot: u32) -> usize {
     ((slot >> TAG_BITS) as usize).wrapping_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_stays_while_the_table_grows() {
+        let pieces: Vec<Vec<u8>> =
+            (0..60_000u32).map(|n| format!(" {}", n.wrapping_mul(2_654_435_761)).into_bytes()).collect();
+        let ids = |n: usize| [n as u32, 70_000 + n as u32 % 7];
+        let mut merged = Merged::default();
+        let found = |merged: &Merged, n: usize| {
+            let piece = &pieces[n];
+            merged.get(key_of(piece), piece).map(Iterator::collect::<Vec<u32>>)
+        };
+        for (n, piece) in pieces.iter().enumerate() {
+            assert_eq!(found(&merged, n), None);
+            merged.note(key_of(piece), piece, &ids(n)[..1 + n % 2]);
+        }
+        assert_eq!((merged.slots.len(), merged.large), (SIZES[2], true));
+        // Of places that are full a piece may have been taken.
+        let there = (0..pieces.len()).filter_map(|n| found(&merged, n).map(|ids| (n, ids))).collect::<Vec<_>>();
+        assert!(there.len() > pieces.len() * 99 / 100, "{}", there.len());
+        assert!(there.iter().all(|(n, found)| *found == ids(*n)[..1 + n % 2]));
+        merged.clear();
+        assert!((0..pieces.len()).all(|n| found(&merged, n).is_none()));
+    }
 }

@@ -65,7 +65,7 @@ fn letters(m: &Masks) -> (u64, u64) {
 }
 
 /// Reads `text[from..to]` into `blocks`, with an empty block behind. `words` are the properties of what words are made of. With `cases`,
-/// letters beyond ASCII are in the masks of cases.
+/// letters beyond ASCII are in the masks of cases. Gives whether there are numbers beyond ASCII.
 #[inline(always)]
 pub(super) fn read(
     set: &TextSet,
@@ -73,9 +73,9 @@ pub(super) fn read(
     (words, cases): (u8, bool),
     masks: &mut Vec<Masks>,
     blocks: &mut Vec<Block>,
-) {
+) -> bool {
     blocks.clear();
-    let (mut high, mut wide) = (0, 0);
+    let (mut high, mut over, mut numbers) = (0, 0, 0);
     for chunk in text[from..to].chunks(CHUNK) {
         set.classify(chunk, masks);
         blocks.extend(masks.iter().map(|m| {
@@ -103,7 +103,8 @@ pub(super) fn read(
     blocks.push(Block::default());
     if high != 0 {
         for at in 0..count {
-            wide = characters(text, from + at * BLOCK, words, blocks, at, wide);
+            over = characters(text, from + at * BLOCK, words, blocks, at, over);
+            numbers |= blocks[at].number & blocks[at].high;
         }
     }
     let rest = (to - from) % BLOCK;
@@ -112,6 +113,7 @@ pub(super) fn read(
     }
     // A character may reach beyond the end.
     blocks[count] = Block::default();
+    numbers != 0
 }
 
 /// Puts the characters beyond ASCII of a block into the masks; `skip` bytes belong to the last one of the block before. Gives how many

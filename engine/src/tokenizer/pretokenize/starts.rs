@@ -24,6 +24,8 @@ pub(super) struct Stretch<'a> {
     pub(super) len: usize,
     /// Its blocks, and an empty one.
     pub(super) blocks: &'a [Block],
+    /// Whether there are numbers beyond ASCII.
+    pub(super) wide_numbers: bool,
 }
 
 /// How a rule treats numbers.
@@ -201,7 +203,7 @@ impl Stretch<'_> {
     #[inline(always)]
     fn words<const CASED: bool>(&self, numbers: Numbers, starts: &mut [u64], odd: &mut impl FnMut(usize, bool)) {
         let mut before = Block::default();
-        let (mut symbol_before, mut in_first, mut in_breaks) = (0, false, false);
+        let (mut symbol_before, mut in_first, mut in_breaks, mut thirds) = (0, false, false, 0u64);
         for (at, pair) in self.blocks.windows(2).enumerate() {
             let [b, next] = pair else { return };
             // A space that is not a break and is followed by no space starts a piece, and a word goes with it.
@@ -232,11 +234,22 @@ impl Stretch<'_> {
             for place in places(b.breaks & after_gap) {
                 self.spaces_before_break(at * BLOCK + place, starts);
             }
-            if numbers == Numbers::Threes {
+            if numbers == Numbers::Threes && self.wide_numbers {
                 let ahead = |n| b.number >> n | next.number << (64 - n);
                 for place in places(number & ahead(1) & ahead(2) & ahead(3)) {
                     self.threes(at * BLOCK + place, starts);
                 }
+            } else if numbers == Numbers::Threes {
+                let twice = after(b.number, before.number);
+                let run = b.number & twice & (b.number << 2 | before.number >> 62);
+                // Three places behind a start, with numbers up to there.
+                let mut third = (number << 3 | thirds >> (BLOCK - 3)) & run;
+                thirds = number;
+                while third != 0 {
+                    thirds |= third;
+                    third = third << 3 & run;
+                }
+                starts[at] |= thirds;
             }
             if CASED {
                 places(behind & b.slash).for_each(|place| odd(at * BLOCK + place, false));

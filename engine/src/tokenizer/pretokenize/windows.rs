@@ -98,10 +98,10 @@ fn split_any(scan: Scan, set: &TextSet, text: &[u8], windows: &mut Windows, batc
     while from < text.len() {
         let to = text.len().min(from + size);
         let len = to - from;
-        read(set, (text, from, to), (scan.words(), scan.cases()), masks, blocks);
+        let wide_numbers = read(set, (text, from, to), (scan.words(), scan.cases()), masks, blocks);
         starts.clear();
         starts.resize(blocks.len() - 1, 0);
-        scan.starts(&Stretch { text, from, len, blocks }, starts);
+        scan.starts(&Stretch { text, from, len, blocks, wide_numbers }, starts);
         let last = to == text.len();
         let limit = if last { len } else { settled(blocks, len) };
         collect(set, starts, limit, ends);
