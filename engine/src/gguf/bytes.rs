@@ -179,15 +179,19 @@ pub(super) mod tests {
         fs::write(&path, vec![7; 1 << 20]).unwrap();
         let mapped = FileBytes::map(&path).unwrap();
         let sum = || mapped.as_slice().iter().map(|b| u64::from(*b)).sum::<u64>();
-        assert_eq!((sum(), resident(mapped.as_slice())), (7 << 20, 1024));
-        // Beyond the end and of no bytes: nothing happens.
-        mapped.release(0..(1 << 20) + 1);
-        mapped.release(4096..4096);
-        assert_eq!(resident(mapped.as_slice()), 1024);
-        mapped.release(256 << 10..512 << 10);
-        assert_eq!(resident(mapped.as_slice()), 768);
-        mapped.release(0..1 << 20);
-        assert_eq!(resident(mapped.as_slice()), 0);
+        let left_of = |release: &Range<usize>| {
+            let sum = sum();
+            mapped.release(release.clone());
+            (sum, resident(mapped.as_slice()))
+        };
+        // Of no bytes and beyond the end: nothing happens.
+        for (release, left) in
+            [(4096..4096, 1024), (0..(1 << 20) + 1, 1024), (256 << 10..512 << 10, 768), (0..1 << 20, 0)]
+        {
+            // The system may take pages back by itself.
+            let found = (0..10).map(|_| left_of(&release)).find(|found| found.1 == left);
+            assert_eq!(found, Some((7 << 20, left)), "{release:?}");
+        }
         assert_eq!(sum(), 7 << 20);
         // Of a model as of any file.
         let model = dir.path().join("m.gguf");
@@ -196,9 +200,12 @@ pub(super) mod tests {
         writer.write_file(&model).unwrap();
         let model = GgufFile::open(&model).unwrap();
         let data = model.tensor("t").unwrap().data;
-        assert_eq!(data.iter().map(|b| u64::from(*b)).sum::<u64>(), 7 << 20);
-        let before = resident(data);
-        model.release(&data[256 << 10..512 << 10]);
-        assert_eq!(before - resident(data), 256);
+        let released = || {
+            assert_eq!(data.iter().map(|b| u64::from(*b)).sum::<u64>(), 7 << 20);
+            let before = resident(data);
+            model.release(&data[256 << 10..512 << 10]);
+            before.saturating_sub(resident(data))
+        };
+        assert!((0..10).any(|_| released() == 256));
     }
 }

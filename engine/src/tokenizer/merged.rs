@@ -10,7 +10,7 @@ use super::words::{K, fold, key_of, same};
 const SIZES: [usize; 3] = [1 << 14, 1 << 16, 1 << 18];
 /// Bytes of all pieces and ids: where one lies fits above a tag.
 const MOST: usize = 4 << 20;
-/// Bytes of pieces and ids from which on a text is long enough for large pages: the first one alone takes a short text's time.
+/// Bytes of pieces and ids from which on a text is long enough for large pages: the first one alone takes as long as a hundred small ones.
 const FEW: usize = 512 << 10;
 /// Bytes of the longest piece that is kept, and most ids.
 const LONGEST: usize = 255;

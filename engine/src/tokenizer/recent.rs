@@ -22,7 +22,7 @@ const IDS: usize = 3;
 pub(super) const WRITTEN: usize = IDS + 1;
 /// Sets of a table, of 64 bytes: a table grows when half of its ways were written. A short text has a small one, and no page for each piece.
 const SIZES: [usize; 4] = [1 << 10, 1 << 12, 1 << 14, 1 << 16];
-/// Sets from which on a table lies in huge pages, and has one to itself.
+/// A table of the first number of sets gets the memory of the second, of which the rest is never touched: a whole huge page.
 const LARGE: (usize, usize) = (1 << 14, 1 << 15);
 
 /// Up to 15 bytes, zeros, and their number, as two little-endian numbers; of more bytes the first 15 and 16.

@@ -155,8 +155,9 @@ fn a_limit_of_experts_that_is_next_to_nothing_is_none() {
 fn each_expert_is_its_part_of_the_tensor() {
     let file = maple(&[0.0]);
     let model = Model::open(&file, I2sLayout::X86).unwrap();
-    let parts = model.weights.matrices().filter(|(name, _)| name.ends_with("_exps.weight"));
-    for (at, (name, matrix)) in parts.enumerate() {
+    let parts: Vec<_> = model.weights.matrices().filter(|(name, _)| name.ends_with("_exps.weight")).collect();
+    assert_eq!(parts.len() as u64, 3 * EXPERTS, "gate, up and down of one layer");
+    for (at, (name, matrix)) in parts.into_iter().enumerate() {
         let expert = ((at as u64 % EXPERTS) as f32).to_le_bytes();
         assert_eq!(matrix.data.len() as u64, 4 * WIDTH * INNER, "{name}");
         assert!(matrix.data.chunks(4).all(|value| value == expert), "{name} {at}");

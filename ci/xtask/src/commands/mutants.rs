@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long)]
     one_by_one: bool,
     /// Only the faults of golden/planted.toml.
-    #[arg(long, conflicts_with_all = ["sample", "shard", "missed", "one_by_one"])]
+    #[arg(long, conflicts_with_all = ["sample", "shard", "missed", "one_by_one", "file"])]
     planted: bool,
     /// Write the table and the survivors to this file.
     #[arg(long, value_name = "FILE")]
@@ -163,6 +163,11 @@ impl Args {
             all.retain(|mutant| self.file.is_empty() || self.file.iter().any(|text| mutant.file.contains(text)));
             listed.push((*room, all));
         }
+        ensure!(
+            listed.iter().any(|(_, all)| !all.is_empty()),
+            "--file {}: no file of these rooms has that in its path",
+            self.file.join(", ")
+        );
         if let Some(count) = self.sample {
             let seed = match &self.seed {
                 Some(seed) => seed.clone(),
