@@ -7,9 +7,24 @@
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+/// Bytes of all [`Pages`] that there are.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// The most that [`HELD`] was since it was asked for.
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that all [`Pages`] of the process have. An allocator does not know of them.
+pub fn held() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
+/// The most bytes that all [`Pages`] had at a time since the last call.
+pub fn most_held() -> usize {
+    MOST.swap(held(), Ordering::Relaxed)
+}
 
 /// A zeroed mapping.
 pub struct Pages {
@@ -21,6 +36,12 @@ pub struct Pages {
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pages").field("len", &self.len()).finish()
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.range.len(), Ordering::Relaxed);
     }
 }
 
@@ -41,6 +62,7 @@ impl Pages {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = huge;
+        MOST.fetch_max(HELD.fetch_add(len, Ordering::Relaxed) + len, Ordering::Relaxed);
         Ok(Self { map: Arc::new(map), range: start..start + len })
     }
 

@@ -3,13 +3,17 @@
 //! [`Counting`] is the program's allocator: it counts what is held, and gives nothing beyond [`CEILING`], which ends the process.
 //! Whoever started it finds the input where it was written before ([`crate::run`]).
 //!
-//! A thread counts for itself and tells the others every [`STEP`] bytes: an atomic for each allocation would take longer than many an
-//! execution. The thread that measures tells when it begins and ends, so that what one thread holds is exact.
+//! A thread counts for itself, and adds that to the common count every [`STEP`] bytes. An atomic operation for each allocation would cost
+//! more than some whole executions. The thread that measures adds its count when it begins and ends, so that what one thread holds is exact.
+//!
+//! [`Pages`](pages::Pages) do not come from the allocator. They count themselves, and the most that they had is added to the most that was
+//! allocated. Files that are mapped are not counted.
 
 use bitnet_harness::cpu_time::CpuTime;
+use bitnet_kernels::pages;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Processor time that one execution may take.
@@ -26,6 +30,8 @@ const STEP: isize = 64 << 10;
 /// Told since the execution began. Below zero where more was given back than taken.
 static HELD: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
+/// Bytes of [`Pages`](pages::Pages) when the execution began.
+static PAGES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// Taken by this thread, less what it gave back, since it told.
@@ -42,6 +48,8 @@ pub struct Counting;
 #[inline]
 fn took(size: usize) -> bool {
     if size > CEILING {
+        // Whoever lives with the refusal has asked for too much all the same.
+        PEAK.fetch_max(isize::try_from(size).unwrap_or(isize::MAX), Ordering::Relaxed);
         return false;
     }
     let untold = UNTOLD.get() + size as isize;
@@ -122,8 +130,8 @@ pub enum Measured {
 /// What one execution took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Bytes held at most, beyond what was held before; 0 in a program with another allocator. What other threads hold may lack up to
-    /// 64 KiB each.
+    /// Bytes held at most, or asked for and refused, beyond what was held before. Without [`Counting`] as the allocator, those of pages
+    /// alone. What other threads hold may lack up to 64 KiB each.
     pub bytes: usize,
     /// Processor time of the process if it may have been too much, else wall time.
     pub time: Duration,
@@ -148,7 +156,9 @@ impl Measured {
             Self::Process(start) => start.elapsed(),
         };
         tell();
-        Cost { bytes: usize::try_from(PEAK.load(Ordering::Relaxed)).unwrap_or(0), time }
+        let allocated = usize::try_from(PEAK.load(Ordering::Relaxed)).unwrap_or(0);
+        let pages = pages::most_held().saturating_sub(PAGES.load(Ordering::Relaxed));
+        Cost { bytes: allocated.saturating_add(pages), time }
     }
 }
 
@@ -158,6 +168,8 @@ fn forget() {
     CREST.set(0);
     HELD.store(0, Ordering::Relaxed);
     PEAK.store(0, Ordering::Relaxed);
+    pages::most_held();
+    PAGES.store(pages::held(), Ordering::Relaxed);
 }
 
 impl Cost {
@@ -165,7 +177,7 @@ impl Cost {
     pub fn excess(&self, input: usize) -> Option<String> {
         let most = input.saturating_mul(4).saturating_add(MEMORY);
         if self.bytes > most {
-            return Some(format!("held {} bytes for an input of {input}, {most} are allowed", self.bytes));
+            return Some(format!("held or wanted {} bytes for an input of {input}, {most} are allowed", self.bytes));
         }
         let late = self.time > TIME;
         late.then(|| format!("computed for {:.2} s, {:.0} s are allowed", self.time.as_secs_f64(), TIME.as_secs_f64()))

@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
         by_name(&args.target).with_context(|| format!("unknown target `{}`; there are {}", args.target, names()))?;
     if let Some(path) = &args.input {
         let input = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(match execute(target, &input) {
+        return Ok(match execute(target, &input)? {
             Ok((said, cost)) => {
                 println!("{said}\n{} bytes held, {:.3} s", cost.bytes, cost.time.as_secs_f64());
                 ExitCode::SUCCESS

@@ -7,14 +7,16 @@ use crate::Target;
 use crate::limits::{Cost, Measured, SEEMS_LATE};
 use crate::mutate::{LONGEST, mutate};
 use crate::pool::Pool;
-use anyhow::Context;
+use crate::targets::Unable;
+use anyhow::{Context, bail};
 use bitnet_harness::strings::Random;
 use memmap2::MmapMut;
-use std::fs::File;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 
 /// How often the watch looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -65,11 +67,11 @@ pub fn corpus(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     paths.iter().map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))).collect()
 }
 
-/// Executes one input; the target's words, or what was wrong.
+/// Executes one input; the target's words, or what was wrong: it panicked, computed for too long or held too much.
 ///
 /// # Errors
-/// It panicked, computed for too long or held too much.
-pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> {
+/// The machine keeps the target from running: its files cannot be written.
+pub fn execute(target: &Target, input: &[u8]) -> anyhow::Result<Result<(String, Cost), String>> {
     let once = |measured: Measured| {
         let said = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
         (said, measured.end())
@@ -78,15 +80,21 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(String, Cost), String> 
     if said.is_ok() && cost.time > SEEMS_LATE {
         (said, cost) = once(Measured::start_exactly());
     }
-    let said = said.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        format!("panicked: {}", text.unwrap_or("without a message"))
-    })?;
-    match cost.excess(input.len()) {
+    let said = match said {
+        Ok(said) => said,
+        Err(panic) => {
+            if let Some(Unable(why)) = panic.downcast_ref() {
+                bail!("`{}` cannot run here: {why}", target.name);
+            }
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            return Ok(Err(format!("panicked: {}", text.unwrap_or("without a message"))));
+        }
+    };
+    Ok(match cost.excess(input.len()) {
         Some(why) => Err(why),
         None => Ok((said, cost)),
-    }
+    })
 }
 
 /// Runs until the time is over or something breaks a limit.
@@ -115,7 +123,7 @@ pub fn run(plan: &FuzzPlan<'_>) -> anyhow::Result<FuzzOutcome> {
         }
         outcome.executions += 1;
         watch.executes(outcome.executions);
-        match execute(plan.target, &input) {
+        match execute(plan.target, &input)? {
             Err(why) => {
                 outcome.finding = Some((input, why));
                 break;
@@ -146,9 +154,12 @@ const LENGTH: usize = size_of::<u64>();
 impl Current {
     fn create(path: &Path, longest: usize) -> anyhow::Result<Self> {
         let make = || {
-            let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-            file.set_len((LENGTH + longest) as u64)?;
-            // SAFETY: the file is the runner's own, in the folder of the target; nobody cuts it while the runner lives.
+            let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+            // Written, so that a full disk is an error here and not a signal later.
+            file.write_all(&vec![0; LENGTH + longest])?;
+            let file = file.persist(path)?;
+            // SAFETY: it is a new file that only this function opens to write. Another runner with the same path gives the name to another
+            // file, and this one keeps its length.
             unsafe { MmapMut::map_mut(&file) }
         };
         make().map(Self).with_context(|| format!("cannot write {}", path.display()))
@@ -238,7 +249,7 @@ mod tests {
     fn a_planted_panic_is_found_and_its_input_given() {
         let outcome = run(&plan(&PLANTED)).expect("a run");
         let (input, why) = outcome.finding.expect("a finding");
-        assert!(why.contains("planted") && execute(&PLANTED, &input).is_err());
+        assert!(why.contains("planted") && execute(&PLANTED, &input).expect("executed").is_err());
         assert!(outcome.executions > 1);
     }
 
@@ -269,6 +280,11 @@ mod tests {
             current.put(input);
             assert_eq!(left(&path).expect("an input"), input);
         }
+        // Another runner's, beside it.
+        let mut other = Current::create(&path, 3).expect("a file");
+        current.put(b"0123456789");
+        other.put(b"new");
+        assert_eq!(left(&path).expect("an input"), b"new");
         std::fs::write(&path, [&9_u64.to_ne_bytes()[..], b"only"].concat()).expect("written");
         assert!(left(&path).expect_err("cut").to_string().contains("shorter"));
         assert!(left(dir.path()).is_err());

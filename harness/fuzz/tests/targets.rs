@@ -3,6 +3,7 @@
 use bitnet_fuzz::limits::Counting;
 use bitnet_fuzz::run::{FuzzPlan, corpus, corpus_folder, execute, run};
 use bitnet_fuzz::{ALL, Target};
+use bitnet_kernels::pages::Pages;
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -84,27 +85,40 @@ fn elsewhere(bytes: usize) -> usize {
     std::thread::spawn(move || pieces(bytes)).join().expect("a thread")
 }
 
+/// Held in a mapping that the allocator does not see.
+fn mapped(bytes: usize) -> usize {
+    black_box(Pages::new(bytes, false).expect("pages")).len()
+}
+
+/// Asked for and refused.
+fn refused() -> usize {
+    usize::from(Vec::<u8>::new().try_reserve_exact(3 << 30).is_err())
+}
+
 #[test]
 fn what_is_held_is_counted_wherever_it_is() {
     let _alone = ALONE.lock();
     let target = |run: fn(&[u8]) -> String| Target { name: "holds", about: "holds memory", seeds: Vec::new, run };
-    let held = |run| execute(&target(run), &[0; INPUT]);
-    let within: [Holds; 5] = [
+    let held = |run| execute(&target(run), &[0; INPUT]).expect("executed");
+    let within: [Holds; 6] = [
         ("one", |_| one(MOST - 4096).to_string()),
         ("pieces", |_| pieces(MOST - (1 << 20)).to_string()),
         ("in turn", |_| in_turn(MOST).to_string()),
         ("grown", |_| grown(MOST / 2).to_string()),
         ("elsewhere", |_| elsewhere(MOST - (1 << 20)).to_string()),
+        ("mapped", |_| (mapped(MOST - (1 << 20)) + mapped(MOST / 2)).to_string()),
     ];
     for (name, run) in within {
         let (_, cost) = held(run).unwrap_or_else(|why| panic!("{name}: {why}"));
         assert!((MOST / 4..=MOST).contains(&cost.bytes), "{name}: {}", cost.bytes);
     }
-    let beyond: [Holds; 4] = [
+    let beyond: [Holds; 6] = [
         ("one", |_| one(MOST + 4096).to_string()),
         ("pieces", |_| pieces(MOST + (1 << 20)).to_string()),
         ("in turn", |_| in_turn(2 * MOST + 4096).to_string()),
         ("elsewhere", |_| elsewhere(MOST + (1 << 20)).to_string()),
+        ("mapped", |_| mapped(MOST + 4096).to_string()),
+        ("refused", |_| refused().to_string()),
     ];
     for (name, run) in beyond {
         let why = held(run).expect_err(name);

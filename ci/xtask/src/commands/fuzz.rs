@@ -36,11 +36,7 @@ impl Args {
             "all" => bitnet_fuzz::ALL.iter().map(|target| target.name).collect(),
             name => match bitnet_fuzz::by_name(name) {
                 Some(target) => vec![target.name],
-                None => {
-                    let lines =
-                        bitnet_fuzz::ALL.iter().map(|target| format!("\n  {:<16} {}", target.name, target.about));
-                    bail!("unknown target `{name}`; there are{}", lines.collect::<String>());
-                }
+                None => bail!("unknown target `{name}`; there are{}", list()),
             },
         };
         ensure!(self.input.is_none() || names.len() == 1, "--input is for one target");
@@ -67,17 +63,20 @@ impl Args {
     /// Runs one target; whether nothing was found.
     fn one(&self, runner: &Path, name: &str) -> anyhow::Result<bool> {
         let out = target().join("fuzz").join(name);
+        std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        // Its own, since another run may feed the same target.
+        let files = tempfile::tempdir_in(&out).with_context(|| format!("cannot make a folder in {}", out.display()))?;
         let mut command = Command::new(runner);
         command
             .arg(name)
             .args(["--seconds", &self.seconds.to_string(), "--seed", &self.seed.to_string()])
             .arg("--out")
-            .arg(&out);
+            .arg(files.path());
         if let Some(input) = &self.input {
             command.arg("--input").arg(input);
         }
         let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
-        let found = out.join("finding");
+        let found = files.path().join("finding");
         match status.code() {
             Some(0) => return Ok(true),
             Some(FINDING) if self.input.is_some() => return Ok(false),
@@ -89,7 +88,7 @@ impl Args {
                 if self.input.is_some() {
                     return Ok(false);
                 }
-                let input = bitnet_fuzz::run::left(&out.join("current"))?;
+                let input = bitnet_fuzz::run::left(&files.path().join("current"))?;
                 std::fs::write(&found, input).with_context(|| format!("cannot write {}", found.display()))?;
             }
         }
@@ -97,6 +96,12 @@ impl Args {
         println!("again: cargo xtask fuzz {name} --input {}", kept.display());
         Ok(false)
     }
+}
+
+/// The targets, a line each.
+fn list() -> String {
+    let width = bitnet_fuzz::ALL.iter().map(|target| target.name.len()).max().unwrap_or_default();
+    bitnet_fuzz::ALL.iter().map(|target| format!("\n  {:<width$}  {}", target.name, target.about)).collect()
 }
 
 /// Moves an input to the first free name.
@@ -109,6 +114,15 @@ fn keep(input: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_targets_are_about_stands_in_one_column() {
+        let list = super::list();
+        let columns =
+            bitnet_fuzz::ALL.iter().map(|t| list.lines().find_map(|line| line.strip_suffix(t.about)).map(str::len));
+        let columns: std::collections::BTreeSet<_> = columns.collect();
+        assert!(columns.len() == 1 && columns.first().is_some_and(Option::is_some), "{list}");
+    }
+
     #[test]
     fn findings_are_kept_side_by_side() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -126,7 +126,7 @@ impl Writer {
 }
 
 /// Writes the length of a file and its checksums into its head. A file shorter than a head stays as it is.
-pub(super) fn seal(file: &mut [u8]) {
+pub fn seal(file: &mut [u8]) {
     let len = file.len() as u64;
     let Some((head, body)) = file.split_at_mut_checked(HEAD) else { return };
     head[24..32].copy_from_slice(&len.to_ne_bytes());

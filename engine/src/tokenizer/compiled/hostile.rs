@@ -1,7 +1,7 @@
 //! Compiled files that somebody wrote on purpose: nonsense with the right checksums. They may give wrong ids or an error, nothing else.
 
 use super::form::{Form, HEAD, seal};
-use super::{compile, tokenizer};
+use super::{compile, open_bytes, tokenizer};
 use crate::gguf::FileBytes;
 use crate::tokenizer::normalize::Normalizing;
 use crate::tokenizer::{EncodeOptions, Loaded, TokenKind, VocabSource, from_source};
@@ -74,6 +74,9 @@ fn the_samples_are_sound() {
         seal(&mut again);
         assert_eq!(&again, sample);
         use_it(&opened(sample).expect("a sound file"));
+        use_it(&open_bytes(again.clone()).expect("sound bytes"));
+        *again.last_mut().expect("a byte") ^= 1;
+        assert!(open_bytes(again).expect_err("damaged").to_string().contains("checksum"));
     }
 }
 

@@ -30,7 +30,7 @@ mod tables;
 
 pub use cache::CompiledCache;
 pub(crate) use cache::USED;
-pub use form::{Reader, Writer};
+pub use form::{Reader, Writer, seal};
 pub(super) use tables::Stored;
 
 use super::error::TokenizerError;
@@ -175,24 +175,22 @@ pub fn is_compiled(path: &Path) -> bool {
 /// # Errors
 /// [`TokenizerError::Compiled`] with the reason.
 pub fn open(path: &Path) -> Result<Loaded, TokenizerError> {
-    let opened = map(path).and_then(|form| {
-        check(&form)?;
-        tokenizer(&form)
-    });
-    opened.map_err(|reason| named(path, reason))
+    map(path).and_then(|form| whole(&form)).map_err(|reason| named(path, reason))
 }
 
-/// Opens bytes as [`open`] does a file, with a length and checksums that are right whatever they were: what a forger would hand in.
-/// For fuzzing, which would never get past the checksums.
+/// Opens the bytes of a compiled tokenizer and checks all of them.
 ///
 /// # Errors
 /// As [`open`].
-#[doc(hidden)]
-pub fn open_forged(mut bytes: Vec<u8>) -> Result<Loaded, TokenizerError> {
-    form::seal(&mut bytes);
+pub fn open_bytes(bytes: Vec<u8>) -> Result<Loaded, TokenizerError> {
     Form::open(FileBytes::from_vec(bytes))
-        .and_then(|form| tokenizer(&form))
+        .and_then(|form| whole(&form))
         .map_err(|reason| named(Path::new("memory"), reason))
+}
+
+fn whole(form: &Form) -> Result<Loaded, Unusable> {
+    check(form)?;
+    tokenizer(form)
 }
 
 /// Reads all of a file.

@@ -3,7 +3,7 @@
 //! What the weights are makes no difference to how they are read: a safetensors file that ends with its header gets as many bytes
 //! as the header wants, so that inputs stay small.
 
-use super::{folder, golden, joined, parts, put};
+use super::{folder, golden, joined, parts, put, unable};
 use crate::Target;
 use bitnet_engine::checkpoint::{ToGguf, open};
 use bitnet_golden::checkpoint::{BACKENDS, names, read};
@@ -40,7 +40,7 @@ fn run(bytes: &[u8]) -> String {
     };
     static POOL: OnceLock<Option<Arc<Pool>>> = OnceLock::new();
     let pool = POOL.get_or_init(|| Pool::new(1).ok().map(Arc::new));
-    let (Some(pool), Ok(linear)) = (pool, Storage::by_name("f16")) else { return "no pool".to_owned() };
+    let (Some(pool), Ok(linear)) = (pool, Storage::by_name("f16")) else { unable("no thread for its kernels") };
     let options = ToGguf { linear, embedding: None, verify: false, context: Some(16), kernels: best(), pool };
     match checkpoint.to_gguf(&options, &folder.join("out.gguf"), &mut |_, _| ControlFlow::Continue(())) {
         Ok(_) => checkpoint.architecture().to_owned(),

@@ -3,7 +3,7 @@
 use super::files;
 use crate::Target;
 use bitnet_engine::tokenizer::EncodeOptions;
-use bitnet_engine::tokenizer::compiled::{compile, open_forged};
+use bitnet_engine::tokenizer::compiled::{compile, open_bytes, seal};
 use bitnet_engine::tokenizer::files::{FileSet, Hints, load};
 
 pub const TARGET: Target = Target {
@@ -14,7 +14,9 @@ pub const TARGET: Target = Target {
 };
 
 fn run(bytes: &[u8]) -> String {
-    let tokenizer = match open_forged(bytes.to_vec()) {
+    let mut forged = bytes.to_vec();
+    seal(&mut forged);
+    let tokenizer = match open_bytes(forged) {
         Ok(loaded) => loaded.tokenizer,
         Err(error) => return error.to_string(),
     };

@@ -1,6 +1,6 @@
 //! A GGUF. Small ones: opened, and every key and tensor looked at. Models: loaded too, and asked for four tokens.
 
-use super::{golden, said};
+use super::{golden, said, unable};
 use crate::Target;
 use bitnet_engine::gguf::{ArrayView, GgufError, GgufFile, GgufWriter, Value};
 use bitnet_engine::inference::{GenerateOptions, Session, SessionOptions, generate};
@@ -98,7 +98,7 @@ fn run(bytes: &[u8]) -> String {
         Err(error) => return error.to_string(),
     };
     std::hint::black_box(looked_at(&file));
-    let Some(pool) = pool() else { return "no pool".to_owned() };
+    let Some(pool) = pool() else { unable("no thread for its kernels") };
     let loaded = match load(file, None, best(), &pool) {
         Ok(loaded) => loaded,
         Err(error) => return error.to_string(),

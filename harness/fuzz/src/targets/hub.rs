@@ -2,7 +2,7 @@
 //!
 //! The client lists a repository and fetches a file. The parts of an input are the answers in turn; the last one goes on.
 
-use super::{folder, joined, parts};
+use super::{folder, joined, parts, unable};
 use crate::Target;
 use bitnet_engine::hub::HubSettings;
 use bitnet_engine::hub::blocking::BlockingDownload;
@@ -55,7 +55,7 @@ fn answer(mut stream: TcpStream) {
 }
 
 fn run(bytes: &[u8]) -> String {
-    let Some(server) = server() else { return "no server".to_owned() };
+    let Some(server) = server() else { unable("no server on the loopback interface") };
     let mut answers: Vec<Vec<u8>> = parts(bytes).into_iter().map(<[u8]>::to_vec).collect();
     answers.reverse();
     *server.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
