@@ -77,21 +77,13 @@ impl Normalizer {
     /// `text` as the pieces are cut from it, into `out`.
     pub(super) fn run(&self, mut text: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        if self.remove_extra {
-            while !text.is_empty() {
-                let (part, len) = self.next(text);
-                if part != b" " {
-                    break;
-                }
-                text = &text[len..];
-            }
-        }
         if text.is_empty() {
             return;
         }
         if self.dummy_prefix {
             out.extend_from_slice(SPACE);
         }
+        // Spaces in front go as those behind a space do.
         let mut after_space = self.remove_extra;
         while !text.is_empty() {
             let (mut part, len) = self.next(text);
@@ -178,5 +170,47 @@ impl CharsMap {
         let replacement = self.texts.get(from as usize..)?;
         let end = memchr::memchr(0, replacement)?;
         Some((&replacement[..end], len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A trie of `a` and `ab` whose root has a shifted offset, as those of large maps do.
+    #[test]
+    fn the_longest_entry_of_a_map_is_replaced() {
+        let mut units = [0u32; 512];
+        let (value, shifted) = (1 << 8, 1 << 9);
+        units[0] = 1 << 10 | shifted;
+        units[256 ^ 0x61] = 1 << 10 | value | 0x61;
+        units[256 ^ 0x61 ^ 1] = 0x8000_0000;
+        units[256 ^ 0x61 ^ 1 ^ 0x62] = 2 << 10 | value | 0x62;
+        units[256 ^ 0x61 ^ 1 ^ 0x62 ^ 2] = 0x8000_0002;
+        let trie: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let charsmap = [&(trie.len() as u32).to_le_bytes()[..], &trie, b"x\0yz\0"].concat();
+        let normalizer = Normalizer::new(&Normalizing { charsmap, ..Normalizing::default() }, &[]).unwrap();
+        let mut out = Vec::new();
+        for (text, wanted) in [("a", "x"), ("ab", "yz"), ("aab", "xyz"), ("bac", "bxc"), ("", "")] {
+            normalizer.run(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn spaces_at_the_ends_and_in_runs() {
+        let run = |dummy_prefix, remove_extra, text: &str| {
+            let normalizer =
+                Normalizer::new(&Normalizing { dummy_prefix, remove_extra, ..Normalizing::default() }, &[]);
+            let mut out = Vec::new();
+            normalizer.unwrap().run(text.as_bytes(), &mut out);
+            String::from_utf8_lossy(&out).replace('\u{2581}', "_")
+        };
+        for (text, with, without) in [("  a  b ", "a_b", "__a__b_"), ("   ", "", "___"), ("", "", ""), ("a", "a", "a")]
+        {
+            assert_eq!((run(false, true, text).as_str(), run(false, false, text).as_str()), (with, without));
+            let prefixed = |text: &str| if text.is_empty() { String::new() } else { format!("_{text}") };
+            assert_eq!((run(true, true, text), run(true, false, text)), (prefixed(with), prefixed(without)));
+        }
     }
 }

@@ -173,3 +173,105 @@ pub(super) fn is_bar_marker(text: &[u8]) -> bool {
 pub(super) fn is_end_marker(text: &[u8]) -> bool {
     END_MARKERS.iter().any(|m| m.as_bytes() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::WordMapBuilder;
+    use super::TokenKind::{Byte, Control, Normal, Unknown, UserDefined};
+    use super::*;
+
+    fn by_text(tokens: &[&[u8]]) -> WordMap {
+        let mut map = WordMapBuilder::with_capacity(tokens.len());
+        (0..).zip(tokens).for_each(|(id, text)| map.add(text, id));
+        map.finish()
+    }
+
+    const TEXTS: [&[u8]; 3] = [b"a", b"b", b"c"];
+
+    /// The roles of three ordinary texts, and how much is told.
+    fn of_three(source: &VocabSource<&[u8]>, defaults: Defaults, kinds: &[TokenKind]) -> (SpecialTokens, usize) {
+        let mut told = Vec::new();
+        let roles = roles(source, defaults, &by_text(&TEXTS), kinds, TEXTS.len(), &mut told).unwrap();
+        (roles, told.len())
+    }
+
+    #[test]
+    fn a_default_id_is_believed_where_it_can_be_meant() {
+        let eos = |untyped, default, kinds: &[TokenKind]| {
+            let defaults = Defaults { eos: Some(default), unk: Some(default), untyped, ..Defaults::default() };
+            let (roles, told) = of_three(&VocabSource::default(), defaults, kinds);
+            assert_eq!((roles.unk, told), (roles.eos, usize::from(roles.eos.is_none())));
+            roles.eos
+        };
+        assert_eq!([0, 2, 3].map(|id| eos(true, id, &[])), [Some(0), Some(2), None]);
+        assert_eq!([0, 2, 3].map(|id| eos(false, id, &[])), [None; 3]);
+        for untyped in [true, false] {
+            let typed = [0, 1, 2, 3].map(|id| eos(untyped, id, &[Normal, Control, Unknown]));
+            assert_eq!(typed, [None, Some(1), Some(2), None]);
+        }
+    }
+
+    #[test]
+    fn an_end_of_any_kind_is_enough() {
+        let none = VocabSource::default();
+        for source in [
+            VocabSource { eos: Some(2), ..none.clone() },
+            VocabSource { eot: Some(2), ..none.clone() },
+            VocabSource { eom: Some(2), ..none.clone() },
+        ] {
+            let (roles, told) = of_three(&source, Defaults::default(), &[]);
+            assert_eq!(([roles.eos, roles.eot, roles.eom], told), ([source.eos, source.eot, source.eom], 0));
+        }
+        assert_eq!(of_three(&none, Defaults::default(), &[]).1, 1);
+        assert_eq!(of_three(&VocabSource { eos: Some(2), pad: Some(3), ..none }, Defaults::default(), &[]).1, 1);
+    }
+
+    #[test]
+    fn texts_that_end_a_generation() {
+        let tokens: [&[u8]; 5] = [b"</s>", b"<|im_end|>", b"x", b"[EOS]", b"y"];
+        let kinds = [Normal, Normal, Normal, Control, Normal];
+        let ends = |special: &SpecialTokens| end_markers(special, &by_text(&tokens), &kinds);
+        assert_eq!(ends(&SpecialTokens::default()), [1, 3]);
+        let special = SpecialTokens { bos: Some(4), eos: Some(2), eot: Some(1), ..SpecialTokens::default() };
+        assert_eq!(ends(&special), [1, 2, 3]);
+        assert_eq!(tokens.map(is_end_marker), [false, true, false, false, false]);
+    }
+
+    #[test]
+    fn kinds_of_a_file_without_them() {
+        let tokens: [&[u8]; 5] = [b"<0x41>", b"a", b"<s>", b"</s>", b"<unk>"];
+        let special = SpecialTokens { bos: Some(2), eos: Some(3), unk: Some(4), ..SpecialTokens::default() };
+        assert_eq!(guess_kinds(&tokens, &special), [Byte, Normal, Control, Control, Unknown]);
+    }
+
+    #[test]
+    fn what_can_only_be_a_control_token_becomes_one() {
+        let tokens: [&[u8]; 6] = [b"<|a|>", b"<s>", b"<|b|>", b"</s>", b"<unk>", b"x"];
+        let kinds = [Normal, Normal, UserDefined, UserDefined, Unknown, Normal];
+        for (markers, texts, wanted) in [
+            (true, true, [Control, Control, UserDefined, Control, Unknown, Normal]),
+            (true, false, [Control, Normal, UserDefined, Control, Unknown, Normal]),
+            (false, true, [Normal, Control, UserDefined, Control, Unknown, Normal]),
+            (false, false, [Normal, Normal, UserDefined, Control, Unknown, Normal]),
+        ] {
+            let (mut kinds, mut told) = (kinds, Vec::new());
+            repair_kinds(Repair { markers, texts }, &[1, 3, 4], &tokens, &mut kinds, &mut told);
+            assert_eq!(kinds, wanted, "{markers} {texts}");
+            let count = 1 + usize::from(markers) + usize::from(texts);
+            assert!(told[0].message.starts_with(&format!("{count} tokens")), "{}", told[0]);
+        }
+        let mut told = Vec::new();
+        repair_kinds(Repair { markers: true, texts: true }, &[], &tokens[1..2], &mut [Normal], &mut told);
+        assert_eq!(told, []);
+    }
+
+    #[test]
+    fn a_marker_has_a_name_between_bars() {
+        for yes in ["<|a|>", "<|im_end|>", "<|a1|>", "<|_a|>"] {
+            assert!(is_bar_marker(yes.as_bytes()), "{yes}");
+        }
+        for no in ["<|1|>", "<|_|>", "<|a b|>", "<|a-|>", "<||>", "<|>", "<|a", "a|>", "a", ""] {
+            assert!(!is_bar_marker(no.as_bytes()), "{no}");
+        }
+    }
+}

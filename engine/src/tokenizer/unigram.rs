@@ -299,3 +299,140 @@ impl Tokenizer for UnigramTokenizer {
         Some(Tables::Unigram(self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::normalize::Normalizing;
+    use super::*;
+
+    /// The pieces of `text`, in order; `?` is text without a piece.
+    fn cut(pieces: &[(&str, f64)], worst: f64, sums: Sums, text: &str) -> Vec<String> {
+        let texts = (0..).zip(pieces).map(|(id, (text, _))| (id, text.as_bytes()));
+        let paths = Paths::new(texts, pieces.iter().map(|piece| piece.1).collect(), worst, sums);
+        let mut out = Vec::new();
+        paths.best(text.as_bytes(), |place, id| {
+            let piece = pieces.get(id as usize).map_or("?", |piece| piece.0);
+            assert!(piece == "?" || piece == &text[place]);
+            out.push(piece.to_owned());
+        });
+        out
+    }
+
+    #[test]
+    fn the_path_of_the_largest_sum_is_taken() {
+        for sums in [Sums::Narrow, Sums::Wide] {
+            let of = |pieces: &[(&str, f64)], text: &str| cut(pieces, -1.0, sums, text);
+            let with = |whole| of(&[("a", -1.0), ("b", -1.0), ("ab", whole)], "ab");
+            assert_eq!((with(-1.75), with(-2.25)), (vec!["ab".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+            assert_eq!(with(-2.0), ["ab"], "of equal sums the first that is found");
+            // Text without a piece costs 10 more than the worst one, and is no way where a piece is the one character.
+            let with = |whole| of(&[("b", -1.0), ("\u{e9}b", whole)], "\u{e9}b");
+            assert_eq!((with(-11.5), with(-12.5)), (vec!["\u{e9}b".to_owned()], vec!["?".to_owned(), "b".to_owned()]));
+            assert_eq!(of(&[("c", -50.0), ("\u{e9}", -50.0)], "c\u{e9}"), ["c", "\u{e9}"]);
+            assert_eq!(of(&[("c", -1.0)], ""), [""; 0]);
+        }
+        // Less than 32 bits have.
+        let near = [("a", -1.0), ("b", 0.0), ("ab", -1.000_000_000_5)];
+        assert_eq!(cut(&near, -1.0, Sums::Narrow, "ab"), ["ab"]);
+        assert_eq!(cut(&near, -1.0, Sums::Wide, "ab"), ["a", "b"]);
+    }
+
+    fn source<'a>(pieces: &[(&'a str, f32, TokenKind)], sums: Sums) -> VocabSource<&'a [u8]> {
+        VocabSource {
+            model: "t5".into(),
+            tokens: pieces.iter().map(|piece| piece.0.as_bytes()).collect(),
+            scores: pieces.iter().map(|piece| piece.1).collect(),
+            token_types: pieces.iter().map(|piece| piece.2).collect(),
+            unk: Some(0),
+            eos: Some(1),
+            add_eos: Some(false),
+            sums,
+            ..VocabSource::default()
+        }
+    }
+
+    const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+    const UNKNOWN_PIECE: (&str, f32, TokenKind) = ("<unk>", -99.0, TokenKind::Unknown);
+    const END_PIECE: (&str, f32, TokenKind) = ("</s>", 99.0, TokenKind::Control);
+
+    fn made(source: VocabSource<&[u8]>) -> UnigramTokenizer {
+        UnigramTokenizer::new(source, &mut Vec::new()).unwrap()
+    }
+
+    /// Of `aba` as one piece that users defined, or three that were learned.
+    #[test]
+    fn the_bonus_of_user_defined_pieces() {
+        use TokenKind::{Normal, UserDefined};
+        let ids = |a, b, sums| {
+            let pieces = [UNKNOWN_PIECE, END_PIECE, ("a", a, Normal), ("b", b, Normal), ("aba", -7.0, UserDefined)];
+            // As a piece of the model's own; others are cut out before there are paths.
+            let normalizing = Some(Normalizing { inline: vec![4], ..Normalizing::default() });
+            made(VocabSource { normalizing, ..source(&pieces, sums) }).encode_bytes(b"aba", PLAIN).unwrap()
+        };
+        let (whole, apart) = (vec![4], vec![2, 3, 2]);
+        // Three bytes of the best score, less a tenth: 5.9. Of scores that are all negative it is a tenth less than nothing.
+        assert_eq!([ids(2.0, 1.85, Sums::Narrow), ids(2.0, 1.95, Sums::Narrow)], [whole.clone(), apart.clone()]);
+        assert_eq!([ids(-0.04, -0.04, Sums::Narrow), ids(-0.03, -0.03, Sums::Narrow)], [whole.clone(), apart.clone()]);
+        assert_eq!([ids(0.5, -1.25, Sums::Wide), ids(0.5, -0.75, Sums::Wide)], [whole, apart]);
+    }
+
+    #[test]
+    fn the_worst_piece_is_one_that_was_learned() {
+        use TokenKind::{Normal, Unused};
+        for sums in [Sums::Narrow, Sums::Wide] {
+            let ids = |whole| {
+                let pieces =
+                    [UNKNOWN_PIECE, END_PIECE, ("b", -1.0, Normal), ("xb", whole, Normal), ("c", -2.0, Normal)];
+                made(source(&pieces, sums)).encode_bytes(b"xb", PLAIN).unwrap()
+            };
+            // Text without a piece costs more than any piece.
+            assert_eq!(ids(-12.5), [3]);
+            let pieces = [UNKNOWN_PIECE, END_PIECE, ("b", -1.0, Normal), ("xb", -12.5, Unused), ("c", -1.0, Normal)];
+            let unused = made(source(&pieces, sums)).encode_bytes(b"xb", PLAIN).unwrap();
+            assert_eq!(unused, [0, 2], "{sums:?}");
+            let pieces = [UNKNOWN_PIECE, END_PIECE, ("b", -1.0, Normal), ("xb", -11.5, Unused), ("c", -1.0, Normal)];
+            let unused = made(source(&pieces, sums)).encode_bytes(b"xb", PLAIN).unwrap();
+            // An unused piece is none for sentencepiece, and one as any other for HuggingFace.
+            assert_eq!(unused, if sums == Sums::Wide { vec![3] } else { vec![0, 2] });
+        }
+    }
+
+    #[test]
+    fn text_without_a_token_is_an_error_where_there_is_no_unknown_one() {
+        use TokenKind::{Normal, UserDefined};
+        let pieces = [UNKNOWN_PIECE, END_PIECE, ("b", -1.0, Normal), ("<sep>", 0.0, UserDefined)];
+        let without = made(VocabSource { unk: Some(u32::MAX), ..source(&pieces, Sums::Narrow) });
+        assert_eq!(without.encode_bytes(b"b<sep>b", PLAIN).unwrap(), [2, 3, 2]);
+        assert_eq!(
+            without.encode_bytes(b"b<sep>bxy", PLAIN).unwrap_err(),
+            TokenizerError::NoTokenForText { text: "x".into(), offset: 6 }
+        );
+        let with = made(source(&pieces, Sums::Narrow));
+        assert_eq!(with.encode_bytes(b"xybzx", PLAIN).unwrap(), [0, 2, 0], "a run is one token");
+        assert_eq!((with.vocab_size(), with.kind(), with.pre(), with.adds_prefix_space()), (4, "unigram", None, false));
+        assert!(with.is_eog(1) && !with.is_eog(2));
+        let text = |id, special| with.token_bytes(id, special).map(Cow::into_owned);
+        assert_eq!(
+            [text(0, true), text(0, false), text(3, false)],
+            [&b"<unk>"[..], b"", b"<sep>"].map(|t| Some(t.to_vec()))
+        );
+        assert_eq!(text(4, true), None);
+    }
+
+    /// What of the spaces in front is taken off again, by what was put there.
+    #[test]
+    fn decoded_text_begins_as_the_text_did() {
+        use TokenKind::Normal;
+        let pieces = [UNKNOWN_PIECE, END_PIECE, ("\u{2581}a", -1.0, Normal), ("\u{2581}", -2.0, Normal)];
+        let text = |dummy_prefix, remove_extra, ids: &[u32]| {
+            let normalizing = Some(Normalizing { dummy_prefix, remove_extra, ..Normalizing::default() });
+            let made = made(VocabSource { normalizing, ..source(&pieces, Sums::Narrow) });
+            assert_eq!(made.adds_prefix_space(), dummy_prefix);
+            String::from_utf8(made.decode(ids, true)).unwrap()
+        };
+        let all = |ids: &[u32]| [(false, false), (true, false), (true, true)].map(|(a, b)| text(a, b, ids));
+        assert_eq!(all(&[2, 2]), [" a a", "a a", "a a"]);
+        assert_eq!(all(&[3, 2]), ["  a", " a", "a"]);
+        assert_eq!(all(&[1, 3, 3, 2, 99]), ["   a", "  a", "a"]);
+    }
+}

@@ -80,7 +80,6 @@ pub(super) fn load(source: &VocabSource<&[u8]>, bert: Bert) -> Result<Loaded, To
     let roles = SpecialTokens {
         bos: cls,
         eos: sep,
-        unk,
         pad: source.pad,
         add_bos: source.add_bos.unwrap_or(true),
         add_eos: true,

@@ -86,6 +86,49 @@ fn wordpiece_of_a_gguf_is_that_of_its_tokenizer_json() {
     assert!(matches!(keys(&|k| k[1].1 = Vec::<String>::new().into()), TokenizerError::BadVocabSize { .. }));
 }
 
+/// The ids that llama.cpp knows by heart, and what is a special token, a word and the inside of one.
+#[test]
+fn wordpiece_that_says_little() {
+    let tokens = |n: u32| -> Vec<String> {
+        let text = |id: u32| match id {
+            100 => "[UNK]".to_owned(),
+            101 => "[CLS]".to_owned(),
+            102 => "[SEP]".to_owned(),
+            103 => "[MASK]".to_owned(),
+            104 => "a]".to_owned(),
+            105 => "[b".to_owned(),
+            106 => "[]".to_owned(),
+            107 => String::new(),
+            108 => "[x]".to_owned(),
+            _ => format!("\u{2581}w{id}"),
+        };
+        (0..n).map(text).collect()
+    };
+    let load = |n: u32, more: Keys| {
+        let keys = [vec![("model", "bert".into()), ("tokens", tokens(n).into())], more].concat();
+        from_gguf(gguf(keys).metadata()).map(|loaded| loaded.tokenizer)
+    };
+    let types: Vec<i32> = (0..110).map(|id| if id == 103 { 3 } else { 1 }).collect();
+    let whole = load(110, vec![("token_type", types.into()), ("padding_token_id", 9u32.into())]).unwrap();
+    let roles = whole.special();
+    assert_eq!([roles.bos, roles.eos, roles.unk, roles.pad], [101, 102, 100, 9].map(Some));
+    assert_eq!(whole.encode("W7 zz [MASK]w109", FRAMED).unwrap(), [101, 7, 100, 103, 109, 102]);
+    assert!(!whole.encode("[MASK]", PLAIN).unwrap().contains(&103));
+    // What starts a word has a space in front of it.
+    let texts = [7, 103, 104, 105, 106, 107, 108].map(|id| whole.token_bytes(id, true).unwrap().into_owned());
+    assert_eq!(texts.map(|text| String::from_utf8(text).unwrap()), [" w7", "[MASK]", "a]", "[b", "[]", "", " [x]"]);
+    let cased = load(110, vec![("normalizer.lowercase", false.into())]).unwrap();
+    assert_eq!(cased.encode("W7 w7", PARSE).unwrap(), [100, 7]);
+    // Without the ends that are known by heart.
+    let short = load(101, Keys::new()).unwrap();
+    assert_eq!((short.special().bos, short.special().eos, short.special().unk), (None, None, Some(100)));
+    assert_eq!(load(102, Keys::new()).unwrap().special().bos, Some(101));
+    assert!(matches!(load(100, Keys::new()), Err(TokenizerError::MissingKey { .. })));
+    let outside = |n: u32| load(n, vec![("bos_token_id", n.into())]).err().unwrap();
+    let key = "tokenizer.ggml.bos_token_id".to_owned();
+    assert_eq!(outside(110), TokenizerError::IdOutOfRange { key, id: 110, last: 109 });
+}
+
 #[test]
 fn unigram_of_a_gguf_has_the_crates_ids() {
     let mut file = unigram();

@@ -46,6 +46,23 @@ fn tokens_that_cut_characters_stream_whole() {
     assert_eq!(decoder.push_token(&*tokenizer, u32::MAX), "", "an id that does not exist is nothing");
 }
 
+/// A text that a prompt begins has a space in front that SentencePiece put there; what continues one has it from the text.
+#[test]
+fn the_first_space_is_the_tokenizers() {
+    let tokenizer = from_source(super::spm::source()).unwrap().tokenizer;
+    let ids = tokenizer.encode("the dog", EncodeOptions { add_special: false, parse_special: true }).unwrap();
+    let text = |mut decoder: StreamDecoder, before: &[&[u8]]| {
+        let mut out: String = before.iter().map(|bytes| decoder.push(bytes)).collect();
+        out.extend(ids.iter().map(|&id| decoder.push_token(&*tokenizer, id)));
+        out + &decoder.finish()
+    };
+    assert_eq!(text(StreamDecoder::new(), &[]), " the dog");
+    assert_eq!(text(StreamDecoder::at_text_start(&*tokenizer), &[]), "the dog");
+    assert_eq!(text(StreamDecoder::at_text_start(&*tokenizer), &[b""]), "the dog", "nothing is not the front");
+    assert_eq!(text(StreamDecoder::at_text_start(&*tokenizer), &[b"x"]), "x the dog");
+    assert_eq!(text(StreamDecoder::at_text_start(&*tokenizer), &[b"  "]), "  the dog");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 

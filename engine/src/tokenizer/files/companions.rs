@@ -86,6 +86,11 @@ fn id(value: &Value) -> Option<u32> {
 }
 
 impl Companions {
+    /// Of roles that a file has no place for.
+    pub(super) fn of(unk: Option<&str>, pad_id: Option<u32>) -> Self {
+        Self { unk: unk.map(str::to_owned), pad_id, ..Self::default() }
+    }
+
     /// Reads what there is.
     pub(super) fn read(files: &FileSet, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let config = object(files, CONFIG, diagnostics);

@@ -162,6 +162,8 @@ fn text_of(text: &[u8], style: &Style) -> Vec<u8> {
         },
         Style::WordPiece(prefix) => match text.strip_prefix(prefix.as_bytes()) {
             Some(rest) => rest.to_vec(),
+            // An id that no token has.
+            None if text.is_empty() => Vec::new(),
             None => [b" ", text].concat(),
         },
         Style::AsWritten => text.to_vec(),

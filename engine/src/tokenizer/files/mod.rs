@@ -164,7 +164,7 @@ pub(crate) fn sources(files: &FileSet) -> Vec<(String, Result<VocabSource, Strin
     recognise::candidates(files).iter().map(|candidate| (candidate.name.to_owned(), source(candidate))).collect()
 }
 
-/// A tokenizer.json that was made of something else, framed by `roles`.
+/// A tokenizer.json that was made of something else, framed by `roles`, whose padding it has too.
 pub(super) fn by_crate(
     name: &str,
     json: &serde_json::Value,
@@ -173,7 +173,8 @@ pub(super) fn by_crate(
 ) -> Result<Loaded, TokenizerError> {
     let every = EncodeOptions { add_special: true, parse_special: true };
     let frame = hf_parts::Frame { front: roles.front(every), back: roles.back(every) };
-    hf_crate::load(name, json.to_string().as_bytes(), reason, false, Some(frame), &Companions::default())
+    let companions = Companions::of(json["model"]["unk_token"].as_str(), roles.pad);
+    hf_crate::load(name, json.to_string().as_bytes(), reason, false, Some(frame), &companions)
 }
 
 /// A source and what was noticed while reading it.
