@@ -158,7 +158,7 @@ fn streams(criterion: &mut Criterion) {
             let name = format!("screen/{}/{threads}", kernels.name());
             let (x, mut sums) = (vec![37i16; cols], vec![0i32; STREAM / cols]);
             let rate = pass(criterion, &name, sums.len() * cols, || {
-                let w = buffer().as_i8();
+                let w = buffer().as_slice();
                 pool.for_rows(&mut sums, 64, 1, &|i, sums| {
                     kernels.dots_i8_i16(&w[i * 64 * cols..][..sums.len() * cols], &x, sums);
                 });

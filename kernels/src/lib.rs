@@ -10,6 +10,7 @@
 //! * [`cpu`]: one kernel set per instruction set. [`cpu::scalar`] is the oracle; all others equal it bit for bit.
 //! * [`screen`]: the largest products of a large matrix from an int8 copy, exactly.
 //! * [`text`]: text in blocks of 64 bytes, as bit masks.
+//! * [`lines`]: buffers that begin at a cache line, for what kernels read and write again and again.
 //! * [`pages`]: memory that may be backed with huge pages, for what every token reads.
 //! * [`dispatch`]: which sets exist, which of them can run here, and why not.
 //!

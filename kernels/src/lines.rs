@@ -1,7 +1,7 @@
 //! Buffers that begin at a cache line.
 //!
-//! An allocator gives 16 bytes of alignment, and of large buffers always those 16 bytes behind a page's border. Then every load of a
-//! 64-byte register lies in two lines, and every second one of 32 bytes: on a Zen 4, products of f32 and f16 weights take a fifth longer.
+//! An allocator aligns to 16 bytes, and puts a large buffer 16 bytes behind the start of a page. There every load of 64 bytes lies in
+//! two lines, and so does every second load of 32: on a Zen 4, products of f32 and f16 weights take a fifth longer.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -10,19 +10,18 @@ use std::ops::{Deref, DerefMut};
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Numbers that may be in [`Lines`].
-///
-/// # Safety
-/// Any bytes are one, it is aligned to 64 bytes at most, and 64 is a multiple of its size.
-pub unsafe trait Plain: Copy {}
-// SAFETY: numbers of the machine.
-unsafe impl Plain for f32 {}
-// SAFETY: as above.
-unsafe impl Plain for i8 {}
-// SAFETY: as above.
-unsafe impl Plain for u8 {}
-// SAFETY: as above.
-unsafe impl Plain for u16 {}
+/// Numbers that any bytes are: what [`Lines`], [`crate::pages::Pages`] and the buffers of a device hold.
+pub trait Plain: Copy + private::Sealed {}
+
+mod private {
+    /// Any bits are a value, there is no padding, and the size and the alignment divide 64 (so that the size is not 0).
+    pub trait Sealed {}
+}
+
+macro_rules! plain {
+    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Plain for $t {})* };
+}
+plain!(u8, i8, u16, u32, i32, u64, f32);
 
 /// Some numbers, the first of which is the first of a cache line.
 #[derive(Clone)]
@@ -33,7 +32,13 @@ pub struct Lines<T: Plain> {
 }
 
 impl<T: Plain> Lines<T> {
-    /// Changes the length. What a number is that was not there just before is not said. It allocates nothing once it was as long.
+    /// None, and nothing is allocated.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, of: PhantomData }
+    }
+
+    /// Changes the length. The values of new numbers are not specified. Nothing is allocated where it was as long before.
     pub fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(size_of::<Line>() / size_of::<T>()), Line([0; 64]));
         self.len = len;
@@ -51,7 +56,7 @@ impl<T: Plain> From<&[T]> for Lines<T> {
 
 impl<T: Plain> Default for Lines<T> {
     fn default() -> Self {
-        Self { lines: Vec::new(), len: 0, of: PhantomData }
+        Self::new()
     }
 }
 
@@ -66,7 +71,7 @@ impl<T: Plain> Deref for Lines<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: `resize` made that many bytes, they are initialised, and `T` is `Plain`.
+        // SAFETY: `resize` made that many bytes, they are initialised, and any bytes are a `T`, which is aligned to 64 at most.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }

@@ -4,6 +4,7 @@
 //! few microseconds; with pages of 2 MiB the processor looks up 512 times fewer addresses. Linux gives them where a mapping
 //! asks for it (`madvise` in `/sys/kernel/mm/transparent_hugepage/enabled`) and has some free; elsewhere nothing is lost.
 
+use crate::lines::Plain;
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
@@ -74,28 +75,16 @@ impl Pages {
         Backing { map, range, regions, small: Tally::default(), huge: Tally::default() }
     }
 
-    /// The bytes as signed numbers.
-    pub fn as_i8(&self) -> &[i8] {
-        // SAFETY: i8 has the size and the alignment of u8, and every byte is one.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len()) }
+    /// The bytes as numbers of the machine's byte order; bytes at the end that are no whole number are left out.
+    pub fn as_slice<T: Plain>(&self) -> &[T] {
+        // SAFETY: any bytes are a `T`, and they begin at a page, which is more than its alignment.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() / size_of::<T>()) }
     }
 
-    /// [`Pages::as_i8`] to be written.
-    pub fn as_i8_mut(&mut self) -> &mut [i8] {
-        // SAFETY: as in `as_i8`; the mapping is borrowed as a whole.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len()) }
-    }
-
-    /// The bytes as numbers of two, of the machine's order; a last odd byte is left out.
-    pub fn as_u16(&self) -> &[u16] {
-        // SAFETY: any two bytes are a u16, and a mapping begins at a page.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() / 2) }
-    }
-
-    /// [`Pages::as_u16`] to be written.
-    pub fn as_u16_mut(&mut self) -> &mut [u16] {
-        // SAFETY: as in `as_u16`; the mapping is borrowed as a whole.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() / 2) }
+    /// [`Pages::as_slice`] to be written.
+    pub fn as_mut_slice<T: Plain>(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`, and `T` has no padding; the mapping is borrowed as a whole.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() / size_of::<T>()) }
     }
 }
 
@@ -263,10 +252,11 @@ mod tests {
             let mut pages = Pages::new(5 << 20, huge).unwrap();
             assert_eq!(pages.len(), 5 << 20);
             assert!(pages.iter().all(|b| *b == 0));
-            pages.as_i8_mut()[3 << 20] = -2;
-            pages.as_u16_mut()[7] = u16::MAX;
-            assert_eq!((pages[13], pages[14], pages[15], pages.as_u16()[7]), (0, 255, 255, u16::MAX));
-            assert_eq!((pages[3 << 20], pages.as_i8()[3 << 20]), (254, -2));
+            pages.as_mut_slice::<i8>()[3 << 20] = -2;
+            pages.as_mut_slice()[7] = u16::MAX;
+            assert_eq!((pages[13], pages[14], pages[15], pages.as_slice()[7]), (0, 255, 255, u16::MAX));
+            assert_eq!((pages[3 << 20], pages.as_slice::<i8>()[3 << 20]), (254, -2));
+            assert_eq!(pages.as_slice::<u64>().len(), 5 << 17);
         }
         assert!(Pages::new(usize::MAX / 4, true).is_err(), "more than there can be");
     }

@@ -178,7 +178,7 @@ pub(super) fn place(
             return Err(GgufError::Overlap { first: name(i), first_end: end, second: name(next_i), start: next_start });
         }
         if end > file_len {
-            // None before it reaches further, as they do not overlap.
+            // Tensors do not overlap, so the one with the highest offset, which this loop meets first, also ends last.
             furthest.get_or_insert((end, i));
         }
         next = Some((start, i));

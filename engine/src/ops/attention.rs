@@ -4,6 +4,7 @@
 use super::state::serial;
 use super::{Cases, Operation, ShapeError, Shapes, Slot, State, Unit};
 use bitnet_kernels::Kernels as _;
+use bitnet_kernels::lines::Lines;
 use std::cell::RefCell;
 
 /// With fewer groups for a thread than this, groups are divided: one thread more or less to wait for would be a large part.
@@ -43,7 +44,7 @@ impl Operation for Attention {
 
     fn run(&self, state: &mut State<'_>) {
         thread_local! {
-            static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+            static SCORES: RefCell<Lines<f32>> = const { RefCell::new(Lines::new()) };
         }
         let &Self { layer, heads, kv_heads, dim, scale, window } = self;
         let (kernels, caches, spans) = (state.kernels, &state.memory.caches, state.spans());
@@ -52,7 +53,7 @@ impl Operation for Attention {
         let last = spans.iter().map(|span| span.position + span.tokens).max().unwrap_or(1);
         let mut spare = std::mem::take(&mut state.work.spare);
         let query = &state.work.slots[Slot::Query.index()];
-        spare.resize(query.len(), 0.0);
+        spare.resize(query.len());
         // Heads that a thread takes at once: a group, or where there are few of these the same number for every thread.
         let (all, threads) = (query.len() / dim, state.pool.threads());
         let taken = if all / group < FEW_GROUPS * threads { all.div_ceil(threads) } else { group };
@@ -68,7 +69,7 @@ impl Operation for Attention {
                 let seen = (end - n) * dim;
                 let (here, later) = out.split_at_mut(count * dim);
                 SCORES.with_borrow_mut(|scores| {
-                    scores.resize(scores.len().max(count * n), 0.0);
+                    scores.resize(scores.len().max(count * n));
                     let query = &query[head * dim..(head + count) * dim];
                     kernels.attention_group(query, dim, &keys[seen..], &values[seen..], dim, n, scale, scores, here);
                 });

@@ -46,7 +46,7 @@ impl KvCache {
     ) {
         let (dim, capacity) = (self.head_dim, self.capacity);
         let of_kind = self.kv_heads * capacity * dim;
-        let layer = &mut self.memory.as_u16_mut()[2 * layer * of_kind..][..2 * of_kind];
+        let layer = &mut self.memory.as_mut_slice()[2 * layer * of_kind..][..2 * of_kind];
         let (of_keys, of_values) = layer.split_at_mut(of_kind);
         for (source, target) in [(keys, of_keys), (values, of_values)] {
             for (token, row) in source.chunks_exact(self.kv_heads * dim).enumerate() {
@@ -61,7 +61,7 @@ impl KvCache {
     /// Keys and values of one head, from position 0, `head_dim` apart.
     pub(crate) fn head(&self, layer: usize, head: usize) -> (&[u16], &[u16]) {
         let len = self.capacity * self.head_dim;
-        let of = |kind: usize| &self.memory.as_u16()[((2 * layer + kind) * self.kv_heads + head) * len..][..len];
+        let of = |kind: usize| &self.memory.as_slice()[((2 * layer + kind) * self.kv_heads + head) * len..][..len];
         (of(0), of(1))
     }
 }

@@ -28,7 +28,7 @@ impl Operation for Embed {
         let table = state.tensors.matrix(self.table);
         let tokens = state.tokens;
         let out = state.slot_mut(self.dst);
-        out.resize(tokens.len() * table.cols, 0.0);
+        out.resize(tokens.len() * table.cols);
         for (row, &token) in out.chunks_exact_mut(table.cols).zip(tokens) {
             table.unpack_row(token as usize, row);
         }

@@ -90,9 +90,11 @@ impl Operation for Experts {
         }
         *state.slot_mut(self.src) = src;
         let out = state.slot_mut(self.dst);
-        out.clear();
-        for terms in terms.chunks_exact(self.used * width) {
-            out.extend((0..width).map(|i| terms[i..].iter().step_by(width).fold(0.0, |sum, term| sum + term)));
+        out.resize(rows * width);
+        for (out, terms) in out.chunks_exact_mut(width).zip(terms.chunks_exact(self.used * width)) {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = terms[i..].iter().step_by(width).fold(0.0, |sum, term| sum + term);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! [`act`](bitnet_kernels::Matrix::act), which the model says.
 
 use super::{Cases, MatrixId, Operation, ShapeError, Shapes, Slot, State, Step, Unit};
+use bitnet_kernels::lines::Lines;
 use bitnet_kernels::parallel::{self, Product};
 use bitnet_kernels::quant::{FORMATS, Format};
 use bitnet_kernels::{ActKind, Activations, Kernels, Matrix, OutView};
@@ -68,11 +69,11 @@ pub(crate) fn run_group(group: &[Linear], state: &mut State<'_>) {
         }
         let work = &mut *state.work;
         kernels.prepare(kind, &work.slots[src.index()], rows, &mut work.prepared);
-        let mut outputs: Vec<Vec<f32>> =
+        let mut outputs: Vec<Lines<f32>> =
             members.iter().map(|(_, dst)| std::mem::take(&mut work.slots[dst.index()])).collect();
         let mut products = Vec::with_capacity(members.len());
         for (&(matrix, _), output) in members.iter().zip(&mut outputs) {
-            output.resize(rows * matrix.rows, 0.0);
+            output.resize(rows * matrix.rows);
             products.push(Product { matrix, out: output });
         }
         parallel::matmul(state.pool, kernels, &mut products, &work.prepared);

@@ -28,7 +28,7 @@ impl Operation for Positions {
         let table = state.tensors.matrix(self.table);
         let (work, kernels) = (&mut *state.work, state.kernels);
         let (slots, spare) = (&mut work.slots, &mut work.spare);
-        spare.resize(table.cols, 0.0);
+        spare.resize(table.cols);
         let positions = work.spans.iter().flat_map(|span| span.position..span.position + span.tokens);
         for (row, position) in slots[self.slot.index()].chunks_exact_mut(table.cols).zip(positions) {
             table.unpack_row(position, spare);

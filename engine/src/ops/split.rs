@@ -32,12 +32,14 @@ impl Operation for Split {
 
     fn run(&self, state: &mut State<'_>) {
         let wide = std::mem::take(state.slot_mut(self.src));
-        let width = self.parts.iter().map(|(_, width)| width).sum();
+        let (rows, width) = (state.rows(), self.parts.iter().map(|(_, width)| width).sum());
         let mut from = 0;
         for &(slot, part) in &self.parts {
             let out = state.slot_mut(slot);
-            out.clear();
-            wide.chunks_exact(width).for_each(|row| out.extend_from_slice(&row[from..from + part]));
+            out.resize(rows * part);
+            for (out, row) in out.chunks_exact_mut(part.max(1)).zip(wide.chunks_exact(width)) {
+                out.copy_from_slice(&row[from..from + part]);
+            }
             from += part;
         }
         *state.slot_mut(self.src) = wide;

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Span, place};
 use super::rope::{RopeId, RopeSpec, RopeTable};
 use super::{KvCache, MatrixId, Slot, VectorId};
+use bitnet_kernels::lines::Lines;
 use bitnet_kernels::parallel::SERIAL_WORK;
 use bitnet_kernels::{Activations, Kernels, Matrix, Pool};
 
@@ -17,9 +18,9 @@ pub trait Tensors: Sync {
 /// Activations: one buffer a slot, and what operations need on their way.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    pub(crate) slots: [Vec<f32>; Slot::ALL.len()],
+    pub(crate) slots: [Lines<f32>; Slot::ALL.len()],
     /// Takes results that cannot be written over their inputs; swapped with a slot afterwards.
-    pub(crate) spare: Vec<f32>,
+    pub(crate) spare: Lines<f32>,
     pub(crate) prepared: Activations,
     /// The spans of the rows at hand; kept for its memory.
     pub(super) spans: Vec<Span>,
@@ -28,8 +29,8 @@ pub(crate) struct Workspace {
 impl Default for Workspace {
     fn default() -> Self {
         Self {
-            slots: std::array::from_fn(|_| Vec::new()),
-            spare: Vec::new(),
+            slots: std::array::from_fn(|_| Lines::new()),
+            spare: Lines::new(),
             prepared: Activations::default(),
             spans: Vec::new(),
         }
@@ -87,7 +88,7 @@ impl<'a> State<'a> {
     }
 
     /// The buffer of a slot, to be sized and filled.
-    pub fn slot_mut(&mut self, slot: Slot) -> &mut Vec<f32> {
+    pub fn slot_mut(&mut self, slot: Slot) -> &mut Lines<f32> {
         &mut self.work.slots[slot.index()]
     }
 
@@ -122,7 +123,7 @@ impl<'a> State<'a> {
             (from, to) = (from + kept * width, to + kept * width);
             (span.position, span.tokens) = (span.position + span.tokens - kept, kept);
         }
-        values.truncate(to);
+        values.resize(to);
     }
 }
 
@@ -143,7 +144,7 @@ impl State<'_> {
     pub(crate) fn map_rows(&mut self, src: Slot, dst: Slot, width: usize, serial: usize, f: RowMap<'_>) {
         let work = &mut *self.work;
         let input = &work.slots[src.index()];
-        work.spare.resize(input.len(), 0.0);
+        work.spare.resize(input.len());
         self.pool.for_rows(&mut work.spare, width, serial, &|i, row| f(i, &input[i * width..(i + 1) * width], row));
         std::mem::swap(&mut work.spare, &mut work.slots[dst.index()]);
     }

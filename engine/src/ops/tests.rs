@@ -58,13 +58,13 @@ fn run<const N: usize>(
 ) -> Vec<f32> {
     let (pool, mut work) = (Pool::new(1).unwrap(), Workspace::default());
     for (slot, values) in slots {
-        work.slots[slot.index()] = values.to_vec();
+        work.slots[slot.index()] = (*values).into();
     }
     let kernels = bitnet_kernels::by_name("scalar").unwrap();
     let batch = Batch { tokens: &TOKENS, spans: &SPANS };
     let mut state = State::new((kernels, &pool), tensors, &batch, &mut work, memory);
     ops.iter().for_each(|op| op.as_operation().run(&mut state));
-    work.slots[show.index()].clone()
+    work.slots[show.index()].to_vec()
 }
 
 fn nothing() -> Memory {
@@ -197,7 +197,8 @@ fn the_last_rows_of_each_span_are_kept() {
     let span = |tokens, position, wanted| Span { sequence: 0, position, tokens, wanted };
     let spans = [span(3, 5, 2), span(2, 1, 0), span(4, 0, 3), span(1, 9, 7)];
     let (tokens, mut work, mut memory, pool) = ([0; 10], Workspace::default(), nothing(), Pool::new(1).unwrap());
-    work.slots[Side.index()] = (0..10u8).flat_map(|row| [f32::from(row), -f32::from(row)]).collect();
+    let rows: Vec<f32> = (0..10u8).flat_map(|row| [f32::from(row), -f32::from(row)]).collect();
+    work.slots[Side.index()] = rows.as_slice().into();
     let (tensors, kernels) = (Few::default(), bitnet_kernels::by_name("scalar").unwrap());
     let batch = Batch { tokens: &tokens, spans: &spans };
     let mut state = State::new((kernels, &pool), &tensors, &batch, &mut work, &mut memory);

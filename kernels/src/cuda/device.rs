@@ -6,6 +6,7 @@
 use super::architecture::ArchitectureError;
 use super::driver::DriverError;
 use super::nvrtc::NvrtcError;
+use crate::lines::Plain;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -244,19 +245,6 @@ struct Owned {
     address: u64,
     bytes: usize,
 }
-
-/// Plain values that a buffer can hold.
-pub trait Plain: Copy + private::Sealed {}
-
-mod private {
-    /// Any bits are a value, and there is no padding.
-    pub trait Sealed {}
-}
-
-macro_rules! plain {
-    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Plain for $t {})* };
-}
-plain!(u8, i8, u16, u32, i32, u64, f32);
 
 fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: the values have no padding, and bytes may be looked at through any alignment.

@@ -210,7 +210,7 @@ impl Screen {
             let block = if n == 1 { rows } else { BLOCK };
             for start in (0..rows).step_by(block) {
                 let end = rows.min(start + block);
-                let q = &self.q.as_i8()[(chunk * CHUNK + start) * cols..(chunk * CHUNK + end) * cols];
+                let q = &self.q.as_slice()[(chunk * CHUNK + start) * cols..(chunk * CHUNK + end) * cols];
                 for (x, sums) in x.chunks_exact(cols).zip(sums.chunks_exact_mut(rows)) {
                     kernels.dots_i8_i16(q, x, &mut sums[start..end]);
                 }
@@ -253,8 +253,10 @@ impl Screen {
         let Some(part) = w.part(from..self.rows) else { return from };
         let products = input.map(|(x, scratch)| (x, OutView::new(&mut scratch.exact, x.n_tokens(), part.rows)));
         let backing = self.backing.as_ref();
-        let mut rows: Vec<(&mut [i8], Bound)> =
-            self.q.as_i8_mut()[from * cols..end * cols].chunks_exact_mut(cols).map(|q| (q, Bound::default())).collect();
+        let mut rows: Vec<(&mut [i8], Bound)> = self.q.as_mut_slice()[from * cols..end * cols]
+            .chunks_exact_mut(cols)
+            .map(|q| (q, Bound::default()))
+            .collect();
         pool.for_rows(&mut rows, COPIED_TOGETHER, 1, &|block, rows| {
             let range = block * COPIED_TOGETHER..block * COPIED_TOGETHER + rows.len();
             if let Some((x, view)) = &products {

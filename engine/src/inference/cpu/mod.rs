@@ -165,7 +165,9 @@ impl Executor for Cpu {
     fn hold_last(&mut self) {
         if let Some(output) = self.model.output() {
             let rows = &mut self.work.slots[output.src.index()];
-            rows.drain(..rows.len() - rows.len() / self.held.max(1));
+            let (all, width) = (rows.len(), rows.len() / self.held.max(1));
+            rows.copy_within(all - width.., 0);
+            rows.resize(width);
             self.held = self.held.min(1);
         }
     }

@@ -24,9 +24,9 @@ pub use device::Emulation;
 
 use std::ffi::{CString, c_void};
 
-pub use super::device::Plain;
 use super::device::Value;
 use crate::Unavailable;
+pub use crate::lines::Plain;
 
 /// Memory of the emulated device. Fresh bytes are 0xff: a NaN, or -1.
 #[derive(Debug)]
