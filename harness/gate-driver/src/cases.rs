@@ -6,7 +6,8 @@
 //! anew in each process, and its counts differ by a percent from run to run.
 //!
 //! A case is made once and run by either set of a pair, so that both read and write the same memory. All of it begins at cache lines, as
-//! the engine's does: elsewhere every load of 64 bytes lies in two lines, and where an allocator puts a buffer would be measured.
+//! the engine's activations, scores and caches do: elsewhere every load of 64 bytes lies in two lines, and where an allocator puts a
+//! buffer would be measured.
 
 use crate::random::Random;
 use anyhow::Context;
@@ -74,9 +75,14 @@ impl List<'_> {
     }
 }
 
-/// The cases of a kernel set that `wants` wants by their names, each for `each`.
+/// Sets with code of their own for heads that share keys and values. One head alone is the plainer set's there; in all others several heads
+/// are one head several times.
+const TOGETHER: [&str; 1] = ["avx512"];
+
+/// The cases of the kernel set of this name that `wants` wants by their names, each for `each`. Input is prepared by `k`, the set or a
+/// plainer one.
 pub fn of_set(
-    k: Set,
+    (set, k): (&str, Set),
     wants: &dyn Fn(&str) -> bool,
     each: &mut dyn FnMut(Case) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -103,8 +109,10 @@ pub fn of_set(
         })?;
     }
     rows(&mut list)?;
-    list.add("attention", || Ok(attention(k, 1)))?;
-    list.add("attention-group", || Ok(attention(k, HEADS)))?;
+    match TOGETHER.contains(&set) {
+        false => list.add("attention", || Ok(attention(k, 1)))?,
+        true => list.add("attention-group", || Ok(attention(k, HEADS)))?,
+    }
     list.add("head-screened", || screened(k))
 }
 

@@ -95,7 +95,7 @@ fn count(cli: &Cli, sets: &[String]) -> anyhow::Result<()> {
             requests::count(&trigger(set, &case.name), || case.call(kernels, calls));
             print(&Line::Counted { set: set.clone(), case: case.name })
         };
-        if of_none { cases::of_none(&wants, each)? } else { cases::of_set(kernels, &wants, each)? }
+        if of_none { cases::of_none(&wants, each)? } else { cases::of_set((set, kernels), &wants, each)? }
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ fn count(cli: &Cli, sets: &[String]) -> anyhow::Result<()> {
 fn time(cli: &Cli, set: &str, against: &str, fall_back: bool) -> anyhow::Result<()> {
     let (Some(fast), Some(plain)) = (kernels(set)?, kernels(against)?) else { return Ok(()) };
     let fast = if fall_back { plain } else { fast };
-    cases::of_set(plain, &|case| cli.wants(case), &mut |mut case| {
+    cases::of_set((set, plain), &|case| cli.wants(case), &mut |mut case| {
         print(&Line::Paired(pairs::run(&mut case, (set, fast), (against, plain), cli.plant)))
     })
 }

@@ -16,10 +16,13 @@ use bitnet_kernels::Kernels;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// What a slice takes at least: far more than the clock's step, far less than a time slice of the system.
+/// What a slice takes at least: a thousand times the clock's step (some tens of nanoseconds), so that it adds a thousandth at most; and
+/// less than a tenth of the millisecond or more between two ticks of the system, so that most pairs meet none.
 const SLICE: Duration = Duration::from_micros(60);
-/// What a case may take, and how many pairs it has at least and at most at each place.
+/// What a case may take if it is slow: the scalar set takes a millisecond for some, and a process should end in some seconds.
 const BUDGET: Duration = Duration::from_millis(60);
+/// How many pairs a case has at each place. Half of them are kept, so that three at least have a median. More than seven of eight places
+/// would not help: most of the spread is between processes.
 const ROUNDS: std::ops::RangeInclusive<usize> = 6..=14;
 
 /// Moves the stack down and does the work there.

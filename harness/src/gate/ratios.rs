@@ -1,8 +1,9 @@
 //! Kernel sets against plainer ones, in wall time, against `golden/gates/ratios-<arch>.toml`.
 //!
 //! Two limits. On the processor that the data were measured on, each case has its own, from the spread of the blessed runs. On
-//! any other, the ratios are others, and only the floor of the pair holds (or the case's limit, if that is lower): a set that is
-//! slower than the plainer one should not exist.
+//! any other, the ratios are others, and only the floor of the pair holds (or the case's limit, if that is lower): a set should
+//! not be much slower than the plainer one. Three cases are known to be slower on a Zen 4, `avx512` against `avx2`: `gemv/tq2_0-scales`
+//! (0.86), `gemv/tq1_0-scales` (0.88), both of scales that differ from block to block, and `gemv/f32` (0.98).
 //!
 //! A case is judged by the median over several processes, because most of the spread is between processes. One that is beyond
 //! its limit is measured again until it is not, until [`AGREED`] processes all say so, or until three of four of [`MOST`] do: noise goes, a
@@ -22,17 +23,19 @@ use std::time::Duration;
 
 /// A loss that is never a regression, in percent: half of a slowdown of 10 %.
 pub const LOSS_PERCENT: f64 = 5.0;
+/// A loss that is always one, in percent: a case that is all noise still holds half of its ratio.
+const CAP_PERCENT: f64 = 50.0;
 /// A gain that need never be blessed, in percent.
 pub const GAIN_PERCENT: f64 = 10.0;
 /// Of cases that are no faster in this set than in the plainer one.
 const FLOOR: f64 = 0.8;
 /// Runs of every case.
 const RUNS: usize = 3;
-/// Runs, all of them beyond the limit, that decide.
+/// Runs, all of them beyond the limit, that decide: noise that is beyond it every second time is so seven times in a row once in 128.
 pub const AGREED: usize = 7;
-/// Runs, three of four of them beyond the limit, that decide.
+/// Runs, three of four of them beyond the limit, that decide: the same noise does that in one of 57.
 pub const MOST: usize = 15;
-/// Runs of a case after which it is too noisy.
+/// Runs of a case after which it is too noisy: three of four and every second one are three standard deviations apart then.
 pub const UTMOST: usize = 35;
 /// Runs that are added at once.
 const STEP: usize = 2;
@@ -257,10 +260,15 @@ pub fn data(runs: &[Timed], before: Option<&Ratios>) -> Result<Ratios, GateError
         let floor_reason = known.map_or_else(|| reason.to_owned(), |pair| pair.floor_reason.clone());
         pair.push(Pair { set, against, floor, floor_reason, cases });
     }
+    let capped = pair.iter().flat_map(|pair| {
+        let noisy = pair.cases.iter().filter(|(_, limit)| 3.0 * limit.spread_percent > CAP_PERCENT);
+        noisy.map(move |(case, _)| format!("; {case} of {}:{} is there", pair.set, pair.against))
+    });
+    let capped: String = capped.collect();
     Ok(Ratios {
         schema: SCHEMA,
         reason: format!(
-            "limit: the median less {LOSS_PERCENT} %, or less three times the distance that three of four runs keep from it (spread_percent) where that is more"
+            "limit: the median less {LOSS_PERCENT} %, or less three times the distance that three of four runs keep from it (spread_percent) where that is more, up to {CAP_PERCENT} %{capped}"
         ),
         runs: runs.len(),
         made: made(&first.build, None),
@@ -275,8 +283,7 @@ fn limit(found: Vec<f64>) -> Limit {
     far.sort_by(f64::total_cmp);
     let spread = far.get((far.len() * 3).div_ceil(4).saturating_sub(1)).copied().unwrap_or_default();
     let round = |x: f64| (x * 1e4).round() / 1e4;
-    // A case that is all noise holds half of its ratio.
-    let loss = (3.0 * spread).clamp(LOSS_PERCENT, 50.0);
+    let loss = (3.0 * spread).clamp(LOSS_PERCENT, CAP_PERCENT);
     Limit { measured: round(measured), spread_percent: round(spread), limit: round(measured * (1.0 - loss / 100.0)) }
 }
 
