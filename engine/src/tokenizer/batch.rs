@@ -7,7 +7,7 @@
 use super::lanes::{self, Lane, Lanes};
 use super::merge::PairTable;
 use super::recent::{Asked, Key, Recent, WRITTEN};
-use super::words::{K, WordMap, fold, same};
+use super::words::{K, SHORT, WordMap, fold, same};
 use bitnet_kernels::text::TextSet;
 
 /// Pieces of a batch: the lines that are asked for fit into a core's nearest cache, with what else is there.
@@ -212,7 +212,7 @@ impl<M: Merging> Batch<'_, M> {
             if let Some(other) = seen.swap(fold(word, K), at)
                 && let Some(first) = rest.get(other)
                 && (first.word, first.end - first.start) == (word, len)
-                && (len <= 8 || same(&text[start..end], &text[first.start..first.end]))
+                && (len <= SHORT || same(&text[start..end], &text[first.start..first.end]))
             {
                 copies.push((at, other));
                 continue;

@@ -8,7 +8,7 @@ use super::batch::Room;
 use super::flat::{Flat, Pod};
 use super::merged::Merged;
 use super::pretokenize::Windows;
-use super::words::{K, fold, key_of};
+use super::words::{K, SHORT, fold, key_of};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,7 +66,7 @@ impl Key {
     /// [`key_of`] the piece, which has so many bytes.
     #[inline(always)]
     pub(super) fn word(self, piece: &[u8]) -> u64 {
-        if piece.len() <= 8 { self.0 } else { key_of(piece) }
+        if piece.len() <= SHORT { self.0 } else { key_of(piece) }
     }
 
     #[inline(always)]
@@ -275,10 +275,10 @@ mod tests {
         assert_eq!(recent.mask + 1, SIZES[2]);
         let kept = |n: usize| pieces[n].len() <= LONGEST && n % 4 < IDS;
         let (mut asked, mut found, mut missed) = (vec![Asked::default(); 100], vec![0; 400], vec![(0, 0); 100]);
-        let (mut known, mut wanted) = (0, 0);
+        let (mut known, mut wanted, mut first) = (0, 0, 0);
         for (batch, ends) in ends.chunks(100).enumerate() {
-            let first = (100 * batch).checked_sub(1).map_or(0, |last| ends_before(&pieces, last));
             recent.ask(text.as_bytes(), first, ends, &mut asked);
+            first = ends[99] as usize;
             let (filled, count) = recent.probe(&asked, &mut found, &mut missed);
             let missed: Vec<usize> = missed[..count].iter().map(|(index, _)| 100 * batch + *index as usize).collect();
             let here = (100 * batch..100 * (batch + 1)).filter(|n| !missed.contains(n));
@@ -290,10 +290,5 @@ mod tests {
         }
         // Of three pieces for two places one is gone.
         assert!(known > wanted * 4 / 5, "{known} of {wanted}");
-    }
-
-    /// Where the piece `last` ends.
-    fn ends_before(pieces: &[String], last: usize) -> usize {
-        pieces[..=last].iter().map(String::len).sum()
     }
 }

@@ -38,7 +38,8 @@ const _: () = assert!(size_of::<Entry>() == 16);
 unsafe impl Pod for Entry {}
 
 const EMPTY: Entry = Entry { key: 0, len_plus_1: 0, value: 0 };
-const SHORT: usize = 8;
+/// Bytes of the longest word that is its own [`key_of`].
+pub(super) const SHORT: usize = 8;
 pub(super) const K: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[inline(always)]

@@ -240,8 +240,7 @@ impl Stretch<'_> {
                     self.threes(at * BLOCK + place, starts);
                 }
             } else if numbers == Numbers::Threes {
-                let twice = after(b.number, before.number);
-                let run = b.number & twice & (b.number << 2 | before.number >> 62);
+                let run = b.number & after(b.number, before.number) & (b.number << 2 | before.number >> 62);
                 // Three places behind a start, with numbers up to there.
                 let mut third = (number << 3 | thirds >> (BLOCK - 3)) & run;
                 thirds = number;
